@@ -1,0 +1,101 @@
+"""The seam where trials are executed: what the scheduler sends, and what comes back.
+
+The scheduler talks to an ``Executor``; Ray serves users, the calling process serves tests. What comes back
+is a stream of events, each a value: a trial that raises is an event too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from specvit.config import TrialConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """Hold one attempt at a trial. ``label`` is the name it carries on the dashboard and in the terminal."""
+
+    trial_id: str
+    attempt: int
+    label: str
+    config: TrialConfig
+
+
+@dataclass(frozen=True)
+class Event:
+    """Hold what every event has: the attempt that it speaks of."""
+
+    trial_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Tell that a worker has taken the attempt up."""
+
+    worker: str
+
+
+@dataclass(frozen=True)
+class Progressed(Event):
+    """Tell how far the attempt is: ``step`` of ``steps``, at ``images_per_s``."""
+
+    step: int
+    steps: int
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Reported(Event):
+    """Carry the metrics of a rung."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """Carry the metrics of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time."""
+
+    metrics: Mapping[str, float]
+    seconds: float
+    core_seconds: float
+
+
+@dataclass(frozen=True)
+class Pruned(Event):
+    """Tell that the attempt obeyed a prune order at ``step``."""
+
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """Carry the exception that ended the attempt: ``error`` in one line, and the whole ``traceback``."""
+
+    error: str
+    traceback: str
+    seconds: float = field(default=0.0)
+
+
+class Executor(Protocol):
+    """Run jobs somewhere. Not thread safe: the scheduler's loop is its only caller."""
+
+    @property
+    def num_slots(self) -> int:
+        """Return how many jobs can run at once."""
+
+    def submit(self, job: Job) -> None:
+        """Start ``job`` in a free slot; the caller sees to it that there is one."""
+
+    def prune(self, trial_id: str) -> None:
+        """Ask the running trial to stop before its next step; returns at once."""
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """Return the events since the last call, waiting up to ``timeout_s`` for the first one."""
+
+    def close(self) -> None:
+        """Stop what runs and free what was taken; safe to call twice."""

@@ -1,0 +1,87 @@
+"""What a data source delivers: whole splits as arrays, decoded once and shared by all trials of a node."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specvit.settings import PositiveInt, settings
+
+IGNORE_INDEX = 255
+"""Mask value of pixels that belong to no class; left out of losses and metrics."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Hold one split. N images of H x W pixels; a target that the source does not have is None.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` uint8, RGB.
+        labels: ``(N,)`` int64 class indices.
+        masks: ``(N, H, W)`` uint8 class indices, 255 = ignore.
+        depth: ``(N, H, W)`` float16, positive, in the source's unit.
+        boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` (half open), class -1 = no object.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None = None
+    masks: NDArray[np.uint8] | None = None
+    depth: NDArray[np.float16] | None = None
+    boxes: NDArray[np.int16] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """Return the names of the targets that this split has."""
+        names = ("labels", "masks", "depth", "boxes")
+        return frozenset(name for name in names if getattr(self, name) is not None)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Hold the two splits of a source: probes fit on ``train`` and are reported on ``val``.
+
+    Attributes:
+        train: Images for pretraining and for fitting probes.
+        val: Images that metrics are reported on; never used to choose anything.
+        class_names: Name of every class index in ``labels``; empty without labels.
+        mask_names: Name of every class index in ``masks``; empty without masks.
+        fingerprint: Short hash of what was read, so that a ledger can refuse to mix two versions of the data.
+    """
+
+    train: Split
+    val: Split
+    class_names: tuple[str, ...]
+    mask_names: tuple[str, ...]
+    fingerprint: str
+
+
+@settings
+class DataSource(ABC):
+    """Describe where images come from. Each source is one file of this package.
+
+    A subclass adds ``source: Literal["its_name"] = "its_name"`` and its fields, sets ``name`` to the same
+    text, and lists in ``targets`` what its splits can carry.
+    """
+
+    name: ClassVar[str]
+    targets: ClassVar[frozenset[str]]
+    path_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where data lies, not what it is: they take no part in a trial's identity."""
+
+    image_size: PositiveInt = 32
+    """Side of the square images, in pixels."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Read or make both splits.
+
+        Raises:
+            DataError: If a folder, a file or an image cannot be used; the text names it.
+        """

@@ -1,0 +1,59 @@
+"""What a pretraining recipe is: its constants, and the learner that it builds around a backbone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from specvit.settings import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from specvit.data import Dataset
+    from specvit.learners.base import Learner
+
+
+@settings
+class Recipe(ABC):
+    """Hold what every recipe has: its length, its batch, its optimizer. Each recipe is one file here.
+
+    A subclass adds ``recipe: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, overrides
+    defaults with those of its source, and builds its learner (``specvit.learners``), which holds the torch
+    code: settings load without torch.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Targets of the training split that the recipe learns from; empty for self-supervision."""
+
+    steps: PositiveInt = 200
+    """Optimizer steps."""
+    batch_size: PositiveInt = 64
+    """Images a step."""
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate at this batch size."""
+    min_lr: NonNegativeFloat = 1e-6
+    """Learning rate at the end of the cosine."""
+    warmup: Fraction = 0.1
+    """Share of the steps during which the learning rate rises linearly from 0."""
+    weight_decay: NonNegativeFloat = 0.05
+    """Weight decay at the start; none for biases, norms, tokens, positions and layer scales."""
+    weight_decay_end: NonNegativeFloat = 0.05
+    """Weight decay at the end of its cosine."""
+    clip_norm: NonNegativeFloat = 3.0
+    """Largest gradient norm; 0 = no clipping."""
+    drop_path: Fraction = 0.0
+    """Stochastic depth rate of the last block, rising linearly from 0 in the first."""
+    layer_scale: NonNegativeFloat = 0.0
+    """Initial value of the layer scales; 0 = a model without them."""
+
+    @abstractmethod
+    def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
+        """Make the learner that trains ``backbone``.
+
+        Args:
+            backbone: The student, at its step 0.
+            dataset: The images it will see, for the number of classes and the image size.
+            seed: Seed of everything that the learner initialises; equal for all arms of a pair.
+        """

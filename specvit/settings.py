@@ -1,0 +1,30 @@
+"""How settings are declared: frozen, validated dataclasses that load without torch.
+
+A settings class is what a sweep file can say and what a trial's identity is made of, so it is checked when
+it is made, it cannot change, and reading it costs no import of torch. The text under a field is its
+documentation, also in the JSON schema of the sweep file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Flag = Annotated[bool, Field(strict=True)]
+
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def settings(cls: type[T]) -> type[T]:
+    """Turn an annotated class into frozen, keyword-only settings that reject unknown fields."""
+    return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
