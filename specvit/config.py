@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Literal, Optional
 
 from specvit.data import AnyDataSource
@@ -61,10 +60,15 @@ if TYPE_CHECKING:
 
 else:
     ProbeSettings = settings(
-        dataclasses.make_dataclass(
+        type(
             "ProbeSettings",
-            [(name, Optional[probe], dataclasses.field(default=None)) for name, probe in PROBES.items()],
-            namespace={"__doc__": "Name the probes to run, each with its settings; `{}` takes the defaults."},
+            (),
+            {
+                "__module__": __name__,
+                "__doc__": "Name the probes to run, each with its settings; `{}` takes the defaults.",
+                "__annotations__": {name: Optional[probe] for name, probe in PROBES.items()},
+                **dict.fromkeys(PROBES),
+            },
         )
     )
 

@@ -1,0 +1,74 @@
+"""What the ledger gives back: one frozen record per trial, from which every table and view is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Name where a trial stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Hold the metrics of one rung, reported at optimizer step ``step``."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """Hold all that is known of one trial. Results are those of its newest attempt.
+
+    Attributes:
+        trial_id: SHA-256 of the trial's configuration.
+        group_id: The same of what its group shares.
+        arm_id: The same of the configuration without the seed.
+        group: Text of the group for people; empty if the sweep has one group only.
+        arm: Text of the arm for people.
+        role: ``baseline``, ``arm`` or ``floor``.
+        label: What people see of the trial.
+        seed: Its seed.
+        num_parameters: Parameters of the arm's backbone.
+        extra_parameters_percent: Parameters beyond the baseline's, in % of the baseline's.
+        state: Where it stands.
+        num_attempts: How often it was started.
+        reports: Rungs of the newest attempt, by step.
+        metrics: Final metrics; empty unless the trial is done.
+        steps: Optimizer steps of the whole trial, or None before the first sign of progress.
+        step: The last step heard of.
+        seconds: Wall time of the attempt that ended it, or None.
+        core_seconds: CPU time of the attempt that ended it, or None.
+        error: One line on why it failed, or None.
+        traceback: The whole traceback of the failure, or None.
+    """
+
+    trial_id: str
+    group_id: str
+    arm_id: str
+    group: str
+    arm: str
+    role: str
+    label: str
+    seed: int
+    num_parameters: int
+    extra_parameters_percent: float
+    state: State
+    num_attempts: int = 0
+    reports: tuple[Report, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    steps: int | None = None
+    step: int = 0
+    seconds: float | None = None
+    core_seconds: float | None = None
+    error: str | None = None
+    traceback: str | None = None

@@ -1,0 +1,137 @@
+"""DINOv2: self-distillation of views ([CLS]) and of masked patches, spread by KoLeo.
+
+Source: Oquab et al. 2023, and facebookresearch/dinov2 (configs/ssl_default_config.yaml, train/ssl_meta_arch.py,
+loss/, layers/dino_head.py). ``dinov2`` holds the published constants, ``dinov2_cpu`` a preset for runs of a
+few hundred steps on one core.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import model_validator
+
+from specvit.objectives.base import Recipe
+from specvit.settings import (
+    Flag,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from specvit.data import Dataset
+    from specvit.learners.base import Learner
+
+
+@settings
+class DinoV2(Recipe):
+    """Hold the constants of DINOv2, at their published defaults (ViT-L/16 on ImageNet-1k, 100 epochs)."""
+
+    name: ClassVar[str] = "dinov2"
+    recipe: Literal["dinov2"] = "dinov2"
+
+    steps: PositiveInt = 125_000
+    batch_size: PositiveInt = 1024
+    lr: PositiveFloat = 4e-3
+    weight_decay: NonNegativeFloat = 0.04
+    weight_decay_end: NonNegativeFloat = 0.4
+    drop_path: Fraction = 0.3
+    layer_scale: NonNegativeFloat = 1e-5
+
+    layer_decay: Fraction = 0.9
+    """Factor on the learning rate per block, counted from the last one; 1 = the same everywhere."""
+    patch_embed_lr: Fraction = 0.2
+    """Factor on the learning rate of the patch embedding, on top of the layer decay."""
+
+    num_locals: NonNegativeInt = 8
+    """Local crops an image."""
+    local_size: PositiveInt = 96
+    """Side of the local crops in pixels, a multiple of the patch size; global crops have the image's size."""
+    global_scale: tuple[Fraction, Fraction] = (0.32, 1.0)
+    """Least and largest share of the image's area that a global crop covers."""
+    local_scale: tuple[Fraction, Fraction] = (0.05, 0.32)
+    """Least and largest share of the image's area that a local crop covers."""
+    colour: Flag = True
+    """Whether views differ in colour: jitter, grey, blur and solarisation at the published strengths."""
+
+    num_prototypes: PositiveInt = 65_536
+    """Width of the heads' outputs."""
+    head_hidden: PositiveInt = 2048
+    """Width of the heads' two hidden layers."""
+    head_bottleneck: PositiveInt = 256
+    """Width of the L2-normalised layer before the prototypes."""
+    shared_head: Flag = True
+    """Whether [CLS] and patches share one head (the short recipe) or have one each (the long recipe)."""
+
+    dino_weight: NonNegativeFloat = 1.0
+    ibot_weight: NonNegativeFloat = 1.0
+    koleo_weight: NonNegativeFloat = 0.1
+
+    student_temp: PositiveFloat = 0.1
+    teacher_temp: PositiveFloat = 0.07
+    """The teacher's temperature after its warm-up."""
+    teacher_temp_start: PositiveFloat = 0.04
+    """The teacher's temperature at the start of its warm-up."""
+    teacher_temp_warmup: Fraction = 0.3
+    """Share of the steps over which the teacher's temperature rises linearly."""
+    centering: Literal["softmax", "sinkhorn"] = "softmax"
+    """``softmax``: subtract a running centre (momentum 0.9). ``sinkhorn``: 3 Sinkhorn-Knopp iterations."""
+    ema: Fraction = 0.992
+    """Momentum of the teacher at the start; it rises to 1 on a cosine."""
+    ema_end: Fraction = 1.0
+    """Momentum of the teacher at the end."""
+    freeze_prototypes: Fraction = 0.01
+    """Share of the steps during which the prototypes stay fixed."""
+
+    mask_probability: Fraction = 0.5
+    """Share of the global crops that are masked."""
+    mask_ratio: tuple[Fraction, Fraction] = (0.1, 0.5)
+    """Least and largest share of a masked crop's patches that are masked, stratified over the batch."""
+
+    probe: Literal["teacher", "student"] = "teacher"
+    """Whose features the probes look at."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> DinoV2:
+        for field_name in ("global_scale", "local_scale", "mask_ratio"):
+            low, high = getattr(self, field_name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{field_name} must be [low, high] with 0 < low <= high <= 1, not [{low}, {high}]")
+        return self
+
+    def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
+        """Make student, teacher and heads around ``backbone``."""
+        from specvit.learners.dinov2 import DinoV2Learner
+
+        return DinoV2Learner(backbone, self, image_size=dataset.train.images.shape[-1], seed=seed)
+
+
+@settings
+class DinoV2Cpu(DinoV2):
+    """Hold a preset for a few hundred steps on a core: small heads, few crops, a teacher that keeps up."""
+
+    name: ClassVar[str] = "dinov2_cpu"
+    recipe: Literal["dinov2_cpu"] = "dinov2_cpu"  # type: ignore[assignment]
+
+    steps: PositiveInt = 200
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 2e-3
+    weight_decay_end: NonNegativeFloat = 0.04
+    drop_path: Fraction = 0.0
+    layer_scale: NonNegativeFloat = 0.0
+    layer_decay: Fraction = 1.0
+    patch_embed_lr: Fraction = 1.0
+    num_locals: NonNegativeInt = 2
+    local_size: PositiveInt = 16
+    num_prototypes: PositiveInt = 256
+    head_hidden: PositiveInt = 256
+    head_bottleneck: PositiveInt = 64
+    centering: Literal["softmax", "sinkhorn"] = "sinkhorn"
+    ema: Fraction = 0.95
+    freeze_prototypes: Fraction = 0.0
