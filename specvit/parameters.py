@@ -8,7 +8,9 @@ from specvit.specialization import Specialization
 MLP_RATIO = 4
 
 
-def count_parameters(scale: Scale, *, image_size: int, patch_size: int, layer_scale: bool = False) -> int:
+def count_parameters(
+    scale: Scale, *, image_size: int, patch_size: int, layer_scale: bool = False, cls_position: bool = True
+) -> int:
     """Count the parameters of timm's plain ViT without a head.
 
     Args:
@@ -16,10 +18,11 @@ def count_parameters(scale: Scale, *, image_size: int, patch_size: int, layer_sc
         image_size: Side of the images in pixels, a multiple of ``patch_size``.
         patch_size: Side of a patch in pixels.
         layer_scale: Whether the blocks have layer scales.
+        cls_position: Whether [CLS] has a position embedding.
     """
     width = scale.width
     num_patches = (image_size // patch_size) ** 2
-    embedding = (3 * patch_size**2 + 1) * width + width + (num_patches + 1) * width
+    embedding = (3 * patch_size**2 + 1) * width + width + (num_patches + cls_position) * width
     block = 4 * width + 4 * width * (width + 1) + (2 * MLP_RATIO * width * width + (MLP_RATIO + 1) * width)
     if layer_scale:
         block += 2 * width

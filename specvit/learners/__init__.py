@@ -1,0 +1,1 @@
+"""Learners: the torch side of the recipes. ``specvit.objectives`` builds them."""

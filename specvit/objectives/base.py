@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from specvit.settings import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
+from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -41,12 +41,18 @@ class Recipe(ABC):
     """Weight decay at the start; none for biases, norms, tokens, positions and layer scales."""
     weight_decay_end: NonNegativeFloat = 0.05
     """Weight decay at the end of its cosine."""
+    layer_decay: Fraction = 1.0
+    """Factor on the learning rate per block, counted from the last one; 1 = the same everywhere."""
+    patch_embed_lr: Fraction = 1.0
+    """Factor on the learning rate of the patch embedding, on top of the layer decay."""
     clip_norm: NonNegativeFloat = 3.0
     """Largest gradient norm; 0 = no clipping."""
     drop_path: Fraction = 0.0
     """Stochastic depth rate of the last block, rising linearly from 0 in the first."""
     layer_scale: NonNegativeFloat = 0.0
     """Initial value of the layer scales; 0 = a model without them."""
+    cls_position: Flag = True
+    """Whether [CLS] has a position embedding."""
 
     @abstractmethod
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:

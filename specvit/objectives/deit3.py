@@ -36,6 +36,7 @@ class DeiT3(Recipe):
     clip_norm: NonNegativeFloat = 1.0
     drop_path: Fraction = 0.05
     layer_scale: NonNegativeFloat = 1e-4
+    cls_position: Flag = False
 
     mixup: NonNegativeFloat = 0.8
     """Alpha of mixup; 0 = off. A batch is mixed by mixup or by cutmix, with equal chances if both are on."""

@@ -45,9 +45,7 @@ class DinoV2(Recipe):
     layer_scale: NonNegativeFloat = 1e-5
 
     layer_decay: Fraction = 0.9
-    """Factor on the learning rate per block, counted from the last one; 1 = the same everywhere."""
     patch_embed_lr: Fraction = 0.2
-    """Factor on the learning rate of the patch embedding, on top of the layer decay."""
 
     num_locals: NonNegativeInt = 8
     """Local crops an image."""

@@ -1,0 +1,230 @@
+"""Augmentation of whole batches on tensors, each image with its own parameters.
+
+Shapes: B images of H x W pixels, crops of S x S. A crop with antialiased resizing is linear and separable: it
+is two matrices per image, ``rows (B, S, H)`` and ``columns (B, S, W)``, applied as ``rows @ image @ columns^T``.
+A flip reverses ``columns``; a Gaussian blur is one more matrix on either side, multiplied in beforehand.
+Jitter of brightness, contrast, saturation and hue, and turning grey, are one 3 x 3 matrix and one offset.
+
+Sources: torchvision's ``RandomResizedCrop`` and ``resized_crop`` (the tests compare); DINOv2's
+``data/augmentations.py``; DeiT-III's ``augment.py``. Deviations: jitter is applied in a fixed order and values
+are clamped once, at its end; hue is rotated in YIQ space; the blur's sigma is given for 224 px and scales with
+the crop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Channel statistics of ImageNet, as timm's default."""
+
+ASPECT_RATIO = (3 / 4, 4 / 3)
+NUM_CROP_TRIES = 10
+
+_GREY = (0.299, 0.587, 0.114)
+_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_FROM_YIQ = torch.linalg.inv(_TO_YIQ)
+
+
+@dataclass(frozen=True)
+class ColourSettings:
+    """Hold the strengths of colour changes; a probability applies per image.
+
+    Attributes:
+        brightness: Factor drawn from [1 - x, 1 + x].
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Turn drawn from [-x, x], as a share of the colour circle.
+        jitter_probability: Chance of these four together.
+        grey_probability: Chance of turning grey.
+        blur_probability: Chance of a Gaussian blur.
+        blur_sigma: Least and largest sigma in pixels of a 224 px crop.
+        solarize_probability: Chance of inverting the values of 0.5 and above.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    jitter_probability: float = 0.0
+    grey_probability: float = 0.0
+    blur_probability: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_probability: float = 0.0
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn images in [0, 1], ``(B, 3, H, W)``, into the network's input."""
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (images - mean) / std
+
+
+def sample_boxes(
+    num_images: int, *, height: int, width: int, scale: tuple[float, float], generator: Generator
+) -> Tensor:
+    """Draw the boxes of random resized crops.
+
+    Args:
+        num_images: B.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        scale: Least and largest share of the image's area.
+        generator: Where the randomness comes from.
+
+    Returns:
+        ``(B, 4)`` int64 rows ``top, left, height, width``. The first of ten draws that fits into the image;
+        the largest central box of an allowed aspect ratio if none does.
+    """
+    tries = (num_images, NUM_CROP_TRIES)
+    area = height * width * _uniform(tries, scale, generator)
+    ratio = torch.exp(_uniform(tries, (math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1])), generator))
+    widths, heights = torch.sqrt(area * ratio).round().long(), torch.sqrt(area / ratio).round().long()
+    fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    w, h = widths.gather(1, first).squeeze(1), heights.gather(1, first).squeeze(1)
+    corner = torch.rand((num_images, 2), generator=generator)
+    top, left = (corner[:, 0] * (height - h + 1)).long(), (corner[:, 1] * (width - w + 1)).long()
+    boxes = torch.stack((top, left, h, w), dim=1)
+    fallback_w = min(width, round(height * ASPECT_RATIO[1])) if width > height else width
+    fallback_h = min(height, round(width / ASPECT_RATIO[0])) if height > width else height
+    fallback = torch.tensor(((height - fallback_h) // 2, (width - fallback_w) // 2, fallback_h, fallback_w))
+    return torch.where(fits.any(dim=1, keepdim=True), boxes, fallback)
+
+
+def resampling_matrix(start: Tensor, length: Tensor, *, source: int, target: int, cubic: bool) -> Tensor:
+    """Build the matrices that cut and resize one axis, antialiased.
+
+    Args:
+        start: ``(B,)`` first pixel of the cut.
+        length: ``(B,)`` number of pixels of the cut.
+        source: Number of pixels of the axis before.
+        target: Number of pixels after.
+        cubic: Bicubic (a = -0.5) in place of bilinear.
+
+    Returns:
+        ``(B, target, source)`` float32; rows sum to 1.
+    """
+    scale = (length / target).view(-1, 1, 1)
+    centre = start.view(-1, 1, 1) + (torch.arange(target).view(1, -1, 1) + 0.5) * scale
+    pixel = torch.arange(source).view(1, 1, -1)
+    distance = (pixel + 0.5 - centre).abs() / scale.clamp(min=1.0)
+    if cubic:
+        near = (1.5 * distance - 2.5) * distance.square() + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        weight = torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))
+    else:
+        weight = (1 - distance).clamp(min=0.0)
+    inside = (pixel >= start.view(-1, 1, 1)) & (pixel < (start + length).view(-1, 1, 1))
+    weight = weight * inside
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def blur_matrix(sigma: Tensor, *, size: int) -> Tensor:
+    """Build the matrices of a Gaussian blur along one axis: ``(B,)`` sigmas in pixels -> ``(B, size, size)``.
+
+    A sigma of 0 gives the identity.
+    """
+    pixel = torch.arange(size)
+    distance = (pixel.view(-1, 1) - pixel.view(1, -1)).float()
+    weight = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3).view(-1, 1, 1)).square())
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def random_crops(
+    images: Tensor,
+    *,
+    size: int,
+    scale: tuple[float, float],
+    generator: Generator,
+    colour: ColourSettings | None = None,
+    flip_probability: float = 0.5,
+    cubic: bool = True,
+) -> Tensor:
+    """Cut, resize, flip and recolour a batch of images, each in its own way.
+
+    Args:
+        images: ``(B, 3, H, W)`` float32 in [0, 1].
+        size: Side S of the crops in pixels.
+        scale: Least and largest share of the image's area that a crop covers.
+        generator: CPU generator of all randomness.
+        colour: Strengths of the colour changes; None = none.
+        flip_probability: Chance of a horizontal flip.
+        cubic: Bicubic in place of bilinear resizing.
+
+    Returns:
+        ``(B, 3, S, S)`` float32 in [0, 1].
+    """
+    num_images, _, height, width = images.shape
+    boxes = sample_boxes(num_images, height=height, width=width, scale=scale, generator=generator)
+    top, left, box_height, box_width = boxes.unbind(dim=1)
+    rows = resampling_matrix(top, box_height, source=height, target=size, cubic=cubic)
+    columns = resampling_matrix(left, box_width, source=width, target=size, cubic=cubic)
+    flipped = torch.rand(num_images, generator=generator) < flip_probability
+    columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
+    if colour is not None and colour.blur_probability > 0:
+        sigma = _uniform((num_images,), colour.blur_sigma, generator) * (size / 224)
+        blurred = torch.rand(num_images, generator=generator) < colour.blur_probability
+        blur = blur_matrix(torch.where(blurred, sigma, 0.0), size=size)
+        rows, columns = blur @ rows, blur @ columns
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    crops = (rows.unsqueeze(1) @ images @ columns.transpose(1, 2).unsqueeze(1)).clamp_(0, 1)
+    return crops if colour is None else recolour(crops, colour, generator=generator)
+
+
+def recolour(images: Tensor, colour: ColourSettings, *, generator: Generator) -> Tensor:
+    """Jitter, turn grey and solarise a batch, each image in its own way; blur belongs to the crop.
+
+    Args:
+        images: ``(B, 3, H, W)`` float32 in [0, 1].
+        colour: Strengths.
+        generator: CPU generator of all randomness.
+
+    Returns:
+        The images, ``(B, 3, H, W)`` in [0, 1].
+    """
+    num_images = len(images)
+
+    def factor(strength: float) -> Tensor:
+        return _uniform((num_images,), (1 - strength, 1 + strength), generator)
+
+    brightness, contrast = factor(colour.brightness), factor(colour.contrast)
+    saturation = factor(colour.saturation)
+    turn = 2 * math.pi * _uniform((num_images,), (-colour.hue, colour.hue), generator)
+    chance = torch.rand((3, num_images), generator=generator)
+    jittered, grey = chance[0] < colour.jitter_probability, chance[1] < colour.grey_probability
+    solarised = chance[2] < colour.solarize_probability
+
+    to_grey = torch.tensor(_GREY).expand(3, 3)
+    one = torch.ones(())
+    brightness, contrast = torch.where(jittered, brightness, one), torch.where(jittered, contrast, one)
+    saturation = torch.where(jittered, saturation, one)
+    saturation = torch.where(grey, 0 * one, saturation).view(-1, 1, 1)
+    hue = _hue_matrix(torch.where(jittered, turn, 0 * one))
+    matrix = (saturation * torch.eye(3) + (1 - saturation) * to_grey) @ hue
+    matrix = matrix * (brightness * contrast).view(-1, 1, 1)
+    luminance = torch.einsum("c,bchw->b", images.new_tensor(_GREY), images) / images[0, 0].numel()
+    offset = (1 - contrast).to(images.device) * brightness.to(images.device) * luminance
+
+    flat = images.flatten(2)
+    mixed = torch.baddbmm(offset.view(-1, 1, 1).expand(-1, 3, 1), matrix.to(images.device), flat)
+    mixed = mixed.clamp_(0, 1).view_as(images)
+    if colour.solarize_probability > 0:
+        inverted = torch.where(mixed >= 0.5, 1 - mixed, mixed)
+        mixed = torch.where(solarised.to(images.device).view(-1, 1, 1, 1), inverted, mixed)
+    return mixed
+
+
+def _hue_matrix(turn: Tensor) -> Tensor:
+    """Rotate chrominance: ``(B,)`` angles in radians -> ``(B, 3, 3)`` matrices on RGB."""
+    cos, sin, zero, one = turn.cos(), turn.sin(), torch.zeros_like(turn), torch.ones_like(turn)
+    rotation = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), dim=-1).view(-1, 3, 3)
+    return _FROM_YIQ @ rotation @ _TO_YIQ
+
+
+def _uniform(shape: tuple[int, ...], limits: tuple[float, float], generator: Generator) -> Tensor:
+    return limits[0] + (limits[1] - limits[0]) * torch.rand(shape, generator=generator)

@@ -1,0 +1,51 @@
+"""Which device a trial runs on, and how: the one place that knows.
+
+On a CPU: float32, eager, one thread. Measured on two cores: bfloat16 autocast is 1.7 times slower, compiling
+gains nothing and costs half a minute, and two trials of one thread do 640 images/s where one trial of two
+threads does 526. On CUDA: bfloat16 autocast and fused AdamW; that path has not been measured.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """Hold the device of a trial."""
+
+    torch_device: torch.device
+
+    @property
+    def is_cuda(self) -> bool:
+        """Return whether it is a CUDA GPU."""
+        return self.torch_device.type == "cuda"
+
+    @property
+    def fused_optimizer(self) -> bool:
+        """Return whether to use the optimizer's fused kernels."""
+        return self.is_cuda
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which forward passes run."""
+        return torch.autocast("cuda", torch.bfloat16) if self.is_cuda else nullcontext()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given, so that a clock can be read."""
+        if self.is_cuda:
+            torch.cuda.synchronize(self.torch_device)
+
+
+def select_device() -> Device:
+    """Return the GPU that this process may use, or else the CPU."""
+    return Device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def limit_threads(num_threads: int) -> None:
+    """Keep this process to ``num_threads`` threads of computation; call it before the first operation."""
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)
+    torch.set_num_threads(num_threads)

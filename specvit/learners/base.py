@@ -1,0 +1,58 @@
+"""What the training loop asks of a recipe's torch side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Generator, Tensor, nn
+
+from specvit.seeding import torch_stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold what a step learns from. B images of H x W pixels.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` float32 in [0, 1], on the device.
+        labels: ``(B,)`` int64 on the device, or None.
+        step: Number of the optimizer step, from 0.
+        steps: Number of steps of the run.
+        seed: The trial's seed, from which the step's random streams come.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    step: int
+    steps: int
+    seed: int
+
+    @property
+    def progress(self) -> float:
+        """Return how far the run is, in [0, 1)."""
+        return self.step / self.steps
+
+    def stream(self, name: str) -> Generator:
+        """Return this step's random stream of that name, the same for all arms of a pair."""
+        return torch_stream(self.seed, name, self.step)
+
+
+class Learner(nn.Module, ABC):
+    """Train a backbone. What requires gradients is optimized; the rest (a teacher) is the learner's own."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss, by name; the loss is their sum."""
+
+    def after_step(self, progress: float) -> None:  # noqa: B027
+        """Do what follows an optimizer step, e.g. move the teacher; ``progress`` in (0, 1]."""
+
+    def before_update(self, progress: float) -> None:  # noqa: B027
+        """Change the gradients before the optimizer uses them, e.g. freeze a layer; ``progress`` in [0, 1)."""
+
+    @property
+    @abstractmethod
+    def probed(self) -> VisionTransformer:
+        """Return the backbone whose features the probes look at."""

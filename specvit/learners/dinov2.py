@@ -1,0 +1,166 @@
+"""DINOv2's student, teacher, views and losses. Settings and sources: ``specvit.objectives.dinov2``.
+
+Shapes: B images, L local views, P patches of a global view, M masked patches, K prototypes, D channels.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from specvit.augment import ColourSettings, normalise, random_crops
+from specvit.learners.base import Batch, Learner
+from specvit.learners.dino_head import DinoHead
+from specvit.learners.dino_losses import Centre, dino_loss, ibot_loss, koleo_loss, sinkhorn
+from specvit.learners.masking import sample_masks
+from specvit.objectives.dinov2 import DinoV2
+from specvit.schedules import cosine, linear
+from specvit.seeding import derive_seed, numpy_stream
+from specvit.vit import encode
+
+_JITTER = {
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.2,
+    "hue": 0.1,
+    "jitter_probability": 0.8,
+    "grey_probability": 0.2,
+}
+VIEW_COLOURS = {
+    "global 1": ColourSettings(**_JITTER, blur_probability=1.0),  # type: ignore[arg-type]
+    "global 2": ColourSettings(**_JITTER, blur_probability=0.1, solarize_probability=0.2),  # type: ignore[arg-type]
+    "local": ColourSettings(**_JITTER, blur_probability=0.5),  # type: ignore[arg-type]
+}
+"""Source: dinov2 data/augmentations.py."""
+
+
+class DinoV2Learner(Learner):
+    """Train a student to agree with its own moving average, across views and on hidden patches."""
+
+    def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, image_size: int, seed: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.image_size = image_size
+        width = backbone.embed_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "heads"))
+            heads = {"cls": self._head(width)}
+            heads["patch"] = heads["cls"] if recipe.shared_head else self._head(width)
+        self.student = nn.ModuleDict({"backbone": backbone, "heads": nn.ModuleDict(heads)})
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.cls_centre = Centre(recipe.num_prototypes)
+        self.patch_centre = Centre(recipe.num_prototypes)
+
+    def _head(self, width: int) -> DinoHead:
+        return DinoHead(
+            width,
+            hidden=self.recipe.head_hidden,
+            bottleneck=self.recipe.head_bottleneck,
+            num_prototypes=self.recipe.num_prototypes,
+        )
+
+    @property
+    def probed(self) -> VisionTransformer:
+        """Return the teacher's backbone or the student's, as the recipe says."""
+        network = self.teacher if self.recipe.probe == "teacher" else self.student
+        backbone: VisionTransformer = network["backbone"]
+        return backbone
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the DINO, iBOT and KoLeo terms of a batch."""
+        recipe = self.recipe
+        global_views, local_views = self._views(batch)
+        masked, weights = self._masks(batch, num_crops=len(global_views))
+        cls_targets, patch_targets = self._targets(global_views, masked, progress=batch.progress)
+
+        backbone, heads = self.student["backbone"], self.student["heads"]
+        tokens = encode(backbone, global_views, masked=masked, mask_token=self.mask_token)
+        cls = tokens[:, 0]
+        cls_logits = [heads["cls"](cls)]
+        if local_views is not None:
+            cls_logits.append(heads["cls"](encode(backbone, local_views)[:, 0]))
+        by_view = torch.cat(cls_logits).unflatten(0, (-1, len(batch.images)))
+        patch_logits = heads["patch"](tokens[:, 1:][masked])
+
+        dino = dino_loss(cls_targets, by_view[:2], by_view[2:], temperature=recipe.student_temp)
+        ibot = ibot_loss(
+            patch_targets,
+            patch_logits,
+            weights=weights,
+            num_crops=len(global_views),
+            temperature=recipe.student_temp,
+        )
+        koleo = torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()
+        return {
+            "dino": recipe.dino_weight * dino,
+            "ibot": recipe.ibot_weight * ibot,
+            "koleo": recipe.koleo_weight * koleo,
+        }
+
+    def before_update(self, progress: float) -> None:
+        """Keep the prototypes fixed at the start."""
+        if progress >= self.recipe.freeze_prototypes:
+            return
+        for head in self.student["heads"].values():
+            head.prototypes.weight.grad = None
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student."""
+        momentum = cosine(progress, self.recipe.ema, self.recipe.ema_end)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum
+            )
+
+    def _views(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Cut the views: ``(2 B, 3, H, W)`` global and ``(L B, 3, S, S)`` local ones, view by view."""
+        recipe = self.recipe
+
+        def cut(name: str, number: int, size: int, scale: tuple[float, float]) -> Tensor:
+            return random_crops(
+                batch.images,
+                size=size,
+                scale=scale,
+                generator=batch.stream(f"{name} {number}"),
+                colour=VIEW_COLOURS[f"{name} {number}" if name == "global" else name] if recipe.colour else None,
+            )
+
+        global_views = [cut("global", n, self.image_size, recipe.global_scale) for n in (1, 2)]
+        local_views = [cut("local", n, recipe.local_size, recipe.local_scale) for n in range(recipe.num_locals)]
+        return normalise(torch.cat(global_views)), normalise(torch.cat(local_views)) if local_views else None
+
+    def _masks(self, batch: Batch, *, num_crops: int) -> tuple[Tensor, Tensor]:
+        """Draw ``(2 B, P)`` masks, and ``(M,)`` weights of the masked patches."""
+        patch_height, patch_width = self.student["backbone"].patch_embed.patch_size
+        masks = sample_masks(
+            num_crops,
+            grid=(self.image_size // patch_height, self.image_size // patch_width),
+            probability=self.recipe.mask_probability,
+            ratio=self.recipe.mask_ratio,
+            rng=numpy_stream(batch.seed, "masks", batch.step),
+        )
+        masked = torch.from_numpy(masks).to(batch.images.device)
+        share = masked.sum(dim=1, keepdim=True).clamp(min=1).reciprocal()
+        return masked, share.expand_as(masked)[masked]
+
+    @torch.no_grad()
+    def _targets(self, global_views: Tensor, masked: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
+        """Compute the teacher's targets: ``(2, B, K)`` of [CLS], ``(M, K)`` of the masked patches."""
+        recipe = self.recipe
+        self.teacher.eval()
+        temperature = linear(
+            progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
+        )
+        tokens = encode(self.teacher["backbone"], global_views)
+        cls = self.teacher["heads"]["cls"](tokens[:, 0])
+        patches = self.teacher["heads"]["patch"](tokens[:, 1:][masked])
+        if recipe.centering == "sinkhorn":
+            cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
+        else:
+            cls = self.cls_centre(cls, temperature=temperature)
+            patches = self.patch_centre(patches, temperature=temperature)
+        return cls.unflatten(0, (2, -1)), patches
