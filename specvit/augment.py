@@ -135,6 +135,20 @@ def blur_matrix(sigma: Tensor, *, size: int) -> Tensor:
     return weight / weight.sum(dim=2, keepdim=True)
 
 
+def random_blur(images: Tensor, *, sigma: tuple[float, float], generator: Generator) -> Tensor:
+    """Blur a batch, each image by its own sigma.
+
+    Args:
+        images: ``(B, 3, S, S)``.
+        sigma: Least and largest sigma in pixels of a 224 px image.
+        generator: CPU generator.
+    """
+    size = images.shape[-1]
+    drawn = _uniform((len(images),), sigma, generator) * (size / 224)
+    blur = blur_matrix(drawn, size=size).to(images.device).unsqueeze(1)
+    return blur @ images @ blur.transpose(2, 3)
+
+
 def random_crops(
     images: Tensor,
     *,

@@ -14,7 +14,7 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.augment import ColourSettings, normalise, random_crops, recolour
+from specvit.augment import ColourSettings, normalise, random_blur, random_crops, recolour
 from specvit.learners.base import Batch, Learner
 from specvit.objectives.deit3 import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
@@ -43,7 +43,7 @@ class DeiT3Learner(Learner):
         return self.backbone
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the binary cross-entropy of a batch, summed over classes as a mean over images and classes."""
+        """Compute the binary cross-entropy of a batch, a mean over images and classes."""
         if batch.labels is None:
             raise ValueError("DeiT-III learns from labels, and the batch has none")
         images = self._augment(batch)
@@ -101,20 +101,11 @@ def simple_crops(images: Tensor, *, padding: int, generator: torch.Generator) ->
 
 def three_augment(images: Tensor, *, generator: torch.Generator) -> Tensor:
     """Apply exactly one of grey, solarisation and blur to each image: ``(B, 3, H, W)`` in [0, 1]."""
-    choice = torch.randint(0, 3, (len(images),), generator=generator)
-    size = images.shape[-1]
-    whole = {"size": size, "scale": (1.0, 1.0), "flip_probability": 0.0}
-    changes = (
-        lambda x: recolour(x, ColourSettings(grey_probability=1.0), generator=generator),
-        lambda x: torch.where(x >= 0.5, 1 - x, x),
-        lambda x: random_crops(x, generator=generator, colour=ColourSettings(blur_probability=1.0), **whole),
-    )
-    out = images.clone()
-    for number, change in enumerate(changes):
-        chosen = (choice == number).to(images.device)
-        if chosen.any():
-            out[chosen] = change(images[chosen])
-    return out
+    choice = torch.randint(0, 3, (len(images),), generator=generator).view(-1, 1, 1, 1).to(images.device)
+    grey = recolour(images, ColourSettings(grey_probability=1.0), generator=generator)
+    solarised = torch.where(images >= 0.5, 1 - images, images)
+    blurred = random_blur(images, sigma=ColourSettings.blur_sigma, generator=generator)
+    return torch.where(choice == 0, grey, torch.where(choice == 1, solarised, blurred))
 
 
 def mix(

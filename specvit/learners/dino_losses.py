@@ -76,9 +76,9 @@ def sinkhorn(logits: Tensor, *, temperature: float) -> Tensor:
 
     Three Sinkhorn-Knopp iterations in float32. Source: dinov2 loss/dino_clstoken_loss.py.
     """
-    # A row's largest value is taken off first: it cancels in the iterations, and exp cannot overflow.
+    # The largest value is taken off first: the factor cancels in the iterations, and exp cannot overflow.
     scaled = logits.float() / temperature
-    q = torch.exp(scaled - scaled.amax(dim=1, keepdim=True))
+    q = torch.exp(scaled - scaled.max())
     for _ in range(SINKHORN_ITERATIONS):
         q = q / q.sum(dim=0, keepdim=True).clamp_min(1e-30)
         q = q / q.sum(dim=1, keepdim=True)

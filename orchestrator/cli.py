@@ -1,0 +1,320 @@
+"""The command line. It parses, prints and sets the exit code; the work is done elsewhere.
+
+Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
+the results folder; 130 stopped by Ctrl-C, to be continued by the same command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.lock import LockedError
+from specvit.errors import SpecsweepError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from orchestrator.executor import Executor
+    from orchestrator.run import Datasets, Outcome
+    from orchestrator.sweep_schema import Sweep
+    from orchestrator.trials import Trial
+
+EXIT_FAILED_TRIALS = 1
+EXIT_BAD_INPUT = 2
+EXIT_LOCKED = 3
+EXIT_INTERRUPTED = 130
+
+PIPE_WIDTH = 140
+"""Columns to print tables in where there is no terminal whose width could be asked for."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
+    epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
+    "130 stopped by Ctrl-C.",
+)
+
+
+class Format(StrEnum):
+    """Name the forms in which tables are printed."""
+
+    TEXT = "text"
+    MARKDOWN = "md"
+    CSV = "csv"
+    JSON = "json"
+
+
+class ExecutorName(StrEnum):
+    """Name the executors."""
+
+    RAY = "ray"
+    LOCAL = "local"
+
+
+SweepPath = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
+Target = Annotated[
+    Path, typer.Argument(metavar="TARGET", help="A sweep file, or the folder of a sweep's results.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Override a value of the file, e.g. data.root=/images; repeatable."
+    ),
+]
+ResultsRoot = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep.")
+]
+DEFAULT_RESULTS = Path("results")
+
+
+def main() -> None:
+    """Run the command line; turn what a user can cause into one message and an exit code."""
+    try:
+        app()
+    except LockedError as error:
+        _complain(error)
+        sys.exit(EXIT_LOCKED)
+    except SpecsweepError as error:
+        _complain(error)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        # A folder that cannot be written, a disk that is full: the system's words name the file.
+        _complain(error)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+@app.command()
+def run(
+    sweep_file: SweepPath,
+    overrides: Overrides = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="ray: a cluster, this machine being the smallest. local: one by one.")
+    ] = ExecutorName.RAY,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster; 'auto' finds one on this machine.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Trials to run at once; default: as many as there is room for.")
+    ] = None,
+) -> None:
+    """Run what is missing of a sweep, then print and write its tables."""
+    from orchestrator.run import run_sweep
+    from orchestrator.sweepfile import load_sweep
+
+    console = _console()
+    sweep = load_sweep(sweep_file, overrides or ())
+    folder = results / sweep.name
+    with _stop_on_signal() as should_stop:
+        outcome = run_sweep(
+            sweep,
+            folder=folder,
+            make_executor=_executor_factory(console, sweep, executor, address, slots),
+            make_view=_view_factory(console, sweep),
+            load_data=_data_loader(console),
+            should_stop=should_stop,
+        )
+    _print_outcome(console, outcome, folder)
+    if not outcome.finished:
+        console.print(f"Stopped. To go on, run the same command again: specsweep run {sweep_file}", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if outcome.num_failed:
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+@app.command()
+def plan(
+    sweep_file: SweepPath,
+    overrides: Overrides = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Slots to forecast for; default: what this machine has room for.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
+    from orchestrator.plan import make_plan, render_plan
+    from orchestrator.sweepfile import load_sweep
+
+    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=results, num_slots=slots)
+    if as_json:
+        _print_raw(json.dumps(made.to_json(), indent=2))
+    else:
+        _console().print(render_plan(made))
+
+
+@app.command()
+def status(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
+    """Show where a sweep stands: trials by state, what runs, what failed and why."""
+    from orchestrator.status import render_status
+
+    with _open_ledger(target, results) as ledger:
+        _console().print(render_status(ledger.sweep(), ledger.records(), ledger.provenance()))
+
+
+@app.command()
+def table(
+    target: Target,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    format_: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.TEXT,
+) -> None:
+    """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
+    from orchestrator.rendering import render_csv, render_json, render_markdown, render_rich
+    from orchestrator.tables import build_tables
+
+    with _open_ledger(target, results) as ledger:
+        info, records = ledger.sweep(), ledger.records()
+    tables = build_tables(records, info.metrics)
+    if format_ is Format.TEXT:
+        _console().print(render_rich(tables, info))
+        return
+    render = {Format.MARKDOWN: render_markdown, Format.CSV: render_csv, Format.JSON: render_json}[format_]
+    _print_raw(render(tables, info).rstrip("\n"))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the sweep file, for editors."""
+    from orchestrator.sweep_schema import sweep_json_schema
+
+    _print_raw(json.dumps(sweep_json_schema(), indent=2))
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    return console
+
+
+def _complain(error: Exception) -> None:
+    print(f"specsweep: {error}", file=sys.stderr)
+
+
+def _print_raw(text: str) -> None:
+    print(text)
+
+
+@contextmanager
+def _open_ledger(target: Path, results_root: Path) -> Iterator[Any]:
+    """Open the ledger of a sweep file or a results folder for reading."""
+    from orchestrator.ledger import Ledger
+    from orchestrator.run import LEDGER_NAME
+    from orchestrator.sweepfile import load_sweep
+
+    if target.is_dir():
+        path = target / LEDGER_NAME
+    elif target.exists():
+        path = results_root / load_sweep(target).name / LEDGER_NAME
+    else:
+        path = results_root / target / LEDGER_NAME
+        if not path.exists():
+            raise SpecsweepError(f"{target}: no such sweep file or results folder")
+    if not path.exists():
+        raise SpecsweepError(f"{path}: no ledger here; has this sweep been run with this results folder?")
+    with Ledger.read(path) as ledger:
+        yield ledger
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one interrupts at once."""
+    wishes: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        wishes.append(number)
+        if len(wishes) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(wishes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
+    def load(trials: Sequence[Trial]) -> Datasets:
+        from orchestrator.run import load_datasets
+
+        started = time.monotonic()
+        datasets = load_datasets(trials)
+        for source, dataset in datasets.items():
+            console.print(
+                f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
+                f"{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",
+                markup=False,
+            )
+        return datasets
+
+    return load
+
+
+def _executor_factory(
+    console: Console, sweep: Sweep, name: ExecutorName, address: str | None, slots: int | None
+) -> Callable[[Datasets, int], Executor]:
+    def make(datasets: Datasets, num_trials: int) -> Executor:
+        if name is ExecutorName.LOCAL:
+            from orchestrator.local_executor import LocalExecutor
+
+            console.print(f"{num_trials} trials to run, one by one in this process", markup=False)
+            return LocalExecutor(datasets)
+        from orchestrator.ray_executor import RayExecutor
+
+        ray_executor = RayExecutor(
+            datasets,
+            resources=sweep.resources,
+            max_slots=min(num_trials, slots or num_trials),
+            address=address,
+        )
+        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once", markup=False)
+        if ray_executor.dashboard_url:
+            console.print(
+                f"Ray dashboard: {ray_executor.dashboard_url} (it asks for a token; "
+                f"'{Path(sys.executable).with_name('ray')} get-auth-token' prints it)",
+                markup=False,
+                soft_wrap=True,
+            )
+        return ray_executor
+
+    return make
+
+
+def _view_factory(console: Console, sweep: Sweep) -> Callable[..., Any]:
+    from orchestrator.board import Board
+    from orchestrator.progress import SweepView
+
+    def make(records: Any, executor: Executor) -> SweepView:
+        board = Board(records, num_slots=executor.num_slots, shown_metric=sweep.pruning_metric)
+        return SweepView(console, board, title=sweep.name)
+
+    return make
+
+
+def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
+    from orchestrator.rendering import render_rich
+    from orchestrator.tables import build_tables
+
+    if outcome.num_run == 0:
+        console.print("nothing to run: every trial of this sweep has a result", markup=False)
+    console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
+    written = Text(f"written: {folder / 'table.md'}, {folder / 'table.csv'}", style="dim")
+    console.print(written, soft_wrap=True)

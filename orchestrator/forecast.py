@@ -1,0 +1,80 @@
+"""How long trials will take, from those that have been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from orchestrator.records import State, TrialRecord
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Hold how much is to do, and how long it will take.
+
+    Attributes:
+        num_pending: Trials without a result.
+        num_measured: Done trials that the forecast rests on.
+        work_s: Seconds of trials that are to do, on one slot after the other; None if nothing was measured.
+        num_slots: Slots that share the work.
+    """
+
+    num_pending: int
+    num_measured: int
+    work_s: float | None
+    num_slots: int
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the wall time that is left, or None if nothing was measured."""
+        return None if self.work_s is None else self.work_s / self.num_slots
+
+
+def mean_seconds(records: Iterable[TrialRecord]) -> dict[tuple[str, bool], float]:
+    """Average the wall seconds of done trials by group, floors apart: ``(group_id, is_floor) -> seconds``."""
+    seconds: dict[tuple[str, bool], list[float]] = {}
+    for record in records:
+        if record.state is State.DONE and record.seconds is not None:
+            seconds.setdefault((record.group_id, record.role == "floor"), []).append(record.seconds)
+    return {key: fmean(values) for key, values in seconds.items()}
+
+
+def trial_seconds(measured: Mapping[tuple[str, bool], float], group_id: str, *, floor: bool) -> float | None:
+    """Guess the length of a trial: the mean of its like, or else of whatever has been measured; None if nothing."""
+    if (group_id, floor) in measured:
+        return measured[group_id, floor]
+    alike = [value for (_, is_floor), value in measured.items() if is_floor == floor]
+    return fmean(alike or measured.values()) if measured else None
+
+
+def forecast(
+    pending: Sequence[tuple[str, str]], measured_records: Sequence[TrialRecord], *, num_slots: int
+) -> Forecast:
+    """Forecast the wall time of trials.
+
+    Args:
+        pending: Group id and role of every trial that is to do.
+        measured_records: Records to learn from, of this sweep or of another with the same groups.
+        num_slots: How many trials run at once, at least 1.
+    """
+    measured = mean_seconds(measured_records)
+    lengths = [trial_seconds(measured, group_id, floor=role == "floor") for group_id, role in pending]
+    known = [length for length in lengths if length is not None]
+    num_measured = sum(record.state is State.DONE for record in measured_records)
+    return Forecast(
+        num_pending=len(pending),
+        num_measured=num_measured,
+        work_s=sum(known) if len(known) == len(lengths) else None,
+        num_slots=num_slots,
+    )
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Write a duration for people: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

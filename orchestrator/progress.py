@@ -1,0 +1,130 @@
+"""The views of a running sweep: a live one on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.board import Board
+from orchestrator.executor import Event, Failed, Finished, Pruned, Reported
+from orchestrator.forecast import format_seconds
+from orchestrator.records import State
+from orchestrator.trials import Trial
+
+PLAIN_INTERVAL_S = 30.0
+"""Least time between two summary lines of the plain view."""
+
+_STYLES = {
+    State.WAITING: "dim",
+    State.RUNNING: "cyan",
+    State.DONE: "green",
+    State.PRUNED: "yellow",
+    State.FAILED: "red",
+}
+
+
+class SweepView:
+    """Tell of a sweep on a console; a context manager.
+
+    On a terminal, a live block: trials by state, a line per running trial with its step, rate and last
+    metric, and the time that is left. Elsewhere (a file, a pipe, a job's log) a line whenever a trial ends
+    or reports, and a summary every half minute.
+    """
+
+    def __init__(self, console: Console, board: Board, *, title: str) -> None:
+        self._console = console
+        self._board = board
+        self._title = title
+        self._summarised_at = time.monotonic()
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(
+                console=console, get_renderable=self._render, refresh_per_second=4, transient=True
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def submitted(self, trial: Trial) -> None:
+        """Hear that a trial was given to a slot."""
+        self._board.submitted(trial)
+        if self._live is None:
+            self._say(Text(f"started  {trial.label}"))
+
+    def happened(self, event: Event) -> None:
+        """Hear of an event; what ends a trial leaves a line behind."""
+        self._board.happened(event)
+        line = self._line(event)
+        if line is not None:
+            self._say(line)
+
+    def tick(self) -> None:
+        """Hear that time has passed."""
+        now = time.monotonic()
+        if self._live is None and now - self._summarised_at >= PLAIN_INTERVAL_S:
+            self._summarised_at = now
+            self._say(self._summary())
+
+    def _say(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def _line(self, event: Event) -> Text | None:
+        label = self._board.label(event.trial_id)
+        match event:
+            case Finished():
+                metrics = ", ".join(f"{name} {value:.1f}" for name, value in event.metrics.items())
+                return Text.assemble(("done     ", "green"), f"{label}: {metrics} ({event.seconds:.0f} s)")
+            case Pruned():
+                return Text.assemble(("pruned   ", "yellow"), f"{label} at step {event.step}")
+            case Failed():
+                return Text.assemble(("failed   ", "red"), f"{label}: {event.error}")
+            case Reported() if self._live is None:
+                metrics = ", ".join(f"{name} {value:.2f}" for name, value in event.metrics.items())
+                return Text(f"rung     {label} step {event.step}: {metrics}")
+        return None
+
+    def _summary(self) -> Text:
+        counts = self._board.counts
+        parts: list[tuple[str, str] | str] = [("sweep    ", "bold")]
+        for state in State:
+            parts += [(f"{counts.get(state, 0)} {state}", _STYLES[state]), ", "]
+        return Text.assemble(*parts, f"about {format_seconds(self._board.seconds_left())} left")
+
+    def _render(self) -> RenderableType:
+        counts = self._board.counts
+        total = sum(counts.values())
+        ended = total - counts.get(State.WAITING, 0) - counts.get(State.RUNNING, 0)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(self._title, style="bold"),
+            ProgressBar(total=max(1, total), completed=ended, width=30),
+            Text(f"{ended}/{total}"),
+            self._summary()[len("sweep    ") :],
+        )
+        running = Table(box=None, padding=(0, 1), header_style="dim")
+        for name in ("trial", "step", "", "images/s", "last rung"):
+            running.add_column(name, no_wrap=True)
+        for trial in self._board.running.values():
+            steps = f"{trial.step}/{trial.steps}" if trial.steps else "probing"
+            rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
+            bar = ProgressBar(total=max(1, trial.steps), completed=trial.step, width=16)
+            running.add_row(Text(trial.label), steps, bar, rate, trial.last_metric)
+        return Group(head, running)

@@ -1,0 +1,170 @@
+"""A sweep from its file to its tables: what ``specsweep run`` does, without a word of output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.executor import Executor
+from orchestrator.grid import expand
+from orchestrator.ledger import Ledger
+from orchestrator.lock import hold_lock
+from orchestrator.provenance import collect_provenance
+from orchestrator.pruning import Judge
+from orchestrator.records import State, TrialRecord
+from orchestrator.registration import SweepInfo
+from orchestrator.rendering import write_tables
+from orchestrator.scheduler import View, schedule
+from orchestrator.sweep_schema import Sweep
+from orchestrator.trials import Trial
+from specvit.config import selected_probes
+from specvit.data import Dataset, DataSource
+from specvit.probes import METRICS
+
+LEDGER_NAME = "ledger.sqlite"
+
+_HAS_RESULT = frozenset({State.DONE, State.PRUNED})
+"""States that need no further run. A failed trial has no result: running the sweep again tries it again."""
+
+Datasets = Mapping[DataSource, Dataset]
+ExecutorFactory = Callable[[Datasets, int], Executor]
+"""Called with the data and the number of trials to run."""
+ViewFactory = Callable[[Sequence[TrialRecord], Executor], AbstractContextManager[View]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold how a run ended.
+
+    Attributes:
+        info: The sweep, as the ledger knows it.
+        records: All its trials.
+        num_run: Trials that this run was to do.
+        finished: Whether they all came to an end; False if it was stopped before.
+    """
+
+    info: SweepInfo
+    records: tuple[TrialRecord, ...]
+    num_run: int
+    finished: bool
+
+    @property
+    def num_failed(self) -> int:
+        """Return the number of failed trials."""
+        return sum(record.state is State.FAILED for record in self.records)
+
+
+def run_sweep(
+    sweep: Sweep,
+    *,
+    folder: Path,
+    make_executor: ExecutorFactory,
+    make_view: ViewFactory,
+    load_data: Callable[[Sequence[Trial]], Datasets],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Run what is missing of a sweep, and write its tables.
+
+    Args:
+        sweep: The sweep.
+        folder: Where its ledger and tables are, or will be.
+        make_executor: Makes the executor; only called if there is something to run.
+        make_view: Makes the view.
+        load_data: Loads the data of the trials; only called if there is something to run, and before
+            anything is written.
+        should_stop: Asked several times a second.
+
+    Raises:
+        SpecsweepError: If the data, the cluster or the results folder cannot be used.
+    """
+    trials = expand(sweep)
+    ledger_path = folder / LEDGER_NAME
+    datasets: Datasets = {}
+    if not ledger_path.exists():
+        # On a first run, data that cannot be read leave no trace in the results.
+        datasets = load_data(trials)
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold_lock(folder), Ledger.open(ledger_path) as ledger:
+        pending = _pending(trials, ledger.records())
+        if pending and not datasets:
+            datasets = load_data(pending)
+        info = describe(sweep, trials, datasets)
+        ledger.register(info, trials, collect_provenance())
+        ledger.release_running()
+        finished = True
+        if pending:
+            finished = _run_trials(
+                pending,
+                sweep,
+                ledger=ledger,
+                executor=make_executor(datasets, len(pending)),
+                make_view=make_view,
+                should_stop=should_stop,
+            )
+        # What was running when the loop was stopped is waiting again.
+        ledger.release_running()
+        records = ledger.records()
+    write_tables(folder, records, info)
+    return Outcome(info=info, records=records, num_run=len(pending), finished=finished)
+
+
+def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> SweepInfo:
+    """Say of a sweep what its ledger is to keep. Without data, their fingerprints are left as they are."""
+    probes = selected_probes(sweep.probes)
+    return SweepInfo(
+        name=sweep.name,
+        question=sweep.question,
+        text=sweep.text,
+        metrics=tuple(metric.name for probe in probes.values() for metric in probe.metrics),
+        seeds=sweep.seeds,
+        data_fingerprints={
+            trial.group_id: datasets[trial.config.data].fingerprint
+            for trial in trials
+            if trial.config.data in datasets
+        },
+    )
+
+
+def load_datasets(trials: Sequence[Trial]) -> Datasets:
+    """Load every data source of the trials once."""
+    return {source: source.load() for source in dict.fromkeys(trial.config.data for trial in trials)}
+
+
+def _pending(trials: Sequence[Trial], records: Sequence[TrialRecord]) -> list[Trial]:
+    """Return the trials without a result, in their order."""
+    with_result = {record.trial_id for record in records if record.state in _HAS_RESULT}
+    return [trial for trial in trials if trial.trial_id not in with_result]
+
+
+def _run_trials(
+    pending: Sequence[Trial],
+    sweep: Sweep,
+    *,
+    ledger: Ledger,
+    executor: Executor,
+    make_view: ViewFactory,
+    should_stop: Callable[[], bool],
+) -> bool:
+    try:
+        records = ledger.records()
+        metric = sweep.pruning_metric
+        judge = Judge(
+            sweep.pruning,
+            higher_is_better=METRICS[metric].higher_is_better,
+            records=records,
+            metric=metric,
+        )
+        with make_view(records, executor) as view:
+            return schedule(
+                pending,
+                ledger=ledger,
+                judge=judge,
+                judged_metric=metric,
+                executor=executor,
+                view=view,
+                should_stop=should_stop,
+            )
+    finally:
+        executor.close()
