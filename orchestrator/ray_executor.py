@@ -7,6 +7,7 @@ stream back as the task's results.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class ClusterError(SpecsweepError):
 class _Worker:
     """Run jobs, one at a time, on one slot. A second thread takes the orders to stop."""
 
-    def __init__(self, datasets: dict[DataSource, ray.ObjectRef], num_threads: int) -> None:
+    def __init__(self, datasets: dict[DataSource, Any], num_threads: int) -> None:
         from specvit.device import limit_threads
 
         limit_threads(num_threads)
@@ -46,11 +47,9 @@ class _Worker:
         while True:
             event = attempt.next_event()
             assert event is not None
-            if isinstance(event, TERMINAL):
-                self._attempt = None
-                yield event
-                return
             yield event
+            if isinstance(event, TERMINAL):
+                return
 
     def stop(self, trial_id: str) -> None:
         """Ask the running trial to stop, if it is the one."""
@@ -170,16 +169,17 @@ class RayExecutor:
 
 def _connect(address: str | None) -> str:
     """Start or join a cluster; return the address of its dashboard, empty if it has none."""
-    local = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    # A cluster that is already up has settled its dashboard; our own listens to this machine only.
+    local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
 def _count_slots(resources: Resources) -> int:
-    available = ray.cluster_resources()
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     limits = []
     for name, key, wanted in (("CPUs", "CPU", resources.cpus), ("GPUs", "GPU", resources.gpus)):
         if wanted > 0:

@@ -86,12 +86,16 @@ def schedule(
             if not ledger.record(event):
                 continue
             view.happened(event)
-            if isinstance(event, Reported) and judged_metric in event.metrics:
-                if judge.report(event.trial_id, event.step, event.metrics[judged_metric]):
-                    executor.prune(event.trial_id)
+            if isinstance(event, Reported) and _is_hopeless(event, judge, judged_metric):
+                executor.prune(event.trial_id)
             end = _END_STATES.get(type(event))
             if end is not None:
                 running.discard(event.trial_id)
                 judge.end(event.trial_id, end)
         view.tick()
     return True
+
+
+def _is_hopeless(event: Reported, judge: Judge, judged_metric: str) -> bool:
+    value = event.metrics.get(judged_metric)
+    return value is not None and judge.report(event.trial_id, event.step, value)

@@ -29,9 +29,12 @@ class Attempt:
         self._dataset = dataset
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._key = {"trial_id": job.trial_id, "attempt": job.attempt}
         self._thread = threading.Thread(target=self._run, name=job.label, daemon=True)
         self._thread.start()
+
+    @property
+    def _key(self) -> tuple[str, int]:
+        return self.job.trial_id, self.job.attempt
 
     def next_event(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event, waiting up to ``timeout_s`` (None = as long as it takes); None if none came."""
@@ -46,11 +49,11 @@ class Attempt:
 
     def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
         """Pass on how far the trial is."""
-        self._events.put(Progressed(**self._key, step=step, steps=steps, images_per_s=images_per_s))
+        self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
         """Pass on the metrics of a rung."""
-        self._events.put(Reported(**self._key, step=step, metrics=dict(metrics)))
+        self._events.put(Reported(*self._key, step=step, metrics=dict(metrics)))
 
     def should_stop(self) -> bool:
         """Return whether the trial has been asked to stop."""
@@ -60,13 +63,13 @@ class Attempt:
         from specvit.trial import run_trial
 
         started, cpu_started = time.monotonic(), time.process_time()
-        self._events.put(Started(**self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
+        self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
         try:
             result = run_trial(self.job.config, self._dataset, self)
         except Exception as error:
             self._events.put(
                 Failed(
-                    **self._key,
+                    *self._key,
                     error=f"{type(error).__name__}: {error}".splitlines()[0],
                     traceback=traceback.format_exc(),
                     seconds=time.monotonic() - started,
@@ -75,11 +78,11 @@ class Attempt:
             return
         seconds = time.monotonic() - started
         if result.stopped_at is not None:
-            self._events.put(Pruned(**self._key, step=result.stopped_at, seconds=seconds))
+            self._events.put(Pruned(*self._key, step=result.stopped_at, seconds=seconds))
             return
         self._events.put(
             Finished(
-                **self._key,
+                *self._key,
                 metrics=dict(result.metrics),
                 seconds=seconds,
                 core_seconds=time.process_time() - cpu_started,

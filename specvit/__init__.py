@@ -1,0 +1,1 @@
+"""What a trial computes: models, data, pretraining recipes, probes."""

@@ -146,7 +146,8 @@ def random_blur(images: Tensor, *, sigma: tuple[float, float], generator: Genera
     size = images.shape[-1]
     drawn = _uniform((len(images),), sigma, generator) * (size / 224)
     blur = blur_matrix(drawn, size=size).to(images.device).unsqueeze(1)
-    return blur @ images @ blur.transpose(2, 3)
+    blurred: Tensor = blur @ images @ blur.transpose(2, 3)
+    return blurred
 
 
 def random_crops(
@@ -237,7 +238,8 @@ def _hue_matrix(turn: Tensor) -> Tensor:
     """Rotate chrominance: ``(B,)`` angles in radians -> ``(B, 3, 3)`` matrices on RGB."""
     cos, sin, zero, one = turn.cos(), turn.sin(), torch.zeros_like(turn), torch.ones_like(turn)
     rotation = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), dim=-1).view(-1, 3, 3)
-    return _FROM_YIQ @ rotation @ _TO_YIQ
+    matrix: Tensor = _FROM_YIQ @ rotation @ _TO_YIQ
+    return matrix
 
 
 def _uniform(shape: tuple[int, ...], limits: tuple[float, float], generator: Generator) -> Tensor:

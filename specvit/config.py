@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Optional
+from typing import TYPE_CHECKING, Literal
 
 from specvit.data import AnyDataSource
 from specvit.objectives import AnyRecipe
@@ -66,7 +66,7 @@ else:
             {
                 "__module__": __name__,
                 "__doc__": "Name the probes to run, each with its settings; `{}` takes the defaults.",
-                "__annotations__": {name: Optional[probe] for name, probe in PROBES.items()},
+                "__annotations__": {name: probe | None for name, probe in PROBES.items()},
                 **dict.fromkeys(PROBES),
             },
         )

@@ -7,7 +7,7 @@ documentation, also in the JSON schema of the sweep file.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -27,4 +27,4 @@ _CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def settings(cls: type[T]) -> type[T]:
     """Turn an annotated class into frozen, keyword-only settings that reject unknown fields."""
-    return dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+    return cast(type[T], dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls))

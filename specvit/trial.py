@@ -122,7 +122,7 @@ class _Watch:
         self.backbone = backbone
         self.steps = config.objective.steps
         self.rungs = rung_steps(self.steps, config.rungs.count)
-        self.fitted, self.scored = _rung_splits(config, dataset.train) if self.rungs else (None, None)
+        self.fitted, self.scored = _rung_splits(config, dataset.train)
         self.stopped = False
         self._told_at = -math.inf
 
@@ -138,7 +138,6 @@ class _Watch:
         return self.stopped
 
     def _probe_rung(self) -> dict[str, float]:
-        assert self.fitted is not None and self.scored is not None
         return _evaluate(
             rung_probes(self.config),
             backbone_features(self.backbone, self.fitted, device=self.device),

@@ -99,7 +99,11 @@ def specialize(model: VisionTransformer, specialization: Specialization, *, dono
 
 
 def encode(
-    model: VisionTransformer, images: Tensor, *, masked: Tensor | None = None, mask_token: Tensor | None = None
+    model: VisionTransformer,
+    images: Tensor,
+    *,
+    masked: Tensor | None = None,
+    mask_token: Tensor | None = None,
 ) -> Tensor:
     """Compute the tokens of images, with some patches hidden.
 

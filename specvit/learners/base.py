@@ -46,10 +46,10 @@ class Learner(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, by name; the loss is their sum."""
 
-    def after_step(self, progress: float) -> None:  # noqa: B027
+    def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step, e.g. move the teacher; ``progress`` in (0, 1]."""
 
-    def before_update(self, progress: float) -> None:  # noqa: B027
+    def before_update(self, progress: float) -> None:
         """Change the gradients before the optimizer uses them, e.g. freeze a layer; ``progress`` in [0, 1)."""
 
     @property

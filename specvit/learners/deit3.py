@@ -10,7 +10,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -34,7 +33,7 @@ class DeiT3Learner(Learner):
         self.head = nn.Linear(backbone.embed_dim, num_classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "heads"))
-            trunc_normal_(self.head.weight, std=0.02)
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     @property
@@ -135,7 +134,7 @@ def mix(
     if use_cutmix:
         height, width = images.shape[-2:]
         side = math.sqrt(1 - share)
-        centre_y, centre_x = rng.integers(height), rng.integers(width)
+        centre_y, centre_x = int(rng.integers(height)), int(rng.integers(width))
         top, bottom = _limits(centre_y, int(height * side), height)
         left, right = _limits(centre_x, int(width * side), width)
         images = images.clone()

@@ -1,9 +1,9 @@
-"""The projection head of DINO and iBOT."""
+"""The projection head of DINO and iBOT, and a backbone with its heads."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
-from timm.layers import trunc_normal_
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 
@@ -25,7 +25,7 @@ class DinoHead(nn.Module):
         )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
-                trunc_normal_(layer.weight, std=0.02)
+                nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(bottleneck, num_prototypes, bias=False)
 
@@ -33,3 +33,13 @@ class DinoHead(nn.Module):
         """Map ``(..., D)`` tokens to ``(..., K)`` cosines with the prototypes."""
         x = F.normalize(self.mlp(x), dim=-1)
         return F.linear(x, F.normalize(self.prototypes.weight, dim=-1))
+
+
+class DinoNetwork(nn.Module):
+    """Hold a backbone with its heads for [CLS] and for patches, which may be one and the same."""
+
+    def __init__(self, backbone: VisionTransformer, *, cls_head: DinoHead, patch_head: DinoHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.cls_head = cls_head
+        self.patch_head = patch_head

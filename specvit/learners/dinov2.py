@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from specvit.augment import ColourSettings, normalise, random_crops
 from specvit.learners.base import Batch, Learner
-from specvit.learners.dino_head import DinoHead
+from specvit.learners.dino_head import DinoHead, DinoNetwork
 from specvit.learners.dino_losses import Centre, dino_loss, ibot_loss, koleo_loss, sinkhorn
 from specvit.learners.masking import sample_masks
 from specvit.objectives.dinov2 import DinoV2
@@ -47,9 +47,9 @@ class DinoV2Learner(Learner):
         width = backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "heads"))
-            heads = {"cls": self._head(width)}
-            heads["patch"] = heads["cls"] if recipe.shared_head else self._head(width)
-        self.student = nn.ModuleDict({"backbone": backbone, "heads": nn.ModuleDict(heads)})
+            cls_head = self._head(width)
+            patch_head = cls_head if recipe.shared_head else self._head(width)
+        self.student = DinoNetwork(backbone, cls_head=cls_head, patch_head=patch_head)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.cls_centre = Centre(recipe.num_prototypes)
@@ -66,9 +66,7 @@ class DinoV2Learner(Learner):
     @property
     def probed(self) -> VisionTransformer:
         """Return the teacher's backbone or the student's, as the recipe says."""
-        network = self.teacher if self.recipe.probe == "teacher" else self.student
-        backbone: VisionTransformer = network["backbone"]
-        return backbone
+        return (self.teacher if self.recipe.probe == "teacher" else self.student).backbone
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the DINO, iBOT and KoLeo terms of a batch."""
@@ -77,14 +75,14 @@ class DinoV2Learner(Learner):
         masked, weights = self._masks(batch, num_crops=len(global_views))
         cls_targets, patch_targets = self._targets(global_views, masked, progress=batch.progress)
 
-        backbone, heads = self.student["backbone"], self.student["heads"]
-        tokens = encode(backbone, global_views, masked=masked, mask_token=self.mask_token)
+        student = self.student
+        tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
         cls = tokens[:, 0]
-        cls_logits = [heads["cls"](cls)]
+        cls_logits = [student.cls_head(cls)]
         if local_views is not None:
-            cls_logits.append(heads["cls"](encode(backbone, local_views)[:, 0]))
-        by_view = torch.cat(cls_logits).unflatten(0, (-1, len(batch.images)))
-        patch_logits = heads["patch"](tokens[:, 1:][masked])
+            cls_logits.append(student.cls_head(encode(student.backbone, local_views)[:, 0]))
+        by_view = torch.cat(cls_logits).view(-1, len(batch.images), recipe.num_prototypes)
+        patch_logits = student.patch_head(tokens[:, 1:][masked])
 
         dino = dino_loss(cls_targets, by_view[:2], by_view[2:], temperature=recipe.student_temp)
         ibot = ibot_loss(
@@ -105,7 +103,7 @@ class DinoV2Learner(Learner):
         """Keep the prototypes fixed at the start."""
         if progress >= self.recipe.freeze_prototypes:
             return
-        for head in self.student["heads"].values():
+        for head in (self.student.cls_head, self.student.patch_head):
             head.prototypes.weight.grad = None
 
     def after_step(self, progress: float) -> None:
@@ -135,7 +133,7 @@ class DinoV2Learner(Learner):
 
     def _masks(self, batch: Batch, *, num_crops: int) -> tuple[Tensor, Tensor]:
         """Draw ``(2 B, P)`` masks, and ``(M,)`` weights of the masked patches."""
-        patch_height, patch_width = self.student["backbone"].patch_embed.patch_size
+        patch_height, patch_width = self.student.backbone.patch_embed.patch_size
         masks = sample_masks(
             num_crops,
             grid=(self.image_size // patch_height, self.image_size // patch_width),
@@ -155,12 +153,12 @@ class DinoV2Learner(Learner):
         temperature = linear(
             progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
         )
-        tokens = encode(self.teacher["backbone"], global_views)
-        cls = self.teacher["heads"]["cls"](tokens[:, 0])
-        patches = self.teacher["heads"]["patch"](tokens[:, 1:][masked])
+        tokens = encode(self.teacher.backbone, global_views)
+        cls = self.teacher.cls_head(tokens[:, 0])
+        patches = self.teacher.patch_head(tokens[:, 1:][masked])
         if recipe.centering == "sinkhorn":
             cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
         else:
             cls = self.cls_centre(cls, temperature=temperature)
             patches = self.patch_centre(patches, temperature=temperature)
-        return cls.unflatten(0, (2, -1)), patches
+        return cls.view(2, -1, recipe.num_prototypes), patches

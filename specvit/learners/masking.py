@@ -5,6 +5,7 @@ Source: DINOv2, data/masking.py and data/collate.py (after BEiT).
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -40,7 +41,7 @@ def sample_masks(
     """
     num_masked = int(num_crops * probability)
     edges = np.linspace(*ratio, num_masked + 1)
-    shares = [rng.uniform(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    shares = [rng.uniform(low, high) for low, high in itertools.pairwise(edges)]
     shares += [0.0] * (num_crops - num_masked)
     masks = np.stack([_block_mask(grid, round(share * grid[0] * grid[1]), rng) for share in shares])
     return masks[rng.permutation(num_crops)]

@@ -9,11 +9,11 @@ from pydantic import Field
 from specvit.objectives.base import Recipe
 from specvit.registry import discover
 
-RECIPES = discover(__name__, Recipe, key="name")
+RECIPES = discover(__name__, Recipe, key="name")  # type: ignore[type-abstract]
 
 if TYPE_CHECKING:
     AnyRecipe = Recipe
 else:
-    AnyRecipe = Annotated[Union[tuple(RECIPES.values())], Field(discriminator="recipe")]
+    AnyRecipe = Annotated[Union[tuple(RECIPES.values())], Field(discriminator="recipe")]  # noqa: UP007
 
 __all__ = ["RECIPES", "AnyRecipe", "Recipe"]
