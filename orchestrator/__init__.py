@@ -1,0 +1,1 @@
+"""How trials are expanded, dispatched, judged, recorded and tabulated."""

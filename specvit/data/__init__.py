@@ -9,11 +9,11 @@ from pydantic import Field
 from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
 from specvit.registry import discover
 
-DATA_SOURCES = discover(__name__, DataSource, key="name")
+DATA_SOURCES = discover(__name__, DataSource, key="name")  # type: ignore[type-abstract]
 
 if TYPE_CHECKING:
     AnyDataSource = DataSource
 else:
-    AnyDataSource = Annotated[Union[tuple(DATA_SOURCES.values())], Field(discriminator="source")]
+    AnyDataSource = Annotated[Union[tuple(DATA_SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
 
 __all__ = ["DATA_SOURCES", "IGNORE_INDEX", "AnyDataSource", "DataSource", "Dataset", "Split"]

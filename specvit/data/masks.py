@@ -1,16 +1,42 @@
-"""Images with masks (placeholder settings; the loader is being written)."""
+"""Images with segmentation masks: two parallel trees of files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from specvit.data.base import Dataset, DataSource
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
+from specvit.data.images import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    existing_folder,
+    existing_root,
+    fingerprint,
+    list_images,
+    map_files,
+    read_image,
+    squash_mask,
+    squash_to_square,
+)
+from specvit.errors import DataError
 from specvit.settings import settings
+
+_LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val}/NAME.png"
 
 
 @settings
 class Masks(DataSource):
-    """Read ``root/images/{train,val}/NAME.*`` with ``root/masks/{train,val}/NAME.png``."""
+    """Read ``root/images/{train,val}/NAME.*`` with ``root/masks/{train,val}/NAME.png``.
+
+    Masks are PNGs of class indices, 8-bit greyscale or palette; 255 = ignore. Images become RGB. Image and
+    mask are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed, so that nothing is
+    cut off): images antialiased bilinear, masks by nearest neighbour. Other files, hidden entries and
+    subfolders are passed over. Both splits are held in memory.
+    """
 
     name: ClassVar[str] = "masks"
     targets: ClassVar[frozenset[str]] = frozenset({"masks"})
@@ -18,6 +44,100 @@ class Masks(DataSource):
     source: Literal["masks"] = "masks"
 
     root: str
+    """The folder of images/ and masks/; ``~`` is expanded, a relative path starts at the current folder."""
+    class_names: tuple[str, ...] = ()
+    """Name of each class index; empty = "class 0" up to the largest index in the masks."""
+
+    @model_validator(mode="after")
+    def _check_class_names(self) -> Masks:
+        num_classes = len(self.class_names)
+        if num_classes > IGNORE_INDEX:
+            raise ValueError(f"class_names must name at most {IGNORE_INDEX} classes, not {num_classes}")
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"class_names must differ from one another, not repeat {repeated[0]!r}")
+        return self
 
     def load(self) -> Dataset:
-        raise NotImplementedError
+        """Read both splits.
+
+        Raises:
+            DataError: If a folder is missing or empty, an image lacks its mask or a mask its image, the two
+                differ in size, a mask is not one of class indices, or a file cannot be read.
+        """
+        root = existing_root(self.root)
+        pairs = {split: _pair(root, split) for split in SPLITS}
+        splits: list[Split] = []
+        hashes: list[tuple[Path, bytes]] = []
+        largest = -1
+        for split in SPLITS:
+            read, split_hashes, split_largest = self._read(pairs[split])
+            splits.append(read)
+            hashes += split_hashes
+            largest = max(largest, split_largest)
+            if split_largest < 0:
+                folder = root / "masks" / split
+                raise DataError(f"the masks in {str(folder)!r} must hold a class; all pixels are 255")
+        return Dataset(
+            train=splits[0],
+            val=splits[1],
+            class_names=(),
+            mask_names=self.class_names or tuple(f"class {index}" for index in range(largest + 1)),
+            fingerprint=fingerprint(root, hashes),
+        )
+
+    def _read(self, pairs: list[tuple[Path, Path]]) -> tuple[Split, list[tuple[Path, bytes]], int]:
+        """Read one split: its arrays, the digests of its files, and the largest class index (-1 = none)."""
+        size = self.image_size
+        images = np.empty((len(pairs), 3, size, size), dtype=np.uint8)
+        masks = np.empty((len(pairs), size, size), dtype=np.uint8)
+        largest = np.full(len(pairs), -1)
+
+        def read(index: int) -> bytes:
+            image_path, mask_path = pairs[index]
+            image, image_digest = read_image(image_path)
+            mask, mask_digest = read_image(mask_path, mask=True)
+            if image.size != mask.size:
+                raise DataError(
+                    f"the mask {str(mask_path)!r} must have the size of its image, "
+                    f"{image.width}x{image.height}, not {mask.width}x{mask.height}"
+                )
+            largest[index] = self._largest_class(mask_path, np.asarray(mask))
+            images[index], masks[index] = squash_to_square(image, size), squash_mask(mask, size)
+            return image_digest + mask_digest
+
+        digests = map_files(read, range(len(pairs)))
+        hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
+        return Split(images=images, masks=masks), hashes, int(largest.max())
+
+    def _largest_class(self, path: Path, mask: NDArray[np.uint8]) -> int:
+        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX])
+        largest = int(present[-1]) if len(present) else -1
+        if self.class_names and largest >= len(self.class_names):
+            raise DataError(
+                f"the mask {str(path)!r} must hold indices below {len(self.class_names)}, the number of "
+                f"data.class_names, or {IGNORE_INDEX}, not {largest}"
+            )
+        return largest
+
+
+def _pair(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Match the images of a split to its masks, by name without ending."""
+    image_folder, mask_folder = (
+        existing_folder(root / kind / split, rule=_LAYOUT) for kind in ("images", "masks")
+    )
+    images: dict[str, Path] = {}
+    for path in list_images(image_folder):
+        if path.stem in images:
+            raise DataError(f"{str(images[path.stem])!r} and {str(path)!r} would share one mask: rename one")
+        images[path.stem] = path
+    if not images:
+        raise DataError(f"no images in {str(image_folder)!r}: {_LAYOUT}, endings {', '.join(IMAGE_SUFFIXES)}")
+    masks = {path.stem: path for path in list_images(mask_folder, (".png",))}
+    for stem, path in images.items():
+        if stem not in masks:
+            raise DataError(f"the image {str(path)!r} has no mask {str(mask_folder / f'{stem}.png')!r}")
+    for stem, path in masks.items():
+        if stem not in images:
+            raise DataError(f"the mask {str(path)!r} has no image {str(image_folder / stem)!r}.*")
+    return [(path, masks[stem]) for stem, path in images.items()]

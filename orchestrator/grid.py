@@ -1,0 +1,201 @@
+"""From a sweep to its trials: pure, ordered, without duplicates.
+
+Groups are the product of the varied axes. Inside a group stand its baseline, once however many axes are
+crossed with it, then its floors, then its arms: specializations that are the same places at the group's
+depth are one arm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.identity import canonical_json, digest, section_text
+from orchestrator.sweep_schema import Ablation, Group, Sweep
+from orchestrator.trials import Trial
+from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
+from specvit.parameters import count_extra_parameters, count_parameters
+from specvit.scales import SCALES
+from specvit.specialization import Specialization, parse_specialization
+
+_ROLES = ("baseline", "floor", "arm")
+"""In the order in which trials start."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Hold a row of a group's table: a treatment at one depth."""
+
+    text: str
+    role: str
+    treatment: Treatment
+    specialization: Specialization
+
+
+def expand(sweep: Sweep) -> tuple[Trial, ...]:
+    """List the trials of a sweep in the order in which they start.
+
+    Args:
+        sweep: A sweep as ``load_sweep`` returns it.
+
+    Returns:
+        The trials: all of the first seed, then all of the second, ...; within a seed baselines, then
+        floors, then arms, each kind by falling number of parameters (long trials started last leave
+        workers idle at the end), equals in the order of the file.
+    """
+    rows: dict[int, tuple[_Row, ...]] = {}
+    arms: list[tuple[_Arm, int]] = []
+    writer = _SectionWriter({"protocol": canonical_json(PROTOCOL_VERSION)})
+    for group in sweep.groups:
+        depth = SCALES[group.model.scale].depth
+        if depth not in rows:
+            rows[depth] = _rows(sweep, depth)
+        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows[depth], writer)]
+    arms.sort(key=lambda entry: (entry[1], -entry[0].num_parameters))
+    return tuple(arm.trial(seed) for seed in sweep.seeds for arm, _ in arms)
+
+
+def count_trials(sweep: Sweep) -> int:
+    """Count the trials of a sweep without making them."""
+    num_rows: dict[int, int] = {}
+    total = 0
+    for group in sweep.groups:
+        depth = SCALES[group.model.scale].depth
+        if depth not in num_rows:
+            num_rows[depth] = len(_rows(sweep, depth))
+        total += num_rows[depth]
+    return total * len(sweep.seeds)
+
+
+def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
+    """List the distinct specializations of a sweep at one depth, the baseline first.
+
+    Args:
+        ablate: The axes; components are crossed with blocks, texts written out come after them.
+        depth: Number of blocks of the model.
+
+    Returns:
+        Each once, in the order of first appearance.
+
+    Raises:
+        ConfigError: If a text does not resolve at this depth.
+    """
+    found = [parse_specialization("none", depth)]
+    for component in ablate.components or ():
+        for blocks in ablate.blocks or ("all",):
+            found.append(parse_specialization(component, depth, default_range=blocks))
+    found += [parse_specialization(text, depth) for text in ablate.specialize or ()]
+    return tuple({specialization.text: specialization for specialization in found}.values())
+
+
+def _rows(sweep: Sweep, depth: int) -> tuple[_Row, ...]:
+    baseline, *others = specializations(sweep.ablate, depth)
+    rows = [_Row(baseline.text, "baseline", Treatment(specialize=baseline.text), baseline)]
+    for floor in sweep.floors:
+        rows.append(_Row(floor.replace("_", " "), "floor", Treatment(kind=floor), baseline))
+    for specialization in others:
+        for init in dict.fromkeys(sweep.ablate.init):
+            text = specialization.text + (" (independent)" if init == "independent" else "")
+            treatment = Treatment(specialize=specialization.text, init=init)
+            rows.append(_Row(text, "arm", treatment, specialization))
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """Hold what the trials of an arm share."""
+
+    row: _Row
+    group: str
+    group_id: str
+    arm_id: str
+    name: str
+    num_parameters: int
+    extra_parameters_percent: float
+    sections: dict[str, Any]
+    texts: dict[str, str]
+
+    def trial(self, seed: int) -> Trial:
+        return Trial(
+            trial_id=digest({**self.texts, "seed": canonical_json(seed)}),
+            group_id=self.group_id,
+            arm_id=self.arm_id,
+            group=self.group,
+            arm=self.row.text,
+            role=self.row.role,
+            label=f"{self.name} seed {seed}",
+            num_parameters=self.num_parameters,
+            extra_parameters_percent=self.extra_parameters_percent,
+            config=TrialConfig(**self.sections, seed=seed),
+        )
+
+
+class _SectionWriter:
+    """Write sections as canonical JSON, each once: trials share the objects that groups are made of."""
+
+    def __init__(self, common: dict[str, str]) -> None:
+        self._common = common
+        self._written: dict[int, tuple[object, str]] = {}
+
+    def write(self, sections: dict[str, Any]) -> dict[str, str]:
+        texts = dict(self._common)
+        for name, section in sections.items():
+            if id(section) not in self._written:
+                # The section is kept beside its text, so that no other can get its id.
+                self._written[id(section)] = (section, section_text(name, section))
+            texts[name] = self._written[id(section)][1]
+        return texts
+
+
+def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWriter) -> list[_Arm]:
+    scale = SCALES[group.model.scale]
+    plain = count_parameters(
+        scale,
+        image_size=group.data.image_size,
+        patch_size=group.model.patch_size,
+        layer_scale=group.objective.layer_scale > 0,
+    )
+    sections = {
+        "model": group.model,
+        "data": group.data,
+        "objective": group.objective,
+        "probes": sweep.probes,
+        "rungs": sweep.rungs,
+    }
+    shared = writer.write(sections)
+    group_id = digest(shared)
+    group_text = ", ".join(f"{path}={_value_text(value)}" for path, value in group.varied)
+    arms = []
+    for row in rows:
+        extra = count_extra_parameters(scale, row.specialization)
+        texts = {**shared, "treatment": writer.write({"treatment": row.treatment})["treatment"]}
+        arms.append(
+            _Arm(
+                row=row,
+                group=group_text,
+                group_id=group_id,
+                arm_id=digest(texts),
+                name=" ".join((group.model.scale, *_short_values(group), row.text)),
+                num_parameters=0 if row.treatment.kind == "raw_pixels" else plain + extra,
+                extra_parameters_percent=100 * extra / plain,
+                sections={**sections, "treatment": row.treatment},
+                texts=texts,
+            )
+        )
+    return arms
+
+
+def _short_values(group: Group) -> list[str]:
+    """Write the varied values besides the scale, with the bare field name where that says which it is."""
+    names = [path.partition(".")[2] for path, _ in group.varied]
+    texts = []
+    for (path, value), name in zip(group.varied, names, strict=True):
+        if path != "model.scale":
+            is_plain = names.count(name) == 1 and name != "seed"
+            texts.append(f"{name if is_plain else path}={_value_text(value)}")
+    return texts
+
+
+def _value_text(value: Any) -> str:
+    """Write a value as in a sweep file, text without quotes."""
+    return value if isinstance(value, str) else canonical_json(value)

@@ -1,0 +1,319 @@
+"""The one durable record of a sweep: its trials, every attempt at them, what they reported, how they ended.
+
+One process writes, the one that runs the scheduler; any other may read at the same time. An event changes
+the ledger only if its attempt is the newest of its trial and has not ended: a worker that was given up and
+comes back cannot write over its successor.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.ledger_schema import (
+    LedgerError,
+    connect_reader,
+    connect_writer,
+    decode_metrics,
+    encode_metrics,
+    naming,
+)
+from orchestrator.provenance import Provenance
+from orchestrator.records import Report, State, TrialRecord
+from orchestrator.registration import SweepInfo, read_registration, write_registration
+from orchestrator.trials import Trial
+
+__all__ = ["Ledger", "LedgerError", "SweepInfo"]
+
+_PROGRESS_PERIOD_S = 1.0
+
+_RECORDS = """
+SELECT t.trial_id, t.group_id, t.arm_id, t.group_name AS "group", t.arm, t.role, t.label, t.seed,
+       t.num_parameters, t.extra_parameters_percent,
+       a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback
+FROM trials AS t LEFT JOIN attempts AS a
+    ON a.trial_id = t.trial_id
+    AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
+WHERE t.position IS NOT NULL ORDER BY t.position
+"""
+_REPORTS = """
+SELECT r.trial_id, r.step, r.metrics FROM reports AS r JOIN newest_attempts AS a USING (trial_id, attempt)
+ORDER BY r.trial_id, r.step
+"""
+class Ledger:
+    """Keep the record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        connection.row_factory = sqlite3.Row
+        self._connection = connection
+        self._path = path
+        self._run: int | None = None
+        self._progress: dict[str, Progressed] = {}
+        self._progress_written_s = time.monotonic()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the ledger at ``path`` for writing, making it if it is not there.
+
+        The caller sees to it that no other process writes (``orchestrator.lock``).
+
+        Raises:
+            LedgerError: If the file is damaged, of another version, or not a ledger.
+        """
+        return cls(connect_writer(path), path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Open the ledger at ``path`` for reading, also while a sweep runs or from a read-only folder.
+
+        Raises:
+            LedgerError: If the file is absent, damaged, of another version, or not a ledger.
+        """
+        return cls(connect_reader(path), path)
+
+    def register(self, sweep: SweepInfo, trials: Sequence[Trial], provenance: Provenance) -> None:
+        """Record what is to be run, and that a run of the driver begins. Safe to repeat.
+
+        Trials that the ledger knows keep their results. Trials of it that are not in ``trials`` keep them
+        too, and are left out of ``records`` until they come back.
+
+        Args:
+            sweep: The sweep; its name must be that of the ledger.
+            trials: Its trials, in their order.
+            provenance: What this run of the driver runs on.
+
+        Raises:
+            LedgerError: If the ledger belongs to another sweep, or a group's data have changed.
+        """
+        with self._transaction():
+            write_registration(self._connection, sweep, trials, path=self._path)
+            cursor = self._connection.execute(
+                "INSERT INTO runs (started_at, provenance) VALUES (?, ?)",
+                (provenance.started_at, json.dumps(asdict(provenance))),
+            )
+            self._run = cursor.lastrowid
+
+    def begin_attempt(self, trial_id: str) -> int:
+        """Record that ``trial_id`` is handed to an executor; an attempt still running is lost by that.
+
+        Returns:
+            The number of the attempt, from 1.
+
+        Raises:
+            LedgerError: If the trial is unknown, or done already.
+        """
+        with self._transaction():
+            newest = self._connection.execute(
+                "SELECT t.trial_id, a.attempt, a.state FROM trials AS t LEFT JOIN newest_attempts AS a "
+                "USING (trial_id) WHERE t.trial_id = ?",
+                (trial_id,),
+            ).fetchone()
+            if newest is None:
+                raise LedgerError(f"{self._path}: trial {trial_id!r} is not registered")
+            if newest["state"] == State.DONE:
+                raise LedgerError(f"{self._path}: trial {trial_id!r} is done; it cannot be attempted again")
+            self._lose_running("AND trial_id = ?", trial_id)
+            attempt = int(newest["attempt"] or 0) + 1
+            self._connection.execute(
+                "INSERT INTO attempts (trial_id, attempt, run, state, begun_at) "
+                "VALUES (?, ?, ?, 'running', ?)",
+                (trial_id, attempt, self._run, _now()),
+            )
+        return attempt
+
+    def record(self, event: Event) -> bool:
+        """Write down what an executor told. On record when it returns; progress within a second.
+
+        Returns:
+            Whether it counted; False, and nothing is changed, if the attempt is not the newest of its trial,
+            or has ended, or has reported this rung before.
+        """
+        match event:
+            case Progressed():
+                return self._note_progress(event)
+            case Reported(step=step, metrics=metrics):
+                return self._write_report(event, step, metrics)
+            case Started(worker=worker):
+                return self._update(event, worker=worker, started_at=_now())
+            case Finished(metrics=metrics, seconds=seconds, core_seconds=core_seconds):
+                text = encode_metrics(metrics)
+                return self._end(event, State.DONE, metrics=text, seconds=seconds, core_seconds=core_seconds)
+            case Pruned(step=step, seconds=seconds):
+                return self._end(event, State.PRUNED, step=step, seconds=seconds)
+            case Failed(error=error, traceback=traceback, seconds=seconds):
+                texts = {"error": _storable(error), "traceback": _storable(traceback)}
+                return self._end(event, State.FAILED, **texts, seconds=seconds)
+        raise TypeError(f"the ledger does not know events of {type(event)}")
+
+    def release_running(self) -> int:
+        """Mark the attempts that a dead driver left running as lost, so that their trials wait again.
+
+        Returns:
+            Their number.
+        """
+        with self._transaction():
+            return self._lose_running()
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Return every trial of the sweep as it stands, in the order of the sweep file."""
+        self._flush_progress()
+        # One transaction, so that reports and states are of the same moment.
+        with self._transaction(write=False):
+            rows = self._connection.execute(_RECORDS).fetchall()
+            reports: defaultdict[str, list[Report]] = defaultdict(list)
+            for trial_id, step, metrics in self._connection.execute(_REPORTS):
+                reports[trial_id].append(Report(step, decode_metrics(metrics)))
+        return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
+
+    def sweep(self) -> SweepInfo:
+        """Return what was registered of the sweep.
+
+        Raises:
+            LedgerError: If nothing was registered yet.
+        """
+        with self._transaction(write=False):
+            return read_registration(self._connection, path=self._path)
+
+    def provenance(self) -> tuple[Provenance, ...]:
+        """Return what the runs of the driver ran on, the oldest first."""
+        with self._transaction(write=False):
+            rows = self._connection.execute("SELECT provenance FROM runs ORDER BY run").fetchall()
+        stored = (json.loads(row["provenance"]) for row in rows)
+        return tuple(
+            Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})
+            for fields in stored
+        )
+
+    def close(self) -> None:
+        """Write what is pending and close the file. Safe to call twice."""
+        try:
+            self._flush_progress()
+        finally:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self, *, write: bool = True) -> Iterator[None]:
+        """Make the statements in this context one transaction; pending progress goes along with a write."""
+        with naming(self._path):
+            self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            try:
+                if write:
+                    self._write_progress()
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            if write:
+                self._progress.clear()
+                self._progress_written_s = time.monotonic()
+
+    def _note_progress(self, event: Progressed) -> bool:
+        with naming(self._path):
+            running = self._connection.execute(
+                "SELECT 1 FROM attempts WHERE trial_id = ? AND attempt = ? AND state = 'running'",
+                (event.trial_id, event.attempt),
+            ).fetchone()
+        if running is None:
+            return False
+        self._progress[event.trial_id] = event
+        if time.monotonic() - self._progress_written_s >= _PROGRESS_PERIOD_S:
+            self._flush_progress()
+        return True
+
+    def _flush_progress(self) -> None:
+        if self._progress:
+            with self._transaction():
+                pass
+
+    def _write_progress(self) -> None:
+        self._connection.executemany(
+            "UPDATE attempts SET step = ?, steps = ?, images_per_s = ? "
+            "WHERE trial_id = ? AND attempt = ? AND state = 'running'",
+            [
+                (event.step, event.steps, event.images_per_s, event.trial_id, event.attempt)
+                for event in self._progress.values()
+            ],
+        )
+
+    def _write_report(self, event: Event, step: int, metrics: Mapping[str, float]) -> bool:
+        text = encode_metrics(metrics)
+        with self._transaction():
+            cursor = self._connection.execute(
+                "INSERT OR IGNORE INTO reports (trial_id, attempt, step, reported_at, metrics) "
+                "SELECT trial_id, attempt, ?, ?, ? FROM attempts "
+                "WHERE trial_id = ? AND attempt = ? AND state = 'running'",
+                (step, _now(), text, event.trial_id, event.attempt),
+            )
+            if cursor.rowcount != 1:
+                return False
+            self._connection.execute(
+                "UPDATE attempts SET step = MAX(step, ?) WHERE trial_id = ? AND attempt = ?",
+                (step, event.trial_id, event.attempt),
+            )
+        return True
+
+    def _end(self, event: Event, state: State, **columns: Any) -> bool:
+        return self._update(event, state=str(state), ended_at=_now(), **columns)
+
+    def _update(self, event: Event, **columns: Any) -> bool:
+        """Set ``columns`` of a running attempt; every older attempt has ended, so this is the fence."""
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        if columns.get("state") == State.DONE:
+            assignments += ", step = COALESCE(steps, step)"
+        with self._transaction():
+            cursor = self._connection.execute(
+                f"UPDATE attempts SET {assignments} WHERE trial_id = ? AND attempt = ? AND state = 'running'",
+                (*columns.values(), event.trial_id, event.attempt),
+            )
+            return cursor.rowcount == 1
+
+    def _lose_running(self, where: str = "", *values: str) -> int:
+        return self._connection.execute(
+            f"UPDATE attempts SET state = 'lost', ended_at = ? WHERE state = 'running' {where}",
+            (_now(), *values),
+        ).rowcount
+
+
+def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
+    known = {name: row[name] for name in row.keys()[:10]}
+    if row["state"] in (None, "lost"):
+        # What a lost attempt reported says nothing of the trial that waits to be run again.
+        return TrialRecord(**known, state=State.WAITING, num_attempts=row["attempt"] or 0)
+    ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
+    return TrialRecord(
+        **known,
+        state=State(row["state"]),
+        num_attempts=row["attempt"],
+        reports=tuple(reports),
+        metrics=decode_metrics(row["metrics"]),
+        **ended,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _storable(text: str) -> str:
+    """Return ``text`` without lone surrogates, which file names bring into messages and SQLite refuses."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,70 @@
+"""One driver to a results folder: a lock that the kernel gives back, however its holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from specvit.errors import SpecsweepError
+
+
+class LockedError(SpecsweepError):
+    """Signal a folder that another process is working on; the text says which process."""
+
+
+@contextmanager
+def hold_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process as long as the context is open.
+
+    The file ``lock`` tells people who holds it; it stays behind, and alone it locks nothing. The lock is
+    ``flock``'s: it ends with the process, also after kill -9, and programs that the process starts do not
+    inherit it.
+
+    Args:
+        folder: Folder to hold; made if it does not exist.
+
+    Raises:
+        LockedError: If another process holds it, or if the folder cannot be locked at all.
+    """
+    path = folder / "lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LockedError(f"{path}: cannot be opened for writing ({error.strerror})") from error
+    try:
+        _acquire(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, _holder(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(f"{path.parent} is in use by {_describe(path)}; wait for it or stop it") from error
+    except OSError as error:
+        raise LockedError(f"{path}: this file system cannot lock files ({error.strerror})") from error
+
+
+def _holder() -> bytes:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+
+
+def _describe(path: Path) -> str:
+    """Say who holds the lock, from what the holder wrote about itself."""
+    try:
+        holder = json.loads(path.read_text())
+        return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process that has not yet said who it is"

@@ -1,0 +1,107 @@
+"""What is wrong with a sweep file, and where: one line per problem, in words that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from specvit.errors import ConfigError
+
+FieldPath = tuple[str | int, ...]
+"""Keys and list positions from the top of the file down to a value."""
+
+_MAX_LISTED = 100
+_MAX_VALUE_CHARS = 80
+
+
+class SweepFileError(ConfigError):
+    """Signal a sweep file that cannot be used; the text lists every problem, one a line, with its place."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Hold one broken rule.
+
+    Attributes:
+        path: Where it is broken.
+        text: The rule and the value, without the place.
+        line: Its line, where the path alone does not tell (the second of two equal keys).
+    """
+
+    path: FieldPath
+    text: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Know where every field was given: in a line of the file, or in an override on the command line.
+
+    Attributes:
+        name: The file, as the user named it.
+        lines: Line (from 1) of every key and list item of the file that no override has replaced.
+        overrides: The overrides, ``path=value``, by the field they set.
+    """
+
+    name: str
+    lines: Mapping[FieldPath, int]
+    overrides: Mapping[FieldPath, str]
+
+    def find(self, path: FieldPath) -> str:
+        """Return the place of a field, or of the nearest field above it that was given: ``x.yaml:12``."""
+        for head in _heads(path):
+            if head in self.overrides:
+                return f"--set {self.overrides[head]}"
+            if head in self.lines:
+                return f"{self.name}:{self.lines[head]}"
+        for given, text in self.overrides.items():
+            if path and given[:1] == path[:1]:
+                return f"--set {text}"
+        return f"{self.name}:1"
+
+    def error(self, problems: Iterable[Problem]) -> SweepFileError:
+        """Make the error that lists ``problems``, each once, in the order of the file."""
+
+        def line_of(problem: Problem) -> int:
+            above = (self.lines[head] for head in _heads(problem.path) if head in self.lines)
+            return problem.line if problem.line is not None else next(above, 0)
+
+        lines = []
+        for problem in sorted(dict.fromkeys(problems), key=line_of):
+            place = self.find(problem.path) if problem.line is None else f"{self.name}:{problem.line}"
+            field = f"{field_text(problem.path)}: " if problem.path else ""
+            lines.append(f"{place}: {field}{problem.text}")
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"{self.name}: and {len(lines) - _MAX_LISTED} more problems"]
+        return SweepFileError("\n".join(lines))
+
+
+def _heads(path: FieldPath) -> Iterable[FieldPath]:
+    return (path[:length] for length in range(len(path), 0, -1))
+
+
+def field_text(path: FieldPath) -> str:
+    """Write a path as users do: ``ablate.components[1]``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def value_text(value: object) -> str:
+    """Write a value for a message: text in quotes, the words of YAML for the rest, cut if it is long."""
+    if isinstance(value, str):
+        text = repr(value)
+    elif isinstance(value, Mapping) and len(value) > 2:
+        text = "a mapping"
+    else:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 3] + "..."
+
+
+def nearest(value: object, known: Sequence[str]) -> str:
+    """Return ` (did you mean 'x'?)` if one of ``known`` is spelt like ``value``, else nothing."""
+    matches = difflib.get_close_matches(str(value), known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

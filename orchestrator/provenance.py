@@ -1,0 +1,145 @@
+"""Where numbers come from: the code, the libraries, the machine and the command of one run of the driver."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = (
+    *("specsweep", "torch", "torchvision", "timm", "ray", "optuna"),
+    *("numpy", "scipy", "pandas", "pydantic"),
+)
+_GIB = 2**30
+_GIT_TIMEOUT_S = 5.0
+_GPU_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Hold what one run of the driver ran on.
+
+    Attributes:
+        started_at: When it was collected, UTC, ISO 8601.
+        argv: The command line.
+        host: Name of the machine.
+        git_sha: Commit of the checkout that the code runs from; None if it runs from an installed copy.
+        git_dirty: Whether that code differs from the commit; None without a commit.
+        versions: Package name, ``python`` among them, to version; a package that is absent has no entry.
+        platform: Operating system and architecture.
+        cpu: Model name of the processor.
+        num_cores: Cores that this process may use.
+        memory_gib: Physical memory, or None where the system does not tell.
+        gpus: Name of every NVIDIA GPU.
+    """
+
+    started_at: str
+    argv: tuple[str, ...]
+    host: str
+    git_sha: str | None
+    git_dirty: bool | None
+    versions: Mapping[str, str]
+    platform: str
+    cpu: str
+    num_cores: int
+    memory_gib: float | None
+    gpus: tuple[str, ...]
+
+
+def collect_provenance() -> Provenance:
+    """Collect the provenance of this process. What cannot be found out is left empty; nothing fails."""
+    git_sha, git_dirty = find_commit(Path(__file__).resolve().parent.parent)
+    return Provenance(
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        argv=tuple(sys.argv),
+        host=socket.gethostname(),
+        git_sha=git_sha,
+        git_dirty=git_dirty,
+        versions=_versions(),
+        platform=platform.platform(),
+        cpu=_cpu(),
+        num_cores=_num_cores(),
+        memory_gib=_memory_gib(),
+        gpus=_gpus(),
+    )
+
+
+def find_commit(root: Path) -> tuple[str | None, bool | None]:
+    """Find the commit of the packages in ``root``, and whether they differ from it.
+
+    New files count as a difference, since a new file adds a probe or a recipe. A copy installed into an
+    environment that lies inside somebody's repository is not part of that repository, so the package's own
+    file has to be tracked.
+
+    Args:
+        root: Folder that holds ``orchestrator`` and ``specvit``.
+
+    Returns:
+        ``(sha, dirty)``, or ``(None, None)`` if git does not know the code.
+    """
+    if _git(root, "ls-files", "--error-unmatch", "orchestrator/__init__.py") is None:
+        return None, None
+    sha = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=all", "--", "orchestrator", "specvit")
+    if sha is None or changes is None:
+        return None, None
+    return sha.strip(), bool(changes.strip())
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    return _output(["git", "-C", str(root), "--no-optional-locks", *arguments], timeout_s=_GIT_TIMEOUT_S)
+
+
+def _output(command: list[str], *, timeout_s: float) -> str | None:
+    """Return what ``command`` prints, or None if it is absent, slow or fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=timeout_s, check=True, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gpus() -> tuple[str, ...]:
+    names = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], timeout_s=_GPU_TIMEOUT_S)
+    return tuple(line.strip() for line in (names or "").splitlines() if line.strip())

@@ -1,0 +1,183 @@
+"""Rules of a sweep that no single field can know: what must fit together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.grid import count_trials
+from orchestrator.problems import FieldPath, Problem, nearest
+from orchestrator.sweep_schema import MAX_TRIALS, Group, Sweep, check_name
+from specvit.config import selected_probes
+from specvit.errors import ConfigError
+from specvit.probes import PROBES
+from specvit.scales import SCALES
+from specvit.specialization import parse_specialization, resolve_range
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Hold one group, and what is needed to say where the user wrote a value of it.
+
+    Attributes:
+        group: The group.
+        raw: The file.
+        varied: Index of its value on each axis of ``vary``.
+    """
+
+    group: Group
+    raw: Mapping[str, object]
+    varied: Mapping[str, int]
+
+    def place(self, *paths: str) -> FieldPath:
+        """Return the first field that is varied, else the first that the file gives, else the first."""
+        for path in paths:
+            if path in self.varied:
+                return ("vary", path, self.varied[path])
+        for path in paths:
+            section, _, field = path.partition(".")
+            fields = self.raw.get(section)
+            if isinstance(fields, dict) and field in fields:
+                return (section, field)
+        return tuple(paths[0].split("."))
+
+
+def check_sweep(
+    sweep: Sweep, *, raw: Mapping[str, object], axes: Mapping[str, Sequence[object]]
+) -> list[Problem]:
+    """Check what must fit together.
+
+    Args:
+        sweep: The sweep, each field of it valid.
+        raw: The mapping it was made from.
+        axes: The varied fields and their values as given, in the order of ``sweep.groups``.
+
+    Returns:
+        The problems, each once.
+    """
+    problems = [*_check_name(sweep), *_check_probes(sweep), *_check_paths(sweep)]
+    depths: dict[int, str] = {}
+    combinations = itertools.product(*(range(len(values)) for values in axes.values()))
+    for indices, group in zip(combinations, sweep.groups, strict=True):
+        case = _Case(group, raw, dict(zip(axes, indices, strict=True)))
+        problems += [*_check_sizes(case), *_check_targets(case, sweep), *_check_steps(case, sweep)]
+        depths.setdefault(SCALES[group.model.scale].depth, group.model.scale)
+    for depth, scale in depths.items():
+        problems += _check_specializations(sweep, depth, scale)
+    num_crossed = len(sweep.ablate.components or ()) * len(sweep.ablate.blocks or ("all",))
+    if num_crossed > MAX_TRIALS:
+        rule = f"components and blocks must make at most {MAX_TRIALS} arms, not {num_crossed}"
+        problems.append(Problem(("ablate",), rule))
+    if not problems:
+        num_trials = count_trials(sweep)
+        if num_trials > MAX_TRIALS:
+            problems.append(Problem((), f"the sweep must have at most {MAX_TRIALS} trials, not {num_trials}"))
+    return list(dict.fromkeys(problems))
+
+
+def _check_name(sweep: Sweep) -> Iterator[Problem]:
+    try:
+        check_name(sweep.name)
+    except ConfigError as error:
+        yield Problem(("name",), f"{error}; the file's name does not serve, so give another here")
+
+
+def _check_probes(sweep: Sweep) -> Iterator[Problem]:
+    """Check the probes, those of the rungs, and the metric that pruning judges by."""
+    switched_on = list(selected_probes(sweep.probes))
+    if not switched_on:
+        yield Problem(("probes",), f"must switch on at least one of {', '.join(PROBES)}")
+        return
+    unknown = [name for name in sweep.rungs.probes if name not in switched_on]
+    for name in unknown:
+        path = ("rungs", "probes", sweep.rungs.probes.index(name))
+        rule = f"must be a probe that is on ({', '.join(switched_on)}), not {name!r}"
+        yield Problem(path, rule + nearest(name, switched_on))
+    for index, name in enumerate(sweep.rungs.probes):
+        if name in sweep.rungs.probes[:index]:
+            yield Problem(("rungs", "probes", index), f"must name each probe once, not {name!r} again")
+    if getattr(sweep.pruning, "pruner", "none") == "none" or unknown:
+        return
+    if sweep.rungs.count < 1:
+        rule = f"must be at least 1, since pruning judges at rungs, not {sweep.rungs.count}"
+        yield Problem(("rungs", "count"), rule)
+    metrics = [metric.name for name in sweep.rungs.probes for metric in PROBES[name].metrics]
+    metric = sweep.pruning.metric
+    if metric is not None and metric not in metrics:
+        rule = f"must be a metric of the rungs' probes ({', '.join(metrics)}), not {metric!r}"
+        yield Problem(("pruning", "metric"), rule + nearest(metric, metrics))
+
+
+def _check_paths(sweep: Sweep) -> Iterator[Problem]:
+    for path, _ in sweep.groups[0].varied:
+        section, _, field = path.partition(".")
+        if section == "data" and any(field in group.data.path_fields for group in sweep.groups):
+            yield Problem(("vary", path), "says where data lies, not what it is, so it cannot make groups")
+
+
+def _check_sizes(case: _Case) -> Iterator[Problem]:
+    patch, image = case.group.model.patch_size, case.group.data.image_size
+    if image % patch:
+        place = case.place("model.patch_size", "data.image_size")
+        yield _broken(place, "model.patch_size", f"must divide data.image_size, {image}", patch)
+        return
+    local = getattr(case.group.objective, "local_size", None)
+    if local is None or getattr(case.group.objective, "num_locals", 0) == 0:
+        return
+    place = case.place("objective.local_size", "objective.recipe", "model.patch_size", "data.image_size")
+    if local % patch:
+        rule = f"must be a multiple of model.patch_size, {patch}"
+        yield _broken(place, "objective.local_size", rule, local)
+    if local > image:
+        yield _broken(place, "objective.local_size", f"must be at most data.image_size, {image}", local)
+
+
+def _broken(place: FieldPath, field: str, rule: str, value: object) -> Problem:
+    """Make the problem of a field whose rule speaks of another field; name it where the place does not."""
+    subject = "" if field == ".".join(map(str, place)) else f"{field} "
+    return Problem(place, f"{subject}{rule}, not {value}")
+
+
+def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    """Check that the images carry what the recipe and the probes learn from."""
+    recipe, source = case.group.objective, case.group.data
+    has = f"source {source.name!r} has {', '.join(sorted(source.targets)) or 'none'}"
+    missing = sorted(recipe.needs - source.targets)
+    if missing:
+        rule = f"recipe {recipe.name!r} learns from {', '.join(missing)}, but {has}"
+        yield Problem(case.place("objective.recipe", "data.source"), rule)
+    for name, probe in selected_probes(sweep.probes).items():
+        if probe.needs not in source.targets:
+            yield Problem(("probes", name), f"predicts {probe.needs}, but {has}")
+
+
+def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    steps = case.group.objective.steps
+    if sweep.rungs.count >= steps:
+        path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")
+        rule = f"must be less than objective.steps, {steps}"
+        yield _broken(path, "rungs.count", rule, sweep.rungs.count)
+
+
+def _check_specializations(sweep: Sweep, depth: int, scale: str) -> Iterator[Problem]:
+    """Check every text under ``ablate`` against the depth of one scale."""
+    ablate = sweep.ablate
+    if ablate.blocks is not None and ablate.components is None:
+        yield Problem(("ablate", "blocks"), "needs ablate.components, to which it gives block ranges")
+    for field, texts in (("components", ablate.components), ("specialize", ablate.specialize)):
+        for index, text in enumerate(texts or ()):
+            try:
+                parse_specialization(text, depth)
+            except ConfigError as error:
+                yield Problem(("ablate", field, index), _with_scale(error, scale))
+    for index, text in enumerate(ablate.blocks or ()):
+        try:
+            resolve_range(text, depth)
+        except ConfigError as error:
+            yield Problem(("ablate", "blocks", index), _with_scale(error, scale))
+
+
+def _with_scale(error: ConfigError, scale: str) -> str:
+    """Name the scale where the depth is what a range breaks on."""
+    return f"{error}, scale {scale!r}" if "the depth of the model" in str(error) else str(error)

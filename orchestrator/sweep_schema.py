@@ -1,0 +1,227 @@
+"""What a sweep file can say, and what is known once it has been read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+
+from orchestrator.pruners import AnyPruner, NoPruning
+from specvit.config import ModelSettings, ProbeSettings, RungSettings, selected_probes
+from specvit.data import DATA_SOURCES, AnyDataSource
+from specvit.errors import ConfigError
+from specvit.objectives import AnyRecipe
+from specvit.probes import PROBES
+from specvit.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
+
+MAX_TRIALS = 100_000
+
+SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "objective": AnyRecipe}
+"""The sections whose fields can vary from group to group, with their types."""
+
+DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
+"""The sections whose fields depend on one of them, and which one that is."""
+
+VARY_PATH = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_][a-z0-9_]*")
+"""A field that can vary: a section, a dot, a field."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def check_name(name: str) -> str:
+    """Return a name that can stand as a folder.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    if not _NAME.fullmatch(name) or len(name) > 100:
+        raise ConfigError(
+            "must be at most 100 letters, digits, '-', '_' or '.', and not begin with '.', since it names a "
+            f"folder, not {name!r}"
+        )
+    return name
+
+
+def _list_seeds(value: object) -> object:
+    """Turn a number of seeds into the list of seeds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MAX_TRIALS:
+            raise ConfigError(f"must be a list of seeds, or their number from 1 to {MAX_TRIALS}, not {value}")
+        return list(range(value))
+    return value
+
+
+def _check_unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    value, count = Counter(seeds).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"must hold each seed once, but {value} comes {count} times")
+    return seeds
+
+
+def _switch_on(value: object) -> object:
+    """Read ``knn:`` with nothing behind it as ``knn: {}``."""
+    if isinstance(value, dict):
+        return {name: {} if probe is None else probe for name, probe in value.items()}
+    return value
+
+
+def _check_gpus(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(f"must be a whole number where it is above 1, not {gpus}")
+    return gpus
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Seeds = Annotated[
+    tuple[NonNegativeInt, ...],
+    Field(min_length=1),
+    AfterValidator(_check_unique),
+    BeforeValidator(
+        _list_seeds,
+        json_schema_input_type=Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+        | Annotated[list[NonNegativeInt], Field(min_length=1)],
+    ),
+]
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
+AxisPath = Annotated[str, Field(pattern=rf"^{VARY_PATH.pattern}$")]
+Floor = Literal["random_init", "raw_pixels"]
+
+
+@settings
+class Ablation:
+    """Name the axes inside a group: what the arms do to the backbone."""
+
+    components: Texts | None = None
+    """Components, joined by ``+``, crossed with ``blocks``: ``[none, norm, qkv, norm+qkv]``."""
+    blocks: Texts | None = None
+    """Block ranges, each given to every component that has no range of its own; default ``[all]``."""
+    specialize: Texts | None = None
+    """Specializations written out, beside or instead of ``components``: ``[norm@all+qkv@first-third]``."""
+    init: Annotated[tuple[Literal["copy", "independent"], ...], Field(min_length=1)] = ("copy",)
+    """How own [CLS] weights start: as copies of the shared ones, or drawn anew."""
+
+
+@settings
+class Resources:
+    """Say what one trial occupies. Takes no part in a trial's identity."""
+
+    cpus: PositiveFloat = 1
+    """CPU cores."""
+    gpus: Annotated[NonNegativeFloat, AfterValidator(_check_gpus)] = 0
+    """GPUs; a share such as 0.25 puts several trials on one."""
+
+
+@settings
+class SweepFile:
+    """Describe a sweep: pretrain Vision Transformers with own [CLS] weights in places, then probe them."""
+
+    objective: AnyRecipe
+    """The pretraining recipe, by ``recipe``, and its constants."""
+    probes: Annotated[ProbeSettings, BeforeValidator(_switch_on)]
+    """Probes on the frozen features, each with its settings; ``{}`` or nothing takes the defaults."""
+    name: Name | None = None
+    """Name of the folder of its results; default: the file's name without its ending."""
+    question: str = ""
+    """What the sweep is to answer; printed above the table."""
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    """The backbone."""
+    data: AnyDataSource = Field(default_factory=lambda: DATA_SOURCES["scenes"]())
+    """The images, by ``source``; default: the embedded scenes."""
+    rungs: RungSettings = Field(default_factory=RungSettings)
+    """The cheap probes on the way."""
+    seeds: Seeds = (0, 1, 2)
+    """Seeds, or their number; every arm runs with each of them."""
+    ablate: Ablation = Field(default_factory=Ablation)
+    """The axes inside a group: its arms, beside the baseline, which is always there."""
+    vary: dict[AxisPath, Axis] = Field(default_factory=dict)
+    """The axes that make groups: a field of model, data or objective (``model.scale``) and its values."""
+    floors: tuple[Floor, ...] = ("random_init", "raw_pixels")
+    """Rows to stand above: a backbone that was never trained, and no backbone at all."""
+    pruning: AnyPruner = Field(default_factory=NoPruning)
+    """Who judges at the rungs which trials are hopeless."""
+    resources: Resources = Field(default_factory=Resources)
+    """What one trial occupies."""
+
+
+@settings
+class Group:
+    """Hold what the arms of one group share.
+
+    Attributes:
+        varied: The varied fields and their values in this group, in the order of the file.
+        model: The backbone.
+        data: The images.
+        objective: The recipe.
+    """
+
+    varied: tuple[tuple[str, Any], ...]
+    model: ModelSettings
+    data: AnyDataSource
+    objective: AnyRecipe
+
+
+@settings
+class Sweep:
+    """Hold a sweep that was read and checked.
+
+    Attributes:
+        name: Name of the folder of its results.
+        question: What it is to answer.
+        path: The file it was read from.
+        text: The file's text.
+        overrides: What was set on the command line, ``path=value``, in order.
+        groups: What varies, resolved: one entry per group, in the order of the file.
+        ablate: The axes inside a group.
+        floors: The floors, each once.
+        seeds: The seeds.
+        probes: The probes that are on, with their settings.
+        rungs: The rungs; the probes they run are named.
+        pruning: The pruner's settings.
+        resources: What one trial occupies.
+    """
+
+    name: str
+    question: str
+    path: Path
+    text: str
+    overrides: tuple[str, ...]
+    groups: tuple[Group, ...]
+    ablate: Ablation
+    floors: tuple[Floor, ...]
+    seeds: tuple[int, ...]
+    probes: ProbeSettings
+    rungs: RungSettings
+    pruning: AnyPruner
+    resources: Resources
+
+    @property
+    def pruning_metric(self) -> str:
+        """Return the rung metric that pruning judges by: the named one, or the first rung probe's first."""
+        return self.pruning.metric or PROBES[self.rungs.probes[0]].metrics[0].name
+
+
+def default_rung_probes(probes: ProbeSettings) -> tuple[str, ...]:
+    """Return the probes that rungs run if none are named: the first that is on, in ``PROBES``' order."""
+    return tuple(selected_probes(probes))[:1]
+
+
+def sweep_json_schema() -> dict[str, Any]:
+    """Make the JSON schema of the sweep file, for editors.
+
+    Returns:
+        A schema of draft 2020-12 that accepts every valid sweep file.
+    """
+    schema = TypeAdapter(SweepFile).json_schema()
+    for section in DISCRIMINATORS:
+        # A field that tells the kind may be absent since it is varied; then "exactly one fits" is too strict.
+        union = schema["properties"][section]
+        union["anyOf"] = union.pop("oneOf")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "specsweep sweep file",
+    }

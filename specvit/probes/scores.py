@@ -1,0 +1,131 @@
+"""What probes are scored by: top-1, and mIoU over a whole dataset; and which targets can be scored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specvit.data.base import IGNORE_INDEX
+from specvit.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def top1(predictions: Tensor, labels: Tensor) -> float:
+    """Compute the share of images whose class is predicted.
+
+    Args:
+        predictions: ``(N,)`` int64 predicted classes.
+        labels: ``(N,)`` int64 true classes.
+
+    Returns:
+        Top-1 accuracy in %, in [0, 100].
+
+    Raises:
+        DataError: If there is no image.
+    """
+    if len(labels) == 0:
+        raise DataError("top-1 needs at least 1 image, not 0")
+    return 100.0 * int((predictions == labels).sum()) / len(labels)
+
+
+def confusion(predictions: Tensor, masks: Tensor, *, num_classes: int) -> Tensor:
+    """Count the pixels of every pair of true and predicted class; confusions of several batches add up.
+
+    Args:
+        predictions: ``(N, H, W)`` integer predicted classes, in [0, K).
+        masks: ``(N, H, W)`` uint8 true classes, in [0, K) or 255 = ignore.
+        num_classes: Number of classes, K.
+
+    Returns:
+        ``(K, K)`` int64 number of pixels, true class by predicted class; ignored pixels are left out.
+    """
+    # Ignored pixels are counted in an extra row, which is cheaper than to take them out.
+    truth = masks.clamp(max=num_classes).int()
+    pairs = (truth * num_classes + predictions).flatten()
+    counts = pairs.bincount(minlength=(num_classes + 1) * num_classes)
+    return counts.view(num_classes + 1, num_classes)[:num_classes]
+
+
+def mean_iou(counts: Tensor) -> float:
+    """Compute the mean over classes of intersection over union, both summed over the dataset.
+
+    Args:
+        counts: ``(K, K)`` int64 number of pixels, true class by predicted class.
+
+    Returns:
+        mIoU in %, in [0, 100]: the mean over the classes that occur in truth or prediction.
+
+    Raises:
+        DataError: If no pixel was counted.
+    """
+    intersections = counts.diagonal()
+    unions = counts.sum(0) + counts.sum(1) - intersections
+    occurs = unions > 0
+    if not occurs.any():
+        raise DataError(f"mIoU needs at least 1 pixel that has a class; all are ignored ({IGNORE_INDEX})")
+    return float(100.0 * (intersections[occurs].double() / unions[occurs]).mean())
+
+
+def require_labels(labels: Tensor | None, *, num_classes: int, probe: str, split: str) -> Tensor:
+    """Check labels before they are used as indices.
+
+    Args:
+        labels: ``(N,)`` int64, or None.
+        num_classes: Number of classes, K.
+        probe: Name of the probe, for the message.
+        split: Name of the split, for the message.
+
+    Returns:
+        The labels.
+
+    Raises:
+        DataError: If there are none, or one is outside [0, K).
+    """
+    if labels is None or len(labels) == 0:
+        raise DataError(f"probe {probe!r}: the {split} split has no labels")
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if len(outside):
+        raise DataError(
+            f"probe {probe!r}: {split} labels must be in [0, {num_classes}), but one is {int(outside[0])}"
+        )
+    return labels
+
+
+def require_masks(
+    masks: Tensor | None, *, num_classes: int, grid: tuple[int, int], probe: str, split: str
+) -> Tensor:
+    """Check masks before they are used as indices.
+
+    Args:
+        masks: ``(N, H, W)`` uint8, or None.
+        num_classes: Number of classes, K.
+        grid: Patches per column and per row.
+        probe: Name of the probe, for the message.
+        split: Name of the split, for the message.
+
+    Returns:
+        The masks.
+
+    Raises:
+        DataError: If there are none, their size is no multiple of the grid, a value is neither in [0, K) nor
+            255, or every pixel is ignored.
+    """
+    if masks is None or len(masks) == 0:
+        raise DataError(f"probe {probe!r}: the {split} split has no masks")
+    height, width = masks.shape[1:]
+    if height % grid[0] or width % grid[1]:
+        raise DataError(
+            f"probe {probe!r}: the size of {split} masks must be a multiple of the patch grid "
+            f"{grid[0]} x {grid[1]}, not {height} x {width}"
+        )
+    is_labelled = masks != IGNORE_INDEX
+    outside = masks[is_labelled & (masks >= num_classes)]
+    if len(outside):
+        raise DataError(
+            f"probe {probe!r}: {split} masks must hold classes in [0, {num_classes}) or {IGNORE_INDEX} = "
+            f"ignore, but a pixel is {int(outside[0])}"
+        )
+    if not is_labelled.any():
+        raise DataError(f"probe {probe!r}: every pixel of the {split} masks is ignored ({IGNORE_INDEX})")
+    return masks

@@ -1,0 +1,152 @@
+"""Content addresses: pinned, and independent of what must not matter."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import identity
+from orchestrator.identity import arm_id, canonical_json, group_id, plain, trial_id
+from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.data import DATA_SOURCES
+from specvit.objectives import RECIPES
+from specvit.settings import PositiveFloat, PositiveInt, settings
+
+
+def make_config(**changes: Any) -> TrialConfig:
+    values: dict[str, Any] = {
+        "treatment": Treatment(specialize="norm@all"),
+        "model": ModelSettings(),
+        "data": DATA_SOURCES["scenes"](),
+        "objective": RECIPES["dinov2_cpu"](steps=150),
+        "probes": ProbeSettings(knn={}),  # type: ignore[call-arg]
+        "rungs": RungSettings(count=2, probes=("knn",)),
+        "seed": 1,
+    }
+    return TrialConfig(**(values | changes))
+
+
+@settings
+class Before:
+    """Stand for settings as first released."""
+
+    lr: PositiveFloat = 0.1
+
+
+@settings
+class After(Before):
+    """Stand for the same settings with a field more."""
+
+    registers: PositiveInt = 4
+
+
+def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
+    config = make_config()
+    # Built with dataclasses.asdict and json alone; only the scenes source, which has no paths, is like this.
+    document = dataclasses.asdict(config)
+    document["probes"] = {"knn": document["probes"]["knn"]}
+    document["protocol"] = 1
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert trial_id(config) == hashlib.sha256(text.encode()).hexdigest()
+    del document["seed"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert arm_id(config) == hashlib.sha256(text.encode()).hexdigest()
+    del document["treatment"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert group_id(config) == hashlib.sha256(text.encode()).hexdigest()
+
+
+PINNED = {
+    "scenes": ({}, "5685056d0a7b8b01b2b8ed7567bcff95ce79f7a23c10350c28dcd1caeba7ad8b"),
+    "image_folder": (
+        {"data": DATA_SOURCES["image_folder"](root="/x"), "seed": 0},
+        "29320bff0c8cda4a2d0eb3f0c1693b152519828dbe0b32679acd129490fa940a",
+    ),
+    "deit3": (
+        {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
+        "e3e1ea1df1c45082fc9180a8cf0d8e2f0d9204ea15a3c5ae7c926a688fce1846",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PINNED)
+def test_trial_id_known_configuration_is_pinned(case: str) -> None:
+    # A change here makes every finished trial of every user a new one. If a setting was added, give it a row
+    # in ADDED_LATER; if what is computed has changed, raise PROTOCOL_VERSION and pin the new ids.
+    changes, expected = PINNED[case]
+    assert trial_id(make_config(**changes)) == expected
+
+
+def test_ids_int_in_a_float_field_is_the_float() -> None:
+    assert trial_id(make_config(objective=RECIPES["dinov2_cpu"](lr=1))) == trial_id(
+        make_config(objective=RECIPES["dinov2_cpu"](lr=1.0))
+    )
+
+
+def test_ids_path_of_the_data_takes_no_part() -> None:
+    here, there = (make_config(data=DATA_SOURCES["image_folder"](root=root)) for root in ("/a", "/b"))
+    other = make_config(data=DATA_SOURCES["image_folder"](root="/a", image_size=64))
+    assert trial_id(here) == trial_id(there)
+    assert trial_id(here) != trial_id(other)
+
+
+def test_ids_seed_and_treatment_part_trials_arms_and_groups() -> None:
+    one, seeded = make_config(), make_config(seed=2)
+    treated = make_config(treatment=Treatment(specialize="qkv@all"))
+    assert trial_id(one) != trial_id(seeded)
+    assert arm_id(one) == arm_id(seeded)
+    assert arm_id(one) != arm_id(treated)
+    assert group_id(one) == group_id(treated) == group_id(seeded)
+    assert group_id(one) != group_id(make_config(model=ModelSettings(patch_size=8)))
+
+
+def test_trial_id_protocol_version_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trial_id(make_config())
+    monkeypatch.setattr(identity, "PROTOCOL_VERSION", 2)
+    assert trial_id(make_config()) != before
+
+
+def test_plain_field_added_later_is_left_out_at_its_old_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = canonical_json(Before())
+    assert canonical_json(After()) != old
+    monkeypatch.setattr(identity, "ADDED_LATER", {"After": {"registers": 4}})
+    assert canonical_json(After()) == old
+    assert plain(After(registers=5)) == {"lr": 0.1, "registers": 5}
+
+
+def test_plain_default_that_moves_on_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The table holds the value that computes as before (here 1), not "whatever the default is" (here 4).
+    monkeypatch.setattr(identity, "ADDED_LATER", {"After": {"registers": 1}})
+    assert plain(After()) == {"lr": 0.1, "registers": 4}
+    # Fields that were there from the start are part of the id also at their defaults.
+    assert plain(Before()) == {"lr": 0.1}
+
+
+def test_canonical_json_negative_zero_is_zero() -> None:
+    assert canonical_json({"a": -0.0}) == canonical_json({"a": 0.0}) == '{"a":0.0}'
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {1, 2}, object(), b"x"])
+def test_canonical_json_not_plain_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="plain values"):
+        canonical_json(value)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=5))
+def test_canonical_json_any_value_reads_back_and_ignores_order(value: dict[str, Any]) -> None:
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(dict(reversed(value.items()))) == text

@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.ledger import Ledger, LedgerError, SweepInfo
+from orchestrator.provenance import Provenance
+from orchestrator.records import Report, State, TrialRecord
+from orchestrator.trials import Trial
+from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.data import DATA_SOURCES
+from specvit.objectives import RECIPES
+
+INFO = SweepInfo(
+    name="components",
+    question="Which?",
+    text="name: components\n",
+    metrics=("knn_top1", "miou"),
+    seeds=(0, 1),
+    data_fingerprints={"group": "f00d"},
+)
+PROVENANCE = Provenance(
+    started_at="2026-01-01T00:00:00+00:00",
+    argv=("specsweep", "run"),
+    host="node",
+    git_sha="abc",
+    git_dirty=True,
+    versions={"python": "3.11"},
+    platform="Linux",
+    cpu="cpu",
+    num_cores=2,
+    memory_gib=None,
+    gpus=("H100",),
+)
+
+
+def make_trial(name: str, seed: int = 0, *, group: str = "", label: str = "") -> Trial:
+    return Trial(
+        trial_id=f"{name}-{seed}",
+        group_id="group",
+        arm_id=name,
+        group=group,
+        arm=name,
+        role="baseline" if name == "none" else "arm",
+        label=label or f"{name} seed {seed}",
+        num_parameters=1000,
+        extra_parameters_percent=2.5,
+        config=TrialConfig(
+            treatment=Treatment(specialize=name),
+            model=ModelSettings(),
+            data=DATA_SOURCES["scenes"](),
+            objective=RECIPES["dinov2"](),
+            probes=ProbeSettings(),
+            rungs=RungSettings(),
+            seed=seed,
+        ),
+    )
+
+
+TRIALS = tuple(make_trial(name, seed) for name in ("none", "norm@all") for seed in (0, 1))
+A, B = TRIALS[0].trial_id, TRIALS[1].trial_id
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger.open(path) as ledger:
+        ledger.register(INFO, TRIALS, PROVENANCE)
+        yield ledger
+
+
+def record_of(ledger: Ledger, trial_id: str) -> TrialRecord:
+    (record,) = (record for record in ledger.records() if record.trial_id == trial_id)
+    return record
+
+
+def test_registered_trials_wait_in_their_order_with_all_that_is_known_of_them(ledger: Ledger) -> None:
+    shared = ("trial_id", "group_id", "arm_id", "group", "arm", "role", "label", "seed", "num_parameters")
+    for record, trial in zip(ledger.records(), TRIALS, strict=True):
+        assert {name: getattr(record, name) for name in shared} == {name: getattr(trial, name) for name in shared}
+        assert (record.state, record.num_attempts, record.reports) == (State.WAITING, 0, ())
+        assert record.extra_parameters_percent == 2.5
+
+
+def test_sweep_and_provenance_come_back_as_given(ledger: Ledger, path: Path) -> None:
+    ledger.register(INFO, TRIALS, PROVENANCE)
+    with Ledger.read(path) as reader:
+        assert reader.sweep() == INFO
+        assert reader.provenance() == (PROVENANCE, PROVENANCE)
+
+
+def test_finished_trial_is_done_with_its_rungs_and_metrics(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt(A)
+    events = [
+        Started(A, attempt, "worker-1"),
+        Progressed(A, attempt, 5, 20, 100.0),
+        Reported(A, attempt, 10, {"knn_top1": 40.0}),
+        Reported(A, attempt, 5, {"knn_top1": 0.1 + 0.2}),
+        Finished(A, attempt, {"miou": 30.0, "knn_top1": 50.0}, 12.5, 11.0),
+    ]
+    assert [ledger.record(event) for event in events] == [True] * 5
+    record = record_of(ledger, A)
+    assert (record.state, record.num_attempts, record.step, record.steps) == (State.DONE, 1, 20, 20)
+    assert record.reports == (Report(5, {"knn_top1": 0.1 + 0.2}), Report(10, {"knn_top1": 40.0}))
+    assert record.metrics == {"miou": 30.0, "knn_top1": 50.0}
+    assert (record.seconds, record.core_seconds, record.error) == (12.5, 11.0, None)
+
+
+def test_pruned_trial_keeps_its_rungs_and_the_step_at_which_it_stopped(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt(A)
+    ledger.record(Reported(A, attempt, 10, {"knn_top1": 40.0}))
+    assert ledger.record(Pruned(A, attempt, 11, 3.0))
+    record = record_of(ledger, A)
+    assert (record.state, record.step, record.seconds, record.metrics) == (State.PRUNED, 11, 3.0, {})
+    assert len(record.reports) == 1
+
+
+def test_failed_trial_keeps_error_and_traceback_also_with_text_that_is_not_unicode(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt(A)
+    assert ledger.record(Failed(A, attempt, "OSError: \udcff.png", "Traceback ...\n", 1.0))
+    record = record_of(ledger, A)
+    assert (record.state, record.error, record.traceback) == (State.FAILED, "OSError: ?.png", "Traceback ...\n")
+
+
+def test_failed_trial_can_be_attempted_again_and_shows_the_newest_attempt(ledger: Ledger) -> None:
+    first = ledger.begin_attempt(A)
+    ledger.record(Reported(A, first, 10, {"knn_top1": 40.0}))
+    ledger.record(Failed(A, first, "boom", "Traceback"))
+    assert ledger.begin_attempt(A) == first + 1
+    record = record_of(ledger, A)
+    assert (record.state, record.num_attempts, record.error, record.reports) == (State.RUNNING, 2, None, ())
+
+
+def test_done_trial_cannot_be_attempted_again(ledger: Ledger) -> None:
+    ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
+    with pytest.raises(LedgerError, match="is done"):
+        ledger.begin_attempt(A)
+    assert record_of(ledger, A).state is State.DONE
+
+
+def test_unknown_trial_cannot_be_attempted(ledger: Ledger, path: Path) -> None:
+    with pytest.raises(LedgerError, match="'nobody' is not registered") as caught:
+        ledger.begin_attempt("nobody")
+    assert str(path) in str(caught.value)
+
+
+EVENTS: list[type[Event]] = [Started, Progressed, Reported, Finished, Pruned, Failed]
+
+
+def make_event(kind: type[Event], trial_id: str, attempt: int) -> Event:
+    arguments = {
+        Started: ("worker",),
+        Progressed: (7, 20, 1.0),
+        Reported: (7, {"knn_top1": 99.0}),
+        Finished: ({"knn_top1": 99.0}, 9.0, 9.0),
+        Pruned: (7, 9.0),
+        Failed: ("late", "late"),
+    }
+    return kind(trial_id, attempt, *arguments[kind])
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_event_of_an_attempt_that_was_replaced_changes_nothing(ledger: Ledger, kind: type[Event]) -> None:
+    old = ledger.begin_attempt(A)
+    new = ledger.begin_attempt(A)
+    ledger.record(Reported(A, new, 5, {"knn_top1": 1.0}))
+    before = ledger.records()
+    assert ledger.record(make_event(kind, A, old)) is False
+    assert ledger.records() == before
+
+
+@pytest.mark.parametrize("end", [Finished, Pruned, Failed])
+@pytest.mark.parametrize("kind", EVENTS)
+def test_event_after_the_end_changes_nothing(ledger: Ledger, end: type[Event], kind: type[Event]) -> None:
+    attempt = ledger.begin_attempt(A)
+    ledger.record(make_event(end, A, attempt))
+    before = ledger.records()
+    assert ledger.record(make_event(kind, A, attempt)) is False
+    assert ledger.records() == before
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_event_of_an_attempt_that_never_began_changes_nothing(ledger: Ledger, kind: type[Event]) -> None:
+    before = ledger.records()
+    assert ledger.record(make_event(kind, A, 1)) is False
+    assert ledger.records() == before
+
+
+def test_rung_reported_twice_keeps_its_first_values(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt(A)
+    assert ledger.record(Reported(A, attempt, 5, {"knn_top1": 1.0}))
+    assert not ledger.record(Reported(A, attempt, 5, {"knn_top1": 2.0}))
+    assert record_of(ledger, A).reports == (Report(5, {"knn_top1": 1.0}),)
+
+
+def test_progress_reaches_readers_within_a_second(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = ledger.begin_attempt(A)
+    with Ledger.read(path) as reader:
+        ledger.record(Progressed(A, attempt, 3, 20, 1.0))
+        assert record_of(reader, A).step == 0
+        monkeypatch.setattr("orchestrator.ledger._PROGRESS_PERIOD_S", 0.0)
+        ledger.record(Progressed(A, attempt, 4, 20, 1.0))
+        assert (record_of(reader, A).step, record_of(reader, A).steps) == (4, 20)
+
+
+def test_released_trials_wait_again_and_their_attempts_can_no_longer_write(ledger: Ledger) -> None:
+    first = ledger.begin_attempt(A)
+    ledger.record(Reported(A, first, 5, {"knn_top1": 1.0}))
+    ledger.record(Finished(B, ledger.begin_attempt(B), {}, 1.0, 1.0))
+    assert ledger.release_running() == 1
+    assert ledger.release_running() == 0
+    record = record_of(ledger, A)
+    assert (record.state, record.num_attempts, record.reports) == (State.WAITING, 1, ())
+    assert not ledger.record(Finished(A, first, {}, 1.0, 1.0))
+    assert record_of(ledger, B).state is State.DONE
+    assert ledger.begin_attempt(A) == 2
+
+
+def test_metrics_that_are_not_finite_survive(ledger: Ledger) -> None:
+    attempt = ledger.begin_attempt(A)
+    ledger.record(Reported(A, attempt, 5, {"knn_top1": math.nan}))
+    ledger.record(Finished(A, attempt, {"knn_top1": -math.inf, "miou": math.nan}, 1.0, 1.0))
+    record = record_of(ledger, A)
+    assert math.isnan(record.reports[0].metrics["knn_top1"])
+    assert record.metrics["knn_top1"] == -math.inf
+    assert math.isnan(record.metrics["miou"])
+
+
+def test_trials_no_longer_in_the_file_leave_the_records_and_come_back_with_their_results(ledger: Ledger) -> None:
+    ledger.record(Finished(A, ledger.begin_attempt(A), {"miou": 3.0}, 1.0, 1.0))
+    new = make_trial("mlp@all")
+    ledger.register(INFO, (new, TRIALS[1]), PROVENANCE)
+    assert [record.trial_id for record in ledger.records()] == [new.trial_id, B]
+    ledger.register(INFO, (TRIALS[1], TRIALS[0]), PROVENANCE)
+    assert [record.trial_id for record in ledger.records()] == [B, A]
+    assert record_of(ledger, A).metrics == {"miou": 3.0}
+
+
+def test_registering_again_renames_what_a_new_axis_renamed(ledger: Ledger) -> None:
+    renamed = dataclasses.replace(TRIALS[0], group="model.scale=nano", label="nano none seed 0")
+    ledger.register(INFO, (renamed,), PROVENANCE)
+    assert [(record.group, record.label) for record in ledger.records()] == [(renamed.group, renamed.label)]
+
+
+def test_another_sweep_is_refused_and_nothing_is_changed(ledger: Ledger, path: Path) -> None:
+    before = ledger.records()
+    with pytest.raises(LedgerError, match="'components', not of 'scales'") as caught:
+        ledger.register(dataclasses.replace(INFO, name="scales"), TRIALS[:1], PROVENANCE)
+    assert str(path) in str(caught.value)
+    assert (ledger.records(), ledger.sweep(), len(ledger.provenance())) == (before, INFO, 1)
+
+
+def test_changed_data_are_refused_naming_both_fingerprints(ledger: Ledger) -> None:
+    changed = dataclasses.replace(INFO, data_fingerprints={"group": "beef"})
+    with pytest.raises(LedgerError, match=r"f00d.*beef"):
+        ledger.register(changed, TRIALS, PROVENANCE)
+    assert ledger.sweep() == INFO
+
+
+def test_changed_data_of_a_group_that_left_the_file_are_not_refused(ledger: Ledger) -> None:
+    other = dataclasses.replace(make_trial("none"), trial_id="other", group_id="other")
+    changed = dataclasses.replace(INFO, data_fingerprints={"other": "beef"})
+    ledger.register(changed, (other,), PROVENANCE)
+    assert ledger.sweep().data_fingerprints == {"group": "f00d", "other": "beef"}
+
+
+def test_ledger_without_a_sweep_says_so(path: Path) -> None:
+    with Ledger.open(path) as ledger, pytest.raises(LedgerError, match="no sweep"):
+        ledger.sweep()
+
+
+def test_reader_sees_what_was_committed_while_the_writer_goes_on(ledger: Ledger, path: Path) -> None:
+    with Ledger.read(path) as reader:
+        for number, trial in enumerate(TRIALS, start=1):
+            ledger.record(Finished(trial.trial_id, ledger.begin_attempt(trial.trial_id), {}, 1.0, 1.0))
+            assert [record.state for record in reader.records()].count(State.DONE) == number
+
+
+def test_reader_that_writes_is_refused_naming_the_file(ledger: Ledger, path: Path) -> None:
+    with Ledger.read(path) as reader, pytest.raises(LedgerError, match=r"ledger\.sqlite"):
+        reader.begin_attempt(A)
+
+
+def test_ledger_can_be_closed_twice(path: Path) -> None:
+    ledger = Ledger.open(path)
+    ledger.close()
+    ledger.close()
+    assert path.exists()
+
+
+def test_metrics_can_be_queried_with_plain_sql(ledger: Ledger, path: Path) -> None:
+    ledger.record(Finished(A, ledger.begin_attempt(A), {"miou": 3.0}, 1.0, 1.0))
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT arm, seed, name, value FROM final_metrics").fetchall()
+    assert rows == [("none", 0, "miou", 3.0)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from orchestrator.executor import Finished, Reported
+from orchestrator.ledger import Ledger
+ledger = Ledger.open(Path(sys.argv[1]))
+attempt = ledger.begin_attempt(sys.argv[2])
+ledger.record(Finished(sys.argv[2], attempt, {"miou": 3.0}, 1.0, 1.0))
+attempt = ledger.begin_attempt(sys.argv[3])
+ledger.record(Reported(sys.argv[3], attempt, 5, {"miou": 1.0}))
+ledger._connection.execute("BEGIN IMMEDIATE")
+ledger._connection.execute("DELETE FROM attempts WHERE 0")
+ledger._connection.execute("UPDATE attempts SET metrics = '{}'")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_ledger_of_a_killed_writer_has_all_that_was_recorded_and_no_half_transaction(path: Path) -> None:
+    with Ledger.open(path) as ledger:
+        ledger.register(INFO, TRIALS, PROVENANCE)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), A, B], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with Ledger.read(path) as reader:
+        assert record_of(reader, A).metrics == {"miou": 3.0}
+        assert record_of(reader, B).reports == (Report(5, {"miou": 1.0}),)
+    with Ledger.open(path) as ledger:
+        assert ledger.release_running() == 1
+        assert [record.state for record in ledger.records()[:2]] == [State.DONE, State.WAITING]
+
+
+steps = st.tuples(
+    st.sampled_from(["begin", "release", *EVENTS]), st.sampled_from([A, B]), st.integers(1, 3)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_any_order_of_events_leaves_each_trial_as_its_newest_attempt_says(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str | type[Event], str, int]]
+) -> None:
+    expected = {A: (State.WAITING, 0), B: (State.WAITING, 0)}
+    ends = {Finished: State.DONE, Pruned: State.PRUNED, Failed: State.FAILED}
+    with Ledger.open(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") as ledger:
+        ledger.register(INFO, TRIALS, PROVENANCE)
+        for action, trial_id, number in history:
+            state, attempt = expected[trial_id]
+            if action == "release":
+                running = [name for name, (value, _) in expected.items() if value is State.RUNNING]
+                assert ledger.release_running() == len(running)
+                expected |= {name: (State.WAITING, expected[name][1]) for name in running}
+            elif action != "begin":
+                accepted = ledger.record(make_event(action, trial_id, number))  # type: ignore[arg-type]
+                assert not accepted or (state is State.RUNNING and number == attempt)
+                if accepted:
+                    expected[trial_id] = (ends.get(action, state), attempt)  # type: ignore[call-overload]
+            elif state is not State.DONE:
+                assert ledger.begin_attempt(trial_id) == attempt + 1
+                expected[trial_id] = (State.RUNNING, attempt + 1)
+        found = {record.trial_id: (record.state, record.num_attempts) for record in ledger.records()[:2]}
+    assert found == expected

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.ledger_schema import LedgerError, connect_writer, naming
+from orchestrator.registration import SweepInfo, read_registration, write_registration
+from orchestrator.trials import Trial
+from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.data import DATA_SOURCES
+from specvit.objectives import RECIPES
+
+INFO = SweepInfo("components", "Which?", "name: components\n", ("miou",), (0,))
+PATH = Path(":memory:")
+
+
+def make_trial(seed: int) -> Trial:
+    config = TrialConfig(
+        treatment=Treatment(specialize="norm@all"),
+        model=ModelSettings(patch_size=8),
+        data=DATA_SOURCES["scenes"](),
+        objective=RECIPES["deit3"](steps=7),
+        probes=ProbeSettings(),
+        rungs=RungSettings(),
+        seed=seed,
+    )
+    return Trial("t", "g", "a", "", "norm@all", "arm", "norm@all seed 3", 1000, 2.5, config)
+
+
+def test_configuration_is_stored_as_json_with_every_field() -> None:
+    connection = connect_writer(PATH)
+    write_registration(connection, INFO, [make_trial(3)], path=PATH)
+    config = json.loads(connection.execute("SELECT config FROM trials").fetchone()[0])
+    assert set(config) == set(TrialConfig.__dataclass_fields__)
+    assert config["treatment"] == {"kind": "specialize", "specialize": "norm@all", "init": "copy"}
+    assert (config["model"]["patch_size"], config["objective"]["steps"], config["seed"]) == (8, 7, 3)
+    assert (config["objective"]["recipe"], config["data"]["source"]) == ("deit3", "scenes")
+
+
+def test_registration_comes_back_as_given_and_the_newest_counts() -> None:
+    connection = connect_writer(PATH)
+    write_registration(connection, INFO, [], path=PATH)
+    edited = SweepInfo("components", "Which now?", "name: components\n# edited\n", ("knn_top1", "miou"), (0, 1))
+    write_registration(connection, edited, [], path=PATH)
+    assert read_registration(connection, path=PATH) == edited
+
+
+def test_seed_that_the_file_cannot_hold_is_refused_as_an_error_of_the_ledger() -> None:
+    connection = connect_writer(PATH)
+    with pytest.raises(LedgerError, match="too large"), naming(PATH):
+        write_registration(connection, INFO, [make_trial(2**64)], path=PATH)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from specvit.errors import DataError
+from specvit.probes.scores import confusion, mean_iou, require_labels, require_masks, top1
+
+SHAPE = (2, 3, 4)
+PREDICTIONS = arrays(np.int64, SHAPE, elements=st.integers(0, 3))
+MASKS = arrays(np.uint8, SHAPE, elements=st.sampled_from([0, 1, 2, 3, 255]))
+
+
+def reference_miou(predictions, masks):
+    pixels = [(p, t) for p, t in zip(predictions.ravel(), masks.ravel(), strict=True) if t != 255]
+    ious = []
+    for c in {c for pair in pixels for c in pair}:
+        both = sum(p == c and t == c for p, t in pixels)
+        either = sum(p == c or t == c for p, t in pixels)
+        ious.append(both / either)
+    return 100 * sum(ious) / len(ious)
+
+
+@given(predictions=PREDICTIONS, masks=MASKS)
+def test_mean_iou_equals_a_count_pixel_by_pixel(predictions, masks):
+    counts = confusion(torch.from_numpy(predictions), torch.from_numpy(masks), num_classes=4)
+
+    if (masks == 255).all():
+        with pytest.raises(DataError, match="at least 1 pixel"):
+            mean_iou(counts)
+    else:
+        assert mean_iou(counts) == pytest.approx(reference_miou(predictions, masks), abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(predictions=PREDICTIONS, masks=MASKS.filter(lambda m: (m != 255).any()))
+def test_mean_iou_equals_torchmetrics(predictions, masks):
+    predictions, masks = torch.from_numpy(predictions), torch.from_numpy(masks)
+    metric = MulticlassJaccardIndex(num_classes=4, average="macro", ignore_index=255)
+
+    ours = mean_iou(confusion(predictions, masks, num_classes=4))
+
+    assert ours == pytest.approx(100 * float(metric(predictions, masks.long())), abs=1e-4)
+
+
+def test_mean_iou_sums_over_the_dataset_before_it_divides():
+    # Image 1: class 0 fills it and is found. Image 2: 1 of 4 pixels is class 1, none is found.
+    first = confusion(torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2, dtype=torch.uint8), num_classes=2)
+    masks = torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
+    second = confusion(torch.zeros(1, 2, 2).long(), masks, num_classes=2)
+
+    # Class 0: 7 of 8; class 1: 0 of 1.
+    assert mean_iou(first + second) == pytest.approx(100 * (7 / 8 + 0) / 2)
+
+
+def test_confusion_takes_255_as_ignore_also_with_255_classes():
+    masks = torch.tensor([[[254, 255]]], dtype=torch.uint8)
+
+    counts = confusion(torch.tensor([[[254, 3]]]), masks, num_classes=255)
+
+    assert counts.sum() == 1
+    assert counts[254, 254] == 1
+
+
+def test_top1_equals_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    predictions, labels = torch.randint(5, (2, 997), generator=generator)
+    metric = MulticlassAccuracy(num_classes=5, average="micro")
+
+    assert top1(predictions, labels) == pytest.approx(100 * float(metric(predictions, labels)), abs=1e-5)
+
+
+def test_top1_without_images_is_an_error():
+    with pytest.raises(DataError, match="at least 1 image"):
+        top1(torch.zeros(0).long(), torch.zeros(0).long())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "probe 'knn': the val split has no labels"),
+        (torch.tensor([0, 3]), r"\[0, 3\), but one is 3"),
+        (torch.tensor([0, -1]), r"\[0, 3\), but one is -1"),
+    ],
+)
+def test_require_labels_rejects_what_is_no_class(labels, message):
+    with pytest.raises(DataError, match=message):
+        require_labels(labels, num_classes=3, probe="knn", split="val")
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (None, "the val split has no masks"),
+        (torch.zeros(1, 5, 4, dtype=torch.uint8), "multiple of the patch grid 2 x 2, not 5 x 4"),
+        (torch.full((1, 4, 4), 3, dtype=torch.uint8), r"\[0, 3\) or 255 = ignore, but a pixel is 3"),
+        (torch.full((1, 4, 4), 255, dtype=torch.uint8), "every pixel of the val masks is ignored"),
+    ],
+)
+def test_require_masks_rejects_what_cannot_be_scored(masks, message):
+    with pytest.raises(DataError, match=message):
+        require_masks(masks, num_classes=3, grid=(2, 2), probe="segmentation", split="val")
