@@ -22,7 +22,7 @@ class RunningTrial:
     is_floor: bool
     started: float
     step: int = 0
-    steps: int = 0
+    steps: int | None = None
     images_per_s: float = 0.0
     last_metric: str = ""
 
@@ -115,14 +115,15 @@ class Board:
                 if left is None:
                     return None
                 work += left
-        return work / max(1, min(self.num_slots, len(self.states)))
+        num_left = self.counts.get(State.WAITING, 0) + self.counts.get(State.RUNNING, 0)
+        return work / max(1, min(self.num_slots, num_left))
 
     def _running_seconds_left(self, trial: RunningTrial, length: float | None) -> float | None:
         elapsed = self._clock() - trial.started
         if length is not None:
             return max(0.0, length - elapsed)
         # No trial has ended yet: its own pace is all there is to go by.
-        return elapsed * (trial.steps - trial.step) / trial.step if trial.step > 0 else None
+        return elapsed * (trial.steps - trial.step) / trial.step if trial.steps and trial.step else None
 
     def _end(self, trial_id: str, state: State) -> None:
         self.states[trial_id] = state

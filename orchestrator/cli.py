@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -133,7 +134,8 @@ def run(
         )
     _print_outcome(console, outcome, folder)
     if not outcome.finished:
-        console.print(f"Stopped. To go on, run the same command again: specsweep run {sweep_file}", markup=False)
+        command = shlex.join(["specsweep", *sys.argv[1:]])
+        console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if outcome.num_failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
@@ -276,7 +278,7 @@ def _executor_factory(
             from orchestrator.local_executor import LocalExecutor
 
             console.print(f"{num_trials} trials to run, one by one in this process", markup=False)
-            return LocalExecutor(datasets)
+            return LocalExecutor(datasets, num_threads=max(1, int(sweep.resources.cpus)))
         from orchestrator.ray_executor import RayExecutor
 
         ray_executor = RayExecutor(

@@ -28,7 +28,9 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """Return the wall time that is left, or None if nothing was measured."""
-        return None if self.work_s is None else self.work_s / self.num_slots
+        if self.work_s is None:
+            return None
+        return self.work_s / max(1, min(self.num_slots, self.num_pending))
 
 
 def mean_seconds(records: Iterable[TrialRecord]) -> dict[tuple[str, bool], float]:
@@ -41,11 +43,16 @@ def mean_seconds(records: Iterable[TrialRecord]) -> dict[tuple[str, bool], float
 
 
 def trial_seconds(measured: Mapping[tuple[str, bool], float], group_id: str, *, floor: bool) -> float | None:
-    """Guess the length of a trial: the mean of its like, or else of whatever has been measured; None if nothing."""
+    """Guess the length of a trial: the mean of its like, or else of the like in other groups; None if unknown.
+
+    Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
+    """
     if (group_id, floor) in measured:
         return measured[group_id, floor]
     alike = [value for (_, is_floor), value in measured.items() if is_floor == floor]
-    return fmean(alike or measured.values()) if measured else None
+    if not alike and floor:
+        alike = list(measured.values())
+    return fmean(alike) if alike else None
 
 
 def forecast(

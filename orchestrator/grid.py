@@ -154,6 +154,7 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
         image_size=group.data.image_size,
         patch_size=group.model.patch_size,
         layer_scale=group.objective.layer_scale > 0,
+        cls_position=group.objective.cls_position,
     )
     sections = {
         "model": group.model,

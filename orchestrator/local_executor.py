@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from orchestrator.executor import Event, Job
 from orchestrator.worker import TERMINAL, Attempt
 from specvit.data import Dataset, DataSource
+from specvit.device import limit_threads
 
 
 class LocalExecutor:
     """Run jobs one after the other in this process."""
 
-    def __init__(self, datasets: Mapping[DataSource, Dataset]) -> None:
+    def __init__(self, datasets: Mapping[DataSource, Dataset], *, num_threads: int = 1) -> None:
+        """Take the data.
+
+        Args:
+            datasets: What the trials' data sources load.
+            num_threads: Threads that computations of this process use from now on, at least 1.
+        """
+        limit_threads(num_threads)
         self._datasets = datasets
         self._attempt: Attempt | None = None
 
@@ -40,7 +48,9 @@ class LocalExecutor:
         return (event,)
 
     def close(self) -> None:
-        """Ask the running trial to stop; its thread ends after its step."""
+        """Ask the running trial to stop, and wait until it has: after its step, or after its last probes."""
         if self._attempt is not None:
             self._attempt.stop()
+            # A process that ends while a thread of it computes is aborted by torch.
+            self._attempt.join()
             self._attempt = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.board import Board
+from orchestrator.board import Board, RunningTrial
 from orchestrator.executor import Event, Failed, Finished, Pruned, Reported
 from orchestrator.forecast import format_seconds
 from orchestrator.records import State
@@ -20,6 +21,9 @@ from orchestrator.trials import Trial
 
 PLAIN_INTERVAL_S = 30.0
 """Least time between two summary lines of the plain view."""
+
+LIVE_INTERVAL_S = 0.2
+"""Least time between two drawings of the live view."""
 
 _STYLES = {
     State.WAITING: "dim",
@@ -38,15 +42,27 @@ class SweepView:
     or reports, and a summary every half minute.
     """
 
-    def __init__(self, console: Console, board: Board, *, title: str) -> None:
+    def __init__(
+        self, console: Console, board: Board, *, title: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take what to show and where.
+
+        Args:
+            console: Where to.
+            board: What is known of the sweep; it is kept up to date here.
+            title: Name of the sweep.
+            clock: Seconds, monotonic.
+        """
+        self._clock = clock
         self._console = console
         self._board = board
         self._title = title
-        self._summarised_at = time.monotonic()
+        self._told_at = clock()
         self._live: Live | None = None
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
+            # Drawn from ``tick``: a thread that redraws would read the board while it changes.
             self._live = Live(
-                console=console, get_renderable=self._render, refresh_per_second=4, transient=True
+                console=console, get_renderable=self._render, auto_refresh=False, transient=True
             )
 
     def __enter__(self) -> Self:
@@ -78,10 +94,14 @@ class SweepView:
 
     def tick(self) -> None:
         """Hear that time has passed."""
-        now = time.monotonic()
-        if self._live is None and now - self._summarised_at >= PLAIN_INTERVAL_S:
-            self._summarised_at = now
-            self._say(self._summary())
+        now = self._clock()
+        if now - self._told_at < (PLAIN_INTERVAL_S if self._live is None else LIVE_INTERVAL_S):
+            return
+        self._told_at = now
+        if self._live is None:
+            self._say(Text.assemble(("sweep    ", "bold"), self._summary()))
+        else:
+            self._live.refresh()
 
     def _say(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
@@ -103,10 +123,10 @@ class SweepView:
 
     def _summary(self) -> Text:
         counts = self._board.counts
-        parts: list[tuple[str, str] | str] = [("sweep    ", "bold")]
-        for state in State:
-            parts += [(f"{counts.get(state, 0)} {state}", _STYLES[state]), ", "]
-        return Text.assemble(*parts, f"about {format_seconds(self._board.seconds_left())} left")
+        parts = [Text(f"{counts[state]} {state}", style=_STYLES[state]) for state in State if counts.get(state)]
+        left = self._board.seconds_left()
+        parts.append(Text("time left not known yet" if left is None else f"about {format_seconds(left)} left"))
+        return Text(", ").join(parts)
 
     def _render(self) -> RenderableType:
         counts = self._board.counts
@@ -117,14 +137,20 @@ class SweepView:
             Text(self._title, style="bold"),
             ProgressBar(total=max(1, total), completed=ended, width=30),
             Text(f"{ended}/{total}"),
-            self._summary()[len("sweep    ") :],
+            self._summary(),
         )
         running = Table(box=None, padding=(0, 1), header_style="dim")
-        for name in ("trial", "step", "", "images/s", "last rung"):
-            running.add_column(name, no_wrap=True)
+        for name in ("trial", "", "step", "images/s", "last rung"):
+            running.add_column(name, no_wrap=True, justify="right" if name in ("step", "images/s") else "left")
         for trial in self._board.running.values():
-            steps = f"{trial.step}/{trial.steps}" if trial.steps else "probing"
+            bar = ProgressBar(total=trial.steps or 1, completed=trial.step, width=16)
             rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
-            bar = ProgressBar(total=max(1, trial.steps), completed=trial.step, width=16)
-            running.add_row(Text(trial.label), steps, bar, rate, trial.last_metric)
+            running.add_row(Text(trial.label), bar, _where(trial), rate, trial.last_metric)
         return Group(head, running)
+
+
+def _where(trial: RunningTrial) -> str:
+    """Say how far a trial is; at the end of its steps, and without any, it probes."""
+    if trial.steps is None:
+        return "starting"
+    return f"{trial.step}/{trial.steps}" if trial.step < trial.steps else "probing"

@@ -47,6 +47,10 @@ class Attempt:
         """Ask the trial to end before its next step."""
         self._stop.set()
 
+    def join(self) -> None:
+        """Wait until the trial has ended."""
+        self._thread.join()
+
     def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
         """Pass on how far the trial is."""
         self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
@@ -60,13 +64,14 @@ class Attempt:
         return self._stop.is_set()
 
     def _run(self) -> None:
-        from specvit.trial import run_trial
-
         started, cpu_started = time.monotonic(), time.process_time()
         self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
         try:
+            from specvit.trial import run_trial
+
             result = run_trial(self.job.config, self._dataset, self)
-        except Exception as error:
+        except BaseException as error:
+            # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
             self._events.put(
                 Failed(
                     *self._key,

@@ -113,12 +113,13 @@ def read_image(path: Path, *, mask: bool = False) -> tuple[Image.Image, bytes]:
         DataError: If the file cannot be read or decoded, has more pixels than Pillow takes for safe, has more
             than 8 bits a channel, or is not such a mask.
     """
+    formats = ("PNG",) if mask else _FORMATS
     try:
         content = path.read_bytes()
-        image: Image.Image = Image.open(io.BytesIO(content), formats=("PNG",) if mask else _FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=formats)
         image.load()
     except _DECODING_ERRORS as error:
-        raise DataError(f"cannot read the image {str(path)!r}: {_reason(error)}") from error
+        raise DataError(f"cannot read the image {str(path)!r}: {_reason(error, formats)}") from error
     if mask:
         _check_mask(path, image, content)
     else:
@@ -179,9 +180,9 @@ def _check_mask(path: Path, mask: Image.Image, content: bytes) -> None:
         )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, formats: Sequence[str]) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it has more than {Image.MAX_IMAGE_PIXELS} pixels"
     if isinstance(error, UnidentifiedImageError):
-        return f"it is not one of {', '.join(_FORMATS)}"
+        return f"its content is not {' or '.join(formats)}"
     return getattr(error, "strerror", None) or str(error)

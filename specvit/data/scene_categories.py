@@ -89,12 +89,14 @@ def _square(u: Field, v: Field) -> Region:
 
 
 def _star(u: Field, v: Field) -> Region:
-    # Five lines make a pentagram: its core lies inside all of them, its tips inside four.
-    return _count_inside(u, v, _STAR, 0.4125) >= 4
+    # Five lines make a pentagram: its core lies on the inner side of all, its tips on that of four.
+    inside: Region = _count_inside(u, v, _STAR, 0.4125) >= 4
+    return inside
 
 
 def _triangle(u: Field, v: Field) -> Region:
-    return _count_inside(u, v, _TRIANGLE, 0.6204) == 3
+    inside: Region = _count_inside(u, v, _TRIANGLE, 0.6204) == 3
+    return inside
 
 
 def _cross(u: Field, v: Field) -> Region:

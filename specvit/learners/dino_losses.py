@@ -76,6 +76,8 @@ def sinkhorn(logits: Tensor, *, temperature: float) -> Tensor:
 
     Three Sinkhorn-Knopp iterations in float32. Source: dinov2 loss/dino_clstoken_loss.py.
     """
+    if not len(logits):  # no patch is masked
+        return logits.float()
     # The largest value is taken off first: the factor cancels in the iterations, and exp cannot overflow.
     scaled = logits.float() / temperature
     q = torch.exp(scaled - scaled.max())
@@ -96,5 +98,6 @@ class Centre(nn.Module):
     def forward(self, logits: Tensor, *, temperature: float) -> Tensor:
         """Turn outputs ``(B, K)`` into targets ``(B, K)`` with the centre so far, then move the centre."""
         targets = F.softmax((logits - self.centre) / temperature, dim=-1)
-        self.centre.lerp_(logits.mean(dim=0), 1 - CENTRE_MOMENTUM)
+        if len(logits):  # the mean of nothing, where no patch is masked, is not a number
+            self.centre.lerp_(logits.mean(dim=0), 1 - CENTRE_MOMENTUM)
         return targets

@@ -61,6 +61,7 @@ class DinoV2Learner(Learner):
             hidden=self.recipe.head_hidden,
             bottleneck=self.recipe.head_bottleneck,
             num_prototypes=self.recipe.num_prototypes,
+            batch_norm=self.recipe.head_batch_norm,
         )
 
     @property

@@ -64,6 +64,8 @@ class DinoV2(Recipe):
     """Width of the heads' two hidden layers."""
     head_bottleneck: PositiveInt = 256
     """Width of the L2-normalised layer before the prototypes."""
+    head_batch_norm: Flag = False
+    """Whether the heads normalise their hidden layers over the batch: faster at the very start of training."""
     shared_head: Flag = True
     """Whether [CLS] and patches share one head (the short recipe) or have one each (the long recipe)."""
 

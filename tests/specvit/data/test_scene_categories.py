@@ -40,9 +40,9 @@ def test_texture_of_any_category_stays_within_bounds_and_keeps_float32(category:
 
 
 def test_star_at_points_of_a_pentagram_covers_tips_and_not_the_notches() -> None:
-    # Tips on a circle of radius 0.4125 / cos 72 degrees, opposite to the lines' normals.
+    # Tips on a circle of radius 0.4125 / cos 72 degrees, in the directions of the lines' normals.
     radius = 0.4125 / np.cos(np.radians(72))
-    angles = np.radians(270 + 72 * np.arange(5))
+    angles = np.radians(90 + 72 * np.arange(5))
     tips = 0.95 * radius * np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
     star = next(category for category in CATEGORIES if "star" in category.name)
     assert star.covers(tips[0], tips[1]).all()

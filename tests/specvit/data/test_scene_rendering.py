@@ -11,12 +11,13 @@ from specvit.data.scene_rendering import SceneBatch, render
 from specvit.data.scene_sampling import num_draws, sample_scenes
 
 SIZE = 32
+_VARIETY = {"texture_rotation_deg": 20.0, "colour": 0.5, "light": 1.0}
 
 
 @pytest.fixture(scope="module")
 def scenes() -> SceneBatch:
     table = np.random.default_rng(5).random((40, num_draws(4)))
-    return sample_scenes(table, num_objects=(2, 4), texture_rotation_deg=20, colour=0.5, light=1.0)
+    return sample_scenes(table, num_objects=(2, 4), **_VARIETY)
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,15 @@ import pytest
 from specvit.data.scene_categories import CATEGORIES
 from specvit.data.scene_sampling import num_draws, sample_scenes
 
+_VARIETY = {"texture_rotation_deg": 20.0, "colour": 0.5, "light": 1.0}
+
 
 def _table(num_scenes: int, max_objects: int = 4) -> np.ndarray:
     return np.random.default_rng(3).random((num_scenes, num_draws(max_objects)))
 
 
 def test_scenes_from_many_rows_number_and_name_objects_as_asked() -> None:
-    scenes = sample_scenes(_table(2000), num_objects=(2, 4), texture_rotation_deg=20, colour=0.5, light=1.0)
+    scenes = sample_scenes(_table(2000), num_objects=(2, 4), **_VARIETY)
     present = scenes.categories >= 0
     assert set(present.sum(axis=1)) == {2, 3, 4}
     assert present[:, 0].all()
@@ -27,15 +29,15 @@ def test_scenes_from_many_rows_number_and_name_objects_as_asked() -> None:
 @pytest.mark.parametrize("max_objects", [1, 4, 8])
 def test_scenes_from_a_table_use_every_column_and_no_more(max_objects: int) -> None:
     table = _table(1, max_objects)
-    sample_scenes(table, num_objects=(1, max_objects), texture_rotation_deg=20, colour=0.5, light=1.0)
+    sample_scenes(table, num_objects=(1, max_objects), **_VARIETY)
     with pytest.raises(ValueError, match=f"{table.shape[1] - 1} columns, {table.shape[1]} are needed"):
-        sample_scenes(table[:, :-1], num_objects=(1, max_objects), texture_rotation_deg=20, colour=0.5, light=1.0)
+        sample_scenes(table[:, :-1], num_objects=(1, max_objects), **_VARIETY)
 
 
 def test_scene_from_a_row_does_not_depend_on_other_rows() -> None:
     table = _table(20)
-    alone = sample_scenes(table[7:8], num_objects=(2, 4), texture_rotation_deg=20, colour=0.5, light=1.0)
-    among = sample_scenes(table, num_objects=(2, 4), texture_rotation_deg=20, colour=0.5, light=1.0)[7:8]
+    alone = sample_scenes(table[7:8], num_objects=(2, 4), **_VARIETY)
+    among = sample_scenes(table, num_objects=(2, 4), **_VARIETY)[7:8]
     for name in ("categories", "centres", "shape_axes", "texture_axes", "phases", "depths", "colours", "light"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(among, name))
 
@@ -46,19 +48,19 @@ def test_colours_and_light_do_not_depend_on_the_category() -> None:
     turned = table.copy()
     first = 6  # after the radii of the ground and four objects, and that of the main object
     turned[:, first : first + len(CATEGORIES)] = table[:, first : first + len(CATEGORIES)][:, ::-1]
-    one, other = (sample_scenes(t, num_objects=(4, 4), texture_rotation_deg=20, colour=0.5, light=1.0) for t in (table, turned))
+    one, other = (sample_scenes(t, num_objects=(4, 4), **_VARIETY) for t in (table, turned))
     assert (one.categories != other.categories).any()
     for name in ("centres", "shape_axes", "phases", "depths", "colours", "light", "haze"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_light_of_strength_zero_is_even_and_white() -> None:
-    scenes = sample_scenes(_table(5), num_objects=(2, 4), texture_rotation_deg=20, colour=0.5, light=0.0)
+    scenes = sample_scenes(_table(5), num_objects=(2, 4), **{**_VARIETY, "light": 0.0})
     np.testing.assert_array_equal(scenes.light, np.tile(np.array([1, 0, 0], dtype=np.float32), (5, 3, 1)))
 
 
 def test_ground_of_any_scene_lies_behind_all_objects() -> None:
-    scenes = sample_scenes(_table(2000), num_objects=(4, 4), texture_rotation_deg=20, colour=0.5, light=1.0)
+    scenes = sample_scenes(_table(2000), num_objects=(4, 4), **_VARIETY)
     at_centre, slope_x, slope_y = np.moveaxis(scenes.depths, -1, 0)
     nearest_ground = at_centre[:, 0] - np.abs(slope_x[:, 0]) - np.abs(slope_y[:, 0])
     # No shape of area 2 reaches farther than 1.5 radii from its centre.

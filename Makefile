@@ -1,0 +1,39 @@
+# The commands of the project. Everything runs from .venv, which the first command makes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: sweep test check lint types imports bench clean
+
+sweep: $(VENV)/installed  ## Run the sweep over components and print its table
+	$(BIN)/specsweep run sweeps/components.yaml
+
+test: $(VENV)/installed-dev  ## Run all tests
+	$(BIN)/python -m pytest
+
+check: lint types imports  ## Run ruff, mypy --strict and the import rules
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/installed-dev
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev  ## Measure speed, as ratios side by side
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:  ## Remove the environment and what tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

@@ -1,0 +1,91 @@
+"""Sweeps small enough to run in a test, and the records they leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.grid import expand
+from orchestrator.ledger import Ledger
+from orchestrator.provenance import collect_provenance
+from orchestrator.records import State, TrialRecord
+from orchestrator.run import LEDGER_NAME, describe
+from orchestrator.sweep_schema import Sweep
+from orchestrator.sweepfile import load_sweep
+from orchestrator.trials import Trial
+
+TINY: dict[str, object] = {
+    "question": "Does a tiny sweep run?",
+    "data": {"source": "scenes", "num_train": 64, "num_val": 32},
+    "objective": {"recipe": "dinov2_cpu", "steps": 4, "batch_size": 8},
+    "probes": {"knn": {}},
+    "rungs": {"count": 2, "num_images": 32},
+    "seeds": 2,
+    "ablate": {"components": ["none", "norm"]},
+}
+"""Baseline, one arm and two floors with two seeds: 8 trials, of which 4 train, each for about a second."""
+
+
+@pytest.fixture(scope="session")
+def write_sweep() -> Callable[..., Path]:
+    """Write the tiny sweep with some of its sections replaced; JSON is YAML."""
+
+    def write(folder: Path, name: str = "tiny", **sections: Any) -> Path:
+        path = folder / f"{name}.yaml"
+        path.write_text(json.dumps(TINY | sections, indent=2))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path, write_sweep: Callable[..., Path]) -> Callable[..., Sweep]:
+    def make(**sections: Any) -> Sweep:
+        return load_sweep(write_sweep(tmp_path, **sections))
+
+    return make
+
+
+@pytest.fixture
+def sweep(make_sweep: Callable[..., Sweep]) -> Sweep:
+    return make_sweep()
+
+
+@pytest.fixture
+def trials(sweep: Sweep) -> tuple[Trial, ...]:
+    return expand(sweep)
+
+
+@pytest.fixture
+def ledger(sweep: Sweep, trials: tuple[Trial, ...], tmp_path: Path) -> Iterator[Ledger]:
+    """Open a ledger that knows the tiny sweep's trials, in ``tmp_path``."""
+    with Ledger.open(tmp_path / LEDGER_NAME) as opened:
+        opened.register(describe(sweep, trials, {}), trials, collect_provenance())
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def record_of() -> Callable[..., TrialRecord]:
+    """Make up what a ledger would say of a trial."""
+
+    def make(trial: Trial, state: State = State.WAITING, **known: Any) -> TrialRecord:
+        return TrialRecord(
+            trial_id=trial.trial_id,
+            group_id=trial.group_id,
+            arm_id=trial.arm_id,
+            group=trial.group,
+            arm=trial.arm,
+            role=trial.role,
+            label=trial.label,
+            seed=trial.seed,
+            num_parameters=trial.num_parameters,
+            extra_parameters_percent=trial.extra_parameters_percent,
+            state=state,
+            **known,
+        )
+
+    return make

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.executor import Finished, Pruned
+from orchestrator.grid import expand
+from orchestrator.ledger import Ledger
+from orchestrator.plan import Plan, make_plan, render_plan
+from orchestrator.provenance import collect_provenance
+from orchestrator.run import LEDGER_NAME, describe
+from orchestrator.sweep_schema import Sweep
+from orchestrator.trials import Trial
+
+NANO_PARAMETERS = (
+    (3 * 4 * 4 * 64 + 64)  # patch embedding
+    + (64 + 65 * 64)  # [CLS], positions of 8 x 8 patches and of [CLS]
+    + 6 * (12 * 64**2 + 13 * 64)  # blocks
+    + 2 * 64  # final norm
+)
+NORM_PARAMETERS = 6 * 2 * 2 * 64
+
+
+def fill_ledger(sweep: Sweep, results: Path, *, seconds: dict[str, float]) -> None:
+    """Record the trials of the arms in ``seconds`` as done, for the first seed."""
+    trials = expand(sweep)
+    with Ledger.open(results / sweep.name / LEDGER_NAME) as ledger:
+        ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
+        for trial in trials:
+            if trial.seed == 0 and trial.arm in seconds:
+                attempt = ledger.begin_attempt(trial.trial_id)
+                length = seconds[trial.arm]
+                ledger.record(
+                    Finished(trial.trial_id, attempt, metrics={}, seconds=length, core_seconds=length)
+                )
+
+
+def rendered(plan: Plan) -> str:
+    file = StringIO()
+    Console(file=file, width=120, highlight=False).print(render_plan(plan))
+    return file.getvalue()
+
+
+def test_arms_are_counted_with_their_parameters_baseline_first_and_floors_last(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=2)
+    assert [(arm.arm, arm.role, arm.num_parameters, arm.num_trials, arm.num_pending) for arm in plan.arms] == [
+        ("none", "baseline", NANO_PARAMETERS, 2, 2),
+        ("norm@all", "arm", NANO_PARAMETERS + NORM_PARAMETERS, 2, 2),
+        ("random init", "floor", NANO_PARAMETERS, 2, 2),
+        ("raw pixels", "floor", 0, 2, 2),
+    ]
+    assert plan.arms[1].extra_parameters_percent == pytest.approx(100 * NORM_PARAMETERS / NANO_PARAMETERS)
+    assert (plan.num_groups, plan.num_trials, plan.seeds) == (1, 8, (0, 1))
+
+
+def test_a_sweep_that_was_never_run_has_no_forecast_and_planning_leaves_no_trace(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    plan = make_plan(sweep, results_root=tmp_path / "results", num_slots=2)
+    assert plan.forecast.seconds is None
+    assert plan.forecast.num_pending == 8
+    assert "no forecast" in rendered(plan)
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_has_a_result_is_not_planned_again_and_tells_the_length_of_the_rest(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    fill_ledger(sweep, tmp_path, seconds={"none": 10.0, "norm@all": 14.0, "random init": 2.0, "raw pixels": 1.0})
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=2)
+    assert [arm.num_pending for arm in plan.arms] == [1, 1, 1, 1]
+    assert [arm.seconds_per_trial for arm in plan.arms] == [12.0, 12.0, 1.5, 1.5]
+    assert plan.forecast.num_measured == 4
+    assert plan.forecast.seconds == (12.0 + 12.0 + 1.5 + 1.5) / 2
+    assert "forecast: 14 s on 2 slots, from 4 measured trials" in rendered(plan)
+
+
+def test_a_pruned_trial_is_not_planned_again_and_is_not_measured(
+    sweep: Sweep, trials: tuple[Trial, ...], tmp_path: Path
+) -> None:
+    fill_ledger(sweep, tmp_path, seconds={"none": 10.0})
+    arm = next(trial for trial in trials if trial.role == "arm")
+    with Ledger.open(tmp_path / sweep.name / LEDGER_NAME) as ledger:
+        ledger.record(Pruned(arm.trial_id, ledger.begin_attempt(arm.trial_id), step=2, seconds=1.0))
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=1)
+    assert [a.num_pending for a in plan.arms] == [1, 1, 2, 2]
+    assert plan.arms[1].seconds_per_trial == 10.0
+
+
+def test_another_sweep_with_the_same_group_tells_the_lengths(
+    sweep: Sweep, make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    fill_ledger(make_sweep(name="other"), tmp_path, seconds={"none": 20.0, "random init": 4.0})
+    longer = {"recipe": "dinov2_cpu", "steps": 400, "batch_size": 8}
+    fill_ledger(make_sweep(name="longer", objective=longer), tmp_path, seconds={"none": 999.0})
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=1)
+    assert plan.forecast.num_pending == 8
+    assert plan.forecast.seconds == 4 * 20.0 + 4 * 4.0
+
+
+def test_groups_are_tabulated_apart(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    plan = make_plan(make_sweep(vary={"model.scale": ["nano", "micro"]}), results_root=tmp_path)
+    assert plan.num_groups == 2
+    assert [(arm.group, arm.arm) for arm in plan.arms] == [
+        (f"model.scale={scale}", arm)
+        for scale in ("nano", "micro")
+        for arm in ("none", "norm@all", "random init", "raw pixels")
+    ]
+    text = rendered(plan)
+    assert text.index("model.scale=nano") < text.index("model.scale=micro")
+    assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 16 to run" in text
+
+
+@pytest.mark.parametrize(("cpus", "expected"), [(1, 8), (3, 2), (100, 1)])
+def test_slots_follow_from_the_cores_of_the_machine(
+    cpus: int, expected: int, make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    plan = make_plan(make_sweep(resources={"cpus": cpus}), results_root=tmp_path)
+    assert plan.forecast.num_slots == expected
+
+
+def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
+    fill_ledger(sweep, tmp_path, seconds={"none": 10.0, "random init": 2.0})
+    made = json.loads(json.dumps(make_plan(sweep, results_root=tmp_path, num_slots=2).to_json()))
+    assert [arm["arm"] for arm in made.pop("arms")] == ["none", "norm@all", "random init", "raw pixels"]
+    assert made == {
+        "name": "tiny",
+        "question": "Does a tiny sweep run?",
+        "groups": 1,
+        "trials": 8,
+        "pending": 6,
+        "seeds": [0, 1],
+        "slots": 2,
+        "forecast_seconds": (3 * 10.0 + 3 * 2.0) / 2,
+        "forecast_from_trials": 2,
+    }

@@ -1,0 +1,108 @@
+"""The settings of a trial: what they accept, and that they cannot change."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from specvit.config import (
+    ModelSettings,
+    ProbeSettings,
+    RungSettings,
+    Treatment,
+    TrialConfig,
+    selected_probes,
+)
+from specvit.data.scenes import Scenes
+from specvit.objectives.deit3 import DeiT3Cpu
+from specvit.objectives.dinov2 import DinoV2
+from specvit.probes import PROBES
+
+
+def _document(**changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "treatment": {"specialize": "norm@all"},
+        "model": {"scale": "micro", "patch_size": 8},
+        "data": {"source": "scenes", "num_train": 64},
+        "objective": {"recipe": "deit3_cpu", "steps": 10},
+        "probes": {"knn": {}, "segmentation": {"balance": 0.5}},
+        "rungs": {"count": 1},
+        "seed": 3,
+    }
+    return {**document, **changes}
+
+
+def _config(**changes: Any) -> TrialConfig:
+    return TypeAdapter(TrialConfig).validate_python(_document(**changes))
+
+
+def test_a_document_becomes_the_typed_settings_that_it_names() -> None:
+    config = _config()
+    assert config.treatment == Treatment(kind="specialize", specialize="norm@all", init="copy")
+    assert config.model == ModelSettings(scale="micro", patch_size=8)
+    assert config.data == Scenes(num_train=64)
+    assert config.objective == DeiT3Cpu(steps=10)
+    assert config.rungs == RungSettings(count=1, num_images=512, probes=())
+    assert config.seed == 3
+
+
+def test_settings_written_out_and_read_again_are_equal() -> None:
+    adapter = TypeAdapter(TrialConfig)
+    assert adapter.validate_json(adapter.dump_json(_config())) == _config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"model": {"scale": "huge"}}, ("model", "scale")),
+        ({"model": {"scale": "nano", "patch": 4}}, ("model", "patch")),
+        ({"model": {"patch_size": 0}}, ("model", "patch_size")),
+        ({"model": {"patch_size": 4.0}}, ("model", "patch_size")),
+        ({"seed": -1}, ("seed",)),
+        ({"seed": True}, ("seed",)),
+        ({"treatment": {"kind": "nothing"}}, ("treatment", "kind")),
+        ({"treatment": {"init": "zero"}}, ("treatment", "init")),
+        ({"rungs": {"count": -1}}, ("rungs", "count")),
+        ({"probes": {"knnn": {}}}, ("probes", "knnn")),
+        ({"objective": {"recipe": "dino"}}, ("objective",)),
+        ({"objective": {"recipe": "dinov2", "lr": 0}}, ("objective", "dinov2", "lr")),
+        ({"objective": {"recipe": "dinov2", "lr": float("nan")}}, ("objective", "dinov2", "lr")),
+        ({"objective": {"recipe": "dinov2", "mask_probability": 1.5}}, ("objective", "dinov2", "mask_probability")),
+        ({"objective": {"recipe": "dinov2", "global_scale": [0.5, 0.2]}}, ("objective", "dinov2")),
+        ({"objective": {"recipe": "deit3", "num_locals": 2}}, ("objective", "deit3", "num_locals")),
+    ],
+)
+def test_a_wrong_value_is_refused_at_its_place(changes: dict[str, Any], place: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        _config(**changes)
+    assert [error["loc"] for error in caught.value.errors()] == [place]
+
+
+def test_the_rule_of_ranges_names_the_field_and_the_values() -> None:
+    with pytest.raises(ValidationError, match=r"mask_ratio must be .* not \[0.0, 0.5\]"):
+        DinoV2(mask_ratio=(0.0, 0.5))
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _config().seed = 4  # type: ignore[misc]
+
+
+def test_selected_probes_are_those_that_are_named_in_the_order_of_the_table() -> None:
+    config = _config(probes={"segmentation": {"balance": 0.5}, "knn": {}})
+    assert selected_probes(config.probes) == {
+        "knn": PROBES["knn"](),
+        "segmentation": PROBES["segmentation"](balance=0.5),
+    }
+    assert list(selected_probes(config.probes)) == ["knn", "segmentation"]
+    assert selected_probes(ProbeSettings()) == {}
+
+
+def test_reading_settings_does_not_import_torch() -> None:
+    code = "import sys, specvit.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

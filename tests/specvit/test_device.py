@@ -1,0 +1,37 @@
+"""The one place that knows the device."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from specvit.device import Device, limit_threads, select_device
+
+
+@pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_the_gpu_is_taken_if_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    device = select_device()
+    assert device.torch_device.type == kind
+    assert device.is_cuda is device.fused_optimizer is available
+
+
+def test_on_a_cpu_nothing_is_cast_or_waited_for() -> None:
+    device = Device(torch.device("cpu"))
+    with device.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
+    device.synchronize()
+    assert not device.is_cuda
+
+
+def test_limit_threads_holds_for_torch_and_for_what_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before = torch.get_num_threads()
+    try:
+        limit_threads(1)
+        assert torch.get_num_threads() == 1
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,153 @@
+"""Parameter groups: who decays, who learns how fast, and that a copy is treated as its original."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from specvit.device import Device
+from specvit.learners.base import Learner
+from specvit.learners.deit3 import DeiT3Learner
+from specvit.learners.dinov2 import DinoV2Learner
+from specvit.objectives import Recipe
+from specvit.objectives.deit3 import DeiT3Cpu
+from specvit.objectives.dinov2 import DinoV2Cpu
+from specvit.optimizer import build_optimizer, decays, lr_factor, set_schedules
+from specvit.scales import Scale
+from specvit.specialization import COMPONENTS, parse_specialization
+from specvit.vit import build_vit
+
+SCALE = Scale(width=16, depth=3, num_heads=2)
+CPU = Device(torch.device("cpu"))
+LAYERWISE = {"layer_decay": 0.9, "patch_embed_lr": 0.2, "layer_scale": 1e-4}
+DINO = DinoV2Cpu(head_hidden=8, head_bottleneck=4, num_prototypes=8, **LAYERWISE)
+DEIT = DeiT3Cpu(**LAYERWISE)
+
+
+def _learner(recipe: Recipe, text: str = "none") -> Learner:
+    backbone = build_vit(
+        SCALE,
+        image_size=16,
+        patch_size=4,
+        specialization=parse_specialization(text, SCALE.depth),
+        layer_scale=recipe.layer_scale,
+    )
+    if isinstance(recipe, DinoV2Cpu):
+        return DinoV2Learner(backbone, recipe, image_size=16, seed=0)
+    return DeiT3Learner(backbone, DEIT, num_classes=5, seed=0)
+
+
+def _groups(recipe: Recipe, text: str) -> dict[str, dict[str, object]]:
+    """Return the group of every parameter, by the parameter's name."""
+    learner = _learner(recipe, text)
+    optimizer = build_optimizer(learner, recipe, depth=SCALE.depth, device=CPU)
+    set_schedules(optimizer, lr=1e-3, weight_decay=0.05)
+    names = {id(parameter): name for name, parameter in learner.named_parameters()}
+    return {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
+def test_a_specialized_copy_sits_in_the_group_of_its_original(recipe: Recipe, component: str) -> None:
+    groups = _groups(recipe, component)
+    own = [name for name in groups if ".cls_weight" in name or ".cls_bias" in name]
+    places = SCALE.depth if COMPONENTS[component].per_block else 1
+    assert len(own) == 2 * places * len(COMPONENTS[component].modules)
+    for name in own:
+        original = groups[name.replace(".cls_", ".")]
+        assert groups[name] is original, name
+        assert groups[name]["lr"] == original["lr"]
+        assert groups[name]["weight_decay"] == original["weight_decay"]
+
+
+@pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
+def test_the_groups_of_shared_parameters_do_not_depend_on_the_specialization(recipe: Recipe) -> None:
+    keys = ("lr_factor", "decays", "lr", "weight_decay")
+    specialized = _groups(recipe, "norm+qkv+mlp+final_norm")
+    for name, group in _groups(recipe, "none").items():
+        assert [specialized[name][key] for key in keys] == [group[key] for key in keys], name
+
+
+@pytest.mark.parametrize("text", ["none", "norm+qkv+mlp+final_norm"])
+@pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
+def test_every_trainable_parameter_is_in_exactly_one_group_and_the_teacher_in_none(
+    recipe: Recipe, text: str
+) -> None:
+    learner = _learner(recipe, text)
+    optimizer = build_optimizer(learner, recipe, depth=SCALE.depth, device=CPU)
+    grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    trainable = {name: p for name, p in learner.named_parameters() if not name.startswith("teacher.")}
+    assert len(grouped) == len(set(grouped)) == len(trainable)
+    assert set(grouped) == {id(parameter) for parameter in trainable.values()}
+    assert all(parameter.requires_grad for parameter in trainable.values())
+    if isinstance(recipe, DinoV2Cpu):
+        assert isinstance(learner, DinoV2Learner)
+        assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
+
+
+@pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
+def test_weight_decay_applies_to_weights_of_layers_alone(recipe: Recipe) -> None:
+    for name, group in _groups(recipe, "norm+qkv+mlp").items():
+        is_matrix = name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight", "head.weight"))
+        is_matrix |= name.endswith(("qkv.cls_weight", "fc1.cls_weight", "fc2.cls_weight", "prototypes.weight"))
+        is_matrix |= "_head.mlp." in name and name.endswith(".weight")
+        assert group["weight_decay"] == (0.05 if is_matrix else 0.0), name
+
+
+def test_tokens_positions_biases_norms_and_layer_scales_do_not_decay_whatever_their_shape() -> None:
+    for name in ("backbone.pos_embed", "cls_token", "mask_token", "student.backbone.reg_token"):
+        assert not decays(name, nn.Parameter(torch.zeros(1, 4, 16)))
+    for name in ("blocks.0.norm1.weight", "blocks.0.attn.qkv.cls_bias", "blocks.0.ls1.gamma"):
+        assert not decays(name, nn.Parameter(torch.zeros(16)))
+    assert decays("patch_embed.proj.weight", nn.Parameter(torch.zeros(16, 3, 4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        # depth 3, layer decay 0.9: 1, then 0.9 for the last block, 0.9^2, 0.9^3, and 0.9^4 for the embeddings
+        ("student.backbone.norm.weight", 1.0),
+        ("student.backbone.norm.cls_weight", 1.0),
+        ("student.cls_head.mlp.0.weight", 1.0),
+        ("head.weight", 1.0),
+        ("backbone.blocks.2.mlp.fc1.cls_weight", 0.9),
+        ("backbone.blocks.1.attn.qkv.weight", 0.81),
+        ("backbone.blocks.0.attn.qkv.cls_bias", 0.729),
+        ("blocks.0.ls1.gamma", 0.729),
+        ("mask_token", 0.6561),
+        ("student.backbone.cls_token", 0.6561),
+        ("student.backbone.pos_embed", 0.6561),
+        ("student.backbone.patch_embed.proj.weight", 0.13122),
+        ("patch_embed.proj.bias", 0.13122),
+    ],
+)
+def test_layer_decay_factors_are_those_worked_out_by_hand(name: str, factor: float) -> None:
+    assert lr_factor(name, depth=3, layer_decay=0.9, patch_embed_lr=0.2) == pytest.approx(factor, rel=1e-12)
+
+
+def test_schedules_set_each_groups_rate_by_its_factor_and_its_decay_by_its_flag() -> None:
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [nn.Parameter(torch.zeros(1))], "lr_factor": 0.5, "decays": True},
+            {"params": [nn.Parameter(torch.zeros(1))], "lr_factor": 0.25, "decays": False},
+        ]
+    )
+    set_schedules(optimizer, lr=0.8, weight_decay=0.3)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.4, 0.3), (0.2, 0.0)]
+
+
+def test_a_copy_with_its_originals_gradient_makes_the_same_update() -> None:
+    learner = _learner(DEIT, "norm+qkv+mlp+final_norm")
+    optimizer = build_optimizer(learner, DEIT, depth=SCALE.depth, device=CPU)
+    for step in range(3):
+        for name, parameter in learner.named_parameters():
+            generator = torch.Generator().manual_seed(len(name.replace(".cls_", ".")) + 100 * step)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        set_schedules(optimizer, lr=1e-2, weight_decay=0.1)
+        optimizer.step()
+    parameters = dict(learner.named_parameters())
+    own = [name for name in parameters if ".cls_weight" in name or ".cls_bias" in name]
+    assert own
+    for name in own:
+        assert torch.equal(parameters[name], parameters[name.replace(".cls_", ".")]), name
