@@ -175,6 +175,14 @@ class Ledger:
                 reports[trial_id].append(Report(step, decode_metrics(metrics)))
         return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
 
+    def with_result(self) -> frozenset[str]:
+        """Return the ids of the trials that are done or pruned, also of those that are not in the sweep now."""
+        with self._transaction(write=False):
+            rows = self._connection.execute(
+                "SELECT trial_id FROM newest_attempts WHERE state IN (?, ?)", (State.DONE, State.PRUNED)
+            ).fetchall()
+        return frozenset(row["trial_id"] for row in rows)
+
     def sweep(self) -> SweepInfo:
         """Return what was registered of the sweep.
 

@@ -78,8 +78,9 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         num_slots: Slots to forecast for; None = what this machine's cores allow.
     """
     trials = expand(sweep)
-    own = _read_records(results_root / sweep.name / LEDGER_NAME)
-    with_result = {r.trial_id for r in own if r.state in (State.DONE, State.PRUNED)}
+    own_path = results_root / sweep.name / LEDGER_NAME
+    own = _read_records(own_path)
+    with_result = _read_with_result(own_path)
     pending = [trial for trial in trials if trial.trial_id not in with_result]
     groups = {trial.group_id for trial in trials}
     measured = [record for record in own if record.state is State.DONE]
@@ -183,3 +184,10 @@ def _read_records(path: Path) -> list[TrialRecord]:
         return []
     with Ledger.read(path) as ledger:
         return list(ledger.records())
+
+
+def _read_with_result(path: Path) -> frozenset[str]:
+    if not path.exists():
+        return frozenset()
+    with Ledger.read(path) as ledger:
+        return ledger.with_result()

@@ -146,7 +146,7 @@ class SweepView:
             bar = ProgressBar(total=trial.steps or 1, completed=trial.step, width=16)
             rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
             running.add_row(Text(trial.label), bar, _where(trial), rate, trial.last_metric)
-        return Group(head, running)
+        return Group(head, running) if self._board.running else head
 
 
 def _where(trial: RunningTrial) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ from orchestrator.sweep_schema import Resources
 from orchestrator.worker import TERMINAL, Attempt
 from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
+
+CONNECT_TIMEOUT_S = 10.0
+"""Longest wait for a cluster's first answer."""
 
 
 class ClusterError(SpecsweepError):
@@ -169,6 +173,8 @@ class RayExecutor:
 
 def _connect(address: str | None) -> str:
     """Start or join a cluster; return the address of its dashboard, empty if it has none."""
+    if address:
+        _check_reachable(address)
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
@@ -176,6 +182,17 @@ def _connect(address: str | None) -> str:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+def _check_reachable(address: str) -> None:
+    """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
 
 
 def _count_slots(resources: Resources) -> int:

@@ -25,9 +25,6 @@ from specvit.probes import METRICS
 
 LEDGER_NAME = "ledger.sqlite"
 
-_HAS_RESULT = frozenset({State.DONE, State.PRUNED})
-"""States that need no further run. A failed trial has no result: running the sweep again tries it again."""
-
 Datasets = Mapping[DataSource, Dataset]
 ExecutorFactory = Callable[[Datasets, int], Executor]
 """Called with the data and the number of trials to run."""
@@ -87,7 +84,9 @@ def run_sweep(
         datasets = load_data(trials)
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder), Ledger.open(ledger_path) as ledger:
-        pending = _pending(trials, ledger.records())
+        # A failed trial has no result: running the sweep again tries it again.
+        with_result = ledger.with_result()
+        pending = [trial for trial in trials if trial.trial_id not in with_result]
         if pending and not datasets:
             datasets = load_data(pending)
         info = describe(sweep, trials, datasets)
@@ -130,12 +129,6 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
 def load_datasets(trials: Sequence[Trial]) -> Datasets:
     """Load every data source of the trials once."""
     return {source: source.load() for source in dict.fromkeys(trial.config.data for trial in trials)}
-
-
-def _pending(trials: Sequence[Trial], records: Sequence[TrialRecord]) -> list[Trial]:
-    """Return the trials without a result, in their order."""
-    with_result = {record.trial_id for record in records if record.state in _HAS_RESULT}
-    return [trial for trial in trials if trial.trial_id not in with_result]
 
 
 def _run_trials(

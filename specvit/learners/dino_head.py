@@ -14,14 +14,15 @@ class DinoHead(nn.Module):
     of torch's weight norm with its gain fixed at 1, which computes the same.
     """
 
-    def __init__(
-        self, width: int, *, hidden: int, bottleneck: int, num_prototypes: int, batch_norm: bool = False
-    ) -> None:
+    def __init__(self, width: int, *, hidden: int, bottleneck: int, num_prototypes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs in (width, hidden):
-            layers += [nn.Linear(inputs, hidden), *[nn.BatchNorm1d(hidden)] * batch_norm, nn.GELU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)

@@ -40,10 +40,10 @@ VIEW_COLOURS = {
 class DinoV2Learner(Learner):
     """Train a student to agree with its own moving average, across views and on hidden patches."""
 
-    def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, image_size: int, seed: int) -> None:
+    def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, global_size: int, seed: int) -> None:
         super().__init__()
         self.recipe = recipe
-        self.image_size = image_size
+        self.global_size = global_size
         width = backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "heads"))
@@ -61,7 +61,6 @@ class DinoV2Learner(Learner):
             hidden=self.recipe.head_hidden,
             bottleneck=self.recipe.head_bottleneck,
             num_prototypes=self.recipe.num_prototypes,
-            batch_norm=self.recipe.head_batch_norm,
         )
 
     @property
@@ -128,7 +127,7 @@ class DinoV2Learner(Learner):
                 colour=VIEW_COLOURS[f"{name} {number}" if name == "global" else name] if recipe.colour else None,
             )
 
-        global_views = [cut("global", n, self.image_size, recipe.global_scale) for n in (1, 2)]
+        global_views = [cut("global", n, self.global_size, recipe.global_scale) for n in (1, 2)]
         local_views = [cut("local", n, recipe.local_size, recipe.local_scale) for n in range(recipe.num_locals)]
         return normalise(torch.cat(global_views)), normalise(torch.cat(local_views)) if local_views else None
 
@@ -137,7 +136,7 @@ class DinoV2Learner(Learner):
         patch_height, patch_width = self.student.backbone.patch_embed.patch_size
         masks = sample_masks(
             num_crops,
-            grid=(self.image_size // patch_height, self.image_size // patch_width),
+            grid=(self.global_size // patch_height, self.global_size // patch_width),
             probability=self.recipe.mask_probability,
             ratio=self.recipe.mask_ratio,
             rng=numpy_stream(batch.seed, "masks", batch.step),

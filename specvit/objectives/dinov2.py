@@ -49,8 +49,10 @@ class DinoV2(Recipe):
 
     num_locals: NonNegativeInt = 8
     """Local crops an image."""
+    global_size: PositiveInt | None = None
+    """Side of the global crops in pixels, a multiple of the patch size; none given = the image's."""
     local_size: PositiveInt = 96
-    """Side of the local crops in pixels, a multiple of the patch size; global crops have the image's size."""
+    """Side of the local crops in pixels, a multiple of the patch size."""
     global_scale: tuple[Fraction, Fraction] = (0.32, 1.0)
     """Least and largest share of the image's area that a global crop covers."""
     local_scale: tuple[Fraction, Fraction] = (0.05, 0.32)
@@ -64,8 +66,6 @@ class DinoV2(Recipe):
     """Width of the heads' two hidden layers."""
     head_bottleneck: PositiveInt = 256
     """Width of the L2-normalised layer before the prototypes."""
-    head_batch_norm: Flag = False
-    """Whether the heads normalise their hidden layers over the batch: faster at the very start of training."""
     shared_head: Flag = True
     """Whether [CLS] and patches share one head (the short recipe) or have one each (the long recipe)."""
 
@@ -109,7 +109,7 @@ class DinoV2(Recipe):
         """Make student, teacher and heads around ``backbone``."""
         from specvit.learners.dinov2 import DinoV2Learner
 
-        return DinoV2Learner(backbone, self, image_size=dataset.train.images.shape[-1], seed=seed)
+        return DinoV2Learner(backbone, self, global_size=self.global_size or dataset.train.images.shape[-1], seed=seed)
 
 
 @settings

@@ -94,6 +94,15 @@ def test_a_pruned_trial_is_not_planned_again_and_is_not_measured(
     assert plan.arms[1].seconds_per_trial == 10.0
 
 
+def test_an_arm_that_was_removed_and_comes_back_is_not_planned_again(
+    sweep: Sweep, make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    fill_ledger(sweep, tmp_path, seconds={"none": 10.0, "norm@all": 14.0})
+    fill_ledger(make_sweep(ablate={"components": ["none"]}), tmp_path, seconds={})
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=1)
+    assert [(arm.arm, arm.num_pending) for arm in plan.arms[:2]] == [("none", 1), ("norm@all", 1)]
+
+
 def test_another_sweep_with_the_same_group_tells_the_lengths(
     sweep: Sweep, make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
@@ -105,16 +114,18 @@ def test_another_sweep_with_the_same_group_tells_the_lengths(
     assert plan.forecast.seconds == 4 * 20.0 + 4 * 4.0
 
 
-def test_groups_are_tabulated_apart(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
     plan = make_plan(make_sweep(vary={"model.scale": ["nano", "micro"]}), results_root=tmp_path)
     assert plan.num_groups == 2
     assert [(arm.group, arm.arm) for arm in plan.arms] == [
         (f"model.scale={scale}", arm)
-        for scale in ("nano", "micro")
+        for scale in ("micro", "nano")
         for arm in ("none", "norm@all", "random init", "raw pixels")
     ]
     text = rendered(plan)
-    assert text.index("model.scale=nano") < text.index("model.scale=micro")
+    assert text.index("model.scale=micro") < text.index("model.scale=nano")
     assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 16 to run" in text
 
 

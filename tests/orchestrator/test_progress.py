@@ -33,7 +33,9 @@ class Screen:
         self._file = StringIO()
         records = [record_of(self.first), record_of(self.second)]
         board = Board(records, num_slots=2, shown_metric="knn_top1", clock=self.clock)
-        console = Console(file=self._file, force_terminal=is_terminal, width=120, highlight=False)
+        console = Console(
+            file=self._file, force_terminal=is_terminal, color_system=None, width=120, highlight=False
+        )
         self.view = SweepView(console, board, title="components", clock=self.clock)
 
     @property
@@ -58,7 +60,6 @@ def live(
     trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], monkeypatch: pytest.MonkeyPatch
 ) -> Screen:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", "1")
     return Screen(trials, record_of, is_terminal=True)
 
 

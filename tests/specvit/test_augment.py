@@ -134,30 +134,45 @@ def test_each_image_of_a_batch_has_its_own_parameters() -> None:
         assert len(torch.unique(views.flatten(1), dim=0)) == 16
 
 
-@pytest.mark.parametrize(
-    ("strength", "reference"),
-    [
-        ({"brightness": 0.3}, tv.adjust_brightness),
-        ({"contrast": 0.3}, tv.adjust_contrast),
-        ({"saturation": 0.3}, tv.adjust_saturation),
-    ],
-)
-def test_one_kind_of_jitter_equals_torchvisions_by_some_factor_within_the_limits(
-    strength: dict[str, float], reference: Callable[[Tensor, float], Tensor]
-) -> None:
-    images = _images(12, low=0.35, high=0.65)  # away from 0 and 1, nothing is clamped
-    jittered = recolour(images, ColourSettings(**strength, jitter_probability=1.0), generator=_generator())
+ADJUST: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "brightness": tv.adjust_brightness,
+    "contrast": tv.adjust_contrast,
+    "saturation": tv.adjust_saturation,
+}
+
+
+def _jitter_factors(kind: str, images: Tensor, *, strength: float) -> list[float]:
+    """Jitter one kind alone, and find each image's factor by torchvision's function of that kind."""
+    settings = ColourSettings(**{kind: strength}, jitter_probability=1.0)  # type: ignore[arg-type]
     factors = []
-    for image, got in zip(images, jittered, strict=True):
+    for image, got in zip(images, recolour(images, settings, generator=_generator()), strict=True):
         # Each is linear in its factor f: result = (1 - f) x result at 0 + f x image.
-        start = reference(image, 0.0)
+        start = ADJUST[kind](image, 0.0)
         direction = image - start
-        factor = float(((got - start) * direction).sum() / direction.square().sum())
-        factors.append(factor)
+        factors.append(float(((got - start) * direction).sum() / direction.square().sum()))
         # torchvision's weights of grey add up to 0.9999: its grey is up to 7e-5 darker here.
-        torch.testing.assert_close(got, reference(image, factor), rtol=0, atol=1e-4)
+        torch.testing.assert_close(got, ADJUST[kind](image, factors[-1]), rtol=0, atol=1e-4)
+    return factors
+
+
+@pytest.mark.parametrize("kind", ADJUST)
+def test_one_kind_of_jitter_equals_torchvisions_by_some_factor_within_the_limits(kind: str) -> None:
+    factors = _jitter_factors(kind, _images(12, low=0.35, high=0.65), strength=0.3)  # far from clamping
     assert 0.7 - 1e-3 <= min(factors) < 0.85
     assert 1.15 < max(factors) <= 1.3 + 1e-3
+
+
+def test_jitter_of_all_kinds_equals_torchvisions_applied_one_after_the_other() -> None:
+    images = _images(12, low=0.35, high=0.65)
+    factors = [_jitter_factors(kind, images, strength=0.3) for kind in ADJUST]
+    assert len({tuple(values) for values in factors}) == 3  # each kind has its own draws
+    settings = ColourSettings(brightness=0.3, contrast=0.3, saturation=0.3, jitter_probability=1.0)
+    jittered = recolour(images, settings, generator=_generator())
+    for image, got, *each in zip(images, jittered, *factors, strict=True):
+        expected = image
+        for adjust, factor in zip(ADJUST.values(), each, strict=True):
+            expected = adjust(expected, factor)
+        torch.testing.assert_close(got, expected, rtol=0, atol=3e-4)
 
 
 def test_jitter_applies_to_the_share_of_images_that_its_probability_says() -> None:

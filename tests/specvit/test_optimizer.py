@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from specvit.data import Dataset, Split
 from specvit.device import Device
 from specvit.learners.base import Learner
-from specvit.learners.deit3 import DeiT3Learner
 from specvit.learners.dinov2 import DinoV2Learner
 from specvit.objectives import Recipe
 from specvit.objectives.deit3 import DeiT3Cpu
@@ -20,6 +21,8 @@ from specvit.vit import build_vit
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
 CPU = Device(torch.device("cpu"))
+BLANK = Split(images=np.zeros((1, 3, 16, 16), dtype=np.uint8))
+DATASET = Dataset(train=BLANK, val=BLANK, class_names=tuple("abcde"), mask_names=(), fingerprint="")
 LAYERWISE = {"layer_decay": 0.9, "patch_embed_lr": 0.2, "layer_scale": 1e-4}
 DINO = DinoV2Cpu(head_hidden=8, head_bottleneck=4, num_prototypes=8, **LAYERWISE)
 DEIT = DeiT3Cpu(**LAYERWISE)
@@ -33,9 +36,7 @@ def _learner(recipe: Recipe, text: str = "none") -> Learner:
         specialization=parse_specialization(text, SCALE.depth),
         layer_scale=recipe.layer_scale,
     )
-    if isinstance(recipe, DinoV2Cpu):
-        return DinoV2Learner(backbone, recipe, image_size=16, seed=0)
-    return DeiT3Learner(backbone, DEIT, num_classes=5, seed=0)
+    return recipe.build(backbone, DATASET, seed=0)
 
 
 def _groups(recipe: Recipe, text: str) -> dict[str, dict[str, object]]:
@@ -81,8 +82,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_the_teacher_in_no
     assert len(grouped) == len(set(grouped)) == len(trainable)
     assert set(grouped) == {id(parameter) for parameter in trainable.values()}
     assert all(parameter.requires_grad for parameter in trainable.values())
-    if isinstance(recipe, DinoV2Cpu):
-        assert isinstance(learner, DinoV2Learner)
+    if isinstance(learner, DinoV2Learner):
         assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
 
 

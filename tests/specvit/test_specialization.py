@@ -14,6 +14,7 @@ from specvit.specialization import COMPONENTS, Specialization, parse_specializat
 NAMED = {
     # depth: first-third, first-half, last-half, last-third, counted by hand
     1: (range(1), range(1), range(1), range(1)),
+    5: (range(1), range(2), range(3, 5), range(4, 5)),
     6: (range(2), range(3), range(3, 6), range(4, 6)),
     12: (range(4), range(6), range(6, 12), range(8, 12)),
     24: (range(8), range(12), range(12, 24), range(16, 24)),

@@ -30,8 +30,8 @@ def test_the_head_equals_one_with_torchs_weight_norm_of_gain_one() -> None:
     head = _head()
     last = nn.utils.parametrizations.weight_norm(nn.Linear(4, 9, bias=False))
     with torch.no_grad():
-        last.weight = head.prototypes.weight
         last.parametrizations.weight.original0.fill_(1.0)
+        last.parametrizations.weight.original1.copy_(head.prototypes.weight)
     x = torch.randn(5, 6)
     torch.testing.assert_close(head(x), last(F.normalize(head.mlp(x), dim=-1)))
 

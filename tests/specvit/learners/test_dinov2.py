@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from specvit.data import Dataset, Split
 from specvit.learners import dinov2
 from specvit.learners.base import Batch
 from specvit.learners.dino_losses import cross_entropy, koleo_loss
@@ -19,6 +21,8 @@ from specvit.vit import build_vit, encode
 
 SCALE = Scale(width=16, depth=2, num_heads=2)
 B, P = 6, 16
+BLANK = Split(images=np.zeros((1, 3, 16, 16), dtype=np.uint8))
+DATASET = Dataset(train=BLANK, val=BLANK, class_names=(), mask_names=(), fingerprint="")
 
 
 def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
@@ -27,7 +31,9 @@ def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
     backbone = build_vit(
         SCALE, image_size=16, patch_size=4, specialization=parse_specialization(text, SCALE.depth)
     )
-    return DinoV2Learner(backbone, recipe, image_size=16, seed=0)
+    learner = recipe.build(backbone, DATASET, seed=0)
+    assert isinstance(learner, DinoV2Learner)
+    return learner
 
 
 def _batch(*, step: int = 3, num: int = B) -> Batch:
@@ -66,6 +72,12 @@ def test_the_teacher_sees_whole_globals_and_the_student_masked_globals_and_local
     assert student_global["mask_token"] is learner.mask_token
     assert student_local["images"].shape == (2 * B, 3, 8, 8)  # two local views
     assert student_local.get("masked") is None
+
+
+def test_global_views_have_the_size_that_the_recipe_gives_and_masks_fit_them(encoded: list[dict[str, Any]]) -> None:
+    _learner(global_size=12).losses(_batch())
+    assert encoded[0]["images"].shape == encoded[1]["images"].shape == (2 * B, 3, 12, 12)
+    assert encoded[1]["masked"].shape == (2 * B, 9)
 
 
 def test_the_losses_are_those_of_their_definitions_on_what_was_encoded(encoded: list[dict[str, Any]]) -> None:

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Started
+from orchestrator.grid import expand
+from orchestrator.local_executor import LocalExecutor
+from orchestrator.ray_executor import ClusterError, RayExecutor
+from orchestrator.run import Datasets, load_datasets, run_sweep
+from orchestrator.sweep_schema import Resources, Sweep
+from orchestrator.sweepfile import load_sweep
+from orchestrator.trials import Trial
+from orchestrator.worker import TERMINAL
+from specvit.data import Dataset, DataSource
+
+TIMEOUT_S = 60.0
+
+
+class Silence:
+    def submitted(self, trial: Trial) -> None:
+        pass
+
+    def happened(self, event: Event) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+
+class Shared:
+    """Lend an executor to a run without letting it be closed."""
+
+    def __init__(self, executor: RayExecutor) -> None:
+        self.num_slots = executor.num_slots
+        self.submit, self.prune, self.poll = executor.submit, executor.prune, executor.poll
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Sweep:
+    return load_sweep(write_sweep(tmp_path_factory.mktemp("sweep")))
+
+
+@pytest.fixture(scope="module")
+def trials(sweep: Sweep) -> tuple[Trial, ...]:
+    return expand(sweep)
+
+
+@pytest.fixture(scope="module")
+def datasets(trials: tuple[Trial, ...]) -> Mapping[DataSource, Dataset]:
+    return load_datasets(trials)
+
+
+@pytest.fixture(scope="module")
+def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
+    """Start Ray once for all tests of this file, with two workers that share a core."""
+    executor = RayExecutor(datasets, resources=Resources(cpus=0.5), max_slots=2)
+    yield executor
+    executor.close()
+    executor.close()
+
+
+def job_of(trial: Trial, *, attempt: int = 1, label: str = "") -> Job:
+    return Job(trial.trial_id, attempt, label or trial.label, trial.config)
+
+
+def long_trial(make_sweep: Callable[..., Sweep]) -> Trial:
+    """Return a trial that goes on until it is stopped; its data are those of the other trials."""
+    objective = {"recipe": "dinov2_cpu", "steps": 100_000, "batch_size": 8}
+    return expand(make_sweep(objective=objective, rungs={"count": 9_999, "num_images": 8}))[0]
+
+
+def events_until(executor: RayExecutor, found: Callable[[Event], bool]) -> list[Event]:
+    events: list[Event] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    while not any(map(found, events)):
+        assert time.monotonic() < deadline, f"only {events}"
+        events += executor.poll(1.0)
+    return events
+
+
+def is_terminal(event: Event) -> bool:
+    return isinstance(event, TERMINAL)
+
+
+def test_the_dashboard_listens_to_this_machine_alone(executor: RayExecutor) -> None:
+    url = urlsplit(executor.dashboard_url)
+    assert (url.scheme, url.hostname) == ("http", "127.0.0.1")
+    assert url.port is not None
+    socket.create_connection(("127.0.0.1", url.port), timeout=10.0).close()
+
+
+def test_there_are_as_many_slots_as_are_of_use(executor: RayExecutor) -> None:
+    assert executor.num_slots == 2
+
+
+def test_a_job_starts_reports_and_finishes_in_order(
+    executor: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    executor.submit(job_of(trials[0], attempt=7))
+    events = events_until(executor, is_terminal)
+    assert {(event.trial_id, event.attempt) for event in events} == {(trials[0].trial_id, 7)}
+    assert isinstance(events[0], Started)
+    # 2 rungs in 4 steps stand at 4/3 and 8/3, rounded.
+    assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]
+    assert isinstance(events[-1], Finished)
+    assert executor.poll(0.0) == ()
+
+
+def test_the_same_sweep_has_the_same_table_through_both_executors(
+    executor: RayExecutor, sweep: Sweep, datasets: Mapping[DataSource, Dataset], tmp_path: Path
+) -> None:
+    def table(make_executor: Callable[[Datasets, int], Executor], folder: Path) -> pd.DataFrame:
+        def make_view(*_: object) -> AbstractContextManager[Silence]:
+            return nullcontext(Silence())
+
+        def load_data(_: Sequence[Trial]) -> Datasets:
+            return datasets
+
+        outcome = run_sweep(
+            sweep, folder=folder, make_executor=make_executor, make_view=make_view, load_data=load_data
+        )
+        assert (outcome.num_run, outcome.num_failed) == (8, 0)
+        return pd.read_csv(folder / "table.csv").drop(columns=["seconds", "core_seconds"])
+
+    local = table(lambda datasets, _: LocalExecutor(datasets), tmp_path / "local")
+    through_ray = table(lambda *_: Shared(executor), tmp_path / "ray")
+    assert local["done"].tolist() == [2, 2, 2, 2]
+    assert_frame_equal(through_ray, local, check_exact=True)
+
+
+def test_a_trial_that_raises_fails_and_its_worker_goes_on(
+    executor: RayExecutor, make_sweep: Callable[..., Sweep], trials: tuple[Trial, ...]
+) -> None:
+    objective = {"recipe": "dinov2_cpu", "steps": 4, "batch_size": 8, "lr": 1e30, "clip_norm": 0}
+    executor.submit(job_of(expand(make_sweep(objective=objective))[0]))
+    first, *_, failed = events_until(executor, is_terminal)
+    assert isinstance(failed, Failed)
+    assert failed.error.startswith("DivergenceError: ")
+    assert "Traceback" in failed.traceback
+    executor.submit(job_of(trials[1]))
+    again, *_, finished = events_until(executor, is_terminal)
+    assert isinstance(finished, Finished)
+    assert isinstance(first, Started)
+    assert isinstance(again, Started)
+    assert again.worker == first.worker
+
+
+def test_an_order_to_stop_reaches_a_running_trial(
+    executor: RayExecutor, make_sweep: Callable[..., Sweep]
+) -> None:
+    trial = long_trial(make_sweep)
+    executor.submit(job_of(trial))
+    events_until(executor, lambda event: isinstance(event, Reported))
+    executor.prune("another trial")
+    executor.prune(trial.trial_id)
+    pruned = events_until(executor, is_terminal)[-1]
+    assert isinstance(pruned, Pruned)
+    assert 1 <= pruned.step < 100_000
+
+
+def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_again(
+    executor: RayExecutor, make_sweep: Callable[..., Sweep], trials: tuple[Trial, ...]
+) -> None:
+    trial = long_trial(make_sweep)
+    executor.submit(job_of(trial, attempt=2))
+    started = events_until(executor, lambda event: isinstance(event, Started))[0]
+    assert isinstance(started, Started)
+    pid = int(started.worker.rpartition(":")[2])
+    assert pid != os.getpid()
+    os.kill(pid, signal.SIGKILL)
+    failed = events_until(executor, is_terminal)[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.trial_id, failed.attempt) == (trial.trial_id, 2)
+    assert failed.error.startswith("the worker was lost: ")
+    # Both slots take a job: the one that was left alone, and the replaced one.
+    floors = [trial for trial in trials if trial.role == "floor"][:2]
+    for floor in floors:
+        executor.submit(job_of(floor))
+    ended: set[str] = set()
+    while len(ended) < 2:
+        end = [event for event in events_until(executor, is_terminal) if is_terminal(event)]
+        assert all(isinstance(event, Finished) for event in end)
+        ended |= {event.trial_id for event in end}
+    assert ended == {floor.trial_id for floor in floors}
+
+
+def test_a_job_is_listed_by_its_label_on_the_cluster(
+    executor: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    state = pytest.importorskip("ray.util.state")
+    label = "nano norm@all+qkv@first-third seed 1"
+    executor.submit(job_of(trials[1], label=label))
+    events_until(executor, is_terminal)
+    deadline = time.monotonic() + TIMEOUT_S
+    names: list[str] = []
+    # Ray gathers what its workers tell of their tasks within a second or two.
+    while label not in names:
+        assert time.monotonic() < deadline, f"only {names}"
+        time.sleep(0.2)
+        names = [task.name for task in state.list_tasks(address=executor.dashboard_url, limit=1000)]
+
+
+def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
+    executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The cluster is the one that is up; it is to stay up.
+    monkeypatch.setattr("orchestrator.ray_executor._connect", lambda _: "")
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    with pytest.raises(ClusterError, match=r"a trial takes 100000 CPUs, but the cluster has \d+"):
+        RayExecutor({}, resources=Resources(cpus=100_000), max_slots=1)
+    with pytest.raises(ClusterError, match=r"a trial takes 1000 GPUs, but the cluster has \d+"):
+        RayExecutor({}, resources=Resources(gpus=1000), max_slots=1)
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
+        RayExecutor({}, resources=Resources(), max_slots=1, address=address)

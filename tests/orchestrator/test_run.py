@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orchestrator.executor import Event, Executor, Finished, Job, Reported
+from orchestrator.grid import expand
+from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.local_executor import LocalExecutor
+from orchestrator.records import State
+from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
+from orchestrator.sweep_schema import Sweep
+from orchestrator.trials import Trial
+from specvit.config import TrialConfig
+from specvit.data import Dataset
+from specvit.errors import DataError
+from specvit.trial import Observer, TrialResult
+
+
+def never(event: Event) -> bool:
+    return False
+
+
+class Watcher:
+    """Be the view; keep the events and ask to stop once ``stop_after`` holds for one of them."""
+
+    def __init__(self, stop_after: Callable[[Event], bool]) -> None:
+        self._stop_after = stop_after
+        self.wants_to_stop = False
+        self.events: list[Event] = []
+
+    def submitted(self, trial: Trial) -> None:
+        pass
+
+    def happened(self, event: Event) -> None:
+        self.events.append(event)
+        self.wants_to_stop |= self._stop_after(event)
+
+    def tick(self) -> None:
+        pass
+
+
+class Driver:
+    """Run sweeps into one folder in this process; keep what was called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loads: list[int] = []
+        self.submitted: list[str] = []
+        self.executors: list[LocalExecutor] = []
+        self.watcher = Watcher(never)
+
+    def run(self, sweep: Sweep, *, stop_after: Callable[[Event], bool] = never) -> Outcome:
+        self.loads, self.submitted, self.executors = [], [], []
+        self.watcher = Watcher(stop_after)
+        return run_sweep(
+            sweep,
+            folder=self.folder,
+            make_executor=self._make_executor,
+            make_view=self._make_view,
+            load_data=self._load_data,
+            should_stop=lambda: self.watcher.wants_to_stop,
+        )
+
+    def _make_executor(self, datasets: Datasets, _: int) -> Executor:
+        driver = self
+
+        class Recording(LocalExecutor):
+            def submit(self, job: Job) -> None:
+                driver.submitted.append(job.label)
+                super().submit(job)
+
+        self.executors.append(Recording(datasets))
+        return self.executors[-1]
+
+    def _make_view(self, *_: object) -> AbstractContextManager[Watcher]:
+        return nullcontext(self.watcher)
+
+    def _load_data(self, trials: Sequence[Trial]) -> Datasets:
+        self.loads.append(len(trials))
+        return load_datasets(trials)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Driver:
+    return Driver(tmp_path / "results" / "tiny")
+
+
+def made_up_trial(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+    """Stand in for a trial: report two rungs, then metrics that tell the trials apart."""
+    value = 10.0 * config.seed + len(config.treatment.specialize)
+    for step in (1, 3):
+        observer.progress(step=step, steps=4, images_per_s=10.0)
+        observer.rung(step=step, metrics={"knn_top1": value})
+        if observer.should_stop():
+            return TrialResult({}, stopped_at=step)
+    return TrialResult({"knn_top1": value, "loss": 1.0})
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
+
+
+def results(outcome: Outcome) -> dict[str, dict[str, float]]:
+    return {record.label: dict(record.metrics) for record in outcome.records}
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_first_run_does_every_trial_in_order_and_writes_the_tables(driver: Driver, sweep: Sweep) -> None:
+    outcome = driver.run(sweep)
+    wanted = [trial.label for trial in expand(sweep)]
+    assert driver.submitted == [record.label for record in outcome.records] == wanted
+    assert (outcome.num_run, outcome.finished, outcome.num_failed) == (8, True, 0)
+    assert driver.loads == [8]
+    assert [record.state for record in outcome.records] == [State.DONE] * 8
+    assert outcome.records[0].metrics == {"knn_top1": 4.0, "loss": 1.0}
+    table = pd.read_csv(driver.folder / "table.csv")
+    # "none" has 4 letters, "norm@all" 8; the seeds add 0 and 10.
+    assert table.set_index("arm")["knn_top1_mean"][["none", "norm@all"]].tolist() == [9.0, 13.0]
+    assert "norm@all" in (driver.folder / "table.md").read_text()
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_second_run_does_nothing_and_finds_the_same(driver: Driver, sweep: Sweep) -> None:
+    first = driver.run(sweep)
+    table = (driver.folder / "table.csv").read_bytes()
+    second = driver.run(sweep)
+    assert (driver.loads, driver.executors) == ([], [])
+    assert (second.num_run, second.finished) == (0, True)
+    assert second.records == first.records
+    assert (driver.folder / "table.csv").read_bytes() == table
+
+
+@pytest.mark.usefixtures("made_up")
+def test_an_arm_that_is_added_runs_alone(
+    driver: Driver, sweep: Sweep, make_sweep: Callable[..., Sweep]
+) -> None:
+    before = results(driver.run(sweep))
+    outcome = driver.run(make_sweep(ablate={"components": ["none", "norm", "qkv"]}))
+    assert driver.submitted == ["nano qkv@all seed 0", "nano qkv@all seed 1"]
+    after = results(outcome)
+    assert len(after) == 10
+    assert {label: after[label] for label in before} == before
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_seed_that_is_added_runs_alone(
+    driver: Driver, sweep: Sweep, make_sweep: Callable[..., Sweep]
+) -> None:
+    driver.run(sweep)
+    driver.run(make_sweep(seeds=3))
+    assert len(driver.submitted) == 4
+    assert all(label.endswith("seed 2") for label in driver.submitted)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_an_arm_that_is_removed_leaves_the_table_but_its_results_are_kept(
+    driver: Driver, sweep: Sweep, make_sweep: Callable[..., Sweep]
+) -> None:
+    full = driver.run(sweep)
+    smaller = driver.run(make_sweep(ablate={"components": ["none"]}))
+    assert driver.executors == []
+    assert {record.arm for record in smaller.records} == {"none", "random init", "raw pixels"}
+    assert "norm@all" not in pd.read_csv(driver.folder / "table.csv")["arm"].tolist()
+    again = driver.run(sweep)
+    assert driver.executors == []
+    assert again.records == full.records
+
+
+def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_it_again(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        if config.seed == 0 and config.treatment.specialize == "norm@all":
+            raise RuntimeError("out of luck")
+        return made_up_trial(config, dataset, observer)
+
+    monkeypatch.setattr("specvit.trial.run_trial", failing)
+    outcome = driver.run(sweep)
+    assert (outcome.num_failed, outcome.finished, len(driver.submitted)) == (1, True, 8)
+    failed = next(record for record in outcome.records if record.state is State.FAILED)
+    assert (failed.label, failed.error) == ("nano norm@all seed 0", "RuntimeError: out of luck")
+    assert "in failing" in (failed.traceback or "")
+    assert pd.read_csv(driver.folder / "table.csv").set_index("arm")["failed"]["norm@all"] == 1
+
+    monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
+    outcome = driver.run(sweep)
+    assert driver.submitted == ["nano norm@all seed 0"]
+    assert driver.loads == [1]
+    assert outcome.num_failed == 0
+    record = next(record for record in outcome.records if record.label == "nano norm@all seed 0")
+    assert (record.state, record.num_attempts, record.error) == (State.DONE, 2, None)
+
+
+def test_a_hopeless_arm_is_pruned_shown_as_such_and_not_run_again(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        is_bad = config.treatment.specialize != "none"
+        for step in range(1, 2000):
+            observer.rung(step=step, metrics={"knn_top1": 1.0 if is_bad else 50.0})
+            time.sleep(0.01)
+            if observer.should_stop():
+                return TrialResult({}, stopped_at=step)
+            if not is_bad and step == 3:
+                break
+        return TrialResult({"knn_top1": 50.0})
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    sweep = make_sweep(
+        pruning={"pruner": "median", "n_startup_trials": 1, "n_warmup_steps": 0}, floors=[], seeds=1
+    )
+    outcome = driver.run(sweep)
+    assert [(record.arm, record.state) for record in outcome.records] == [
+        ("none", State.DONE),
+        ("norm@all", State.PRUNED),
+    ]
+    table = pd.read_csv(driver.folder / "table.csv").set_index("arm")
+    assert table["pruned"].to_dict() == {"none": 0, "norm@all": 1}
+    assert driver.run(sweep).num_run == 0
+
+
+def test_a_run_that_is_stopped_and_continued_finds_what_an_uninterrupted_one_does(
+    tmp_path: Path, make_sweep: Callable[..., Sweep]
+) -> None:
+    sweep = make_sweep(seeds=1, floors=["random_init"])
+    whole = Driver(tmp_path / "whole").run(sweep)
+    driver = Driver(tmp_path / "stopped")
+    last = expand(sweep)[-1]
+
+    def in_the_middle_of_the_last(event: Event) -> bool:
+        return isinstance(event, Reported) and event.trial_id == last.trial_id
+
+    stopped = driver.run(sweep, stop_after=in_the_middle_of_the_last)
+    assert not stopped.finished
+    assert [record.state for record in stopped.records] == [State.DONE, State.DONE, State.WAITING]
+    assert (driver.folder / "table.csv").exists()
+    continued = driver.run(sweep)
+    assert driver.submitted == [last.label]
+    assert continued.finished
+    assert results(continued) == results(whole)
+    assert all(metrics["knn_top1"] >= 0 for metrics in results(whole).values())
+    assert [record.num_attempts for record in continued.records] == [1, 1, 2]
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_driver_that_died_leaves_nothing_that_has_to_be_cleaned_up(driver: Driver, sweep: Sweep) -> None:
+    driver.run(sweep, stop_after=lambda event: isinstance(event, Finished))
+    with Ledger.open(driver.folder / LEDGER_NAME) as ledger:
+        ledger.begin_attempt(ledger.records()[-1].trial_id)
+    outcome = driver.run(sweep)
+    assert len(driver.submitted) == 7
+    assert [record.state for record in outcome.records] == [State.DONE] * 8
+    assert outcome.records[-1].num_attempts == 2
+
+
+def test_data_that_cannot_be_read_on_a_first_run_leave_no_results_folder(
+    driver: Driver, make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    sweep = make_sweep(data={"source": "image_folder", "root": str(tmp_path / "absent")})
+    with pytest.raises(DataError, match="absent"):
+        driver.run(sweep)
+    assert not driver.folder.exists()
+    assert driver.executors == []
+
+
+def test_an_executor_that_cannot_be_made_leaves_a_sweep_that_can_be_run(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoClusterError(Exception):
+        pass
+
+    def refuse(datasets: Datasets, num_trials: int) -> Executor:
+        raise NoClusterError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "_make_executor", refuse)
+        with pytest.raises(NoClusterError):
+            driver.run(sweep)
+    monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
+    assert driver.run(sweep).num_run == 8
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_executor_is_closed_also_if_the_view_breaks(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[LocalExecutor] = []
+    monkeypatch.setattr(LocalExecutor, "close", lambda executor: closed.append(executor))
+
+    def broken(event: Event) -> bool:
+        raise OSError("no more room on the terminal")
+
+    with pytest.raises(OSError, match="no more room"):
+        driver.run(sweep, stop_after=broken)
+    assert closed == driver.executors
+
+
+@pytest.mark.usefixtures("made_up")
+def test_data_that_changed_since_the_first_run_are_refused(
+    driver: Driver, sweep: Sweep, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.run(sweep)
+
+    def changed(trials: Sequence[Trial]) -> Datasets:
+        return {source: replace(data, fingerprint="other") for source, data in load_datasets(trials).items()}
+
+    monkeypatch.setattr(driver, "_load_data", changed)
+    with pytest.raises(LedgerError, match="data have changed"):
+        driver.run(make_sweep(seeds=3))

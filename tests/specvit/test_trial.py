@@ -1,0 +1,224 @@
+"""A whole trial on a few small scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from specvit import trial
+from specvit.config import TrialConfig
+from specvit.data import Dataset
+from specvit.data.scenes import Scenes
+from specvit.device import Device
+from specvit.probes import PROBES
+from specvit.trial import TrialResult, run_trial, rung_probes, rung_steps
+
+CPU = Device(torch.device("cpu"))
+STEPS = 6
+DATA = Scenes(image_size=16, num_train=128, num_val=64)
+ALL_METRICS = {metric.name for probe in PROBES.values() for metric in probe.metrics}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return DATA.load()
+
+
+@pytest.fixture(scope="module")
+def poisoned(dataset: Dataset) -> Dataset:
+    """Another reported split: other images, every label and every pixel's class changed."""
+    val = dataset.val
+    assert val.labels is not None
+    assert val.masks is not None
+    changed = dataclasses.replace(
+        val,
+        images=255 - val.images[::-1],
+        labels=(val.labels + 1) % len(dataset.class_names),
+        masks=((val.masks.astype(np.int64) + 1) % len(dataset.mask_names)).astype(np.uint8),
+    )
+    return dataclasses.replace(dataset, val=changed)
+
+
+def _config(
+    recipe: str = "deit3_cpu", *, treatment: Mapping[str, Any] | None = None, **changes: Any
+) -> TrialConfig:
+    objective: dict[str, Any] = {"recipe": recipe, "steps": STEPS, "batch_size": 16}
+    if recipe == "dinov2_cpu":
+        objective |= {"local_size": 8, "num_prototypes": 16, "head_hidden": 16, "head_bottleneck": 8}
+    document = {
+        "treatment": treatment or {},
+        "model": {"scale": "nano", "patch_size": 4},
+        "data": {"source": "scenes", "image_size": 16, "num_train": 128, "num_val": 64},
+        "objective": objective,
+        "probes": {name: {} for name in PROBES},
+        "rungs": {"count": 2, "num_images": 64},
+        "seed": 0,
+        **changes,
+    }
+    return TypeAdapter(TrialConfig).validate_python(document)
+
+
+class Watching:
+    """Record what an observer hears; order to stop after a step."""
+
+    def __init__(self, *, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.steps: list[tuple[int, int]] = []
+        self.rungs: dict[int, dict[str, float]] = {}
+        self.num_asked = 0
+
+    def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
+        assert images_per_s >= 0
+        self.steps.append((step, steps))
+
+    def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
+        self.rungs[step] = dict(metrics)
+
+    def should_stop(self) -> bool:
+        self.num_asked += 1
+        return self.stop_after is not None and self.num_asked >= self.stop_after
+
+
+def _run(config: TrialConfig, dataset: Dataset, **watching: Any) -> tuple[TrialResult, Watching]:
+    observer = Watching(**watching)
+    return run_trial(config, dataset, observer, device=CPU), observer
+
+
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, dataset: Dataset) -> None:
+    config = _config(recipe, treatment={"specialize": "norm@all+qkv@first-third"})
+    (result, observer), (again, observer_again) = _run(config, dataset), _run(config, dataset)
+    assert set(result.metrics) == ALL_METRICS | {"loss"}
+    assert all(np.isfinite(value) for value in result.metrics.values())
+    assert all(0 <= result.metrics[name] <= 100 for name in ("knn_top1", "linear_top1", "miou"))
+    assert result.stopped_at is None
+    assert again == result
+    assert observer_again.rungs == observer.rungs
+    assert list(observer.rungs) == [2, 4]
+    assert all(set(metrics) == {"knn_top1", "loss"} for metrics in observer.rungs.values())
+    assert observer.steps[-1] == (STEPS, STEPS)
+
+
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Dataset) -> None:
+    baseline, arm = (
+        _run(_config(recipe, treatment={"specialize": text}, probes={}), dataset)[0] for text in ("none", "norm+qkv")
+    )
+    assert baseline.metrics["loss"] != arm.metrics["loss"]
+
+
+def test_the_random_floor_probes_the_backbone_that_every_arm_starts_from(dataset: Dataset) -> None:
+    result, observer = _run(_config(treatment={"kind": "random_init"}), dataset)
+    assert set(result.metrics) == ALL_METRICS
+    assert observer.rungs == {}
+    assert observer.steps == [(0, 0)]
+    # A run that learns nothing probes the same features.
+    objective = {"recipe": "deit3_cpu", "steps": 1, "batch_size": 16, "lr": 1e-30, "min_lr": 0.0}
+    still, _ = _run(_config(objective=objective, rungs={"count": 0}), dataset)
+    assert {name: still.metrics[name] for name in ALL_METRICS} == dict(result.metrics)
+
+
+def test_the_random_floor_depends_on_the_seed_and_the_pixel_floor_repeats(dataset: Dataset) -> None:
+    def metrics(kind: str, seed: int) -> Mapping[str, float]:
+        return _run(_config(treatment={"kind": kind}, seed=seed), dataset)[0].metrics
+
+    assert metrics("random_init", 0) != metrics("random_init", 1)
+    pixels = metrics("raw_pixels", 0)
+    assert set(pixels) == ALL_METRICS
+    assert pixels == metrics("raw_pixels", 0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "rungs"),
+    [
+        (200, 3, (50, 100, 150)),
+        (100, 4, (20, 40, 60, 80)),
+        (10, 0, ()),
+        (6, 2, (2, 4)),
+        (7, 2, (2, 5)),  # 2.33 and 4.67, rounded
+        (3, 8, (1, 2)),  # more rungs than steps: each step once, the end left out
+        (1, 3, ()),
+    ],
+)
+def test_rungs_are_spread_evenly_and_leave_out_the_end(steps: int, count: int, rungs: tuple[int, ...]) -> None:
+    assert rung_steps(steps, count) == rungs
+
+
+def test_rungs_run_the_probes_asked_for_or_the_first_that_is_switched_on() -> None:
+    assert list(rung_probes(_config())) == ["knn"]
+    assert list(rung_probes(_config(probes={"segmentation": {}}))) == ["segmentation"]
+    rungs = {"count": 1, "probes": ["segmentation", "linear"]}
+    assert list(rung_probes(_config(rungs=rungs))) == ["segmentation", "linear"]
+    assert rung_probes(_config(probes={})) == {}
+
+
+def test_rungs_look_at_the_training_split_alone(dataset: Dataset, poisoned: Dataset) -> None:
+    config = _config(rungs={"count": 2, "num_images": 64, "probes": list(PROBES)})
+    (result, observer), (other, observer_other) = _run(config, dataset), _run(config, poisoned)
+    assert set(observer.rungs[2]) == ALL_METRICS | {"loss"}
+    assert observer_other.rungs == observer.rungs
+    # What is reported does look at the other split.
+    assert other.metrics["miou"] != result.metrics["miou"]
+    assert other.metrics["loss"] == result.metrics["loss"]
+
+
+def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Dataset) -> None:
+    fitted, scored = trial._rung_splits(_config(rungs={"num_images": 64}), dataset.train)
+    assert (len(fitted), len(scored)) == (48, 16)
+    assert fitted.targets == dataset.train.targets
+    images = np.concatenate([fitted.images, scored.images]).reshape(64, -1)
+    assert len(np.unique(images, axis=0)) == 64
+    known = {image.tobytes() for image in dataset.train.images}
+    assert all(image.tobytes() in known for image in (*fitted.images, *scored.images))
+    # The same for every arm, other ones for another seed.
+    arm = _config(rungs={"num_images": 64}, treatment={"specialize": "qkv@all"})
+    np.testing.assert_array_equal(trial._rung_splits(arm, dataset.train)[1].images, scored.images)
+    other = trial._rung_splits(_config(rungs={"num_images": 64}, seed=1), dataset.train)[1]
+    assert (other.images != scored.images).any()
+
+
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+def test_rungs_do_not_change_what_is_learnt(recipe: str, dataset: Dataset) -> None:
+    with_rungs, without = (_run(_config(recipe, rungs={"count": count}), dataset)[0] for count in (3, 0))
+    assert with_rungs == without
+
+
+def test_an_order_to_stop_is_obeyed_before_the_next_step(dataset: Dataset) -> None:
+    result, observer = _run(_config(), dataset, stop_after=3)
+    assert result == TrialResult({}, stopped_at=3)
+    assert list(observer.rungs) == [2]
+
+
+def test_an_order_to_stop_after_the_last_step_comes_too_late(dataset: Dataset) -> None:
+    result, observer = _run(_config(), dataset, stop_after=STEPS)
+    assert observer.num_asked == STEPS - 1
+    assert result.stopped_at is None
+    assert "knn_top1" in result.metrics
+
+
+def test_the_trained_backbone_is_built_as_the_configuration_says(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+    build = trial.build_vit
+    monkeypatch.setattr(trial, "build_vit", lambda scale, **given: seen.append(given) or build(scale, **given))
+    objective = {"recipe": "deit3", "steps": 1, "batch_size": 4, "drop_path": 0.1, "layer_scale": 0.5}
+    treatment = {"specialize": "mlp@1:3", "init": "independent"}
+    _run(_config(objective=objective, treatment=treatment, probes={}, seed=4), dataset)
+    (given,) = seen
+    assert given.pop("specialization").text == "mlp@1:3"
+    assert given == {
+        "image_size": 16,
+        "patch_size": 4,
+        "init": "independent",
+        "seed": 4,
+        "drop_path": 0.1,
+        "layer_scale": 0.5,
+        "cls_position": False,
+    }
