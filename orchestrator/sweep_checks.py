@@ -122,15 +122,13 @@ def _check_sizes(case: _Case) -> Iterator[Problem]:
         place = case.place("model.patch_size", "data.image_size")
         yield _broken(place, "model.patch_size", f"must divide data.image_size, {image}", patch)
         return
-    local = getattr(case.group.objective, "local_size", None)
-    if local is None or getattr(case.group.objective, "num_locals", 0) == 0:
-        return
-    place = case.place("objective.local_size", "objective.recipe", "model.patch_size", "data.image_size")
-    if local % patch:
-        rule = f"must be a multiple of model.patch_size, {patch}"
-        yield _broken(place, "objective.local_size", rule, local)
-    if local > image:
-        yield _broken(place, "objective.local_size", f"must be at most data.image_size, {image}", local)
+    for name, size in case.group.objective.crop_sizes().items():
+        field = f"objective.{name}"
+        place = case.place(field, "objective.recipe", "model.patch_size", "data.image_size")
+        if size % patch:
+            yield _broken(place, field, f"must be a multiple of model.patch_size, {patch}", size)
+        if size > image:
+            yield _broken(place, field, f"must be at most data.image_size, {image}", size)
 
 
 def _broken(place: FieldPath, field: str, rule: str, value: object) -> Problem:

@@ -22,7 +22,7 @@ class SceneBatch:
     """Describe N scenes.
 
     Attributes:
-        categories: ``(N, M)`` int64 indices into ``CATEGORIES``, none twice in a scene; -1 = no object.
+        categories: ``(N, M)`` int64 indices into ``CATEGORIES``; -1 = no object.
         centres: ``(N, S, 2)`` float32 x and y, as all fields below; the ground's is the origin.
         shape_axes: ``(N, S, 2, 2)`` rows that map offsets from the centre to object coordinates.
         texture_axes: ``(N, S, 2, 2)`` rows that map offsets from the centre to periods of the texture.
@@ -71,12 +71,11 @@ def render(scenes: SceneBatch, size: int, noise: Field) -> tuple[Split, NDArray[
         np.copyto(value, texture[:, surface], where=closer)
         np.copyto(shown, np.uint8(surface), where=closer)
     boxes, areas = _visible_extents(scenes.categories, shown)
-    main = areas.argmax(axis=1)[:, None]
     ground = np.zeros((len(scenes), 1), dtype=np.int64)
     mask_index = np.concatenate([ground, scenes.categories + 1], axis=1).astype(np.uint8)
     split = Split(
         images=_shade(scenes, shown, value, nearest, noise),
-        labels=np.take_along_axis(scenes.categories, main, axis=1)[:, 0],
+        labels=_largest_category(scenes.categories, areas),
         masks=np.take_along_axis(mask_index, shown.reshape(len(scenes), -1).astype(np.intp), axis=1).reshape(
             shown.shape
         ),
@@ -158,6 +157,12 @@ def _visible_extents(
     boxes[areas == 0] = (0, 0, 0, 0, -1)
     order = np.argsort(areas == 0, axis=1, kind="stable")
     return np.take_along_axis(boxes, order[..., None], axis=1), areas
+
+
+def _largest_category(categories: NDArray[np.int64], areas: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the category that covers most pixels, all its objects together: two ``(N, M)`` to ``(N,)``."""
+    covered = np.stack([(areas * (categories == index)).sum(axis=1) for index in range(len(CATEGORIES))], axis=1)
+    return covered.argmax(axis=1)
 
 
 def _shade(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from specvit.data.scene_categories import CATEGORIES, Field
 from specvit.data.scene_rendering import SceneBatch
 
-_MAIN_RADIUS = (0.68, 0.9)
+_MAIN_RADIUS = (0.74, 0.96)
 _OTHER_RADIUS = (0.3, 0.48)
 _PERIODS_A_UNIT = (2.5, 3.3)
 """Frequency of textures: 5 to 6.4 pixels a period in images of 32 x 32, times the category's period."""
@@ -51,13 +51,15 @@ class _Draws:
 
 def num_draws(max_objects: int) -> int:
     """Return how many random numbers describe a scene with ``max_objects`` objects at most."""
-    return 14 + len(CATEGORIES) + 22 * (1 + max_objects)
+    return 14 + len(CATEGORIES) + 22 * (1 + max_objects) + max_objects
 
 
 def sample_scenes(
     table: NDArray[np.float64],
     *,
     num_objects: tuple[int, int],
+    alike: float,
+    ground_contrast: float,
     texture_rotation_deg: float,
     colour: float,
     light: float,
@@ -67,6 +69,8 @@ def sample_scenes(
     Args:
         table: ``(N, num_draws(M))`` float64 in [0, 1).
         num_objects: Least and largest number M of objects; M is at most the number of categories.
+        alike: Chance that an object beside the main one has its category, 0 to 1.
+        ground_contrast: Contrast of the ground's texture as a share of the objects', 0 to 1.
         texture_rotation_deg: Largest rotation of textures to either side, 0 to 180.
         colour: Strength of the variation in hue and saturation, 0 to 1.
         light: Strength of the variation in light, 0 to 1.
@@ -79,6 +83,7 @@ def sample_scenes(
     radius = draws.take(num_surfaces, low=_OTHER_RADIUS[0], high=_OTHER_RADIUS[1])
     radius[:, 1] = draws.take(low=_MAIN_RADIUS[0], high=_MAIN_RADIUS[1])
     categories = np.argsort(draws.take(len(CATEGORIES)), axis=1, kind="stable")[:, :most]
+    categories = np.where(draws.take(most) < alike, categories[:, :1], categories)
     count = fewest + (draws.take() * (most - fewest + 1)).astype(np.int64)
     categories[np.arange(most) >= count[:, None]] = -1
 
@@ -96,7 +101,7 @@ def sample_scenes(
         texture_axes=_texture_axes(draws, categories, texture_rotation_deg),
         phases=draws.take(num_surfaces, 2),
         depths=_depths(draws, radius),
-        colours=_colours(draws, num_surfaces, colour),
+        colours=_colours(draws, num_surfaces, colour, ground_contrast),
         light=_light(draws, light),
         haze=draws.take(3, low=0.4, high=0.7),
     )
@@ -125,12 +130,13 @@ def _depths(draws: _Draws, radius: Field) -> Field:
     return depths
 
 
-def _colours(draws: _Draws, num_surfaces: int, strength: float) -> Field:
+def _colours(draws: _Draws, num_surfaces: int, strength: float, ground_contrast: float) -> Field:
     """Draw two colours a surface, with a difference in brightness of either sign."""
     mean = draws.take(num_surfaces, 1, low=0.43, high=0.57)
     mean = mean + strength * draws.take(num_surfaces, 3, low=-0.15, high=0.15)
     sign = np.where(draws.take(num_surfaces, 1) < 0.5, np.float32(-1), np.float32(1))
     contrast = sign * draws.take(num_surfaces, 1, low=0.22, high=0.42)
+    contrast[:, 0] *= np.float32(ground_contrast)
     tint = 1 + strength * draws.take(num_surfaces, 3, low=-0.5, high=0.5)
     return np.stack([mean, contrast * tint], axis=2)
 

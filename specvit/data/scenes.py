@@ -42,6 +42,10 @@ class Scenes(DataSource):
     """Decides the images; the seed of a trial does not."""
     num_objects: tuple[PositiveInt, PositiveInt] = (2, 3)
     """Least and largest number of objects an image, at most 8."""
+    alike: Fraction = 0.8
+    """Chance that an object beside the main one has the main one's category."""
+    ground_contrast: Fraction = 0.5
+    """Contrast of the ground's texture, as a share of the objects'."""
     texture_rotation_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
     """Largest rotation of the objects' textures to either side, in degrees; shapes are turned at will. The
     wider the range, the less the direction of a texture tells of the category."""
@@ -84,6 +88,8 @@ class Scenes(DataSource):
         scenes = sample_scenes(
             table,
             num_objects=self.num_objects,
+            alike=self.alike,
+            ground_contrast=self.ground_contrast,
             texture_rotation_deg=self.texture_rotation_deg,
             colour=self.colour,
             light=self.light,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
@@ -53,6 +54,10 @@ class Recipe(ABC):
     """Initial value of the layer scales; 0 = a model without them."""
     cls_position: Flag = True
     """Whether [CLS] has a position embedding."""
+
+    def crop_sizes(self) -> Mapping[str, int]:
+        """Return the sides of the crops that the recipe cuts, in pixels, by field; patches must tile them."""
+        return {}
 
     @abstractmethod
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:

@@ -7,6 +7,7 @@ few hundred steps on one core.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
@@ -104,6 +105,11 @@ class DinoV2(Recipe):
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{field_name} must be [low, high] with 0 < low <= high <= 1, not [{low}, {high}]")
         return self
+
+    def crop_sizes(self) -> Mapping[str, int]:
+        """Return the sides of the global and the local crops, those that are cut and set."""
+        sizes = {} if self.global_size is None else {"global_size": self.global_size}
+        return {**sizes, "local_size": self.local_size} if self.num_locals > 0 else sizes
 
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
         """Make student, teacher and heads around ``backbone``."""

@@ -11,7 +11,7 @@ from specvit.data.scene_rendering import SceneBatch, render
 from specvit.data.scene_sampling import num_draws, sample_scenes
 
 SIZE = 32
-_VARIETY = {"texture_rotation_deg": 20.0, "colour": 0.5, "light": 1.0}
+_VARIETY = {"alike": 0.5, "ground_contrast": 0.5, "texture_rotation_deg": 20.0, "colour": 0.5, "light": 1.0}
 
 
 @pytest.fixture(scope="module")
