@@ -24,7 +24,7 @@ imports: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed-dev  ## Measure speed, as ratios side by side
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks -o addopts= --import-mode=importlib --benchmark-only -s
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

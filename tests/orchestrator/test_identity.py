@@ -63,14 +63,14 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
 
 
 PINNED = {
-    "scenes": ({}, "5685056d0a7b8b01b2b8ed7567bcff95ce79f7a23c10350c28dcd1caeba7ad8b"),
+    "scenes": ({}, "a1785b4c6be11feb7e4498a844da54b29413ff99c922740eea4f154b13a18567"),
     "image_folder": (
         {"data": DATA_SOURCES["image_folder"](root="/x"), "seed": 0},
-        "29320bff0c8cda4a2d0eb3f0c1693b152519828dbe0b32679acd129490fa940a",
+        "6650ebe3c90594ab293cf74be524d9fff80f570ff44c0170eae237245324d4a8",
     ),
     "deit3": (
         {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
-        "e3e1ea1df1c45082fc9180a8cf0d8e2f0d9204ea15a3c5ae7c926a688fce1846",
+        "ee71cd7ada20552a40ee3c80c191a0033faedacf98d2e056653692305479dcc6",
     ),
 }
 
