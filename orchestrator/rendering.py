@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.atomic import write_atomically
 from orchestrator.cells import (
     Row,
     describe,
@@ -39,7 +39,6 @@ from orchestrator.cells import (
 from orchestrator.ledger import SweepInfo
 from orchestrator.records import TrialRecord
 from orchestrator.tables import build_tables
-from specvit.errors import SpecsweepError
 
 _ARM_WIDTH = 20
 
@@ -133,8 +132,8 @@ def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) 
     """
     tables = build_tables(records, info.metrics)
     markdown_path, csv_path = folder / "table.md", folder / "table.csv"
-    _replace(markdown_path, render_markdown(tables, info))
-    _replace(csv_path, render_csv(tables, info))
+    write_atomically(markdown_path, render_markdown(tables, info))
+    write_atomically(csv_path, render_csv(tables, info))
     return markdown_path, csv_path
 
 
@@ -214,16 +213,3 @@ def _code(text: str) -> str:
 
 def _jsonable(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise SpecsweepError(f"{path}: the table cannot be written ({error})") from error

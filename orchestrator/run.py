@@ -11,6 +11,7 @@ from orchestrator.executor import Executor
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
 from orchestrator.lock import hold_lock
+from orchestrator.origin import write_origin
 from orchestrator.provenance import collect_provenance
 from orchestrator.pruning import Judge
 from orchestrator.records import State, TrialRecord
@@ -90,7 +91,8 @@ def run_sweep(
         if pending and not datasets:
             datasets = load_data(pending)
         info = describe(sweep, trials, datasets)
-        ledger.register(info, trials, collect_provenance())
+        provenance = collect_provenance()
+        ledger.register(info, trials, provenance)
         ledger.release_running()
         finished = True
         if pending:
@@ -106,6 +108,8 @@ def run_sweep(
         ledger.release_running()
         records = ledger.records()
     write_tables(folder, records, info)
+    if pending:
+        write_origin(folder, info, provenance)
     return Outcome(info=info, records=records, num_run=len(pending), finished=finished)
 
 

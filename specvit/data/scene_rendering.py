@@ -162,7 +162,8 @@ def _visible_extents(
 def _largest_category(categories: NDArray[np.int64], areas: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the category that covers most pixels, all its objects together: two ``(N, M)`` to ``(N,)``."""
     covered = np.stack([(areas * (categories == index)).sum(axis=1) for index in range(len(CATEGORIES))], axis=1)
-    return covered.argmax(axis=1)
+    largest: NDArray[np.int64] = covered.argmax(axis=1)
+    return largest
 
 
 def _shade(
