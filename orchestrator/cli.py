@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.lock import LockedError
+from orchestrator.problems import SweepFileError
 from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
@@ -207,7 +208,9 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _complain(error: Exception) -> None:
-    print(f"specsweep: {error}", file=sys.stderr)
+    # Problems of a sweep file open with their place, as a compiler's do; other messages with the program's name.
+    prefix = "" if isinstance(error, SweepFileError) else "specsweep: "
+    print(f"{prefix}{error}", file=sys.stderr)
 
 
 def _print_raw(text: str) -> None:

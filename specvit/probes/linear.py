@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MAX_ITERATIONS = 200
+
+_WIDE = 1024
+"""Features wider than this (raw pixels) are fitted in float32: half the time, and no prediction hangs on it."""
 """Several times what overlapping classes take. Where classes are nearly separated, a large C ends here, short
 of its optimum by an amount that changes few predictions."""
 _GRADIENT_TOLERANCE = 1e-6
@@ -116,10 +119,10 @@ class Basis:
     curvature is a diagonal, by which the solver can be scaled.
 
     Attributes:
-        mean: ``(D,)`` float64 means of the training features.
-        scale: ``(D,)`` float64 their standard deviations; infinite where a feature is constant, so that it
-            counts for nothing.
-        axes: ``(D, D)`` float64 orthogonal.
+        mean: ``(D,)`` means of the training features; float64, or float32 if they are wide.
+        scale: ``(D,)`` their standard deviations; infinite where a feature is constant, so that it counts for
+            nothing.
+        axes: ``(D, R)`` orthonormal columns; R = D, or the number of images if that is smaller.
     """
 
     mean: Tensor
@@ -131,17 +134,21 @@ class Basis:
         """Measure the basis of ``(N, D)`` training features."""
         import torch
 
-        features = features.double()
+        features = features.to(torch.float32 if features.shape[1] > _WIDE else torch.float64)
         std, mean = torch.std_mean(features, dim=0, correction=0)
         # Below this the spread of a feature is the rounding of float32, not a signal to be blown up.
         scale = std.where(std > 1e-6 * features.abs().amax(0), torch.inf)
         standardised = (features - mean) / scale
-        axes = torch.linalg.eigh(standardised.T @ standardised)[1]
+        if len(features) < features.shape[1]:
+            # The weights of the optimum are combinations of the features, so their span is all it takes.
+            axes = torch.linalg.svd(standardised, full_matrices=False)[2].T
+        else:
+            axes = torch.linalg.eigh(standardised.T @ standardised)[1]
         return cls(mean=mean, scale=scale, axes=axes)
 
     def rotate(self, features: Tensor) -> Tensor:
-        """Map ``(N, D)`` features to ``(N, D)`` float64 coordinates."""
-        return ((features.double() - self.mean) / self.scale) @ self.axes
+        """Map ``(N, D)`` features to ``(N, R)`` coordinates of the basis' precision."""
+        return ((features.to(self.axes) - self.mean) / self.scale) @ self.axes
 
 
 @dataclass(frozen=True)

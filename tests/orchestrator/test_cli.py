@@ -232,7 +232,7 @@ def test_a_malformed_file_exits_2_with_one_line_a_problem_and_no_traceback(
     assert (ended.code, ended.out) == (2, "")
     lines = ended.err.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("specsweep: tiny.yaml:")
+    assert lines[0].startswith("tiny.yaml:")
     assert all("tiny.yaml:" in line for line in lines)
     assert all(any(field in line for line in lines) for field in ("seeds", "prune", "floors"))
     assert "Traceback" not in ended.err
@@ -243,7 +243,7 @@ def test_a_malformed_file_exits_2_with_one_line_a_problem_and_no_traceback(
 def test_a_missing_file_exits_2_and_is_named(command: str, cli: Callable[..., Ended]) -> None:
     ended = cli(command, "absent.yaml")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("specsweep: ")
+    assert ended.err.startswith("absent.yaml: ")
     assert "absent.yaml" in ended.err
     assert len(ended.err.splitlines()) == 1
 
@@ -305,7 +305,7 @@ def test_an_override_that_breaks_a_rule_exits_2_and_is_quoted(
     write_sweep(tmp_path)
     ended = cli("plan", "tiny.yaml", "--set", "objective.stepz=4")
     assert ended.code == 2
-    assert ended.err.startswith("specsweep: --set objective.stepz=4: ")
+    assert ended.err.startswith("--set objective.stepz=4: ")
     assert "did you mean 'steps'?" in ended.err
 
 
