@@ -130,7 +130,7 @@ class DinoV2Cpu(DinoV2):
     name: ClassVar[str] = "dinov2_cpu"
     recipe: Literal["dinov2_cpu"] = "dinov2_cpu"  # type: ignore[assignment]
 
-    steps: PositiveInt = 320
+    steps: PositiveInt = 300
     batch_size: PositiveInt = 32
     lr: PositiveFloat = 2e-3
     weight_decay_end: NonNegativeFloat = 0.04
