@@ -115,7 +115,7 @@ def test_expand_order_is_seeds_then_roles_then_size_then_file(trials_of: Expand)
 def test_expand_parameters_are_the_arithmetic_of_a_vit(trials_of: Expand) -> None:
     text = "model: {scale: small, patch_size: 16}\ndata: {source: scenes, image_size: 224}\n"
     trials = trials_of(
-        text + "objective: {recipe: deit3_cpu}\nprobes: {knn: }\nseeds: 1\n"
+        text + "objective: {recipe: deit3_cpu, cls_position: true}\nprobes: {knn: }\nseeds: 1\n"
         "ablate: {specialize: [norm@all, mlp@0:1]}\n"
     )
     by_arm = {trial.arm: trial for trial in trials}

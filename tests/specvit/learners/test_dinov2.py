@@ -26,8 +26,9 @@ DATASET = Dataset(train=BLANK, val=BLANK, class_names=(), mask_names=(), fingerp
 
 
 def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
-    settings = {"local_size": 8, "head_hidden": 12, "head_bottleneck": 6, "num_prototypes": 10, **changes}
-    recipe = DinoV2Cpu(**settings)
+    small = {"local_size": 8, "head_hidden": 12, "head_bottleneck": 6, "num_prototypes": 10}
+    published = {"global_size": None, "student_temp": 0.1, "teacher_temp": 0.07, "teacher_temp_start": 0.04}
+    recipe = DinoV2Cpu(**{**small, **published, **changes})
     backbone = build_vit(
         SCALE, image_size=16, patch_size=4, specialization=parse_specialization(text, SCALE.depth)
     )
