@@ -1,0 +1,38 @@
+"""The sweep files that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.grid import expand
+from orchestrator.sweepfile import load_sweep
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+# Arms with the baseline (and floors) x groups x seeds, from each file's question.
+NUM_TRIALS = {
+    "camvid": (4 + 2) * 3,
+    "cifar10": (4 + 2) * 3,
+    "components": (11 + 2) * 3,
+    "quick": (3 + 2) * 2,
+    "scales": (4 + 2) * 3 * 3,
+}
+
+
+def test_every_sweep_file_has_its_number_of_trials_here() -> None:
+    assert {path.stem for path in SWEEPS.glob("*.yaml")} == set(NUM_TRIALS)
+
+
+@pytest.mark.parametrize("name", sorted(NUM_TRIALS))
+def test_sweep_file_loads_and_expands_to_its_number_of_trials(name: str) -> None:
+    assert len(expand(load_sweep(SWEEPS / f"{name}.yaml"))) == NUM_TRIALS[name]
+
+
+@pytest.mark.parametrize("name", sorted(NUM_TRIALS))
+def test_sweep_file_opens_with_its_baseline_trials_cost_and_command(name: str) -> None:
+    head = (SWEEPS / f"{name}.yaml").read_text().split("\n\n")[0]
+    for word in ("?" if name in ("components", "quick", "scales") else "components", "Baseline:", "Trials:", "Cost:"):
+        assert word in head
+    assert f"specsweep run sweeps/{name}.yaml" in head
