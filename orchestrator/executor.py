@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.records import State
 from specvit.config import TrialConfig
 
 
@@ -79,6 +80,14 @@ class Failed(Event):
     error: str
     traceback: str
     seconds: float = field(default=0.0)
+
+
+END_STATES: Mapping[type[Event], State] = {
+    Finished: State.DONE,
+    Pruned: State.PRUNED,
+    Failed: State.FAILED,
+}
+"""The events that end an attempt, and where they leave its trial."""
 
 
 class Executor(Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.executor import Event, Job
-from orchestrator.worker import TERMINAL, Attempt
+from orchestrator.executor import END_STATES, Event, Job
+from orchestrator.worker import Attempt
 from specvit.data import Dataset, DataSource
 from specvit.device import limit_threads
 
@@ -43,7 +43,7 @@ class LocalExecutor:
         event = None if self._attempt is None else self._attempt.next_event(timeout_s)
         if event is None:
             return ()
-        if isinstance(event, TERMINAL):
+        if type(event) in END_STATES:
             self._attempt = None
         return (event,)
 

@@ -14,16 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Ray reads these when it is imported: no calls home, and no lines of its own between ours.
+# Ray reads this when it is imported: no calls home.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 
 import ray
 
-from orchestrator.executor import Event, Failed, Job
+from orchestrator.executor import END_STATES, Event, Failed, Job
 from orchestrator.sweep_schema import Resources
-from orchestrator.worker import TERMINAL, Attempt
+from orchestrator.worker import Attempt
 from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
 
@@ -52,7 +50,7 @@ class _Worker:
             event = attempt.next_event()
             assert event is not None
             yield event
-            if isinstance(event, TERMINAL):
+            if type(event) in END_STATES:
                 return
 
     def stop(self, trial_id: str) -> None:
@@ -157,7 +155,7 @@ class RayExecutor:
                     traceback=str(error),
                 )
             ]
-        if isinstance(event, TERMINAL):
+        if type(event) in END_STATES:
             slot.job = slot.events = None
         return [event]
 

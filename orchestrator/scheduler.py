@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported
+from orchestrator.executor import END_STATES, Event, Executor, Job, Reported
 from orchestrator.ledger import Ledger
 from orchestrator.records import State
 from orchestrator.trials import Trial
@@ -35,13 +35,6 @@ class View(Protocol):
 
     def tick(self) -> None:
         """Hear that time has passed."""
-
-
-_END_STATES: dict[type[Event], State] = {
-    Finished: State.DONE,
-    Pruned: State.PRUNED,
-    Failed: State.FAILED,
-}
 
 
 def schedule(
@@ -88,7 +81,7 @@ def schedule(
             view.happened(event)
             if isinstance(event, Reported) and _is_hopeless(event, judge, judged_metric):
                 executor.prune(event.trial_id)
-            end = _END_STATES.get(type(event))
+            end = END_STATES.get(type(event))
             if end is not None:
                 running.discard(event.trial_id)
                 judge.end(event.trial_id, end)

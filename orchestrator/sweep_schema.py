@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from orchestrator.pruners import AnyPruner, NoPruning
-from specvit.config import ModelSettings, ProbeSettings, RungSettings, selected_probes
+from specvit.config import ModelSettings, ProbeSettings, RungSettings
 from specvit.data import DATA_SOURCES, AnyDataSource
 from specvit.errors import ConfigError
 from specvit.objectives import AnyRecipe
@@ -202,11 +202,6 @@ class Sweep:
     def pruning_metric(self) -> str:
         """Return the rung metric that pruning judges by: the named one, or the first rung probe's first."""
         return self.pruning.metric or PROBES[self.rungs.probes[0]].metrics[0].name
-
-
-def default_rung_probes(probes: ProbeSettings) -> tuple[str, ...]:
-    """Return the probes that rungs run if none are named: the first that is on, in ``PROBES``' order."""
-    return tuple(selected_probes(probes))[:1]
 
 
 def sweep_json_schema() -> dict[str, Any]:

@@ -22,12 +22,11 @@ from orchestrator.sweep_schema import (
     Resources,
     Sweep,
     SweepFile,
-    default_rung_probes,
     sweep_json_schema,
 )
 from orchestrator.wording import describe
 from orchestrator.yaml_source import Document, parse_value, read_document
-from specvit.config import RungSettings
+from specvit.config import RungSettings, default_rung_probes
 
 __all__ = [
     "Ablation",

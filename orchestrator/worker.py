@@ -17,9 +17,6 @@ from collections.abc import Mapping
 from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
 from specvit.data import Dataset
 
-TERMINAL = (Finished, Pruned, Failed)
-"""The events that end an attempt."""
-
 
 class Attempt:
     """Run a job in a thread of its own; also the ``Observer`` that its trial reports to."""

@@ -79,6 +79,11 @@ def selected_probes(probes: ProbeSettings) -> dict[str, Probe]:
     return {name: probe for name, probe in chosen.items() if probe is not None}
 
 
+def default_rung_probes(probes: ProbeSettings) -> tuple[str, ...]:
+    """Return the probes that rungs run if none are named: the first that is on, in the order of ``PROBES``."""
+    return tuple(selected_probes(probes))[:1]
+
+
 @settings
 class TrialConfig:
     """Hold one arm with one seed, fully resolved: two equal configurations give two equal results."""

@@ -34,11 +34,6 @@ class Device:
         """Return the context in which forward passes run."""
         return torch.autocast("cuda", torch.bfloat16) if self.is_cuda else nullcontext()
 
-    def synchronize(self) -> None:
-        """Wait until the device has done what it was given, so that a clock can be read."""
-        if self.is_cuda:
-            torch.cuda.synchronize(self.torch_device)
-
 
 def select_device() -> Device:
     """Return the GPU that this process may use, or else the CPU."""

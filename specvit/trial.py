@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from specvit.config import TrialConfig, selected_probes
+from specvit.config import TrialConfig, default_rung_probes, selected_probes
 from specvit.data import Dataset, Split
 from specvit.device import Device, select_device
 from specvit.features import backbone_features, pixel_features, subset
@@ -99,7 +99,7 @@ def rung_steps(steps: int, count: int) -> tuple[int, ...]:
 def rung_probes(config: TrialConfig) -> dict[str, Probe]:
     """Return the probes of the rungs, by name: those asked for, or else the first that is switched on."""
     chosen = selected_probes(config.probes)
-    names = config.rungs.probes or tuple(chosen)[:1]
+    names = config.rungs.probes or default_rung_probes(config.probes)
     return {name: chosen[name] for name in names}
 
 

@@ -156,8 +156,8 @@ class Classifier:
     """Hold a fitted logistic regression.
 
     Attributes:
-        weight: ``(D, K)`` float64, one column for every class seen in fitting.
-        bias: ``(K,)`` float64.
+        weight: ``(R, K)``, one column for every class seen in fitting.
+        bias: ``(K,)``.
         classes: ``(K,)`` int64 the classes seen in fitting, ascending.
     """
 
@@ -166,7 +166,7 @@ class Classifier:
     classes: Tensor
 
     def predict(self, features: Tensor) -> Tensor:
-        """Return the ``(N,)`` int64 likeliest classes of ``(N, D)`` float64 features."""
+        """Return the ``(N,)`` int64 likeliest classes of ``(N, R)`` features on the fit's axes."""
         return self.classes[(features @ self.weight + self.bias).argmax(1)]
 
 
@@ -180,7 +180,7 @@ def fit_path(
     curvature that an undecided classifier has there, which makes it fast on principal axes.
 
     Args:
-        features: ``(N, D)`` float64, preferably on principal axes.
+        features: ``(N, D)`` float64 or float32, preferably on principal axes.
         labels: ``(N,)`` int64.
         cs: The values of C, best in ascending order.
         num_classes: Number of classes.

@@ -7,13 +7,12 @@ from itertools import groupby
 import pytest
 import torch
 
-from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
-from orchestrator.worker import TERMINAL
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def job_of(trial: Trial, attempt: int = 1) -> Job:
 
 def events_to_the_end(executor: LocalExecutor) -> list[Event]:
     events: list[Event] = []
-    while not (events and isinstance(events[-1], TERMINAL)):
+    while not (events and type(events[-1]) in END_STATES):
         polled = executor.poll(30.0)
         assert polled, f"no event after {events}"
         events += polled

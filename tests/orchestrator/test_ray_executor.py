@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Started
+from orchestrator.executor import END_STATES, Event, Executor, Failed, Finished, Job, Pruned, Reported, Started
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import ClusterError, RayExecutor
@@ -21,7 +21,6 @@ from orchestrator.run import Datasets, load_datasets, run_sweep
 from orchestrator.sweep_schema import Resources, Sweep
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
-from orchestrator.worker import TERMINAL
 from specvit.data import Dataset, DataSource
 
 TIMEOUT_S = 60.0
@@ -93,7 +92,7 @@ def events_until(executor: RayExecutor, found: Callable[[Event], bool]) -> list[
 
 
 def is_terminal(event: Event) -> bool:
-    return isinstance(event, TERMINAL)
+    return type(event) in END_STATES
 
 
 def test_the_dashboard_listens_to_this_machine_alone(executor: RayExecutor) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
 from orchestrator.trials import Trial
-from orchestrator.worker import TERMINAL, Attempt
+from orchestrator.worker import Attempt
 from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.trial import Observer, TrialResult
@@ -38,7 +38,7 @@ def events_of(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], lis
         monkeypatch.setattr("specvit.trial.run_trial", body)
         attempt = Attempt(job, NO_DATA)
         events: list[Event] = []
-        while not (events and isinstance(events[-1], TERMINAL)):
+        while not (events and type(events[-1]) in END_STATES):
             event = attempt.next_event(10.0)
             assert event is not None, f"no event after {events}"
             events.append(event)

@@ -18,11 +18,10 @@ def test_the_gpu_is_taken_if_there_is_one(monkeypatch: pytest.MonkeyPatch, avail
     assert device.is_cuda is device.fused_optimizer is available
 
 
-def test_on_a_cpu_nothing_is_cast_or_waited_for() -> None:
+def test_on_a_cpu_nothing_is_cast() -> None:
     device = Device(torch.device("cpu"))
     with device.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
-    device.synchronize()
     assert not device.is_cuda
 
 

@@ -66,6 +66,26 @@ def test_basis_is_standardisation_up_to_a_rotation():
     np.testing.assert_allclose(rotated.T @ rotated, np.diag(np.diag(rotated.T @ rotated)), atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("num_images", "dim", "dtype"),
+    [(40, 60, torch.float64), (60, 1100, torch.float32), (1200, 1100, torch.float32)],
+    ids=["more features than images", "wide, few images", "wide, many images"],
+)
+def test_fit_path_on_the_basis_predicts_as_scikit_learn_does_on_standardised_features(num_images, dim, dtype):
+    train, val = (correlated(n, seed=s, dim=dim, spread=0.2) for n, s in ((num_images, 0), (300, 1)))
+    basis = Basis.of(train.cls)
+    assert basis.axes.dtype is dtype
+    assert basis.axes.shape == (dim, min(dim, num_images))
+    scaler = StandardScaler().fit(train.cls.double().numpy())
+    reference = LogisticRegression(C=0.01, tol=1e-8, max_iter=10_000)
+    reference.fit(scaler.transform(train.cls.double().numpy()), train.labels.numpy())
+
+    classifier = fit_path(basis.rotate(train.cls), train.labels, [0.01], num_classes=4)[0.01]
+
+    expected = reference.predict(scaler.transform(val.cls.double().numpy()))
+    assert (classifier.predict(basis.rotate(val.cls)).numpy() == expected).mean() >= 0.995
+
+
 @pytest.mark.parametrize("mean_patch", [True, False])
 def test_evaluate_equals_scikit_learn_with_c_chosen_on_the_tenth(mean_patch):
     train, val = correlated(300, seed=0, spread=0.6), correlated(250, seed=1, spread=0.6)
