@@ -44,12 +44,12 @@ class Scenes(DataSource):
     """Least and largest number of objects an image, at most 8."""
     alike: Fraction = 0.8
     """Chance that an object beside the main one has the main one's category."""
-    ground_contrast: Fraction = 0.5
+    ground_contrast: Fraction = 0.2
     """Contrast of the ground's texture, as a share of the objects'."""
     texture_rotation_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
     """Largest rotation of the objects' textures to either side, in degrees; shapes are turned at will. The
     wider the range, the less the direction of a texture tells of the category."""
-    colour: Fraction = 0.5
+    colour: Fraction = 0.2
     """Strength of the variation in hue and saturation: 0 = shades of grey."""
     light: Fraction = 0.6
     """Strength of the variation in brightness, gradient and colour of the light: 0 = even white light."""

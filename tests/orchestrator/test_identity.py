@@ -63,14 +63,14 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
 
 
 PINNED = {
-    "scenes": ({}, "a1785b4c6be11feb7e4498a844da54b29413ff99c922740eea4f154b13a18567"),
+    "scenes": ({}, "63a4559d86791fd620a998011fd24952dd8116e2b46da3a81e26bdf16e61bf60"),
     "image_folder": (
         {"data": DATA_SOURCES["image_folder"](root="/x"), "seed": 0},
-        "6650ebe3c90594ab293cf74be524d9fff80f570ff44c0170eae237245324d4a8",
+        "e19e63be2fb9de18dade08d5ed6e1c95da7fff9d91e048961021ece47d13c229",
     ),
     "deit3": (
         {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
-        "ee71cd7ada20552a40ee3c80c191a0033faedacf98d2e056653692305479dcc6",
+        "939beac24bde9ec64d27edc276f8756fdca53b1f070d64b46280f75df554c309",
     ),
 }
 
