@@ -51,7 +51,7 @@ class Scenes(DataSource):
     wider the range, the less the direction of a texture tells of the category."""
     colour: Fraction = 0.2
     """Strength of the variation in hue and saturation: 0 = shades of grey."""
-    light: Fraction = 0.6
+    light: Fraction = 0.2
     """Strength of the variation in brightness, gradient and colour of the light: 0 = even white light."""
     noise: Fraction = 0.03
     """Standard deviation of the pixel noise, as a share of the full range."""

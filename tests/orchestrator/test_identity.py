@@ -63,14 +63,14 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
 
 
 PINNED = {
-    "scenes": ({}, "63a4559d86791fd620a998011fd24952dd8116e2b46da3a81e26bdf16e61bf60"),
+    "scenes": ({}, "0ee40ac57ef899bbbe9772dc72c5d7f6e07079af5090e271a90714abff543e65"),
     "image_folder": (
         {"data": DATA_SOURCES["image_folder"](root="/x"), "seed": 0},
         "e19e63be2fb9de18dade08d5ed6e1c95da7fff9d91e048961021ece47d13c229",
     ),
     "deit3": (
         {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
-        "939beac24bde9ec64d27edc276f8756fdca53b1f070d64b46280f75df554c309",
+        "f839398caa0c2bc17ea764cf82d5700021e46ac810864c0c7f7b991a50193e3a",
     ),
 }
 
