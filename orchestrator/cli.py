@@ -179,17 +179,44 @@ def table(
     format_: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.TEXT,
 ) -> None:
     """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
+    from orchestrator.diagnostics_table import write_diagnostics
     from orchestrator.rendering import render_csv, render_json, render_markdown, render_rich
     from orchestrator.tables import build_tables
 
     with _open_ledger(target, results) as ledger:
         info, records = ledger.sweep(), ledger.records()
+        try:
+            write_diagnostics(ledger.path.parent, records, ledger.diagnostics())
+        except SpecsweepError as error:
+            _complain(error)  # of results in a folder that is read-only there is a table all the same
     tables = build_tables(records, info.metrics)
     if format_ is Format.TEXT:
         _console().print(render_rich(tables, info))
         return
     render = {Format.MARKDOWN: render_markdown, Format.CSV: render_csv, Format.JSON: render_json}[format_]
     _print_raw(render(tables, info).rstrip("\n"))
+
+
+@app.command("diagnose")
+def diagnose_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model file that specvit wrote, or the name of a model of timm's.")
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="SOURCE[:ROOT]", help="Images (val split): scenes, image_folder:DIR, masks:DIR.")
+    ],
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images, at most.")] = 256,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write to; default: results/diagnostics/MODEL.")
+    ] = None,
+    untrained: Annotated[bool, typer.Option(help="Draw the weights of timm's model at random.")] = False,
+) -> None:
+    """Look into one model: cosines, norms and attention of [CLS] and patches, block by block."""
+    from orchestrator.diagnose import diagnose_model
+
+    diagnose_model(
+        model, data=data, num_images=images, folder=out, untrained=untrained, console=_console()
+    )
 
 
 @app.command()
@@ -321,5 +348,6 @@ def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     if outcome.num_run == 0:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
     console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
-    written = Text(f"written: {folder / 'table.md'}, {folder / 'table.csv'}", style="dim")
+    paths = [folder / "table.md", folder / "table.csv", outcome.diagnostics_path]
+    written = Text(f"written: {', '.join(str(path) for path in paths if path is not None)}", style="dim")
     console.print(written, soft_wrap=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from orchestrator.records import State
 from specvit.config import TrialConfig
+from specvit.readings import Reading
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,12 @@ class Reported(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Carry the metrics of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time."""
+    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time."""
 
     metrics: Mapping[str, float]
     seconds: float
     core_seconds: float
+    diagnostics: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)

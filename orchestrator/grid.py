@@ -2,18 +2,22 @@
 
 Groups are the product of the varied axes. Inside a group stand its baseline, once however many axes are
 crossed with it, then its floors, then its arms: specializations that are the same places at the group's
-depth are one arm.
+depth are one arm. Comparators come last.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.identity import canonical_json, digest, section_text
+from orchestrator.identity import canonical_json, digest, is_as_before, section_text
 from orchestrator.sweep_schema import Ablation, Group, Sweep
 from orchestrator.trials import Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
+from specvit.high_norm import HighNorm, parse_high_norm
+from specvit.modes import parse_mode
 from specvit.parameters import count_extra_parameters, count_parameters
 from specvit.scales import SCALES
 from specvit.specialization import Specialization, parse_specialization
@@ -43,35 +47,41 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         floors, then arms, each kind by falling number of parameters (long trials started last leave
         workers idle at the end), equals in the order of the file.
     """
-    rows: dict[int, tuple[_Row, ...]] = {}
+    rows: dict[tuple[int, str], tuple[_Row, ...]] = {}
     arms: list[tuple[_Arm, int]] = []
     writer = _SectionWriter({"protocol": canonical_json(PROTOCOL_VERSION)})
     for group in sweep.groups:
-        depth = SCALES[group.model.scale].depth
-        if depth not in rows:
-            rows[depth] = _rows(sweep, depth)
-        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows[depth], writer)]
+        key = _rows_key(group)
+        if key not in rows:
+            rows[key] = _rows(sweep, key[0], parse_high_norm(key[1]))
+        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows[key], writer)]
     arms.sort(key=lambda entry: (entry[1], -entry[0].num_parameters))
     return tuple(arm.trial(seed) for seed in sweep.seeds for arm, _ in arms)
 
 
 def count_trials(sweep: Sweep) -> int:
     """Count the trials of a sweep without making them."""
-    num_rows: dict[int, int] = {}
+    num_rows: dict[tuple[int, str], int] = {}
     total = 0
     for group in sweep.groups:
-        depth = SCALES[group.model.scale].depth
-        if depth not in num_rows:
-            num_rows[depth] = len(_rows(sweep, depth))
-        total += num_rows[depth]
+        key = _rows_key(group)
+        if key not in num_rows:
+            num_rows[key] = len(_rows(sweep, key[0], parse_high_norm(key[1])))
+        total += num_rows[key]
     return total * len(sweep.seeds)
+
+
+def _rows_key(group: Group) -> tuple[int, str]:
+    """Return what the rows of a group's table depend on: the depth, and what is done about high norms."""
+    return SCALES[group.model.scale].depth, group.model.high_norm
 
 
 def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
     """List the distinct specializations of a sweep at one depth, the baseline first.
 
     Args:
-        ablate: The axes; components are crossed with blocks, texts written out come after them.
+        ablate: The axes; components are crossed with blocks and modes, texts written out come after them,
+            crossed with modes.
         depth: Number of blocks of the model.
 
     Returns:
@@ -81,24 +91,51 @@ def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
         ConfigError: If a text does not resolve at this depth.
     """
     found = [parse_specialization("none", depth)]
+    modes = [parse_mode(text) for text in ablate.modes]
     for component in ablate.components or ():
-        for blocks in ablate.blocks or ("all",):
-            found.append(parse_specialization(component, depth, default_range=blocks))
-    found += [parse_specialization(text, depth) for text in ablate.specialize or ()]
+        for blocks, mode in itertools.product(ablate.blocks or ("all",), modes):
+            found.append(parse_specialization(component, depth, default_range=blocks, default_mode=mode))
+    for text, mode in itertools.product(ablate.specialize or (), modes):
+        found.append(parse_specialization(text, depth, default_mode=mode))
     return tuple({specialization.text: specialization for specialization in found}.values())
 
 
-def _rows(sweep: Sweep, depth: int) -> tuple[_Row, ...]:
+def _rows(sweep: Sweep, depth: int, high_norm: HighNorm) -> tuple[_Row, ...]:
     baseline, *others = specializations(sweep.ablate, depth)
     rows = [_Row(baseline.text, "baseline", Treatment(specialize=baseline.text), baseline)]
     for floor in sweep.floors:
         rows.append(_Row(floor.replace("_", " "), "floor", Treatment(kind=floor), baseline))
-    for specialization in others:
-        for init in dict.fromkeys(sweep.ablate.init):
-            text = specialization.text + (" (independent)" if init == "independent" else "")
-            treatment = Treatment(specialize=specialization.text, init=init)
-            rows.append(_Row(text, "arm", treatment, specialization))
-    return tuple(rows)
+    for specialization, *choices in itertools.product(others, *_choices(sweep.ablate, high_norm)):
+        treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
+        rows.append(_Row(_arm_text(treatment, high_norm), "arm", treatment, specialization))
+    for comparator in sweep.ablate.comparators or ():
+        treatment = Treatment(kind="comparator", comparator=comparator)
+        rows.append(_Row(comparator.text, "arm", treatment, baseline))
+    # Some choices make no difference, e.g. whom registers go with where the placebo has the own weights.
+    return tuple({row.treatment: row for row in rows}.values())
+
+
+def _choices(ablate: Ablation, high_norm: HighNorm) -> Iterator[list[dict[str, Any]]]:
+    """List what the arms choose from besides their places, axis by axis."""
+    yield [{"init": init} for init in ablate.init]
+    tokens: list[dict[str, Any]] = []
+    for kind in ablate.tokens:
+        if kind == "placebo":
+            tokens.append({"tokens": kind, "placebo_position": ablate.placebo_position})
+        else:
+            tokens += [{"registers_with": w} for w in (ablate.registers_with if high_norm.num_registers else ("cls",))]
+    yield tokens
+
+
+def _arm_text(treatment: Treatment, high_norm: HighNorm) -> str:
+    remarks = []
+    if treatment.init == "independent":
+        remarks.append("independent")
+    if treatment.tokens == "placebo":
+        remarks.append("placebo")
+    elif high_norm.num_registers and treatment.registers_with == "patches":
+        remarks.append("registers with patches")
+    return treatment.specialize + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 @dataclass(frozen=True)
@@ -140,6 +177,8 @@ class _SectionWriter:
     def write(self, sections: dict[str, Any]) -> dict[str, str]:
         texts = dict(self._common)
         for name, section in sections.items():
+            if is_as_before(name, section):
+                continue
             if id(section) not in self._written:
                 # The section is kept beside its text, so that no other can get its id.
                 self._written[id(section)] = (section, section_text(name, section))
@@ -155,6 +194,7 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
         patch_size=group.model.patch_size,
         layer_scale=group.objective.layer_scale > 0,
         cls_position=group.objective.cls_position,
+        high_norm=parse_high_norm(group.model.high_norm),
     )
     sections = {
         "model": group.model,
@@ -162,6 +202,7 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
         "objective": group.objective,
         "probes": sweep.probes,
         "rungs": sweep.rungs,
+        "diagnostics": sweep.diagnostics,
     }
     shared = writer.write(sections)
     group_id = digest(shared)
@@ -169,6 +210,9 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
     arms = []
     for row in rows:
         extra = count_extra_parameters(scale, row.specialization)
+        if row.treatment.comparator is not None:
+            has_scales = group.objective.layer_scale > 0
+            extra += row.treatment.comparator.count_extra_parameters(scale, layer_scale=has_scales)
         texts = {**shared, "treatment": writer.write({"treatment": row.treatment})["treatment"]}
         arms.append(
             _Arm(

@@ -17,7 +17,13 @@ from typing import Any
 
 from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
-ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "ModelSettings": {"high_norm": "vanilla", "checkpoint_sha256": None},
+        "Treatment": {"tokens": "cls", "placebo_position": None, "registers_with": "cls", "comparator": None},
+        "TrialConfig": {"diagnostics": False},
+    }
+)
 """Settings that came after the first release: class name to field name to the literal value (as JSON) under
 which everything is computed as before the field was there. The class may be a base class. Not a reference to
 the default: when the default moves on, trials that take it are new trials."""
@@ -43,18 +49,28 @@ def group_id(config: TrialConfig) -> str:
 def section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
-    Paths of the data source and probes that are off take no part; see also ``ADDED_LATER``. That the
-    sections are separate lets a grid write what its trials share only once.
+    Paths (of the data source, of a checkpoint) and probes that are off take no part; see also
+    ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint holds is a setting by its
+    hash. That the sections are separate lets a grid write what its trials share only once.
     """
-    texts = {name: section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
+    sections = {name: getattr(config, name) for name in _field_names(TrialConfig)}
+    texts = {name: section_text(name, value) for name, value in sections.items() if not is_as_before(name, value)}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
+
+
+def is_as_before(name: str, section: object) -> bool:
+    """Return whether a section takes no part in names: it came later, and is as if it had not."""
+    added: Mapping[str, object] = ADDED_LATER.get(TrialConfig.__name__, {})
+    return name in added and section == added[name]
 
 
 def section_text(name: str, section: Any) -> str:
     """Return the canonical JSON of one section of a configuration."""
     if name == "probes":
         return canonical_json(selected_probes(section))
-    if name == "data":
+    if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
+        raise ValueError(f"checkpoint {section.checkpoint!r} has no hash yet; see orchestrator.checkpoints")
+    if name in ("data", "model"):
         return canonical_json({k: v for k, v in plain(section).items() if k not in section.path_fields})
     return canonical_json(section)
 

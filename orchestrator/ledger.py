@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from orchestrator.diagnostics_table import insert_readings, select_readings
 from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.ledger_schema import (
     LedgerError,
@@ -32,6 +33,7 @@ from orchestrator.provenance import Provenance
 from orchestrator.records import Report, State, TrialRecord
 from orchestrator.registration import SweepInfo, read_registration, write_registration
 from orchestrator.trials import Trial
+from specvit.readings import Reading
 
 __all__ = ["Ledger", "LedgerError", "SweepInfo"]
 
@@ -80,6 +82,11 @@ class Ledger:
             LedgerError: If the file is absent, damaged, of another version, or not a ledger.
         """
         return cls(connect_reader(path), path)
+
+    @property
+    def path(self) -> Path:
+        """Return the file."""
+        return self._path
 
     def register(self, sweep: SweepInfo, trials: Sequence[Trial], provenance: Provenance) -> None:
         """Record what is to be run, and that a run of the driver begins. Safe to repeat.
@@ -145,9 +152,8 @@ class Ledger:
                 return self._write_report(event, step, metrics)
             case Started(worker=worker):
                 return self._update(event, worker=worker, started_at=_now())
-            case Finished(metrics=metrics, seconds=seconds, core_seconds=core_seconds):
-                text = encode_metrics(metrics)
-                return self._end(event, State.DONE, metrics=text, seconds=seconds, core_seconds=core_seconds)
+            case Finished():
+                return self._finish(event)
             case Pruned(step=step, seconds=seconds):
                 return self._end(event, State.PRUNED, step=step, seconds=seconds)
             case Failed(error=error, traceback=traceback, seconds=seconds):
@@ -174,6 +180,14 @@ class Ledger:
             for trial_id, step, metrics in self._connection.execute(_REPORTS):
                 reports[trial_id].append(Report(step, decode_metrics(metrics)))
         return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
+
+    def diagnostics(self) -> dict[str, tuple[Reading, ...]]:
+        """Return what was read off the backbones: trial id to readings by block, site and quantity.
+
+        Only trials that have some are in it, in the order of the sweep file.
+        """
+        with self._transaction(write=False):
+            return select_readings(self._connection)
 
     def with_result(self) -> frozenset[str]:
         """Return the ids of the trials that are done or pruned, also of those that are not in the sweep now."""
@@ -280,20 +294,31 @@ class Ledger:
             )
         return True
 
+    def _finish(self, event: Finished) -> bool:
+        columns = {"metrics": encode_metrics(event.metrics), "seconds": event.seconds, "ended_at": _now()}
+        with self._transaction():
+            if not self._set(event, state=str(State.DONE), core_seconds=event.core_seconds, **columns):
+                return False
+            insert_readings(self._connection, event)
+        return True
+
     def _end(self, event: Event, state: State, **columns: Any) -> bool:
         return self._update(event, state=str(state), ended_at=_now(), **columns)
 
     def _update(self, event: Event, **columns: Any) -> bool:
+        with self._transaction():
+            return self._set(event, **columns)
+
+    def _set(self, event: Event, **columns: Any) -> bool:
         """Set ``columns`` of a running attempt; every older attempt has ended, so this is the fence."""
         assignments = ", ".join(f"{name} = ?" for name in columns)
         if columns.get("state") == State.DONE:
             assignments += ", step = COALESCE(steps, step)"
-        with self._transaction():
-            cursor = self._connection.execute(
-                f"UPDATE attempts SET {assignments} WHERE trial_id = ? AND attempt = ? AND state = 'running'",
-                (*columns.values(), event.trial_id, event.attempt),
-            )
-            return cursor.rowcount == 1
+        cursor = self._connection.execute(
+            f"UPDATE attempts SET {assignments} WHERE trial_id = ? AND attempt = ? AND state = 'running'",
+            (*columns.values(), event.trial_id, event.attempt),
+        )
+        return cursor.rowcount == 1
 
     def _lose_running(self, where: str = "", *values: str) -> int:
         return self._connection.execute(

@@ -73,6 +73,17 @@ CREATE VIEW rung_metrics AS
     FROM trials AS t JOIN reports AS r USING (trial_id), json_each(r.metrics) AS m;
 """
 
+_ADDED_LATER = """
+CREATE TABLE IF NOT EXISTS diagnostics (
+    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL,
+    block INTEGER NOT NULL, site TEXT NOT NULL, quantity TEXT NOT NULL,
+    value REAL, -- NULL = not a number
+    PRIMARY KEY (trial_id, attempt, block, site, quantity), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
+) WITHOUT ROWID;
+"""
+"""Tables that a ledger of this schema may lack since it was made before they were thought of: a writer adds
+them, a reader does without. Programs that do not know them are not disturbed by them."""
+
 
 class LedgerError(SpecsweepError):
     """Signal a ledger that cannot be used; the text names the file and what is wrong with it."""
@@ -109,6 +120,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
                 header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
                 connection.executescript(f"BEGIN IMMEDIATE; {header} {_SCHEMA} COMMIT;")
             _check_pages(connection, path)
+            connection.executescript(_ADDED_LATER)
         except BaseException:
             connection.close()
             raise

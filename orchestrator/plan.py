@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.checkpoints import pin_checkpoints
 from orchestrator.forecast import Forecast, forecast, format_seconds, trial_seconds
 from orchestrator.forecast import mean_seconds as mean_seconds_of
 from orchestrator.grid import expand
@@ -77,7 +78,7 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         results_root: Folder that holds one folder per sweep.
         num_slots: Slots to forecast for; None = what this machine's cores allow.
     """
-    trials = expand(sweep)
+    trials = expand(pin_checkpoints(sweep))
     own_path = results_root / sweep.name / LEDGER_NAME
     own = _read_records(own_path)
     with_result = _read_with_result(own_path)

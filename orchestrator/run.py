@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoints import pin_checkpoints
+from orchestrator.diagnostics_table import write_diagnostics
 from orchestrator.executor import Executor
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
@@ -41,12 +43,14 @@ class Outcome:
         records: All its trials.
         num_run: Trials that this run was to do.
         finished: Whether they all came to an end; False if it was stopped before.
+        diagnostics_path: Where the readings of the backbones are, if there are any.
     """
 
     info: SweepInfo
     records: tuple[TrialRecord, ...]
     num_run: int
     finished: bool
+    diagnostics_path: Path | None = None
 
     @property
     def num_failed(self) -> int:
@@ -75,9 +79,9 @@ def run_sweep(
         should_stop: Asked several times a second.
 
     Raises:
-        SpecsweepError: If the data, the cluster or the results folder cannot be used.
+        SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used.
     """
-    trials = expand(sweep)
+    trials = expand(pin_checkpoints(sweep))
     ledger_path = folder / LEDGER_NAME
     datasets: Datasets = {}
     if not ledger_path.exists():
@@ -106,11 +110,14 @@ def run_sweep(
             )
         # What was running when the loop was stopped is waiting again.
         ledger.release_running()
-        records = ledger.records()
+        records, diagnostics = ledger.records(), ledger.diagnostics()
     write_tables(folder, records, info)
+    diagnostics_path = write_diagnostics(folder, records, diagnostics)
     if pending:
         write_origin(folder, info, provenance)
-    return Outcome(info=info, records=records, num_run=len(pending), finished=finished)
+    return Outcome(
+        info=info, records=records, num_run=len(pending), finished=finished, diagnostics_path=diagnostics_path
+    )
 
 
 def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> SweepInfo:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.grid import count_trials
 from orchestrator.problems import FieldPath, Problem, nearest
-from orchestrator.sweep_schema import MAX_TRIALS, Group, Sweep, check_name
+from orchestrator.sweep_schema import MAX_TRIALS, Ablation, Group, Sweep, check_name
 from specvit.config import selected_probes
 from specvit.errors import ConfigError
+from specvit.high_norm import parse_high_norm
+from specvit.modes import FULL, Mode, parse_mode
 from specvit.probes import PROBES
-from specvit.scales import SCALES
-from specvit.specialization import parse_specialization, resolve_range
+from specvit.scales import SCALES, Scale
+from specvit.specialization import check_specialization, parse_specialization, resolve_range
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,19 @@ def check_sweep(
         The problems, each once.
     """
     problems = [*_check_name(sweep), *_check_probes(sweep), *_check_paths(sweep)]
-    depths: dict[int, str] = {}
+    shapes: dict[tuple[str, bool], None] = {}
     combinations = itertools.product(*(range(len(values)) for values in axes.values()))
     for indices, group in zip(combinations, sweep.groups, strict=True):
         case = _Case(group, raw, dict(zip(axes, indices, strict=True)))
         problems += [*_check_sizes(case), *_check_targets(case, sweep), *_check_steps(case, sweep)]
-        depths.setdefault(SCALES[group.model.scale].depth, group.model.scale)
-    for depth, scale in depths.items():
-        problems += _check_specializations(sweep, depth, scale)
-    num_crossed = len(sweep.ablate.components or ()) * len(sweep.ablate.blocks or ("all",))
+        shapes.setdefault((group.model.scale, group.objective.layer_scale > 0))
+        problems += _check_placebo(sweep, group)
+    problems += _check_specializations(sweep, tuple(shapes))
+    problems += _check_registers(sweep)
+    ablate = sweep.ablate
+    num_crossed = len(ablate.components or ()) * len(ablate.blocks or ("all",)) * len(ablate.modes)
     if num_crossed > MAX_TRIALS:
-        rule = f"components and blocks must make at most {MAX_TRIALS} arms, not {num_crossed}"
+        rule = f"components, blocks and modes must make at most {MAX_TRIALS} arms, not {num_crossed}"
         problems.append(Problem(("ablate",), rule))
     if not problems:
         num_trials = count_trials(sweep)
@@ -158,22 +163,63 @@ def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
         yield _broken(path, "rungs.count", rule, sweep.rungs.count)
 
 
-def _check_specializations(sweep: Sweep, depth: int, scale: str) -> Iterator[Problem]:
-    """Check every text under ``ablate`` against the depth of one scale."""
+def _check_specializations(sweep: Sweep, shapes: tuple[tuple[str, bool], ...]) -> Iterator[Problem]:
+    """Check every text under ``ablate`` against all scales, each with or without layer scales."""
     ablate = sweep.ablate
     if ablate.blocks is not None and ablate.components is None:
         yield Problem(("ablate", "blocks"), "needs ablate.components, to which it gives block ranges")
-    for field, texts in (("components", ablate.components), ("specialize", ablate.specialize)):
-        for index, text in enumerate(texts or ()):
-            try:
-                parse_specialization(text, depth)
-            except ConfigError as error:
-                yield Problem(("ablate", field, index), _with_scale(error, scale))
-    for index, text in enumerate(ablate.blocks or ()):
+    modes: list[Mode] = []
+    for index, text in enumerate(ablate.modes):
         try:
-            resolve_range(text, depth)
+            modes.append(parse_mode(text))
         except ConfigError as error:
-            yield Problem(("ablate", "blocks", index), _with_scale(error, scale))
+            yield Problem(("ablate", "modes", index), str(error))
+    told: set[tuple[FieldPath, str]] = set()
+    for name, layer_scale in shapes:
+        scale = SCALES[name]
+        for path, check in _texts(ablate, modes or [FULL], scale, layer_scale=layer_scale):
+            try:
+                check()
+            except ConfigError as error:
+                if (path, str(error)) not in told:
+                    yield Problem(path, _with_scale(error, name))
+                told.add((path, str(error)))
+
+
+def _texts(
+    ablate: Ablation, modes: Sequence[Mode], scale: Scale, *, layer_scale: bool
+) -> Iterator[tuple[FieldPath, Callable[[], object]]]:
+    """Yield the place of every text under ``ablate``, and what checks it against a scale."""
+
+    def check(text: str, mode: Mode) -> None:
+        specialization = parse_specialization(text, scale.depth, default_mode=mode)
+        check_specialization(specialization, depth=scale.depth, width=scale.width, layer_scale=layer_scale)
+
+    for field, texts in (("components", ablate.components), ("specialize", ablate.specialize)):
+        for (index, text), mode in itertools.product(enumerate(texts or ()), modes):
+            yield ("ablate", field, index), partial(check, text, mode)
+    for index, text in enumerate(ablate.blocks or ()):
+        yield ("ablate", "blocks", index), partial(resolve_range, text, scale.depth)
+
+
+def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
+    """Check that the placebo's patch is one of the image's."""
+    position = sweep.ablate.placebo_position
+    if position is None:
+        return
+    if "placebo" not in sweep.ablate.tokens:
+        yield Problem(("ablate", "placebo_position"), "needs 'placebo' in ablate.tokens")
+        return
+    side = group.data.image_size // group.model.patch_size
+    if max(position) >= side:
+        rule = f"must be [row, column] within the grid of patches, each from 0 to {side - 1}, not {list(position)}"
+        yield Problem(("ablate", "placebo_position"), rule)
+
+
+def _check_registers(sweep: Sweep) -> Iterator[Problem]:
+    has_registers = any(parse_high_norm(group.model.high_norm).num_registers for group in sweep.groups)
+    if "patches" in sweep.ablate.registers_with and not has_registers:
+        yield Problem(("ablate", "registers_with"), "needs registers, e.g. model.high_norm: registers:4")
 
 
 def _with_scale(error: ConfigError, scale: str) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
+from orchestrator.problems import nearest
 from orchestrator.pruners import AnyPruner, NoPruning
+from specvit.comparators import COMPARATORS, AnyComparator
 from specvit.config import ModelSettings, ProbeSettings, RungSettings
 from specvit.data import DATA_SOURCES, AnyDataSource
 from specvit.errors import ConfigError
 from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES
-from specvit.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
 
 MAX_TRIALS = 100_000
 
@@ -68,6 +71,18 @@ def _switch_on(value: object) -> object:
     return value
 
 
+def _comparator_by_name(value: object) -> object:
+    """Read ``jumbo`` as ``{comparator: jumbo}``; a mapping without a name is refused here, as is an unknown name."""
+    known = f"known: {', '.join(COMPARATORS)}"
+    if isinstance(value, str):
+        if value not in COMPARATORS:
+            raise ConfigError(f"unknown comparator; {known}, not {value!r}{nearest(value, list(COMPARATORS))}")
+        return {"comparator": value}
+    if isinstance(value, Mapping) and "comparator" not in value:
+        raise ConfigError(f"comparator is required; {known}")
+    return value
+
+
 def _check_gpus(gpus: float) -> float:
     if gpus > 1 and gpus != int(gpus):
         raise ConfigError(f"must be a whole number where it is above 1, not {gpus}")
@@ -86,6 +101,12 @@ Seeds = Annotated[
     ),
 ]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+ComparatorEntry = Annotated[
+    AnyComparator,
+    BeforeValidator(
+        _comparator_by_name, json_schema_input_type=Literal[tuple(COMPARATORS)] | AnyComparator
+    ),
+]
 Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
 AxisPath = Annotated[str, Field(pattern=rf"^{VARY_PATH.pattern}$")]
 Floor = Literal["random_init", "raw_pixels"]
@@ -102,7 +123,18 @@ class Ablation:
     specialize: Texts | None = None
     """Specializations written out, beside or instead of ``components``: ``[norm@all+qkv@first-third]``."""
     init: Annotated[tuple[Literal["copy", "independent"], ...], Field(min_length=1)] = ("copy",)
-    """How own [CLS] weights start: as copies of the shared ones, or drawn anew."""
+    """How own weights start: as copies of the shared ones, or drawn anew."""
+    modes: Texts = ("full",)
+    """How much of a weight is own, for the components that name no mode themselves: ``full``, ``gate`` (own
+    weights blended with the shared ones), ``lora:R`` (the shared ones plus a matrix of rank R)."""
+    tokens: Annotated[tuple[Literal["cls", "placebo"], ...], Field(min_length=1)] = ("cls",)
+    """Which token gets the own weights: [CLS], or one fixed patch, as a control for their mere number."""
+    placebo_position: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    """Row and column of the placebo's patch in the grid of the whole image; default: the middle."""
+    registers_with: Annotated[tuple[Literal["cls", "patches"], ...], Field(min_length=1)] = ("cls",)
+    """Whether registers share the weights of [CLS] or those of the patches."""
+    comparators: Annotated[tuple[ComparatorEntry, ...], Field(min_length=1)] | None = None
+    """Other papers' changes to the plain model, each an arm: a name, or ``{comparator: jumbo, slots: 4}``."""
 
 
 @settings
@@ -145,6 +177,9 @@ class SweepFile:
     """Who judges at the rungs which trials are hopeless."""
     resources: Resources = Field(default_factory=Resources)
     """What one trial occupies."""
+    diagnostics: Flag = False
+    """Whether to look into every backbone at its end: cosines between [CLS] and patches, norms and attention,
+    block by block; written as ``diagnostics.csv``."""
 
 
 @settings
@@ -182,6 +217,7 @@ class Sweep:
         rungs: The rungs; the probes they run are named.
         pruning: The pruner's settings.
         resources: What one trial occupies.
+        diagnostics: Whether every backbone is looked into at its end.
     """
 
     name: str
@@ -197,6 +233,7 @@ class Sweep:
     rungs: RungSettings
     pruning: AnyPruner
     resources: Resources
+    diagnostics: bool = False
 
     @property
     def pruning_metric(self) -> str:

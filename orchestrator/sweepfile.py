@@ -92,6 +92,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         rungs=rungs,
         pruning=file.pruning,
         resources=file.resources,
+        diagnostics=file.diagnostics,
     )
     problems = check_sweep(sweep, raw=raw, axes=axes)
     if problems:

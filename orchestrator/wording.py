@@ -70,6 +70,8 @@ def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
             continue
         if index < len(prefix):
             path = (*path, part)
+        elif isinstance(value, Mapping) and part not in value and value.get("comparator") == part:
+            continue
         elif isinstance(value, Mapping):
             path, value = (*path, part), value.get(str(part))
         elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
@@ -143,15 +145,16 @@ def _known_fields(path: FieldPath, loc: FieldPath) -> list[str]:
     """Return the fields that the mapping at ``path`` may have, looked up in the schema of the file."""
     at = _schema()
     for part in path:
-        at = _resolved(at["properties"][str(part)], str(loc[min(1, len(loc) - 1)]))
+        at = _resolved(at["items"] if isinstance(part, int) else at["properties"][str(part)], loc)
     return list(at.get("properties", {}))
 
 
-def _resolved(at: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Follow a reference, to the mapping of the given kind where there are several."""
+def _resolved(at: dict[str, Any], kinds: FieldPath) -> dict[str, Any]:
+    """Follow a reference, to the mapping of the first of the given kinds where there are several."""
+    at = next((member for member in at.get("anyOf", ()) if member.keys() & {"$ref", "discriminator", "items"}), at)
     if "discriminator" in at:
-        at = {"$ref": at["discriminator"]["mapping"][kind]}
-    at = next((member for member in at.get("anyOf", ()) if "$ref" in member), at)
+        mapping = at["discriminator"]["mapping"]
+        at = {"$ref": mapping[next(kind for kind in kinds if kind in mapping)]}
     return _schema()["$defs"][at["$ref"].rpartition("/")[2]] if "$ref" in at else at
 
 
@@ -160,7 +163,7 @@ def _vary_paths() -> list[str]:
     for section in SECTIONS:
         union = _schema()["properties"][section]
         for kind in union["discriminator"]["mapping"] if "discriminator" in union else ("",):
-            paths |= {f"{section}.{field}" for field in _resolved(union, kind)["properties"]}
+            paths |= {f"{section}.{field}" for field in _resolved(union, (kind,))["properties"]}
     return sorted(paths)
 
 

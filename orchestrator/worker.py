@@ -88,5 +88,6 @@ class Attempt:
                 metrics=dict(result.metrics),
                 seconds=seconds,
                 core_seconds=time.process_time() - cpu_started,
+                diagnostics=result.diagnostics,
             )
         )

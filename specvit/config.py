@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import AfterValidator, Field, model_validator
+
+from specvit.comparators import AnyComparator
 from specvit.data import AnyDataSource
+from specvit.high_norm import check_high_norm
 from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES, Probe
 from specvit.scales import ScaleName
-from specvit.settings import NonNegativeInt, PositiveInt, settings
+from specvit.settings import Flag, NonNegativeInt, PositiveInt, settings
 
 PROTOCOL_VERSION = 1
 """Raised when the code changes what a configuration computes, so that old results are not taken for new."""
@@ -18,23 +22,52 @@ PROTOCOL_VERSION = 1
 class ModelSettings:
     """Describe the backbone that is ablated."""
 
+    path_fields: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    """Fields that say where something lies, not what it is, as ``DataSource.path_fields``."""
+
     scale: ScaleName = "nano"
     """A row of the table of scales."""
     patch_size: PositiveInt = 4
     """Side of a patch, in pixels; divides the image size."""
+    high_norm: Annotated[str, AfterValidator(check_high_norm)] = "vanilla"
+    """What is done about tokens of very high norm: ``vanilla`` (nothing), ``registers:N`` (N learned tokens
+    beside [CLS]), ``attention_bias`` (a learned key and value in every head)."""
+    checkpoint: str | None = None
+    """A plain ViT that every trained arm starts from, own weights as copies of its weights: a safetensors or
+    ``.pth`` file that all nodes see, a pretrained model's name in timm, or ``hf-hub:OWNER/REPOSITORY``. This
+    one line says it; ``ablate.init`` still says whether own weights are copies."""
+    checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the checkpoint's file. It need not be given: it is found out before the first trial."""
 
 
 @settings
 class Treatment:
     """Describe what an arm does to the backbone; the rest of the configuration it shares with its group."""
 
-    kind: Literal["specialize", "random_init", "raw_pixels"] = "specialize"
-    """``specialize``: pretrain, with own [CLS] weights in places. The other two are the floors of a table:
-    a backbone that was never trained, and no backbone at all."""
+    kind: Literal["specialize", "comparator", "random_init", "raw_pixels"] = "specialize"
+    """``specialize``: pretrain, with own [CLS] weights in places. ``comparator``: pretrain, the backbone changed
+    as another paper does. The other two are the floors of a table: a backbone that was never trained, and no
+    backbone at all."""
     specialize: str = "none"
-    """Where [CLS] has its own weights, e.g. ``norm@all+qkv@first-third``; ``none`` = nowhere, the baseline."""
+    """Where there are own weights, e.g. ``norm@all+qkv(lora:8)@first-third``; ``none`` = nowhere, the baseline."""
     init: Literal["copy", "independent"] = "copy"
     """Own weights start as a copy of the shared ones, or are drawn anew."""
+    tokens: Literal["cls", "placebo"] = "cls"
+    """Which token gets the own weights: [CLS], or, as a control for their mere number, one fixed patch."""
+    placebo_position: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    """Row and column of that patch in the grid of the whole image; none given = the middle."""
+    registers_with: Literal["cls", "patches"] = "cls"
+    """Whether registers share the weights of [CLS] or those of the patches."""
+    comparator: AnyComparator | None = None
+    """The other paper's change, where ``kind`` is ``comparator``."""
+
+    @model_validator(mode="after")
+    def _check_comparator(self) -> Treatment:
+        if (self.kind == "comparator") != (self.comparator is not None):
+            raise ValueError(f"comparator must be given exactly where kind is 'comparator', not {self.kind!r}")
+        if self.kind == "comparator" and self.specialize != "none":
+            raise ValueError(f"specialize must be 'none' where kind is 'comparator', not {self.specialize!r}")
+        return self
 
 
 @settings
@@ -95,3 +128,5 @@ class TrialConfig:
     probes: ProbeSettings
     rungs: RungSettings
     seed: NonNegativeInt
+    diagnostics: Flag = False
+    """Whether to look into the backbone at the end; see ``specvit.diagnostics``."""

@@ -22,6 +22,11 @@ def to_unit(images: NDArray[np.uint8], device: Device) -> Tensor:
     return torch.from_numpy(images).to(device.torch_device).float().div_(255)
 
 
+def normalised(images: NDArray[np.uint8], device: Device) -> Tensor:
+    """Move images to the device as what a backbone takes: float32 ``(B, 3, H, W)``."""
+    return normalise(to_unit(images, device))
+
+
 @torch.inference_mode()
 def backbone_features(model: VisionTransformer, split: Split, *, device: Device) -> ProbeSplit:
     """Compute the tokens of a split after the final norm.
@@ -36,16 +41,16 @@ def backbone_features(model: VisionTransformer, split: Split, *, device: Device)
     """
     was_training = model.training
     model.eval()
-    chunks = []
+    cls, patches = [], []
     for start in range(0, len(split), BATCH_SIZE):
         with device.autocast():
-            tokens = encode(model, normalise(to_unit(split.images[start : start + BATCH_SIZE].copy(), device)))
-        chunks.append(tokens.float().cpu())
+            tokens = encode(model, normalised(split.images[start : start + BATCH_SIZE].copy(), device))
+        cls.append(tokens.cls.float().cpu())
+        patches.append(tokens.patches.float().cpu())
     model.train(was_training)
-    tokens = torch.cat(chunks)
     height, width = model.patch_embed.patch_size
     grid = (split.images.shape[2] // height, split.images.shape[3] // width)
-    return _probe_split(split, cls=tokens[:, 0].clone(), patches=tokens[:, 1:], grid=grid)
+    return _probe_split(split, cls=torch.cat(cls), patches=torch.cat(patches), grid=grid)
 
 
 def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:

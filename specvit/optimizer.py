@@ -15,11 +15,13 @@ from torch import nn
 from specvit.device import Device
 from specvit.objectives.base import Recipe
 
-NO_DECAY = frozenset({"pos_embed", "cls_token", "reg_token", "mask_token"})
-"""Tables of tokens and positions: not vectors by their shape, but not weights of a layer either."""
+NO_DECAY = frozenset(
+    {"pos_embed", "cls_token", "reg_token", "mask_token", "slot_token", "key_bias", "value_bias"}
+)
+"""Tables of tokens, positions and attention biases: not vectors by their shape, but not weights of a layer."""
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-_EMBEDDING = re.compile(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$|reg_token$|mask_token$)")
+_EMBEDDING = re.compile(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$|reg_token$|mask_token$|slot_token$)")
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

@@ -1,7 +1,8 @@
 """Specialization: where [CLS] has weights of its own. Parsing, canonical text, resolution against a depth.
 
-A specialization is a set of component@range, written ``norm@all+qkv@first-third``. Two texts that name the
-same places at a given depth are the same treatment, and have the same canonical text there.
+A specialization is a set of component(mode)@range, written ``norm@all+qkv(lora:8)@first-third``; the mode
+``full`` is not written. Two texts that name the same places at a given depth are the same treatment, and have
+the same canonical text there.
 
 Source: "Revisiting [CLS] and Patch Token Interaction in Vision Transformers" (arXiv 2602.08626).
 """
@@ -10,44 +11,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from specvit.components import ALIASES, COMPONENTS, Component
 from specvit.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Component:
-    """Name a part that can be specialized, and where timm keeps it.
-
-    Attributes:
-        name: What sweep files call it.
-        modules: Attribute paths of its modules, relative to a block, or to the model if ``per_block`` is off.
-        per_block: Whether every block has one, so that it takes a block range.
-    """
-
-    name: str
-    modules: tuple[str, ...]
-    per_block: bool = True
-
-
-COMPONENTS: Mapping[str, Component] = MappingProxyType(
-    {
-        component.name: component
-        for component in (
-            Component("norm1", ("norm1",)),
-            Component("norm2", ("norm2",)),
-            Component("qkv", ("attn.qkv",)),
-            Component("mlp", ("mlp.fc1", "mlp.fc2")),
-            Component("final_norm", ("norm",), per_block=False),
-        )
-    }
-)
-"""Every component, in the order of canonical text. A new one is a new row (and its test)."""
-
-ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType({"norm": ("norm1", "norm2")})
-"""Names for several components at once, in the order of canonical text."""
+from specvit.modes import FULL, Mode, parse_mode
 
 NAMED_RANGES: Mapping[str, tuple[int, int, bool]] = MappingProxyType(
     {
@@ -62,7 +32,8 @@ NAMED_RANGES: Mapping[str, tuple[int, int, bool]] = MappingProxyType(
 NO_SPECIALIZATION = "none"
 """Canonical text of the empty specialization, the baseline."""
 
-_SLICE = re.compile(r"(\d+):(\d+)")
+_SLICE = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
+_TERM = re.compile(r"(?P<name>[^(@]*)(?:\((?P<mode>[^()]*)\))?\s*(?P<range>@.*)?")
 
 
 def resolve_range(text: str, depth: int) -> range:
@@ -106,73 +77,128 @@ class Specialization:
 
     Attributes:
         depth: Number of blocks of the model.
-        blocks: Component name to the sorted indices of its specialized blocks; components without any are
-            absent; ``final_norm`` has no blocks, so its entry is empty.
+        modes: Component name to block index to mode, both in ascending order; components without any are
+            absent. What follows the blocks (``final_norm``) stands at index ``depth``.
     """
 
     depth: int
-    blocks: Mapping[str, tuple[int, ...]]
+    modes: Mapping[str, Mapping[int, Mode]]
 
     def __bool__(self) -> bool:
-        return bool(self.blocks)
+        return bool(self.modes)
+
+    def places(self) -> Iterator[tuple[Component, int, Mode]]:
+        """Yield every place: the component, the block, the mode."""
+        for name, blocks in self.modes.items():
+            for block, mode in blocks.items():
+                yield COMPONENTS[name], block, mode
 
     @property
     def text(self) -> str:
         """Return the canonical text, e.g. ``norm@all+qkv@first-third``; ``none`` if nothing is specialized."""
-        ranges = {
-            name: _range_text(indices, self.depth) if COMPONENTS[name].per_block else ("",)
-            for name, indices in self.blocks.items()
-        }
         terms: list[str] = []
-        for name in COMPONENTS:
-            if name not in ranges:
-                continue
+        for name, blocks in self.modes.items():
             alias = next((a for a, members in ALIASES.items() if name in members), None)
-            if alias is not None and all(ranges.get(m) == ranges[name] for m in ALIASES[alias]):
-                if name != ALIASES[alias][0]:
-                    continue
-                name_or_alias = alias
+            if alias is not None and all(self.modes.get(member) == blocks for member in ALIASES[alias]):
+                if name == ALIASES[alias][0]:
+                    terms += _terms(alias, blocks, self.depth)
             else:
-                name_or_alias = name
-            terms += [f"{name_or_alias}@{part}" if part else name_or_alias for part in ranges[name]]
+                terms += _terms(name, blocks, self.depth)
         return "+".join(terms) or NO_SPECIALIZATION
 
 
-def parse_specialization(text: str, depth: int, *, default_range: str = "all") -> Specialization:
+def parse_specialization(
+    text: str, depth: int, *, default_range: str = "all", default_mode: Mode = FULL
+) -> Specialization:
     """Parse a specialization and resolve it against a depth.
 
     Args:
-        text: Terms joined by ``+``, each ``component`` or ``component@range``; a component may come with
-            several ranges. ``none`` (or nothing) is the baseline.
+        text: Terms joined by ``+``, each a component, then perhaps a mode in brackets (``full``, ``gate``,
+            ``lora:R``), then perhaps ``@`` and a block range; a component may come with several ranges.
+            ``none`` (or nothing) is the baseline.
         depth: Number of blocks of the model.
         default_range: Range of the terms that name none.
+        default_mode: Mode of the terms that name none.
 
     Returns:
         The specialization.
 
     Raises:
-        ConfigError: If a component or a range is unknown, or a range reaches beyond the depth.
+        ConfigError: If a component, a mode or a range is unknown, a range reaches beyond the depth, a mode
+            does not fit its component, or one place gets two modes.
     """
     stripped = text.strip()
     if stripped in ("", NO_SPECIALIZATION):
-        return Specialization(depth=depth, blocks=MappingProxyType({}))
-    blocks: dict[str, set[int]] = {}
+        return Specialization(depth=depth, modes=MappingProxyType({}))
+    found: dict[str, dict[int, Mode]] = {}
     for term in stripped.split("+"):
-        name, at, range_text = (part.strip() for part in term.partition("@"))
-        if at and not range_text:
-            raise ConfigError(f"specialization {text!r}: a block range must follow '@'")
-        for component in _components_named(name, text):
-            if not component.per_block:
-                if range_text not in ("", "all"):
+        for component, blocks, mode in _resolve_term(term, text, depth, default_range, default_mode):
+            modes = found.setdefault(component.name, {})
+            for block in blocks:
+                if modes.setdefault(block, mode) != mode:
                     raise ConfigError(
-                        f"specialization {text!r}: {component.name} is not part of a block and takes no range"
+                        f"specialization {text!r}: {component.name} of block {block} has two modes, "
+                        f"{modes[block].text} and {mode.text}"
                     )
-                blocks.setdefault(component.name, set())
-                continue
-            indices = resolve_range(range_text or default_range, depth)
-            blocks.setdefault(component.name, set()).update(indices)
-    ordered = {name: tuple(sorted(blocks[name])) for name in COMPONENTS if name in blocks}
-    return Specialization(depth=depth, blocks=MappingProxyType(ordered))
+    ordered = {name: MappingProxyType(dict(sorted(found[name].items()))) for name in COMPONENTS if name in found}
+    return Specialization(depth=depth, modes=MappingProxyType(ordered))
+
+
+def check_specialization(specialization: Specialization, *, depth: int, width: int, layer_scale: bool) -> None:
+    """Check that a specialization fits a model.
+
+    Args:
+        specialization: The places.
+        depth: Number of blocks.
+        width: Channels.
+        layer_scale: Whether the blocks have layer scales.
+
+    Raises:
+        ConfigError: If it does not; the text names the field, the rule and the value.
+    """
+    if specialization.depth != depth:
+        raise ConfigError(
+            f"specialization {specialization.text!r} is for {specialization.depth} blocks, "
+            f"but the model has {depth}"
+        )
+    for component, _, mode in specialization.places():
+        if mode.rank > width:
+            raise ConfigError(
+                f"specialization {specialization.text!r}: the rank of {component.name} must be at most "
+                f"{width}, the width of the model, not {mode.rank}"
+            )
+        if component.name == "layerscale" and not layer_scale:
+            raise ConfigError(
+                f"specialization {specialization.text!r}: layerscale needs a model with layer scales "
+                "(objective.layer_scale above 0)"
+            )
+
+
+def _resolve_term(
+    term: str, text: str, depth: int, default_range: str, default_mode: Mode
+) -> Iterator[tuple[Component, range, Mode]]:
+    match = _TERM.fullmatch(term.strip())
+    if match is None:
+        raise ConfigError(f"specialization {text!r}: {term.strip()!r} is not component(mode)@range")
+    name, range_text = match["name"].strip(), (match["range"] or "")[1:].strip()
+    if match["range"] and not range_text:
+        raise ConfigError(f"specialization {text!r}: a block range must follow '@'")
+    components = _components_named(name, text)
+    mode = default_mode if match["mode"] is None else parse_mode(match["mode"])
+    for component in components:
+        if mode.kind == "lora" and not component.has_matrix:
+            raise ConfigError(
+                f"specialization {text!r}: {component.name} has no matrix, so its mode is full or gate, "
+                f"not {mode.text}"
+            )
+        if component.per_block:
+            yield component, resolve_range(range_text or default_range, depth), mode
+        elif range_text in ("", "all"):
+            yield component, range(depth, depth + 1), mode
+        else:
+            raise ConfigError(
+                f"specialization {text!r}: {component.name} is not part of a block and takes no range"
+            )
 
 
 def _components_named(name: str, text: str) -> tuple[Component, ...]:
@@ -188,7 +214,18 @@ def _components_named(name: str, text: str) -> tuple[Component, ...]:
     )
 
 
-def _range_text(indices: tuple[int, ...], depth: int) -> tuple[str, ...]:
+def _terms(name: str, blocks: Mapping[int, Mode], depth: int) -> Iterator[str]:
+    """Write one component or alias: a term for each run of blocks with one mode, full ones first."""
+    for mode in sorted(set(blocks.values()), key=lambda mode: (mode != FULL, mode)):
+        named = name if mode == FULL else f"{name}({mode.text})"
+        if tuple(blocks) == (depth,):
+            yield named
+        else:
+            indices = tuple(block for block, its_mode in blocks.items() if its_mode == mode)
+            yield from (f"{named}@{part}" for part in _range_texts(indices, depth))
+
+
+def _range_texts(indices: tuple[int, ...], depth: int) -> tuple[str, ...]:
     """Write indices as ranges, by a name where one fits."""
     runs: list[tuple[int, int]] = []
     for index in indices:

@@ -14,18 +14,26 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.config import TrialConfig, default_rung_probes, selected_probes
 from specvit.data import Dataset, Split
 from specvit.device import Device, select_device
-from specvit.features import backbone_features, pixel_features, subset
+from specvit.diagnostics import diagnose
+from specvit.features import backbone_features, normalised, pixel_features, subset
+from specvit.high_norm import parse_high_norm
 from specvit.pretrain import StepReport, pretrain
 from specvit.probes import Probe, ProbeSplit
+from specvit.readings import Reading
+from specvit.routing import own_rows
 from specvit.scales import SCALES
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization import parse_specialization
+from specvit.trunks.diversification import PatchRegulariser
 from specvit.vit import build_vit
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
 
 RUNG_SCORED_SHARE = 0.25
+
+DIAGNOSED_IMAGES = 256
+"""Images of the reported split that a backbone is diagnosed on, the first ones."""
 
 
 class Observer(Protocol):
@@ -48,10 +56,12 @@ class TrialResult:
     Attributes:
         metrics: Value by name of each metric of the probes, and ``loss``, the last step's; empty if stopped.
         stopped_at: The step after which the observer ended the trial, or None.
+        diagnostics: What was read off the backbone in the end; empty unless the configuration asks for it.
     """
 
     metrics: Mapping[str, float]
     stopped_at: int | None = None
+    diagnostics: tuple[Reading, ...] = ()
 
 
 def run_trial(
@@ -78,9 +88,14 @@ def run_trial(
     if config.treatment.kind == "random_init":
         backbone.to(device.torch_device)
         observer.progress(step=0, steps=0, images_per_s=0.0)
-        return TrialResult(_probe_backbone(backbone, config, dataset, device=device))
+        metrics = _probe_backbone(backbone, config, dataset, device=device)
+        return TrialResult(metrics, diagnostics=_diagnose(backbone, config, dataset, device=device))
 
     learner = config.objective.build(backbone, dataset, seed=config.seed)
+    comparator = config.treatment.comparator
+    if comparator is not None and comparator.adds_losses:
+        # After the learner is built, so that no copy of the backbone (a teacher) is watched too.
+        learner.regulariser = PatchRegulariser(backbone, comparator.extra_losses)
     watch = _Watch(config, dataset, observer, device=device, backbone=learner.probed)
     last = pretrain(
         learner, config.objective, dataset.train, seed=config.seed, device=device, after_step=watch.after_step
@@ -88,7 +103,8 @@ def run_trial(
     if watch.stopped:
         return TrialResult({}, stopped_at=last.step)
     metrics = _probe_backbone(learner.probed, config, dataset, device=device)
-    return TrialResult({**metrics, "loss": last.loss})
+    diagnostics = _diagnose(learner.probed, config, dataset, device=device)
+    return TrialResult({**metrics, "loss": last.loss}, diagnostics=diagnostics)
 
 
 def rung_steps(steps: int, count: int) -> tuple[int, ...]:
@@ -157,17 +173,31 @@ def _rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
 
 def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
     scale = SCALES[config.model.scale]
-    return build_vit(
+    treatment = config.treatment
+    height, width = (size // config.model.patch_size for size in dataset.train.images.shape[-2:])
+    high_norm = parse_high_norm(config.model.high_norm)
+    model = build_vit(
         scale,
         image_size=dataset.train.images.shape[-1],
         patch_size=config.model.patch_size,
-        specialization=parse_specialization(config.treatment.specialize, scale.depth),
-        init=config.treatment.init,
+        specialization=parse_specialization(treatment.specialize, scale.depth),
+        rows=own_rows(
+            tokens=treatment.tokens,
+            registers_with=treatment.registers_with,
+            num_registers=high_norm.num_registers,
+            grid=(height, width),
+            placebo_position=treatment.placebo_position,
+        ),
+        init=treatment.init,
+        high_norm=high_norm,
         seed=config.seed,
         drop_path=config.objective.drop_path,
         layer_scale=config.objective.layer_scale,
         cls_position=config.objective.cls_position,
+        checkpoint=None if treatment.kind == "random_init" else config.model.checkpoint,
+        checkpoint_sha256=config.model.checkpoint_sha256,
     )
+    return model if treatment.comparator is None else treatment.comparator.build(model, seed=config.seed)
 
 
 def _raw_pixels(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
@@ -183,6 +213,15 @@ def _probe_backbone(
 ) -> dict[str, float]:
     train, val = (backbone_features(backbone, split, device=device) for split in (dataset.train, dataset.val))
     return _evaluate(selected_probes(config.probes), train, val, config=config, dataset=dataset)
+
+
+def _diagnose(
+    backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
+) -> tuple[Reading, ...]:
+    if not config.diagnostics:
+        return ()
+    with device.autocast():
+        return diagnose(backbone, normalised(dataset.val.images[:DIAGNOSED_IMAGES].copy(), device))
 
 
 def _evaluate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from timm.models.vision_transformer import VisionTransformer
@@ -41,6 +42,13 @@ class Batch:
 
 class Learner(nn.Module, ABC):
     """Train a backbone. What requires gradients is optimized; the rest (a teacher) is the learner's own."""
+
+    regulariser: Callable[[Tensor], dict[str, Tensor]] | None = None
+    """Makes further terms of the patches ``(B, P, D)`` that the trained backbone has just computed; None = none."""
+
+    def extra_losses(self, patches: Tensor) -> dict[str, Tensor]:
+        """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``."""
+        return {} if self.regulariser is None else self.regulariser(patches)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from specvit.augment import ColourSettings, normalise, random_blur, random_crops
 from specvit.learners.base import Batch, Learner
 from specvit.objectives.deit3 import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
+from specvit.vit import encode
 
 PADDING = 4
 """Pixels of reflection around an image before a simple random crop."""
@@ -54,9 +55,11 @@ class DeiT3Learner(Learner):
             cutmix=self.recipe.cutmix,
             rng=numpy_stream(batch.seed, "mix", batch.step),
         )
-        logits = self.head(self.backbone.forward_features(normalise(images))[:, 0])
+        tokens = encode(self.backbone, normalise(images))
+        logits = self.head(tokens.cls)
         # Binarised after mixing: every class with a share in the image counts as present.
-        return {"bce": F.binary_cross_entropy_with_logits(logits, (targets > 0).to(logits.dtype))}
+        bce = F.binary_cross_entropy_with_logits(logits, (targets > 0).to(logits.dtype))
+        return {"bce": bce, **self.extra_losses(tokens.patches)}
 
     def _augment(self, batch: Batch) -> Tensor:
         """Crop, flip and recolour: ``(B, 3, H, W)`` in [0, 1]."""

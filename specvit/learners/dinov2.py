@@ -77,12 +77,12 @@ class DinoV2Learner(Learner):
 
         student = self.student
         tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
-        cls = tokens[:, 0]
-        cls_logits = [student.cls_head(cls)]
+        extra = self.extra_losses(tokens.patches)
+        cls_logits = [student.cls_head(tokens.cls)]
         if local_views is not None:
-            cls_logits.append(student.cls_head(encode(student.backbone, local_views)[:, 0]))
+            cls_logits.append(student.cls_head(encode(student.backbone, local_views).cls))
         by_view = torch.cat(cls_logits).view(-1, len(batch.images), recipe.num_prototypes)
-        patch_logits = student.patch_head(tokens[:, 1:][masked])
+        patch_logits = student.patch_head(tokens.patches[masked])
 
         dino = dino_loss(cls_targets, by_view[:2], by_view[2:], temperature=recipe.student_temp)
         ibot = ibot_loss(
@@ -92,11 +92,12 @@ class DinoV2Learner(Learner):
             num_crops=len(global_views),
             temperature=recipe.student_temp,
         )
-        koleo = torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()
+        koleo = torch.stack([koleo_loss(view) for view in tokens.cls.chunk(2)]).sum()
         return {
             "dino": recipe.dino_weight * dino,
             "ibot": recipe.ibot_weight * ibot,
             "koleo": recipe.koleo_weight * koleo,
+            **extra,
         }
 
     def before_update(self, progress: float) -> None:
@@ -154,8 +155,8 @@ class DinoV2Learner(Learner):
             progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
         )
         tokens = encode(self.teacher.backbone, global_views)
-        cls = self.teacher.cls_head(tokens[:, 0])
-        patches = self.teacher.patch_head(tokens[:, 1:][masked])
+        cls = self.teacher.cls_head(tokens.cls)
+        patches = self.teacher.patch_head(tokens.patches[masked])
         if recipe.centering == "sinkhorn":
             cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
         else:

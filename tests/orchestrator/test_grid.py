@@ -18,6 +18,7 @@ from orchestrator.grid import count_trials, expand
 from orchestrator.identity import arm_id, group_id, trial_id
 from orchestrator.sweepfile import Sweep, load_sweep
 from orchestrator.trials import Trial
+from specvit.comparators import COMPARATORS
 from specvit.objectives import RECIPES
 
 BASE = "objective: {recipe: dinov2_cpu, steps: 150}\nprobes: {knn: }\n"
@@ -269,3 +270,31 @@ def test_grid_import_leaves_heavy_packages_alone() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stderr.strip() == ""
+
+
+def test_expand_comparators_are_arms_with_their_parameters_and_the_baseline_is_untouched(trials_of: Expand) -> None:
+    text = BASE + "seeds: 1\nfloors: []\nablate:\n  components: [qkv]\n"
+    plain = {trial.arm: trial.trial_id for trial in trials_of(text)}
+    extended = text + "  comparators: [class_attention, {comparator: jumbo, slots: 4}, token_pooling, token_pooling]\n"
+    trials = {trial.arm: trial for trial in trials_of(extended)}
+    assert set(trials) == {"none", "qkv@all", "class_attention", "jumbo(slots=4)", "token_pooling"}
+    assert {arm: trials[arm].trial_id for arm in plain} == plain
+    assert all(trial.role == "arm" for arm, trial in trials.items() if arm != "none")
+    treatment = trials["jumbo(slots=4)"].config.treatment
+    assert (treatment.kind, treatment.specialize, treatment.comparator) == (
+        "comparator",
+        "none",
+        COMPARATORS["jumbo"](slots=4),  # type: ignore[call-arg]
+    )
+    # nano is 64 wide and 6 deep: slots of 256 in all, 6 norms, an MLP of 256 to 1024 and back.
+    extra = 256 + 6 * 512 + 2 * 256 * 1024 + 1024 + 256
+    baseline = trials["none"].num_parameters
+    assert trials["jumbo(slots=4)"].num_parameters == baseline + extra
+    assert trials["jumbo(slots=4)"].extra_parameters_percent == pytest.approx(100 * extra / baseline)
+    assert trials["token_pooling"].num_parameters == baseline
+
+
+def test_expand_comparator_by_name_and_in_full_is_one_trial(trials_of: Expand) -> None:
+    text = BASE + "seeds: 1\nfloors: []\nablate: {comparators: [%s]}\n"
+    named, full = trials_of(text % "jumbo"), trials_of(text % "{comparator: jumbo, slots: 6}")
+    assert [trial.trial_id for trial in named] == [trial.trial_id for trial in full]

@@ -34,7 +34,9 @@ def test_configuration_is_stored_as_json_with_every_field() -> None:
     write_registration(connection, INFO, [make_trial(3)], path=PATH)
     config = json.loads(connection.execute("SELECT config FROM trials").fetchone()[0])
     assert set(config) == set(TrialConfig.__dataclass_fields__)
-    assert config["treatment"] == {"kind": "specialize", "specialize": "norm@all", "init": "copy"}
+    told = {name: config["treatment"][name] for name in ("kind", "specialize", "init", "tokens", "comparator")}
+    expected = {"kind": "specialize", "specialize": "norm@all", "init": "copy", "tokens": "cls", "comparator": None}
+    assert told == expected
     assert (config["model"]["patch_size"], config["objective"]["steps"], config["seed"]) == (8, 7, 3)
     assert (config["objective"]["recipe"], config["data"]["source"]) == ("deit3", "scenes")
 

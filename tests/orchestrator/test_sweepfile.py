@@ -229,6 +229,26 @@ MALFORMED = {
         17, "ablate.specialize[0]: block range '2:9'", "scale 'nano'",
     ),
     "blocks_alone": (changed("  components: [none, norm, qkv, norm+qkv]\n", ""), 15, "ablate.blocks: needs ablate.components", ""),
+    "unknown_comparator": (
+        changed("  blocks:", "  comparators: [jumb]\n  blocks:"),
+        16, "ablate.comparators[0]: unknown comparator; known: class_attention", "did you mean 'jumbo'?",
+    ),
+    "unknown_comparator_in_a_mapping": (
+        changed("  blocks:", "  comparators: [{comparator: jumb}]\n  blocks:"),
+        16, "ablate.comparators[0].comparator: unknown comparator; known: class_attention", "did you mean 'jumbo'?",
+    ),
+    "comparator_unnamed": (
+        changed("  blocks:", "  comparators: [{slots: 4}]\n  blocks:"),
+        16, "ablate.comparators[0]: comparator is required; known: class_attention", "",
+    ),
+    "comparator_misspelt_field": (
+        changed("  blocks:", "  comparators:\n  - comparator: jumbo\n    slot: 4\n  blocks:"),
+        18, "ablate.comparators[0].slot: unknown field; known: comparator, slots, mlp_ratio", "did you mean 'slots'?",
+    ),
+    "comparator_field_out_of_range": (
+        changed("  blocks:", "  comparators: [jumbo, {comparator: token_pooling, keep: 0}]\n  blocks:"),
+        16, "ablate.comparators[1].keep: must be greater than 0", "not 0",
+    ),
     "recipe_needs": (
         "data: {source: masks, root: /x}\nprobes: {segmentation: }\nobjective: {recipe: deit3_cpu}\n",
         3, "objective.recipe: recipe 'deit3_cpu' learns from labels", "source 'masks' has masks",

@@ -67,6 +67,8 @@ def test_settings_written_out_and_read_again_are_equal() -> None:
         ({"seed": True}, ("seed",)),
         ({"treatment": {"kind": "nothing"}}, ("treatment", "kind")),
         ({"treatment": {"init": "zero"}}, ("treatment", "init")),
+        ({"treatment": {"kind": "comparator"}}, ("treatment",)),
+        ({"treatment": {"comparator": {"comparator": "jumbo"}}}, ("treatment",)),
         ({"rungs": {"count": -1}}, ("rungs", "count")),
         ({"probes": {"knnn": {}}}, ("probes", "knnn")),
         ({"objective": {"recipe": "dino"}}, ("objective",)),

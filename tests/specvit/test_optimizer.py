@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from specvit.components import COMPONENTS
 from specvit.data import Dataset, Split
 from specvit.device import Device
+from specvit.layers import original_name
 from specvit.learners.base import Learner
 from specvit.learners.dinov2 import DinoV2Learner
 from specvit.objectives import Recipe
@@ -16,7 +18,7 @@ from specvit.objectives.deit3 import DeiT3Cpu
 from specvit.objectives.dinov2 import DinoV2Cpu
 from specvit.optimizer import build_optimizer, decays, lr_factor, set_schedules
 from specvit.scales import Scale
-from specvit.specialization import COMPONENTS, parse_specialization
+from specvit.specialization import parse_specialization
 from specvit.vit import build_vit
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
@@ -52,14 +54,25 @@ def _groups(recipe: Recipe, text: str) -> dict[str, dict[str, object]]:
 @pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
 def test_a_specialized_copy_sits_in_the_group_of_its_original(recipe: Recipe, component: str) -> None:
     groups = _groups(recipe, component)
-    own = [name for name in groups if ".cls_weight" in name or ".cls_bias" in name]
+    own = [name for name in groups if ".own." in name]
     places = SCALE.depth if COMPONENTS[component].per_block else 1
-    assert len(own) == 2 * places * len(COMPONENTS[component].modules)
+    vectors = sum(site.vectors + (site.inputs > 0) for site in COMPONENTS[component].sites)
+    assert len(own) == places * vectors
     for name in own:
-        original = groups[name.replace(".cls_", ".")]
-        assert groups[name] is original, name
-        assert groups[name]["lr"] == original["lr"]
-        assert groups[name]["weight_decay"] == original["weight_decay"]
+        assert groups[name] is groups[original_name(name)], name
+
+
+@pytest.mark.parametrize("text", ["q(lora:2)+mlp(lora:3)", "norm(gate)+qkv(gate)+layerscale(gate)"])
+@pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
+def test_low_ranks_and_gates_learn_at_the_rate_of_their_original_and_decay_as_matrices_and_vectors_do(
+    recipe: Recipe, text: str
+) -> None:
+    learner, groups = _learner(recipe, text), _groups(recipe, text)
+    own = [name for name in groups if ".own." in name]
+    assert own
+    for name in own:
+        assert groups[name]["lr"] == groups[original_name(name)]["lr"], name
+        assert groups[name]["decays"] == (learner.get_parameter(name).ndim == 2), name
 
 
 @pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
@@ -90,15 +103,16 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_the_teacher_in_no
 def test_weight_decay_applies_to_weights_of_layers_alone(recipe: Recipe) -> None:
     for name, group in _groups(recipe, "norm+qkv+mlp").items():
         is_matrix = name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight", "head.weight"))
-        is_matrix |= name.endswith(("qkv.cls_weight", "fc1.cls_weight", "fc2.cls_weight", "prototypes.weight"))
+        is_matrix |= name.endswith(("own.qkv.weight", "own.fc1.weight", "own.fc2.weight", "prototypes.weight"))
         is_matrix |= "_head.mlp." in name and name.endswith(".weight")
         assert group["weight_decay"] == (0.05 if is_matrix else 0.0), name
 
 
 def test_tokens_positions_biases_norms_and_layer_scales_do_not_decay_whatever_their_shape() -> None:
-    for name in ("backbone.pos_embed", "cls_token", "mask_token", "student.backbone.reg_token"):
+    tokens = ("backbone.pos_embed", "cls_token", "mask_token", "student.backbone.reg_token")
+    for name in (*tokens, "blocks.0.attn.key_bias"):
         assert not decays(name, nn.Parameter(torch.zeros(1, 4, 16)))
-    for name in ("blocks.0.norm1.weight", "blocks.0.attn.qkv.cls_bias", "blocks.0.ls1.gamma"):
+    for name in ("blocks.0.norm1.weight", "blocks.0.attn.qkv.own.qkv.bias", "blocks.0.ls1.gamma"):
         assert not decays(name, nn.Parameter(torch.zeros(16)))
     assert decays("patch_embed.proj.weight", nn.Parameter(torch.zeros(16, 3, 4, 4)))
 
@@ -108,12 +122,12 @@ def test_tokens_positions_biases_norms_and_layer_scales_do_not_decay_whatever_th
     [
         # depth 3, layer decay 0.9: 1, then 0.9 for the last block, 0.9^2, 0.9^3, and 0.9^4 for the embeddings
         ("student.backbone.norm.weight", 1.0),
-        ("student.backbone.norm.cls_weight", 1.0),
+        ("student.backbone.norm.own.final_norm.weight", 1.0),
         ("student.cls_head.mlp.0.weight", 1.0),
         ("head.weight", 1.0),
-        ("backbone.blocks.2.mlp.fc1.cls_weight", 0.9),
+        ("backbone.blocks.2.mlp.fc1.own.fc1.weight", 0.9),
         ("backbone.blocks.1.attn.qkv.weight", 0.81),
-        ("backbone.blocks.0.attn.qkv.cls_bias", 0.729),
+        ("backbone.blocks.0.attn.qkv.own.qkv.bias", 0.729),
         ("blocks.0.ls1.gamma", 0.729),
         ("mask_token", 0.6561),
         ("student.backbone.cls_token", 0.6561),
@@ -142,12 +156,13 @@ def test_a_copy_with_its_originals_gradient_makes_the_same_update() -> None:
     optimizer = build_optimizer(learner, DEIT, depth=SCALE.depth, device=CPU)
     for step in range(3):
         for name, parameter in learner.named_parameters():
-            generator = torch.Generator().manual_seed(len(name.replace(".cls_", ".")) + 100 * step)
+            original = original_name(name) if ".own." in name else name
+            generator = torch.Generator().manual_seed(len(original) + 100 * step)
             parameter.grad = torch.randn(parameter.shape, generator=generator)
         set_schedules(optimizer, lr=1e-2, weight_decay=0.1)
         optimizer.step()
     parameters = dict(learner.named_parameters())
-    own = [name for name in parameters if ".cls_weight" in name or ".cls_bias" in name]
+    own = [name for name in parameters if ".own." in name]
     assert own
     for name in own:
-        assert torch.equal(parameters[name], parameters[name.replace(".cls_", ".")]), name
+        assert torch.equal(parameters[name], parameters[original_name(name)]), name

@@ -6,9 +6,11 @@ import pytest
 import timm
 import torch
 
+from specvit.components import COMPONENTS
+from specvit.high_norm import HighNorm
 from specvit.parameters import count_extra_parameters, count_parameters
 from specvit.scales import SCALES
-from specvit.specialization import COMPONENTS, parse_specialization
+from specvit.specialization import parse_specialization
 from specvit.vit import build_vit, num_parameters
 
 PUBLISHED_PERCENT = {
@@ -43,19 +45,35 @@ def test_plain_count_equals_the_built_model_at_every_scale(
     assert counted == num_parameters(model)
 
 
+@pytest.mark.parametrize("high_norm", [HighNorm(num_registers=4), HighNorm(attention_bias=True)])
+@pytest.mark.parametrize("cls_position", [True, False])
+def test_count_with_registers_or_attention_biases_equals_the_built_model(
+    cls_position: bool, high_norm: HighNorm
+) -> None:
+    shape = SCALES["nano"]
+    model = build_vit(shape, image_size=32, patch_size=4, cls_position=cls_position, high_norm=high_norm)
+    counted = count_parameters(
+        shape, image_size=32, patch_size=4, cls_position=cls_position, high_norm=high_norm
+    )
+    assert counted == num_parameters(model)
+
+
 @pytest.mark.parametrize(
     ("scale", "text"),
     [
         *(("nano", name if name == "final_norm" else f"{name}@1:4") for name in (*COMPONENTS, "norm")),
-        *((scale, "norm+qkv@first-third+mlp@last-half+final_norm") for scale in ("small", "base", "large")),
+        *((scale, name) for scale in ("small", "base", "large") for name in COMPONENTS),
+        *(("nano", f"{name}(gate)") for name in COMPONENTS),
+        *(("nano", f"{name}(lora:3)@first-third") for name, c in COMPONENTS.items() if c.has_matrix),
+        ("small", "norm+qkv@first-third+mlp(lora:8)@last-half+final_norm(gate)"),
     ],
 )
 def test_extra_count_equals_what_a_specialized_model_has_more(scale: str, text: str) -> None:
     shape = SCALES[scale]
     specialization = parse_specialization(text, shape.depth)
     with torch.device("meta"):
-        plain = build_vit(shape, image_size=32, patch_size=8)
-        specialized = build_vit(shape, image_size=32, patch_size=8, specialization=specialization)
+        plain = build_vit(shape, image_size=32, patch_size=8, layer_scale=1e-4)
+        specialized = build_vit(shape, image_size=32, patch_size=8, layer_scale=1e-4, specialization=specialization)
     extra = num_parameters(specialized) - num_parameters(plain)
     assert count_extra_parameters(shape, specialization) == extra
     assert extra > 0

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specvit.components import COMPONENTS
 from specvit.errors import ConfigError
-from specvit.specialization import COMPONENTS, Specialization, parse_specialization, resolve_range
+from specvit.modes import FULL, Mode
+from specvit.specialization import Specialization, check_specialization, parse_specialization, resolve_range
 
 NAMED = {
     # depth: first-third, first-half, last-half, last-third, counted by hand
@@ -22,27 +24,44 @@ NAMED = {
 NAMES = ("first-third", "first-half", "last-half", "last-third")
 
 
+MODES = (FULL, Mode("gate"), Mode("lora", 1), Mode("lora", 12))
+MEMBERS = {"norm": ("norm1", "norm2"), "qkv": ("q", "k", "v"), "mlp": ("fc1", "fc2")}
+MATRICES = {"q", "k", "v", "proj", "fc1", "fc2"}
+
+
+def _modes_of(name: str) -> tuple[Mode, ...]:
+    return MODES if set(MEMBERS.get(name, (name,))) <= MATRICES else MODES[:2]
+
+
 @st.composite
 def specializations(draw: st.DrawFn) -> Specialization:
     depth = draw(st.integers(1, 24))
-    names = draw(st.sets(st.sampled_from(tuple(COMPONENTS))))
-    some_blocks = st.sets(st.integers(0, depth - 1), min_size=1).map(lambda blocks: tuple(sorted(blocks)))
-    blocks = {
-        name: draw(some_blocks) if COMPONENTS[name].per_block else () for name in COMPONENTS if name in names
-    }
-    return Specialization(depth=depth, blocks=blocks)
+    modes = {}
+    for name in [name for name in COMPONENTS if draw(st.booleans())]:
+        blocks = {depth}
+        if COMPONENTS[name].per_block:
+            blocks = draw(st.sets(st.integers(0, depth - 1), min_size=1))
+        modes[name] = {block: draw(st.sampled_from(_modes_of(name))) for block in sorted(blocks)}
+    return Specialization(depth=depth, modes=modes)
 
 
 @st.composite
-def texts(draw: st.DrawFn) -> tuple[str, int, set[tuple[str, int]]]:
+def texts(draw: st.DrawFn) -> tuple[str, int, set[tuple[str, int, str]]]:
     """Draw a text, a depth, and the places that the text names there, found without the code under test."""
     depth = draw(st.sampled_from(tuple(NAMED)))
+    mode_of = {name: draw(st.sampled_from(("", "(full)", "(gate)"))) for name in COMPONENTS}
+    for members in MEMBERS.values():
+        mode = draw(st.sampled_from(("", "(full)", "(gate)")))
+        mode_of |= dict.fromkeys(members, mode)
     terms: list[str] = []
-    places: set[tuple[str, int]] = set()
-    for name in draw(st.lists(st.sampled_from((*COMPONENTS, "norm")), min_size=1, max_size=6)):
+    places: set[tuple[str, int, str]] = set()
+    for name in draw(st.lists(st.sampled_from((*COMPONENTS, *MEMBERS)), min_size=1, max_size=6)):
+        members = MEMBERS.get(name, (name,))
+        mode = mode_of[members[0]]
+        kind = mode.strip("()") or "full"
         if name == "final_norm":
-            terms.append(draw(st.sampled_from(("final_norm", "final_norm@all"))))
-            places.add((name, -1))
+            terms.append(name + mode + draw(st.sampled_from(("", "@all"))))
+            places.add((name, depth, kind))
             continue
         start = draw(st.integers(0, depth - 1))
         stop = draw(st.integers(start + 1, depth))
@@ -53,14 +72,13 @@ def texts(draw: st.DrawFn) -> tuple[str, int, set[tuple[str, int]]]:
             **{f"@{n}": blocks for n, blocks in zip(NAMES, NAMED[depth], strict=True)},
         }
         suffix = draw(st.sampled_from(tuple(spelt)))
-        terms.append(name + suffix)
-        members = ("norm1", "norm2") if name == "norm" else (name,)
-        places |= {(member, block) for member in members for block in spelt[suffix]}
+        terms.append(name + mode + suffix)
+        places |= {(member, block, kind) for member in members for block in spelt[suffix]}
     return "+".join(terms), depth, places
 
 
-def _places(specialization: Specialization) -> set[tuple[str, int]]:
-    return {(name, block) for name, blocks in specialization.blocks.items() for block in blocks or (-1,)}
+def _places(specialization: Specialization) -> set[tuple[str, int, str]]:
+    return {(component.name, block, mode.text) for component, block, mode in specialization.places()}
 
 
 @given(specializations())
@@ -69,13 +87,13 @@ def test_canonical_text_of_any_specialization_parses_back_to_it(specialization: 
 
 
 @given(texts())
-def test_any_text_is_parsed_to_the_places_it_names(drawn: tuple[str, int, set[tuple[str, int]]]) -> None:
+def test_any_text_is_parsed_to_the_places_it_names(drawn: tuple[str, int, set[tuple[str, int, str]]]) -> None:
     text, depth, places = drawn
     assert _places(parse_specialization(text, depth)) == places
 
 
 @given(texts())
-def test_canonical_text_is_a_fixed_point(drawn: tuple[str, int, set[tuple[str, int]]]) -> None:
+def test_canonical_text_is_a_fixed_point(drawn: tuple[str, int, set[tuple[str, int, str]]]) -> None:
     text, depth, _ = drawn
     canonical = parse_specialization(text, depth).text
     assert parse_specialization(canonical, depth).text == canonical
@@ -83,10 +101,13 @@ def test_canonical_text_is_a_fixed_point(drawn: tuple[str, int, set[tuple[str, i
 
 @given(texts(), st.randoms(use_true_random=False))
 def test_two_texts_of_the_same_places_have_one_canonical_text(
-    drawn: tuple[str, int, set[tuple[str, int]]], rng: random.Random
+    drawn: tuple[str, int, set[tuple[str, int, str]]], rng: random.Random
 ) -> None:
     text, depth, places = drawn
-    block_by_block = [name if block < 0 else f"{name}@{block}:{block + 1}" for name, block in sorted(places)]
+    block_by_block = [
+        f"{name}({mode})" + ("" if block == depth else f"@{block}:{block + 1}")
+        for name, block, mode in sorted(places)
+    ]
     rng.shuffle(block_by_block)
     same = " + ".join(block_by_block)
     assert parse_specialization(same, depth).text == parse_specialization(text, depth).text
@@ -112,15 +133,41 @@ def test_named_ranges_are_the_blocks_counted_by_hand(depth: int) -> None:
         ("qkv@first-third", 1, "qkv@all"),
         ("qkv@first-half", 2, "qkv@first-third"),
         ("final_norm@all+norm1", 6, "norm1@all+final_norm"),
+        ("v+k+q", 6, "qkv@all"),
+        ("q+v@first-half", 6, "q@all+v@first-half"),
+        ("fc2+fc1@0:2", 6, "fc1@first-third+fc2@all"),
+        ("qkv(full)", 6, "qkv@all"),
+        ("qkv(lora:8)@first-third + norm (gate)", 6, "norm(gate)@all+qkv(lora:8)@first-third"),
+        ("mlp(gate)@3:6+mlp@0:3", 6, "mlp@first-half+mlp(gate)@last-half"),
+        ("proj(lora:2)@0:1+proj(lora:10)@1:2", 6, "proj(lora:2)@0:1+proj(lora:10)@1:2"),
+        ("final_norm(gate)", 6, "final_norm(gate)"),
+        ("layerscale@last-third", 6, "layerscale@last-third"),
     ],
 )
 def test_canonical_text_is_the_one_written_by_hand(text: str, depth: int, canonical: str) -> None:
     assert parse_specialization(text, depth).text == canonical
 
 
-def test_default_range_applies_to_the_terms_that_name_none() -> None:
-    parsed = parse_specialization("norm1+qkv@last-half+final_norm", 6, default_range="first-third")
-    assert parsed.blocks == {"norm1": (0, 1), "qkv": (3, 4, 5), "final_norm": ()}
+def test_default_range_and_mode_apply_to_the_terms_that_name_none() -> None:
+    text = "norm1+q(full)+proj@last-half+final_norm"
+    parsed = parse_specialization(text, 6, default_range="first-third", default_mode=Mode("gate"))
+    assert parsed.text == "norm1(gate)@first-third+q@first-third+proj(gate)@last-half+final_norm(gate)"
+
+
+@pytest.mark.parametrize(
+    ("text", "layer_scale", "named"),
+    [
+        ("q(lora:65)", True, ("rank of q must be at most 64", "not 65")),
+        ("layerscale", False, ("layerscale needs", "objective.layer_scale")),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused(text: str, layer_scale: bool, named: tuple[str, ...]) -> None:
+    fits = parse_specialization("q(lora:64)+layerscale", 6)
+    check_specialization(fits, depth=6, width=64, layer_scale=True)
+    with pytest.raises(ConfigError) as caught:
+        check_specialization(parse_specialization(text, 6), depth=6, width=64, layer_scale=layer_scale)
+    for part in named:
+        assert part in str(caught.value)
 
 
 def test_only_the_baseline_is_false() -> None:
@@ -133,7 +180,7 @@ def test_only_the_baseline_is_false() -> None:
     [
         ("norms@all", ("'norms'", "did you mean 'norm'?")),
         ("qvk", ("'qvk'", "did you mean 'qkv'?")),
-        ("attention", ("'attention'", "known: none, norm, norm1, norm2, qkv, mlp, final_norm")),
+        ("attention", ("'attention'", "known: none, norm, qkv, mlp, norm1, norm2, q, k, v, proj")),
         ("qkv@first-thrid", ("'first-thrid'", "did you mean 'first-third'?")),
         ("qkv@3:13", ("'3:13'", "<= 12")),
         ("qkv@4:4", ("'4:4'", "i < j")),
@@ -142,6 +189,12 @@ def test_only_the_baseline_is_false() -> None:
         ("norm@", ("'norm@'", "must follow '@'")),
         ("none+norm", ("'none+norm'", "stands alone")),
         ("final_norm@first-third", ("final_norm", "takes no range")),
+        ("norm(lora:4)", ("norm1", "no matrix", "full or gate", "lora:4")),
+        ("qkv(lora:0)", ("'lora:0'", "at least 1")),
+        ("qkv(lora)", ("'lora'", "lora:R")),
+        ("qkv(half)@all", ("'half'", "full, gate")),
+        ("qkv(gate", ("'qkv(gate'", "component(mode)@range")),
+        ("q+qkv(gate)", ("q of block 0", "two modes", "full and gate")),
     ],
 )
 def test_a_wrong_text_is_refused_with_its_value_and_the_nearest_name(text: str, named: tuple[str, ...]) -> None:

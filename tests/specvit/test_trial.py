@@ -12,11 +12,14 @@ import torch
 from pydantic import TypeAdapter
 
 from specvit import trial
+from specvit.comparators import COMPARATORS
 from specvit.config import TrialConfig
 from specvit.data import Dataset
 from specvit.data.scenes import Scenes
 from specvit.device import Device
+from specvit.high_norm import HighNorm
 from specvit.probes import PROBES
+from specvit.routing import PatchRow
 from specvit.trial import TrialResult, run_trial, rung_probes, rung_steps
 
 CPU = Device(torch.device("cpu"))
@@ -124,6 +127,19 @@ def test_the_random_floor_probes_the_backbone_that_every_arm_starts_from(dataset
     assert {name: still.metrics[name] for name in ALL_METRICS} == dict(result.metrics)
 
 
+def test_a_trial_is_diagnosed_at_its_end_where_asked_without_changing_its_metrics(dataset: Dataset) -> None:
+    changes: dict[str, Any] = {"probes": {"knn": {}}, "rungs": {"count": 0}}
+    for treatment in ({"specialize": "norm@all"}, {"kind": "random_init"}):
+        asked, plain = (
+            _run(_config(treatment=treatment, diagnostics=on, **changes), dataset)[0] for on in (True, False)
+        )
+        assert asked.metrics == plain.metrics
+        assert plain.diagnostics == ()
+        assert {reading.block for reading in asked.diagnostics} == set(range(7))  # nano has 6, and the final norm
+    pixels, _ = _run(_config(treatment={"kind": "raw_pixels"}, diagnostics=True, **changes), dataset)
+    assert pixels.diagnostics == ()
+
+
 def test_the_random_floor_depends_on_the_seed_and_the_pixel_floor_repeats(dataset: Dataset) -> None:
     def metrics(kind: str, seed: int) -> Mapping[str, float]:
         return _run(_config(treatment={"kind": kind}, seed=seed), dataset)[0].metrics
@@ -209,16 +225,54 @@ def test_the_trained_backbone_is_built_as_the_configuration_says(
     build = trial.build_vit
     monkeypatch.setattr(trial, "build_vit", lambda scale, **given: seen.append(given) or build(scale, **given))
     objective = {"recipe": "deit3", "steps": 1, "batch_size": 4, "drop_path": 0.1, "layer_scale": 0.5}
-    treatment = {"specialize": "mlp@1:3", "init": "independent"}
-    _run(_config(objective=objective, treatment=treatment, probes={}, seed=4), dataset)
+    treatment = {"specialize": "mlp@1:3", "init": "independent", "tokens": "placebo"}
+    model = {"high_norm": "registers:2"}
+    _run(_config(objective=objective, treatment=treatment, model=model, probes={}, seed=4), dataset)
     (given,) = seen
     assert given.pop("specialization").text == "mlp@1:3"
     assert given == {
         "image_size": 16,
         "patch_size": 4,
+        "rows": PatchRow(num_prefix=3, grid=(4, 4), position=(2, 2)),
+        "high_norm": HighNorm(num_registers=2),
         "init": "independent",
         "seed": 4,
         "drop_path": 0.1,
         "layer_scale": 0.5,
         "cls_position": False,
+        "checkpoint": None,
+        "checkpoint_sha256": None,
     }
+
+
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("name", COMPARATORS)
+def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
+    name: str, recipe: str, dataset: Dataset
+) -> None:
+    treatment = {"kind": "comparator", "comparator": {"comparator": name}}
+    config = _config(recipe, treatment=treatment, probes={"knn": {}}, rungs={"count": 1, "num_images": 64})
+    (result, observer), (again, _) = _run(config, dataset), _run(config, dataset)
+    assert again == result
+    assert all(np.isfinite(value) for value in (*result.metrics.values(), *observer.rungs[3].values()))
+    baseline, _ = _run(_config(recipe, probes={}), dataset)
+    assert result.metrics["loss"] != baseline.metrics["loss"]
+
+
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: Dataset) -> None:
+    objective = dataclasses.asdict(_config(recipe).objective) | {"steps": 1}
+
+    def first_loss(**weights: float) -> float:
+        treatment = {"kind": "comparator", "comparator": {"comparator": "patch_diversification", **weights}}
+        config = _config(objective=objective, treatment=treatment, probes={}, rungs={"count": 0})
+        return _run(config, dataset)[0].metrics["loss"]
+
+    off = first_loss(cosine_weight=0.0, contrast_weight=0.0)
+    plain = _config(objective=objective, probes={}, rungs={"count": 0})
+    assert off == _run(plain, dataset)[0].metrics["loss"]
+    cosine = first_loss(cosine_weight=1.0, contrast_weight=0.0) - off
+    contrast = first_loss(cosine_weight=0.0, contrast_weight=1.0) - off
+    assert 0 < cosine <= 1
+    assert contrast > 0
+    assert first_loss(cosine_weight=2.0, contrast_weight=1.0) - off == pytest.approx(2 * cosine + contrast, rel=1e-4)

@@ -1,28 +1,29 @@
-"""The backbone against timm's, and against a slow model that splits [CLS] from patches."""
+"""The backbone against timm's. Own weights are tested in ``test_routing_reference``."""
 
 from __future__ import annotations
-
-import copy
 
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
+from specvit.components import COMPONENTS
 from specvit.errors import ConfigError
-from specvit.layers import routed_parameters
+from specvit.layers import original_name, own_parameters
 from specvit.scales import SCALES, Scale
-from specvit.specialization import COMPONENTS, Specialization, parse_specialization
+from specvit.specialization import parse_specialization
 from specvit.vit import build_vit, encode, num_parameters
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
 IMAGE_SIZE, PATCH_SIZE = 16, 4
-EVERYTHING = "norm+qkv+mlp+final_norm"
+EVERYTHING = "norm+qkv+proj+mlp+final_norm"
 ALL_TEXTS = [
-    *COMPONENTS, "norm@first-third", "norm+qkv@first-third", "mlp@1:2+qkv@last-half", EVERYTHING
+    *(name for name in COMPONENTS if name != "layerscale"),
+    "norm@first-third",
+    "norm+qkv@first-third",
+    "mlp@1:2+qkv@last-half",
+    EVERYTHING,
 ]
 
 
@@ -37,39 +38,13 @@ def _build(text: str = "none", **settings: object) -> VisionTransformer:
     ).eval()
 
 
+def _tokens(model: VisionTransformer, images: Tensor, **masks: Tensor) -> Tensor:
+    tokens = encode(model, images, **masks)
+    return torch.cat([tokens.cls[:, None], tokens.registers, tokens.patches], dim=1)
+
+
 def _images(*, num: int = 3, size: int = IMAGE_SIZE, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(num, 3, size, size, generator=torch.Generator().manual_seed(5), dtype=dtype)
-
-
-class SplitTokens(nn.Module):
-    """The slow, obvious way: [CLS] through one plain module, patches through another, put together again."""
-
-    def __init__(self, shared: nn.Module, own: nn.Module) -> None:
-        super().__init__()
-        self.shared, self.own = shared, own
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.own(x[:, :1]), self.shared(x[:, 1:])], dim=1)
-
-
-def _split_model(routed: VisionTransformer, plain: VisionTransformer) -> dict[str, nn.Parameter]:
-    """Turn ``plain`` into the slow version of ``routed``; return its parameters by the names of ``routed``."""
-    by_name: dict[str, nn.Parameter] = {}
-    places = sorted({name.rpartition(".")[0] for name in routed_parameters(routed)})
-    for place in places:
-        module = plain.get_submodule(place)
-        plain.set_submodule(place, SplitTokens(module, copy.deepcopy(module)))
-    for name, parameter in plain.named_parameters():
-        path, _, last = name.rpartition(".")
-        if path.endswith(".shared"):
-            name = f"{path.removesuffix('.shared')}.{last}"
-        elif path.endswith(".own"):
-            name = f"{path.removesuffix('.own')}.cls_{last}"
-        by_name[name] = parameter
-    with torch.no_grad():
-        for name, value in routed.state_dict().items():
-            by_name[name].copy_(value)
-    return by_name
 
 
 @pytest.mark.parametrize(("layer_scale", "cls_position"), [(0.0, True), (1e-4, False)])
@@ -90,7 +65,7 @@ def test_the_plain_model_equals_timms_to_the_last_bit_given_its_weights(
     model.load_state_dict(reference.state_dict(), strict=True)
     images = _images()
     assert torch.equal(model(images), reference(images))
-    assert torch.equal(encode(model, images), reference.forward_features(images))
+    assert torch.equal(_tokens(model, images), reference.forward_features(images))
 
 
 @pytest.mark.parametrize("text", ["none", EVERYTHING])
@@ -102,7 +77,7 @@ def test_every_name_of_a_timm_checkpoint_is_there_with_its_shape(text: str) -> N
         model = build_vit(scale, image_size=224, patch_size=16, specialization=specialization)
     state = model.state_dict()
     assert {name: state[name].shape for name in checkpoint} == {n: v.shape for n, v in checkpoint.items()}
-    assert state.keys() - checkpoint.keys() == routed_parameters(model).keys()
+    assert state.keys() - checkpoint.keys() == own_parameters(model).keys()
 
 
 @pytest.mark.parametrize("text", ALL_TEXTS)
@@ -110,7 +85,7 @@ def test_every_specialization_from_copies_equals_the_baseline_to_the_last_bit(te
     images = _images()
     baseline, arm = _build(seed=3), _build(text, seed=3)
     assert num_parameters(arm) > num_parameters(baseline)
-    assert torch.equal(encode(arm, images), encode(baseline, images))
+    assert torch.equal(_tokens(arm, images), _tokens(baseline, images))
 
 
 @pytest.mark.parametrize("scale", ["nano", "mini"])
@@ -120,46 +95,7 @@ def test_a_specialization_from_copies_equals_the_baseline_to_the_last_bit_at_a_r
     baseline = build_vit(SCALES[scale], image_size=32, patch_size=4, seed=1)
     arm = build_vit(SCALES[scale], image_size=32, patch_size=4, seed=1, specialization=specialization)
     with torch.inference_mode():
-        assert torch.equal(encode(arm.eval(), images), encode(baseline.eval(), images))
-
-
-@st.composite
-def specializations(draw: st.DrawFn) -> Specialization:
-    some_blocks = st.sets(st.integers(0, SCALE.depth - 1), min_size=1).map(lambda blocks: tuple(sorted(blocks)))
-    names = draw(st.sets(st.sampled_from(tuple(COMPONENTS)), min_size=1))
-    return Specialization(
-        depth=SCALE.depth,
-        blocks={n: draw(some_blocks) if COMPONENTS[n].per_block else () for n in COMPONENTS if n in names},
-    )
-
-
-@settings(max_examples=25, deadline=None)
-@given(specialization=specializations(), seed=st.integers(0, 2**31))
-def test_a_specialized_model_equals_the_split_one_in_outputs_and_all_gradients(
-    specialization: Specialization, seed: int
-) -> None:
-    size = {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
-    routed = build_vit(SCALE, **size, specialization=specialization, layer_scale=0.5).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in routed.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    split = build_vit(SCALE, **size, layer_scale=0.5).double()
-    slow = _split_model(routed, split)
-    fast = dict(routed.named_parameters())
-    assert fast.keys() == slow.keys()
-
-    gradients = []
-    outputs = []
-    for model, parameters in ((routed, fast), (split, slow)):
-        images = _images(num=2, dtype=torch.float64).requires_grad_()
-        tokens = encode(model, images)
-        loss = (tokens.sin() + 0.1 * tokens.square()).sum()
-        gradients.append(torch.autograd.grad(loss, [images, *(parameters[name] for name in fast)]))
-        outputs.append(tokens)
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-9)
-    for name, got, expected in zip(("images", *fast), *gradients, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+        assert torch.equal(_tokens(arm.eval(), images), _tokens(baseline.eval(), images))
 
 
 @pytest.mark.parametrize("init", ["copy", "independent"])
@@ -183,10 +119,9 @@ def test_building_leaves_the_global_generator_alone() -> None:
 
 def test_own_weights_start_as_copies_or_independent_as_told() -> None:
     copied, independent = _build("qkv+mlp"), _build("qkv+mlp", init="independent")
-    for name, own in routed_parameters(copied).items():
-        shared = name.replace("cls_", "")
-        assert torch.equal(own, copied.get_parameter(shared)), name
-        if name.endswith("cls_weight"):
+    for name, own in own_parameters(copied).items():
+        assert torch.equal(own, copied.get_parameter(original_name(name))), name
+        if name.endswith("weight"):
             drawn = independent.get_parameter(name).detach()
             assert not torch.isclose(drawn, own).any(), name
             # The same distribution, with other values.
@@ -195,7 +130,7 @@ def test_own_weights_start_as_copies_or_independent_as_told() -> None:
 
 def test_independent_init_does_not_depend_on_what_else_is_specialized() -> None:
     little, much = _build("qkv@1:2", init="independent"), _build(EVERYTHING, init="independent")
-    for name, own in routed_parameters(little).items():
+    for name, own in own_parameters(little).items():
         assert torch.equal(own, much.get_parameter(name))
 
 
@@ -213,10 +148,10 @@ def test_other_image_sizes_are_encoded_as_timm_does_with_dynamic_sizes(size: int
     model = _build(EVERYTHING)
     model.load_state_dict(reference.state_dict(), strict=False)
     with torch.no_grad():
-        for name, own in routed_parameters(model).items():
-            own.copy_(model.get_parameter(name.replace("cls_", "")))
+        for name, own in own_parameters(model).items():
+            own.copy_(model.get_parameter(original_name(name)))
     images = _images(size=size)
-    tokens = encode(model, images)
+    tokens = _tokens(model, images)
     assert tokens.shape == (3, 1 + (size // PATCH_SIZE) ** 2, SCALE.width)
     assert torch.equal(tokens, reference.forward_features(images))
 
@@ -246,10 +181,10 @@ def test_masked_pixels_have_no_influence() -> None:
     changed = images.clone()
     changed[..., 4:8, 4:8] += 1.0
     mask_token = torch.zeros(SCALE.width)
-    assert not torch.equal(encode(model, changed), encode(model, images))
+    assert not torch.equal(_tokens(model, changed), _tokens(model, images))
     assert torch.equal(
-        encode(model, changed, masked=masked, mask_token=mask_token),
-        encode(model, images, masked=masked, mask_token=mask_token),
+        _tokens(model, changed, masked=masked, mask_token=mask_token),
+        _tokens(model, images, masked=masked, mask_token=mask_token),
     )
 
 

@@ -93,20 +93,20 @@ def test_the_losses_are_those_of_their_definitions_on_what_was_encoded(encoded: 
     student, teacher = learner.student, learner.teacher
     temperature = 0.04 + (0.07 - 0.04) * 0.3 / 0.3  # step 3 of 10 ends the warm-up of 0.3
     teacher_tokens = encode(teacher.backbone, teacher_views)
-    cls_targets = dinov2.sinkhorn(teacher.cls_head(teacher_tokens[:, 0]), temperature=temperature)
-    patch_targets = dinov2.sinkhorn(teacher.patch_head(teacher_tokens[:, 1:][masked]), temperature=temperature)
+    cls_targets = dinov2.sinkhorn(teacher.cls_head(teacher_tokens.cls), temperature=temperature)
+    patch_targets = dinov2.sinkhorn(teacher.patch_head(teacher_tokens.patches[masked]), temperature=temperature)
     tokens = encode(student.backbone, student_views, masked=masked, mask_token=learner.mask_token)
-    logits = student.cls_head(torch.cat([tokens[:, 0], encode(student.backbone, local_views)[:, 0]]))
+    logits = student.cls_head(torch.cat([tokens.cls, encode(student.backbone, local_views).cls]))
     views = logits.view(4, B, 10)
 
     pairs = [(t, s) for t in range(2) for s in range(4) if s != t]
     dino = torch.stack(
         [cross_entropy(cls_targets.view(2, B, 10)[t], views[s], temperature=0.1).mean() for t, s in pairs]
     ).mean()
-    rows = cross_entropy(patch_targets, student.patch_head(tokens[:, 1:][masked]), temperature=0.1)
+    rows = cross_entropy(patch_targets, student.patch_head(tokens.patches[masked]), temperature=0.1)
     crop_of_row = masked.nonzero()[:, 0]
     ibot = sum(rows[crop_of_row == crop].mean() for crop in crop_of_row.unique()) / (2 * B)
-    koleo = koleo_loss(tokens[:B, 0]) + koleo_loss(tokens[B:, 0])
+    koleo = koleo_loss(tokens.cls[:B]) + koleo_loss(tokens.cls[B:])
     torch.testing.assert_close(losses["dino"], 2 * dino)
     torch.testing.assert_close(losses["ibot"], 3 * ibot)
     torch.testing.assert_close(losses["koleo"], 0.5 * koleo)

@@ -1,0 +1,65 @@
+"""What a comparator is: another published change to the plain ViT, to stand beside own [CLS] weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from specvit.scales import Scale
+from specvit.settings import settings
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import Tensor
+
+
+@settings
+class Comparator(ABC):
+    """Change a plain ViT as another paper does. Each comparator is one file here.
+
+    A subclass adds ``comparator: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, and keeps
+    its torch code in ``specvit.trunks``: settings load without torch.
+    """
+
+    name: ClassVar[str]
+    adds_losses: ClassVar[bool] = False
+    """Whether ``extra_losses`` has any; if so, the first block's patches are kept for it during training."""
+
+    @abstractmethod
+    def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
+        """Turn a plain ViT into the comparator, in place; the weights that both have stay as they are.
+
+        Args:
+            plain: timm's model as ``build_vit`` makes it, without own weights.
+            seed: The trial's seed; what is drawn anew comes from a stream of its own.
+
+        Returns:
+            ``plain``, which ``specvit.vit.encode`` takes as before.
+        """
+
+    @abstractmethod
+    def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
+        """Count the parameters that the comparator adds to the plain ViT, by arithmetic.
+
+        Args:
+            scale: Width and depth.
+            layer_scale: Whether the plain model's blocks have layer scales.
+        """
+
+    def extra_losses(self, first: Tensor, last: Tensor) -> dict[str, Tensor]:
+        """Compute weighted terms to add to the recipe's loss, by name.
+
+        Args:
+            first: ``(B, P, D)`` the patches after the first block.
+            last: ``(B, P, D)`` the patches after the final norm.
+        """
+        del first, last
+        return {}
+
+    @property
+    def text(self) -> str:
+        """Return the name, with the settings that are not at their defaults: ``jumbo(slots=4)``."""
+        fields = [field for field in dataclasses.fields(self) if field.name != "comparator"]
+        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields if getattr(self, f.name) != f.default]
+        return self.name + (f"({', '.join(changed)})" if changed else "")

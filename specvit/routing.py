@@ -1,0 +1,306 @@
+"""Which tokens get weights of their own, and two operations that treat some rows apart at no cost.
+
+Shapes: B images, N tokens, D channels; a sequence is [CLS], then registers, then patches row by row.
+
+Autograd's own slicing and in-place addition copy whole gradients to touch a few rows. These two operations
+pass gradients through and touch the few rows only. When torch.compile traces a model, it sees ordinary
+operations instead, which it fuses by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from specvit.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PrefixRows:
+    """Say that the first ``count`` tokens get the own weights: [CLS], perhaps with the registers."""
+
+    count: int = 1
+
+    def of(self, num_tokens: int) -> tuple[int, int]:  # noqa: ARG002
+        """Return the first row, and the row after the last, in a sequence of ``num_tokens``."""
+        return 0, self.count
+
+
+@dataclass(frozen=True)
+class PatchRow:
+    """Say that one fixed patch gets the own weights: the placebo.
+
+    Attributes:
+        num_prefix: Number of tokens before the patches.
+        grid: Rows and columns of patches at the model's image size.
+        position: Row and column of the patch in that grid. In crops of other sizes it is the patch at the
+            same relative place.
+    """
+
+    num_prefix: int
+    grid: tuple[int, int]
+    position: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not all(0 <= at < size for at, size in zip(self.position, self.grid, strict=True)):
+            raise ConfigError(
+                f"placebo position {list(self.position)} must be [row, column] within the grid of patches, "
+                f"0 <= row < {self.grid[0]} and 0 <= column < {self.grid[1]}"
+            )
+
+    def of(self, num_tokens: int) -> tuple[int, int]:
+        """Return the row, and the row after it, in a sequence of ``num_tokens``.
+
+        Raises:
+            ConfigError: If the patches do not make a grid of the model's proportions.
+        """
+        height, width = self.grid
+        num_patches = num_tokens - self.num_prefix
+        rows = math.isqrt(num_patches * height // width)
+        if rows < 1 or num_patches % rows or rows * width != num_patches // rows * height:
+            raise ConfigError(
+                f"the placebo needs images of the model's proportions, {height} x {width} patches, "
+                f"but got {num_patches} patches"
+            )
+        columns = num_patches // rows
+        row, column = ((2 * at + 1) * size // (2 * full) for at, size, full in zip(
+            self.position, (rows, columns), self.grid, strict=True
+        ))
+        index = self.num_prefix + row * columns + column
+        return index, index + 1
+
+
+OwnRows = PrefixRows | PatchRow
+
+
+class _Fork(torch.autograd.Function):
+    """Return ``x`` and a copy of some of its rows; the rows' gradient is added into that of ``x`` in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        ctx.rows = (start, stop)
+        ctx.set_materialize_grads(False)
+        ctx.shape = x.shape
+        return x.view_as(x), x[:, start:stop].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, grad_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if grad_rows is None:
+            return grad, None, None
+        if grad is None:
+            grad = grad_rows.new_zeros(ctx.shape)
+        start, stop = ctx.rows
+        grad[:, start:stop] += grad_rows
+        return grad, None, None
+
+
+class _AddToRows(torch.autograd.Function):
+    """Add to some rows and channels in place; the gradient passes through, its rows are read off."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, delta: Tensor, start: int, stop: int, first: int) -> Tensor:
+        ctx.place = (start, stop, first, first + delta.shape[2])
+        ctx.num_images, ctx.delta_dtype = delta.shape[0], delta.dtype
+        y.view(delta.shape[0], -1, y.shape[-1])[:, start:stop, first : first + delta.shape[2]] += delta
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        start, stop, first, last = ctx.place
+        by_image = grad.reshape(ctx.num_images, -1, grad.shape[-1])
+        return grad, by_image[:, start:stop, first:last].to(ctx.delta_dtype), None, None, None
+
+
+class _LayerNormRows(torch.autograd.Function):
+    """Normalise all rows by shared weights, then some of them once more by their own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        own_weight: Tensor,
+        own_bias: Tensor,
+        rows: tuple[int, int],
+        eps: float,
+    ) -> Tensor:
+        span, shape = slice(*rows), weight.shape
+        y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+        x_rows = x[:, span].contiguous()
+        y[:, span], own_mean, own_rstd = torch.native_layer_norm(x_rows, shape, own_weight, own_bias, eps)
+        ctx.save_for_backward(x, mean, rstd, weight, bias, x_rows, own_mean, own_rstd, own_weight, own_bias)
+        ctx.span = span
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, rstd, weight, bias, x_rows, own_mean, own_rstd, own_weight, own_bias = ctx.saved_tensors
+        span, shape, wanted = ctx.span, weight.shape, [True, True, True]
+        backward = torch.ops.aten.native_layer_norm_backward
+        grad = grad.contiguous()
+        grad_x, grad_weight, grad_bias = backward(grad, x, shape, mean, rstd, weight, bias, wanted)
+        grad_rows, grad_own_weight, grad_own_bias = backward(
+            grad[:, span].contiguous(), x_rows, shape, own_mean, own_rstd, own_weight, own_bias, wanted
+        )
+        grad_x[:, span] = grad_rows
+        # What the rows gave to the shared weights is what they give to their own: a row is normalised alike.
+        grad_weight -= grad_own_weight
+        grad_bias -= grad_own_bias
+        return grad_x, grad_weight, grad_bias, grad_own_weight, grad_own_bias, None, None
+
+
+class _LinearRows(torch.autograd.Function):
+    """Map all rows linearly, and correct some of them, at some outputs, by weights of their own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        own_weight: Tensor,
+        own_bias: Tensor | None,
+        rows: tuple[int, int],
+        first: int,
+    ) -> Tensor:
+        y = torch.nn.functional.linear(x, weight, bias)
+        span, outputs = slice(*rows), slice(first, first + len(own_weight))
+        bias_difference = None if bias is None or own_bias is None else own_bias - bias[outputs]
+        x_rows = x[:, span].contiguous()
+        y[:, span, outputs] += torch.nn.functional.linear(x_rows, own_weight - weight[outputs], bias_difference)
+        ctx.save_for_backward(x, weight, own_weight, x_rows)
+        ctx.span, ctx.outputs, ctx.has_bias = span, outputs, bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, own_weight, x_rows = ctx.saved_tensors
+        span, outputs = ctx.span, ctx.outputs
+        grad_rows = grad[:, span, outputs].contiguous()
+        flat, flat_rows = grad.flatten(0, 1), grad_rows.flatten(0, 1)
+        grad_x = (flat @ weight).view(x.shape)
+        grad_x[:, span] += (flat_rows @ (own_weight - weight[outputs])).view(x_rows.shape)
+        grad_weight = flat.t() @ x.flatten(0, 1)
+        grad_own_weight = flat_rows.t() @ x_rows.flatten(0, 1)
+        grad_weight[outputs] -= grad_own_weight
+        if not ctx.has_bias:
+            return grad_x, grad_weight, None, grad_own_weight, None, None, None
+        grad_bias, grad_own_bias = flat.sum(0), flat_rows.sum(0)
+        grad_bias[outputs] -= grad_own_bias
+        return grad_x, grad_weight, grad_bias, grad_own_weight, grad_own_bias, None, None
+
+
+def linear_with_rows(
+    x: Tensor,
+    *,
+    shared: tuple[Tensor, Tensor | None],
+    own: tuple[Tensor, Tensor | None],
+    rows: tuple[int, int],
+    first: int,
+) -> Tensor:
+    """Map a sequence linearly, with own weights for some rows and outputs.
+
+    Args:
+        x: ``(B, N, D)``, of the weights' type.
+        shared: Matrix ``(E, D)`` and bias ``(E,)`` or None of everything else.
+        own: Matrix ``(F, D)`` and bias ``(F,)`` or None of the rows, at F of the outputs.
+        rows: First row, and the row after the last.
+        first: First of the F outputs.
+
+    Returns:
+        ``(B, N, E)``.
+    """
+    y: Tensor = _LinearRows.apply(x, *shared, *own, rows, first)
+    return y
+
+
+def layer_norm_with_rows(
+    x: Tensor, *, shared: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], rows: tuple[int, int], eps: float
+) -> Tensor:
+    """Normalise a sequence, with own scale and shift for some rows.
+
+    Args:
+        x: ``(B, N, D)``, of the weights' type.
+        shared: Scale and shift ``(D,)`` of all other rows.
+        own: Scale and shift ``(D,)`` of the rows.
+        rows: First row, and the row after the last.
+        eps: Added to the variance.
+
+    Returns:
+        ``(B, N, D)``.
+    """
+    y: Tensor = _LayerNormRows.apply(x, *shared, *own, rows, eps)
+    return y
+
+
+def fork_rows(x: Tensor, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Split off a copy of some rows.
+
+    Args:
+        x: ``(B, N, D)``.
+        rows: First row, and the row after the last.
+
+    Returns:
+        ``x``, to be used once, by an operation whose backward makes a new gradient, and ``(B, R, D)``.
+    """
+    if torch.compiler.is_compiling() or not x.requires_grad:
+        return x, x[:, rows[0] : rows[1]]
+    forked: tuple[Tensor, Tensor] = _Fork.apply(x, *rows)
+    return forked
+
+
+def add_to_rows(y: Tensor, delta: Tensor, rows: tuple[int, int], *, first: int = 0) -> Tensor:
+    """Add ``(B, R, E)`` to some rows of a sequence, at channels from ``first`` on, in place.
+
+    Args:
+        y: ``(B, N, F)`` or ``(B * N, F)``; nothing else may need its values, and it must not be a view.
+        delta: What is added.
+        rows: First row, and the row after the last.
+        first: First of the E channels.
+
+    Returns:
+        ``y``, with the sum.
+    """
+    if torch.compiler.is_compiling():
+        added = y.view(delta.shape[0], -1, y.shape[-1]).clone()
+        added[:, rows[0] : rows[1], first : first + delta.shape[2]] += delta
+        return added.view(y.shape)
+    in_place: Tensor = _AddToRows.apply(y, delta, *rows, first)
+    return in_place
+
+
+def own_rows(
+    *,
+    tokens: str,
+    registers_with: str,
+    num_registers: int,
+    grid: tuple[int, int],
+    placebo_position: tuple[int, int] | None = None,
+) -> OwnRows:
+    """Find the tokens that get own weights.
+
+    Args:
+        tokens: ``cls``, or ``placebo``: one fixed patch in its place.
+        registers_with: Whether registers go with [CLS] (``cls``) or with the patches (``patches``).
+        num_registers: Number of registers.
+        grid: Rows and columns of patches at the model's image size.
+        placebo_position: Row and column of that patch; None = the middle of the grid.
+
+    Raises:
+        ConfigError: If the position lies outside the grid.
+    """
+    if tokens == "placebo":
+        position = placebo_position or (grid[0] // 2, grid[1] // 2)
+        return PatchRow(num_prefix=1 + num_registers, grid=grid, position=position)
+    return PrefixRows(1 + num_registers if registers_with == "cls" else 1)
