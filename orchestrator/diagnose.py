@@ -99,9 +99,9 @@ def load(name: str, *, untrained: bool = False) -> LoadedModel:
     try:
         model = timm.create_model(name, pretrained=not untrained, num_classes=0)
     except _UNREACHABLE as error:
-        if untrained:
-            raise
         reason = str(error).strip().partition("\n")[0]
+        if untrained:
+            raise ConfigError(f"no model of timm's can be made as {name!r}: {reason}") from error
         raise SpecsweepError(
             f"the weights of {name!r} cannot be had; --untrained looks at random ones ({reason})"
         ) from error

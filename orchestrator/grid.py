@@ -106,6 +106,8 @@ def _rows(sweep: Sweep, depth: int, high_norm: HighNorm) -> tuple[_Row, ...]:
     for floor in sweep.floors:
         rows.append(_Row(floor.replace("_", " "), "floor", Treatment(kind=floor), baseline))
     for specialization, *choices in itertools.product(others, *_choices(sweep.ablate, high_norm)):
+        if all(mode.kind == "lora" for _, _, mode in specialization.places()):
+            choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
         treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
         rows.append(_Row(_arm_text(treatment, high_norm), "arm", treatment, specialization))
     for comparator in sweep.ablate.comparators or ():

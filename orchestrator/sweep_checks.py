@@ -191,15 +191,25 @@ def _texts(
 ) -> Iterator[tuple[FieldPath, Callable[[], object]]]:
     """Yield the place of every text under ``ablate``, and what checks it against a scale."""
 
-    def check(text: str, mode: Mode) -> None:
-        specialization = parse_specialization(text, scale.depth, default_mode=mode)
+    def check(text: str, mode: Mode, blocks: str) -> None:
+        specialization = parse_specialization(text, scale.depth, default_range=blocks, default_mode=mode)
         check_specialization(specialization, depth=scale.depth, width=scale.width, layer_scale=layer_scale)
 
-    for field, texts in (("components", ablate.components), ("specialize", ablate.specialize)):
-        for (index, text), mode in itertools.product(enumerate(texts or ()), modes):
-            yield ("ablate", field, index), partial(check, text, mode)
+    ranges = [text for text in ablate.blocks or ("all",) if _resolves(text, scale.depth)]
+    for (index, text), mode, blocks in itertools.product(enumerate(ablate.components or ()), modes, ranges):
+        yield ("ablate", "components", index), partial(check, text, mode, blocks)
+    for (index, text), mode in itertools.product(enumerate(ablate.specialize or ()), modes):
+        yield ("ablate", "specialize", index), partial(check, text, mode, "all")
     for index, text in enumerate(ablate.blocks or ()):
         yield ("ablate", "blocks", index), partial(resolve_range, text, scale.depth)
+
+
+def _resolves(blocks: str, depth: int) -> bool:
+    try:
+        resolve_range(blocks, depth)
+    except ConfigError:
+        return False
+    return True
 
 
 def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:

@@ -100,7 +100,10 @@ def _problem(path: FieldPath, details: Details) -> Iterator[tuple[FieldPath, str
         known = _listed(context["expected"])
         yield path, f"must be {_choice(known)}", tail + nearest(value, known)
     elif kind == "string_pattern_mismatch":
-        yield path, _PATH_RULE, nearest(path[-1], _vary_paths())
+        if path[0] == "vary":
+            yield path, _PATH_RULE, nearest(path[-1], _vary_paths())
+        else:
+            yield path, f"must match {context['pattern']}", tail
     elif kind == "value_error":
         subject, _, rule = str(context["error"]).partition(" ")
         if isinstance(value, Mapping) and subject in value:  # a rule between fields that begins with one of them

@@ -23,7 +23,10 @@ def find_checkpoint(text: str) -> Path:
     Raises:
         DataError: If there is no such file, or it cannot be fetched.
     """
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"no such checkpoint file: {text!r} ({error})") from error
     if path.is_file():
         return path
     if text.startswith(HUB_PREFIX):

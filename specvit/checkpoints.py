@@ -47,6 +47,9 @@ def save_model(model: VisionTransformer, path: str | Path) -> None:
     os.close(handle)
     try:
         save_file(state, temporary, metadata={"format": "pt", METADATA_KEY: config.to_json()})
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # temporary files are made for their owner alone
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ class HighNorm:
     attention_bias: bool = False
 
 
-_REGISTERS = re.compile(r"registers:([0-9]{1,3})")
+_REGISTERS = re.compile(r"registers:([1-9][0-9]{0,2})")
 
 
 def parse_high_norm(text: str) -> HighNorm:
@@ -35,7 +35,7 @@ def parse_high_norm(text: str) -> HighNorm:
     if text == "attention_bias":
         return HighNorm(attention_bias=True)
     match = _REGISTERS.fullmatch(text)
-    if match is None or int(match[1]) < 1:
+    if match is None:
         raise ConfigError(
             f"must be vanilla, attention_bias, or registers:N with a number N from 1 to 999, not {text!r}"
         )

@@ -21,7 +21,14 @@ from timm.layers.layer_scale import LayerScale
 from torch import Tensor, nn
 
 from specvit.modes import FULL, Mode
-from specvit.routing import OwnRows, add_to_rows, fork_rows, layer_norm_with_rows, linear_with_rows
+from specvit.routing import (
+    OwnRows,
+    add_to_rows,
+    fork_rows,
+    layer_norm_with_rows,
+    linear_with_rows,
+    replace_rows,
+)
 
 OWN = "own"
 """Name under which a routed layer keeps its own weights."""
@@ -68,32 +75,36 @@ class _OwnWeights(nn.Module):
         own = next(self.parameters())
         self.gate = nn.Parameter(own.new_full((part.size,), 0.5 if equal else 0.0))
 
-    def blend(self, difference: Tensor) -> Tensor:
-        return difference if self.gate is None else self.gate * difference
+    def place(self, y: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], first: int = 0) -> Tensor:
+        """Let the rows of ``y`` become ``own``, or the blend with ``shared``, which is what they are."""
+        if self.gate is None:
+            return replace_rows(y, own, shared, rows, first=first)
+        return add_to_rows(y, self.gate * (own - shared), rows, first=first)
 
 
 class _OwnLinear(_OwnWeights):
     weight: Tensor
     bias: Tensor | None
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        own_bias = None if bias is None else self.bias
-        return self.blend(F.linear(x, self.weight, own_bias) - F.linear(x, weight, bias))
+    def forward(
+        self, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, rows: tuple[int, int], first: int
+    ) -> Tensor:
+        own = F.linear(x, self.weight, None if bias is None else self.bias)
+        return self.place(y, own, F.linear(x, weight, bias), rows, first)
 
 
 class _OwnScale(_OwnWeights):
     """Own scale, and for a norm shift, of ``(B, R, D)`` channels."""
 
-    def forward(self, x: Tensor, **shared: Tensor) -> Tensor:
-        own = dict(self.named_parameters())
-        (scale, shared_scale), *shifts = ((own[name], value) for name, value in shared.items())
-        difference = x * (scale - shared_scale)
-        for shift, shared_shift in shifts:
-            difference = difference + (shift - shared_shift)
-        return self.blend(difference)
+    def forward(self, y: Tensor, x: Tensor, shared: Sequence[Tensor], rows: tuple[int, int]) -> Tensor:
+        mine = [value for name, value in self.named_parameters() if name != "gate"]
+        own, plain = (
+            x * scale if not shift else torch.addcmul(shift[0], x, scale) for scale, *shift in (mine, shared)
+        )
+        return self.place(y, own, plain, rows)
 
 
-class _LowRank(nn.Module):
+class LowRank(nn.Module):
     """Hold a matrix ``up @ down`` of low rank that is added to the shared one; it starts at 0.
 
     Source: LoRA (Hu et al. 2021), section 4.1, with scale 1: ``down`` starts at random, ``up`` at 0.
@@ -104,10 +115,23 @@ class _LowRank(nn.Module):
         rank = part.mode.rank
         self.down = nn.Parameter(donor.weight.new_empty(rank, donor.in_features))
         self.up = nn.Parameter(donor.weight.new_zeros(part.size, rank))
-        nn.init.normal_(self.down, std=donor.in_features**-0.5)
+        self.draw()
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG002
-        return F.linear(F.linear(x, self.down), self.up)
+    def draw(self) -> None:
+        """Draw ``down`` from torch's generator."""
+        nn.init.normal_(self.down, std=self.down.shape[1] ** -0.5)
+
+    def forward(
+        self,
+        y: Tensor,
+        x: Tensor,
+        weight: Tensor,  # noqa: ARG002
+        bias: Tensor | None,  # noqa: ARG002
+        rows: tuple[int, int],
+        first: int,
+    ) -> Tensor:
+        """Add what the matrix makes of ``(B, R, D)`` to rows of ``y``."""
+        return add_to_rows(y, F.linear(F.linear(x, self.down), self.up), rows, first=first)
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
@@ -130,7 +154,7 @@ class RoutedLinear(nn.Linear):
         self.parts, self.rows = tuple(parts), rows
         self.own = nn.ModuleDict(
             {
-                part.name: _LowRank(part, donor)
+                part.name: LowRank(part, donor)
                 if part.mode.kind == "lora"
                 else _OwnLinear(part, shared, donor)
                 for part in self.parts
@@ -151,8 +175,7 @@ class RoutedLinear(nn.Linear):
         for part in self.parts:
             span = slice(part.first, part.first + part.size)
             bias = None if self.bias is None else self.bias[span]
-            delta = self.own[part.name](x_rows, self.weight[span], bias)
-            y = add_to_rows(y, delta, rows, first=part.first)
+            y = self.own[part.name](y, x_rows, self.weight[span], bias, rows, part.first)
         return y.view(*x.shape[:2], self.out_features)
 
 
@@ -179,8 +202,8 @@ class RoutedLayerNorm(nn.LayerNorm):
         x, x_rows = fork_rows(x, rows)
         y = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         normalised = F.layer_norm(x_rows, self.normalized_shape, None, None, self.eps)
-        delta = own(normalised, weight=self.weight, bias=self.bias)
-        return add_to_rows(y, delta, rows)
+        normed: Tensor = own(y, normalised, (self.weight, self.bias), rows)
+        return normed
 
 
 class RoutedLayerScale(LayerScale):
@@ -200,8 +223,8 @@ class RoutedLayerScale(LayerScale):
         """Scale the channels of ``(B, N, D)``."""
         rows = self.rows.of(x.shape[1])
         x, x_rows = fork_rows(x, rows)
-        delta = self.own[self.parts[0].name](x_rows, gamma=self.gamma)
-        return add_to_rows(x * self.gamma, delta, rows)
+        scaled: Tensor = self.own[self.parts[0].name](x * self.gamma, x_rows, (self.gamma,), rows)
+        return scaled
 
 
 RoutedLayer = RoutedLinear | RoutedLayerNorm | RoutedLayerScale

@@ -6,14 +6,12 @@ Shapes: P patches, R registers, D channels.
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
@@ -67,8 +65,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        summary = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # torch.load meets junk with almost any error
+        summary = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise DataError(f"checkpoint {str(path)!r} cannot be read: {summary}") from error
     for key in _NESTED:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -110,6 +108,9 @@ def fit_weights(weights: Mapping[str, Tensor], model: VisionTransformer, *, name
 def _check_dimensions(weights: Mapping[str, Tensor], model: VisionTransformer, *, name: str) -> None:
     """Compare what a sweep file can set, first the widest difference."""
     kernel = weights["patch_embed.proj.weight"]
+    for key, ndim in (("cls_token", 3), ("pos_embed", 3), ("reg_token", 3), ("patch_embed.proj.weight", 4)):
+        if key in weights and weights[key].ndim != ndim:
+            raise ConfigError(f"checkpoint {name!r}: {key} must have {ndim} axes, not {weights[key].ndim}")
     depth = 1 + max(int(match[1]) for match in map(_BLOCK.match, weights) if match)
     num_registers = weights["reg_token"].shape[1] if "reg_token" in weights else model.num_reg_tokens
     has_layer_scale = isinstance(getattr(model.blocks[0], "ls1", None), nn.Module) and not isinstance(

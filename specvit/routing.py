@@ -10,6 +10,8 @@ operations instead, which it fuses by itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +121,44 @@ class _AddToRows(torch.autograd.Function):
         return grad, by_image[:, start:stop, first:last].to(ctx.delta_dtype), None, None, None
 
 
+@contextmanager
+def _blanked(grad: Tensor, span: slice, channels: slice) -> Iterator[None]:
+    """Set some rows of a gradient to zero for a while.
+
+    What only the rows reach must get no gradient at all: as a difference of two sums it would get their rounding
+    error, which optimizers that divide by its size turn into steps. A copy of the gradient would cost more than
+    the rest; it is put back as it was, since others may hold it too.
+    """
+    kept = grad[:, span, channels].clone()
+    grad[:, span, channels] = 0
+    try:
+        yield
+    finally:
+        grad[:, span, channels] = kept
+
+
+class _ReplaceRows(torch.autograd.Function):
+    """Replace some rows and channels in place by others that differ by ``own - shared``; no gradient to the old."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, own: Tensor, shared: Tensor, start: int, stop: int, first: int) -> Tensor:
+        ctx.place = (start, stop, first, first + own.shape[2])
+        ctx.num_images, ctx.own_dtype = own.shape[0], own.dtype
+        y.view(own.shape[0], -1, y.shape[-1])[:, start:stop, first : first + own.shape[2]] += own - shared
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        start, stop, first, last = ctx.place
+        others = grad.clone(memory_format=torch.contiguous_format)
+        by_image = others.view(ctx.num_images, -1, grad.shape[-1])
+        grad_own = by_image[:, start:stop, first:last].to(ctx.own_dtype, copy=True)
+        by_image[:, start:stop, first:last] = 0
+        return others, grad_own, None, None, None, None
+
+
 class _LayerNormRows(torch.autograd.Function):
     """Normalise all rows by shared weights, then some of them once more by their own."""
 
@@ -148,14 +188,12 @@ class _LayerNormRows(torch.autograd.Function):
         span, shape, wanted = ctx.span, weight.shape, [True, True, True]
         backward = torch.ops.aten.native_layer_norm_backward
         grad = grad.contiguous()
-        grad_x, grad_weight, grad_bias = backward(grad, x, shape, mean, rstd, weight, bias, wanted)
-        grad_rows, grad_own_weight, grad_own_bias = backward(
-            grad[:, span].contiguous(), x_rows, shape, own_mean, own_rstd, own_weight, own_bias, wanted
+        grad_rows = grad[:, span].clone()
+        with _blanked(grad, span, slice(None)):
+            grad_x, grad_weight, grad_bias = backward(grad, x, shape, mean, rstd, weight, bias, wanted)
+        grad_x[:, span], grad_own_weight, grad_own_bias = backward(
+            grad_rows, x_rows, shape, own_mean, own_rstd, own_weight, own_bias, wanted
         )
-        grad_x[:, span] = grad_rows
-        # What the rows gave to the shared weights is what they give to their own: a row is normalised alike.
-        grad_weight -= grad_own_weight
-        grad_bias -= grad_own_bias
         return grad_x, grad_weight, grad_bias, grad_own_weight, grad_own_bias, None, None
 
 
@@ -187,17 +225,16 @@ class _LinearRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, own_weight, x_rows = ctx.saved_tensors
         span, outputs = ctx.span, ctx.outputs
-        grad_rows = grad[:, span, outputs].contiguous()
+        grad = grad.contiguous()
+        grad_rows = grad[:, span, outputs].clone()
         flat, flat_rows = grad.flatten(0, 1), grad_rows.flatten(0, 1)
-        grad_x = (flat @ weight).view(x.shape)
-        grad_x[:, span] += (flat_rows @ (own_weight - weight[outputs])).view(x_rows.shape)
-        grad_weight = flat.t() @ x.flatten(0, 1)
+        with _blanked(grad, span, outputs):
+            grad_x = (flat @ weight).view(x.shape)
+            grad_weight = flat.t() @ x.flatten(0, 1)
+            grad_bias = flat.sum(0) if ctx.has_bias else None
+        grad_x[:, span] += (flat_rows @ own_weight).view(x_rows.shape)
         grad_own_weight = flat_rows.t() @ x_rows.flatten(0, 1)
-        grad_weight[outputs] -= grad_own_weight
-        if not ctx.has_bias:
-            return grad_x, grad_weight, None, grad_own_weight, None, None, None
-        grad_bias, grad_own_bias = flat.sum(0), flat_rows.sum(0)
-        grad_bias[outputs] -= grad_own_bias
+        grad_own_bias = flat_rows.sum(0) if ctx.has_bias else None
         return grad_x, grad_weight, grad_bias, grad_own_weight, grad_own_bias, None, None
 
 
@@ -277,6 +314,29 @@ def add_to_rows(y: Tensor, delta: Tensor, rows: tuple[int, int], *, first: int =
         added[:, rows[0] : rows[1], first : first + delta.shape[2]] += delta
         return added.view(y.shape)
     in_place: Tensor = _AddToRows.apply(y, delta, *rows, first)
+    return in_place
+
+
+def replace_rows(
+    y: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], *, first: int = 0
+) -> Tensor:
+    """Replace some rows of a sequence, at channels from ``first`` on, in place.
+
+    Args:
+        y: ``(B, N, F)`` or ``(B * N, F)``; nothing else may need its values, and it must not be a view.
+        own: ``(B, R, E)`` what the rows become.
+        shared: ``(B, R, E)`` what they are, computed as ``own`` is: equal inputs then change no bit.
+        rows: First row, and the row after the last.
+        first: First of the E channels.
+
+    Returns:
+        ``y``, with the rows replaced; no gradient passes to what was there.
+    """
+    if torch.compiler.is_compiling():
+        replaced = y.view(own.shape[0], -1, y.shape[-1]).clone()
+        replaced[:, rows[0] : rows[1], first : first + own.shape[2]] = own
+        return replaced.view(y.shape)
+    in_place: Tensor = _ReplaceRows.apply(y, own, shared.detach(), *rows, first)
     return in_place
 
 

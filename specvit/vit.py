@@ -16,7 +16,7 @@ from specvit.attention import BiasedAttention
 from specvit.components import COMPONENTS
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
-from specvit.layers import Part, own_parameters, route
+from specvit.layers import LowRank, Part, own_parameters, route
 from specvit.model_config import ATTRIBUTE as CONFIG_ATTRIBUTE
 from specvit.model_config import VitConfig
 from specvit.parameters import MLP_RATIO
@@ -206,9 +206,12 @@ def specialize(
     _check_modules(model, specialization)
     donor, rows = donor or model, rows or PrefixRows()
     for path, parts in _parts_by_module(specialization, width=model.embed_dim).items():
-        # A stream for each module, so that its draws do not depend on what else is specialized.
-        with _drawing(seed, "own init", path):
-            layer = route(model.get_submodule(path), donor.get_submodule(path), parts, rows)
+        layer = route(model.get_submodule(path), donor.get_submodule(path), parts, rows)
+        for part in parts:
+            if part.mode.kind == "lora":
+                # A stream for each, so that its draws do not depend on what else is specialized.
+                with _drawing(seed, "own init", path, part.name):
+                    cast("LowRank", layer.own[part.name]).draw()
         model.set_submodule(path, layer)
     config = getattr(model, CONFIG_ATTRIBUTE, None)
     if config is not None:
@@ -217,6 +220,8 @@ def specialize(
 
 def _check_modules(model: VisionTransformer, specialization: Specialization) -> None:
     """Check what the options of timm's ViT can change about its modules."""
+    if not model.has_class_token:
+        raise ConfigError(f"specialization {specialization.text!r}: the model has no [CLS] (class_token)")
     if own_parameters(model):
         raise ConfigError(f"specialization {specialization.text!r}: the model is specialized already")
     if "final_norm" in specialization.modes and isinstance(model.norm, nn.Identity):
@@ -224,10 +229,14 @@ def _check_modules(model: VisionTransformer, specialization: Specialization) -> 
             f"specialization {specialization.text!r}: final_norm needs a norm before the pooling, which "
             f"global_pool {model.global_pool!r} moves behind it"
         )
-    if "fc1" in specialization.modes:
-        fc1 = cast("nn.Linear", model.get_submodule("blocks.0.mlp.fc1"))
-        if fc1.out_features != MLP_RATIO * model.embed_dim:
-            raise ConfigError(f"specialization {specialization.text!r}: fc1 needs an mlp_ratio of {MLP_RATIO}")
+    for name, layer, side in (("fc1", "mlp.fc1", "out_features"), ("fc2", "mlp.fc2", "in_features")):
+        if name not in specialization.modes:
+            continue
+        size = getattr(model.get_submodule(f"blocks.0.{layer}"), side)
+        if size != MLP_RATIO * model.embed_dim:
+            raise ConfigError(
+                f"specialization {specialization.text!r}: {name} needs an mlp_ratio of {MLP_RATIO}, ungated"
+            )
 
 
 def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str, list[Part]]:

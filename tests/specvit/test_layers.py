@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from timm.layers import LayerScale
@@ -63,6 +65,39 @@ def test_the_input_of_a_routed_layer_is_left_as_it_was() -> None:
     for plain in PLAIN:
         _route(plain)(x).sum().backward()
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("plain", PLAIN)
+def test_shared_weights_get_no_gradient_at_all_from_the_rows_with_own_weights(
+    plain: nn.Module, autocast: bool
+) -> None:
+    """A rounding error in its place would be a step of full size for an optimizer that divides by it."""
+    torch.manual_seed(0)
+    routed = _route(copy.deepcopy(plain))
+    routed.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for parameter in own_parameters(routed).values():
+            parameter.add_(torch.randn_like(parameter))
+    x = torch.randn(3, 9, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = routed(x)
+    y[:, 0].float().sin().sum().backward()
+    own = own_parameters(routed)
+    for name, parameter in routed.named_parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.any()) == (name in own), name
+    assert x.grad is not None
+    assert not x.grad[:, 1:].any()
+
+
+def test_a_gradient_that_others_hold_too_is_left_as_it_was() -> None:
+    x = torch.randn(2, 4, 5, requires_grad=True)
+    for plain in (nn.Linear(5, 5), nn.LayerNorm(5)):
+        gradient = torch.randn(2, 4, 5)
+        before = gradient.clone()
+        route(plain, plain, [Part("it", FULL, 0, 5)], PrefixRows())(x).backward(gradient)
+        assert torch.equal(gradient, before)
 
 
 def test_route_refuses_a_layer_that_it_has_no_version_of() -> None:
