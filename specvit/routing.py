@@ -79,6 +79,10 @@ class PatchRow:
 
 OwnRows = PrefixRows | PatchRow
 
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+_ALL = [True, True, True]
+"""Which gradients of a layer norm are wanted: input, scale, shift."""
+
 
 class _Fork(torch.autograd.Function):
     """Return ``x`` and a copy of some of its rows; the rows' gradient is added into that of ``x`` in place."""
@@ -173,27 +177,31 @@ class _LayerNormRows(torch.autograd.Function):
         rows: tuple[int, int],
         eps: float,
     ) -> Tensor:
-        span, shape = slice(*rows), weight.shape
+        start, count, shape = rows[0], rows[1] - rows[0], weight.shape
         y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-        x_rows = x[:, span].contiguous()
-        y[:, span], own_mean, own_rstd = torch.native_layer_norm(x_rows, shape, own_weight, own_bias, eps)
+        x_rows = x.narrow(1, start, count).contiguous()
+        y_rows, own_mean, own_rstd = torch.native_layer_norm(x_rows, shape, own_weight, own_bias, eps)
+        y.narrow(1, start, count).copy_(y_rows)
         ctx.save_for_backward(x, mean, rstd, weight, bias, x_rows, own_mean, own_rstd, own_weight, own_bias)
-        ctx.span = span
+        ctx.rows = (start, count)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, weight, bias, x_rows, own_mean, own_rstd, own_weight, own_bias = ctx.saved_tensors
-        span, shape, wanted = ctx.span, weight.shape, [True, True, True]
-        backward = torch.ops.aten.native_layer_norm_backward
+        # As few calls as can be: beside large products, Python itself is what costs here.
+        (start, count), shape = ctx.rows, weight.shape
         grad = grad.contiguous()
-        grad_rows = grad[:, span].clone()
-        with _blanked(grad, span, slice(None)):
-            grad_x, grad_weight, grad_bias = backward(grad, x, shape, mean, rstd, weight, bias, wanted)
-        grad_x[:, span], grad_own_weight, grad_own_bias = backward(
-            grad_rows, x_rows, shape, own_mean, own_rstd, own_weight, own_bias, wanted
+        rows = grad.narrow(1, start, count)
+        grad_rows = rows.clone()
+        rows.zero_()  # see ``_blanked``
+        grad_x, grad_weight, grad_bias = _layer_norm_backward(grad, x, shape, mean, rstd, weight, bias, _ALL)
+        rows.copy_(grad_rows)
+        grad_x_rows, grad_own_weight, grad_own_bias = _layer_norm_backward(
+            grad_rows, x_rows, shape, own_mean, own_rstd, own_weight, own_bias, _ALL
         )
+        grad_x.narrow(1, start, count).copy_(grad_x_rows)
         return grad_x, grad_weight, grad_bias, grad_own_weight, grad_own_bias, None, None
 
 
