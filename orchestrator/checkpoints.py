@@ -83,7 +83,6 @@ def _check_fit(groups: Iterable[Group]) -> None:
                 high_norm=parse_high_norm(group.model.high_norm),
                 layer_scale=group.objective.layer_scale,
                 cls_position=group.objective.cls_position,
-                options={"num_classes": 0, "dynamic_img_size": True},
             )
             configs = wanted.setdefault(group.model.checkpoint, [])
             if config not in configs:

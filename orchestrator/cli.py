@@ -11,8 +11,7 @@ import os
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from orchestrator.lock import LockedError
 from orchestrator.problems import SweepFileError
@@ -28,11 +26,6 @@ from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from orchestrator.executor import Executor
-    from orchestrator.run import Datasets, Outcome
-    from orchestrator.sweep_schema import Sweep
-    from orchestrator.trials import Trial
 
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
@@ -120,6 +113,7 @@ def run(
     """Run what is missing of a sweep, then print and write its tables."""
     from orchestrator.run import run_sweep
     from orchestrator.sweepfile import load_sweep
+    from orchestrator.wiring import data_loader, executor_factory, print_outcome, view_factory
 
     console = _console()
     sweep = load_sweep(sweep_file, overrides or ())
@@ -128,12 +122,14 @@ def run(
         outcome = run_sweep(
             sweep,
             folder=folder,
-            make_executor=_executor_factory(console, sweep, executor, address, slots),
-            make_view=_view_factory(console, sweep),
-            load_data=_data_loader(console),
+            make_executor=executor_factory(
+                console, sweep, local=executor is ExecutorName.LOCAL, address=address, slots=slots
+            ),
+            make_view=view_factory(console, sweep),
+            load_data=data_loader(console),
             should_stop=should_stop,
         )
-    _print_outcome(console, outcome, folder)
+    print_outcome(console, outcome, folder)
     if not outcome.finished:
         command = shlex.join(["specsweep", *sys.argv[1:]])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
@@ -281,73 +277,3 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
-    def load(trials: Sequence[Trial]) -> Datasets:
-        from orchestrator.run import load_datasets
-
-        started = time.monotonic()
-        datasets = load_datasets(trials)
-        for source, dataset in datasets.items():
-            console.print(
-                f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
-                f"{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",
-                markup=False,
-            )
-        return datasets
-
-    return load
-
-
-def _executor_factory(
-    console: Console, sweep: Sweep, name: ExecutorName, address: str | None, slots: int | None
-) -> Callable[[Datasets, int], Executor]:
-    def make(datasets: Datasets, num_trials: int) -> Executor:
-        if name is ExecutorName.LOCAL:
-            from orchestrator.local_executor import LocalExecutor
-
-            console.print(f"{num_trials} trials to run, one by one in this process", markup=False)
-            return LocalExecutor(datasets, num_threads=max(1, int(sweep.resources.cpus)))
-        from orchestrator.ray_executor import RayExecutor
-
-        ray_executor = RayExecutor(
-            datasets,
-            resources=sweep.resources,
-            max_slots=min(num_trials, slots or num_trials),
-            address=address,
-        )
-        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once", markup=False)
-        if ray_executor.dashboard_url:
-            console.print(
-                f"Ray dashboard: {ray_executor.dashboard_url} (it asks for a token; "
-                f"'{Path(sys.executable).with_name('ray')} get-auth-token' prints it)",
-                markup=False,
-                soft_wrap=True,
-            )
-        return ray_executor
-
-    return make
-
-
-def _view_factory(console: Console, sweep: Sweep) -> Callable[..., Any]:
-    from orchestrator.board import Board
-    from orchestrator.progress import SweepView
-
-    def make(records: Any, executor: Executor) -> SweepView:
-        board = Board(records, num_slots=executor.num_slots, shown_metric=sweep.pruning_metric)
-        return SweepView(console, board, title=sweep.name)
-
-    return make
-
-
-def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
-    from orchestrator.rendering import render_rich
-    from orchestrator.tables import build_tables
-
-    if outcome.num_run == 0:
-        console.print("nothing to run: every trial of this sweep has a result", markup=False)
-    console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
-    paths = [folder / "table.md", folder / "table.csv", outcome.diagnostics_path]
-    written = Text(f"written: {', '.join(str(path) for path in paths if path is not None)}", style="dim")
-    console.print(written, soft_wrap=True)

@@ -17,10 +17,10 @@ from rich.table import Table
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from orchestrator.atomic import write_atomically
 from orchestrator.diagnostics_figure import draw_figure
 from orchestrator.diagnostics_table import CSV_NAME, render_readings
 from orchestrator.problems import nearest
+from specvit.atomic import write_atomically
 from specvit.augment import MEAN, STD
 from specvit.data import DATA_SOURCES, DataSource
 from specvit.device import select_device
@@ -161,6 +161,8 @@ def diagnose_model(
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
+    folder = folder or Path("results", "diagnostics", re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name).name).strip("."))
+    _make_folder(folder)
     if not untrained and timm.is_model(name):
         say(f"loading the weights of {name}")
     loaded = load(name, untrained=untrained)
@@ -175,7 +177,6 @@ def diagnose_model(
     readings = _diagnose(
         model.to(device.torch_device), (pixels - mean.to(pixels)) / std.to(pixels), console=console
     )
-    folder = folder or Path("results", "diagnostics", re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name).name).strip("."))
     csv_path, figure_path = folder / CSV_NAME, folder / FIGURE_NAME
     write_atomically(csv_path, render_readings(readings))
     draw_figure(readings, figure_path, title=f"{Path(name).name}{', random weights' if untrained else ''}, {data}")
@@ -187,6 +188,14 @@ def diagnose_model(
         "otherwise it says nothing about how good they are for dense tasks."
     )
     say(f"written: {csv_path}, {figure_path}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder before the work, so that one that cannot be made is told of before it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecsweepError(f"{folder}: cannot be written to ({error})") from error
 
 
 def _diagnose(model: VisionTransformer, images: Tensor, *, console: Console) -> tuple[Reading, ...]:

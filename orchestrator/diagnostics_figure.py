@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from specvit.atomic import replacing
 from specvit.diagnostics import FINAL_NORM
-from specvit.errors import SpecsweepError
 from specvit.readings import Reading
 
 _CLS, _PATCHES, _REGISTERS, _BIAS = "#D55E00", "#0072B2", "#009E73", "#6F6F6F"
@@ -51,15 +50,8 @@ def draw_figure(readings: Sequence[Reading], path: Path, *, title: str) -> None:
         SpecsweepError: If the file cannot be written; the text names it.
     """
     figure = make_figure(readings, title=title)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            figure.savefig(temporary, format="png", dpi=_DPI)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise SpecsweepError(f"{path}: cannot be written ({error})") from error
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI)
 
 
 def make_figure(readings: Sequence[Reading], *, title: str) -> Figure:

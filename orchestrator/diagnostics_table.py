@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.atomic import write_atomically
 from orchestrator.executor import Finished
 from orchestrator.records import TrialRecord
+from specvit.atomic import write_atomically
 from specvit.readings import Reading
 
 CSV_NAME = "diagnostics.csv"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.identity import canonical_json, digest, is_as_before, section_text
+from orchestrator.identity import canonical_json, digest, section_text
 from orchestrator.sweep_schema import Ablation, Group, Sweep
 from orchestrator.trials import Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
@@ -179,8 +179,6 @@ class _SectionWriter:
     def write(self, sections: dict[str, Any]) -> dict[str, str]:
         texts = dict(self._common)
         for name, section in sections.items():
-            if is_as_before(name, section):
-                continue
             if id(section) not in self._written:
                 # The section is kept beside its text, so that no other can get its id.
                 self._written[id(section)] = (section, section_text(name, section))

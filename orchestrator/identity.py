@@ -17,16 +17,10 @@ from typing import Any
 
 from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
-ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
-    {
-        "ModelSettings": {"high_norm": "vanilla", "checkpoint_sha256": None},
-        "Treatment": {"tokens": "cls", "placebo_position": None, "registers_with": "cls", "comparator": None},
-        "TrialConfig": {"diagnostics": False},
-    }
-)
-"""Settings that came after the first release: class name to field name to the literal value (as JSON) under
-which everything is computed as before the field was there. The class may be a base class. Not a reference to
-the default: when the default moves on, trials that take it are new trials."""
+ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+"""Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value
+(as JSON) under which everything is computed as before the field was there. The class may be a base class. Not a
+reference to the default: when the default moves on, trials that take it are new trials."""
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -53,15 +47,8 @@ def section_texts(config: TrialConfig) -> dict[str, str]:
     ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint holds is a setting by its
     hash. That the sections are separate lets a grid write what its trials share only once.
     """
-    sections = {name: getattr(config, name) for name in _field_names(TrialConfig)}
-    texts = {name: section_text(name, value) for name, value in sections.items() if not is_as_before(name, value)}
+    texts = {name: section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
-
-
-def is_as_before(name: str, section: object) -> bool:
-    """Return whether a section takes no part in names: it came later, and is as if it had not."""
-    added: Mapping[str, object] = ADDED_LATER.get(TrialConfig.__name__, {})
-    return name in added and section == added[name]
 
 
 def section_text(name: str, section: Any) -> str:

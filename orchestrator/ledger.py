@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,16 +20,16 @@ from typing import Any, Self
 
 from orchestrator.diagnostics_table import insert_readings, select_readings
 from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.ledger_records import select_records
 from orchestrator.ledger_schema import (
     LedgerError,
     connect_reader,
     connect_writer,
-    decode_metrics,
     encode_metrics,
     naming,
 )
 from orchestrator.provenance import Provenance
-from orchestrator.records import Report, State, TrialRecord
+from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo, read_registration, write_registration
 from orchestrator.trials import Trial
 from specvit.readings import Reading
@@ -39,19 +38,7 @@ __all__ = ["Ledger", "LedgerError", "SweepInfo"]
 
 _PROGRESS_PERIOD_S = 1.0
 
-_RECORDS = """
-SELECT t.trial_id, t.group_id, t.arm_id, t.group_name AS "group", t.arm, t.role, t.label, t.seed,
-       t.num_parameters, t.extra_parameters_percent,
-       a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback
-FROM trials AS t LEFT JOIN attempts AS a
-    ON a.trial_id = t.trial_id
-    AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
-WHERE t.position IS NOT NULL ORDER BY t.position
-"""
-_REPORTS = """
-SELECT r.trial_id, r.step, r.metrics FROM reports AS r JOIN newest_attempts AS a USING (trial_id, attempt)
-ORDER BY r.trial_id, r.step
-"""
+
 class Ledger:
     """Keep the record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
@@ -175,11 +162,7 @@ class Ledger:
         self._flush_progress()
         # One transaction, so that reports and states are of the same moment.
         with self._transaction(write=False):
-            rows = self._connection.execute(_RECORDS).fetchall()
-            reports: defaultdict[str, list[Report]] = defaultdict(list)
-            for trial_id, step, metrics in self._connection.execute(_REPORTS):
-                reports[trial_id].append(Report(step, decode_metrics(metrics)))
-        return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
+            return select_records(self._connection)
 
     def diagnostics(self) -> dict[str, tuple[Reading, ...]]:
         """Return what was read off the backbones: trial id to readings by block, site and quantity.
@@ -325,22 +308,6 @@ class Ledger:
             f"UPDATE attempts SET state = 'lost', ended_at = ? WHERE state = 'running' {where}",
             (_now(), *values),
         ).rowcount
-
-
-def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
-    known = {name: row[name] for name in row.keys()[:10]}
-    if row["state"] in (None, "lost"):
-        # What a lost attempt reported says nothing of the trial that waits to be run again.
-        return TrialRecord(**known, state=State.WAITING, num_attempts=row["attempt"] or 0)
-    ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
-    return TrialRecord(
-        **known,
-        state=State(row["state"]),
-        num_attempts=row["attempt"],
-        reports=tuple(reports),
-        metrics=decode_metrics(row["metrics"]),
-        **ended,
-    )
 
 
 def _now() -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.atomic import write_atomically
 from orchestrator.provenance import Provenance
 from orchestrator.registration import SweepInfo
+from specvit.atomic import write_atomically
 
 SWEEP_COPY_NAME = "sweep.yaml"
 ENVIRONMENT_NAME = "environment.json"

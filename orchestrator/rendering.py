@@ -18,7 +18,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.atomic import write_atomically
 from orchestrator.cells import (
     Row,
     describe,
@@ -39,6 +38,7 @@ from orchestrator.cells import (
 from orchestrator.ledger import SweepInfo
 from orchestrator.records import TrialRecord
 from orchestrator.tables import build_tables
+from specvit.atomic import write_atomically
 
 _ARM_WIDTH = 20
 

@@ -1,8 +1,11 @@
-"""timm's attention with a learned key and value in every head."""
+"""timm's attention: with a learned key and value in every head, and its weights computed again to be looked at.
+
+Shapes: B images, N tokens, D channels; h heads of d channels.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +26,13 @@ class BiasedAttention(Attention):
     """
 
     def __init__(self, plain: Attention) -> None:
-        """Take over the modules of timm's attention; the keys and values are drawn from N(0, 0.02)."""
+        """Take over the modules of timm's attention; the keys and values are drawn from N(0, 0.02).
+
+        Raises:
+            ConfigError: If that attention has a gate.
+        """
+        if plain.gate is not None:
+            raise ConfigError("attention_bias does not work with a gated attention")
         nn.Module.__init__(self)
         for name in ("num_heads", "head_dim", "attn_dim", "scale", "fused_attn"):
             setattr(self, name, getattr(plain, name))
@@ -39,15 +48,44 @@ class BiasedAttention(Attention):
         """Map ``(B, N, D)`` to ``(B, N, D)``; masks are not supported."""
         if attn_mask is not None or is_causal:
             raise ConfigError("attention_bias does not work with attention masks")
-        num_images, num_tokens, _ = x.shape
-        qkv = self.qkv(x).reshape(num_images, num_tokens, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = split_heads(self, self.qkv(x))
         keys, values = (
-            torch.cat([bias.to(own.dtype).expand(num_images, -1, -1, -1), own], dim=2)
+            torch.cat([bias.to(own.dtype).expand(len(x), -1, -1, -1), own], dim=2)
             for bias, own in ((self.key_bias, k), (self.value_bias, v))
         )
         dropout = self.attn_drop.p if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)
-        projected: Any = self.proj(attended.transpose(1, 2).reshape(num_images, num_tokens, self.attn_dim))
-        mapped: Tensor = self.proj_drop(projected)
+        merged = self.norm(attended.transpose(1, 2).reshape(*x.shape[:2], self.attn_dim))
+        mapped: Tensor = self.proj_drop(self.proj(merged))
         return mapped
+
+
+def split_heads(attention: Attention, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split what ``attention.qkv`` made, ``(B, N, 3 h d)``, into q, k and v ``(B, h, N, d)``, q and k normed."""
+    heads = qkv.reshape(*qkv.shape[:2], 3, attention.num_heads, attention.head_dim)
+    q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    return attention.q_norm(q), attention.k_norm(k), v
+
+
+def key_bias_of(attention: Attention) -> Tensor | None:
+    """Return the key ``(h, 1, d)`` that is always there, or None."""
+    return cast(Tensor, attention.key_bias) if isinstance(attention, BiasedAttention) else None
+
+
+def attention_weights(q: Tensor, k: Tensor, *, scale: float, key_bias: Tensor | None = None) -> Tensor:
+    """Compute the weights of an attention, in float32.
+
+    Args:
+        q: ``(B, h, N, d)`` queries.
+        k: ``(B, h, N, d)`` keys.
+        scale: What the products of queries and keys are multiplied by.
+        key_bias: ``(h, 1, d)`` a key that is always there besides the tokens'; None = there is none.
+
+    Returns:
+        ``(B, h, N, N)``, or with a key that is always there ``(B, h, N, N + 1)``, its weight last.
+    """
+    queries, keys = q.float(), k.float()
+    if key_bias is not None:
+        keys = torch.cat([keys, key_bias.float().expand(len(keys), -1, -1, -1)], dim=2)
+    with torch.autocast(q.device.type, enabled=False):
+        return (queries * scale @ keys.transpose(-2, -1)).softmax(dim=-1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit.atomic import replacing
 from specvit.errors import ConfigError, DataError
 from specvit.layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
 from specvit.model_config import VitConfig, config_of
@@ -36,23 +35,15 @@ def save_model(model: VisionTransformer, path: str | Path) -> None:
     Raises:
         ConfigError: If the model does not know what it was built from, or was changed since in a way that its
             configuration cannot say.
+        SpecsweepError: If the file cannot be written.
     """
     config = config_of(model)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     empty = build_empty(config)
     _check_same_modules(model, empty)
     _check_same_shapes(state, empty.state_dict())
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
+    with replacing(Path(path)) as temporary:
         save_file(state, temporary, metadata={"format": "pt", METADATA_KEY: config.to_json()})
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # temporary files are made for their owner alone
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load_model(path: str | Path) -> VisionTransformer:

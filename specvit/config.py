@@ -14,8 +14,10 @@ from specvit.probes import PROBES, Probe
 from specvit.scales import ScaleName
 from specvit.settings import Flag, NonNegativeInt, PositiveInt, settings
 
-PROTOCOL_VERSION = 1
-"""Raised when the code changes what a configuration computes, so that old results are not taken for new."""
+PROTOCOL_VERSION = 2
+"""Raised when the code changes what a configuration computes, so that old results are not taken for new.
+
+2: shared weights get no gradient from rows with own weights; up to then they got its rounding error."""
 
 
 @settings

@@ -18,17 +18,18 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from timm.layers.layer_scale import LayerScale
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specvit.modes import FULL, Mode
 from specvit.routing import (
-    OwnRows,
     add_to_rows,
     fork_rows,
     layer_norm_with_rows,
     linear_with_rows,
     replace_rows,
 )
+from specvit.token_rows import OwnRows
 
 OWN = "own"
 """Name under which a routed layer keeps its own weights."""
@@ -252,6 +253,11 @@ def route(
     if isinstance(shared, LayerScale) and isinstance(donor, LayerScale):
         return RoutedLayerScale(shared, donor, part, rows)
     raise TypeError(f"no version with own weights of {type(shared).__name__}")
+
+
+def has_layer_scale(model: VisionTransformer) -> bool:
+    """Return whether a ViT's blocks have layer scales."""
+    return isinstance(getattr(model.blocks[0], "ls1", None), LayerScale)
 
 
 def own_parameters(module: nn.Module) -> Mapping[str, Tensor]:

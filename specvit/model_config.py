@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
-from specvit.routing import OwnRows, PatchRow, PrefixRows
 from specvit.scales import Scale
+from specvit.token_rows import OwnRows, PatchRow, PrefixRows
 
 ATTRIBUTE = "specvit_config"
 """Name under which a model keeps its configuration."""
+
+BACKBONE_OPTIONS: Mapping[str, Any] = MappingProxyType({"num_classes": 0, "dynamic_img_size": True})
+"""Arguments of timm's VisionTransformer that make a backbone: no head, images of any size."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class VitConfig:
         layer_scale: Initial value of the layer scales; 0 = none.
         drop_path: Stochastic depth rate of the last block.
         cls_position: Whether [CLS] has a position embedding.
-        options: Further arguments of timm's VisionTransformer, e.g. ``num_classes``.
+        options: Further arguments of timm's VisionTransformer; none given = those of a backbone.
     """
 
     scale: Scale
@@ -44,7 +48,7 @@ class VitConfig:
     layer_scale: float = 0.0
     drop_path: float = 0.0
     cls_position: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=lambda: dict(BACKBONE_OPTIONS))
 
     @property
     def sides(self) -> tuple[int, int]:

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from specvit.checkpoint_files import find_checkpoint, sha256_of
 from specvit.errors import ConfigError, DataError
-from specvit.layers import OWN, own_parameters
+from specvit.layers import OWN, has_layer_scale, own_parameters
 
 _NESTED = ("state_dict", "model")
 _HEADS = re.compile(r"(head|head_dist|fc_norm|attn_pool|pre_logits)\.")
@@ -113,16 +113,13 @@ def _check_dimensions(weights: Mapping[str, Tensor], model: VisionTransformer, *
             raise ConfigError(f"checkpoint {name!r}: {key} must have {ndim} axes, not {weights[key].ndim}")
     depth = 1 + max(int(match[1]) for match in map(_BLOCK.match, weights) if match)
     num_registers = weights["reg_token"].shape[1] if "reg_token" in weights else model.num_reg_tokens
-    has_layer_scale = isinstance(getattr(model.blocks[0], "ls1", None), nn.Module) and not isinstance(
-        model.blocks[0].ls1, nn.Identity
-    )
     compared: list[tuple[str, object, object]] = [
         ("width (model.scale)", weights["cls_token"].shape[-1], model.embed_dim),
         ("depth (model.scale)", depth, len(model.blocks)),
         ("patch size (model.patch_size)", kernel.shape[-1], model.patch_embed.patch_size[0]),
         ("number of image channels", kernel.shape[1], model.in_chans),
         ("number of registers (model.high_norm)", num_registers, model.num_reg_tokens),
-        ("use of layer scales (objective.layer_scale)", "blocks.0.ls1.gamma" in weights, has_layer_scale),
+        ("use of layer scales (objective.layer_scale)", "blocks.0.ls1.gamma" in weights, has_layer_scale(model)),
     ]
     for field, given, wanted in compared:
         if given != wanted:
@@ -136,21 +133,12 @@ def _fit_tokens(weights: Mapping[str, Tensor], model: VisionTransformer, *, name
     tokens = torch.cat([weights[key] for key in prefix], dim=1)  # (1, 1 + R, D)
     grid = tuple(model.patch_embed.grid_size)
     num_positions = table.shape[1]
-    for num_prefix in (0, 1, tokens.shape[1]):
-        side = math.isqrt(max(0, num_positions - num_prefix))
-        if num_positions - num_prefix == grid[0] * grid[1]:
-            old_grid: tuple[int, ...] = grid
-            break
-        if side and side**2 == num_positions - num_prefix:
-            old_grid = (side, side)
-            break
-    else:
-        raise ConfigError(f"checkpoint {name!r}: its {num_positions} positions must be those of a square grid")
+    assert model.pos_embed is not None
+    num_wanted = model.pos_embed.shape[1] - grid[0] * grid[1]
+    num_prefix, old_grid = _layout(num_positions, grid, (num_wanted, 0, 1, tokens.shape[1]), name=name)
     patches = resample_abs_pos_embed(
         table[:, num_prefix:], new_size=list(grid), old_size=list(old_grid), num_prefix_tokens=0
     )
-    assert model.pos_embed is not None
-    num_wanted = model.pos_embed.shape[1] - grid[0] * grid[1]
     if num_wanted == num_prefix:
         return {"pos_embed": torch.cat([table[:, :num_prefix], patches], dim=1)}
     positions = torch.zeros_like(tokens)
@@ -164,6 +152,27 @@ def _fit_tokens(weights: Mapping[str, Tensor], model: VisionTransformer, *, name
         return {"pos_embed": torch.cat([positions[:, :num_wanted], patches], dim=1)}
     moved = torch.split(tokens + positions, [weights[key].shape[1] for key in prefix], dim=1)
     return {"pos_embed": patches, **dict(zip(prefix, moved, strict=True))}
+
+
+def _layout(
+    num_positions: int, grid: tuple[int, ...], prefixes: tuple[int, ...], *, name: str
+) -> tuple[int, tuple[int, ...]]:
+    """Find the prefix and the grid of a table of positions; ``prefixes`` begins with the model's own."""
+    layouts: list[tuple[int, tuple[int, ...]]] = []
+    for num_prefix in dict.fromkeys(prefixes):
+        num_patches = num_positions - num_prefix
+        side = math.isqrt(max(0, num_patches))
+        if num_patches == grid[0] * grid[1]:
+            layouts.append((num_prefix, grid))
+        elif side and side**2 == num_patches:
+            layouts.append((num_prefix, (side, side)))
+    own = (prefixes[0], grid)
+    if own in layouts or len(layouts) == 1:
+        return own if own in layouts else layouts[0]
+    if not layouts:
+        raise ConfigError(f"checkpoint {name!r}: its {num_positions} positions must be those of a square grid")
+    readings = " or ".join(f"{prefix} + {rows} x {columns}" for prefix, (rows, columns) in layouts)
+    raise ConfigError(f"checkpoint {name!r}: its {num_positions} positions can be read in two ways, {readings}")
 
 
 def _check_tensors(weights: Mapping[str, Tensor], model: VisionTransformer, *, name: str) -> None:

@@ -1,83 +1,22 @@
-"""Which tokens get weights of their own, and two operations that treat some rows apart at no cost.
+"""Operations that treat a few rows of a sequence apart, with their backward written out.
 
-Shapes: B images, N tokens, D channels; a sequence is [CLS], then registers, then patches row by row.
+Shapes: B images, N tokens, R of them the rows, D channels in, E out.
 
-Autograd's own slicing and in-place addition copy whole gradients to touch a few rows. These two operations
-pass gradients through and touch the few rows only. When torch.compile traces a model, it sees ordinary
-operations instead, which it fuses by itself.
+Autograd's own slicing and in-place addition copy whole gradients to touch a few rows. These operations touch
+the few rows only. When torch.compile traces a model, it sees ordinary operations instead, which it fuses by
+itself.
+
+What only the rows reach gives the shared weights no gradient at all, not a difference of two sums: that would
+hold their rounding error, which an optimizer that divides by its size turns into steps.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from specvit.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class PrefixRows:
-    """Say that the first ``count`` tokens get the own weights: [CLS], perhaps with the registers."""
-
-    count: int = 1
-
-    def of(self, num_tokens: int) -> tuple[int, int]:  # noqa: ARG002
-        """Return the first row, and the row after the last, in a sequence of ``num_tokens``."""
-        return 0, self.count
-
-
-@dataclass(frozen=True)
-class PatchRow:
-    """Say that one fixed patch gets the own weights: the placebo.
-
-    Attributes:
-        num_prefix: Number of tokens before the patches.
-        grid: Rows and columns of patches at the model's image size.
-        position: Row and column of the patch in that grid. In crops of other sizes it is the patch at the
-            same relative place.
-    """
-
-    num_prefix: int
-    grid: tuple[int, int]
-    position: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        if not all(0 <= at < size for at, size in zip(self.position, self.grid, strict=True)):
-            raise ConfigError(
-                f"placebo position {list(self.position)} must be [row, column] within the grid of patches, "
-                f"0 <= row < {self.grid[0]} and 0 <= column < {self.grid[1]}"
-            )
-
-    def of(self, num_tokens: int) -> tuple[int, int]:
-        """Return the row, and the row after it, in a sequence of ``num_tokens``.
-
-        Raises:
-            ConfigError: If the patches do not make a grid of the model's proportions.
-        """
-        height, width = self.grid
-        num_patches = num_tokens - self.num_prefix
-        rows = math.isqrt(num_patches * height // width)
-        if rows < 1 or num_patches % rows or rows * width != num_patches // rows * height:
-            raise ConfigError(
-                f"the placebo needs images of the model's proportions, {height} x {width} patches, "
-                f"but got {num_patches} patches"
-            )
-        columns = num_patches // rows
-        row, column = ((2 * at + 1) * size // (2 * full) for at, size, full in zip(
-            self.position, (rows, columns), self.grid, strict=True
-        ))
-        index = self.num_prefix + row * columns + column
-        return index, index + 1
-
-
-OwnRows = PrefixRows | PatchRow
 
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 _ALL = [True, True, True]
@@ -123,22 +62,6 @@ class _AddToRows(torch.autograd.Function):
         start, stop, first, last = ctx.place
         by_image = grad.reshape(ctx.num_images, -1, grad.shape[-1])
         return grad, by_image[:, start:stop, first:last].to(ctx.delta_dtype), None, None, None
-
-
-@contextmanager
-def _blanked(grad: Tensor, span: slice, channels: slice) -> Iterator[None]:
-    """Set some rows of a gradient to zero for a while.
-
-    What only the rows reach must get no gradient at all: as a difference of two sums it would get their rounding
-    error, which optimizers that divide by its size turn into steps. A copy of the gradient would cost more than
-    the rest; it is put back as it was, since others may hold it too.
-    """
-    kept = grad[:, span, channels].clone()
-    grad[:, span, channels] = 0
-    try:
-        yield
-    finally:
-        grad[:, span, channels] = kept
 
 
 class _ReplaceRows(torch.autograd.Function):
@@ -195,7 +118,7 @@ class _LayerNormRows(torch.autograd.Function):
         grad = grad.contiguous()
         rows = grad.narrow(1, start, count)
         grad_rows = rows.clone()
-        rows.zero_()  # see ``_blanked``
+        rows.zero_()  # for a while, as in ``_LinearRows``
         grad_x, grad_weight, grad_bias = _layer_norm_backward(grad, x, shape, mean, rstd, weight, bias, _ALL)
         rows.copy_(grad_rows)
         grad_x_rows, grad_own_weight, grad_own_bias = _layer_norm_backward(
@@ -234,12 +157,14 @@ class _LinearRows(torch.autograd.Function):
         x, weight, own_weight, x_rows = ctx.saved_tensors
         span, outputs = ctx.span, ctx.outputs
         grad = grad.contiguous()
-        grad_rows = grad[:, span, outputs].clone()
+        rows = grad[:, span, outputs]
+        grad_rows = rows.clone()
         flat, flat_rows = grad.flatten(0, 1), grad_rows.flatten(0, 1)
-        with _blanked(grad, span, outputs):
-            grad_x = (flat @ weight).view(x.shape)
-            grad_weight = flat.t() @ x.flatten(0, 1)
-            grad_bias = flat.sum(0) if ctx.has_bias else None
+        rows.zero_()  # for a while: a copy of the gradient would cost more than all the rest
+        grad_x = (flat @ weight).view(x.shape)
+        grad_weight = flat.t() @ x.flatten(0, 1)
+        grad_bias = flat.sum(0) if ctx.has_bias else None
+        rows.copy_(grad_rows)  # others may hold this gradient too
         grad_x[:, span] += (flat_rows @ own_weight).view(x_rows.shape)
         grad_own_weight = flat_rows.t() @ x_rows.flatten(0, 1)
         grad_own_bias = flat_rows.sum(0) if ctx.has_bias else None
@@ -346,29 +271,3 @@ def replace_rows(
         return replaced.view(y.shape)
     in_place: Tensor = _ReplaceRows.apply(y, own, shared.detach(), *rows, first)
     return in_place
-
-
-def own_rows(
-    *,
-    tokens: str,
-    registers_with: str,
-    num_registers: int,
-    grid: tuple[int, int],
-    placebo_position: tuple[int, int] | None = None,
-) -> OwnRows:
-    """Find the tokens that get own weights.
-
-    Args:
-        tokens: ``cls``, or ``placebo``: one fixed patch in its place.
-        registers_with: Whether registers go with [CLS] (``cls``) or with the patches (``patches``).
-        num_registers: Number of registers.
-        grid: Rows and columns of patches at the model's image size.
-        placebo_position: Row and column of that patch; None = the middle of the grid.
-
-    Raises:
-        ConfigError: If the position lies outside the grid.
-    """
-    if tokens == "placebo":
-        position = placebo_position or (grid[0] // 2, grid[1] // 2)
-        return PatchRow(num_prefix=1 + num_registers, grid=grid, position=position)
-    return PrefixRows(1 + num_registers if registers_with == "cls" else 1)

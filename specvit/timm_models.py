@@ -105,7 +105,7 @@ def _build(
     **options: Any,
 ) -> VisionTransformer:
     # Not at the top: timm may be imported, and these models registered, in the middle of specvit.vit's import.
-    from specvit.routing import own_rows
+    from specvit.token_rows import own_rows
     from specvit.vit import build_vit
 
     for field, value in (("tokens", tokens), ("registers_with", registers_with), ("init", init)):

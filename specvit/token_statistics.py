@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from specvit.attention import attention_weights
+
 RANK_ME_EPS = 1e-7
 
 _ATTENTION_CHUNK = 1 << 24
@@ -68,11 +70,8 @@ def attention_shares(q: Tensor, k: Tensor, *, num_prefix: int, scale: float, key
     at_once = max(1, _ATTENTION_CHUNK // (num_heads * num_tokens**2))
     shares = []
     for start in range(0, num_images, at_once):
-        queries, keys = (x[start : start + at_once].float() for x in (q, k))
-        if key_bias is not None:
-            keys = torch.cat([keys, key_bias.float().expand(len(keys), -1, -1, -1)], dim=2)
-        with torch.autocast(q.device.type, enabled=False):
-            weights = (queries * scale @ keys.transpose(-2, -1)).softmax(dim=-1)
+        queries, keys = (x[start : start + at_once] for x in (q, k))
+        weights = attention_weights(queries, keys, scale=scale, key_bias=key_bias)
         ends = (0, 1, num_prefix, num_tokens, weights.shape[-1])
         by_kind = torch.stack(
             [weights[..., a:b].sum(dim=-1, dtype=torch.float64) for a, b in pairwise(ends)], dim=-1

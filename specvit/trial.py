@@ -20,10 +20,10 @@ from specvit.high_norm import parse_high_norm
 from specvit.pretrain import StepReport, pretrain
 from specvit.probes import Probe, ProbeSplit
 from specvit.readings import Reading
-from specvit.routing import own_rows
 from specvit.scales import SCALES
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization import parse_specialization
+from specvit.token_rows import own_rows
 from specvit.trunks.diversification import PatchRegulariser
 from specvit.vit import build_vit
 

@@ -16,12 +16,11 @@ from specvit.attention import BiasedAttention
 from specvit.components import COMPONENTS
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
-from specvit.layers import LowRank, Part, own_parameters, route
+from specvit.layers import LowRank, Part, has_layer_scale, own_parameters, route
 from specvit.model_config import ATTRIBUTE as CONFIG_ATTRIBUTE
-from specvit.model_config import VitConfig
+from specvit.model_config import BACKBONE_OPTIONS, VitConfig
 from specvit.parameters import MLP_RATIO
 from specvit.plain_weights import load_plain_weights
-from specvit.routing import OwnRows, PrefixRows
 from specvit.scales import Scale
 from specvit.seeding import derive_seed
 from specvit.specialization import (
@@ -30,6 +29,7 @@ from specvit.specialization import (
     check_specialization,
     parse_specialization,
 )
+from specvit.token_rows import OwnRows, PrefixRows
 
 REGISTER_STD = 1e-6
 
@@ -92,7 +92,7 @@ def build_vit(
         layer_scale=layer_scale,
         drop_path=drop_path,
         cls_position=cls_position,
-        options={"num_classes": 0, "dynamic_img_size": True, **options},
+        options={**BACKBONE_OPTIONS, **options},
     )
     model = _build_plain(config, seed, "init")
     if checkpoint is not None:
@@ -200,8 +200,7 @@ def specialize(
         specialization,
         depth=len(model.blocks),
         width=model.embed_dim,
-        layer_scale=isinstance(getattr(model.blocks[0], "ls1", None), nn.Module)
-        and not isinstance(model.blocks[0].ls1, nn.Identity),
+        layer_scale=has_layer_scale(model),
     )
     _check_modules(model, specialization)
     donor, rows = donor or model, rows or PrefixRows()

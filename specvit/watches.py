@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
-from specvit.attention import BiasedAttention
+from specvit.attention import key_bias_of, split_heads
 from specvit.readings import Reading
 from specvit.token_statistics import attention_shares, cls_patch_cosine, patch_patch_cosine, rank_me
 
@@ -137,22 +137,14 @@ class AttentionWatch:
 
     def hook(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG002
         """See one call of the module."""
-        attention = self.attention
-        is_biased = isinstance(attention, BiasedAttention)
-        heads = output.reshape(*output.shape[:2], 3, attention.num_heads, attention.head_dim)
-        q, k, _ = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        if not is_biased:  # that one has no norms of queries and keys
-            q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k, _ = split_heads(self.attention, output)
+        key_bias = key_bias_of(self.attention)
         shares = attention_shares(
-            q,
-            k,
-            num_prefix=self.num_prefix,
-            scale=attention.scale,
-            key_bias=cast(Tensor, attention.key_bias) if is_biased else None,
+            q, k, num_prefix=self.num_prefix, scale=self.attention.scale, key_bias=key_bias
         )
         for row, query in enumerate(_QUERIES):
             for column, key in enumerate(_KEYS):
-                if (key != "bias" or is_biased) and (key != "registers" or self.num_prefix > 1):
+                if (key != "bias" or key_bias is not None) and (key != "registers" or self.num_prefix > 1):
                     self.means.add(f"{query}_to_{key}", shares[:, row, column])
 
     def readings(self) -> Iterator[Reading]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import model_validator
+
 from specvit.comparators.base import Comparator
 from specvit.scales import Scale
 from specvit.settings import NonNegativeFloat, settings
@@ -31,6 +33,12 @@ class PatchDiversification(Comparator):
     """Weight of the mean absolute cosine between different patches of the last layer; 0 = off."""
     contrast_weight: NonNegativeFloat = 1.0
     """Weight of telling each last-layer patch from the others by its first-layer self; 0 = off."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> PatchDiversification:
+        if not self.cosine_weight and not self.contrast_weight:
+            raise ValueError("cosine_weight must be above 0 where contrast_weight is 0, or it is the baseline")
+        return self
 
     def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
         """Return the plain model."""

@@ -5,12 +5,12 @@ Shapes: B images, N tokens, R of them the prefix, P patches, K medoids, D channe
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from specvit.attention import attention_weights, key_bias_of, split_heads
 from specvit.trunks.base import Trunk
 
 
@@ -41,7 +41,7 @@ class TokenPoolingTrunk(Trunk):
 
 
 @torch.no_grad()
-def attention_received(attention: Any, x: Tensor) -> Tensor:
+def attention_received(attention: Attention, x: Tensor) -> Tensor:
     """Compute how much attention each token receives, a mean over heads and over all tokens that attend.
 
     Args:
@@ -51,17 +51,9 @@ def attention_received(attention: Any, x: Tensor) -> Tensor:
     Returns:
         ``(B, N)`` float32; without a learned key each row sums to 1.
     """
-    num_images, num_tokens, _ = x.shape
-    qkv = attention.qkv(x).reshape(num_images, num_tokens, 3, attention.num_heads, attention.head_dim)
-    q, k, _ = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    key_bias = getattr(attention, "key_bias", None)
-    if key_bias is not None:
-        k = torch.cat([k, key_bias.float().expand(num_images, -1, -1, -1)], dim=2)
-    with torch.autocast(x.device.type, enabled=False):
-        received = (attention.scale * q @ k.transpose(-2, -1)).softmax(dim=-1)
-    mean: Tensor = received[..., :num_tokens].mean(dim=(1, 2))
-    return mean
+    q, k, _ = split_heads(attention, attention.qkv(x))
+    weights = attention_weights(q, k, scale=attention.scale, key_bias=key_bias_of(attention))
+    return weights[..., : x.shape[1]].mean(dim=(1, 2))
 
 
 @torch.no_grad()

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from specvit import checkpoint_files
 from specvit.checkpoint_files import find_checkpoint, sha256_of
 from specvit.checkpoints import fold, load_model, load_plain_weights, save_model
-from specvit.errors import ConfigError, DataError
+from specvit.errors import ConfigError, DataError, SpecsweepError
 from specvit.high_norm import parse_high_norm
 from specvit.layers import own_parameters
 from specvit.model_config import VitConfig, config_of
-from specvit.routing import PatchRow, PrefixRows
 from specvit.scales import Scale
 from specvit.specialization import parse_specialization
+from specvit.token_rows import PatchRow, PrefixRows
 from specvit.vit import build_empty, build_vit
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
@@ -125,7 +125,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr("specvit.checkpoints.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SpecsweepError, match="disk full"):
         save_model(build(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -248,6 +248,8 @@ def test_registers_load_or_stay_as_drawn(tmp_path: Path) -> None:
         ({"global_pool": "avg"}, {}, "has no norm.weight, which the model has"),
         ({"class_token": False, "global_pool": "avg"}, {}, "it has no cls_token"),
         ({"img_size": (8, 12)}, {}, "its 7 positions must be those of a square grid"),
+        # 8 x 8 patches and [CLS] make 65 positions, as many as the model's 5 x 13 patches alone.
+        ({"img_size": 32}, {"image_size": (20, 52)}, "65 positions can be read in two ways, 1 . 8 x 8 or 0 . 5 x 13"),
         ({}, {"text": "norm"}, "before it is specialized"),
     ],
 )

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from specvit.diagnostics import Reading, diagnose
 from specvit.errors import ConfigError
 from specvit.high_norm import parse_high_norm
-from specvit.routing import PrefixRows
 from specvit.scales import Scale
 from specvit.specialization import parse_specialization
+from specvit.token_rows import PrefixRows
 from specvit.vit import build_vit
 
 DEPTH, WIDTH, HEADS = 3, 16, 2

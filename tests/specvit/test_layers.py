@@ -11,7 +11,7 @@ from torch import nn
 
 from specvit.layers import Part, original_name, own_parameters, route
 from specvit.modes import FULL, parse_mode
-from specvit.routing import PrefixRows
+from specvit.token_rows import PrefixRows
 
 PLAIN = [nn.Linear(5, 7), nn.Linear(5, 7, bias=False), nn.LayerNorm(5), LayerScale(5, 0.5)]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from specvit.components import ALIASES, COMPONENTS
 from specvit.high_norm import HighNorm
 from specvit.layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
-from specvit.routing import OwnRows, own_rows
 from specvit.scales import Scale
 from specvit.specialization import parse_specialization
+from specvit.token_rows import OwnRows, own_rows
 from specvit.vit import build_vit, encode
 
 TOLERANCE = 1e-9

@@ -16,8 +16,8 @@ from torch import Tensor
 import specvit  # noqa: F401
 from specvit.errors import ConfigError
 from specvit.layers import original_name, own_parameters
-from specvit.routing import PatchRow, PrefixRows
 from specvit.scales import SCALES
+from specvit.token_rows import PatchRow, PrefixRows
 
 EVERYTHING = "norm@all+qkv(gate)@first-third+proj(lora:4)+mlp@last-half+layerscale+final_norm"
 

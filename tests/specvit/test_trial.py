@@ -19,7 +19,7 @@ from specvit.data.scenes import Scenes
 from specvit.device import Device
 from specvit.high_norm import HighNorm
 from specvit.probes import PROBES
-from specvit.routing import PatchRow
+from specvit.token_rows import PatchRow
 from specvit.trial import TrialResult, run_trial, rung_probes, rung_steps
 
 CPU = Device(torch.device("cpu"))

@@ -186,3 +186,8 @@ def test_the_optimizer_treats_new_weights_as_their_like() -> None:
     assert factor("blocks.1.jumbo_norm.weight") == factor("blocks.1.norm2.weight") == 0.5**3
     assert factor("blocks.jumbo_mlp.fc1.weight") == 1.0
     assert lr_factor("blocks.class_attention.0.attn.q.weight", depth=4, layer_decay=0.5, patch_embed_lr=1.0) == 1.0
+
+
+def test_patch_diversification_without_losses_is_refused_since_it_is_the_baseline() -> None:
+    with pytest.raises(ValueError, match="cosine_weight must be above 0"):
+        COMPARATORS["patch_diversification"](cosine_weight=0.0, contrast_weight=0.0)
