@@ -12,7 +12,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.attention import BiasedAttention
+from specvit.attention import BiasedAttention, SplitAttention
 from specvit.components import COMPONENTS
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
@@ -139,9 +139,9 @@ def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTran
         if high_norm.num_registers:
             # What a plain model draws is drawn first, so that the two start from the same weights.
             model = _with_registers(model, timm_vit(num_registers=high_norm.num_registers, embed_cls=False))
-        if high_norm.attention_bias:
-            for block in model.blocks:
-                block.attn = BiasedAttention(cast("Attention", block.attn))
+        attend = BiasedAttention if high_norm.attention_bias else SplitAttention
+        for block in model.blocks:
+            block.attn = attend(cast("Attention", block.attn))
     setattr(model, CONFIG_ATTRIBUTE, replace(config, specialization=NO_SPECIALIZATION))
     return model
 
