@@ -113,7 +113,7 @@ def rung_steps(steps: int, count: int) -> tuple[int, ...]:
 
 
 def rung_probes(config: TrialConfig) -> dict[str, Probe]:
-    """Return the probes of the rungs, by name: those asked for, or else the first that is switched on."""
+    """Return the probes of the rungs, by name: those asked for, or else those that are cheap."""
     chosen = selected_probes(config.probes)
     names = config.rungs.probes or default_rung_probes(config.probes)
     return {name: chosen[name] for name in names}

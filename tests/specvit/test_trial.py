@@ -104,7 +104,7 @@ def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, d
     assert again == result
     assert observer_again.rungs == observer.rungs
     assert list(observer.rungs) == [2, 4]
-    assert all(set(metrics) == {"knn_top1", "loss"} for metrics in observer.rungs.values())
+    assert all(set(metrics) == {"knn_top1", "miou", "loss"} for metrics in observer.rungs.values())
     assert observer.steps[-1] == (STEPS, STEPS)
 
 
@@ -166,8 +166,9 @@ def test_rungs_are_spread_evenly_and_leave_out_the_end(steps: int, count: int, r
     assert rung_steps(steps, count) == rungs
 
 
-def test_rungs_run_the_probes_asked_for_or_the_first_that_is_switched_on() -> None:
-    assert list(rung_probes(_config())) == ["knn"]
+def test_rungs_run_the_probes_asked_for_or_those_that_are_cheap() -> None:
+    assert list(rung_probes(_config(probes={"knn": {}, "linear": {}, "segmentation": {}}))) == ["knn", "segmentation"]
+    assert list(rung_probes(_config(probes={"linear": {}}))) == ["linear"]
     assert list(rung_probes(_config(probes={"segmentation": {}}))) == ["segmentation"]
     rungs = {"count": 1, "probes": ["segmentation", "linear"]}
     assert list(rung_probes(_config(rungs=rungs))) == ["segmentation", "linear"]
