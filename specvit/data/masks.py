@@ -81,7 +81,9 @@ class Masks(DataSource):
             largest = max(largest, split_largest)
             if split_largest < 0:
                 folder = pairs[split][0][1].parent
-                raise DataError(f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})")
+                raise DataError(
+                    f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
+                )
         return Dataset(
             train=splits[0],
             val=splits[1],
