@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
@@ -32,6 +32,9 @@ class Recipe(ABC):
     """Optimizer steps."""
     batch_size: PositiveInt = 64
     """Images a step."""
+    optimizer: Literal["adamw", "lamb"] = "adamw"
+    """``lamb`` scales the step of every matrix by its norm, so own [CLS] weights by a norm of their own; see
+    ``specvit.optimizer``."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate at this batch size."""
     min_lr: NonNegativeFloat = 1e-6
@@ -58,6 +61,22 @@ class Recipe(ABC):
     def crop_sizes(self) -> Mapping[str, int]:
         """Return the sides of the crops that the recipe cuts, in pixels, by field; patches must tile them."""
         return {}
+
+    def copies(self) -> int:
+        """Return how often an image comes in a row in the order of images, each time to be augmented anew."""
+        return 1
+
+    def required_targets(self) -> Mapping[str, str]:
+        """Return what these settings learn from: ``needs``, and what an option asks for beside.
+
+        Returns:
+            By target of the training split, the field that asks for it.
+        """
+        return dict.fromkeys(self.needs, "recipe")
+
+    def labels_patches(self) -> bool:
+        """Return whether every patch has a class of its own in training: that of the image it was cut from."""
+        return False
 
     @abstractmethod
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:

@@ -17,6 +17,7 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset
 from specvit.data.scenes import Scenes
 from specvit.device import Device
+from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
 from specvit.probes import PROBES
 from specvit.token_rows import PatchRow
@@ -276,3 +277,33 @@ def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: 
     assert 0 < cosine <= 1
     assert contrast > 0
     assert first_loss(cosine_weight=2.0, contrast_weight=1.0) - off == pytest.approx(2 * cosine + contrast, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dense_weight": 0.5},
+        {"crop": "simple", "dense_weight": 1.0},
+        {"optimizer": "lamb", "lr": 4e-3},
+        {"repeats": 4},
+    ],
+)
+def test_options_of_deit3_train_and_repeat_and_change_what_is_learnt(changes: dict[str, Any], dataset: Dataset) -> None:
+    plain: dict[str, Any] = {"recipe": "deit3_cpu", "steps": STEPS, "batch_size": 16}
+    optional = _config(objective={**plain, **changes}, probes={"knn": {}}, rungs={"count": 0})
+    (result, _), (again, _) = _run(optional, dataset), _run(optional, dataset)
+    assert again == result
+    assert np.isfinite(result.metrics["loss"])
+    baseline, _ = _run(_config(objective=plain, probes={}), dataset)
+    assert result.metrics["loss"] != baseline.metrics["loss"]
+
+
+def test_the_mixing_loss_trains_with_deit3_and_is_refused_with_dinov2(dataset: Dataset) -> None:
+    weights = {"cosine_weight": 0.0, "contrast_weight": 0.0, "mixing_weight": 1.0}
+    treatment = {"kind": "comparator", "comparator": {"comparator": "patch_diversification", **weights}}
+    mixing, _ = _run(_config(treatment=treatment, probes={}), dataset)
+    plain, _ = _run(_config(probes={}), dataset)
+    # A positive term on top of a loss that has hardly moved within a few steps.
+    assert mixing.metrics["loss"] > plain.metrics["loss"] + 1.0
+    with pytest.raises(ConfigError, match="mixing_weight must be 0"):
+        _run(_config("dinov2_cpu", treatment=treatment, probes={}), dataset)
