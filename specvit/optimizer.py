@@ -68,7 +68,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, depth: int, device: Dev
             {"params": parameters, "lr_factor": factor, "decays": decay}
             for (factor, decay), parameters in groups.items()
         ],
-        betas=(0.9, 0.999),
+        betas=recipe.betas,
         fused=device.fused_optimizer,
     )
 
