@@ -19,7 +19,7 @@ from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
 ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
-        "Recipe": {"optimizer": "adamw"},
+        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999]},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
     }

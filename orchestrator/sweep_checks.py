@@ -213,7 +213,10 @@ def _resolves(blocks: str, depth: int) -> bool:
 
 
 def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
-    """Check that the placebo's patch is one of the image's."""
+    """Check that the placebo's patch stays in its place, and is one of the image's."""
+    if "placebo" in sweep.ablate.tokens and group.objective.drops_patches:
+        rule = f"must not be 'placebo' with recipe {group.objective.name!r}, which drops patches: its row would move"
+        yield Problem(("ablate", "tokens", sweep.ablate.tokens.index("placebo")), rule)
     position = sweep.ablate.placebo_position
     if position is None:
         return

@@ -22,8 +22,6 @@ from torch import nn
 from specvit.device import Device
 from specvit.objectives.base import Recipe
 
-BETAS = (0.9, 0.999)
-
 NO_DECAY = frozenset(
     {"pos_embed", "cls_token", "reg_token", "mask_token", "slot_token", "key_bias", "value_bias"}
 )
@@ -81,9 +79,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, depth: int, device: Dev
         for (factor, decay), parameters in groups.items()
     ]
     if recipe.optimizer == "lamb":
-        lamb: torch.optim.Optimizer = Lamb(parameter_groups, betas=BETAS, eps=1e-8, max_grad_norm=None)
+        lamb: torch.optim.Optimizer = Lamb(parameter_groups, betas=recipe.betas, eps=1e-8, max_grad_norm=None)
         return lamb
-    return torch.optim.AdamW(parameter_groups, betas=BETAS, fused=device.fused_optimizer)
+    return torch.optim.AdamW(parameter_groups, betas=recipe.betas, fused=device.fused_optimizer)
 
 
 def set_schedules(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float) -> None:

@@ -20,6 +20,7 @@ from specvit.layers import LowRank, Part, has_layer_scale, own_parameters, route
 from specvit.model_config import ATTRIBUTE as CONFIG_ATTRIBUTE
 from specvit.model_config import BACKBONE_OPTIONS, VitConfig
 from specvit.parameters import MLP_RATIO
+from specvit.patches import take
 from specvit.plain_weights import load_plain_weights
 from specvit.scales import Scale
 from specvit.seeding import derive_seed
@@ -276,14 +277,17 @@ def encode(
     *,
     masked: Tensor | None = None,
     mask_token: Tensor | None = None,
+    visible: Tensor | None = None,
 ) -> Tokens:
-    """Compute the tokens of images, with some patches hidden.
+    """Compute the tokens of images, with some patches hidden or left out.
 
     Args:
         model: A ViT that takes any image size.
         images: ``(B, 3, H, W)`` float, normalised.
         masked: ``(B, P)`` bool, the patches to hide, or None.
         mask_token: ``(D,)`` what hidden patches are replaced by, before positions are added.
+        visible: ``(B, V)`` int64, the patches to compute tokens of, each with its position; the others are
+            left out, and ``P`` is ``V`` in what is returned. None = all.
 
     Returns:
         The tokens after the final norm.
@@ -291,9 +295,10 @@ def encode(
     x = model.patch_embed(images)
     if masked is not None and mask_token is not None:
         x = torch.where(masked.view(*x.shape[:3], 1), mask_token.to(x.dtype), x)
-    x = model.norm_pre(model.patch_drop(model._pos_embed(x)))
-    x = model.norm(model.blocks(x))
-    num_prefix = model.num_prefix_tokens
+    x, num_prefix = model._pos_embed(x), model.num_prefix_tokens
+    if visible is not None:
+        x = torch.cat([x[:, :num_prefix], take(x[:, num_prefix:], visible)], dim=1)
+    x = model.norm(model.blocks(model.norm_pre(model.patch_drop(x))))
     return Tokens(x[:, 0], x[:, 1:num_prefix], x[:, num_prefix:])
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from specvit.data import Dataset
     from specvit.learners.base import Learner
+
+Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 @settings
@@ -27,6 +31,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """Targets of the training split that the recipe learns from; empty for self-supervision."""
+    drops_patches: ClassVar[bool] = False
+    """Whether the backbone sees but some patches of an image in training, so that a patch has no fixed row."""
 
     steps: PositiveInt = 200
     """Optimizer steps."""
@@ -49,6 +55,8 @@ class Recipe(ABC):
     """Factor on the learning rate per block, counted from the last one; 1 = the same everywhere."""
     patch_embed_lr: Fraction = 1.0
     """Factor on the learning rate of the patch embedding, on top of the layer decay."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's rates of forgetting, of the gradient's mean and of its square's."""
     clip_norm: NonNegativeFloat = 3.0
     """Largest gradient norm; 0 = no clipping."""
     drop_path: Fraction = 0.0

@@ -400,3 +400,13 @@ def test_load_sweep_any_value_anywhere_is_a_sweep_or_refused(scratch: Path, data
             target, key = target[key], data.draw(st.sampled_from(sorted(target[key], key=str)))
         target[key] = data.draw(JSON_VALUES)
     load_or_refuse(scratch, yaml.safe_dump(document))
+
+
+def test_a_placebo_is_refused_with_a_recipe_that_drops_patches(tmp_path: Path) -> None:
+    path = tmp_path / "mae.yaml"
+    path.write_text(
+        "objective: {recipe: mae_cpu}\nprobes: {knn: {}}\n"
+        "ablate:\n  specialize: [norm@all]\n  tokens: [cls, placebo]\n"
+    )
+    with pytest.raises(SweepFileError, match=r"mae\.yaml:5: ablate\.tokens.*'placebo' with recipe 'mae_cpu'"):
+        load_sweep(path)

@@ -94,7 +94,7 @@ def _run(config: TrialConfig, dataset: Dataset, **watching: Any) -> tuple[TrialR
     return run_trial(config, dataset, observer, device=CPU), observer
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, dataset: Dataset) -> None:
     config = _config(recipe, treatment={"specialize": "norm@all+qkv@first-third"})
     (result, observer), (again, observer_again) = _run(config, dataset), _run(config, dataset)
@@ -109,7 +109,7 @@ def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, d
     assert observer.steps[-1] == (STEPS, STEPS)
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Dataset) -> None:
     baseline, arm = (
         _run(_config(recipe, treatment={"specialize": text}, probes={}), dataset)[0] for text in ("none", "norm+qkv")
@@ -201,7 +201,7 @@ def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Da
     assert (other.images != scored.images).any()
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_rungs_do_not_change_what_is_learnt(recipe: str, dataset: Dataset) -> None:
     with_rungs, without = (_run(_config(recipe, rungs={"count": count}), dataset)[0] for count in (3, 0))
     assert with_rungs == without
@@ -247,7 +247,7 @@ def test_the_trained_backbone_is_built_as_the_configuration_says(
     }
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 @pytest.mark.parametrize("name", COMPARATORS)
 def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
     name: str, recipe: str, dataset: Dataset
@@ -261,7 +261,7 @@ def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
     assert result.metrics["loss"] != baseline.metrics["loss"]
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: Dataset) -> None:
     objective = dataclasses.asdict(_config(recipe).objective) | {"steps": 1}
 
