@@ -76,7 +76,11 @@ class Mae(Recipe):
 
 @settings
 class MaeCpu(Mae):
-    """Hold a preset for a few hundred steps on a core, with patches of 4 px in images of 32 px."""
+    """Hold a preset for a few hundred steps on a core, with patches of 4 px in images of 32 px.
+
+    On the procedural scenes (one seed) it gains 12 points of linear top-1 and 2 of mIoU over the untrained
+    backbone, and loses 5 of kNN top-1: [CLS] has no loss of its own.
+    """
 
     name: ClassVar[str] = "mae_cpu"
     recipe: Literal["mae_cpu"] = "mae_cpu"  # type: ignore[assignment]
