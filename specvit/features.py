@@ -80,10 +80,11 @@ def subset(split: Split, indices: NDArray[np.int64]) -> Split:
 
 
 def _probe_split(split: Split, *, cls: Tensor, patches: Tensor, grid: tuple[int, int]) -> ProbeSplit:
+    # Copied: shared arrays are read-only, which torch cannot promise.
+    labels, masks, depth, boxes = (
+        None if array is None else torch.from_numpy(array.copy())
+        for array in (split.labels, split.masks, split.depth, split.boxes)
+    )
     return ProbeSplit(
-        cls=cls,
-        patches=patches,
-        grid=grid,
-        labels=None if split.labels is None else torch.from_numpy(split.labels.copy()),
-        masks=None if split.masks is None else torch.from_numpy(split.masks.copy()),
+        cls=cls, patches=patches, grid=grid, labels=labels, masks=masks, depth=depth, boxes=boxes
     )

@@ -235,8 +235,7 @@ def _evaluate(
     dataset: Dataset,
 ) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    num_classes = {"labels": len(dataset.class_names), "masks": len(dataset.mask_names)}
     for name, probe in probes.items():
         seed = derive_seed(config.seed, "probe", name)
-        metrics |= probe.evaluate(train, val, num_classes=num_classes[probe.needs], seed=seed)
+        metrics |= probe.evaluate(train, val, num_classes=dataset.num_classes[probe.needs], seed=seed)
     return metrics

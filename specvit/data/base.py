@@ -23,7 +23,7 @@ class Split:
         images: ``(N, 3, H, W)`` uint8, RGB.
         labels: ``(N,)`` int64 class indices.
         masks: ``(N, H, W)`` uint8 class indices, 255 = ignore.
-        depth: ``(N, H, W)`` float16, positive, in the source's unit.
+        depth: ``(N, H, W)`` float16 distances in metres; not positive or not finite = not measured.
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` (half open), class -1 = no object.
     """
 
@@ -53,6 +53,7 @@ class Dataset:
         class_names: Name of every class index in ``labels``; empty without labels.
         mask_names: Name of every class index in ``masks``; empty without masks.
         fingerprint: Short hash of what was read, so that a ledger can refuse to mix two versions of the data.
+        box_names: Name of every class index in ``boxes``; empty without boxes.
     """
 
     train: Split
@@ -60,6 +61,17 @@ class Dataset:
     class_names: tuple[str, ...]
     mask_names: tuple[str, ...]
     fingerprint: str
+    box_names: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> dict[str, int]:
+        """Return the number of classes by target; 0 for one that has none, such as depth."""
+        return {
+            "labels": len(self.class_names),
+            "masks": len(self.mask_names),
+            "depth": 0,
+            "boxes": len(self.box_names),
+        }
 
 
 @settings

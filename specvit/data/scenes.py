@@ -79,6 +79,7 @@ class Scenes(DataSource):
             class_names=names,
             mask_names=("ground", *names),
             fingerprint=_fingerprint(train, val),
+            box_names=names,
         )
 
     def _draw(self, num_images: int, stream: np.random.SeedSequence) -> Split:

@@ -39,6 +39,8 @@ class ProbeSplit:
         grid: Patches per column and per row; ``grid[0] * grid[1] == P``.
         labels: ``(N,)`` int64, or None.
         masks: ``(N, H, W)`` uint8 with 255 = ignore, or None; H and W are multiples of the grid.
+        depth: ``(N, H, W)`` float16 metres, not positive or not finite = not measured, or None.
+        boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` in pixels (half open), class -1 = no object; or None.
     """
 
     cls: Tensor
@@ -46,6 +48,8 @@ class ProbeSplit:
     grid: tuple[int, int]
     labels: Tensor | None
     masks: Tensor | None
+    depth: Tensor | None = None
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cls)
@@ -60,7 +64,7 @@ class Probe(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[str]
-    """The target it predicts: ``labels`` or ``masks``."""
+    """The target it predicts: ``labels``, ``masks``, ``depth`` or ``boxes``."""
     metrics: ClassVar[tuple[Metric, ...]]
     at_rungs: ClassVar[bool] = False
     """Whether rungs run it where a sweep file names none: it takes no longer than a few steps of training."""
@@ -72,7 +76,7 @@ class Probe(ABC):
         Args:
             train: Features and targets to fit on.
             val: Features and targets to report on; never used to choose anything.
-            num_classes: Number of classes of the target that the probe needs.
+            num_classes: Number of classes of the target that the probe needs; 0 where it has none.
             seed: Decides which tenth of ``train`` is held out; the same for every arm.
 
         Returns:
