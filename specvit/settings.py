@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
@@ -20,6 +20,17 @@ PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
+
+
+def _check_range(given: tuple[float, float]) -> tuple[float, float]:
+    low, high = given
+    if not 0 < low <= high:
+        raise ValueError(f"must be [low, high] with 0 < low <= high <= 1, not [{low}, {high}]")
+    return given
+
+
+ShareRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_check_range)]
+"""Least and largest share of something, above 0 and at most 1."""
 
 _CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 

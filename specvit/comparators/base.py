@@ -11,7 +11,7 @@ from specvit.settings import settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-    from torch import Tensor, nn
+    from torch import nn
 
     from specvit.objectives.base import Recipe
 
@@ -25,8 +25,6 @@ class Comparator(ABC):
     """
 
     name: ClassVar[str]
-    adds_losses: ClassVar[bool] = False
-    """Whether ``extra_losses`` has any; if so, the first block's patches are kept for it during training."""
 
     @abstractmethod
     def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
@@ -49,20 +47,8 @@ class Comparator(ABC):
             layer_scale: Whether the plain model's blocks have layer scales.
         """
 
-    def extra_losses(self, first: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """Compute weighted terms to add to the recipe's loss, by name.
-
-        Args:
-            first: ``(B, P, D)`` the patches after the first block.
-            last: ``(B, P, D)`` the patches after the final norm.
-        """
-        del first, last
-        return {}
-
-    def build_regulariser(
-        self, backbone: VisionTransformer, *, num_classes: int, seed: int
-    ) -> nn.Module | None:
-        """Make what computes ``extra_losses`` while ``backbone`` trains.
+    def build_regulariser(self, backbone: VisionTransformer, *, num_classes: int, seed: int) -> nn.Module | None:
+        """Make what adds terms to the recipe's loss while ``backbone`` trains; none unless overridden.
 
         Args:
             backbone: The model that trains, itself and not a copy of it.
@@ -72,12 +58,8 @@ class Comparator(ABC):
         Returns:
             A module that turns patches and their labels into terms (see ``Learner.extra_losses``), or None.
         """
-        del num_classes, seed
-        if not self.adds_losses:
-            return None
-        from specvit.trunks.diversification import PatchRegulariser
-
-        return PatchRegulariser(backbone, self.extra_losses)
+        del backbone, num_classes, seed
+        return None
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Check that a recipe can train the comparator.

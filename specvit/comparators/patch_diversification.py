@@ -31,7 +31,6 @@ class PatchDiversification(Comparator):
     """Add losses on the patches of the global views (DINOv2) or of the images (DeiT-III)."""
 
     name: ClassVar[str] = "patch_diversification"
-    adds_losses: ClassVar[bool] = True
     comparator: Literal["patch_diversification"] = "patch_diversification"
 
     cosine_weight: NonNegativeFloat = 1.0

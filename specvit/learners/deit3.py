@@ -5,12 +5,12 @@ Shapes: B images of H x W pixels, C classes.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from specvit.augment import normalise
+from specvit.initialisation import draw_classifier
 from specvit.learners.base import Batch, Learner
 from specvit.learners.deit3_augment import augment_images, augment_masks
 from specvit.learners.dense_loss import dense_loss, mixed_class_counts
@@ -46,10 +46,10 @@ class DeiT3Learner(Learner):
         self.num_classes = num_classes
         self.num_mask_classes = num_mask_classes
         self.backbone = backbone
-        self.head = _classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
+        self.head = draw_classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
         if recipe.dense_weight > 0:
             dense_seed = derive_seed(seed, "dense head")
-            self.dense_head = _classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
+            self.dense_head = draw_classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
 
     @property
     def probed(self) -> VisionTransformer:
@@ -96,13 +96,3 @@ class DeiT3Learner(Learner):
             patch_size=self._patch_size,
         )
         return {"dense": self.recipe.dense_weight * dense_loss(self.dense_head(patches), counts)}
-
-
-def _classifier(width: int, num_classes: int, *, seed: int) -> nn.Linear:
-    """Draw a linear classifier as timm does: truncated normal, std 0.02, bias 0."""
-    with torch.random.fork_rng(devices=[]):
-        classifier = nn.Linear(width, num_classes)
-        torch.manual_seed(seed)
-        nn.init.trunc_normal_(classifier.weight, std=0.02)
-    nn.init.zeros_(classifier.bias)
-    return classifier

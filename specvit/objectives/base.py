@@ -56,7 +56,7 @@ class Recipe(ABC):
     patch_embed_lr: Fraction = 1.0
     """Factor on the learning rate of the patch embedding, on top of the layer decay."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    """AdamW's rates of forgetting, of the gradient's mean and of its square's."""
+    """Rates of forgetting of the gradient's mean and of its square's, in AdamW and in LAMB."""
     clip_norm: NonNegativeFloat = 3.0
     """Largest gradient norm; 0 = no clipping."""
     drop_path: Fraction = 0.0

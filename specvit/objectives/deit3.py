@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.objectives.base import Recipe
-from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
+from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ShareRange, settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -61,7 +61,7 @@ class DeiT3(Recipe):
     """Strength of the jitter of brightness, contrast and saturation."""
     crop: Literal["resized", "simple"] = "resized"
     """``resized``: random resized crops. ``simple``: 4 px of reflection around, a crop of the image's size."""
-    crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    crop_scale: ShareRange = (0.08, 1.0)
     """Least and largest share of the area that a resized crop covers."""
     repeats: PositiveInt = 3
     """Copies of an image in a batch, each augmented in its own way (repeated augmentation, Hoffer et al. 2020): a
@@ -120,5 +120,5 @@ class DeiT3Cpu(DeiT3):
     warmup: Fraction = 0.1
     drop_path: Fraction = 0.0
     layer_scale: NonNegativeFloat = 0.0
-    crop_scale: tuple[Fraction, Fraction] = (0.32, 1.0)
+    crop_scale: ShareRange = (0.32, 1.0)
     repeats: PositiveInt = 1

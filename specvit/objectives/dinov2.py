@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import model_validator
-
 from specvit.objectives.base import Recipe
 from specvit.settings import (
     Flag,
@@ -20,6 +18,7 @@ from specvit.settings import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ShareRange,
     settings,
 )
 
@@ -54,9 +53,9 @@ class DinoV2(Recipe):
     """Side of the global crops in pixels, a multiple of the patch size; none given = the image's."""
     local_size: PositiveInt = 96
     """Side of the local crops in pixels, a multiple of the patch size."""
-    global_scale: tuple[Fraction, Fraction] = (0.32, 1.0)
+    global_scale: ShareRange = (0.32, 1.0)
     """Least and largest share of the image's area that a global crop covers."""
-    local_scale: tuple[Fraction, Fraction] = (0.05, 0.32)
+    local_scale: ShareRange = (0.05, 0.32)
     """Least and largest share of the image's area that a local crop covers."""
     colour: Flag = True
     """Whether views differ in colour: jitter, grey, blur and solarisation at the published strengths."""
@@ -92,19 +91,11 @@ class DinoV2(Recipe):
 
     mask_probability: Fraction = 0.5
     """Share of the global crops that are masked."""
-    mask_ratio: tuple[Fraction, Fraction] = (0.1, 0.5)
+    mask_ratio: ShareRange = (0.1, 0.5)
     """Least and largest share of a masked crop's patches that are masked, stratified over the batch."""
 
     probe: Literal["teacher", "student"] = "teacher"
     """Whose features the probes look at."""
-
-    @model_validator(mode="after")
-    def _check_ranges(self) -> DinoV2:
-        for field_name in ("global_scale", "local_scale", "mask_ratio"):
-            low, high = getattr(self, field_name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{field_name} must be [low, high] with 0 < low <= high <= 1, not [{low}, {high}]")
-        return self
 
     def crop_sizes(self) -> Mapping[str, int]:
         """Return the sides of the global and the local crops, those that are cut and set."""
@@ -143,7 +134,7 @@ class DinoV2Cpu(DinoV2):
     num_locals: NonNegativeInt = 2
     global_size: PositiveInt | None = 24
     local_size: PositiveInt = 12
-    global_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
+    global_scale: ShareRange = (0.5, 1.0)
     num_prototypes: PositiveInt = 256
     head_hidden: PositiveInt = 256
     head_bottleneck: PositiveInt = 64

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from specvit.objectives.base import Beta, Recipe
-from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
+from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ShareRange, settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -46,7 +46,7 @@ class Mae(Recipe):
     patches, rounded down, one at least."""
     normalise_pixels: Flag = True
     """Whether the pixels to be painted are normalised patch by patch, to mean 0 and variance 1."""
-    crop_scale: tuple[Fraction, Fraction] = (0.2, 1.0)
+    crop_scale: ShareRange = (0.2, 1.0)
     """Least and largest share of the area that a random resized crop covers; it and flips are all there is."""
     decoder_width: PositiveInt = 512
     """Channels of the decoder, a multiple of 4 (for its positions) and of ``decoder_heads``."""
@@ -59,9 +59,6 @@ class Mae(Recipe):
     def _check_ranges(self) -> Mae:
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be above 0 and below 1, not {self.mask_ratio}")
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale must be [low, high] with 0 < low <= high <= 1, not [{low}, {high}]")
         for divisor, what in ((4, "4"), (self.decoder_heads, f"decoder_heads, {self.decoder_heads}")):
             if self.decoder_width % divisor:
                 raise ValueError(f"decoder_width must be a multiple of {what}, not {self.decoder_width}")

@@ -13,8 +13,6 @@ from specvit.errors import ConfigError
 from specvit.model_config import ATTRIBUTE as CONFIG_ATTRIBUTE
 from specvit.seeding import derive_seed
 
-INIT_STD = 0.02
-
 
 class Trunk(nn.Module, ABC):
     """Hold the blocks of a plain model under their names ``0``, ``1``, ..., and call them in another way.
@@ -68,15 +66,6 @@ class Trunk(nn.Module, ABC):
 
     def __getitem__(self, index: int | slice) -> NoReturn:
         self.__iter__()
-
-
-def init_linear(module: nn.Module) -> None:
-    """Draw the weights of all linear layers as timm does for a ViT: truncated normal, std 0.02, bias 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=INIT_STD)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def layer_scale_init(plain: VisionTransformer) -> float:

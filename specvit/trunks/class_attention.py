@@ -11,8 +11,9 @@ from timm.models.cait import ClassAttn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit.initialisation import init_linear
 from specvit.parameters import MLP_RATIO
-from specvit.trunks.base import Trunk, init_linear, layer_scale_init, norm_eps
+from specvit.trunks.base import Trunk, layer_scale_init, norm_eps
 
 
 class ClassAttentionBlock(nn.Module):

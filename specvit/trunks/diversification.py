@@ -13,9 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specvit.errors import ConfigError
+from specvit.initialisation import draw_classifier
 from specvit.mixing import PatchLabels
 from specvit.seeding import derive_seed
-from specvit.trunks.base import init_linear
 
 
 def patch_cosine(patches: Tensor) -> Tensor:
@@ -113,10 +113,8 @@ class PatchRegulariser(nn.Module):
         self.mixing_weight = mixing_weight
         self.classifier = None
         if mixing_weight > 0:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(seed, "patch classifier"))
-                self.classifier = nn.Linear(backbone.embed_dim, num_classes)
-                init_linear(self.classifier)
+            classifier_seed = derive_seed(seed, "patch classifier")
+            self.classifier = draw_classifier(backbone.embed_dim, num_classes, seed=classifier_seed)
         self.num_prefix: int = backbone.num_prefix_tokens
         self._first: Tensor | None = None
         backbone.blocks[0].register_forward_hook(lambda block, _, output: self._keep(output, training=block.training))

@@ -13,7 +13,8 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.trunks.base import INIT_STD, Trunk, init_linear, layer_scale_init, norm_eps
+from specvit.initialisation import INIT_STD, init_linear
+from specvit.trunks.base import Trunk, layer_scale_init, norm_eps
 
 
 class JumboTrunk(Trunk):

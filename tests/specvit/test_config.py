@@ -75,7 +75,8 @@ def test_settings_written_out_and_read_again_are_equal() -> None:
         ({"objective": {"recipe": "dinov2", "lr": 0}}, ("objective", "dinov2", "lr")),
         ({"objective": {"recipe": "dinov2", "lr": float("nan")}}, ("objective", "dinov2", "lr")),
         ({"objective": {"recipe": "dinov2", "mask_probability": 1.5}}, ("objective", "dinov2", "mask_probability")),
-        ({"objective": {"recipe": "dinov2", "global_scale": [0.5, 0.2]}}, ("objective", "dinov2")),
+        ({"objective": {"recipe": "dinov2", "global_scale": [0.5, 0.2]}}, ("objective", "dinov2", "global_scale")),
+        ({"objective": {"recipe": "deit3", "crop_scale": [0.0, 1.0]}}, ("objective", "deit3", "crop_scale")),
         ({"objective": {"recipe": "deit3", "num_locals": 2}}, ("objective", "deit3", "num_locals")),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_wrong_value_is_refused_at_its_place(changes: dict[str, Any], place: t
 
 
 def test_the_rule_of_ranges_names_the_field_and_the_values() -> None:
-    with pytest.raises(ValidationError, match=r"mask_ratio must be .* not \[0.0, 0.5\]"):
+    with pytest.raises(ValidationError, match=r"mask_ratio\n.*must be \[low, high\] with .* not \[0.0, 0.5\]"):
         DinoV2(mask_ratio=(0.0, 0.5))
 
 
