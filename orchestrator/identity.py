@@ -22,6 +22,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999]},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
+        "Probe": {"data": None},
     }
 )
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value
@@ -49,7 +50,7 @@ def group_id(config: TrialConfig) -> str:
 def section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
-    Paths (of the data source, of a checkpoint) and probes that are off take no part; see also
+    Paths (of data sources, of a checkpoint) and probes that are off take no part; see also
     ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint holds is a setting by its
     hash. That the sections are separate lets a grid write what its trials share only once.
     """
@@ -60,12 +61,24 @@ def section_texts(config: TrialConfig) -> dict[str, str]:
 def section_text(name: str, section: Any) -> str:
     """Return the canonical JSON of one section of a configuration."""
     if name == "probes":
-        return canonical_json(selected_probes(section))
+        return canonical_json({name: _without_paths(probe) for name, probe in selected_probes(section).items()})
     if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
         raise ValueError(f"checkpoint {section.checkpoint!r} has no hash yet; see orchestrator.checkpoints")
     if name in ("data", "model"):
-        return canonical_json({k: v for k, v in plain(section).items() if k not in section.path_fields})
+        return canonical_json(_without_paths(section))
     return canonical_json(section)
+
+
+def _without_paths(settings: Any) -> Any:
+    """Return settings as plain JSON values without the fields that say where something lies, one level down too."""
+    fields = plain(settings)
+    for name in list(fields):
+        value = getattr(settings, name)
+        if name in getattr(settings, "path_fields", ()):
+            del fields[name]
+        elif dataclasses.is_dataclass(value):
+            fields[name] = _without_paths(value)
+    return fields
 
 
 def digest(texts: Mapping[str, str]) -> str:

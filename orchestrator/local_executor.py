@@ -31,7 +31,7 @@ class LocalExecutor:
 
     def submit(self, job: Job) -> None:
         """Start ``job``; the last one must have ended."""
-        self._attempt = Attempt(job, self._datasets[job.config.data])
+        self._attempt = Attempt(job, self._datasets)
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop before its next step."""

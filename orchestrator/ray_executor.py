@@ -45,7 +45,7 @@ class _Worker:
 
     def run(self, job: Job) -> Iterator[Event]:
         """Run a job and yield its events."""
-        attempt = self._attempt = Attempt(job, self._datasets[job.config.data])
+        attempt = self._attempt = Attempt(job, self._datasets)
         while True:
             event = attempt.next_event()
             assert event is not None

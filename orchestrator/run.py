@@ -131,7 +131,7 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
         metrics=tuple(metric.name for probe in probes.values() for metric in probe.metrics),
         seeds=sweep.seeds,
         data_fingerprints={
-            trial.group_id: datasets[trial.config.data].fingerprint
+            trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)
             for trial in trials
             if trial.config.data in datasets
         },
@@ -140,7 +140,8 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
 
 def load_datasets(trials: Sequence[Trial]) -> Datasets:
     """Load every data source of the trials once."""
-    return {source: source.load() for source in dict.fromkeys(trial.config.data for trial in trials)}
+    sources = dict.fromkeys(source for trial in trials for source in trial.config.sources)
+    return {source: source.load() for source in sources}
 
 
 def _run_trials(

@@ -11,6 +11,7 @@ from orchestrator.grid import count_trials
 from orchestrator.problems import FieldPath, Problem, nearest
 from orchestrator.sweep_schema import MAX_TRIALS, Ablation, Group, Sweep, check_name
 from specvit.config import selected_probes
+from specvit.data import DataSource
 from specvit.errors import ConfigError
 from specvit.high_norm import parse_high_norm
 from specvit.modes import FULL, Mode, parse_mode
@@ -59,7 +60,7 @@ def check_sweep(
     Returns:
         The problems, each once.
     """
-    problems = [*_check_name(sweep), *_check_probes(sweep), *_check_paths(sweep)]
+    problems = [*_check_name(sweep), *_check_probes(sweep), *_check_probe_data(sweep), *_check_paths(sweep)]
     shapes: dict[tuple[str, bool], None] = {}
     combinations = itertools.product(*(range(len(values)) for values in axes.values()))
     for indices, group in zip(combinations, sweep.groups, strict=True):
@@ -114,6 +115,24 @@ def _check_probes(sweep: Sweep) -> Iterator[Problem]:
         yield Problem(("pruning", "metric"), rule + nearest(metric, metrics))
 
 
+def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:
+    """Check the images that probes have of their own."""
+    for name, probe in selected_probes(sweep.probes).items():
+        if probe.data is None:
+            continue
+        place = ("probes", name, "data")
+        if probe.needs not in probe.data.targets:
+            yield Problem(place, f"must have {probe.needs}, but {_has(probe.data)}")
+        for patch in dict.fromkeys(group.model.patch_size for group in sweep.groups):
+            if probe.data.image_size % patch:
+                rule = f"must be a multiple of model.patch_size, {patch}, not {probe.data.image_size}"
+                yield Problem((*place, "image_size"), rule)
+
+
+def _has(source: DataSource) -> str:
+    return f"source {source.name!r} has {', '.join(sorted(source.targets)) or 'none'}"
+
+
 def _check_paths(sweep: Sweep) -> Iterator[Problem]:
     for path, _ in sweep.groups[0].varied:
         section, _, field = path.partition(".")
@@ -145,14 +164,14 @@ def _broken(place: FieldPath, field: str, rule: str, value: object) -> Problem:
 def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     """Check that the images carry what the recipe and the probes learn from."""
     recipe, source = case.group.objective, case.group.data
-    has = f"source {source.name!r} has {', '.join(sorted(source.targets)) or 'none'}"
+    has = _has(source)
     required = recipe.required_targets()
     for target in sorted(required.keys() - source.targets):
         rule = f"recipe {recipe.name!r} learns from {target}, but {has}"
         yield Problem(case.place(f"objective.{required[target]}", "data.source"), rule)
     for name, probe in selected_probes(sweep.probes).items():
-        if probe.needs not in source.targets:
-            yield Problem(("probes", name), f"predicts {probe.needs}, but {has}")
+        if probe.data is None and probe.needs not in source.targets:
+            yield Problem(("probes", name), f"predicts {probe.needs}, but {has}; give it images of its own by 'data'")
 
 
 def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:

@@ -15,15 +15,15 @@ import traceback
 from collections.abc import Mapping
 
 from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
-from specvit.data import Dataset
+from specvit.data import Dataset, DataSource
 
 
 class Attempt:
     """Run a job in a thread of its own; also the ``Observer`` that its trial reports to."""
 
-    def __init__(self, job: Job, dataset: Dataset) -> None:
+    def __init__(self, job: Job, datasets: Mapping[DataSource, Dataset]) -> None:
         self.job = job
-        self._dataset = dataset
+        self._datasets = datasets
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=job.label, daemon=True)
@@ -66,7 +66,8 @@ class Attempt:
         try:
             from specvit.trial import run_trial
 
-            result = run_trial(self.job.config, self._dataset, self)
+            config = self.job.config
+            result = run_trial(config, self._datasets[config.data], self, probe_datasets=self._datasets)
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
             self._events.put(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from specvit.comparators import AnyComparator
-from specvit.data import AnyDataSource
+from specvit.data import AnyDataSource, DataSource
 from specvit.high_norm import check_high_norm
 from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES, Probe
@@ -133,3 +133,9 @@ class TrialConfig:
     seed: NonNegativeInt
     diagnostics: Flag = False
     """Whether to look into the backbone at the end; see ``specvit.diagnostics``."""
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """Return where its images come from, each once: those of the pretraining, then those of probes."""
+        own = (probe.data for probe in selected_probes(self.probes).values())
+        return tuple(dict.fromkeys((self.data, *(source for source in own if source is not None))))

@@ -6,30 +6,27 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
-import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from specvit.config import TrialConfig, default_rung_probes, selected_probes
-from specvit.data import Dataset, Split
+from specvit.config import TrialConfig
+from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
 from specvit.diagnostics import diagnose
-from specvit.features import backbone_features, normalised, pixel_features, subset
+from specvit.features import normalised
 from specvit.high_norm import parse_high_norm
 from specvit.pretrain import StepReport, pretrain
-from specvit.probes import Probe, ProbeSplit
+from specvit.probing import Probing
 from specvit.readings import Reading
 from specvit.scales import SCALES
-from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization import parse_specialization
 from specvit.token_rows import own_rows
 from specvit.vit import build_vit
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
-
-RUNG_SCORED_SHARE = 0.25
 
 DIAGNOSED_IMAGES = 256
 """Images of the reported split that a backbone is diagnosed on, the first ones."""
@@ -64,7 +61,12 @@ class TrialResult:
 
 
 def run_trial(
-    config: TrialConfig, dataset: Dataset, observer: Observer, *, device: Device | None = None
+    config: TrialConfig,
+    dataset: Dataset,
+    observer: Observer,
+    *,
+    probe_datasets: Mapping[DataSource, Dataset] = MappingProxyType({}),
+    device: Device | None = None,
 ) -> TrialResult:
     """Pretrain and probe as the configuration says.
 
@@ -72,6 +74,7 @@ def run_trial(
         config: Everything that decides the result.
         dataset: What ``config.data`` loads.
         observer: Who hears of the trial and may stop it.
+        probe_datasets: What the sources that probes have of their own load.
         device: Where to compute; None = the GPU if this process may use one, else the CPU.
 
     Returns:
@@ -81,13 +84,15 @@ def run_trial(
         DivergenceError: If the loss or a feature is no longer a finite number.
     """
     device = device or select_device()
+    probing = Probing(config, dataset, probe_datasets)
     if config.treatment.kind == "raw_pixels":
-        return _raw_pixels(config, dataset, observer)
+        observer.progress(step=0, steps=0, images_per_s=0.0)
+        return TrialResult(probing.pixels())
     backbone = _build_backbone(config, dataset)
     if config.treatment.kind == "random_init":
         backbone.to(device.torch_device)
         observer.progress(step=0, steps=0, images_per_s=0.0)
-        metrics = _probe_backbone(backbone, config, dataset, device=device)
+        metrics = probing.backbone(backbone, device=device)
         return TrialResult(metrics, diagnostics=_diagnose(backbone, config, dataset, device=device))
 
     learner = config.objective.build(backbone, dataset, seed=config.seed)
@@ -98,13 +103,13 @@ def run_trial(
         learner.regulariser = comparator.build_regulariser(
             backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
-    watch = _Watch(config, dataset, observer, device=device, backbone=learner.probed)
+    watch = _Watch(config, probing, observer, device=device, backbone=learner.probed)
     last = pretrain(
         learner, config.objective, dataset.train, seed=config.seed, device=device, after_step=watch.after_step
     )
     if watch.stopped:
         return TrialResult({}, stopped_at=last.step)
-    metrics = _probe_backbone(learner.probed, config, dataset, device=device)
+    metrics = probing.backbone(learner.probed, device=device)
     diagnostics = _diagnose(learner.probed, config, dataset, device=device)
     return TrialResult({**metrics, "loss": last.loss}, diagnostics=diagnostics)
 
@@ -114,33 +119,24 @@ def rung_steps(steps: int, count: int) -> tuple[int, ...]:
     return tuple(sorted({round(steps * (number + 1) / (count + 1)) for number in range(count)} - {0, steps}))
 
 
-def rung_probes(config: TrialConfig) -> dict[str, Probe]:
-    """Return the probes of the rungs, by name: those asked for, or else those that are cheap."""
-    chosen = selected_probes(config.probes)
-    names = config.rungs.probes or default_rung_probes(config.probes)
-    return {name: chosen[name] for name in names}
-
-
 class _Watch:
     """Look after a running trial: tell of its progress, probe its rungs, pass on the order to stop."""
 
     def __init__(
         self,
         config: TrialConfig,
-        dataset: Dataset,
+        probing: Probing,
         observer: Observer,
         *,
         device: Device,
         backbone: VisionTransformer,
     ) -> None:
-        self.config = config
-        self.dataset = dataset
+        self.probing = probing
         self.observer = observer
         self.device = device
         self.backbone = backbone
         self.steps = config.objective.steps
         self.rungs = rung_steps(self.steps, config.rungs.count)
-        self.fitted, self.scored = _rung_splits(config, dataset.train)
         self.stopped = False
         self._told_at = -math.inf
 
@@ -151,26 +147,10 @@ class _Watch:
             self._told_at = now
             self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
         if report.step in self.rungs:
-            self.observer.rung(step=report.step, metrics={**self._probe_rung(), "loss": report.loss})
+            metrics = self.probing.rung(self.backbone, device=self.device)
+            self.observer.rung(step=report.step, metrics={**metrics, "loss": report.loss})
         self.stopped = report.step < self.steps and self.observer.should_stop()
         return self.stopped
-
-    def _probe_rung(self) -> dict[str, float]:
-        return _evaluate(
-            rung_probes(self.config),
-            backbone_features(self.backbone, self.fitted, device=self.device),
-            backbone_features(self.backbone, self.scored, device=self.device),
-            config=self.config,
-            dataset=self.dataset,
-        )
-
-
-def _rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
-    """Take the images of the rungs from the training split: some to fit on, others to score."""
-    rng = numpy_stream(config.seed, "rung images")
-    indices = rng.permutation(len(train))[: config.rungs.num_images].astype(np.int64)
-    num_scored = max(1, int(len(indices) * RUNG_SCORED_SHARE))
-    return subset(train, indices[num_scored:]), subset(train, indices[:num_scored])
 
 
 def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
@@ -202,21 +182,6 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
     return model if treatment.comparator is None else treatment.comparator.build(model, seed=config.seed)
 
 
-def _raw_pixels(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
-    observer.progress(step=0, steps=0, images_per_s=0.0)
-    train, val = (
-        pixel_features(split, patch_size=config.model.patch_size) for split in (dataset.train, dataset.val)
-    )
-    return TrialResult(_evaluate(selected_probes(config.probes), train, val, config=config, dataset=dataset))
-
-
-def _probe_backbone(
-    backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
-) -> dict[str, float]:
-    train, val = (backbone_features(backbone, split, device=device) for split in (dataset.train, dataset.val))
-    return _evaluate(selected_probes(config.probes), train, val, config=config, dataset=dataset)
-
-
 def _diagnose(
     backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
 ) -> tuple[Reading, ...]:
@@ -224,18 +189,3 @@ def _diagnose(
         return ()
     with device.autocast():
         return diagnose(backbone, normalised(dataset.val.images[:DIAGNOSED_IMAGES].copy(), device))
-
-
-def _evaluate(
-    probes: Mapping[str, Probe],
-    train: ProbeSplit,
-    val: ProbeSplit,
-    *,
-    config: TrialConfig,
-    dataset: Dataset,
-) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for name, probe in probes.items():
-        seed = derive_seed(config.seed, "probe", name)
-        metrics |= probe.evaluate(train, val, num_classes=dataset.num_classes[probe.needs], seed=seed)
-    return metrics

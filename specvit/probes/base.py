@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from specvit.data import AnyDataSource
 from specvit.settings import settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class Probe(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     at_rungs: ClassVar[bool] = False
     """Whether rungs run it where a sweep file names none: it takes no longer than a few steps of training."""
+
+    data: AnyDataSource | None = None
+    """Images that this probe is fitted and reported on, a source as under ``data``; none given = those of the
+    pretraining, whose labels it then needs. Also rungs look at them."""
 
     @abstractmethod
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:

@@ -21,10 +21,11 @@ from orchestrator.identity import trial_id
 from orchestrator.sweep_schema import Sweep
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
-from specvit.config import ModelSettings, TrialConfig
+from specvit.config import ModelSettings
 from specvit.data import Dataset
 from specvit.errors import ConfigError, DataError
 from specvit.layers import own_parameters
+from specvit.probing import Probing
 from specvit.trial import run_trial
 
 SHAPE = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 6, "num_heads": 2, "num_classes": 3}
@@ -160,15 +161,15 @@ def test_trials_start_from_the_checkpoint_own_weights_as_copies_and_the_floor_un
     weights = timm.create_model("vit_tiny_patch16_224", **SHAPE).state_dict()
     built: dict[str, Any] = {}
 
-    def stop_at_the_probes(backbone: Any, config: TrialConfig, *_: object, **__: object) -> dict[str, float]:
-        built[config.treatment.kind] = backbone
+    def stop_at_the_probes(probing: Probing, model: Any, **_: object) -> dict[str, float]:
+        built[probing.config.treatment.kind] = model
         return {}
 
     def stop_at_the_learner(recipe: object, backbone: Any, dataset: Dataset, *, seed: int) -> None:
         built["own" if own_parameters(backbone) else "baseline"] = backbone
         raise InterruptedError
 
-    monkeypatch.setattr("specvit.trial._probe_backbone", stop_at_the_probes)
+    monkeypatch.setattr(Probing, "backbone", stop_at_the_probes)
     sweep = make_sweep(model={"checkpoint": path}, floors=["random_init"], seeds=1)
     monkeypatch.setattr(type(sweep.groups[0].objective), "build", stop_at_the_learner)
     for trial in trials_of(sweep):

@@ -16,6 +16,7 @@ from orchestrator.identity import arm_id, canonical_json, group_id, plain, trial
 from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES
+from specvit.probes import PROBES
 from specvit.settings import PositiveFloat, PositiveInt, settings
 
 
@@ -55,6 +56,7 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     del document["model"]["checkpoint"]  # a path
     for name in ("optimizer", "betas"):
         del document["objective"][name]  # added later, at its old meaning
+    del document["probes"]["knn"]["data"]  # likewise
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     assert trial_id(config) == hashlib.sha256(text.encode()).hexdigest()
     del document["seed"]
@@ -97,6 +99,16 @@ def test_ids_path_of_the_data_takes_no_part() -> None:
     other = make_config(data=DATA_SOURCES["image_folder"](root="/a", image_size=64))
     assert trial_id(here) == trial_id(there)
     assert trial_id(here) != trial_id(other)
+
+
+def test_ids_images_of_a_probe_take_part_but_not_where_they_lie() -> None:
+    def with_images(**fields: object) -> str:
+        source = DATA_SOURCES["masks"](**{"root": "/a", **fields})
+        return trial_id(make_config(probes=ProbeSettings(segmentation=PROBES["segmentation"](data=source))))
+
+    assert with_images() == with_images(root="/b")
+    assert with_images() != with_images(image_size=64)
+    assert with_images() != trial_id(make_config(probes=ProbeSettings(segmentation=PROBES["segmentation"]())))
 
 
 def test_ids_seed_and_treatment_part_trials_arms_and_groups() -> None:

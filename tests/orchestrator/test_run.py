@@ -92,7 +92,7 @@ def driver(tmp_path: Path) -> Driver:
     return Driver(tmp_path / "results" / "tiny")
 
 
-def made_up_trial(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+def made_up_trial(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
     """Stand in for a trial: report two rungs, then metrics that tell the trials apart."""
     value = 10.0 * config.seed + len(config.treatment.specialize)
     for step in (1, 3):
@@ -177,7 +177,7 @@ def test_an_arm_that_is_removed_leaves_the_table_but_its_results_are_kept(
 def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_it_again(
     driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+    def failing(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
         if config.seed == 0 and config.treatment.specialize == "norm@all":
             raise RuntimeError("out of luck")
         return made_up_trial(config, dataset, observer)
@@ -202,7 +202,7 @@ def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_i
 def test_a_hopeless_arm_is_pruned_shown_as_such_and_not_run_again(
     driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
         is_bad = config.treatment.specialize != "none"
         for step in range(1, 2000):
             observer.rung(step=step, metrics={"knn_top1": 1.0 if is_bad else 50.0})

@@ -265,6 +265,19 @@ MALFORMED = {
         "data: {source: masks, root: /x}\nobjective: {recipe: dinov2_cpu}\nprobes:\n  segmentation:\n  knn:\n",
         5, "probes.knn: predicts labels", "source 'masks' has masks",
     ),
+    "probe_data_needs": (
+        "objective: {recipe: dinov2_cpu}\nprobes:\n  knn:\n    data: {source: masks, root: /x}\n",
+        4, "probes.knn.data: must have labels", "source 'masks' has masks",
+    ),
+    "probe_data_size": (
+        "objective: {recipe: dinov2_cpu}\nprobes:\n  segmentation:\n    data:\n      source: masks\n"
+        "      root: /x\n      image_size: 30\n",
+        7, "probes.segmentation.data.image_size: must be a multiple of model.patch_size, 4", "not 30",
+    ),
+    "probe_data_unknown": (
+        "objective: {recipe: dinov2_cpu}\nprobes:\n  knn:\n    data: {source: imagefolder}\n",
+        4, "probes.knn.data", "imagefolder",
+    ),
     "no_probes": (changed("probes:\n  knn:\n  linear: {}\n", "probes: {}\n"), 9, "probes: must switch on at least one", "knn"),
     "rung_probe_off": (changed("{count: 3}", "{probes: [segmentation]}"), 12, "rungs.probes[0]: must be a probe that is on", "knn, linear"),
     "rung_probe_twice": (changed("{count: 3}", "{probes: [knn, knn]}"), 12, "rungs.probes[1]: must name each probe once", ""),

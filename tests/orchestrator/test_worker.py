@@ -25,6 +25,11 @@ NO_DATA = Dataset(
 Body = Callable[[TrialConfig, Dataset, Observer], TrialResult]
 
 
+def _trial(body: Body) -> Callable[..., TrialResult]:
+    """Make a body stand in for ``run_trial``, with no images for its probes."""
+    return lambda config, dataset, observer, **_: body(config, dataset, observer)
+
+
 @pytest.fixture
 def job(trials: tuple[Trial, ...]) -> Job:
     return Job(trials[0].trial_id, 3, trials[0].label, trials[0].config)
@@ -35,8 +40,8 @@ def events_of(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], lis
     """Run an attempt whose trial is a given function; return its events."""
 
     def run(body: Body) -> list[Event]:
-        monkeypatch.setattr("specvit.trial.run_trial", body)
-        attempt = Attempt(job, NO_DATA)
+        monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
+        attempt = Attempt(job, {job.config.data: NO_DATA})
         events: list[Event] = []
         while not (events and type(events[-1]) in END_STATES):
             event = attempt.next_event(10.0)
@@ -110,8 +115,8 @@ def test_a_trial_that_is_told_to_stop_is_pruned_at_its_step(
         return TrialResult({}, stopped_at=3) if observer.should_stop() else TrialResult({"knn_top1": 2.0})
 
     ordered = threading.Event()
-    monkeypatch.setattr("specvit.trial.run_trial", body)
-    attempt = Attempt(job, NO_DATA)
+    monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
+    attempt = Attempt(job, {job.config.data: NO_DATA})
     assert isinstance(attempt.next_event(10.0), Started)
     assert isinstance(attempt.next_event(10.0), Reported)
     attempt.stop()
@@ -129,8 +134,8 @@ def test_a_trial_is_not_kept_waiting_by_events_that_nobody_takes(
             observer.progress(step=step, steps=1000, images_per_s=1.0)
         return TrialResult({})
 
-    monkeypatch.setattr("specvit.trial.run_trial", body)
-    attempt = Attempt(job, NO_DATA)
+    monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
+    attempt = Attempt(job, {job.config.data: NO_DATA})
     attempt.join()
     kinds = [type(attempt.next_event(0.0)) for _ in range(1002)]
     assert kinds == [Started, *[Progressed] * 1000, Finished]

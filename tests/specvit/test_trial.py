@@ -20,8 +20,9 @@ from specvit.device import Device
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
 from specvit.probes import PROBES
+from specvit.probing import rung_probes, rung_splits
 from specvit.token_rows import PatchRow
-from specvit.trial import TrialResult, run_trial, rung_probes, rung_steps
+from specvit.trial import TrialResult, run_trial, rung_steps
 
 CPU = Device(torch.device("cpu"))
 STEPS = 6
@@ -187,7 +188,7 @@ def test_rungs_look_at_the_training_split_alone(dataset: Dataset, poisoned: Data
 
 
 def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Dataset) -> None:
-    fitted, scored = trial._rung_splits(_config(rungs={"num_images": 64}), dataset.train)
+    fitted, scored = rung_splits(_config(rungs={"num_images": 64}), dataset.train)
     assert (len(fitted), len(scored)) == (48, 16)
     assert fitted.targets == dataset.train.targets
     images = np.concatenate([fitted.images, scored.images]).reshape(64, -1)
@@ -196,8 +197,8 @@ def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Da
     assert all(image.tobytes() in known for image in (*fitted.images, *scored.images))
     # The same for every arm, other ones for another seed.
     arm = _config(rungs={"num_images": 64}, treatment={"specialize": "qkv@all"})
-    np.testing.assert_array_equal(trial._rung_splits(arm, dataset.train)[1].images, scored.images)
-    other = trial._rung_splits(_config(rungs={"num_images": 64}, seed=1), dataset.train)[1]
+    np.testing.assert_array_equal(rung_splits(arm, dataset.train)[1].images, scored.images)
+    other = rung_splits(_config(rungs={"num_images": 64}, seed=1), dataset.train)[1]
     assert (other.images != scored.images).any()
 
 

@@ -1,0 +1,97 @@
+"""Which images the probes of a trial look at: features are extracted once per source and serve all its probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from timm.models.vision_transformer import VisionTransformer
+
+from specvit.config import TrialConfig, default_rung_probes, selected_probes
+from specvit.data import Dataset, DataSource, Split
+from specvit.device import Device
+from specvit.features import backbone_features, pixel_features, subset
+from specvit.probes import Probe, ProbeSplit
+from specvit.seeding import derive_seed, numpy_stream
+
+RUNG_SCORED_SHARE = 0.25
+"""Share of a rung's images that are scored; the probes are fitted on the others."""
+
+Extract = Callable[[Split], ProbeSplit]
+
+
+class Probing:
+    """Run a trial's probes, each on the images of its own source, or on those of the pretraining."""
+
+    def __init__(
+        self, config: TrialConfig, dataset: Dataset, probe_datasets: Mapping[DataSource, Dataset]
+    ) -> None:
+        """Take the images.
+
+        Args:
+            config: The trial.
+            dataset: What ``config.data`` loads.
+            probe_datasets: What the sources that probes have of their own load.
+        """
+        self.config = config
+        self._probes = selected_probes(config.probes)
+        self._dataset_of = {
+            name: dataset if probe.data is None else probe_datasets[probe.data]
+            for name, probe in self._probes.items()
+        }
+        self._rung_splits: dict[int, tuple[Split, Split]] = {}
+
+    def backbone(self, model: VisionTransformer, *, device: Device) -> dict[str, float]:
+        """Probe a backbone: fit on the training splits, report on the validation splits."""
+        return self._at_end(lambda split: backbone_features(model, split, device=device))
+
+    def pixels(self) -> dict[str, float]:
+        """Probe raw pixels, the floor below every backbone."""
+        return self._at_end(lambda split: pixel_features(split, patch_size=self.config.model.patch_size))
+
+    def rung(self, model: VisionTransformer, *, device: Device) -> dict[str, float]:
+        """Run the probes of the rungs on some training images, most to fit and the others to score."""
+        metrics: dict[str, float] = {}
+        for dataset, names in self._by_dataset(tuple(rung_probes(self.config))):
+            if id(dataset) not in self._rung_splits:
+                self._rung_splits[id(dataset)] = rung_splits(self.config, dataset.train)
+            fitted, scored = (backbone_features(model, part, device=device) for part in self._rung_splits[id(dataset)])
+            metrics |= self._evaluate(names, fitted, scored, dataset)
+        return metrics
+
+    def _at_end(self, extract: Extract) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for dataset, names in self._by_dataset(tuple(self._probes)):
+            metrics |= self._evaluate(names, extract(dataset.train), extract(dataset.val), dataset)
+        return metrics
+
+    def _by_dataset(self, names: tuple[str, ...]) -> Iterator[tuple[Dataset, list[str]]]:
+        """Yield every dataset once, with the probes that look at it."""
+        datasets = {id(self._dataset_of[name]): self._dataset_of[name] for name in names}
+        for key, dataset in datasets.items():
+            yield dataset, [name for name in names if id(self._dataset_of[name]) == key]
+
+    def _evaluate(
+        self, names: list[str], train: ProbeSplit, val: ProbeSplit, dataset: Dataset
+    ) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name in names:
+            probe: Probe = self._probes[name]
+            seed = derive_seed(self.config.seed, "probe", name)
+            metrics |= probe.evaluate(train, val, num_classes=dataset.num_classes[probe.needs], seed=seed)
+        return metrics
+
+
+def rung_probes(config: TrialConfig) -> dict[str, Probe]:
+    """Return the probes of the rungs, by name: those asked for, or else those that are cheap."""
+    chosen = selected_probes(config.probes)
+    names = config.rungs.probes or default_rung_probes(config.probes)
+    return {name: chosen[name] for name in names}
+
+
+def rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
+    """Take the images of the rungs from a training split: some to fit on, others to score."""
+    rng = numpy_stream(config.seed, "rung images")
+    indices = rng.permutation(len(train))[: config.rungs.num_images].astype(np.int64)
+    num_scored = max(1, int(len(indices) * RUNG_SCORED_SHARE))
+    return subset(train, indices[num_scored:]), subset(train, indices[:num_scored])

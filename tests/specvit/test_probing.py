@@ -1,0 +1,99 @@
+"""Probes on images of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from specvit.config import TrialConfig
+from specvit.data import Dataset
+from specvit.data.scenes import Scenes
+from specvit.device import Device
+from specvit.features import backbone_features
+from specvit.probing import Probing
+from specvit.scales import SCALES
+from specvit.seeding import derive_seed
+from specvit.trial import run_trial
+from specvit.vit import build_vit
+
+CPU = Device(torch.device("cpu"))
+PRETRAINING = Scenes(image_size=16, num_train=64, num_val=32)
+OWN = Scenes(image_size=24, num_train=48, num_val=24, seed=5)
+
+
+class Silent:
+    def progress(self, **_: object) -> None: ...
+
+    def rung(self, **_: object) -> None: ...
+
+    def should_stop(self) -> bool:
+        return False
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[Scenes, Dataset]:
+    return {source: source.load() for source in (PRETRAINING, OWN)}
+
+
+def _config(probes: dict[str, Any], kind: str = "random_init") -> TrialConfig:
+    document = {
+        "treatment": {"kind": kind},
+        "model": {"scale": "nano", "patch_size": 4},
+        "data": dataclasses.asdict(PRETRAINING),
+        "objective": {"recipe": "deit3_cpu", "steps": 2, "batch_size": 8},
+        "probes": probes,
+        "rungs": {"count": 1, "num_images": 32},
+        "seed": 3,
+    }
+    return TypeAdapter(TrialConfig).validate_python(document)
+
+
+def _own() -> dict[str, Any]:
+    return {"data": dataclasses.asdict(OWN)}
+
+
+def test_a_probe_with_images_of_its_own_is_fitted_and_reported_on_them(images: dict[Scenes, Dataset]) -> None:
+    config = _config({"knn": {}, "segmentation": _own()})
+    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    found = Probing(config, images[PRETRAINING], images).backbone(model, device=CPU)
+    # The probes called by hand, each on the features that are its.
+    expected: dict[str, float] = {}
+    for name, source, num_classes in (("knn", PRETRAINING, 8), ("segmentation", OWN, 9)):
+        splits = (images[source].train, images[source].val)
+        train, val = (backbone_features(model, split, device=CPU) for split in splits)
+        probe = getattr(config.probes, name)
+        expected |= probe.evaluate(train, val, num_classes=num_classes, seed=derive_seed(3, "probe", name))
+    assert found == expected
+    without = Probing(_config({"segmentation": {}}), images[PRETRAINING], {}).backbone(model, device=CPU)
+    assert found["miou"] != without["miou"]
+
+
+def test_rungs_of_such_a_probe_look_at_the_training_split_of_its_images(images: dict[Scenes, Dataset]) -> None:
+    config = _config({"knn": {}, "segmentation": _own()})
+    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    own = images[OWN]
+    changed = dataclasses.replace(own, val=dataclasses.replace(own.val, images=255 - own.val.images))
+    blank = dataclasses.replace(own, train=dataclasses.replace(own.train, images=own.train.images * 0))
+    metrics = Probing(config, images[PRETRAINING], images).rung(model, device=CPU)
+    assert set(metrics) == {"knn_top1", "miou"}
+    assert Probing(config, images[PRETRAINING], {OWN: changed}).rung(model, device=CPU) == metrics
+    other = Probing(config, images[PRETRAINING], {OWN: blank}).rung(model, device=CPU)
+    assert other["knn_top1"] == metrics["knn_top1"]
+    assert other["miou"] != metrics["miou"]
+
+
+@pytest.mark.parametrize("kind", ["specialize", "raw_pixels"])
+def test_a_whole_trial_takes_the_images_of_its_probes(kind: str, images: dict[Scenes, Dataset]) -> None:
+    config = _config({"segmentation": _own()}, kind)
+    assert config.sources == (PRETRAINING, OWN)
+    result = run_trial(config, images[PRETRAINING], Silent(), probe_datasets=images, device=CPU)
+    assert 0 <= result.metrics["miou"] <= 100
+
+
+def test_sources_are_listed_once() -> None:
+    same = {"data": dataclasses.asdict(PRETRAINING)}
+    assert _config({"knn": same, "segmentation": _own(), "linear": _own()}).sources == (PRETRAINING, OWN)
