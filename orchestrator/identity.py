@@ -17,7 +17,19 @@ from typing import Any
 
 from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
-ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "Recipe": {"epochs": None},
+        "DinoV2": {
+            "lr_batch_size": None,
+            "drop_path_uniform": False,
+            "drop_path_subset": False,
+            "clip_separately": False,
+            "blur_scales": True,
+            "patch_bottleneck": None,
+        },
+    }
+)
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value
 (as JSON) under which everything is computed as before the field was there. The class may be a base class. Not a
 reference to the default: when the default moves on, trials that take it are new trials."""

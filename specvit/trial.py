@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -82,6 +82,7 @@ def run_trial(
         DivergenceError: If the loss or a feature is no longer a finite number.
     """
     device = device or select_device()
+    config = replace(config, objective=config.objective.for_images(len(dataset.train)))
     if config.treatment.kind == "raw_pixels":
         return _raw_pixels(config, dataset, observer)
     backbone = _build_backbone(config, dataset)
