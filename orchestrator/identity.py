@@ -19,10 +19,18 @@ from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
 ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
-        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999]},
+        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999], "epochs": None},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
         "Probe": {"data": None},
+        "DinoV2": {
+            "lr_batch_size": None,
+            "drop_path_uniform": False,
+            "drop_path_subset": False,
+            "clip_separately": False,
+            "blur_scales": True,
+            "patch_bottleneck": None,
+        },
     }
 )
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value

@@ -175,6 +175,8 @@ def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
 
 
 def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    if case.group.objective.epochs is not None:
+        return  # the number of steps is known when the images are
     steps = case.group.objective.steps
     if sweep.rungs.count >= steps:
         path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")

@@ -7,14 +7,14 @@ Jitter of brightness, contrast, saturation and hue, and turning grey, are one 3 
 
 Sources: torchvision's ``RandomResizedCrop`` and ``resized_crop`` (the tests compare); DINOv2's
 ``data/augmentations.py``; DeiT-III's ``augment.py``. Deviations: jitter is applied in a fixed order and values
-are clamped once, at its end; hue is rotated in YIQ space; the blur's sigma is given for 224 px and scales with
-the crop.
+are clamped once, at its end; hue is rotated in YIQ space; a crop is blurred before it is recoloured; the blur's
+sigma is given for 224 px and scales with the crop.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -22,6 +22,9 @@ from torch import Generator, Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Channel statistics of ImageNet, as timm's default."""
+
+BLUR_SIDE = 224
+"""Side in pixels of the crops for which the sigma of a blur is given."""
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 NUM_CROP_TRIES = 10
@@ -56,6 +59,11 @@ class ColourSettings:
     blur_probability: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_probability: float = 0.0
+
+    def blurred_for(self, size: int) -> ColourSettings:
+        """Return the settings under which the blur has its sigma in pixels of crops of ``size`` px."""
+        low, high = self.blur_sigma
+        return replace(self, blur_sigma=(low * BLUR_SIDE / size, high * BLUR_SIDE / size))
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -170,7 +178,7 @@ def random_blur(images: Tensor, *, sigma: tuple[float, float], generator: Genera
         generator: CPU generator.
     """
     size = images.shape[-1]
-    drawn = _uniform((len(images),), sigma, generator) * (size / 224)
+    drawn = _uniform((len(images),), sigma, generator) * (size / BLUR_SIDE)
     blur = blur_matrix(drawn, size=size).to(images.device).unsqueeze(1)
     blurred: Tensor = blur @ images @ blur.transpose(2, 3)
     return blurred
@@ -214,7 +222,7 @@ def random_crops(
     columns = resampling_matrix(left, box_width, source=width, target=size, cubic=cubic)
     columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
     if colour is not None and colour.blur_probability > 0:
-        sigma = _uniform((num_images,), colour.blur_sigma, generator) * (size / 224)
+        sigma = _uniform((num_images,), colour.blur_sigma, generator) * (size / BLUR_SIDE)
         blurred = torch.rand(num_images, generator=generator) < colour.blur_probability
         blur = blur_matrix(torch.where(blurred, sigma, 0.0), size=size)
         rows, columns = blur @ rows, blur @ columns

@@ -125,7 +125,7 @@ def train_step(
     progress = batch.progress
     # The first step already learns: the warm-up counts the step that is being done.
     lr = warmup_cosine(
-        (batch.step + 1) / batch.steps, peak=recipe.lr, end=recipe.min_lr, warmup=recipe.warmup
+        (batch.step + 1) / batch.steps, peak=recipe.peak_lr, end=recipe.min_lr, warmup=recipe.warmup
     )
     weight_decay = cosine(progress, recipe.weight_decay, recipe.weight_decay_end)
     set_schedules(optimizer, lr=lr, weight_decay=weight_decay)
@@ -135,7 +135,8 @@ def train_step(
     loss.backward()  # type: ignore[no-untyped-call]
     learner.before_update(progress)
     if recipe.clip_norm > 0:
-        nn.utils.clip_grad_norm_(trainable, recipe.clip_norm)
+        for group in learner.clip_groups() or [trainable]:
+            nn.utils.clip_grad_norm_(group, recipe.clip_norm)
     optimizer.step()
     learner.after_step((batch.step + 1) / batch.steps)
     return float(loss.detach())

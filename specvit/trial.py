@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -84,6 +84,7 @@ def run_trial(
         DivergenceError: If the loss or a feature is no longer a finite number.
     """
     device = device or select_device()
+    config = replace(config, objective=config.objective.for_images(len(dataset.train)))
     probing = Probing(config, dataset, probe_datasets)
     if config.treatment.kind == "raw_pixels":
         observer.progress(step=0, steps=0, images_per_s=0.0)

@@ -11,7 +11,8 @@ class DinoHead(nn.Module):
     """Project tokens to prototypes: a 3-layer GELU MLP, L2 normalisation, unit-length prototypes.
 
     Source: dinov2 layers/dino_head.py. Deviation: the prototypes are normalised in the forward pass in place
-    of torch's weight norm with its gain fixed at 1, which computes the same.
+    of torch's weight norm with its gain fixed at 1, which computes the same. There the gain is trained from 1 on;
+    DINO fixes it, for stability (main_dino.py, ``norm_last_layer``).
     """
 
     def __init__(self, width: int, *, hidden: int, bottleneck: int, num_prototypes: int) -> None:

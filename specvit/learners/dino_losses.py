@@ -29,7 +29,7 @@ def dino_loss(targets: Tensor, global_logits: Tensor, local_logits: Tensor, *, t
         temperature: The student's.
 
     Returns:
-        The mean over images and over the 2 + 2 L pairs.
+        The mean over images and over the 2 + 2 L pairs. With L = 0 the source divides their sum by 3, not by 2.
     """
     log_global = F.log_softmax(global_logits / temperature, dim=-1)
     log_local = F.log_softmax(local_logits / temperature, dim=-1)
@@ -62,7 +62,7 @@ def koleo_loss(features: Tensor) -> Tensor:
     Computed in float32 on L2-normalised features. Source: Sablayrolles et al. 2019; dinov2 loss/koleo_loss.py.
     """
     with torch.autocast(features.device.type, enabled=False):
-        x = F.normalize(features.float(), dim=-1)
+        x = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)
         with torch.no_grad():
             similarity = x @ x.T
             similarity.fill_diagonal_(-1)

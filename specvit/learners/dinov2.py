@@ -47,19 +47,20 @@ class DinoV2Learner(Learner):
         width = backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "heads"))
-            cls_head = self._head(width)
-            patch_head = cls_head if recipe.shared_head else self._head(width)
+            cls_head = self._head(width, recipe.head_bottleneck)
+            patch_bottleneck = recipe.patch_bottleneck or recipe.head_bottleneck
+            patch_head = cls_head if recipe.shared_head else self._head(width, patch_bottleneck)
         self.student = DinoNetwork(backbone, cls_head=cls_head, patch_head=patch_head)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.cls_centre = Centre(recipe.num_prototypes)
         self.patch_centre = Centre(recipe.num_prototypes)
 
-    def _head(self, width: int) -> DinoHead:
+    def _head(self, width: int, bottleneck: int) -> DinoHead:
         return DinoHead(
             width,
             hidden=self.recipe.head_hidden,
-            bottleneck=self.recipe.head_bottleneck,
+            bottleneck=bottleneck,
             num_prototypes=self.recipe.num_prototypes,
         )
 
@@ -100,6 +101,14 @@ class DinoV2Learner(Learner):
             **extra,
         }
 
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        """Return the backbone's parameters, and each head's, if the recipe clips them separately."""
+        if not self.recipe.clip_separately:
+            return []
+        student = self.student
+        heads = [student.cls_head] if self.recipe.shared_head else [student.cls_head, student.patch_head]
+        return [[*student.backbone.parameters(), self.mask_token], *(list(head.parameters()) for head in heads)]
+
     def before_update(self, progress: float) -> None:
         """Keep the prototypes fixed at the start."""
         if progress >= self.recipe.freeze_prototypes:
@@ -120,12 +129,15 @@ class DinoV2Learner(Learner):
         recipe = self.recipe
 
         def cut(name: str, number: int, size: int, scale: tuple[float, float]) -> Tensor:
+            colour = VIEW_COLOURS[f"{name} {number}" if name == "global" else name] if recipe.colour else None
+            if colour is not None and not recipe.blur_scales:
+                colour = colour.blurred_for(size)
             return random_crops(
                 batch.images,
                 size=size,
                 scale=scale,
                 generator=batch.stream(f"{name} {number}"),
-                colour=VIEW_COLOURS[f"{name} {number}" if name == "global" else name] if recipe.colour else None,
+                colour=colour,
             )
 
         global_views = [cut("global", n, self.global_size, recipe.global_scale) for n in (1, 2)]

@@ -1,6 +1,8 @@
 """Which patches are hidden from the student: blocks, as iBOT's.
 
-Source: DINOv2, data/masking.py and data/collate.py (after BEiT).
+Source: DINOv2, data/masking.py and data/collate.py (after BEiT). Deviations, for small grids: numbers of patches are
+rounded to the nearest, not down; a block may span the crop; where fewer patches are missing than a block has at
+least, a smaller block fills them, while there the draws of larger ones mostly fail and leave the mask short.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
@@ -36,6 +37,8 @@ class Recipe(ABC):
 
     steps: PositiveInt = 200
     """Optimizer steps."""
+    epochs: PositiveFloat | None = None
+    """Passes over the training images, in place of ``steps``: give one of the two."""
     batch_size: PositiveInt = 64
     """Images a step."""
     optimizer: Literal["adamw", "lamb"] = "adamw"
@@ -66,6 +69,38 @@ class Recipe(ABC):
     cls_position: Flag = True
     """Whether [CLS] has a position embedding."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_written_length(cls, given: Any) -> Any:
+        """Reject a file that names both, also where ``steps`` has its default value."""
+        if isinstance(given, Mapping) and "steps" in given and given.get("epochs") is not None:
+            raise ValueError(_one_length(given["steps"], given["epochs"]))
+        return given
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        defaults = {field.name: field.default for field in dataclasses.fields(cast("Any", self))}
+        if self.epochs is not None and self.steps != defaults["steps"]:
+            raise ValueError(_one_length(self.steps, self.epochs))
+        return self
+
+    def for_images(self, num_images: int) -> Self:
+        """Return the recipe with its length in steps, where it is given in epochs.
+
+        Args:
+            num_images: Images of the training split. Batches run on from one epoch into the next, so the
+                number of steps is epochs x images / batch size, rounded to the nearest.
+        """
+        if self.epochs is None:
+            return self
+        steps = max(1, round(self.epochs * num_images / self.batch_size))
+        return cast("Self", dataclasses.replace(cast("Any", self), steps=steps, epochs=None))
+
+    @property
+    def peak_lr(self) -> float:
+        """Return the learning rate after the warm-up."""
+        return self.lr
+
     def crop_sizes(self) -> Mapping[str, int]:
         """Return the sides of the crops that the recipe cuts, in pixels, by field; patches must tile them."""
         return {}
@@ -95,3 +130,7 @@ class Recipe(ABC):
             dataset: The images it will see, for the number of classes and the image size.
             seed: Seed of everything that the learner initialises; equal for all arms of a pair.
         """
+
+
+def _one_length(steps: object, epochs: object) -> str:
+    return f"steps and epochs are two ways to give the length: give one, not steps {steps} and epochs {epochs}"

@@ -1,14 +1,37 @@
 """DINOv2: self-distillation of views ([CLS]) and of masked patches, spread by KoLeo.
 
-Source: Oquab et al. 2023, and facebookresearch/dinov2 (configs/ssl_default_config.yaml, train/ssl_meta_arch.py,
-loss/, layers/dino_head.py). ``dinov2`` holds the published constants, ``dinov2_cpu`` a preset for runs of a
-few hundred steps on one core.
+Source: Oquab et al. 2023, and facebookresearch/dinov2 (README.md, configs/, train/, loss/, layers/, data/, utils/).
+
+| preset | what it holds |
+| --- | --- |
+| ``dinov2`` | configs/ssl_default_config.yaml at the batch of 1,024 that its learning rate is for |
+| ``dinov2_short`` | the same as it was run: ViT-L/16, ImageNet-1k, 32 GPUs of 64 (configs/train/vitl16_short.yaml) |
+| ``dinov2_long`` | ViT-L/14, ImageNet-22k, 96 GPUs of 32 (configs/train/vitl14.yaml), without its SwiGLU |
+| ``dinov2_cpu`` | a few hundred steps on one core |
+
+An epoch of theirs is 1,250 steps, whatever the data; shares of the run stand for their epochs.
+
+Deviations, each in all presets:
+
+* Blur happens with the chances that are published; their code takes 1 minus the chance (never for global 1).
+* Blur comes before jitter, jitter in a fixed order, hue in YIQ (``specvit.augment``).
+* Tokens, positions and the mask token do not decay; there all but biases, norms and layer scales do.
+* The gain of the prototypes stays 1, as in DINO; there it starts at 1 and is trained.
+* While prototypes are frozen they have no gradient, as in DINO; there it counts in their head's norm and moments.
+* The warm-up ends a step earlier, and does not begin with a step at rate 0; the teacher's momentum is that of
+  the end of a step, not of its start.
+* Positions are resampled with antialiasing for local crops (timm); gradients are not scaled, since bfloat16 needs
+  no scaling as their float16 does.
+* With ``num_locals: 0`` the loss is the mean over its 2 pairs; there the sum is divided by 3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import model_validator
 
 from specvit.objectives.base import Recipe
 from specvit.settings import (
@@ -39,9 +62,17 @@ class DinoV2(Recipe):
     steps: PositiveInt = 125_000
     batch_size: PositiveInt = 1024
     lr: PositiveFloat = 4e-3
+    lr_batch_size: PositiveInt | None = 1024
+    """Batch size that ``lr`` is for; at another it is times sqrt(batch_size / lr_batch_size). None = any."""
+    clip_separately: Flag = True
+    """Whether the gradients of the backbone and of each head are clipped by their own norms, not by that of all."""
     weight_decay: NonNegativeFloat = 0.04
     weight_decay_end: NonNegativeFloat = 0.4
     drop_path: Fraction = 0.3
+    drop_path_uniform: Flag = True
+    """Whether all blocks have the rate ``drop_path``; else it rises linearly from 0 in the first block."""
+    drop_path_subset: Flag = True
+    """Whether blocks compute only the images that are not dropped, a fixed number; else each image has its draw."""
     layer_scale: NonNegativeFloat = 1e-5
 
     layer_decay: Fraction = 0.9
@@ -59,6 +90,8 @@ class DinoV2(Recipe):
     """Least and largest share of the image's area that a local crop covers."""
     colour: Flag = True
     """Whether views differ in colour: jitter, grey, blur and solarisation at the published strengths."""
+    blur_scales: Flag = False
+    """Whether the blur's sigma, 0.1 to 2 px, is that of crops of 224 px and shrinks with the crop."""
 
     num_prototypes: PositiveInt = 65_536
     """Width of the heads' outputs."""
@@ -66,6 +99,8 @@ class DinoV2(Recipe):
     """Width of the heads' two hidden layers."""
     head_bottleneck: PositiveInt = 256
     """Width of the L2-normalised layer before the prototypes."""
+    patch_bottleneck: PositiveInt | None = None
+    """The same for the head of the patches, if they have their own; none given = as the other head's."""
     shared_head: Flag = True
     """Whether [CLS] and patches share one head (the short recipe) or have one each (the long recipe)."""
 
@@ -74,6 +109,7 @@ class DinoV2(Recipe):
     koleo_weight: NonNegativeFloat = 0.1
 
     student_temp: PositiveFloat = 0.1
+    """Softmax temperature of the student."""
     teacher_temp: PositiveFloat = 0.07
     """The teacher's temperature after its warm-up."""
     teacher_temp_start: PositiveFloat = 0.04
@@ -97,6 +133,17 @@ class DinoV2(Recipe):
     probe: Literal["teacher", "student"] = "teacher"
     """Whose features the probes look at."""
 
+    @model_validator(mode="after")
+    def _check_bottleneck(self) -> DinoV2:
+        if self.shared_head and self.patch_bottleneck is not None:
+            raise ValueError(f"patch_bottleneck must not be given with shared_head, not {self.patch_bottleneck}")
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        """Return the learning rate after the warm-up, scaled to the batch size (utils/config.py)."""
+        return self.lr * math.sqrt(self.batch_size / (self.lr_batch_size or self.batch_size))
+
     def crop_sizes(self) -> Mapping[str, int]:
         """Return the sides of the global and the local crops, those that are cut and set."""
         sizes = {} if self.global_size is None else {"global_size": self.global_size}
@@ -105,8 +152,48 @@ class DinoV2(Recipe):
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
         """Make student, teacher and heads around ``backbone``."""
         from specvit.learners.dinov2 import DinoV2Learner
+        from specvit.stochastic_depth import set_stochastic_depth
 
+        if self.drop_path > 0:
+            set_stochastic_depth(
+                backbone, self.drop_path, uniform=self.drop_path_uniform, subset=self.drop_path_subset
+            )
         return DinoV2Learner(backbone, self, global_size=self.global_size or dataset.train.images.shape[-1], seed=seed)
+
+
+@settings
+class DinoV2Short(DinoV2):
+    """Hold the published run of ViT-L/16 on ImageNet-1k: the defaults at its batch of 2,048."""
+
+    name: ClassVar[str] = "dinov2_short"
+    recipe: Literal["dinov2_short"] = "dinov2_short"  # type: ignore[assignment]
+
+    batch_size: PositiveInt = 2048
+
+
+@settings
+class DinoV2Long(DinoV2):
+    """Hold the published run of ViT-L/14 on ImageNet-22k, 500 epochs of 1,250 steps."""
+
+    name: ClassVar[str] = "dinov2_long"
+    recipe: Literal["dinov2_long"] = "dinov2_long"  # type: ignore[assignment]
+
+    steps: PositiveInt = 625_000
+    batch_size: PositiveInt = 3072
+    lr: PositiveFloat = 2e-4
+    warmup: Fraction = 0.16
+    weight_decay_end: NonNegativeFloat = 0.2
+    drop_path: Fraction = 0.4
+    layer_decay: Fraction = 1.0
+    local_size: PositiveInt = 98
+    num_prototypes: PositiveInt = 131_072
+    head_bottleneck: PositiveInt = 384
+    patch_bottleneck: PositiveInt | None = 256
+    shared_head: Flag = False
+    teacher_temp_warmup: Fraction = 0.06
+    centering: Literal["softmax", "sinkhorn"] = "sinkhorn"
+    ema: Fraction = 0.994
+    freeze_prototypes: Fraction = 0.002
 
 
 @settings
@@ -126,8 +213,12 @@ class DinoV2Cpu(DinoV2):
     steps: PositiveInt = 300
     batch_size: PositiveInt = 32
     lr: PositiveFloat = 2e-3
+    lr_batch_size: PositiveInt | None = None
+    clip_separately: Flag = False
     weight_decay_end: NonNegativeFloat = 0.04
     drop_path: Fraction = 0.0
+    drop_path_uniform: Flag = False
+    drop_path_subset: Flag = False
     layer_scale: NonNegativeFloat = 0.0
     layer_decay: Fraction = 1.0
     patch_embed_lr: Fraction = 1.0
@@ -135,6 +226,7 @@ class DinoV2Cpu(DinoV2):
     global_size: PositiveInt | None = 24
     local_size: PositiveInt = 12
     global_scale: ShareRange = (0.5, 1.0)
+    blur_scales: Flag = True
     num_prototypes: PositiveInt = 256
     head_hidden: PositiveInt = 256
     head_bottleneck: PositiveInt = 64
