@@ -6,6 +6,8 @@ Shapes: B images of H x W pixels, C classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specvit.augment import ColourSettings, normalise, random_blur, random_crops, recolour
-from specvit.learners.base import Batch, Learner
+from specvit.learners.base import Batch
+from specvit.learners.parts import Part, PartedLearner
 from specvit.objectives.deit3 import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.vit import encode
@@ -23,7 +26,20 @@ PADDING = 4
 """Pixels of reflection around an image before a simple random crop."""
 
 
-class DeiT3Learner(Learner):
+@dataclass(frozen=True)
+class DeiT3Views:
+    """Hold the mixed images of a batch and what is in them.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, normalised.
+        present: ``(B, C)`` 1 for the classes that have a share in the image, else 0.
+    """
+
+    images: Tensor
+    present: Tensor
+
+
+class DeiT3Learner(PartedLearner[DeiT3Views, None]):
     """Train a backbone to name the classes of mixed images."""
 
     def __init__(self, backbone: VisionTransformer, recipe: DeiT3, *, num_classes: int, seed: int) -> None:
@@ -42,8 +58,8 @@ class DeiT3Learner(Learner):
         """Return the backbone."""
         return self.backbone
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the binary cross-entropy of a batch, a mean over images and classes."""
+    def draw(self, batch: Batch) -> DeiT3Views:
+        """Augment and mix the images of a batch."""
         if batch.labels is None:
             raise ValueError("DeiT-III learns from labels, and the batch has none")
         images = self._augment(batch)
@@ -55,10 +71,18 @@ class DeiT3Learner(Learner):
             cutmix=self.recipe.cutmix,
             rng=numpy_stream(batch.seed, "mix", batch.step),
         )
-        tokens = encode(self.backbone, normalise(images))
-        logits = self.head(tokens.cls)
         # Binarised after mixing: every class with a share in the image counts as present.
-        bce = F.binary_cross_entropy_with_logits(logits, (targets > 0).to(logits.dtype))
+        return DeiT3Views(normalise(images), (targets > 0).to(targets.dtype))
+
+    def targets(self, views: DeiT3Views, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+        """Return nothing: the loss of an image does not depend on the others."""
+        return [None] * len(parts)
+
+    def part_losses(self, views: DeiT3Views, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+        """Compute the binary cross-entropy of a part, a mean over images and classes."""
+        tokens = encode(self.backbone, part.of(views.images))
+        logits = self.head(tokens.cls)
+        bce = F.binary_cross_entropy_with_logits(logits, part.of(views.present).to(logits.dtype))
         return {"bce": bce, **self.extra_losses(tokens.patches)}
 
     def _augment(self, batch: Batch) -> Tensor:

@@ -27,11 +27,17 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """Targets of the training split that the recipe learns from; empty for self-supervision."""
+    resource_fields: ClassVar[frozenset[str]] = frozenset({"micro_batch"})
+    """Fields that say how to compute, not what: they take no part in a trial's identity."""
 
     steps: PositiveInt = 200
     """Optimizer steps."""
     batch_size: PositiveInt = 64
     """Images a step."""
+    micro_batch: PositiveInt | None = None
+    """Images that a process computes at once; their gradients add up to those of the batch. None = all of them.
+    It changes a result by rounding alone, so it takes no part in a trial's identity; it is halved by itself where
+    memory runs out. Views are made of the whole batch in any case."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate at this batch size."""
     min_lr: NonNegativeFloat = 1e-6
