@@ -17,7 +17,13 @@ from typing import Any
 
 from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
-ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999]},
+        "DeiT3": {"repeats": 1, "dense_weight": 0.0},
+        "PatchDiversification": {"mixing_weight": 0.0},
+    }
+)
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value
 (as JSON) under which everything is computed as before the field was there. The class may be a base class. Not a
 reference to the default: when the default moves on, trials that take it are new trials."""
@@ -43,9 +49,9 @@ def group_id(config: TrialConfig) -> str:
 def section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
-    Paths (of the data source, of a checkpoint), what says how to compute (``micro_batch``) and probes that are off
-    take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint holds is a setting by its
-    hash. That the sections are separate lets a grid write what its trials share only once.
+    Paths (of the data source, of a checkpoint), settings of how to compute (``micro_batch``) and probes that are
+    off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint
+    holds is a setting by its hash. That the sections are separate lets a grid write what its trials share only once.
     """
     texts = {name: section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}

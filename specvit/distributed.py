@@ -96,7 +96,7 @@ def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
     for bucket in _buckets(gradients):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         dist.all_reduce(flat)
-        for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+        for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
 

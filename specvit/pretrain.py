@@ -24,7 +24,7 @@ from specvit.objectives import Recipe
 from specvit.optimizer import build_optimizer, set_schedules
 from specvit.schedules import cosine, warmup_cosine
 from specvit.seeding import numpy_stream
-from specvit.training_state import Checkpoint, load_state, read_state, save_state
+from specvit.training_state import Checkpoint, SavedStep, load_state, read_state, save_state
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,16 +41,20 @@ class StepReport:
     images_per_s: float
 
 
-def batches(num_images: int, *, batch_size: int, seed: int, start: int = 0) -> Iterator[NDArray[np.int64]]:
+def batches(
+    num_images: int, *, batch_size: int, seed: int, start: int = 0, copies: int = 1
+) -> Iterator[NDArray[np.int64]]:
     """Yield the image indices of each step without end, from step ``start`` on.
 
     Epochs are shuffled one after the other and cut into batches; a batch may span two epochs, so that every
-    batch is full and every image is seen equally often.
+    batch is full and every image is seen equally often. With ``copies`` every image of the order comes that
+    often in a row (repeated augmentation), so a batch has ``batch_size / copies`` different images; where that
+    is no whole number, the copies of the image at its end go on in the next batch.
     """
     orders: dict[int, NDArray[np.int64]] = {}
     step = start
     while True:
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)
+        positions = np.arange(step * batch_size, (step + 1) * batch_size) // copies
         epochs, offsets = np.divmod(positions, num_images)
         wanted = set(epochs.tolist())
         orders = {epoch: order for epoch, order in orders.items() if epoch in wanted}
@@ -100,14 +104,17 @@ def pretrain(
     optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     distributed.copy_from_main([*learner.parameters(), *learner.buffers()])
-    report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
-    if checkpoint is not None:
-        report = _continue(report, checkpoint, learner, optimizer)
-        if report.step > 0 and distributed.is_main():
-            continued(report)
+    masks = split.masks if "masks" in recipe.required_targets() else None
     micro_batch = MicroBatch(recipe.micro_batch or recipe.batch_size)
+    report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
+    saved_step = None if checkpoint is None else _load(checkpoint, learner, optimizer)
+    if saved_step is not None:
+        report = StepReport(step=saved_step.step, loss=saved_step.loss, images_per_s=0.0)
+        micro_batch.size = min(micro_batch.size, saved_step.micro_batch)
+        if distributed.is_main():
+            continued(report)
     start = report.step
-    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start)
+    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
     started = saved = time.monotonic()
     for step in range(start, recipe.steps):
         indices = next(order)
@@ -119,6 +126,7 @@ def pretrain(
             step=step,
             steps=recipe.steps,
             seed=seed,
+            masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
         )
         loss = train_step(
             learner,
@@ -136,7 +144,7 @@ def pretrain(
         if distributed.agree(distributed.is_main() and after_step(report)):
             break
         if checkpoint is not None and checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved):
-            _save(report, checkpoint, learner, optimizer)
+            _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch.size))
             saved = time.monotonic()
     return report
 
@@ -168,36 +176,30 @@ def train_step(
     return loss
 
 
-def _continue(
-    report: StepReport, checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer
-) -> StepReport:
-    """Load the state that the main process finds, in every process; return the report of the step it stands at."""
-    data = b""
-    if distributed.is_main():
-        try:
-            data = read_state(checkpoint.path)
-        except DataError as error:
-            _LOG.warning("%s; training begins anew", error)
-    data = distributed.bytes_from_main(data)
-    if not data:
-        return report
+def _load(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer) -> SavedStep | None:
+    """Load the state that the main process finds, in every process; return where it stands, None if there is none."""
     try:
-        saved = load_state(data, checkpoint, learner, optimizer)
+        data = distributed.bytes_from_main(_read(checkpoint) if distributed.is_main() else b"")
+        return load_state(data, checkpoint, learner, optimizer) if data else None
     except DataError as error:
         _LOG.warning("%s; training begins anew", error)
-        return report
-    checkpoint.notes.clear()
-    checkpoint.notes.update(saved.notes)
-    return StepReport(step=saved.step, loss=saved.loss, images_per_s=0.0)
+        return None
 
 
-def _save(
-    report: StepReport, checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer
-) -> None:
+def _read(checkpoint: Checkpoint) -> bytes:
+    try:
+        return read_state(checkpoint.path)
+    except DataError as error:
+        # Not for the caller to catch: the other processes wait for what this one found.
+        _LOG.warning("%s; training begins anew", error)
+        return b""
+
+
+def _save(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer, stands: SavedStep) -> None:
     """Save the state, in the main process; a full disk costs the checkpoint, not the run."""
     if not distributed.is_main():
         return
     try:
-        save_state(checkpoint, learner, optimizer, step=report.step, loss=report.loss)
+        save_state(checkpoint, learner, optimizer, stands)
     except SpecsweepError as error:
-        _LOG.warning("%s; training goes on without a checkpoint of step %d", error, report.step)
+        _LOG.warning("%s; training goes on without a checkpoint of step %d", error, stands.step)

@@ -8,11 +8,13 @@ not at all, carries a hash of all it holds, and names the trial: one that is dam
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,6 +32,20 @@ METADATA_KEY = "specvit_training_state"
 
 _LENGTH_BYTES = 8
 """A safetensors file opens with the length of its JSON header."""
+
+_KINDS: Mapping[str, type] = MappingProxyType(
+    {
+        "version": int,
+        "identity": str,
+        "step": int,
+        "loss": float,
+        "micro_batch": int,
+        "numbers": dict,
+        "notes": dict,
+        "sha256": str,
+    }
+)
+"""What the JSON in a file's metadata holds."""
 
 
 @dataclass
@@ -58,15 +74,21 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SavedStep:
-    """Hold where a saved run stands: after how many steps, the last one's loss, and the caller's notes."""
+    """Hold where a run stands.
+
+    Attributes:
+        step: Steps done.
+        loss: Of the last one.
+        micro_batch: Images that are computed at once, as far as memory went.
+    """
 
     step: int
     loss: float
-    notes: Mapping[str, Any]
+    micro_batch: int
 
 
 def save_state(
-    checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, loss: float
+    checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.optim.Optimizer, stands: SavedStep
 ) -> None:
     """Write a run's state; the file of before stays until the new one is complete.
 
@@ -74,8 +96,7 @@ def save_state(
         checkpoint: Where, of which trial, with which notes.
         learner: What is trained.
         optimizer: Any whose state is tensors and numbers.
-        step: Steps done.
-        loss: Of the last one.
+        stands: Where the run stands.
 
     Raises:
         SpecsweepError: If the file cannot be written.
@@ -89,8 +110,7 @@ def save_state(
     content = {
         "version": VERSION,
         "identity": checkpoint.identity,
-        "step": step,
-        "loss": loss,
+        **dataclasses.asdict(stands),
         "numbers": numbers,
         "notes": checkpoint.notes,
     }
@@ -124,7 +144,7 @@ def load_state(
 
     Args:
         data: What ``read_state`` returned, not empty.
-        checkpoint: Whose path and identity the file must have.
+        checkpoint: Whose path and identity the file must have; its notes become those of the file.
         learner: Built as that of the run was.
         optimizer: Likewise.
 
@@ -145,7 +165,9 @@ def load_state(
         for name, value in saved.items():
             current[name].copy_(value)
     optimizer.load_state_dict(state)
-    return SavedStep(content["step"], content["loss"], content["notes"])
+    checkpoint.notes.clear()
+    checkpoint.notes.update(content["notes"])
+    return SavedStep(content["step"], content["loss"], content["micro_batch"])
 
 
 def _parse(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -155,12 +177,14 @@ def _parse(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         length = int.from_bytes(data[:_LENGTH_BYTES], "little")
         header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
         content = json.loads(header["__metadata__"][METADATA_KEY])
-        version, stated = content["version"], content.pop("sha256")
+        version = content["version"]
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is no training state, or a damaged one ({type(error).__name__}: {error})") from error
     if version != VERSION:
         raise DataError(f"{path}: is a training state of version {version}, not {VERSION}")
-    if stated != _digest(content, tensors):
+    if content.keys() != _KINDS.keys() or any(not isinstance(content[key], kind) for key, kind in _KINDS.items()):
+        raise DataError(f"{path}: is no training state: it lacks a part of what one says")
+    if content.pop("sha256") != _digest(content, tensors):
         raise DataError(f"{path}: is damaged: its content does not have the hash that it states")
     return content, tensors
 
@@ -171,7 +195,7 @@ def _digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -182,7 +206,7 @@ def _learner_tensors(learner: nn.Module) -> dict[str, Tensor]:
 
 def _optimizer_values(learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the optimizer's tensors and numbers, as ``state.KEY.PARAMETER`` and ``group.NUMBER.KEY``."""
-    names = {parameter: name for name, parameter in learner.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in learner.named_parameters()}
     values: dict[str, Any] = {}
     for parameter, entries in optimizer.state.items():
         values |= {f"state.{key}.{names[parameter]}": value for key, value in entries.items() if _is_kept(value)}
@@ -200,7 +224,8 @@ def _optimizer_state(
     values: Mapping[str, Any], learner: nn.Module, optimizer: torch.optim.Optimizer, *, path: Path
 ) -> dict[str, Any]:
     """Return the state dictionary of ``optimizer`` with saved values in it."""
-    names = {parameter: name for name, parameter in learner.named_parameters()}
+    parameters = dict(learner.named_parameters())
+    names = {parameter: name for name, parameter in parameters.items()}
     state = optimizer.state_dict()
     number_of = {
         names[parameter]: number
@@ -216,6 +241,8 @@ def _optimizer_state(
             if kind == "group":
                 state["param_groups"][int(key)][name] = value
             else:
+                if isinstance(value, Tensor) and value.shape not in {(), parameters[name].shape}:
+                    raise ValueError(f"{key} of {name} has shape {tuple(value.shape)}")
                 state["state"].setdefault(number_of[name], {})[key] = value
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(f"{path}: holds the state of another optimizer ({error})") from error

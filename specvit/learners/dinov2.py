@@ -117,8 +117,8 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         return [
             DinoTargets(of_cls, of_patches, student_cls)
             for of_cls, of_patches in zip(
-                cls_targets.split([part.size for part in parts], dim=1),
-                patch_targets.split([len(rows) for rows in patches]),
+                torch.split(cls_targets, [part.size for part in parts], dim=1),
+                torch.split(patch_targets, [len(rows) for rows in patches]),
                 strict=True,
             )
         ]
@@ -200,8 +200,8 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         """Compute the teacher's outputs: ``(2, b, K)`` of [CLS], ``(m, K)`` of the masked patches."""
         self.teacher.eval()
         tokens = encode(self.teacher.backbone, part.of(views.global_views))
-        cls = self.teacher.cls_head(tokens.cls)
-        return cls.unflatten(0, (2, -1)), self.teacher.patch_head(tokens.patches[part.of(views.masked)])
+        cls: Tensor = self.teacher.cls_head(tokens.cls)
+        return cls.view(2, part.size, -1), self.teacher.patch_head(tokens.patches[part.of(views.masked)])
 
     @torch.no_grad()
     def _centred(self, cls: Tensor, patches: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
@@ -230,7 +230,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
                     masked=part.of(views.masked),
                     mask_token=self.mask_token,
                 )
-            student_cls.append(tokens.cls.unflatten(0, (2, -1)))
+            student_cls.append(tokens.cls.reshape(2, part.size, -1))
         return distributed.gather(torch.cat(student_cls, dim=1), dim=1)
 
     def _koleo(self, cls: Tensor, part: Part, student_cls: Tensor | None) -> Tensor:
@@ -239,7 +239,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
             return torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()
         if self.recipe.koleo_weight == 0:
             return cls.new_zeros(())
-        by_view = cls.unflatten(0, (2, -1))
+        by_view = cls.reshape(2, part.size, -1)
         if student_cls is None:  # one part a process: this pass shows them all
             student_cls = distributed.gather(by_view, dim=1)
         rows = slice(part.start, part.stop)

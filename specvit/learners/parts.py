@@ -11,12 +11,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from specvit.learners.base import Batch, Learner
@@ -61,7 +62,8 @@ class Part:
         """Take the part's rows out of V views of the batch, view by view: ``(V B, ...)`` -> ``(V b, ...)``."""
         if self.is_whole:
             return rows
-        return rows.unflatten(0, (-1, self.batch_size))[:, self.start : self.stop].flatten(0, 1)
+        by_view = rows.reshape(-1, self.batch_size, *rows.shape[1:])
+        return by_view[:, self.start : self.stop].flatten(0, 1)
 
 
 class PartedLearner(Learner, Generic[Views, Targets]):
@@ -109,6 +111,14 @@ def step_seed(batch: Batch) -> int:
     return derive_seed(batch.seed, "step", batch.step)
 
 
+_PART: ContextVar[Part | None] = ContextVar("part", default=None)
+
+
+def current_part() -> Part | None:
+    """Return the part whose pass is under way, for layers that draw image by image; None = the whole batch."""
+    return _PART.get()
+
+
 @contextmanager
 def draws_of(part: Part, module: nn.Module) -> Iterator[None]:
     """Let a pass over a part draw as a pass over the whole batch does.
@@ -122,17 +132,20 @@ def draws_of(part: Part, module: nn.Module) -> Iterator[None]:
     torch.manual_seed(part.seed)
     layers = [layer for layer in module.modules() if isinstance(layer, DropPath)]
     for layer in layers:
-        layer.forward = partial(_drop_paths, layer, part)
+        vars(layer)["forward"] = partial(_drop_paths, layer)
+    token = _PART.set(part)
     try:
         yield
     finally:
+        _PART.reset(token)
         for layer in layers:
-            del layer.forward
+            del vars(layer)["forward"]
 
 
-def _drop_paths(layer: DropPath, part: Part, x: Tensor) -> Tensor:
+def _drop_paths(layer: DropPath, x: Tensor) -> Tensor:
     """Do timm's ``DropPath``, with the draws of all images: ``(V b, ...)`` -> the same shape."""
-    if layer.drop_prob == 0 or not layer.training:
+    part = current_part()
+    if part is None or layer.drop_prob == 0 or not layer.training:
         return x
     num_views = len(x) // part.size
     shape = (num_views * part.batch_size, *(1,) * (x.ndim - 1))
