@@ -16,7 +16,7 @@ from specvit.learners.parts import PartedLearner, draws_of, parts_of, step_seed
 
 _LOG = logging.getLogger(__name__)
 
-_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 """What torch says in a plain ``RuntimeError`` where memory runs out, on GPUs and CPUs."""
 
 

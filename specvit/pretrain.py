@@ -24,6 +24,7 @@ from specvit.objectives import Recipe
 from specvit.optimizer import build_optimizer, set_schedules
 from specvit.schedules import cosine, warmup_cosine
 from specvit.seeding import numpy_stream
+from specvit.target_checks import check_targets
 from specvit.training_state import Checkpoint, SavedStep, load_state, read_state, save_state
 
 _LOG = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def pretrain(
 
     Raises:
         DivergenceError: If the loss is no longer a finite number.
+        DataError: If a class of a target is out of range.
         ConfigError: If the batch cannot be shared out among the processes, or cut as the recipe says.
     """
     learner.to(device.torch_device).train()
@@ -104,7 +106,6 @@ def pretrain(
     optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     distributed.copy_from_main([*learner.parameters(), *learner.buffers()])
-    masks = split.masks if "masks" in recipe.required_targets() else None
     micro_batch = MicroBatch(recipe.micro_batch or recipe.batch_size)
     report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
     saved_step = None if checkpoint is None else _load(checkpoint, learner, optimizer)
@@ -118,20 +119,11 @@ def pretrain(
     started = saved = time.monotonic()
     for step in range(start, recipe.steps):
         indices = next(order)
-        batch = Batch(
-            images=to_unit(split.images[indices], device),
-            labels=None
-            if split.labels is None
-            else torch.from_numpy(split.labels[indices]).to(device.torch_device),
-            step=step,
-            steps=recipe.steps,
-            seed=seed,
-            masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
-        )
+        check_targets(split, indices, learner.target_classes, step=step, steps=recipe.steps)
         loss = train_step(
             learner,
             recipe,
-            batch,
+            _load_batch(split, indices, recipe, step=step, seed=seed, device=device),
             optimizer=optimizer,
             trainable=trainable,
             micro_batch=micro_batch,
@@ -147,6 +139,21 @@ def pretrain(
             _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch.size))
             saved = time.monotonic()
     return report
+
+
+def _load_batch(
+    split: Split, indices: NDArray[np.int64], recipe: Recipe, *, step: int, seed: int, device: Device
+) -> Batch:
+    """Bring the images of a step, and the targets that go with them, to the device."""
+    masks = split.masks if "masks" in recipe.required_targets() else None
+    return Batch(
+        images=to_unit(split.images[indices], device),
+        labels=None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device.torch_device),
+        step=step,
+        steps=recipe.steps,
+        seed=seed,
+        masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
+    )
 
 
 def train_step(

@@ -23,7 +23,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from specvit.atomic import replacing
-from specvit.errors import DataError, SpecsweepError
+from specvit.errors import ConfigError, DataError, SpecsweepError
 
 VERSION = 1
 """Of the file's layout; raised by a change of it, so that older files are refused."""
@@ -65,6 +65,17 @@ class Checkpoint:
     every_s: float | None = 60.0
     every_steps: int | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check how often to save.
+
+        Raises:
+            ConfigError: If an interval is not above 0.
+        """
+        for name in ("every_s", "every_steps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0, not {value}")
 
     def is_due(self, step: int, *, seconds_since: float) -> bool:
         """Tell whether to save after ``step`` (from 1), so long after the last time."""

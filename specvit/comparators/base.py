@@ -50,7 +50,9 @@ class Comparator(ABC):
         """
 
     def extra_losses(self, first: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """Compute weighted terms to add to the recipe's loss, by name.
+        """Compute weighted terms to add to the recipe's loss, by name, each a mean over images.
+
+        It may be asked for the images of a batch part by part, whose terms are then averaged.
 
         Args:
             first: ``(B, P, D)`` the patches after the first block.

@@ -68,7 +68,9 @@ class DeiT3Learner(PartedLearner[DeiT3Views, None]):
         self.num_mask_classes = num_mask_classes
         self.backbone = backbone
         self.head = _classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
+        self.target_classes = {"labels": num_classes}
         if recipe.dense_weight > 0:
+            self.target_classes = {**self.target_classes, "masks": num_mask_classes}
             dense_seed = derive_seed(seed, "dense head")
             self.dense_head = _classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
 
