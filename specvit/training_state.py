@@ -138,14 +138,17 @@ def read_state(path: Path) -> bytes:
     """Return the content of a state's file for ``load_state``; empty if there is no such file.
 
     Raises:
-        DataError: If the file cannot be read.
+        DataError: If the file cannot be read, or is itself empty.
     """
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         return b""
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a training state ({error})") from error
+    if not data:
+        raise DataError(f"{path}: is no training state, but an empty file")
+    return data
 
 
 def load_state(

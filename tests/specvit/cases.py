@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from specvit.comparators import Comparator
+from specvit.comparators.class_attention import ClassAttention
 from specvit.comparators.jumbo import Jumbo
 from specvit.comparators.patch_diversification import PatchDiversification
+from specvit.comparators.token_pooling import TokenPooling
 from specvit.data import Dataset, Split
 from specvit.device import Device
 from specvit.learners.base import Batch, Learner
@@ -46,9 +48,11 @@ CASES = {
     "dinov2 centre": Case(DinoV2Cpu(centering="softmax", freeze_prototypes=0.5, **_DINO), "norm@all"),
     "dinov2 sinkhorn": Case(DinoV2Cpu(centering="sinkhorn", shared_head=False, **_DINO), "qkv(lora:2)@all"),
     "dinov2 diversification": Case(DinoV2Cpu(num_locals=0, **_DINO), comparator=PatchDiversification()),
+    "dinov2 token pooling": Case(DinoV2Cpu(centering="softmax", **_DINO), comparator=TokenPooling()),
     "deit3": Case(DeiT3Cpu(repeats=3, **_SHORT), "norm@all"),
     "deit3 lamb dense": Case(DeiT3Cpu(optimizer="lamb", dense_weight=0.5, **_SHORT)),
     "deit3 diversification": Case(DeiT3Cpu(**_SHORT), comparator=PatchDiversification(mixing_weight=0.5)),
+    "deit3 class attention": Case(DeiT3Cpu(**_SHORT), comparator=ClassAttention()),
     "mae": Case(MaeCpu(**_SHORT), "mlp@all"),
     "mae jumbo": Case(MaeCpu(**_SHORT), comparator=Jumbo()),
 }
