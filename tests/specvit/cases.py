@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from specvit.comparators import Comparator
@@ -14,7 +16,9 @@ from specvit.comparators.class_attention import ClassAttention
 from specvit.comparators.jumbo import Jumbo
 from specvit.comparators.patch_diversification import PatchDiversification
 from specvit.comparators.token_pooling import TokenPooling
+from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
+from specvit.data.scenes import Scenes
 from specvit.device import Device
 from specvit.learners.base import Batch, Learner
 from specvit.objectives import Recipe
@@ -49,13 +53,16 @@ CASES = {
     "dinov2 sinkhorn": Case(DinoV2Cpu(centering="sinkhorn", shared_head=False, **_DINO), "qkv(lora:2)@all"),
     "dinov2 diversification": Case(DinoV2Cpu(num_locals=0, **_DINO), comparator=PatchDiversification()),
     "dinov2 token pooling": Case(DinoV2Cpu(centering="softmax", **_DINO), comparator=TokenPooling()),
-    "deit3": Case(DeiT3Cpu(repeats=3, **_SHORT), "norm@all"),
+    "deit3": Case(DeiT3Cpu(**_SHORT), "norm@all"),
     "deit3 lamb dense": Case(DeiT3Cpu(optimizer="lamb", dense_weight=0.5, **_SHORT)),
-    "deit3 diversification": Case(DeiT3Cpu(**_SHORT), comparator=PatchDiversification(mixing_weight=0.5)),
+    "deit3 diversification": Case(DeiT3Cpu(repeats=3, **_SHORT), comparator=PatchDiversification(mixing_weight=0.5)),
     "deit3 class attention": Case(DeiT3Cpu(**_SHORT), comparator=ClassAttention()),
     "mae": Case(MaeCpu(**_SHORT), "mlp@all"),
     "mae jumbo": Case(MaeCpu(**_SHORT), comparator=Jumbo()),
 }
+
+SHARED_CASES = ("dinov2 centre", "dinov2 sinkhorn", "deit3 lamb dense", "deit3 diversification", "mae")
+"""Those that several processes train together."""
 
 
 def make_dataset() -> Dataset:
@@ -128,3 +135,36 @@ def learn(case: Case, *, stop_after: int | None = None, **settings: Any) -> tupl
 def with_micro_batch(case: Case, size: int) -> Case:
     """Return a case that computes so many images at once."""
     return dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, micro_batch=size))
+
+
+def make_trial() -> tuple[TrialConfig, Dataset]:
+    """Describe a short trial with two rungs, and load its data."""
+    data = Scenes(image_size=16, num_train=64, num_val=32)
+    document = {
+        "treatment": {"specialize": "norm@all"},
+        "model": {"scale": "nano", "patch_size": 4},
+        "data": {"source": "scenes", "image_size": 16, "num_train": 64, "num_val": 32},
+        "objective": {"recipe": "deit3_cpu", "steps": 6, "batch_size": 8},
+        "probes": {"knn": {}},
+        "rungs": {"count": 3, "num_images": 32},
+        "seed": 0,
+    }
+    return TypeAdapter(TrialConfig).validate_python(document), data.load()
+
+
+class Heard:
+    """Note what an observer hears, and end the trial after so many rungs."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.rungs: list[tuple[int, Mapping[str, float]]] = []
+        self.steps: list[int] = []
+
+    def progress(self, *, step: int, steps: int, images_per_s: float) -> None:  # noqa: ARG002
+        self.steps.append(step)
+
+    def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
+        self.rungs.append((step, dict(metrics)))
+
+    def should_stop(self) -> bool:
+        return self.stop_after is not None and len(self.rungs) >= self.stop_after
