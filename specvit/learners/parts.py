@@ -65,6 +65,23 @@ class Part:
         by_view = rows.reshape(-1, self.batch_size, *rows.shape[1:])
         return by_view[:, self.start : self.stop].flatten(0, 1)
 
+    def count_rows(self, num_rows: int) -> int:
+        """Return how many rows the whole batch has where the part has ``num_rows``: V b -> V B."""
+        return num_rows // self.size * self.batch_size
+
+    def places(self, rows: Tensor) -> Tensor:
+        """Find rows of the batch among those of the part.
+
+        Args:
+            rows: ``(S,)`` int64 numbers of rows, out of V B.
+
+        Returns:
+            ``(s,)`` int64 numbers out of V b, of those rows that are the part's, in their order.
+        """
+        views, images = rows // self.batch_size, rows % self.batch_size
+        own = (images >= self.start) & (images < self.stop)
+        return (views * self.size + images - self.start)[own]
+
 
 class PartedLearner(Learner, Generic[Views, Targets]):
     """Train a backbone by steps that can be computed in parts."""
@@ -147,8 +164,7 @@ def _drop_paths(layer: DropPath, x: Tensor) -> Tensor:
     part = current_part()
     if part is None or layer.drop_prob == 0 or not layer.training:
         return x
-    num_views = len(x) // part.size
-    shape = (num_views * part.batch_size, *(1,) * (x.ndim - 1))
+    shape = (part.count_rows(len(x)), *(1,) * (x.ndim - 1))
     kept = part.of(x.new_empty(shape).bernoulli_(1 - layer.drop_prob))
     if layer.drop_prob < 1 and layer.scale_by_keep:
         kept = kept / (1 - layer.drop_prob)

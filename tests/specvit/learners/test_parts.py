@@ -41,6 +41,19 @@ def test_a_part_takes_its_images_out_of_every_view() -> None:
     assert whole.of(rows) is rows
 
 
+@given(data=st.data(), batch_size=st.integers(1, 6), num_views=st.integers(1, 3))
+def test_rows_that_are_chosen_of_the_batch_are_found_in_its_parts(
+    data: st.DataObject, batch_size: int, num_views: int
+) -> None:
+    start = data.draw(st.integers(0, batch_size - 1))
+    part = Part(start=start, stop=data.draw(st.integers(start + 1, batch_size)), batch_size=batch_size, seed=0)
+    numbers = torch.arange(num_views * batch_size)
+    chosen = torch.tensor(data.draw(st.permutations(numbers.tolist())))[: data.draw(st.integers(0, len(numbers)))]
+    own = part.of(numbers)
+    assert part.count_rows(len(own)) == len(numbers)
+    assert own[part.places(chosen)].tolist() == [row for row in chosen.tolist() if row in own.tolist()]
+
+
 class _TwoLayers(nn.Module):
     """Stochastic depth twice, as in a block, and once in a place of other dimensions."""
 
