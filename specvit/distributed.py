@@ -77,7 +77,7 @@ def mean_of_rows(rows: Tensor) -> Tensor | None:
     """Return the mean ``(K,)`` over the rows ``(B, K)`` of all processes; None if there are none at all."""
     if num_processes() == 1:
         return rows.mean(dim=0) if len(rows) else None
-    summed = total(torch.cat([rows.sum(dim=0).float(), rows.new_tensor([len(rows)], dtype=torch.float32)]))
+    summed = total(torch.cat([rows.sum(dim=0, dtype=torch.float32), rows.new_tensor([len(rows)], dtype=torch.float32)]))
     return (summed[:-1] / summed[-1]).to(rows.dtype) if summed[-1] > 0 else None
 
 
