@@ -58,9 +58,9 @@ def group_id(config: TrialConfig) -> str:
 def section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
-    Paths (of data sources, of a checkpoint) and probes that are off take no part; see also
-    ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint holds is a setting by its
-    hash. That the sections are separate lets a grid write what its trials share only once.
+    Paths (of data sources, of a checkpoint), settings of how to compute (``micro_batch``) and probes that are
+    off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint
+    holds is a setting by its hash. That the sections are separate lets a grid write what its trials share only once.
     """
     texts = {name: section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
@@ -72,6 +72,8 @@ def section_text(name: str, section: Any) -> str:
         return canonical_json({name: _without_paths(probe) for name, probe in selected_probes(section).items()})
     if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
         raise ValueError(f"checkpoint {section.checkpoint!r} has no hash yet; see orchestrator.checkpoints")
+    if name == "objective":
+        return canonical_json({k: v for k, v in plain(section).items() if k not in section.resource_fields})
     if name in ("data", "model"):
         return canonical_json(_without_paths(section))
     return canonical_json(section)

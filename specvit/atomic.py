@@ -1,4 +1,4 @@
-"""Writing a file so that a reader finds the old one or the new one, never half of one."""
+"""Writing a file so that a reader finds the old one or the new one, never half of one, also after a power cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         try:
             yield temporary
+            _flush(temporary)
             temporary.replace(path)
+            _flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -37,3 +39,12 @@ def write_atomically(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

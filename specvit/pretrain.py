@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,20 +13,29 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from specvit import distributed
 from specvit.data import Split
 from specvit.device import Device
-from specvit.errors import DivergenceError
+from specvit.errors import DataError, DivergenceError, SpecsweepError
 from specvit.features import to_unit
+from specvit.gradients import MicroBatch, compute_gradients
 from specvit.learners.base import Batch, Learner
 from specvit.objectives import Recipe
 from specvit.optimizer import build_optimizer, set_schedules
 from specvit.schedules import cosine, warmup_cosine
-from specvit.seeding import derive_seed, numpy_stream
+from specvit.seeding import numpy_stream
+from specvit.target_checks import check_targets
+from specvit.training_state import Checkpoint, SavedStep, load_state, read_state, save_state
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Hold what a finished step tells: its number from 1, its loss, the images per second so far."""
+    """Hold what a finished step tells: its number from 1, its loss, the images per second so far.
+
+    The images per second are those since this process began; 0 where it has continued and done no step yet.
+    """
 
     step: int
     loss: float
@@ -63,8 +73,15 @@ def pretrain(
     seed: int,
     device: Device,
     after_step: Callable[[StepReport], bool],
+    checkpoint: Checkpoint | None = None,
+    continued: Callable[[StepReport], None] = lambda _: None,
 ) -> StepReport:
     """Train a learner, in place.
+
+    With a checkpoint, the run goes on from the state that is found there: it ends with the numbers of a run that was
+    never stopped, bit for bit on one machine. A state that cannot be used is told of in the log, and the run begins
+    anew. The state is saved after ``after_step``, so a step that was heard of is heard of again only by a run that
+    goes on from before it.
 
     Args:
         learner: What is trained.
@@ -72,44 +89,71 @@ def pretrain(
         split: Images to train on, with the targets that the recipe needs.
         seed: Seed of the order of the images and of everything drawn on the way.
         device: Where to train.
-        after_step: Called after each step; a true answer ends the run there.
+        after_step: Called after each step, in the main process; a true answer ends the run there.
+        checkpoint: Where to save the state now and then, and to continue from; None = nowhere.
+        continued: Called once, before any step, if the run goes on from a saved state, in the main process.
 
     Returns:
         The report of the last step that was done.
 
     Raises:
         DivergenceError: If the loss is no longer a finite number.
+        DataError: If a class of a target is out of range.
+        ConfigError: If the batch cannot be shared out among the processes, or cut as the recipe says.
     """
     learner.to(device.torch_device).train()
     depth = len(learner.probed.blocks)
     optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, copies=recipe.copies())
-    masks = split.masks if "masks" in recipe.required_targets() else None
-    started = time.monotonic()
+    distributed.copy_from_main([*learner.parameters(), *learner.buffers()])
+    micro_batch = MicroBatch(recipe.micro_batch or recipe.batch_size)
     report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
-    for step in range(recipe.steps):
-        # Stochastic depth draws from the global generator: seeded per step, its draws depend on the step alone.
-        torch.manual_seed(derive_seed(seed, "step", step))
+    saved_step = None if checkpoint is None else _load(checkpoint, learner, optimizer)
+    if saved_step is not None:
+        report = StepReport(step=saved_step.step, loss=saved_step.loss, images_per_s=0.0)
+        micro_batch.size = min(micro_batch.size, saved_step.micro_batch)
+        if distributed.is_main():
+            continued(report)
+    start = report.step
+    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
+    started = saved = time.monotonic()
+    for step in range(start, recipe.steps):
         indices = next(order)
-        batch = Batch(
-            images=to_unit(split.images[indices], device),
-            labels=None
-            if split.labels is None
-            else torch.from_numpy(split.labels[indices]).to(device.torch_device),
-            step=step,
-            steps=recipe.steps,
-            seed=seed,
-            masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
+        check_targets(split, indices, learner.target_classes, step=step, steps=recipe.steps)
+        loss = train_step(
+            learner,
+            recipe,
+            _load_batch(split, indices, recipe, step=step, seed=seed, device=device),
+            optimizer=optimizer,
+            trainable=trainable,
+            micro_batch=micro_batch,
+            device=device,
         )
-        loss = train_step(learner, recipe, batch, optimizer=optimizer, trainable=trainable, device=device)
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
-        elapsed = time.monotonic() - started
-        report = StepReport(step=step + 1, loss=loss, images_per_s=(step + 1) * recipe.batch_size / elapsed)
-        if after_step(report):
+        images_per_s = (step + 1 - start) * recipe.batch_size / (time.monotonic() - started)
+        report = StepReport(step=step + 1, loss=loss, images_per_s=images_per_s)
+        if distributed.agree(distributed.is_main() and after_step(report)):
             break
+        if checkpoint is not None and checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved):
+            _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch.size))
+            saved = time.monotonic()
     return report
+
+
+def _load_batch(
+    split: Split, indices: NDArray[np.int64], recipe: Recipe, *, step: int, seed: int, device: Device
+) -> Batch:
+    """Bring the images of a step, and the targets that go with them, to the device."""
+    masks = split.masks if "masks" in recipe.required_targets() else None
+    return Batch(
+        images=to_unit(split.images[indices], device),
+        labels=None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device.torch_device),
+        step=step,
+        steps=recipe.steps,
+        seed=seed,
+        masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
+    )
 
 
 def train_step(
@@ -119,6 +163,7 @@ def train_step(
     *,
     optimizer: torch.optim.Optimizer,
     trainable: list[nn.Parameter],
+    micro_batch: MicroBatch,
     device: Device,
 ) -> float:
     """Do one optimizer step and return its loss."""
@@ -129,14 +174,40 @@ def train_step(
     )
     weight_decay = cosine(progress, recipe.weight_decay, recipe.weight_decay_end)
     set_schedules(optimizer, lr=lr, weight_decay=weight_decay)
-    with device.autocast():
-        loss = torch.stack(list(learner.losses(batch).values())).sum()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = compute_gradients(learner, batch, parameters=trainable, micro_batch=micro_batch, device=device)
     learner.before_update(progress)
     if recipe.clip_norm > 0:
         for group in learner.clip_groups() or [trainable]:
             nn.utils.clip_grad_norm_(group, recipe.clip_norm)
     optimizer.step()
     learner.after_step((batch.step + 1) / batch.steps)
-    return float(loss.detach())
+    return loss
+
+
+def _load(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer) -> SavedStep | None:
+    """Load the state that the main process finds, in every process; return where it stands, None if there is none."""
+    try:
+        data = distributed.bytes_from_main(_read(checkpoint) if distributed.is_main() else b"")
+        return load_state(data, checkpoint, learner, optimizer) if data else None
+    except DataError as error:
+        _LOG.warning("%s; training begins anew", error)
+        return None
+
+
+def _read(checkpoint: Checkpoint) -> bytes:
+    try:
+        return read_state(checkpoint.path)
+    except DataError as error:
+        # Not for the caller to catch: the other processes wait for what this one found.
+        _LOG.warning("%s; training begins anew", error)
+        return b""
+
+
+def _save(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer, stands: SavedStep) -> None:
+    """Save the state, in the main process; a full disk costs the checkpoint, not the run."""
+    if not distributed.is_main():
+        return
+    try:
+        save_state(checkpoint, learner, optimizer, stands)
+    except SpecsweepError as error:
+        _LOG.warning("%s; training goes on without a checkpoint of step %d", error, stands.step)

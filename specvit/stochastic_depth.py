@@ -16,6 +16,8 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from specvit.learners.parts import current_part
+
 
 class SubsetBlock(Block):
     """Be timm's block, its residuals computed for a random subset of the batch while it trains.
@@ -44,9 +46,16 @@ def add_to_subset(x: Tensor, residual: Callable[[Tensor], Tensor], *, rate: floa
     Returns:
         ``(B, N, D)``. The draw comes from torch's global CPU generator, as timm's, on any device.
     """
-    num_images = len(x)
+    part = current_part()
+    num_images = len(x) if part is None else part.count_rows(len(x))
     size = max(int(num_images * (1 - rate)), 1)
-    chosen = torch.randperm(num_images)[:size].to(x.device)
+    chosen = torch.randperm(num_images)[:size]
+    if part is not None:
+        # Drawn for the whole batch, so that the way it is cut makes no difference.
+        chosen = part.places(chosen)
+        if len(chosen) == 0:
+            return x
+    chosen = chosen.to(x.device)
     change = residual(x[chosen])
     return torch.index_add(x, 0, chosen, change.to(x.dtype), alpha=num_images / size)
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from timm.models.vision_transformer import VisionTransformer
 
+from specvit import distributed
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
@@ -23,6 +24,7 @@ from specvit.readings import Reading
 from specvit.scales import SCALES
 from specvit.specialization import parse_specialization
 from specvit.token_rows import own_rows
+from specvit.training_state import Checkpoint
 from specvit.vit import build_vit
 
 PROGRESS_INTERVAL_S = 0.5
@@ -67,8 +69,16 @@ def run_trial(
     *,
     probe_datasets: Mapping[DataSource, Dataset] = MappingProxyType({}),
     device: Device | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrialResult:
     """Pretrain and probe as the configuration says.
+
+    With a checkpoint, a trial that was interrupted goes on from where its state was saved last, and ends with the
+    numbers of one that was not, bit for bit on one machine. Its observer hears first of the rungs of before, as they
+    were, so that the record of this attempt is as complete as that of a trial which ran through: every rung once.
+
+    Processes that are joined (``specvit.distributed``) call it alike, and train the one trial together. The observer
+    of the main one alone is called, and it alone probes; the metrics of the others hold the loss only.
 
     Args:
         config: Everything that decides the result.
@@ -76,12 +86,15 @@ def run_trial(
         observer: Who hears of the trial and may stop it.
         probe_datasets: What the sources that probes have of their own load.
         device: Where to compute; None = the GPU if this process may use one, else the CPU.
+        checkpoint: Where the state of the pretraining is kept, and how often it is saved; None = nowhere. Its notes
+            hold the rungs under ``rungs``. The file stays when the trial has ended: whoever gave it deletes it.
 
     Returns:
         The metrics, or the step at which the observer stopped the trial.
 
     Raises:
         DivergenceError: If the loss or a feature is no longer a finite number.
+        DataError: If a class of a training target is out of range.
     """
     device = device or select_device()
     config = replace(config, objective=config.objective.for_images(len(dataset.train)))
@@ -104,12 +117,22 @@ def run_trial(
         learner.regulariser = comparator.build_regulariser(
             backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
-    watch = _Watch(config, probing, observer, device=device, backbone=learner.probed)
+    notes = {} if checkpoint is None else checkpoint.notes
+    watch = _Watch(config, probing, observer, device=device, backbone=learner.probed, notes=notes)
     last = pretrain(
-        learner, config.objective, dataset.train, seed=config.seed, device=device, after_step=watch.after_step
+        learner,
+        config.objective,
+        dataset.train,
+        seed=config.seed,
+        device=device,
+        after_step=watch.after_step,
+        checkpoint=checkpoint,
+        continued=watch.continued,
     )
-    if watch.stopped:
+    if last.step < config.objective.steps:
         return TrialResult({}, stopped_at=last.step)
+    if not distributed.is_main():
+        return TrialResult({"loss": last.loss})
     metrics = probing.backbone(learner.probed, device=device)
     diagnostics = _diagnose(learner.probed, config, dataset, device=device)
     return TrialResult({**metrics, "loss": last.loss}, diagnostics=diagnostics)
@@ -131,6 +154,7 @@ class _Watch:
         *,
         device: Device,
         backbone: VisionTransformer,
+        notes: dict[str, Any],
     ) -> None:
         self.probing = probing
         self.observer = observer
@@ -138,8 +162,15 @@ class _Watch:
         self.backbone = backbone
         self.steps = config.objective.steps
         self.rungs = rung_steps(self.steps, config.rungs.count)
-        self.stopped = False
+        self.notes = notes
+        self.notes["rungs"] = []
         self._told_at = -math.inf
+
+    def continued(self, report: StepReport) -> None:
+        """Tell of the rungs that the notes of a saved state hold, and of where the run goes on."""
+        for step, metrics in self.notes.setdefault("rungs", []):
+            self.observer.rung(step=step, metrics=metrics)
+        self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
 
     def after_step(self, report: StepReport) -> bool:
         """Return whether to stop after this step."""
@@ -148,10 +179,11 @@ class _Watch:
             self._told_at = now
             self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
         if report.step in self.rungs:
-            metrics = self.probing.rung(self.backbone, device=self.device)
-            self.observer.rung(step=report.step, metrics={**metrics, "loss": report.loss})
-        self.stopped = report.step < self.steps and self.observer.should_stop()
-        return self.stopped
+            probed = self.probing.rung(self.backbone, device=self.device)
+            metrics = {**probed, "loss": report.loss}
+            self.notes["rungs"].append([report.step, metrics])
+            self.observer.rung(step=report.step, metrics=metrics)
+        return report.step < self.steps and self.observer.should_stop()
 
 
 def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:

@@ -50,6 +50,8 @@ class Comparator(ABC):
     def build_regulariser(self, backbone: VisionTransformer, *, num_classes: int, seed: int) -> nn.Module | None:
         """Make what adds terms to the recipe's loss while ``backbone`` trains; none unless overridden.
 
+        The terms are means over images: a batch may be cut into parts, whose terms are then averaged.
+
         Args:
             backbone: The model that trains, itself and not a copy of it.
             num_classes: Number of classes of the labels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from timm.models.vision_transformer import VisionTransformer
@@ -47,10 +48,13 @@ class Learner(nn.Module, ABC):
 
     regulariser: nn.Module | None
     """Makes further terms of the patches that the trained backbone has just computed; trained along. None = none."""
+    target_classes: Mapping[str, int]
+    """Number of classes of each target that the learner uses as an index, ``labels`` or ``masks``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.regulariser = None
+        self.target_classes = {}
 
     def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
         """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``.

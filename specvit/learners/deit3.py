@@ -1,9 +1,12 @@
-"""DeiT-III's classifier and losses. Settings and sources: ``specvit.objectives.deit3``.
+"""DeiT-III's augmentation, mixing and loss. Settings and sources: ``specvit.objectives.deit3``.
 
-Shapes: B images of H x W pixels, C classes.
+Shapes: B images of H x W pixels, C classes, P patches, K classes of the masks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
@@ -11,16 +14,34 @@ from torch import Tensor
 
 from specvit.augment import normalise
 from specvit.initialisation import draw_classifier
-from specvit.learners.base import Batch, Learner
+from specvit.learners.base import Batch
 from specvit.learners.deit3_augment import augment_images, augment_masks
 from specvit.learners.dense_loss import dense_loss, mixed_class_counts
-from specvit.mixing import Mixing, sample_mixing
+from specvit.learners.parts import Part, PartedLearner
+from specvit.mixing import Mixing, PatchLabels, sample_mixing
 from specvit.objectives.deit3 import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.vit import encode
 
 
-class DeiT3Learner(Learner):
+@dataclass(frozen=True)
+class DeiT3Views:
+    """Hold the mixed images of a batch and what is in them.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, normalised.
+        present: ``(B, C)`` 1 for the classes that have a share in the image, else 0.
+        patch_labels: The classes of the patches.
+        counts: ``(B, P, K)`` number, or weight, of the pixels of each class of the masks; None without dense loss.
+    """
+
+    images: Tensor
+    present: Tensor
+    patch_labels: PatchLabels
+    counts: Tensor | None
+
+
+class DeiT3Learner(PartedLearner[DeiT3Views, None]):
     """Train a backbone to name the classes of mixed images, and with a dense loss those of their patches."""
 
     def __init__(
@@ -38,7 +59,7 @@ class DeiT3Learner(Learner):
             backbone: The model that trains.
             recipe: Its constants.
             num_classes: C.
-            num_mask_classes: Number of classes of the masks; of no use without a dense loss.
+            num_mask_classes: K; of no use without a dense loss.
             seed: The trial's seed, from which the classifiers are drawn.
         """
         super().__init__()
@@ -47,7 +68,9 @@ class DeiT3Learner(Learner):
         self.num_mask_classes = num_mask_classes
         self.backbone = backbone
         self.head = draw_classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
+        self.target_classes = {"labels": num_classes}
         if recipe.dense_weight > 0:
+            self.target_classes = {**self.target_classes, "masks": num_mask_classes}
             dense_seed = derive_seed(seed, "dense head")
             self.dense_head = draw_classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
 
@@ -56,8 +79,8 @@ class DeiT3Learner(Learner):
         """Return the backbone."""
         return self.backbone
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the binary cross-entropy of a batch, a mean over images and classes, and the dense loss."""
+    def draw(self, batch: Batch) -> DeiT3Views:
+        """Augment and mix the images of a batch, and what lies on them."""
         if batch.labels is None:
             raise ValueError("DeiT-III learns from labels, and the batch has none")
         images = augment_images(batch, self.recipe)
@@ -69,15 +92,29 @@ class DeiT3Learner(Learner):
             rng=numpy_stream(batch.seed, "mix", batch.step),
         )
         targets = mixing.blend(F.one_hot(batch.labels, self.num_classes).float())
-        tokens = encode(self.backbone, normalise(mixing.images(images)))
+        return DeiT3Views(
+            images=normalise(mixing.images(images)),
+            # Binarised after mixing: every class with a share in the image counts as present.
+            present=(targets > 0).to(targets.dtype),
+            patch_labels=mixing.patch_labels(batch.labels, size=size, patch_size=self._patch_size),
+            counts=self._class_counts(batch, mixing),
+        )
+
+    def targets(self, views: DeiT3Views, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+        """Return nothing: the loss of an image does not depend on the others."""
+        return [None] * len(parts)
+
+    def part_losses(self, views: DeiT3Views, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+        """Compute the binary cross-entropy of a part, a mean over images and classes, and the dense loss."""
+        tokens = encode(self.backbone, part.of(views.images))
         logits = self.head(tokens.cls)
-        # Binarised after mixing: every class with a share in the image counts as present.
-        bce = F.binary_cross_entropy_with_logits(logits, (targets > 0).to(logits.dtype))
-        patch_labels = mixing.patch_labels(batch.labels, size=size, patch_size=self._patch_size)
+        bce = F.binary_cross_entropy_with_logits(logits, part.of(views.present).to(logits.dtype))
+        labels = views.patch_labels
+        labels = replace(labels, own=part.of(labels.own), other=part.of(labels.other))
         return {
             "bce": bce,
-            **self._dense_losses(batch, tokens.patches, mixing),
-            **self.extra_losses(tokens.patches, patch_labels),
+            **self._dense_losses(views.counts, tokens.patches, part),
+            **self.extra_losses(tokens.patches, labels),
         }
 
     @property
@@ -85,14 +122,23 @@ class DeiT3Learner(Learner):
         height, width = self.backbone.patch_embed.patch_size
         return height, width
 
-    def _dense_losses(self, batch: Batch, patches: Tensor, mixing: Mixing) -> dict[str, Tensor]:
-        """Compute the weighted dense loss of patches ``(B, P, D)``, if the recipe has one."""
+    def _class_counts(self, batch: Batch, mixing: Mixing) -> Tensor | None:
+        """Count the classes of the pixels of mixed masks, patch by patch, if the recipe has a dense loss."""
         if self.recipe.dense_weight == 0:
-            return {}
-        counts = mixed_class_counts(
+            return None
+        return mixed_class_counts(
             augment_masks(batch, self.recipe),
             mixing,
             num_classes=self.num_mask_classes,
             patch_size=self._patch_size,
         )
-        return {"dense": self.recipe.dense_weight * dense_loss(self.dense_head(patches), counts)}
+
+    def _dense_losses(self, counts: Tensor | None, patches: Tensor, part: Part) -> dict[str, Tensor]:
+        """Compute the weighted dense loss of a part's patches ``(b, P, D)``, if the recipe has one."""
+        if counts is None:
+            return {}
+        # Images differ in how many of their pixels count: the mean is over those of the whole batch.
+        total = counts.sum() * part.fraction
+        return {
+            "dense": self.recipe.dense_weight * dense_loss(self.dense_head(patches), part.of(counts), total=total)
+        }

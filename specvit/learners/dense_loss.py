@@ -73,17 +73,18 @@ def mixed_class_counts(masks: Tensor, mixing: Mixing, *, num_classes: int, patch
     return mixing.blend(counts) if mixing.box is None else counts
 
 
-def dense_loss(logits: Tensor, counts: Tensor) -> Tensor:
+def dense_loss(logits: Tensor, counts: Tensor, *, total: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of the pixels' classes, all pixels of a patch sharing its logits.
 
     Args:
         logits: ``(B, P, K)``.
         counts: ``(B, P, K)`` number, or weight, of the pixels of each class.
+        total: Scalar to divide by in place of the number of the counted pixels, where these are a part of a batch.
 
     Returns:
         The mean over the counted pixels; 0 if there are none.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    total = counts.sum()
+    total = counts.sum() if total is None else total
     loss = -(counts * wide.log_softmax(dim=-1)).sum()
     return loss / torch.where(total > 0, total, 1.0)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from specvit import distributed
+
 KOLEO_EPS = 1e-8
 CENTRE_MOMENTUM = 0.9
 SINKHORN_ITERATIONS = 3
@@ -71,18 +73,40 @@ def koleo_loss(features: Tensor) -> Tensor:
         return -torch.log(distance + KOLEO_EPS).mean()
 
 
+def koleo_of_part(features: Tensor, everyone: Tensor, rows: slice) -> Tensor:
+    """Compute ``koleo_loss`` of a whole batch from a part of it, of which alone gradients are known.
+
+    Args:
+        features: ``(b, D)`` the part's features.
+        everyone: ``(B, D)`` the features of all images, without gradients.
+        rows: Where ``features`` are in ``everyone``.
+
+    Returns:
+        The loss of the batch. Its gradient is B / b times that of the batch, so that over parts that are averaged by
+        their sizes it is that of the batch.
+    """
+    with torch.enable_grad():
+        leaf = everyone.detach().requires_grad_()
+        loss = koleo_loss(leaf)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    # Linear in the features, with the gradient of the batch; its own value is taken off again.
+    linear = (features * gradient[rows]).sum() * (len(everyone) / len(features))
+    return loss.detach() + linear - linear.detach()
+
+
 def sinkhorn(logits: Tensor, *, temperature: float) -> Tensor:
     """Turn outputs into targets that use all prototypes equally: ``(B, K)`` -> ``(B, K)``, rows sum to 1.
 
-    Three Sinkhorn-Knopp iterations in float32. Source: dinov2 loss/dino_clstoken_loss.py.
+    Three Sinkhorn-Knopp iterations in float32, over the rows of all processes. Source: dinov2
+    loss/dino_clstoken_loss.py.
     """
-    if not len(logits):  # no patch is masked
-        return logits.float()
     # The largest value is taken off first: the factor cancels in the iterations, and exp cannot overflow.
     scaled = logits.float() / temperature
-    q = torch.exp(scaled - scaled.max())
+    # There may be no row here (no patch is masked) while other processes have some.
+    largest = distributed.largest(scaled.max() if len(scaled) else scaled.new_tensor(-torch.inf))
+    q = torch.exp(scaled - largest)
     for _ in range(SINKHORN_ITERATIONS):
-        q = q / q.sum(dim=0, keepdim=True).clamp_min(1e-30)
+        q = q / distributed.total(q.sum(dim=0, keepdim=True)).clamp_min(1e-30)
         q = q / q.sum(dim=1, keepdim=True)
     return q
 
@@ -96,8 +120,12 @@ class Centre(nn.Module):
         self.centre: Tensor
 
     def forward(self, logits: Tensor, *, temperature: float) -> Tensor:
-        """Turn outputs ``(B, K)`` into targets ``(B, K)`` with the centre so far, then move the centre."""
+        """Turn outputs ``(B, K)`` into targets ``(B, K)`` with the centre so far, then move the centre.
+
+        The centre moves to the mean over the rows of all processes.
+        """
         targets = F.softmax((logits - self.centre) / temperature, dim=-1)
-        if len(logits):  # the mean of nothing, where no patch is masked, is not a number
-            self.centre.lerp_(logits.mean(dim=0), 1 - CENTRE_MOMENTUM)
+        mean = distributed.mean_of_rows(logits)
+        if mean is not None:  # the mean of nothing, where no patch is masked, is not a number
+            self.centre.lerp_(mean, 1 - CENTRE_MOMENTUM)
         return targets

@@ -6,16 +6,20 @@ Shapes: B images, L local views, P patches of a global view, M masked patches, K
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit import distributed
 from specvit.augment import ColourSettings, normalise, random_crops
-from specvit.learners.base import Batch, Learner
+from specvit.learners.base import Batch
 from specvit.learners.dino_head import DinoHead, DinoNetwork
-from specvit.learners.dino_losses import Centre, dino_loss, ibot_loss, koleo_loss, sinkhorn
+from specvit.learners.dino_losses import Centre, dino_loss, ibot_loss, koleo_loss, koleo_of_part, sinkhorn
 from specvit.learners.masking import sample_masks
+from specvit.learners.parts import Part, PartedLearner, draws_of
 from specvit.objectives.dinov2 import DinoV2
 from specvit.schedules import cosine, linear
 from specvit.seeding import derive_seed, numpy_stream
@@ -37,7 +41,39 @@ VIEW_COLOURS = {
 """Source: dinov2 data/augmentations.py."""
 
 
-class DinoV2Learner(Learner):
+@dataclass(frozen=True)
+class DinoViews:
+    """Hold what the networks see of a batch, view by view.
+
+    Attributes:
+        global_views: ``(2 B, 3, H, W)``.
+        local_views: ``(L B, 3, S, S)``, or None if L is 0.
+        masked: ``(2 B, P)`` bool, the patches of the global views that are hidden from the student.
+        progress: How far the run is, in [0, 1).
+    """
+
+    global_views: Tensor
+    local_views: Tensor | None
+    masked: Tensor
+    progress: float
+
+
+@dataclass(frozen=True)
+class DinoTargets:
+    """Hold what the student of a part (b images, m masked patches) learns from.
+
+    Attributes:
+        cls: ``(2, b, K)`` the teacher's distributions of [CLS].
+        patches: ``(m, K)`` those of the masked patches.
+        student_cls: ``(2, B, D)`` the student's [CLS] of the whole batch; None where it need not be known before.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    student_cls: Tensor | None
+
+
+class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
     """Train a student to agree with its own moving average, across views and on hidden patches."""
 
     def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, global_size: int, seed: int) -> None:
@@ -69,31 +105,46 @@ class DinoV2Learner(Learner):
         """Return the teacher's backbone or the student's, as the recipe says."""
         return (self.teacher if self.recipe.probe == "teacher" else self.student).backbone
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the DINO, iBOT and KoLeo terms of a batch."""
-        recipe = self.recipe
+    def draw(self, batch: Batch) -> DinoViews:
+        """Cut the views of a batch and draw their masks."""
         global_views, local_views = self._views(batch)
-        masked, weights = self._masks(batch, num_crops=len(global_views))
-        cls_targets, patch_targets = self._targets(global_views, masked, progress=batch.progress)
+        return DinoViews(global_views, local_views, self._masks(batch, num_crops=len(global_views)), batch.progress)
 
-        student = self.student
+    def targets(self, views: DinoViews, parts: Sequence[Part]) -> list[DinoTargets]:
+        """Compute the teacher's targets, centred over the whole batch, and what KoLeo needs of it."""
+        cls, patches = zip(*(self._teach(views, part) for part in parts), strict=True)
+        cls_targets, patch_targets = self._centred(_join(cls, dim=1), _join(patches), progress=views.progress)
+        student_cls = self._student_cls(views, parts) if len(parts) > 1 and self.recipe.koleo_weight > 0 else None
+        return [
+            DinoTargets(of_cls, of_patches, student_cls)
+            for of_cls, of_patches in zip(
+                torch.split(cls_targets, [part.size for part in parts], dim=1),
+                torch.split(patch_targets, [len(rows) for rows in patches]),
+                strict=True,
+            )
+        ]
+
+    def part_losses(self, views: DinoViews, part: Part, targets: DinoTargets) -> dict[str, Tensor]:
+        """Compute the DINO, iBOT and KoLeo terms of a part."""
+        recipe, student = self.recipe, self.student
+        global_views, masked = part.of(views.global_views), part.of(views.masked)
         tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
         extra = self.extra_losses(tokens.patches)
         cls_logits = [student.cls_head(tokens.cls)]
-        if local_views is not None:
-            cls_logits.append(student.cls_head(encode(student.backbone, local_views).cls))
-        by_view = torch.cat(cls_logits).view(-1, len(batch.images), recipe.num_prototypes)
+        if views.local_views is not None:
+            cls_logits.append(student.cls_head(encode(student.backbone, part.of(views.local_views)).cls))
+        by_view = torch.cat(cls_logits).view(-1, part.size, recipe.num_prototypes)
         patch_logits = student.patch_head(tokens.patches[masked])
 
-        dino = dino_loss(cls_targets, by_view[:2], by_view[2:], temperature=recipe.student_temp)
+        dino = dino_loss(targets.cls, by_view[:2], by_view[2:], temperature=recipe.student_temp)
         ibot = ibot_loss(
-            patch_targets,
+            targets.patches,
             patch_logits,
-            weights=weights,
+            weights=mask_weights(masked),
             num_crops=len(global_views),
             temperature=recipe.student_temp,
         )
-        koleo = torch.stack([koleo_loss(view) for view in tokens.cls.chunk(2)]).sum()
+        koleo = self._koleo(tokens.cls, part, targets.student_cls)
         return {
             "dino": recipe.dino_weight * dino,
             "ibot": recipe.ibot_weight * ibot,
@@ -144,8 +195,8 @@ class DinoV2Learner(Learner):
         local_views = [cut("local", n, recipe.local_size, recipe.local_scale) for n in range(recipe.num_locals)]
         return normalise(torch.cat(global_views)), normalise(torch.cat(local_views)) if local_views else None
 
-    def _masks(self, batch: Batch, *, num_crops: int) -> tuple[Tensor, Tensor]:
-        """Draw ``(2 B, P)`` masks, and ``(M,)`` weights of the masked patches."""
+    def _masks(self, batch: Batch, *, num_crops: int) -> Tensor:
+        """Draw ``(2 B, P)`` masks."""
         patch_height, patch_width = self.student.backbone.patch_embed.patch_size
         masks = sample_masks(
             num_crops,
@@ -154,24 +205,66 @@ class DinoV2Learner(Learner):
             ratio=self.recipe.mask_ratio,
             rng=numpy_stream(batch.seed, "masks", batch.step),
         )
-        masked = torch.from_numpy(masks).to(batch.images.device)
-        share = masked.sum(dim=1, keepdim=True).clamp(min=1).reciprocal()
-        return masked, share.expand_as(masked)[masked]
+        return torch.from_numpy(masks).to(batch.images.device)
 
     @torch.no_grad()
-    def _targets(self, global_views: Tensor, masked: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
-        """Compute the teacher's targets: ``(2, B, K)`` of [CLS], ``(M, K)`` of the masked patches."""
-        recipe = self.recipe
+    def _teach(self, views: DinoViews, part: Part) -> tuple[Tensor, Tensor]:
+        """Compute the teacher's outputs: ``(2, b, K)`` of [CLS], ``(m, K)`` of the masked patches."""
         self.teacher.eval()
+        tokens = encode(self.teacher.backbone, part.of(views.global_views))
+        cls: Tensor = self.teacher.cls_head(tokens.cls)
+        return cls.view(2, part.size, -1), self.teacher.patch_head(tokens.patches[part.of(views.masked)])
+
+    @torch.no_grad()
+    def _centred(self, cls: Tensor, patches: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
+        """Turn outputs into targets: ``(2, B, K)`` of [CLS], ``(M, K)`` of the masked patches."""
+        recipe = self.recipe
+        cls = cls.flatten(0, 1)
         temperature = linear(
             progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
         )
-        tokens = encode(self.teacher.backbone, global_views)
-        cls = self.teacher.cls_head(tokens.cls)
-        patches = self.teacher.patch_head(tokens.patches[masked])
         if recipe.centering == "sinkhorn":
             cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
         else:
             cls = self.cls_centre(cls, temperature=temperature)
             patches = self.patch_centre(patches, temperature=temperature)
         return cls.view(2, -1, recipe.num_prototypes), patches
+
+    @torch.no_grad()
+    def _student_cls(self, views: DinoViews, parts: Sequence[Part]) -> Tensor:
+        """Compute the student's [CLS] of the whole batch's global views: ``(2, B, D)``."""
+        student_cls = []
+        for part in parts:
+            with draws_of(part, self.student):
+                tokens = encode(
+                    self.student.backbone,
+                    part.of(views.global_views),
+                    masked=part.of(views.masked),
+                    mask_token=self.mask_token,
+                )
+            student_cls.append(tokens.cls.reshape(2, part.size, -1))
+        return distributed.gather(torch.cat(student_cls, dim=1), dim=1)
+
+    def _koleo(self, cls: Tensor, part: Part, student_cls: Tensor | None) -> Tensor:
+        """Compute KoLeo of the whole batch, summed over the global views, from a part's [CLS] ``(2 b, D)``."""
+        if part.is_whole:
+            return torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()
+        if self.recipe.koleo_weight == 0:
+            return cls.new_zeros(())
+        by_view = cls.reshape(2, part.size, -1)
+        if student_cls is None:  # one part a process: this pass shows them all
+            student_cls = distributed.gather(by_view, dim=1)
+        rows = slice(part.start, part.stop)
+        return torch.stack(
+            [koleo_of_part(own, everyone, rows) for own, everyone in zip(by_view, student_cls, strict=True)]
+        ).sum()
+
+
+def mask_weights(masked: Tensor) -> Tensor:
+    """Return the weight of every masked patch, 1 / (masked patches of its crop): ``(C, P)`` bool -> ``(M,)``."""
+    share = masked.sum(dim=1, keepdim=True).clamp(min=1).reciprocal()
+    return share.expand_as(masked)[masked]
+
+
+def _join(tensors: Sequence[Tensor], *, dim: int = 0) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=dim)

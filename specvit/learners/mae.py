@@ -6,6 +6,8 @@ Shapes: B images of H x W pixels, P patches of h x w pixels, V visible and M hid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from specvit.augment import normalise, random_crops
 from specvit.errors import ConfigError
-from specvit.learners.base import Batch, Learner
+from specvit.learners.base import Batch
 from specvit.learners.mae_decoder import MaeDecoder
+from specvit.learners.parts import Part, PartedLearner
 from specvit.objectives.mae import Mae
 from specvit.patches import patchify, take
 from specvit.seeding import derive_seed, numpy_stream
@@ -26,7 +29,22 @@ from specvit.vit import encode
 VARIANCE_EPS = 1e-6
 
 
-class MaeLearner(Learner):
+@dataclass(frozen=True)
+class MaeViews:
+    """Hold the crops of a batch and which of their patches the backbone sees.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, normalised.
+        visible: ``(B, V)`` int64 numbers of the visible patches.
+        hidden: ``(B, M)`` int64 numbers of the others.
+    """
+
+    images: Tensor
+    visible: Tensor
+    hidden: Tensor
+
+
+class MaeLearner(PartedLearner[MaeViews, None]):
     """Train a backbone, which sees few patches of an image, and a decoder to paint the others."""
 
     def __init__(self, backbone: VisionTransformer, recipe: Mae, *, image_size: int, seed: int) -> None:
@@ -56,6 +74,7 @@ class MaeLearner(Learner):
             )
         self.recipe = recipe
         self.image_size = image_size
+        self.grid = grid
         self.backbone = backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "heads"))
@@ -73,28 +92,36 @@ class MaeLearner(Learner):
         """Return the backbone."""
         return self.backbone
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the squared error of the pixels of hidden patches, a mean over them."""
+    def draw(self, batch: Batch) -> MaeViews:
+        """Crop the images of a batch and draw what is hidden."""
         crops = random_crops(
             batch.images, size=self.image_size, scale=self.recipe.crop_scale, generator=batch.stream("crops")
         )
         images = normalise(crops)
-        pixels = patchify(images, self.backbone.patch_embed.patch_size)
-        num_images, num_patches, _ = pixels.shape
+        rows, columns = self.grid
         drawn = sample_visible(
-            num_images,
-            num_patches=num_patches,
+            len(images),
+            num_patches=rows * columns,
             mask_ratio=self.recipe.mask_ratio,
             rng=numpy_stream(batch.seed, "masks", batch.step),
         )
         visible, hidden = (torch.from_numpy(numbers).to(images.device) for numbers in drawn)
+        return MaeViews(images, visible, hidden)
+
+    def targets(self, views: MaeViews, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+        """Return nothing: the loss of an image does not depend on the others."""
+        return [None] * len(parts)
+
+    def part_losses(self, views: MaeViews, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+        """Compute the squared error of the pixels of hidden patches, a mean over them."""
+        images, visible, hidden = part.of(views.images), part.of(views.visible), part.of(views.hidden)
         tokens = encode(self.backbone, images, visible=visible)
         extra = self.extra_losses(tokens.patches)
         predicted = self.decoder(tokens.cls, tokens.patches, visible=visible, hidden=hidden)
-        targets = take(pixels, hidden)
+        pixels = take(patchify(images, self.backbone.patch_embed.patch_size), hidden)
         if self.recipe.normalise_pixels:
-            targets = normalise_patches(targets)
-        return {"pixels": (predicted.float() - targets).square().mean(), **extra}
+            pixels = normalise_patches(pixels)
+        return {"pixels": (predicted.float() - pixels).square().mean(), **extra}
 
 
 def sample_visible(

@@ -32,6 +32,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """Targets of the training split that the recipe learns from; empty for self-supervision."""
+    resource_fields: ClassVar[frozenset[str]] = frozenset({"micro_batch"})
+    """Fields that say how to compute, not what: they take no part in a trial's identity."""
     drops_patches: ClassVar[bool] = False
     """Whether the backbone sees but some patches of an image in training, so that a patch has no fixed row."""
 
@@ -41,6 +43,10 @@ class Recipe(ABC):
     """Passes over the training images, in place of ``steps``: give one of the two."""
     batch_size: PositiveInt = 64
     """Images a step."""
+    micro_batch: PositiveInt | None = None
+    """Images that a process computes at once; their gradients add up to those of the batch. None = all of them.
+    It changes a result by rounding alone, so it takes no part in a trial's identity; it is halved by itself where
+    memory runs out. Views are made of the whole batch in any case."""
     optimizer: Literal["adamw", "lamb"] = "adamw"
     """``lamb`` scales the step of every matrix by its norm, so own [CLS] weights by a norm of their own; see
     ``specvit.optimizer``."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from specvit.augment import normalise
 from specvit.data import Dataset, Split
 from specvit.device import Device
-from specvit.errors import DivergenceError
+from specvit.errors import DataError, DivergenceError
 from specvit.learners import deit3, dinov2
 from specvit.learners.base import Batch, Learner
 from specvit.objectives import Recipe
@@ -248,6 +248,45 @@ def _never(_: StepReport) -> bool:
 def test_a_loss_that_is_no_finite_number_ends_the_run_with_its_step(bad: float) -> None:
     with pytest.raises(DivergenceError, match=rf"the loss is {bad} at step 3 of 4"):
         pretrain(_Scripted([1.0, 2.0, bad, 3.0]), DEIT, _split(), seed=0, device=CPU, after_step=_never)
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "rule"),
+    [
+        ("labels", 4, r"in \[0, 4\), but hold 4"),
+        ("labels", -1, r"in \[0, 4\), but hold -1"),
+        ("masks", 3, r"in \[0, 3\) or 255 = ignore, but hold 3"),
+        ("masks", 254, r"in \[0, 3\) or 255 = ignore, but hold 254"),
+    ],
+)
+def test_a_class_out_of_range_in_the_middle_of_a_run_ends_it_with_the_step_and_the_image(
+    target: str, value: int, rule: str
+) -> None:
+    masks = np.random.default_rng(1).integers(0, 3, (20, 16, 16)).astype(np.uint8)
+    masks[:, 0] = 255
+    data = dataclasses.replace(DATASET, train=dataclasses.replace(_split(), masks=masks), mask_names=tuple("xyz"))
+    recipe = dataclasses.replace(DEIT, dense_weight=0.5)
+    backbone = build_vit(SCALE, image_size=16, patch_size=4, cls_position=recipe.cls_position)
+    learner = recipe.build(backbone, data, seed=5)
+    (image,) = set(_take(batches(20, batch_size=8, seed=5), 2)[1][3:4])
+    done: list[int] = []
+
+    def spoil(report: StepReport) -> bool:
+        done.append(report.step)
+        getattr(data.train, target)[image, ...] = value
+        return False
+
+    with pytest.raises(DataError, match=rf"step 2 of 4: {target} of training image {image} must be {rule}"):
+        pretrain(learner, recipe, data.train, seed=5, device=CPU, after_step=spoil)
+    assert done == [1]
+
+
+def test_classes_that_a_recipe_does_not_learn_from_are_not_looked_at() -> None:
+    split = dataclasses.replace(_split(), labels=np.full(20, 1000), masks=np.full((20, 16, 16), 200, np.uint8))
+    losses: list[float] = []
+    learner = _learner(DINO)
+    pretrain(learner, DINO, split, seed=0, device=CPU, after_step=lambda report: losses.append(report.loss) or False)
+    assert losses == _run(DINO)[0]
 
 
 def test_batches_carry_the_images_and_labels_in_order_and_their_step() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ from specvit.device import Device
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
 from specvit.probes import PROBES
-from specvit.probing import rung_probes, rung_splits
+from specvit.probing import Probing, rung_probes, rung_splits
 from specvit.token_rows import PatchRow
+from specvit.training_state import Checkpoint
 from specvit.trial import TrialResult, run_trial, rung_steps
 
 CPU = Device(torch.device("cpu"))
@@ -308,3 +311,97 @@ def test_the_mixing_loss_trains_with_deit3_and_is_refused_with_dinov2(dataset: D
     assert mixing.metrics["loss"] > plain.metrics["loss"] + 1.0
     with pytest.raises(ConfigError, match="mixing_weight must be 0"):
         _run(_config("dinov2_cpu", treatment=treatment, probes={}), dataset)
+
+
+class _Interrupted(Watching):
+    """Break off, as a machine that is taken away, in the middle of telling of a step or of a rung."""
+
+    def __init__(self, *, at_question: int = 0, at_rung: int = 0) -> None:
+        super().__init__()
+        self.at_question, self.at_rung = at_question, at_rung
+
+    def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
+        if len(self.rungs) + 1 == self.at_rung:
+            raise KeyboardInterrupt
+        super().rung(step=step, metrics=metrics)
+
+    def should_stop(self) -> bool:
+        if self.num_asked + 1 == self.at_question:
+            raise KeyboardInterrupt
+        return super().should_stop()
+
+
+def _checkpoint(path: Path, **changes: Any) -> Checkpoint:
+    return Checkpoint(**{"path": path, "identity": "trial", "every_s": None, "every_steps": 1, **changes})
+
+
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
+@pytest.mark.parametrize("interrupted", [{"at_question": 2}, {"at_rung": 2}, {"at_question": 5}])
+def test_a_trial_that_was_interrupted_continues_to_the_last_bit_and_tells_every_rung_once(
+    recipe: str, interrupted: dict[str, int], dataset: Dataset, tmp_path: Path
+) -> None:
+    config = _config(recipe, treatment={"specialize": "norm@all"}, probes={"knn": {}})
+    expected, watching = _run(config, dataset)
+    path = tmp_path / "folder" / "state"
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(config, dataset, _Interrupted(**interrupted), device=CPU, checkpoint=_checkpoint(path))
+    again = _Interrupted()
+    result = run_trial(config, dataset, again, device=CPU, checkpoint=_checkpoint(path))
+    assert result == expected
+    assert again.rungs == watching.rungs
+    assert list(again.rungs) == [2, 4]
+    assert again.steps[-1] == (STEPS, STEPS)
+    assert again.num_asked < STEPS - 1  # it did not begin anew
+
+
+def test_a_rung_of_before_is_told_as_it_was_and_not_probed_again(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = _checkpoint(tmp_path / "state", every_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(_config(), dataset, first := _Interrupted(at_question=5), device=CPU, checkpoint=checkpoint)
+    assert list(first.rungs) == [2, 4]
+    probed: list[int] = []
+    probe = Probing.rung
+    monkeypatch.setattr(Probing, "rung", lambda *args, **kwargs: probed.append(1) or probe(*args, **kwargs))
+    # Of the same object too, whose notes hold a rung that came after the state was saved.
+    again = _Interrupted()
+    run_trial(_config(), dataset, again, device=CPU, checkpoint=checkpoint)
+    assert again.rungs == first.rungs
+    assert len(probed) == 1
+    assert again.steps[0] == (3, STEPS)
+
+
+def test_a_trial_whose_state_is_damaged_begins_anew_with_the_same_numbers(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state"
+    expected, watching = _run(_config(), dataset)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(_config(), dataset, _Interrupted(at_question=5), device=CPU, checkpoint=_checkpoint(path))
+    whole = path.read_bytes()
+    for data, identity in ((whole[:-1], "trial"), (whole, "another")):
+        path.write_bytes(data)
+        again = _Interrupted()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            result = run_trial(_config(), dataset, again, device=CPU, checkpoint=_checkpoint(path, identity=identity))
+        assert result == expected
+        assert again.rungs == watching.rungs
+        assert again.num_asked == STEPS - 1
+        assert [record.message.rpartition("; ")[2] for record in caplog.records] == ["training begins anew"]
+
+
+def test_a_trial_that_is_stopped_by_its_observer_saves_no_more(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    observer = Watching(stop_after=1)
+    result = run_trial(_config(), dataset, observer, device=CPU, checkpoint=_checkpoint(path))
+    assert result.stopped_at == 1
+    assert not path.exists()
+
+
+def test_floors_keep_no_state(dataset: Dataset, tmp_path: Path) -> None:
+    for kind in ("random_init", "raw_pixels"):
+        config = _config(treatment={"kind": kind}, probes={"knn": {}})
+        run_trial(config, dataset, Watching(), device=CPU, checkpoint=_checkpoint(tmp_path / "state"))
+    assert list(tmp_path.iterdir()) == []

@@ -216,9 +216,9 @@ def test_views_and_masks_change_from_step_to_step(encoded: list[dict[str, Any]])
 
 
 def test_weights_of_masked_patches_add_up_to_one_per_masked_crop() -> None:
-    masked, weights = _learner()._masks(_batch(), num_crops=2 * B)
+    masked = _learner().draw(_batch()).masked
     crop_of_patch = masked.nonzero()[:, 0]
-    totals = torch.zeros(2 * B).index_add(0, crop_of_patch, weights)
+    totals = torch.zeros(2 * B).index_add(0, crop_of_patch, dinov2.mask_weights(masked))
     torch.testing.assert_close(totals, masked.any(1).float())
 
 
