@@ -17,7 +17,13 @@ from typing import Any
 
 from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
-ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999]},
+        "DeiT3": {"repeats": 1, "dense_weight": 0.0},
+        "PatchDiversification": {"mixing_weight": 0.0},
+    }
+)
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value
 (as JSON) under which everything is computed as before the field was there. The class may be a base class. Not a
 reference to the default: when the default moves on, trials that take it are new trials."""
