@@ -22,6 +22,10 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999]},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
+        "Segmentation": {
+            "protocol": "ridge",
+            **dict.fromkeys(("cs", "lrs", "steps", "batch_size", "dropout", "ks", "max_patches")),
+        },
     }
 )
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value

@@ -11,19 +11,20 @@ from torch import Tensor
 from specvit.probes.base import ProbeSplit
 from specvit.probes.knn import normalise_rows
 from specvit.probes.logistic import mean_and_scale
-from specvit.probes.segmenters.base import CHUNK_VALUES, Fitter, Segmenter, Training, draw_patches
+from specvit.probes.segmenters import base
+from specvit.probes.segmenters.base import Fitter, Segmenter, Training, draw_patches
 
 
 class NearestFitter(Fitter):
     """Let the k nearest training patches by cosine vote, each with the classes of its tile, pixel by pixel.
 
-    A pixel takes the class with most votes. Where votes are equal, or every voter's pixel is ignored, the
-    votes on the whole tile decide; of classes that are equal there too, the one with the lowest number.
-    Candidates are values of k; one above the number of patches stands for all of them.
+    A pixel takes the class with most votes, of equals the lowest. Where every voter's pixel is ignored, the
+    votes on the whole tile decide. Candidates are values of k; one above the number of patches stands for all
+    of them.
 
     Source: the kNN evaluation of CAPI (Darcet et al. 2025, arXiv 2502.08769; facebookresearch/capi,
-    eval_segmentation.py). Deviations: cosine only, where the source also tries L2 and keeps the better; ties
-    go by the tile, where the source takes the lowest class; ignored pixels do not vote; at most so many patches.
+    eval_segmentation.py). Deviations: cosine only, where the source also tries L2 and keeps the better; ignored
+    pixels do not vote; at most so many patches (``max_patches``).
     """
 
     def __init__(self, training: Training, *, max_patches: int) -> None:
@@ -44,7 +45,6 @@ class NearestFitter(Fitter):
         patches, _ = draw_patches(self.training, images, at_most=self.max_patches)
         tokens = part.patches.flatten(0, 1)[patches]
         mean, scale = mean_and_scale(tokens.double())
-        num_patches = part.patches.shape[1]
         return NearestPatches(
             mean=mean,
             scale=scale,
@@ -80,8 +80,8 @@ class NearestPatches(Segmenter):
         assert part.masks is not None
         tokens = part.patches[images].flatten(0, 1)
         queries = normalise_rows(((tokens - self.mean) / self.scale).float())
-        chunk_size = max(1, CHUNK_VALUES // max(len(self.bank), self.tiles.shape[1] * (self.num_classes + 1)))
-        votes = [self._vote(chunk) for chunk in queries.split(chunk_size)]
+        chunk_size = max(1, base.CHUNK_VALUES // max(len(self.bank), self.tiles.shape[1] * (self.num_classes + 1)))
+        votes = [self._vote(chunk) for chunk in torch.split(queries, chunk_size)]
         for way in range(len(self.ks)):
             tiles = torch.cat([chunk[way] for chunk in votes]).view(len(images), -1, self.tiles.shape[1])
             yield join_tiles(tiles, part.grid, size=(part.masks.shape[1], part.masks.shape[2]))
@@ -95,9 +95,9 @@ class NearestPatches(Segmenter):
         predictions: dict[int, Tensor] = {}
         for fewer, k in zip((0, *sorted(self.ks)), sorted(self.ks), strict=False):
             votes.scatter_add_(2, classes[:, :, fewer:k], torch.ones_like(classes[:, :, fewer:k]))
-            of_tile = votes.sum(1, keepdim=True)
-            ranks = votes * (k * self.tiles.shape[1] + 1) + of_tile
-            predictions[k] = ranks[:, :, : self.num_classes].argmax(2)
+            of_pixel = votes[:, :, : self.num_classes]
+            of_tile = of_pixel.sum(1, keepdim=True)
+            predictions[k] = torch.where(of_pixel.any(2, keepdim=True), of_pixel, of_tile).argmax(2)
         return [predictions[k] for k in self.ks]
 
 

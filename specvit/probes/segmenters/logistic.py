@@ -21,9 +21,9 @@ class LogisticFitter(Fitter):
     of C.
 
     Source: the linear evaluation of CAPI (Darcet et al. 2025, arXiv 2502.08769; facebookresearch/capi,
-    eval_segmentation.py). Deviations: log-odds are upsampled as those of the other linear protocols are
-    (``upsample: nearest`` is the source's one class per tile); ignored pixels have no say in what a patch's
-    majority is; tokens are standardised by all patches of the images fitted to; at most so many patches.
+    eval_segmentation.py). Deviations: ignored pixels have no say in what a patch's majority is; tokens are
+    standardised by the patches that are fitted to; at most so many patches (``max_patches``); L-BFGS ends after
+    200 iterations, not 1000.
     """
 
     def __init__(
