@@ -17,8 +17,9 @@ from specvit.probes.base import ProbeSplit
 from specvit.probes.scores import confusion, mean_iou
 from specvit.seeding import torch_stream
 
-CHUNK_VALUES = 1 << 22
-"""Numbers that the largest temporary tensor may hold; images are taken in chunks that keep to it."""
+CHUNK_VALUES = 1 << 18
+"""Numbers that the largest temporary tensor may hold, so that it stays in a core's cache; images are taken in
+chunks that keep to it."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor
 from specvit.probes.base import ProbeSplit
 from specvit.probes.knn import normalise_rows
 from specvit.probes.logistic import mean_and_scale
-from specvit.probes.segmenters import base
 from specvit.probes.segmenters.base import Fitter, Segmenter, Training, draw_patches
 
+MAX_SIMILARITIES = 1 << 22
+"""Cosines, or votes, held at a time; a larger set of queries is taken in chunks."""
 _BLOCK = 32
 """Columns of a block, of which a long row of similarities is searched block by block."""
 
@@ -83,7 +84,7 @@ class NearestPatches(Segmenter):
         assert part.masks is not None
         tokens = part.patches[images].flatten(0, 1)
         queries = normalise_rows(((tokens - self.mean) / self.scale).float())
-        chunk_size = max(1, base.CHUNK_VALUES // max(len(self.bank), self.tiles.shape[1] * (self.num_classes + 1)))
+        chunk_size = max(1, MAX_SIMILARITIES // max(len(self.bank), self.tiles.shape[1] * (self.num_classes + 1)))
         votes = [self._vote(chunk) for chunk in torch.split(queries, chunk_size)]
         for way in range(len(self.ks)):
             tiles = torch.cat([chunk[way] for chunk in votes]).view(len(images), -1, self.tiles.shape[1])

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from specvit.probes import ProbeSplit
-from specvit.probes.segmenters import base
+from specvit.probes.segmenters import knn
 from specvit.probes.segmenters.knn import NearestFitter, cut_tiles, join_tiles, top_indices
 
 KS = (1, 3, 10, 30)
@@ -31,9 +31,9 @@ def without_ignored(split, *, label):
     return ProbeSplit(cls=split.cls, patches=split.patches, grid=split.grid, labels=None, masks=masks)
 
 
-@pytest.mark.parametrize("chunk_values", [1 << 8, 1 << 22])
-def test_predict_equals_scikit_learn_pixel_by_pixel(scenes, training_of, monkeypatch, chunk_values):
-    monkeypatch.setattr(base, "CHUNK_VALUES", chunk_values)
+@pytest.mark.parametrize("max_similarities", [1 << 10, 1 << 22])
+def test_predict_equals_scikit_learn_pixel_by_pixel(scenes, training_of, monkeypatch, max_similarities):
+    monkeypatch.setattr(knn, "MAX_SIMILARITIES", max_similarities)
     train, val = without_ignored(scenes(60, seed=0), label=1), scenes(20, seed=1)
     scaler = StandardScaler().fit(train.patches.flatten(0, 1).double().numpy())
     x, queries = (scaler.transform(part.patches.flatten(0, 1).double().numpy()) for part in (train, val))
