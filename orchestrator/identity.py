@@ -31,6 +31,10 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "blur_scales": True,
             "patch_bottleneck": None,
         },
+        "Segmentation": {
+            "protocol": "ridge",
+            **dict.fromkeys(("cs", "lrs", "steps", "batch_size", "dropout", "ks", "max_patches")),
+        },
     }
 )
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value

@@ -16,6 +16,8 @@ from specvit.probes import ProbeSplit
 from specvit.vit import encode
 
 BATCH_SIZE = 256
+CPU_BATCH_SIZE = 32
+"""Activations of more images fall out of a core's cache, which costs a third of the speed."""
 
 
 def to_unit(images: NDArray[np.uint8], device: Device) -> Tensor:
@@ -43,9 +45,10 @@ def backbone_features(model: VisionTransformer, split: Split, *, device: Device)
     was_training = model.training
     model.eval()
     cls, patches = [], []
-    for start in range(0, len(split), BATCH_SIZE):
+    batch_size = min(BATCH_SIZE, CPU_BATCH_SIZE) if device.torch_device.type == "cpu" else BATCH_SIZE
+    for start in range(0, len(split), batch_size):
         with device.autocast():
-            tokens = encode(model, normalised(split.images[start : start + BATCH_SIZE].copy(), device))
+            tokens = encode(model, normalised(split.images[start : start + batch_size].copy(), device))
         cls.append(tokens.cls.float().cpu())
         patches.append(tokens.patches.float().cpu())
     model.train(was_training)

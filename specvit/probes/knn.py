@@ -115,11 +115,11 @@ def vote(
     """
     import torch
 
-    bank = _normalise(bank)
+    bank = normalise_rows(bank)
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
     chunk_size = max(1, _MAX_SIMILARITIES // len(bank))
     for start in range(0, len(queries), chunk_size):
-        chunk = _normalise(queries[start : start + chunk_size])
+        chunk = normalise_rows(queries[start : start + chunk_size])
         cosines, neighbours = (chunk @ bank.T).topk(max(ks), dim=1)
         # Relative to the nearest one, weights cannot overflow at any temperature.
         weights = ((cosines - cosines[:, :1]) / temperature).exp()
@@ -131,8 +131,15 @@ def vote(
     return {k: torch.cat(part) for k, part in parts.items()}
 
 
-def _normalise(features: Tensor) -> Tensor:
-    """Scale rows to length 1; a row of zeros stays, and is equally near to everything."""
+def normalise_rows(features: Tensor) -> Tensor:
+    """Scale rows to length 1; a row of zeros stays, and is equally near to everything.
+
+    Args:
+        features: ``(N, D)`` float32 features.
+
+    Returns:
+        ``(N, D)`` float32, whose products are cosines.
+    """
     # Squares of float32 overflow at 1e19 and vanish at 1e-23; those of float64 do not.
     lengths = features.double().square().sum(1, keepdim=True).sqrt()
     return (features / lengths.where(lengths > 0, 1.0)).float()

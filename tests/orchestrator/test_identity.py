@@ -91,6 +91,15 @@ PINNED = {
         {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
         "b5de2ac7ab46078454806e89a5fd875e40c2de68524dcb427827c5f7dfd522ab",
     ),
+    # Pinned from the release before the probe had protocols.
+    "segmentation": (
+        {"probes": ProbeSettings(knn={}, segmentation={})},  # type: ignore[call-arg]
+        "681510e1f0ffdbcc7951005e72a9615033a8875c7d0a975e8afb47940ab2a23f",
+    ),
+    "segmentation_balance": (
+        {"probes": ProbeSettings(segmentation={"balance": 0.5})},  # type: ignore[call-arg]
+        "0daeea075a4fb879dec0cdceec7dae6e3dcc14978ab7ee06ebfe6afc2adebcdc",
+    ),
 }
 
 
@@ -193,3 +202,20 @@ def test_trial_id_of_deit3_tells_its_later_settings_apart(changes: dict[str, Any
     values, _ = PINNED["deit3"]
     objective = dataclasses.replace(values["objective"], **changes)
     assert trial_id(make_config(**{**values, "objective": objective})) != PINNED["deit3"][1]
+
+
+def test_trial_id_tells_segmentation_protocols_and_their_fields_apart() -> None:
+    probes: list[dict[str, Any]] = [
+        {},
+        {"protocol": "logistic"},
+        {"protocol": "logistic", "upsample": "bilinear"},
+        {"protocol": "linear"},
+        {"protocol": "linear", "steps": 7},
+        {"protocol": "knn"},
+        {"protocol": "knn", "ks": [1]},
+    ]
+    configs = [make_config(probes=ProbeSettings(segmentation=fields)) for fields in probes]  # type: ignore[call-arg]
+    assert len({trial_id(config) for config in configs}) == len(probes)
+    # A default that is written out is the default.
+    written = make_config(probes=ProbeSettings(segmentation={"protocol": "knn", "ks": [1, 3, 10, 30]}))  # type: ignore[call-arg]
+    assert trial_id(written) == trial_id(configs[5])

@@ -159,6 +159,16 @@ MALFORMED = {
     "misspelt_inner_field": (changed("steps: 150", "step: 150"), 7, "objective.step: unknown field", "'steps'"),
     "misspelt_probe": (changed("  linear: {}", "  liner: {}"), 11, "probes.liner: unknown field", "'linear'"),
     "probe_option": (changed("linear: {}", "linear: {x: 1}"), 11, "probes.linear.x: unknown field", "known: "),
+    "protocol_misfit": (
+        changed("linear: {}", "segmentation: {protocol: knn, balance: 0.5}"),
+        11, "probes.segmentation.balance: must not be given with protocol 'knn'", "it is a setting of ridge",
+    ),
+    "unknown_protocol": (
+        changed("linear: {}", "segmentation: {protocol: kn}"), 11, "probes.segmentation.protocol: must be ridge", "did you mean 'knn'?",
+    ),
+    "protocol_field_out_of_range": (
+        changed("linear: {}", "segmentation: {protocol: knn, ks: [0]}"), 11, "probes.segmentation.ks[0]: must be greater than 0", "not 0",
+    ),
     "wrong_type": (changed("steps: 150", "steps: many"), 7, "objective.steps: must be a whole number", "'many'"),
     "float_for_int": (changed("steps: 150", "steps: 1.5"), 7, "objective.steps: must be a whole number", "1.5"),
     "bool_for_int": (changed("steps: 150", "steps: true"), 7, "objective.steps: must be a whole number", "true"),

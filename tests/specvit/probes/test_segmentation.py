@@ -1,13 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from specvit.errors import DataError, DivergenceError
 from specvit.probes import PROBES, ProbeSplit
-from specvit.probes.segmentation import Ridge, Segmentation, count_pixels, segment
+from specvit.probes.segmentation import DEFAULTS, Segmentation
+from specvit.probes.segmenters.base import count_pixels
+from specvit.probes.segmenters.fitters import FITTERS
+from specvit.probes.segmenters.readout import segment
+from specvit.probes.segmenters.ridge import Ridge, class_weights
 from specvit.probes.selection import split_off_tenth
 
 GRID, TILE, NUM_CLASSES = (3, 2), 4, 4
@@ -87,9 +95,9 @@ def test_solve_equals_scikit_learn_on_pixels(balance):
     train = scenes(40, seed=0)
     patches, masks = train.patches.numpy().astype(float), train.masks.numpy()
     penalties = (10.0, 0.1, 1e-5)
-    class_weights = Segmentation(balance=balance)._class_weights(train, num_classes=NUM_CLASSES)
+    weights = class_weights(train, num_classes=NUM_CLASSES, balance=balance)
 
-    readout = Ridge.of(train, torch.arange(40), class_weights=class_weights).solve(penalties)
+    readout = Ridge.of(train, torch.arange(40), class_weights=weights).solve(penalties)
 
     for i, penalty in enumerate(penalties):
         scaler, ridge = reference_fit(patches, masks, penalty=penalty, balance=balance, weights_from=masks)
@@ -119,11 +127,11 @@ def test_solve_without_balance_is_ridge_regression_of_label_fractions():
 
 
 def test_sums_of_parts_and_of_chunks_equal_those_of_the_whole(monkeypatch):
-    train, class_weights = scenes(30, seed=0), torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
-    whole = Ridge.of(train, torch.arange(30), class_weights=class_weights)
-    monkeypatch.setattr("specvit.probes.segmentation._CHUNK_VALUES", 500)
+    train, weights = scenes(30, seed=0), torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    whole = Ridge.of(train, torch.arange(30), class_weights=weights)
+    monkeypatch.setattr("specvit.probes.segmenters.base.CHUNK_VALUES", 500)
 
-    parts = [Ridge.of(train, part, class_weights=class_weights) for part in torch.arange(30).split(11)]
+    parts = [Ridge.of(train, part, class_weights=weights) for part in torch.arange(30).split(11)]
     added = parts[0] + parts[1] + parts[2]
 
     for name in ("moments", "gram", "cross"):
@@ -153,7 +161,7 @@ def test_evaluate_equals_scikit_learn_and_torchmetrics_with_the_penalty_chosen_o
     penalty = max(penalties, key=on_tenth.__getitem__)
     probe = Segmentation(penalties=penalties, balance=0.5, upsample=upsample)
 
-    assert probe.choose_penalty(train, num_classes=NUM_CLASSES, seed=3) == penalty
+    assert probe.choose(train, num_classes=NUM_CLASSES, seed=3) == penalty
     fit = reference_fit(patches, masks, penalty=penalty, balance=0.5, weights_from=masks)
     expected = reference_miou(*fit, val.patches.numpy().astype(float), val.masks.numpy(), mode=upsample)
     ours = probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=3)["miou"]
@@ -173,7 +181,7 @@ def test_evaluate_chooses_the_penalty_without_the_masks_of_val(monkeypatch):
     shuffled = make_split(val.patches, val.masks.flip(0))
     scores = [Segmentation().evaluate(train, part, num_classes=4, seed=0) for part in (val, shuffled)]
 
-    penalty = Segmentation().choose_penalty(train, num_classes=NUM_CLASSES, seed=0)
+    penalty = Segmentation().choose(train, num_classes=NUM_CLASSES, seed=0)
     assert scores[0] != scores[1]
     assert solved_for[:4] == [Segmentation().penalties, (penalty,)] * 2
 
@@ -181,7 +189,7 @@ def test_evaluate_chooses_the_penalty_without_the_masks_of_val(monkeypatch):
 def test_evaluate_in_chunks_equals_evaluate_at_once(monkeypatch):
     train, val = scenes(40, seed=0), scenes(30, seed=1)
     at_once = Segmentation().evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
-    monkeypatch.setattr("specvit.probes.segmentation._CHUNK_VALUES", 1)
+    monkeypatch.setattr("specvit.probes.segmenters.base.CHUNK_VALUES", 1)
 
     in_chunks = Segmentation().evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
 
@@ -260,14 +268,14 @@ def test_evaluate_with_a_single_training_image_fits_and_chooses_on_it():
     assert 0 < score <= 100
 
 
-def test_choose_penalty_without_labels_in_the_held_out_tenth_takes_the_first():
+def test_choose_without_labels_in_the_held_out_tenth_takes_the_first():
     train = scenes(20, seed=0)
     fitted, held_out = split_off_tenth(20, None, seed=0)
     for part in (fitted, held_out):
         masks = train.masks.clone()
         masks[part] = 255
         blind = make_split(train.patches, masks)
-        assert Segmentation(penalties=(0.3, 0.2)).choose_penalty(blind, num_classes=4, seed=0) == 0.3
+        assert Segmentation(penalties=(0.3, 0.2)).choose(blind, num_classes=4, seed=0) == 0.3
 
 
 @pytest.mark.parametrize("bad", ["train", "val"])
@@ -288,9 +296,152 @@ def test_evaluate_with_nan_features_is_a_divergence(bad):
         Segmentation().evaluate(**splits, num_classes=NUM_CLASSES, seed=0)
 
 
+OTHERS = {
+    "logistic": {"cs": (1e-3, 1.0)},
+    "linear": {"lrs": (1e-3, 0.03), "steps": 40},
+    "knn": {"ks": (1, 10)},
+}
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_evaluate_chooses_on_the_tenth_and_refits_on_all_of_train(protocol):
+    train, val = scenes(50, seed=0), scenes(30, seed=1)
+    probe = Segmentation(protocol=protocol, **OTHERS[protocol])
+    candidates = next(iter(OTHERS[protocol].values()))
+    fitted, held_out = split_off_tenth(50, None, seed=3)
+    of_part, of_tenth = (
+        make_split(train.patches[part], train.masks[part]) for part in (fitted, held_out)
+    )
+    name = next(iter(OTHERS[protocol]))
+    alone = {c: Segmentation(protocol=protocol, **{**OTHERS[protocol], name: (c,)}) for c in candidates}
+    on_tenth = {c: probe.evaluate(of_part, of_tenth, num_classes=4, seed=3)["miou"] for c, probe in alone.items()}
+
+    chosen = probe.choose(train, num_classes=NUM_CLASSES, seed=3)
+
+    assert len(set(on_tenth.values())) == 2
+    assert chosen == max(on_tenth, key=on_tenth.__getitem__)
+    whole = [each.evaluate(train, val, num_classes=NUM_CLASSES, seed=3) for each in (probe, alone[chosen])]
+    assert whole[0] == whole[1]
+    assert whole[0] == probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=3)
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_evaluate_by_any_protocol_leaves_inputs_and_the_global_generator_alone(protocol):
+    train, val = scenes(20, seed=0), scenes(10, seed=1)
+    before, state = (train.patches.clone(), train.masks.clone()), torch.get_rng_state()
+
+    Segmentation(protocol=protocol, **OTHERS[protocol]).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
+
+    assert torch.equal(train.patches, before[0])
+    assert torch.equal(train.masks, before[1])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_evaluate_by_any_protocol_with_one_class_in_train_predicts_that_class(protocol):
+    train = make_split(np.random.default_rng(0).normal(size=(12, 6, 3)), np.full((12, *SIZE), 3))
+    half = np.full((1, *SIZE), 3)
+    half[:, :6] = 1
+    val = make_split(np.zeros((1, 6, 3)), half)
+    probe = Segmentation(protocol=protocol, **OTHERS[protocol])
+
+    # Class 3: half of the pixels; class 1: none.
+    assert probe.evaluate(train, val, num_classes=4, seed=0)["miou"] == pytest.approx(25.0)
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_evaluate_by_any_protocol_with_a_single_training_image_fits_and_chooses_on_it(protocol):
+    one = scenes(1, seed=0, noise=0.0)
+
+    score = Segmentation(protocol=protocol, **OTHERS[protocol]).evaluate(one, one, num_classes=4, seed=0)["miou"]
+
+    assert 0 < score <= 100
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_evaluate_by_any_protocol_with_constant_features_predicts_the_commonest_class(protocol):
+    masks = np.zeros((20, *SIZE))
+    masks[:, :2] = 1
+    train = make_split(np.full((20, 6, 3), 7.0), masks)
+    # kNN: all patches are equally near, so it must be all of them that vote.
+    fields = {"ks": (500,)} if protocol == "knn" else OTHERS[protocol]
+
+    score = Segmentation(protocol=protocol, **fields).evaluate(train, train, num_classes=2, seed=0)["miou"]
+
+    # Class 1 covers 2 of 12 rows and is never predicted.
+    assert score == pytest.approx(100 * (10 / 12) / 2)
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_evaluate_by_any_protocol_with_masks_from_inference_mode(protocol):
+    # As a backbone's features come.
+    with torch.inference_mode():
+        train = scenes(20, seed=0)
+
+    score = Segmentation(protocol=protocol, **OTHERS[protocol]).evaluate(train, train, num_classes=4, seed=0)["miou"]
+
+    assert 0 < score <= 100
+
+
+def test_segmentation_is_ridge_by_default_with_no_field_of_another_protocol():
+    probe = Segmentation()
+
+    assert probe.protocol == "ridge"
+    assert (probe.penalties, probe.balance, probe.upsample) == ((1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5), 0.75, "bilinear")
+    others = ("cs", "lrs", "steps", "batch_size", "dropout", "ks", "max_patches")
+    assert {name: getattr(probe, name) for name in others} == dict.fromkeys(others)
+
+
+def test_segmentation_fields_take_the_published_defaults_of_their_protocol():
+    logistic, linear, knn = (Segmentation(protocol=protocol) for protocol in ("logistic", "linear", "knn"))
+
+    np.testing.assert_allclose(logistic.cs, 10 ** np.linspace(-6, 5, 8), rtol=0.02)
+    assert logistic.upsample == "nearest"
+    assert (linear.dropout, linear.batch_size, linear.upsample) == (0.1, 16, "bilinear")
+    assert linear.lrs[0] == 1e-3
+    assert knn.ks == (1, 3, 10, 30)
+    assert knn.upsample is None
+
+
+def test_segmentation_protocols_have_defaults_fitters_and_documented_fields():
+    assert list(DEFAULTS) == list(FITTERS) == ["ridge", "logistic", "linear", "knn"]
+    names = {name for fields in DEFAULTS.values() for name in fields}
+    assert {field.name for field in dataclasses.fields(Segmentation)} == names | {"protocol"}
+
+
+@given(protocol=st.sampled_from(list(DEFAULTS)), owner=st.sampled_from(list(DEFAULTS)), data=st.data())
+def test_segmentation_takes_a_field_if_and_only_if_it_belongs_to_the_protocol(protocol, owner, data):
+    name = data.draw(st.sampled_from(list(DEFAULTS[owner])))
+    value = DEFAULTS[owner][name]
+
+    if name in DEFAULTS[protocol]:
+        probe = Segmentation(protocol=protocol, **{name: value})
+        assert getattr(probe, name) == value
+        assert dataclasses.replace(probe) == probe
+    else:
+        with pytest.raises(ValueError, match=f"{name} must not be given with protocol '{protocol}'.*{owner}"):
+            Segmentation(protocol=protocol, **{name: value})
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"penalties": ()}, {"penalties": (0.0,)}, {"balance": 1.5}, {"upsample": "cubic"}, {"lr": 0.1}],
+    [
+        {"penalties": ()},
+        {"penalties": (0.0,)},
+        {"balance": 1.5},
+        {"upsample": "cubic"},
+        {"lr": 0.1},
+        {"protocol": "svm"},
+        {"cs": (), "protocol": "logistic"},
+        {"cs": (-1.0,), "protocol": "logistic"},
+        {"lrs": (0.0,), "protocol": "linear"},
+        {"steps": 0, "protocol": "linear"},
+        {"batch_size": 1.5, "protocol": "linear"},
+        {"dropout": 1.0, "protocol": "linear"},
+        {"ks": (0,), "protocol": "knn"},
+        {"max_patches": 0, "protocol": "knn"},
+        {"upsample": "nearest", "protocol": "knn"},
+    ],
 )
 def test_segmentation_with_a_bad_setting_is_rejected(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
