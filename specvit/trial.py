@@ -156,13 +156,12 @@ class _Watch:
         return self.stopped
 
     def _probe_rung(self) -> dict[str, float]:
-        return _evaluate(
-            rung_probes(self.config),
-            backbone_features(self.backbone, self.fitted, device=self.device),
-            backbone_features(self.backbone, self.scored, device=self.device),
-            config=self.config,
-            dataset=self.dataset,
+        probes = rung_probes(self.config)
+        fitted, scored = (
+            backbone_features(self.backbone, split, device=self.device, num_blocks=_num_blocks(probes))
+            for split in (self.fitted, self.scored)
         )
+        return _evaluate(probes, fitted, scored, config=self.config, dataset=self.dataset)
 
 
 def _rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
@@ -213,8 +212,16 @@ def _raw_pixels(config: TrialConfig, dataset: Dataset, observer: Observer) -> Tr
 def _probe_backbone(
     backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
 ) -> dict[str, float]:
-    train, val = (backbone_features(backbone, split, device=device) for split in (dataset.train, dataset.val))
-    return _evaluate(selected_probes(config.probes), train, val, config=config, dataset=dataset)
+    probes = selected_probes(config.probes)
+    train, val = (
+        backbone_features(backbone, split, device=device, num_blocks=_num_blocks(probes))
+        for split in (dataset.train, dataset.val)
+    )
+    return _evaluate(probes, train, val, config=config, dataset=dataset)
+
+
+def _num_blocks(probes: Mapping[str, Probe]) -> int:
+    return max((probe.num_blocks for probe in probes.values()), default=0)
 
 
 def _diagnose(
