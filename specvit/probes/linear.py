@@ -51,22 +51,24 @@ class Linear(Probe):
     """Of ``logistic``: weights C of the summed cross-entropy against half the squared norm of the weights, to
     choose from; of equals the first is taken."""
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
-        1e-5,
-        2e-5,
-        5e-5,
-        1e-4,
-        2e-4,
-        5e-4,
-        1e-3,
-        2e-3,
-        5e-3,
-        1e-2,
-        2e-2,
-        5e-2,
         0.1,
+        5e-2,
+        2e-2,
+        1e-2,
+        5e-3,
+        2e-3,
+        1e-3,
+        5e-4,
+        2e-4,
+        1e-4,
+        5e-5,
+        2e-5,
+        1e-5,
     )
     """Of ``sgd``: peak learning rates to choose from, for batches of 256 images; with other batches in proportion.
-    The default is the source's list; of equals the first is taken, with the fewest blocks, without mean patch."""
+    The default is the source's list. Of classifiers that are equal on the tenth, that of the fewest blocks is taken,
+    without the mean patch, and of those the first learning rate: the largest, since one that is too small for a
+    short run learns nothing."""
     last_blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
     """Of ``sgd``: of how many of the last blocks [CLS] is read, to choose from; 1 and 4 in the source. Of more blocks
     than have [CLS], all are read (raw pixels have none: the image itself is read)."""

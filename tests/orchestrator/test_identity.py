@@ -75,6 +75,10 @@ PINNED = {
         {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
         "b5de2ac7ab46078454806e89a5fd875e40c2de68524dcb427827c5f7dfd522ab",
     ),
+    "linear": (
+        {"probes": ProbeSettings(linear={})},  # type: ignore[call-arg]
+        "a30a3df2993e5882082d3dbe1f87e399912b25fef38c98088e4e70b9722d70f8",
+    ),
 }
 
 
@@ -167,3 +171,10 @@ def test_trial_id_of_deit3_tells_its_later_settings_apart(changes: dict[str, Any
     values, _ = PINNED["deit3"]
     objective = dataclasses.replace(values["objective"], **changes)
     assert trial_id(make_config(**{**values, "objective": objective})) != PINNED["deit3"][1]
+
+
+def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
+    sgd = {"protocol": "sgd"}
+    settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "learning_rates": (0.1,)}]
+    ids = {trial_id(make_config(probes=ProbeSettings(linear=each))) for each in settings}  # type: ignore[call-arg]
+    assert len(ids) == len(settings)
