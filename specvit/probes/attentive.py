@@ -26,9 +26,9 @@ class Attentive(Probe):
     floors. Tokens of raw pixels are their patches, without position.
 
     Source: facebookresearch/capi, eval_classification.py. Deviations: [CLS] is a token beside the patches; tokens are
-    standardised by the patches of the training split; the classifier that is best on the held-out tenth is trained
-    anew on all of it; images are seen as they are, in place of random crops; narrower heads, larger learning rates
-    and fewer steps, scaled to short runs; keys have no bias, which changes no prediction.
+    centred, and scaled by one number, as the patches of the training split are spread; the classifier that is best on
+    the held-out tenth is trained anew on all of it; images are seen as they are, in place of random crops; narrower
+    heads, larger learning rates and fewer steps, scaled to short runs; keys have no bias, which changes no prediction.
     """
 
     name: ClassVar[str] = "attentive"

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specvit.probes.logistic import mean_and_scale
 from specvit.probes.minibatches import cosine, minibatches
 
 if TYPE_CHECKING:
@@ -36,13 +35,14 @@ def num_attention_heads(width: int, head_dim: int) -> int:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Hand out tokens of a split in the coordinates of the training split.
+    """Hold the tokens of a split, and by what they are centred and scaled: the patches of the training split.
 
     Attributes:
         cls: ``(N, D)`` [CLS], or None.
         patches: ``(N, P, D)``.
         mean: ``(D,)`` mean of the training split's patch tokens.
-        scale: ``(D,)`` their standard deviation; infinite where a channel is constant.
+        scale: ``()`` their standard deviation over all channels together, infinite if it is 0. One for each channel
+            would blow up those in which patches are alike but [CLS] is not.
     """
 
     cls: Tensor | None
@@ -53,7 +53,12 @@ class Tokens:
     @classmethod
     def of(cls, part: ProbeSplit, train: ProbeSplit, *, with_cls: bool) -> Tokens:
         """Take the tokens of ``part``; [CLS] only if it is as wide as a patch token (raw pixels have none)."""
-        mean, scale = mean_and_scale(train.patches.flatten(0, 1))
+        import torch
+
+        std, mean = torch.std_mean(train.patches, dim=(0, 1), correction=0)
+        scale = std.square().mean().sqrt()
+        # Below this the spread is the rounding of float32, not a signal to be blown up.
+        scale = scale.where(scale > 1e-6 * mean.abs().amax(), torch.inf)
         with_cls = with_cls and part.cls.shape[1] == part.patches.shape[2]
         return cls(part.cls if with_cls else None, part.patches, mean, scale)
 

@@ -34,7 +34,7 @@ def needles(num_images, *, seed, num_classes=4, num_patches=9, dim=12):
     patches = 0.1 * generator.normal(size=(num_images, num_patches, dim))
     patches += np.eye(dim)[named]
     patches[np.arange(num_images), marked, dim - 1] += 1
-    return make_split(patches, labels, cls=generator.normal(size=(num_images, dim)))
+    return make_split(patches, labels, cls=0.1 * generator.normal(size=(num_images, dim)))
 
 
 class Reference(nn.Module):
@@ -175,15 +175,15 @@ def test_initial_weights_are_a_truncated_normal_and_the_same_for_all():
     assert all(torch.equal(weight[0], other) for weight in heads.weights for other in weight)
 
 
-def test_tokens_are_standardised_by_the_patches_of_train():
+def test_tokens_are_centred_and_scaled_by_the_patches_of_train():
     train, val = needles(30, seed=0), needles(10, seed=1)
     flat = train.patches.double().numpy().reshape(-1, 12)
     together = np.concatenate([val.cls[:, None], val.patches], axis=1)
-    expected = (together - flat.mean(0)) / flat.std(0)
+    expected = (together - flat.mean(0)) / np.sqrt(flat.var(0).mean())
 
     taken = Tokens.of(val, train, with_cls=True).take(torch.tensor([3, 0]))
 
-    np.testing.assert_allclose(taken, expected[[3, 0]], atol=1e-4)
+    np.testing.assert_allclose(taken, expected[[3, 0]], atol=1e-5)
     without = Tokens.of(val, train, with_cls=False).take(torch.tensor([3, 0]))
     assert torch.equal(without, taken[:, 1:])
 
@@ -196,7 +196,7 @@ def test_tokens_of_raw_pixels_are_patches_alone():
 def test_evaluate_finds_the_class_that_one_patch_tells_where_the_mean_does_not():
     train, val = needles(600, seed=0), needles(300, seed=1)
 
-    attentive = Attentive(epochs=60, batch_size=32).evaluate(train, val, num_classes=4, seed=0)["attentive_top1"]
+    attentive = Attentive(epochs=60).evaluate(train, val, num_classes=4, seed=0)["attentive_top1"]
     linear = Linear().evaluate(train, val, num_classes=4, seed=0)["linear_top1"]
 
     assert attentive > 95
@@ -216,7 +216,7 @@ def test_evaluate_reads_cls_if_it_is_to():
         for use_cls in (True, False)
     ]
 
-    assert scores[0] > 95
+    assert scores[0] > 85
     assert scores[1] < 50
 
 
