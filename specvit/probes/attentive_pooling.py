@@ -25,7 +25,7 @@ _WARMUP = 0.1
 _SCALED_TO = 256
 """Images of the batch that learning rates are given for."""
 _CHUNK_VALUES = 1 << 24
-"""Attention weights held at a time; a larger set of images is classified in chunks."""
+"""Numbers held at a time, of tokens and attention weights; a larger set of images is classified in chunks."""
 
 
 def num_attention_heads(width: int, head_dim: int) -> int:
