@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.augment import normalise
+from specvit.block_cls import recorded_cls
 from specvit.data import Split
 from specvit.device import Device
 from specvit.patches import patchify
@@ -31,30 +34,38 @@ def normalised(images: NDArray[np.uint8], device: Device) -> Tensor:
 
 
 @torch.inference_mode()
-def backbone_features(model: VisionTransformer, split: Split, *, device: Device) -> ProbeSplit:
+def backbone_features(
+    model: VisionTransformer, split: Split, *, device: Device, num_blocks: int = 0
+) -> ProbeSplit:
     """Compute the tokens of a split after the final norm.
 
     Args:
         model: A ViT; its mode is restored afterwards.
         split: N images of H x W pixels.
         device: Where the model is.
+        num_blocks: Of how many of the last blocks [CLS] is kept besides, see ``recorded_cls``; 0 = none.
 
     Returns:
         Features in float32 on the CPU: [CLS] ``(N, D)`` and patches ``(N, P, D)``, beside the targets.
     """
     was_training = model.training
     model.eval()
-    cls, patches = [], []
+    cls, patches, block_cls = [], [], []
     batch_size = min(BATCH_SIZE, CPU_BATCH_SIZE) if device.torch_device.type == "cpu" else BATCH_SIZE
-    for start in range(0, len(split), batch_size):
-        with device.autocast():
-            tokens = encode(model, normalised(split.images[start : start + batch_size].copy(), device))
-        cls.append(tokens.cls.float().cpu())
-        patches.append(tokens.patches.float().cpu())
+    with recorded_cls(model, num_blocks) as recorded:
+        for start in range(0, len(split), batch_size):
+            with device.autocast():
+                tokens = encode(model, normalised(split.images[start : start + batch_size].copy(), device))
+            cls.append(tokens.cls.float().cpu())
+            patches.append(tokens.patches.float().cpu())
+            if recorded:
+                block_cls.append(torch.stack(recorded, dim=1).float().cpu())
+                recorded.clear()
     model.train(was_training)
     height, width = model.patch_embed.patch_size
     grid = (split.images.shape[2] // height, split.images.shape[3] // width)
-    return _probe_split(split, cls=torch.cat(cls), patches=torch.cat(patches), grid=grid)
+    features = _probe_split(split, cls=torch.cat(cls), patches=torch.cat(patches), grid=grid)
+    return replace(features, block_cls=torch.cat(block_cls)) if block_cls else features
 
 
 def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:

@@ -17,7 +17,8 @@ from specvit.seeding import derive_seed, numpy_stream
 RUNG_SCORED_SHARE = 0.25
 """Share of a rung's images that are scored; the probes are fitted on the others."""
 
-Extract = Callable[[Split], ProbeSplit]
+Extract = Callable[[Split, int], ProbeSplit]
+"""Called with images, and with the number of last blocks whose [CLS] the probes read besides."""
 
 
 class Probing:
@@ -43,11 +44,11 @@ class Probing:
 
     def backbone(self, model: VisionTransformer, *, device: Device) -> dict[str, float]:
         """Probe a backbone: fit on the training splits, report on the validation splits."""
-        return self._at_end(lambda split: backbone_features(model, split, device=device))
+        return self._at_end(lambda split, blocks: backbone_features(model, split, device=device, num_blocks=blocks))
 
     def pixels(self) -> dict[str, float]:
         """Probe raw pixels, the floor below every backbone."""
-        return self._at_end(lambda split: pixel_features(split, patch_size=self.config.model.patch_size))
+        return self._at_end(lambda split, _: pixel_features(split, patch_size=self.config.model.patch_size))
 
     def rung(self, model: VisionTransformer, *, device: Device) -> dict[str, float]:
         """Run the probes of the rungs on some training images, most to fit and the others to score."""
@@ -55,15 +56,24 @@ class Probing:
         for dataset, names in self._by_dataset(tuple(rung_probes(self.config))):
             if id(dataset) not in self._rung_splits:
                 self._rung_splits[id(dataset)] = rung_splits(self.config, dataset.train)
-            fitted, scored = (backbone_features(model, part, device=device) for part in self._rung_splits[id(dataset)])
+            num_blocks = self._num_blocks(names)
+            fitted, scored = (
+                backbone_features(model, part, device=device, num_blocks=num_blocks)
+                for part in self._rung_splits[id(dataset)]
+            )
             metrics |= self._evaluate(names, fitted, scored, dataset)
         return metrics
 
     def _at_end(self, extract: Extract) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for dataset, names in self._by_dataset(tuple(self._probes)):
-            metrics |= self._evaluate(names, extract(dataset.train), extract(dataset.val), dataset)
+            num_blocks = self._num_blocks(names)
+            train, val = (extract(split, num_blocks) for split in (dataset.train, dataset.val))
+            metrics |= self._evaluate(names, train, val, dataset)
         return metrics
+
+    def _num_blocks(self, names: list[str]) -> int:
+        return max(self._probes[name].num_blocks for name in names)
 
     def _by_dataset(self, names: tuple[str, ...]) -> Iterator[tuple[Dataset, list[str]]]:
         """Yield every dataset once, with the probes that look at it."""

@@ -42,6 +42,8 @@ class ProbeSplit:
         masks: ``(N, H, W)`` uint8 with 255 = ignore, or None; H and W are multiples of the grid.
         depth: ``(N, H, W)`` float16 metres, not positive or not finite = not measured, or None.
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` in pixels (half open), class -1 = no object; or None.
+        block_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's last;
+            None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
     """
 
     cls: Tensor
@@ -51,6 +53,7 @@ class ProbeSplit:
     masks: Tensor | None
     depth: Tensor | None = None
     boxes: Tensor | None = None
+    block_cls: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cls)
@@ -73,6 +76,11 @@ class Probe(ABC):
     data: AnyDataSource | None = None
     """Images that this probe is fitted and reported on, a source as under ``data``; none given = those of the
     pretraining, whose labels it then needs. Also rungs look at them."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Return of how many of the last blocks it reads [CLS]; 0 = only ``ProbeSplit.cls``."""
+        return 0
 
     @abstractmethod
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:

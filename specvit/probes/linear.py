@@ -1,49 +1,113 @@
-"""Linear classification: logistic regression on frozen image features."""
+"""Linear classification of frozen image features: logistic regression, or many classifiers trained by SGD."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specvit.probes.base import Metric, Probe, ProbeSplit
-from specvit.probes.logistic import Basis, fit_path
+from specvit.probes.linear_sgd import Head, Heads, fit_heads, head_features, head_grid, num_blocks_of, read_by
+from specvit.probes.logistic import Basis, fit_path, mean_and_scale
 from specvit.probes.scores import require_labels, top1
 from specvit.probes.selection import best, require_finite, split_off_tenth
-from specvit.settings import Flag, PositiveFloat, settings
+from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_FIELDS = {
+    "logistic": ("mean_patch", "cs"),
+    "sgd": ("learning_rates", "last_blocks", "standardise", "epochs", "batch_size"),
+}
+"""The fields of each protocol."""
+
 
 @settings
 class Linear(Probe):
-    """Classify by L2-regularised multinomial logistic regression.
+    """Classify by a linear map of [CLS] tokens and the mean patch token.
 
-    Source: facebookresearch/dinov2, eval/log_regression.py and eval/linear.py (which features). Deviations: C
-    is chosen on a held-out tenth of the training split; features are standardised instead of normalised.
+    ``logistic`` is L2-regularised multinomial logistic regression. ``sgd`` trains a classifier for every input
+    ([CLS] of the last block or of the last four, without and with the mean patch) and learning rate side by
+    side, and reports one of them. Each has fields that the other rejects.
+
+    Source: facebookresearch/dinov2, eval/log_regression.py and, for the features and for ``sgd``,
+    eval/linear.py. Deviations: C, or the classifier, is chosen on a held-out tenth of the training split, where
+    the source takes the best on the reported one, and then trained anew on all of it; features are standardised;
+    images are seen once, unaugmented, in place of random crops; ``sgd`` is scaled down to short runs.
     """
 
     name: ClassVar[str] = "linear"
     needs: ClassVar[str] = "labels"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("linear_top1", "linear top-1"),)
 
+    protocol: Literal["logistic", "sgd"] = "logistic"
+    """How classifiers are fitted."""
     mean_patch: Flag = True
-    """Whether the mean of the patch tokens is appended to [CLS]."""
+    """Of ``logistic``: whether the mean of the patch tokens is appended to [CLS]."""
     cs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
-    """Weights C of the summed cross-entropy against half the squared norm of the weights, to choose from; of
-    equals the first is taken."""
+    """Of ``logistic``: weights C of the summed cross-entropy against half the squared norm of the weights, to
+    choose from; of equals the first is taken."""
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
+        0.1,
+        5e-2,
+        2e-2,
+        1e-2,
+        5e-3,
+        2e-3,
+        1e-3,
+        5e-4,
+        2e-4,
+        1e-4,
+        5e-5,
+        2e-5,
+        1e-5,
+    )
+    """Of ``sgd``: peak learning rates to choose from, for batches of 256 images; with other batches in proportion.
+    The default is the source's list. Of classifiers that are equal on the tenth, that of the fewest blocks is taken,
+    without the mean patch, and of those the first learning rate: the largest, since one that is too small for a
+    short run learns nothing."""
+    last_blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
+    """Of ``sgd``: of how many of the last blocks [CLS] is read, to choose from; 1 and 4 in the source. Of more blocks
+    than have [CLS], all are read (raw pixels have none: the image itself is read)."""
+    standardise: Flag = True
+    """Of ``sgd``: whether features have mean 0 and variance 1 over the training split. The source does without,
+    which after a short run measures the scale of features as much as what they say."""
+    epochs: PositiveInt = 100
+    """Of ``sgd``: how often the training split is gone through. The source takes 12,500 steps."""
+    batch_size: PositiveInt = 128
+    """Of ``sgd``: images of a step, at most; 128 on every GPU in the source."""
+
+    @model_validator(mode="after")
+    def _check_protocol(self) -> Linear:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for protocol, names in _FIELDS.items():
+            given = [name for name in names if getattr(self, name) != defaults[name]]
+            if given and protocol != self.protocol:
+                verb = "belongs" if len(given) == 1 else "belong"
+                raise ValueError(
+                    f"{' and '.join(given)} {verb} to protocol {protocol!r} and must be left out where "
+                    f"protocol is {self.protocol!r}"
+                )
+        return self
+
+    @property
+    def num_blocks(self) -> int:
+        """Return of how many of the last blocks it reads [CLS]."""
+        return max(self.last_blocks) if self.protocol == "sgd" else 0
 
     def evaluate(
         self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int
     ) -> dict[str, float]:
-        """Fit on all of ``train``, with the C chosen on a tenth of it, and score on ``val``.
+        """Fit on all of ``train``, with what was chosen on a tenth of it, and score on ``val``.
 
         Args:
             train: Features and labels to fit on.
             val: Features and labels to report on.
             num_classes: Number of classes.
-            seed: Decides which tenth of ``train`` is held out.
+            seed: Decides which tenth of ``train`` is held out, and what ``sgd`` draws.
 
         Returns:
             ``linear_top1`` in %. A class that ``train`` lacks is never predicted.
@@ -53,6 +117,8 @@ class Linear(Probe):
             DivergenceError: If a feature is not a finite number.
         """
         truth = require_labels(val.labels, num_classes=num_classes, probe=self.name, split="val")
+        if self.protocol == "sgd":
+            return {"linear_top1": top1(self._predict_sgd(train, val, num_classes=num_classes, seed=seed), truth)}
         queries = self._features(val, split="val")
         features, labels = self._inputs(train, num_classes=num_classes)
         basis = Basis.of(features)
@@ -78,6 +144,63 @@ class Linear(Probe):
         """
         features, labels = self._inputs(train, num_classes=num_classes)
         return self._choose(Basis.of(features).rotate(features), labels, num_classes=num_classes, seed=seed)
+
+    def choose_head(self, train: ProbeSplit, *, num_classes: int, seed: int) -> Head:
+        """Choose a classifier of ``sgd`` on a held-out tenth of ``train``.
+
+        Args:
+            train: Features and labels of the training split.
+            num_classes: Number of classes.
+            seed: Decides which tenth is held out, initial weights and the order of images.
+
+        Returns:
+            What it reads and its learning rate, with the best top-1 there.
+
+        Raises:
+            DataError: If labels are missing or outside [0, num_classes).
+            DivergenceError: If a feature is not a finite number.
+        """
+        labels = require_labels(train.labels, num_classes=num_classes, probe=self.name, split="train")
+        (features,) = self._sgd_features(train)
+        return self._choose_head(features, labels, train, seed=seed)
+
+    def _predict_sgd(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> Tensor:
+        labels = require_labels(train.labels, num_classes=num_classes, probe=self.name, split="train")
+        features, queries = self._sgd_features(train, val)
+        head = self._choose_head(features, labels, train, seed=seed)
+        return self._fit_heads([head], features, labels, train, seed=seed).predict(queries)[0]
+
+    def _choose_head(self, features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int) -> Head:
+        heads = head_grid(self.learning_rates, self.last_blocks, num_blocks=num_blocks_of(train))
+        fitted, held_out = (
+            part.to(features.device) for part in split_off_tenth(len(features), labels, seed=seed)
+        )
+        classifiers = self._fit_heads(heads, features[fitted], labels[fitted], train, seed=seed)
+        predictions, truth = classifiers.predict(features[held_out]), labels[held_out]
+        return heads[int(best({index: top1(row, truth) for index, row in enumerate(predictions)}))]
+
+    def _fit_heads(
+        self, heads: Sequence[Head], features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int
+    ) -> Heads:
+        return fit_heads(
+            features,
+            labels,
+            learning_rates=[head.learning_rate for head in heads],
+            reads=read_by(heads, train),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=seed,
+        )
+
+    def _sgd_features(self, *parts: ProbeSplit) -> list[Tensor]:
+        """Return what classifiers of ``sgd`` read, of the training split and then of others, in its coordinates."""
+        features = [head_features(part) for part in parts]
+        for part, split in zip(features, ("train", "val"), strict=False):
+            require_finite(part, probe=self.name, split=split)
+        if not self.standardise:
+            return features
+        mean, scale = mean_and_scale(features[0])
+        return [(part - mean) / scale for part in features]
 
     def _choose(self, rotated: Tensor, labels: Tensor, *, num_classes: int, seed: int) -> float:
         fitted, held_out = (

@@ -58,6 +58,10 @@ class Trunk(nn.Module, ABC):
         """Return the blocks of the plain model."""
         return [self.get_submodule(str(index)) for index in range(self.depth)]
 
+    def cls_sources(self) -> list[nn.Module]:
+        """Return, for every block after which there is [CLS], the module that returns tokens with [CLS] first."""
+        return self.plain_blocks()
+
     def __len__(self) -> int:
         return self.depth
 

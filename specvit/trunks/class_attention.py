@@ -69,3 +69,7 @@ class ClassAttentionTrunk(Trunk):
         for block in self.class_attention:
             cls = block(cls, others)
         return torch.cat([cls, others], dim=1)
+
+    def cls_sources(self) -> list[nn.Module]:
+        """Return the class-attention blocks; before them [CLS] is the same for all images."""
+        return list(self.class_attention)

@@ -32,6 +32,8 @@ class JumboTrunk(Trunk):
         nn.init.trunc_normal_(self.slot_token, std=INIT_STD)
         self.jumbo_mlp = Mlp(wide, hidden_features=hidden)
         init_linear(self.jumbo_mlp)
+        # Each gets what would be handed on as [CLS] after its block.
+        self.means = nn.ModuleList(nn.Identity() for _ in range(self.depth))
         for block in self.plain_blocks():
             block.jumbo_norm = nn.LayerNorm(wide, eps=norm_eps(plain))
             block.jumbo_scale = LayerScale(wide, init_values=layer_scale) if layer_scale else nn.Identity()
@@ -39,9 +41,15 @@ class JumboTrunk(Trunk):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens ``(B, N, D)`` to tokens ``(B, N, D)``."""
         x = torch.cat([x[:, :1] + self.slot_token, x[:, 1:]], dim=1)
-        for block in self.plain_blocks():
+        cls = x[:, :1]
+        for block, mean in zip(self.plain_blocks(), self.means, strict=True):
             x = self._block(block, x)
-        return torch.cat([x[:, : self.slots].mean(dim=1, keepdim=True), x[:, self.slots :]], dim=1)
+            cls = mean(x[:, : self.slots].mean(dim=1, keepdim=True))
+        return torch.cat([cls, x[:, self.slots :]], dim=1)
+
+    def cls_sources(self) -> list[nn.Module]:
+        """Return what passes on the mean of the slots after each block."""
+        return list(self.means)
 
     def _block(self, block: Any, x: Tensor) -> Tensor:
         """Run a block on slots and other tokens: ``(B, J + N - 1, D)`` -> the same."""

@@ -100,6 +100,10 @@ PINNED = {
         {"probes": ProbeSettings(segmentation={"balance": 0.5})},  # type: ignore[call-arg]
         "0daeea075a4fb879dec0cdceec7dae6e3dcc14978ab7ee06ebfe6afc2adebcdc",
     ),
+    "linear": (
+        {"probes": ProbeSettings(linear={})},  # type: ignore[call-arg]
+        "a30a3df2993e5882082d3dbe1f87e399912b25fef38c98088e4e70b9722d70f8",
+    ),
 }
 
 
@@ -219,3 +223,10 @@ def test_trial_id_tells_segmentation_protocols_and_their_fields_apart() -> None:
     # A default that is written out is the default.
     written = make_config(probes=ProbeSettings(segmentation={"protocol": "knn", "ks": [1, 3, 10, 30]}))  # type: ignore[call-arg]
     assert trial_id(written) == trial_id(configs[5])
+
+
+def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
+    sgd = {"protocol": "sgd"}
+    settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "learning_rates": (0.1,)}]
+    ids = {trial_id(make_config(probes=ProbeSettings(linear=each))) for each in settings}  # type: ignore[call-arg]
+    assert len(ids) == len(settings)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from specvit import trial
+from specvit import probing, trial
 from specvit.comparators import COMPARATORS
 from specvit.config import TrialConfig
 from specvit.data import Dataset
@@ -405,3 +405,60 @@ def test_floors_keep_no_state(dataset: Dataset, tmp_path: Path) -> None:
         config = _config(treatment={"kind": kind}, probes={"knn": {}})
         run_trial(config, dataset, Watching(), device=CPU, checkpoint=_checkpoint(tmp_path / "state"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "treatment",
+    [
+        {"specialize": "norm@all+final_norm+qkv@first-third"},
+        {"kind": "comparator", "comparator": {"comparator": "class_attention"}},
+        {"kind": "comparator", "comparator": {"comparator": "jumbo", "slots": 2}},
+        {"kind": "comparator", "comparator": {"comparator": "token_pooling"}},
+        {"kind": "random_init"},
+        {"kind": "raw_pixels"},
+    ],
+    ids=str,
+)
+def test_a_probe_of_the_last_blocks_gets_them_in_every_arm_at_rungs_and_at_the_end(
+    dataset: Dataset, treatment: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...] | None] = []
+    linear = PROBES["linear"]
+    evaluate = linear.evaluate
+
+    def spy(self: Any, train: Any, val: Any, **arguments: Any) -> dict[str, float]:
+        seen.extend(None if part.block_cls is None else tuple(part.block_cls.shape) for part in (train, val))
+        return evaluate(self, train, val, **arguments)
+
+    monkeypatch.setattr(linear, "evaluate", spy)
+    config = _config(
+        treatment=treatment,
+        model={"scale": "nano", "patch_size": 4, "high_norm": "registers:2"},
+        probes={"linear": {"protocol": "sgd", "epochs": 2}},
+        rungs={"count": 1, "num_images": 64, "probes": ["linear"]},
+    )
+
+    result = run_trial(config, dataset, Watching(), device=CPU)
+
+    blocks = 2 if treatment.get("comparator", {}).get("comparator") == "class_attention" else 4
+    at_end, at_rung = [(128, blocks, 64), (64, blocks, 64)], [(48, blocks, 64), (16, blocks, 64)]
+    kind = treatment.get("kind", "specialize")
+    assert seen == ([None, None] if kind == "raw_pixels" else at_end if kind == "random_init" else at_rung + at_end)
+    assert 0 <= result.metrics["linear_top1"] <= 100
+
+
+def test_features_of_earlier_blocks_are_not_kept_where_no_probe_reads_them(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    features = probing.backbone_features
+
+    def spy(*arguments: Any, num_blocks: int, **others: Any) -> Any:
+        asked.append(num_blocks)
+        return features(*arguments, num_blocks=num_blocks, **others)
+
+    monkeypatch.setattr(probing, "backbone_features", spy)
+    for linear in ({}, {"protocol": "sgd", "last_blocks": [3, 1], "epochs": 1}):
+        config = _config(treatment={"kind": "random_init"}, probes={"knn": {}, "linear": linear})
+        run_trial(config, dataset, Watching(), device=CPU)
+    assert asked == [0, 0, 3, 3]
