@@ -41,6 +41,7 @@ class ProbeSplit:
         masks: ``(N, H, W)`` uint8 with 255 = ignore, or None; H and W are multiples of the grid.
         depth: ``(N, H, W)`` float16 metres, not positive or not finite = not measured, or None.
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` in pixels (half open), class -1 = no object; or None.
+        image_size: H and W in pixels; None = not known, which only boxes mind.
     """
 
     cls: Tensor
@@ -50,6 +51,7 @@ class ProbeSplit:
     masks: Tensor | None
     depth: Tensor | None = None
     boxes: Tensor | None = None
+    image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.cls)
