@@ -33,13 +33,13 @@ class Detection(Probe):
     needs: ClassVar[str] = "boxes"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("ap", "AP"), Metric("ap50", "AP50"))
 
-    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3, 3e-3, 1e-2)
+    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (3e-3, 1e-2, 3e-2)
     """Learning rates of AdamW, to choose from; of equals the first is taken."""
-    steps: PositiveInt = 200
+    steps: PositiveInt = 400
     """Steps that a head is fitted for."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 32
     """Images a step; all of them, if there are fewer."""
-    width: PositiveInt = 64
+    width: PositiveInt = 48
     """Channels of the head."""
 
     def evaluate(

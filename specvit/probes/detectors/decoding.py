@@ -35,7 +35,7 @@ def detect(head: DetectionHead, tokens: Tensor, images: Tensor, cells: Cells) ->
         The detections of every image, in the order of ``images``.
     """
     return [
-        found for batch in images.split(_BATCH_SIZE) for found in decode_batch(head(tokens[batch]), cells)
+        found for batch in torch.split(images, _BATCH_SIZE) for found in decode_batch(head(tokens[batch]), cells)
     ]
 
 

@@ -70,7 +70,7 @@ class DetectionHead(nn.Module):
         """Predict from ``(B, P, D)`` float32 patch tokens."""
         tokens = F.layer_norm(tokens, tokens.shape[-1:], self.norm_weight, self.norm_bias)
         hidden = F.relu(F.linear(tokens, self.reduce, self.reduce_bias))
-        on_grid = hidden.transpose(1, 2).unflatten(2, self.grid)
+        on_grid = hidden.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
         towers = F.relu(F.conv2d(on_grid, self.towers, self.towers_bias, padding=1))
         of_class, of_box = towers.flatten(2).transpose(1, 2).chunk(2, dim=-1)
         located = F.linear(of_box, self.locate, self.locate_bias)

@@ -56,7 +56,7 @@ def assign(boxes: Tensor, cells: Cells) -> Targets:
     num_images, num_rows = boxes.shape[:2]
     num_cells = cells.grid[0] * cells.grid[1]
     step = max(1, _CHUNK_VALUES // max(1, num_rows * num_cells))
-    chunks = [_assign(chunk, cells) for chunk in boxes.split(step)] if num_images and num_rows else []
+    chunks = [_assign(chunk, cells) for chunk in torch.split(boxes, step)] if num_images and num_rows else []
     if not chunks:
         height, width = cells.image_size
         whole = torch.tensor([0.0, 0.0, width, height]).expand(num_images, num_cells, 4)
