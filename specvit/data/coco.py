@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from specvit.data.base import Dataset, DataSource, Split
 from specvit.data.coco_annotations import Annotations, ListedImage, is_inside, read_annotations
@@ -54,6 +54,12 @@ class Coco(DataSource):
     val_annotations: PathInRoot = "annotations/instances_val2017.json"
     """The JSON file of the images to report on, within ``root``."""
 
+    @model_validator(mode="after")
+    def _check_image_size(self) -> Coco:
+        if self.image_size > _MAX_SIZE:
+            raise ValueError(f"image_size must be at most {_MAX_SIZE} for boxes, not {self.image_size}")
+        return self
+
     def load(self) -> Dataset:
         """Read both splits.
 
@@ -62,8 +68,6 @@ class Coco(DataSource):
                 broken, an image has not the size that its entry gives, the splits differ in their categories,
                 or a split has no box.
         """
-        if self.image_size > _MAX_SIZE:
-            raise DataError(f"data.image_size: must be at most {_MAX_SIZE} for boxes, not {self.image_size}")
         root = existing_root(self.root)
         folders = [root / self.train_images, root / self.val_images]
         files = [root / self.train_annotations, root / self.val_annotations]
@@ -106,9 +110,7 @@ class Coco(DataSource):
                 )
             images[index] = squash_to_square(image, size)
             rows = [(x, y, x + width, y + height, index_of[key]) for x, y, width, height, key in listed.boxes]
-            boxes[index] = squash_boxes(
-                np.array(rows, dtype=np.float64).reshape(-1, 5), image.size, size
-            )
+            boxes[index] = squash_boxes(np.array(rows, dtype=np.float64).reshape(-1, 5), image.size, size)
             return digest
 
         digests = map_files(read, range(len(of.images)))

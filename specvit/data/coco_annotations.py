@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from specvit.errors import DataError
 
@@ -153,15 +153,15 @@ class _Reader:
         value = entry.get(name)
         if not _is_integer(value):
             self.fail(f"{place}: {name} must be an integer, not {_short(value)}")
-        return int(value)
+        return value
 
     def _size(self, entry: Mapping[str, Any], place: str) -> tuple[int, int] | None:
-        size = entry.get("width"), entry.get("height")
-        if size == (None, None):
+        width, height = entry.get("width"), entry.get("height")
+        if width is None and height is None:
             return None
-        if not all(_is_integer(side) and side > 0 for side in size):
-            self.fail(f"{place}: width and height must be integers above 0, not {_short(list(size))}")
-        return int(size[0]), int(size[1])
+        if not (_is_integer(width) and _is_integer(height) and min(width, height) > 0):
+            self.fail(f"{place}: width and height must be integers above 0, not {_short([width, height])}")
+        return width, height
 
     def _box(self, entry: Mapping[str, Any], place: str) -> tuple[float, float, float, float]:
         box = entry.get("bbox")
@@ -179,7 +179,7 @@ def is_inside(path: str) -> bool:
     return bool(parts) and "\0" not in path and not path.startswith("/") and ".." not in parts
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
