@@ -26,6 +26,7 @@ from specvit.trial import TrialResult, run_trial, rung_probes, rung_steps
 CPU = Device(torch.device("cpu"))
 STEPS = 6
 DATA = Scenes(image_size=16, num_train=128, num_val=64)
+FEW_STEPS: Mapping[str, Any] = {"detection": {"steps": 2, "batch_size": 8, "width": 4}}
 ALL_METRICS = {metric.name for probe in PROBES.values() for metric in probe.metrics}
 
 
@@ -60,7 +61,7 @@ def _config(
         "model": {"scale": "nano", "patch_size": 4},
         "data": {"source": "scenes", "image_size": 16, "num_train": 128, "num_val": 64},
         "objective": objective,
-        "probes": {name: {} for name in PROBES},
+        "probes": {name: FEW_STEPS.get(name, {}) for name in PROBES},
         "rungs": {"count": 2, "num_images": 64},
         "seed": 0,
         **changes,
