@@ -48,7 +48,7 @@ def _truth(boxes):
 
 def test_tokens_that_hold_the_truth_are_read(boxes):
     train, val = map(_truth, boxes)
-    metrics = Detection(lrs=(0.01,), steps=250).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
+    metrics = Detection(lrs=(0.02,), steps=200).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
 
     assert set(metrics) == {"ap", "ap50"}
     assert metrics["ap50"] > 80
@@ -58,12 +58,12 @@ def test_tokens_that_hold_the_truth_are_read(boxes):
 def test_noise_detects_next_to_nothing(boxes):
     train, val = (_noise(part, seed) for seed, part in enumerate(boxes))
 
-    assert Detection(lrs=(0.01,), steps=100).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)["ap50"] < 5
+    assert Detection(lrs=(0.01,), steps=50).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)["ap50"] < 5
 
 
 def test_same_seed_gives_identical_numbers(boxes):
     train, val = map(_truth, boxes)
-    probe = Detection(lrs=(0.003, 0.03), steps=20)
+    probe = Detection(lrs=(0.003, 0.03), steps=10)
     first, again, other = (probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=seed) for seed in (3, 3, 4))
 
     assert first == again
@@ -78,7 +78,7 @@ def test_padding_and_the_order_of_its_rows_change_nothing(boxes):
         rows = padding.expand(len(part), 2, 5)
         return dataclasses.replace(part, boxes=torch.cat([rows, part.boxes, rows], dim=1))
 
-    probe = Detection(lrs=(0.01, 0.02), steps=10)
+    probe = Detection(lrs=(0.01,), **QUICK)
     plain = probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
     assert probe.evaluate(padded(train), padded(val), num_classes=NUM_CLASSES, seed=0) == plain
 
@@ -118,7 +118,7 @@ def test_features_that_are_no_numbers_are_refused(boxes, split):
 def test_head_that_diverges_is_refused(boxes):
     train, val = (_noise(part, seed) for seed, part in enumerate(boxes))
     with pytest.raises(DivergenceError, match="'detection': the weights of the head are not finite; try smaller lrs"):
-        Detection(lrs=(1e38,), **QUICK).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
+        Detection(lrs=(1e30,), **QUICK).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

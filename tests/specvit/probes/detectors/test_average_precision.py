@@ -14,7 +14,7 @@ NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=tor
 
 def _found(*rows):
     """Make detections of rows x0, y0, x1, y1, score, class."""
-    table = torch.tensor(rows, dtype=torch.float32)
+    table = torch.tensor(np.array(rows), dtype=torch.float32)
     return Detections(boxes=table[:, :4], scores=table[:, 4], classes=table[:, 5].long())
 
 
@@ -111,9 +111,8 @@ def _summary(detections, truth, num_classes):
     for number, (image, slot) in enumerate(zip(images.tolist(), slots.tolist(), strict=True)):
         x0, y0, x1, y1, kind = truth[image, slot].tolist()
         box = [x0, y0, x1 - x0, y1 - y0]
-        coco.dataset["annotations"].append(
-            {"id": 100 + number, "image_id": image, "category_id": kind, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        )
+        places = {"id": 100 + number, "image_id": image, "category_id": kind}
+        coco.dataset["annotations"].append({**places, "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
     coco.createIndex()
     results = [
         [image, x0, y0, x1 - x0, y1 - y0, score, kind]
