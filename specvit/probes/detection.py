@@ -26,7 +26,10 @@ class Detection(Probe):
 
     Source: the protocol of dense probes (frozen backbone, last layer) with FCOS (Tian et al., arXiv
     2006.09214) as head. Deviations: one level of the size of the patch grid, one convolution a branch, a few
-    hundred steps; further ones in ``specvit.probes.detectors``. Noisier than the other probes.
+    hundred steps; further ones in ``specvit.probes.detectors``.
+
+    Noisier than the other probes, and a secondary figure: after a short pretraining at 32 px the extent of an
+    object, not its class, is what tokens fail to tell, and trained backbones stay close to the floors.
     """
 
     name: ClassVar[str] = "detection"
