@@ -100,5 +100,12 @@ def _probe_split(split: Split, *, cls: Tensor, patches: Tensor, grid: tuple[int,
         for array in (split.labels, split.masks, split.depth, split.boxes)
     )
     return ProbeSplit(
-        cls=cls, patches=patches, grid=grid, labels=labels, masks=masks, depth=depth, boxes=boxes
+        cls=cls,
+        patches=patches,
+        grid=grid,
+        labels=labels,
+        masks=masks,
+        depth=depth,
+        boxes=boxes,
+        image_size=(split.images.shape[2], split.images.shape[3]),
     )

@@ -44,6 +44,7 @@ class ProbeSplit:
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` in pixels (half open), class -1 = no object; or None.
         block_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's last;
             None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
+        image_size: H and W in pixels; None = not known, which only boxes mind.
     """
 
     cls: Tensor
@@ -54,6 +55,7 @@ class ProbeSplit:
     depth: Tensor | None = None
     boxes: Tensor | None = None
     block_cls: Tensor | None = None
+    image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.cls)

@@ -129,3 +129,47 @@ def require_masks(
     if not is_labelled.any():
         raise DataError(f"probe {probe!r}: every pixel of the {split} masks is ignored ({IGNORE_INDEX})")
     return masks
+
+
+def require_boxes(
+    boxes: Tensor | None, *, num_classes: int, image_size: tuple[int, int] | None, probe: str, split: str
+) -> tuple[int, int]:
+    """Check boxes before a detector learns from them.
+
+    Args:
+        boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class``, class -1 = no object; or None.
+        num_classes: Number of classes, K.
+        image_size: Height and width of the images in pixels, or None if not known.
+        probe: Name of the probe, for the message.
+        split: Name of the split, for the message.
+
+    Returns:
+        The size of the images.
+
+    Raises:
+        DataError: If there are no boxes, the size is not known, a class is outside [-1, K), or a box is empty
+            or reaches out of its image.
+    """
+    if boxes is None or len(boxes) == 0:
+        raise DataError(f"probe {probe!r}: the {split} split has no boxes")
+    if image_size is None:
+        raise DataError(f"probe {probe!r}: the {split} split does not say how large its images are")
+    rows = boxes[boxes[..., 4] != -1].long()
+    if len(rows) == 0:
+        raise DataError(f"probe {probe!r}: no image of the {split} split has a box")
+    classes = rows[:, 4]
+    outside = classes[(classes < 0) | (classes >= num_classes)]
+    if len(outside):
+        raise DataError(
+            f"probe {probe!r}: classes of {split} boxes must be in [0, {num_classes}), or -1 = no object, "
+            f"but one is {int(outside[0])}"
+        )
+    height, width = image_size
+    is_whole = (rows[:, :2] >= 0).all(1) & (rows[:, 2] <= width) & (rows[:, 3] <= height)
+    broken = rows[~(is_whole & (rows[:, :2] < rows[:, 2:4]).all(1))]
+    if len(broken):
+        raise DataError(
+            f"probe {probe!r}: {split} boxes must hold at least a pixel and lie within their image, "
+            f"{width}x{height}, but one is {broken[0, :4].tolist()}"
+        )
+    return image_size

@@ -69,6 +69,8 @@ def test_features_of_a_split_without_targets_have_none() -> None:
     got = pixel_features(Split(images=_split().images), patch_size=4)
     assert got.labels is None
     assert got.masks is None
+    assert got.boxes is None
+    assert got.image_size == (8, 8)
 
 
 def test_a_subset_takes_images_with_their_targets_in_the_order_asked_for() -> None:

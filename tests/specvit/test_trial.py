@@ -30,6 +30,7 @@ from specvit.trial import TrialResult, run_trial, rung_steps
 CPU = Device(torch.device("cpu"))
 STEPS = 6
 DATA = Scenes(image_size=16, num_train=128, num_val=64)
+FEW_STEPS: Mapping[str, Any] = {"detection": {"steps": 2, "batch_size": 8, "width": 4}}
 ALL_METRICS = {metric.name for probe in PROBES.values() for metric in probe.metrics}
 
 
@@ -44,11 +45,15 @@ def poisoned(dataset: Dataset) -> Dataset:
     val = dataset.val
     assert val.labels is not None
     assert val.masks is not None
+    assert val.boxes is not None
+    boxes = val.boxes.copy()
+    boxes[..., 4] = np.where(boxes[..., 4] < 0, -1, (boxes[..., 4] + 1) % len(dataset.box_names))
     changed = dataclasses.replace(
         val,
         images=255 - val.images[::-1],
         labels=(val.labels + 1) % len(dataset.class_names),
         masks=((val.masks.astype(np.int64) + 1) % len(dataset.mask_names)).astype(np.uint8),
+        boxes=boxes,
     )
     return dataclasses.replace(dataset, val=changed)
 
@@ -64,7 +69,7 @@ def _config(
         "model": {"scale": "nano", "patch_size": 4},
         "data": {"source": "scenes", "image_size": 16, "num_train": 128, "num_val": 64},
         "objective": objective,
-        "probes": {name: {} for name in PROBES},
+        "probes": {name: FEW_STEPS.get(name, {}) for name in PROBES},
         "rungs": {"count": 2, "num_images": 64},
         "seed": 0,
         **changes,
@@ -104,7 +109,7 @@ def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, d
     (result, observer), (again, observer_again) = _run(config, dataset), _run(config, dataset)
     assert set(result.metrics) == ALL_METRICS | {"loss"}
     assert all(np.isfinite(value) for value in result.metrics.values())
-    assert all(0 <= result.metrics[name] <= 100 for name in ("knn_top1", "linear_top1", "miou"))
+    assert all(0 <= result.metrics[name] <= 100 for name in ("knn_top1", "linear_top1", "miou", "ap", "ap50"))
     assert result.stopped_at is None
     assert again == result
     assert observer_again.rungs == observer.rungs

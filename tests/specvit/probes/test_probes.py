@@ -7,11 +7,12 @@ from specvit.probes import METRICS, PROBES
 def test_probes_report_the_metrics_that_tables_know():
     assert {name: [metric.name for metric in probe.metrics] for name, probe in PROBES.items()} == {
         "attentive": ["attentive_top1"],
+        "detection": ["ap", "ap50"],
         "knn": ["knn_top1"],
         "linear": ["linear_top1"],
         "segmentation": ["miou"],
     }
-    assert {probe.needs for probe in PROBES.values()} == {"labels", "masks"}
+    assert {probe.needs for probe in PROBES.values()} == {"labels", "masks", "boxes"}
     assert all(metric.unit == "%" and metric.higher_is_better for metric in METRICS.values())
 
 

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from specvit.errors import DataError
-from specvit.probes.scores import confusion, mean_iou, require_labels, require_masks, top1
+from specvit.probes.scores import confusion, mean_iou, require_boxes, require_labels, require_masks, top1
 
 SHAPE = (2, 3, 4)
 PREDICTIONS = arrays(np.int64, SHAPE, elements=st.integers(0, 3))
@@ -103,3 +103,32 @@ def test_require_labels_rejects_what_is_no_class(labels, message):
 def test_require_masks_rejects_what_cannot_be_scored(masks, message):
     with pytest.raises(DataError, match=message):
         require_masks(masks, num_classes=3, grid=(2, 2), probe="segmentation", split="val")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (None, "the val split has no boxes"),
+        ([], "no image of the val split has a box"),
+        ([[0, 0, 0, 0, -1]], "no image of the val split has a box"),
+        ([[0, 0, 2, 2, 3]], r"in \[0, 3\), or -1 = no object, but one is 3"),
+        ([[0, 0, 2, 2, -2]], r"in \[0, 3\), or -1 = no object, but one is -2"),
+        ([[1, 0, 1, 2, 0]], r"at least a pixel and lie within their image, 6x4, but one is \[1, 0, 1, 2\]"),
+        ([[1, 3, 2, 2, 0]], r"but one is \[1, 3, 2, 2\]"),
+        ([[0, 0, 7, 2, 0]], r"but one is \[0, 0, 7, 2\]"),
+        ([[0, 0, 6, 5, 0]], r"but one is \[0, 0, 6, 5\]"),
+        ([[0, -1, 6, 2, 0]], r"but one is \[0, -1, 6, 2\]"),
+    ],
+)
+def test_require_boxes_rejects_what_cannot_be_learned(boxes, message):
+    rows = None if boxes is None else torch.tensor(boxes, dtype=torch.int16).view(1, -1, 5)
+    with pytest.raises(DataError, match=f"probe 'detection': .*{message}"):
+        require_boxes(rows, num_classes=3, image_size=(4, 6), probe="detection", split="val")
+
+
+def test_require_boxes_passes_boxes_that_fill_their_image_and_padding_of_any_kind():
+    rows = torch.tensor([[[0, 0, 6, 4, 2], [9, 9, -9, 9, -1]]], dtype=torch.int16)
+
+    assert require_boxes(rows, num_classes=3, image_size=(4, 6), probe="detection", split="val") == (4, 6)
+    with pytest.raises(DataError, match="does not say how large its images are"):
+        require_boxes(rows, num_classes=3, image_size=None, probe="detection", split="val")
