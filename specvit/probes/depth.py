@@ -24,7 +24,7 @@ NumBins = Annotated[int, Field(strict=True, ge=2)]
 DEFAULTS: Mapping[Protocol, Mapping[str, object]] = MappingProxyType(
     {
         "ridge": {"penalties": (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)},
-        "bins": {"lrs": (1e-3, 1e-2), "num_bins": 256, "steps": 500, "batch_size": 16},
+        "bins": {"lrs": (1e-3, 1e-2, 0.1), "num_bins": 256, "steps": 500, "batch_size": 16},
     }
 )
 """The fields of every protocol, with the values that they have where none are given; the first one lists the
@@ -73,8 +73,8 @@ class Depth(Probe):
     """For ``ridge``: weights of the squared norm of the map against the mean squared error, to choose from by
     RMSE; of equals the first is taken. Default: 1 to 1e-5 by tens."""
     lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
-    """For ``bins``: peak learning rates to choose from by RMSE; of equals the first is taken. Default: 1e-3 and
-    1e-2."""
+    """For ``bins``: peak learning rates to choose from by RMSE; of equals the first is taken. Default: 1e-3,
+    1e-2 and 0.1, more than the source's 1e-4 since steps are few."""
     num_bins: NumBins | None = None
     """For ``bins``: number of depth bins, spread evenly over the limits. Default: 256."""
     steps: PositiveInt | None = None

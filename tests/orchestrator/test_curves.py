@@ -50,7 +50,7 @@ def test_curves_have_a_row_per_trial_rung_and_metric(records: list[TrialRecord])
 
 def test_the_figure_shows_means_over_seeds_and_their_range(records: list[TrialRecord]) -> None:
     figure = make_figure(build_curves(records))
-    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "mIoU (%)")
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "mIoU (%) ↑")
     none, pruned = panel.get_lines()
     assert none.get_label() == "none"
     assert to_rgb(none.get_color()) == (0, 0, 0)
