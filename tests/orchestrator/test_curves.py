@@ -60,6 +60,12 @@ def test_the_figure_shows_means_over_seeds_and_their_range(records: list[TrialRe
     assert (band[:, 1].min(), band[:, 1].max()) == (10.0, 30.0)
 
 
+def test_a_panel_says_unit_and_direction_of_its_metric() -> None:
+    record = _with_rungs(make_record("none", 0, 1.0), 0.9, 0.8, metric="depth_rmse")
+    labels = [axes.get_ylabel() for axes in make_figure(build_curves([record])).axes]
+    assert labels == ["depth RMSE (m) ↓", "loss"]
+
+
 def test_written_curves_read_back(records: list[TrialRecord], tmp_path: Path) -> None:
     assert write_curves(tmp_path, records) == (tmp_path / CSV_NAME, tmp_path / FIGURE_NAME)
     pd.testing.assert_frame_equal(
