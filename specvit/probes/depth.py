@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from specvit.errors import DataError
 from specvit.probes.base import Metric, Probe, ProbeSplit
-from specvit.probes.scores import is_measured, require_depth
+from specvit.probes.scores import has_depth, require_depth
 from specvit.probes.selection import best, require_finite, split_off_tenth
 from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
 
@@ -149,7 +149,8 @@ class Depth(Probe):
 
         candidates: tuple[float, ...] = getattr(self, next(iter(DEFAULTS[self.protocol])))
         parts = split_off_tenth(len(train), train.labels, seed=seed)
-        can_choose = all(bool(is_measured(fitter.task.depth[part]).any()) for part in parts)
+        is_usable = has_depth(fitter.task.depth).cpu()
+        can_choose = all(bool(is_usable[part].any()) for part in parts)
         if len(candidates) == 1 or not can_choose:
             return candidates[0]
         fitted, held_out = parts

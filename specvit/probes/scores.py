@@ -11,6 +11,8 @@ from specvit.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_MAPS_AT_ONCE = 256
+
 
 def top1(predictions: Tensor, labels: Tensor) -> float:
     """Compute the share of images whose class is predicted.
@@ -197,6 +199,14 @@ def is_measured(depth: Tensor) -> Tensor:
     return (depth > 0) & depth.isfinite()
 
 
+def has_depth(depth: Tensor) -> Tensor:
+    """Tell which of ``(N, H, W)`` depth maps have a measured pixel: ``(N,)`` bool."""
+    import torch
+
+    # A part at a time: maps of whole splits are large, and so is every mask of them.
+    return torch.cat([is_measured(part).flatten(1).any(1) for part in torch.split(depth, _MAPS_AT_ONCE)])
+
+
 def require_depth(depth: Tensor | None, *, grid: tuple[int, int], probe: str, split: str) -> Tensor:
     """Check depth maps before they are used.
 
@@ -220,6 +230,6 @@ def require_depth(depth: Tensor | None, *, grid: tuple[int, int], probe: str, sp
             f"probe {probe!r}: the size of {split} depth maps must be a multiple of the patch grid "
             f"{grid[0]} x {grid[1]}, not {height} x {width}"
         )
-    if not is_measured(depth).any():
+    if not has_depth(depth).any():
         raise DataError(f"probe {probe!r}: no pixel of the {split} depth maps is measured")
     return depth

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from specvit.probes.base import ProbeSplit
-from specvit.probes.scores import DepthScores, depth_errors, depth_scores, is_measured
+from specvit.probes.scores import DepthScores, depth_errors, depth_scores, has_depth, is_measured
 
 CHUNK_VALUES = 1 << 22
 """Numbers that the largest temporary tensor may hold; images are taken in chunks that keep to it."""
@@ -60,7 +60,7 @@ class Task:
     def with_depth(self, images: Tensor) -> Tensor:
         """Return those of some images that have a measured pixel, on the device of the features."""
         images = images.to(self.depth.device)
-        return images[is_measured(self.depth[images]).flatten(1).any(1)].to(self.split.patches.device)
+        return images[has_depth(self.depth)[images]].to(self.split.patches.device)
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,12 @@ class Fitter(ABC):
 
 def measured_range(depth: Tensor) -> Limits:
     """Return the least and the largest depth in ``(N, H, W)`` maps, at least one pixel of which is measured."""
-    measured = depth[is_measured(depth)]
-    return Limits(float(measured.min()), float(measured.max()))
+    low, high = torch.inf, 0.0
+    for one in depth:
+        measured = one[is_measured(one)]
+        if len(measured):
+            low, high = min(low, float(measured.min())), max(high, float(measured.max()))
+    return Limits(low, high)
 
 
 def upsample(depth: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

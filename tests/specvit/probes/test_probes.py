@@ -6,6 +6,7 @@ from specvit.probes import METRICS, PROBES
 
 def test_probes_report_the_metrics_that_tables_know():
     assert {name: [metric.name for metric in probe.metrics] for name, probe in PROBES.items()} == {
+        "depth": ["depth_rmse", "depth_abs_rel", "depth_delta1"],
         "knn": ["knn_top1"],
         "linear": ["linear_top1"],
         "segmentation": ["miou"],

@@ -13,6 +13,7 @@ from specvit.probes.scores import (
     confusion,
     depth_errors,
     depth_scores,
+    has_depth,
     mean_iou,
     require_depth,
     require_labels,
@@ -169,6 +170,14 @@ def test_depth_errors_of_half_precision_maps_are_those_of_double():
     torch.testing.assert_close(
         depth_errors(predictions, depth), depth_errors(predictions.double(), depth.double()), rtol=1e-12, atol=0
     )
+
+
+def test_has_depth_tells_which_maps_have_a_measured_pixel_also_of_many():
+    depth = torch.zeros(600, 2, 3)
+    depth[[0, 255, 256, 599], 1, 2] = torch.tensor([1.0, 2.0, 0.5, 9.0])
+    depth[100, 0, 0], depth[101, 0, 1] = torch.nan, torch.inf
+
+    assert has_depth(depth).nonzero().flatten().tolist() == [0, 255, 256, 599]
 
 
 def test_depth_is_checked_before_it_is_used():
