@@ -40,11 +40,13 @@ def poisoned(dataset: Dataset) -> Dataset:
     val = dataset.val
     assert val.labels is not None
     assert val.masks is not None
+    assert val.depth is not None
     changed = dataclasses.replace(
         val,
         images=255 - val.images[::-1],
         labels=(val.labels + 1) % len(dataset.class_names),
         masks=((val.masks.astype(np.int64) + 1) % len(dataset.mask_names)).astype(np.uint8),
+        depth=val.depth[::-1] / np.float16(2),
     )
     return dataclasses.replace(dataset, val=changed)
 

@@ -11,8 +11,9 @@ def test_probes_report_the_metrics_that_tables_know():
         "linear": ["linear_top1"],
         "segmentation": ["miou"],
     }
-    assert {probe.needs for probe in PROBES.values()} == {"labels", "masks"}
-    assert all(metric.unit == "%" and metric.higher_is_better for metric in METRICS.values())
+    assert {probe.needs for probe in PROBES.values()} == {"labels", "masks", "depth"}
+    assert {name for name, metric in METRICS.items() if metric.unit != "%"} == {"depth_rmse"}
+    assert {name for name, metric in METRICS.items() if not metric.higher_is_better} == {"depth_rmse", "depth_abs_rel"}
 
 
 def test_settings_of_probes_load_without_torch():
