@@ -70,70 +70,6 @@ def mean_iou(counts: Tensor) -> float:
     return float(100.0 * (intersections[occurs].double() / unions[occurs]).mean())
 
 
-def require_labels(labels: Tensor | None, *, num_classes: int, probe: str, split: str) -> Tensor:
-    """Check labels before they are used as indices.
-
-    Args:
-        labels: ``(N,)`` int64, or None.
-        num_classes: Number of classes, K.
-        probe: Name of the probe, for the message.
-        split: Name of the split, for the message.
-
-    Returns:
-        The labels.
-
-    Raises:
-        DataError: If there are none, or one is outside [0, K).
-    """
-    if labels is None or len(labels) == 0:
-        raise DataError(f"probe {probe!r}: the {split} split has no labels")
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if len(outside):
-        raise DataError(
-            f"probe {probe!r}: {split} labels must be in [0, {num_classes}), but one is {int(outside[0])}"
-        )
-    return labels
-
-
-def require_masks(
-    masks: Tensor | None, *, num_classes: int, grid: tuple[int, int], probe: str, split: str
-) -> Tensor:
-    """Check masks before they are used as indices.
-
-    Args:
-        masks: ``(N, H, W)`` uint8, or None.
-        num_classes: Number of classes, K.
-        grid: Patches per column and per row.
-        probe: Name of the probe, for the message.
-        split: Name of the split, for the message.
-
-    Returns:
-        The masks.
-
-    Raises:
-        DataError: If there are none, their size is no multiple of the grid, a value is neither in [0, K) nor
-            255, or every pixel is ignored.
-    """
-    if masks is None or len(masks) == 0:
-        raise DataError(f"probe {probe!r}: the {split} split has no masks")
-    height, width = masks.shape[1:]
-    if height % grid[0] or width % grid[1]:
-        raise DataError(
-            f"probe {probe!r}: the size of {split} masks must be a multiple of the patch grid "
-            f"{grid[0]} x {grid[1]}, not {height} x {width}"
-        )
-    is_labelled = masks != IGNORE_INDEX
-    outside = masks[is_labelled & (masks >= num_classes)]
-    if len(outside):
-        raise DataError(
-            f"probe {probe!r}: {split} masks must hold classes in [0, {num_classes}) or {IGNORE_INDEX} = "
-            f"ignore, but a pixel is {int(outside[0])}"
-        )
-    if not is_labelled.any():
-        raise DataError(f"probe {probe!r}: every pixel of the {split} masks is ignored ({IGNORE_INDEX})")
-    return masks
-
-
 @dataclass(frozen=True)
 class DepthScores:
     """Hold what is reported of predicted depth: each is computed per image, then averaged over images.
@@ -207,6 +143,31 @@ def has_depth(depth: Tensor) -> Tensor:
     return torch.cat([is_measured(part).flatten(1).any(1) for part in torch.split(depth, _MAPS_AT_ONCE)])
 
 
+def require_labels(labels: Tensor | None, *, num_classes: int, probe: str, split: str) -> Tensor:
+    """Check labels before they are used as indices.
+
+    Args:
+        labels: ``(N,)`` int64, or None.
+        num_classes: Number of classes, K.
+        probe: Name of the probe, for the message.
+        split: Name of the split, for the message.
+
+    Returns:
+        The labels.
+
+    Raises:
+        DataError: If there are none, or one is outside [0, K).
+    """
+    if labels is None or len(labels) == 0:
+        raise DataError(f"probe {probe!r}: the {split} split has no labels")
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if len(outside):
+        raise DataError(
+            f"probe {probe!r}: {split} labels must be in [0, {num_classes}), but one is {int(outside[0])}"
+        )
+    return labels
+
+
 def require_depth(depth: Tensor | None, *, grid: tuple[int, int], probe: str, split: str) -> Tensor:
     """Check depth maps before they are used.
 
@@ -233,3 +194,42 @@ def require_depth(depth: Tensor | None, *, grid: tuple[int, int], probe: str, sp
     if not has_depth(depth).any():
         raise DataError(f"probe {probe!r}: no pixel of the {split} depth maps is measured")
     return depth
+
+
+def require_masks(
+    masks: Tensor | None, *, num_classes: int, grid: tuple[int, int], probe: str, split: str
+) -> Tensor:
+    """Check masks before they are used as indices.
+
+    Args:
+        masks: ``(N, H, W)`` uint8, or None.
+        num_classes: Number of classes, K.
+        grid: Patches per column and per row.
+        probe: Name of the probe, for the message.
+        split: Name of the split, for the message.
+
+    Returns:
+        The masks.
+
+    Raises:
+        DataError: If there are none, their size is no multiple of the grid, a value is neither in [0, K) nor
+            255, or every pixel is ignored.
+    """
+    if masks is None or len(masks) == 0:
+        raise DataError(f"probe {probe!r}: the {split} split has no masks")
+    height, width = masks.shape[1:]
+    if height % grid[0] or width % grid[1]:
+        raise DataError(
+            f"probe {probe!r}: the size of {split} masks must be a multiple of the patch grid "
+            f"{grid[0]} x {grid[1]}, not {height} x {width}"
+        )
+    is_labelled = masks != IGNORE_INDEX
+    outside = masks[is_labelled & (masks >= num_classes)]
+    if len(outside):
+        raise DataError(
+            f"probe {probe!r}: {split} masks must hold classes in [0, {num_classes}) or {IGNORE_INDEX} = "
+            f"ignore, but a pixel is {int(outside[0])}"
+        )
+    if not is_labelled.any():
+        raise DataError(f"probe {probe!r}: every pixel of the {split} masks is ignored ({IGNORE_INDEX})")
+    return masks
