@@ -35,10 +35,11 @@ class BinsFitter(Fitter):
     the same for every learning rate and every backbone.
 
     Source: the linear depth head of DINOv2 (facebookresearch/dinov2, hub/depth/decode_heads.py), trained as in
-    DINOv3 (facebookresearch/dinov3, eval/depth/config.py: AdamW, 1e-4, decay 0.01). Deviations: features are extracted once, so images are neither cropped, turned nor recoloured;
-    tokens are standardised, not interpolated to 4 times the grid; the last layer alone; few steps (``steps``, the
-    source's are 38 400); the learning rate (the source's is 1e-4) is chosen on a held-out tenth, rises and falls
-    to 0 on a cosine; no first steps on the mean alone; images without a measured pixel are left out.
+    DINOv3 (facebookresearch/dinov3, eval/depth/config.py: AdamW, 1e-4, decay 0.01). Deviations: features are
+    extracted once, so images are neither cropped, turned nor recoloured; tokens are standardised, not interpolated
+    to 4 times the grid; the last layer alone; few steps (``steps``, the source's are 38 400); the learning rate is
+    chosen on a held-out tenth, rises and falls to 0 on a cosine; no gradient is clipped; no first steps on the mean
+    alone; images without a measured pixel are left out.
     """
 
     def __init__(
