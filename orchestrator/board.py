@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.forecast import mean_seconds, trial_seconds
+from orchestrator.metric_text import brief
 from orchestrator.records import State, TrialRecord
 from orchestrator.trials import Trial
 
@@ -86,7 +87,7 @@ class Board:
             case Reported():
                 trial.step = event.step
                 if self._shown_metric in event.metrics:
-                    trial.last_metric = f"{self._shown_metric} {event.metrics[self._shown_metric]:.1f}"
+                    trial.last_metric = brief(self._shown_metric, event.metrics[self._shown_metric])
             case Finished():
                 self._end(event.trial_id, State.DONE)
                 self._lengths.setdefault((trial.group_id, trial.is_floor), []).append(event.seconds)

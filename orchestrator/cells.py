@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.metric_text import decimals
 from orchestrator.statistics import EXACT_UP_TO, NUM_DRAWS
-from specvit.probes import METRICS, Metric
 
 Row = dict[str, Any]
 """A row of a table by column, None where a cell is empty."""
@@ -33,19 +33,6 @@ def failures_of(table: pd.DataFrame) -> list[tuple[str, str]]:
     return [(one_line(label), one_line(error)) for label, error in table.attrs["failures"]]
 
 
-def describe(name: str) -> Metric:
-    """Return what is known of a metric; one that no probe reports goes by its name."""
-    return METRICS.get(name) or Metric(name, name, unit="")
-
-
-def heading(name: str) -> str:
-    """Return the heading of a metric's column: its title, its unit, which way is up."""
-    metric = describe(name)
-    unit = f" ({metric.unit})" if metric.unit else ""
-    arrow = (" ↑" if metric.higher_is_better else " ↓") if name in METRICS else ""
-    return f"{metric.title}{unit}{arrow}"
-
-
 def mean_text(row: Row, name: str) -> str:
     """Return mean ± sample standard deviation, the mean alone with one seed."""
     if not row[f"{name}_n"]:
@@ -53,8 +40,8 @@ def mean_text(row: Row, name: str) -> str:
     mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
     if mean is None or not math.isfinite(mean):
         return "not finite"
-    decimals = _decimals(name)
-    return f"{mean:z.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
+    digits = decimals(name)
+    return f"{mean:z.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
 
 
 def difference_text(row: Row, name: str) -> str:
@@ -62,10 +49,10 @@ def difference_text(row: Row, name: str) -> str:
     mean, low, high = (row[f"{name}_diff{end}"] for end in ("", "_low", "_high"))
     if mean is None or not math.isfinite(mean):
         return ""
-    decimals = _decimals(name)
-    text = f"{mean:+z.{decimals}f}"
+    digits = decimals(name)
+    text = f"{mean:+z.{digits}f}"
     if low is not None:
-        text += f" [{low:+z.{decimals}f}, {high:+z.{decimals}f}]"
+        text += f" [{low:+z.{digits}f}, {high:+z.{digits}f}]"
     num_pairs = row[f"{name}_diff_n"]
     # Fewer than the mean is over, if the baseline lacks a seed that the arm has.
     return text if num_pairs == row[f"{name}_n"] else f"{text} n={num_pairs}"
@@ -129,10 +116,6 @@ def notes_of(table: pd.DataFrame, *, place: str) -> list[str]:
 def one_line(text: str) -> str:
     """Return ``text`` with every run of white space as one space."""
     return " ".join(text.split())
-
-
-def _decimals(name: str) -> int:
-    return 1 if describe(name).unit == "%" else 3
 
 
 def _resolution_note(table: pd.DataFrame) -> str:

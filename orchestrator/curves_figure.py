@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator.metric_text import heading
 from specvit.atomic import replacing
-from specvit.probes import METRICS
 
 _PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150
 _BASELINE = "black"
@@ -91,10 +91,7 @@ def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
 
 
 def _finish(axes: Any, *, group: str, metric: str) -> None:
-    known = METRICS.get(metric)
-    axes.set(
-        title=group, xlabel="optimizer step", ylabel=f"{known.title} ({known.unit})" if known else metric
-    )
+    axes.set(title=group, xlabel="optimizer step", ylabel=heading(metric))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, color="0.92")
     axes.set_axisbelow(True)

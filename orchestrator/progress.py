@@ -16,6 +16,7 @@ from rich.text import Text
 from orchestrator.board import Board, RunningTrial
 from orchestrator.executor import Event, Failed, Finished, Pruned, Reported
 from orchestrator.forecast import format_seconds
+from orchestrator.metric_text import brief
 from orchestrator.records import State
 from orchestrator.trials import Trial
 
@@ -110,14 +111,14 @@ class SweepView:
         label = self._board.label(event.trial_id)
         match event:
             case Finished():
-                metrics = ", ".join(f"{name} {value:.1f}" for name, value in event.metrics.items())
+                metrics = ", ".join(brief(name, value) for name, value in event.metrics.items())
                 return Text.assemble(("done     ", "green"), f"{label}: {metrics} ({event.seconds:.0f} s)")
             case Pruned():
                 return Text.assemble(("pruned   ", "yellow"), f"{label} at step {event.step}")
             case Failed():
                 return Text.assemble(("failed   ", "red"), f"{label}: {event.error}")
             case Reported() if self._live is None:
-                metrics = ", ".join(f"{name} {value:.2f}" for name, value in event.metrics.items())
+                metrics = ", ".join(brief(name, value, digits=2) for name, value in event.metrics.items())
                 return Text(f"rung     {label} step {event.step}: {metrics}")
         return None
 

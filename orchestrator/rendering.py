@@ -20,11 +20,9 @@ from rich.text import Text
 
 from orchestrator.cells import (
     Row,
-    describe,
     difference_text,
     excludes_zero,
     failures_of,
-    heading,
     mean_text,
     metrics_of,
     notes_of,
@@ -36,6 +34,7 @@ from orchestrator.cells import (
     states_texts,
 )
 from orchestrator.ledger import SweepInfo
+from orchestrator.metric_text import describe, heading
 from orchestrator.records import TrialRecord
 from orchestrator.tables import build_tables
 from specvit.atomic import write_atomically

@@ -113,18 +113,34 @@ def read_image(path: Path, *, mask: bool = False) -> tuple[Image.Image, bytes]:
         DataError: If the file cannot be read or decoded, has more pixels than Pillow takes for safe, has more
             than 8 bits a channel, or is not such a mask.
     """
-    formats = ("PNG",) if mask else _FORMATS
+    image, content = decode(path, ("PNG",) if mask else _FORMATS)
+    if mask:
+        _check_mask(path, image, content)
+    else:
+        image = _to_rgb(path, image)
+    return image, hashlib.sha256(content).digest()
+
+
+def decode(path: Path, formats: tuple[str, ...]) -> tuple[Image.Image, bytes]:
+    """Read and decode one file, and leave its pixels as they are.
+
+    Args:
+        path: The file.
+        formats: Pillow's names of the formats that it may have.
+
+    Returns:
+        The image, and the content of the file.
+
+    Raises:
+        DataError: If the file cannot be read or decoded, or has more pixels than Pillow takes for safe.
+    """
     try:
         content = path.read_bytes()
         image: Image.Image = Image.open(io.BytesIO(content), formats=formats)
         image.load()
     except _DECODING_ERRORS as error:
         raise DataError(f"cannot read the image {str(path)!r}: {_reason(error, formats)}") from error
-    if mask:
-        _check_mask(path, image, content)
-    else:
-        image = _to_rgb(path, image)
-    return image, hashlib.sha256(content).digest()
+    return image, content
 
 
 def crop_to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:

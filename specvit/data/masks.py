@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -145,29 +145,40 @@ class Masks(DataSource):
         return largest
 
 
-def match_by_name(image_folder: Path, mask_folder: Path, *, rule: str) -> list[tuple[Path, Path]]:
-    """Match the images of a folder to the masks of another, by name without ending.
+def match_by_name(
+    image_folder: Path, target_folder: Path, *, rule: str, kind: str = "mask", suffixes: Sequence[str] = (".png",)
+) -> list[tuple[Path, Path]]:
+    """Match the images of a folder to the masks of another, or to other targets, by name without ending.
 
     Args:
         image_folder: Folder of images.
-        mask_folder: Folder of PNG files.
+        target_folder: Folder of the targets, a file an image.
         rule: What the layout asks for, for messages.
+        kind: What a target is called, for messages.
+        suffixes: Endings, in any case, that make a file a target.
 
     Raises:
-        DataError: If a folder is missing, there are no images, or an image lacks its mask or a mask its image.
+        DataError: If a folder is missing, there are no images, an image lacks its target or a target its image,
+            or two files share a partner.
     """
-    images: dict[str, Path] = {}
-    for path in list_images(existing_folder(image_folder, rule=rule)):
-        if path.stem in images:
-            raise DataError(f"{str(images[path.stem])!r} and {str(path)!r} would share one mask: rename one")
-        images[path.stem] = path
+    images = _by_stem(list_images(existing_folder(image_folder, rule=rule)), partner=kind)
     if not images:
         raise DataError(f"no images in {str(image_folder)!r}: {rule}, endings {', '.join(IMAGE_SUFFIXES)}")
-    masks = {path.stem: path for path in list_images(existing_folder(mask_folder, rule=rule), (".png",))}
+    targets = _by_stem(list_images(existing_folder(target_folder, rule=rule), suffixes), partner="image")
     for stem, path in images.items():
-        if stem not in masks:
-            raise DataError(f"the image {str(path)!r} has no mask {str(mask_folder / f'{stem}.png')!r}")
-    for stem, path in masks.items():
+        if stem not in targets:
+            wanted = " or ".join(repr(str(target_folder / f"{stem}{suffix}")) for suffix in suffixes)
+            raise DataError(f"the image {str(path)!r} has no {kind} {wanted}")
+    for stem, path in targets.items():
         if stem not in images:
-            raise DataError(f"the mask {str(path)!r} has no image {str(image_folder / stem)!r}.*")
-    return [(path, masks[stem]) for stem, path in images.items()]
+            raise DataError(f"the {kind} {str(path)!r} has no image {str(image_folder / stem)!r}.*")
+    return [(path, targets[stem]) for stem, path in images.items()]
+
+
+def _by_stem(paths: list[Path], *, partner: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise DataError(f"{str(found[path.stem])!r} and {str(path)!r} would share one {partner}: rename one")
+        found[path.stem] = path
+    return found

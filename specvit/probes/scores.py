@@ -1,7 +1,8 @@
-"""What probes are scored by: top-1, and mIoU over a whole dataset; and which targets can be scored."""
+"""What probes are scored by: top-1, mIoU over a whole dataset, errors of depth; and which targets can be scored."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specvit.data.base import IGNORE_INDEX
@@ -9,6 +10,8 @@ from specvit.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_MAPS_AT_ONCE = 256
 
 
 def top1(predictions: Tensor, labels: Tensor) -> float:
@@ -67,6 +70,79 @@ def mean_iou(counts: Tensor) -> float:
     return float(100.0 * (intersections[occurs].double() / unions[occurs]).mean())
 
 
+@dataclass(frozen=True)
+class DepthScores:
+    """Hold what is reported of predicted depth: each is computed per image, then averaged over images.
+
+    Attributes:
+        rmse: Root of the mean squared error, in metres.
+        abs_rel: Mean of the absolute error relative to the true depth, in %.
+        delta1: Share of the pixels whose ratio to the true depth, or its inverse, is below 1.25, in %.
+    """
+
+    rmse: float
+    abs_rel: float
+    delta1: float
+
+
+def depth_errors(predictions: Tensor, depth: Tensor) -> Tensor:
+    """Compare predicted depth with measured depth, image by image.
+
+    Args:
+        predictions: ``(N, H, W)`` float metres, above 0.
+        depth: ``(N, H, W)`` float metres, not positive or not finite = not measured.
+
+    Returns:
+        ``(M, 3)`` float64 RMSE in metres, AbsRel and delta1 as shares, of the M images that have a measured
+        pixel. Errors of several batches are concatenated.
+    """
+    import torch
+
+    known = is_measured(depth)
+    counts = known.flatten(1).sum(1)
+    predictions = predictions.double()
+    # 1 m in place of what was not measured, where the errors are then taken for 0.
+    truth = depth.double().where(known, 1.0)
+    error = (predictions - truth).abs()
+    is_near = torch.maximum(predictions / truth, truth / predictions) < 1.25
+    sums = torch.stack(
+        [term.where(known, 0.0).flatten(1).sum(1) for term in (error.square(), error / truth, is_near.double())], dim=1
+    )
+    means = sums[counts > 0] / counts[counts > 0, None]
+    return torch.cat([means[:, :1].sqrt(), means[:, 1:]], dim=1)
+
+
+def depth_scores(errors: Tensor) -> DepthScores:
+    """Average the errors of images.
+
+    Args:
+        errors: ``(M, 3)`` from ``depth_errors``.
+
+    Returns:
+        The scores.
+
+    Raises:
+        DataError: If there is no image.
+    """
+    if len(errors) == 0:
+        raise DataError("depth scores need at least 1 pixel whose depth is measured, not 0")
+    rmse, abs_rel, delta1 = errors.mean(0).tolist()
+    return DepthScores(rmse=rmse, abs_rel=100 * abs_rel, delta1=100 * delta1)
+
+
+def is_measured(depth: Tensor) -> Tensor:
+    """Tell which pixels have a depth: ``(N, H, W)`` bool, False where it is not positive or not finite."""
+    return (depth > 0) & depth.isfinite()
+
+
+def has_depth(depth: Tensor) -> Tensor:
+    """Tell which of ``(N, H, W)`` depth maps have a measured pixel: ``(N,)`` bool."""
+    import torch
+
+    # A part at a time: maps of whole splits are large, and so is every mask of them.
+    return torch.cat([is_measured(part).flatten(1).any(1) for part in torch.split(depth, _MAPS_AT_ONCE)])
+
+
 def require_labels(labels: Tensor | None, *, num_classes: int, probe: str, split: str) -> Tensor:
     """Check labels before they are used as indices.
 
@@ -90,6 +166,34 @@ def require_labels(labels: Tensor | None, *, num_classes: int, probe: str, split
             f"probe {probe!r}: {split} labels must be in [0, {num_classes}), but one is {int(outside[0])}"
         )
     return labels
+
+
+def require_depth(depth: Tensor | None, *, grid: tuple[int, int], probe: str, split: str) -> Tensor:
+    """Check depth maps before they are used.
+
+    Args:
+        depth: ``(N, H, W)`` float metres, or None.
+        grid: Patches per column and per row.
+        probe: Name of the probe, for the message.
+        split: Name of the split, for the message.
+
+    Returns:
+        The depth maps.
+
+    Raises:
+        DataError: If there are none, their size is no multiple of the grid, or no pixel is measured.
+    """
+    if depth is None or len(depth) == 0:
+        raise DataError(f"probe {probe!r}: the {split} split has no depth")
+    height, width = depth.shape[1:]
+    if height % grid[0] or width % grid[1]:
+        raise DataError(
+            f"probe {probe!r}: the size of {split} depth maps must be a multiple of the patch grid "
+            f"{grid[0]} x {grid[1]}, not {height} x {width}"
+        )
+    if not has_depth(depth).any():
+        raise DataError(f"probe {probe!r}: no pixel of the {split} depth maps is measured")
+    return depth
 
 
 def require_masks(

@@ -84,6 +84,15 @@ def test_a_running_trial_shows_its_step_rate_and_last_rung(
     assert (running.step, running.last_metric) == (3, "knn_top1 33.3")
 
 
+def test_a_running_trial_shows_metres_to_the_millimetre(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    board = Board([record_of(trial) for trial in trials], num_slots=1, shown_metric="depth_rmse")
+    board.submitted(trials[0])
+    board.happened(Reported(trials[0].trial_id, 1, step=2, metrics={"depth_rmse": 0.98765}))
+    assert board.running[trials[0].trial_id].last_metric == "depth_rmse 0.988"
+
+
 def test_an_event_of_a_trial_that_does_not_run_is_let_pass(
     make_board: Callable[..., Board], trials: tuple[Trial, ...]
 ) -> None:

@@ -6,7 +6,6 @@ import pytest
 from orchestrator.cells import (
     difference_text,
     excludes_zero,
-    heading,
     mean_text,
     notes_of,
     parameters_text,
@@ -83,12 +82,11 @@ def test_other_cells_show_what_there_is() -> None:
     assert (role_text({"role": "floor"}), role_text({"role": "arm"})) == (" (floor)", "")
 
 
-def test_heading_has_title_unit_and_direction_and_of_an_unknown_metric_its_name() -> None:
-    assert (heading("miou"), heading("own_metric")) == ("mIoU (%) ↑", "own_metric")
-
-
-def test_unknown_metric_has_three_decimals() -> None:
+def test_unknown_metric_and_one_in_metres_have_three_decimals() -> None:
     assert mean_text(make_row("own", mean=0.12345, sd=0.001), "own") == "0.123 ± 0.001"
+    assert mean_text(make_row("depth_rmse", mean=1.23456, sd=0.01), "depth_rmse") == "1.235 ± 0.010"
+    row = make_row("depth_rmse", diff=-0.0421, diff_low=-0.061, diff_high=-0.0232)
+    assert difference_text(row, "depth_rmse") == "-0.042 [-0.061, -0.023]"
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, "2/2^1 = 1"), (3, "2/2^3 = 0.25"), (5, "2/2^5 = 0.0625")])

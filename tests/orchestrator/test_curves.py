@@ -50,7 +50,7 @@ def test_curves_have_a_row_per_trial_rung_and_metric(records: list[TrialRecord])
 
 def test_the_figure_shows_means_over_seeds_and_their_range(records: list[TrialRecord]) -> None:
     figure = make_figure(build_curves(records))
-    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "mIoU (%)")
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "mIoU (%) ↑")
     none, pruned = panel.get_lines()
     assert none.get_label() == "none"
     assert to_rgb(none.get_color()) == (0, 0, 0)
@@ -58,6 +58,12 @@ def test_the_figure_shows_means_over_seeds_and_their_range(records: list[TrialRe
     assert (pruned.get_xdata().tolist(), pruned.get_ydata().tolist()) == ([10], [4.0])
     band = panel.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (10.0, 30.0)
+
+
+def test_a_panel_says_unit_and_direction_of_its_metric() -> None:
+    record = _with_rungs(make_record("none", 0, 1.0), 0.9, 0.8, metric="depth_rmse")
+    labels = [axes.get_ylabel() for axes in make_figure(build_curves([record])).axes]
+    assert labels == ["depth RMSE (m) ↓", "loss"]
 
 
 def test_written_curves_read_back(records: list[TrialRecord], tmp_path: Path) -> None:

@@ -81,6 +81,19 @@ def test_without_a_terminal_every_step_of_a_trial_is_a_plain_line(plain: Screen)
     ]
 
 
+def test_a_metric_in_metres_is_shown_to_the_millimetre(plain: Screen) -> None:
+    key = (plain.first.trial_id, 1)
+    metrics = {"depth_rmse": 0.98765, "depth_abs_rel": 12.345}
+    with plain.view as view:
+        view.submitted(plain.first)
+        view.happened(Reported(*key, step=2, metrics=metrics))
+        view.happened(Finished(*key, metrics=metrics, seconds=61.2, core_seconds=1.0))
+    assert plain.text.splitlines()[-2:] == [
+        "rung     nano none seed 0 step 2: depth_rmse 0.988, depth_abs_rel 12.35",
+        "done     nano none seed 0: depth_rmse 0.988, depth_abs_rel 12.3 (61 s)",
+    ]
+
+
 def test_ends_other_than_success_say_what_happened(plain: Screen) -> None:
     with plain.view as view:
         view.submitted(plain.first)

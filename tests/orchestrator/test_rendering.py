@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -180,6 +181,24 @@ def test_json_has_rows_metrics_and_failures_with_null_for_what_is_missing() -> N
     assert table["rows"][0]["knn_top1_diff"] is None
     assert table["rows"][1]["knn_top1_diff"] == pytest.approx(3.1)
     assert [failure["trial"] for failure in table["failures"]] == ["a|b seed 1", "a|b seed 2"]
+
+
+def test_a_metric_in_metres_has_its_unit_its_arrow_and_a_bold_difference_whichever_way_it_goes() -> None:
+    name, records = "depth_rmse", []
+    for arm, role, offset in (("none", "baseline", 0.0), ("norm@all", "arm", -0.05), ("qkv@all", "arm", 0.05)):
+        for record in make_records(arm, 0.0, 0.0, 0.0, role=role):
+            value = 1.0 + offset + 0.001 * record.seed * (arm != "none")
+            records.append(dataclasses.replace(record, metrics={name: value}))
+    tables = build_tables(records, [name])
+    text = render_markdown(tables, INFO)
+    header, _, baseline, better, worse = (cells_of(line) for line in text.splitlines() if line.startswith("|"))
+    assert header[1:3] == ["depth RMSE (m) ↓", "difference"]
+    assert baseline[1:3] == ["1.000 ± 0.000", ""]
+    # Mean of -0.050, -0.049, -0.048; its t interval is 4.303 * 0.001 / sqrt(3) = 0.0025 to either side.
+    assert better[1:3] == ["0.951 ± 0.001", "**-0.049 [-0.051, -0.047]**"]
+    assert worse[1:3] == ["1.051 ± 0.001", "**+0.051 [+0.049, +0.053]**"]
+    (known,) = json.loads(render_json(tables, INFO))["metrics"]
+    assert known == {"name": name, "title": "depth RMSE", "unit": "m", "higher_is_better": False}
 
 
 def test_sweep_without_trials_is_rendered_in_every_format() -> None:

@@ -227,6 +227,37 @@ def test_a_hopeless_arm_is_pruned_shown_as_such_and_not_run_again(
     assert driver.run(sweep).num_run == 0
 
 
+def test_of_a_metric_that_should_be_low_the_arm_with_the_higher_value_is_pruned(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmse = {"none": 1.0, "norm@all": 2.0, "qkv@all": 0.5}
+
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        value = rmse[config.treatment.specialize]
+        for step in (1, 2, 3):
+            # Other metrics of the probe, in which the good arm looks bad, do not decide.
+            observer.rung(step=step, metrics={"depth_delta1": value, "depth_rmse": value})
+            deadline = time.monotonic() + (2.0 if value > 1 else 0.0)
+            while not observer.should_stop() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if observer.should_stop():
+                return TrialResult({}, stopped_at=step)
+        return TrialResult({"depth_rmse": value})
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    sweep = make_sweep(
+        probes={"depth": {}},
+        rungs={"count": 3, "num_images": 32},
+        pruning={"pruner": "median", "n_startup_trials": 1},
+        ablate={"components": ["none", "norm", "qkv"]},
+        floors=[],
+        seeds=1,
+    )
+    assert sweep.pruning_metric == "depth_rmse"
+    states = {record.arm: record.state for record in driver.run(sweep).records}
+    assert states == {"none": State.DONE, "norm@all": State.PRUNED, "qkv@all": State.DONE}
+
+
 def test_a_run_that_is_stopped_and_continued_finds_what_an_uninterrupted_one_does(
     tmp_path: Path, make_sweep: Callable[..., Sweep]
 ) -> None:

@@ -71,6 +71,15 @@ def test_features_of_a_split_without_targets_have_none() -> None:
     assert got.masks is None
     assert got.boxes is None
     assert got.image_size == (8, 8)
+    assert got.depth is None
+
+
+def test_features_carry_depth_as_it_is() -> None:
+    depth = np.array([[[1.5, 0.0], [np.nan, 9.75]]], dtype=np.float16).repeat(4, 1).repeat(4, 2)
+    got = pixel_features(Split(images=_split(num_images=1).images, depth=depth), patch_size=4)
+    assert got.depth is not None
+    assert got.depth.dtype is torch.float16
+    np.testing.assert_array_equal(got.depth.numpy(), depth)
 
 
 def test_a_subset_takes_images_with_their_targets_in_the_order_asked_for() -> None:

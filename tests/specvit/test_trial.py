@@ -48,12 +48,14 @@ def poisoned(dataset: Dataset) -> Dataset:
     assert val.boxes is not None
     boxes = val.boxes.copy()
     boxes[..., 4] = np.where(boxes[..., 4] < 0, -1, (boxes[..., 4] + 1) % len(dataset.box_names))
+    assert val.depth is not None
     changed = dataclasses.replace(
         val,
         images=255 - val.images[::-1],
         labels=(val.labels + 1) % len(dataset.class_names),
         masks=((val.masks.astype(np.int64) + 1) % len(dataset.mask_names)).astype(np.uint8),
         boxes=boxes,
+        depth=val.depth[::-1] / np.float16(2),
     )
     return dataclasses.replace(dataset, val=changed)
 

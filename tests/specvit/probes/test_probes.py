@@ -7,13 +7,15 @@ from specvit.probes import METRICS, PROBES
 def test_probes_report_the_metrics_that_tables_know():
     assert {name: [metric.name for metric in probe.metrics] for name, probe in PROBES.items()} == {
         "attentive": ["attentive_top1"],
+        "depth": ["depth_rmse", "depth_abs_rel", "depth_delta1"],
         "detection": ["ap", "ap50"],
         "knn": ["knn_top1"],
         "linear": ["linear_top1"],
         "segmentation": ["miou"],
     }
-    assert {probe.needs for probe in PROBES.values()} == {"labels", "masks", "boxes"}
-    assert all(metric.unit == "%" and metric.higher_is_better for metric in METRICS.values())
+    assert {probe.needs for probe in PROBES.values()} == {"labels", "masks", "depth", "boxes"}
+    assert {name for name, metric in METRICS.items() if metric.unit != "%"} == {"depth_rmse"}
+    assert {name for name, metric in METRICS.items() if not metric.higher_is_better} == {"depth_rmse", "depth_abs_rel"}
 
 
 def test_settings_of_probes_load_without_torch():

@@ -4,10 +4,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import mean_absolute_percentage_error
+from torchmetrics import MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from specvit.errors import DataError
-from specvit.probes.scores import confusion, mean_iou, require_boxes, require_labels, require_masks, top1
+from specvit.probes.scores import (
+    confusion,
+    depth_errors,
+    depth_scores,
+    has_depth,
+    mean_iou,
+    require_boxes,
+    require_depth,
+    require_labels,
+    require_masks,
+    top1,
+)
 
 SHAPE = (2, 3, 4)
 PREDICTIONS = arrays(np.int64, SHAPE, elements=st.integers(0, 3))
@@ -132,3 +145,80 @@ def test_require_boxes_passes_boxes_that_fill_their_image_and_padding_of_any_kin
     assert require_boxes(rows, num_classes=3, image_size=(4, 6), probe="detection", split="val") == (4, 6)
     with pytest.raises(DataError, match="does not say how large its images are"):
         require_boxes(rows, num_classes=3, image_size=None, probe="detection", split="val")
+
+
+DEPTH = arrays(np.float64, SHAPE, elements=st.floats(0.1, 50))
+HOLES = arrays(np.bool_, SHAPE)
+
+
+@settings(max_examples=50, deadline=None)
+@given(predictions=DEPTH, depth=DEPTH, holes=HOLES, hole=st.sampled_from([0.0, -1.0, np.nan, np.inf]))
+def test_depth_scores_equal_libraries_image_by_image(predictions, depth, holes, hole):
+    per_image = []
+    for p, d, missing in zip(predictions, depth, holes, strict=True):
+        p, d = p[~missing], d[~missing]
+        if len(d):
+            squared = MeanSquaredError(squared=False).set_dtype(torch.float64)
+            rmse = float(squared(torch.from_numpy(p), torch.from_numpy(d)))
+            near = sum(max(a / b, b / a) < 1.25 for a, b in zip(p, d, strict=True)) / len(d)
+            per_image.append((rmse, mean_absolute_percentage_error(d, p), near))
+    errors = depth_errors(torch.from_numpy(predictions), torch.from_numpy(np.where(holes, hole, depth)))
+
+    np.testing.assert_allclose(errors.numpy(), np.array(per_image).reshape(-1, 3), rtol=1e-6, atol=1e-6)
+    if per_image:
+        scores = depth_scores(errors)
+        rmse, abs_rel, delta1 = np.mean(per_image, axis=0)
+        assert scores.rmse == pytest.approx(rmse, rel=1e-6)
+        assert (scores.abs_rel, scores.delta1) == pytest.approx((100 * abs_rel, 100 * delta1), rel=1e-6)
+    else:
+        with pytest.raises(DataError, match="at least 1 pixel whose depth is measured"):
+            depth_scores(errors)
+
+
+def test_depth_scores_average_over_images_not_over_pixels():
+    depth = torch.tensor([[[4.0, 4.0, 4.0, 4.0]], [[2.0, 0.0, 0.0, 0.0]]])
+    predictions = torch.tensor([[[4.0, 4.0, 4.0, 6.0]], [[3.0, 9.0, 9.0, 9.0]]])
+
+    scores = depth_scores(depth_errors(predictions, depth))
+
+    # Image 1: errors 0, 0, 0, 2, so RMSE 1, AbsRel 1/8, 3 of 4 near. Image 2: error 1 of 2.
+    assert scores.rmse == pytest.approx((1 + 1) / 2)
+    assert scores.abs_rel == pytest.approx(100 * (1 / 8 + 1 / 2) / 2)
+    assert scores.delta1 == pytest.approx(100 * (3 / 4 + 0) / 2)
+
+
+def test_delta1_leaves_out_the_ratio_of_1_25_itself():
+    errors = depth_errors(torch.tensor([[[5.0, 4.0, 4.9, 4.1]]]), torch.tensor([[[4.0, 5.0, 4.0, 5.0]]]))
+
+    assert errors[0, 2] == pytest.approx(2 / 4)
+
+
+def test_depth_errors_of_half_precision_maps_are_those_of_double():
+    depth = torch.tensor([[[0.3, 9.7], [1.1, 60000.0]]]).half()
+    predictions = torch.tensor([[[0.2, 9.0], [1.0, 50000.0]]])
+
+    torch.testing.assert_close(
+        depth_errors(predictions, depth), depth_errors(predictions.double(), depth.double()), rtol=1e-12, atol=0
+    )
+
+
+def test_has_depth_tells_which_maps_have_a_measured_pixel_also_of_many():
+    depth = torch.zeros(600, 2, 3)
+    depth[[0, 255, 256, 599], 1, 2] = torch.tensor([1.0, 2.0, 0.5, 9.0])
+    depth[100, 0, 0], depth[101, 0, 1] = torch.nan, torch.inf
+
+    assert has_depth(depth).nonzero().flatten().tolist() == [0, 255, 256, 599]
+
+
+def test_depth_is_checked_before_it_is_used():
+    depth = torch.ones(2, 6, 4).half()
+
+    assert require_depth(depth, grid=(3, 2), probe="p", split="val") is depth
+    for missing in (None, depth[:0]):
+        with pytest.raises(DataError, match="probe 'p': the val split has no depth"):
+            require_depth(missing, grid=(3, 2), probe="p", split="val")
+    with pytest.raises(DataError, match="multiple of the patch grid 4 x 2, not 6 x 4"):
+        require_depth(depth, grid=(4, 2), probe="p", split="val")
+    for hole in (0.0, -1.0, torch.nan, torch.inf):
+        with pytest.raises(DataError, match="probe 'p': no pixel of the val depth maps is measured"):
+            require_depth(torch.full_like(depth, hole), grid=(3, 2), probe="p", split="val")

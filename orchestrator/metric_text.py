@@ -1,0 +1,35 @@
+"""How metrics are named and rounded, wherever they are shown."""
+
+from __future__ import annotations
+
+from specvit.probes import METRICS, Metric
+
+
+def describe(name: str) -> Metric:
+    """Return what is known of a metric; one that no probe reports goes by its name."""
+    return METRICS.get(name) or Metric(name, name, unit="")
+
+
+def heading(name: str) -> str:
+    """Return the heading of a metric: its title, its unit, which way is up."""
+    metric = describe(name)
+    unit = f" ({metric.unit})" if metric.unit else ""
+    arrow = (" ↑" if metric.higher_is_better else " ↓") if name in METRICS else ""
+    return f"{metric.title}{unit}{arrow}"
+
+
+def decimals(name: str) -> int:
+    """Return how many digits after the point a metric has in a table."""
+    return 1 if describe(name).unit == "%" else 3
+
+
+def brief(name: str, value: float, *, digits: int = 1) -> str:
+    """Return name and value for a line of progress.
+
+    Args:
+        name: The metric.
+        value: Its value.
+        digits: Digits after the point; a metric in a unit of its own, such as metres, has those of a table.
+    """
+    has_own_unit = name in METRICS and METRICS[name].unit != "%"
+    return f"{name} {value:.{decimals(name) if has_own_unit else digits}f}"

@@ -1,0 +1,192 @@
+"""Images with depth maps: two parallel trees of files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from specvit.data.base import Dataset, DataSource, Split
+from specvit.data.images import (
+    SPLITS,
+    decode,
+    existing_root,
+    fingerprint,
+    map_files,
+    read_image,
+    squash_to_square,
+)
+from specvit.data.masks import match_by_name
+from specvit.errors import DataError
+from specvit.settings import PositiveFloat, settings
+
+_LAYOUT = "depth reads ROOT/images/{train,val}/NAME.* with ROOT/depth/{train,val}/NAME.png or NAME.npy"
+_MILLIMETRES = np.float32(1000)
+
+
+@settings
+class DepthMaps(DataSource):
+    """Read ``root/images/{train,val}/NAME.*`` with ``root/depth/{train,val}/NAME.png`` or ``NAME.npy``.
+
+    A depth map has the size of its image. As a PNG it is 16-bit greyscale in millimetres, as an NPY file it
+    holds floats in metres. 0, negative values, NaN and infinity mean that a pixel was not measured. Images
+    become RGB. Image and depth are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed,
+    so that nothing is cut off): images antialiased bilinear, depth by nearest neighbour, so that no depth is
+    made up between two surfaces. Depth is held as float16: to a millimetre below 2 m, to 8 mm at 10 m. Other
+    files, hidden entries and subfolders are passed over. Both splits are held in memory.
+    """
+
+    name: ClassVar[str] = "depth"
+    targets: ClassVar[frozenset[str]] = frozenset({"depth"})
+    path_fields: ClassVar[frozenset[str]] = frozenset({"root"})
+    source: Literal["depth"] = "depth"
+
+    root: str
+    """The folder of images and depth maps; ``~`` is expanded, a relative path starts at the current folder."""
+    max_depth_m: PositiveFloat | None = None
+    """Largest depth that counts, in metres: a pixel farther away is taken as not measured. None = any depth."""
+
+    def load(self) -> Dataset:
+        """Read both splits.
+
+        Raises:
+            DataError: If a folder is missing or empty, an image lacks its depth map or a depth map its image,
+                the two differ in size, a depth map is neither a 16-bit PNG nor an array of floats, no pixel of
+                a split is measured, or a file cannot be read.
+        """
+        root = existing_root(self.root)
+        pairs = {split: self.pairs(root, split) for split in SPLITS}
+        splits: list[Split] = []
+        hashes: list[tuple[Path, bytes]] = []
+        for split in SPLITS:
+            read, split_hashes = self._read(pairs[split])
+            splits.append(read)
+            hashes += split_hashes
+            if not np.any(read.depth):
+                raise DataError(
+                    f"the depth maps of {split} in {str(root)!r}, such as {str(pairs[split][0][1])!r}, must hold a "
+                    f"measured pixel; {self._rule()}"
+                )
+        return Dataset(
+            train=splits[0],
+            val=splits[1],
+            class_names=(),
+            mask_names=(),
+            fingerprint=fingerprint(root, hashes),
+        )
+
+    def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
+        """List the images of a split, each with its depth map.
+
+        Args:
+            root: The folder of the data, which exists.
+            split: ``train`` or ``val``.
+
+        Raises:
+            DataError: If a folder is missing or empty, or an image lacks its depth map or a depth map its image.
+        """
+        return match_by_name(
+            root / "images" / split,
+            root / "depth" / split,
+            rule=_LAYOUT,
+            kind="depth map",
+            suffixes=(".png", ".npy"),
+        )
+
+    def counted(self, depth: NDArray[np.float32], path: Path) -> NDArray[np.float32]:  # noqa: ARG002
+        """Set to 0 what does not count as measured.
+
+        Args:
+            depth: ``(H, W)`` metres as read; not changed.
+            path: Its file, for messages.
+
+        Returns:
+            ``(H, W)`` metres, finite, 0 = not measured.
+        """
+        with np.errstate(invalid="ignore"):
+            counts = (depth > 0) & (depth <= (np.inf if self.max_depth_m is None else self.max_depth_m))
+        return np.where(counts & np.isfinite(depth), depth, np.float32(0))
+
+    def _rule(self) -> str:
+        most = "" if self.max_depth_m is None else f" and at most data.max_depth_m = {self.max_depth_m:g} m"
+        return f"a measured depth is above 0{most}, and finite"
+
+    def _read(self, pairs: list[tuple[Path, Path]]) -> tuple[Split, list[tuple[Path, bytes]]]:
+        """Read one split: its arrays, and the digests of its files."""
+        size = self.image_size
+        images = np.empty((len(pairs), 3, size, size), dtype=np.uint8)
+        depths = np.empty((len(pairs), size, size), dtype=np.float16)
+
+        def read(index: int) -> bytes:
+            image_path, depth_path = pairs[index]
+            image, image_digest = read_image(image_path)
+            depth, depth_digest = read_depth(depth_path)
+            height, width = depth.shape
+            if image.size != (width, height):
+                raise DataError(
+                    f"the depth map {str(depth_path)!r} must have the size of its image, "
+                    f"{image.width}x{image.height}, not {width}x{height}"
+                )
+            images[index] = squash_to_square(image, size)
+            depths[index] = squash_depth(self.counted(depth, depth_path), size)
+            return image_digest + depth_digest
+
+        digests = map_files(read, range(len(pairs)))
+        hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
+        return Split(images=images, depth=depths), hashes
+
+
+def read_depth(path: Path) -> tuple[NDArray[np.float32], bytes]:
+    """Read one depth map.
+
+    Args:
+        path: A PNG of 16-bit greyscale in millimetres, or an NPY file of floats in metres, by its ending.
+
+    Returns:
+        ``(H, W)`` metres, and the SHA-256 of the file.
+
+    Raises:
+        DataError: If the file cannot be read or decoded, or is not such a map. Pickled arrays are not read.
+    """
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path)
+    image, content = decode(path, ("PNG",))
+    bit_depth, is_grey = content[24], content[25] == 0
+    if bit_depth != 16 or not is_grey:
+        raise DataError(
+            f"the depth map {str(path)!r} must be a 16-bit greyscale PNG in millimetres, "
+            f"not mode {image.mode!r} with {bit_depth} bits"
+        )
+    depth: NDArray[np.float32] = np.asarray(image).astype(np.float32) / _MILLIMETRES
+    return depth, hashlib.sha256(content).digest()
+
+
+def squash_depth(depth: NDArray[np.float32], size: int) -> NDArray[np.float16]:
+    """Resize a depth map by nearest neighbour: ``(H, W)`` to ``(size, size)`` metres; beyond 65 504 m becomes 0."""
+    resized = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.NEAREST))
+    with np.errstate(over="ignore"):
+        held = resized.astype(np.float16)
+    return np.where(np.isfinite(held), held, np.float16(0))
+
+
+def _read_npy(path: Path) -> tuple[NDArray[np.float32], bytes]:
+    try:
+        content = path.read_bytes()
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"cannot read the depth map {str(path)!r}: {reason}") from error
+    if array.dtype.kind != "f" or array.ndim != 2 or not array.size:
+        shape = "x".join(map(str, array.shape)) or "a scalar"
+        raise DataError(
+            f"the depth map {str(path)!r} must hold a height x width array of floats in metres, "
+            f"not {shape} of {array.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        depth = np.ascontiguousarray(array, dtype=np.float32)
+    return depth, hashlib.sha256(content).digest()
