@@ -232,7 +232,7 @@ def test_of_a_metric_that_should_be_low_the_arm_with_the_higher_value_is_pruned(
 ) -> None:
     rmse = {"none": 1.0, "norm@all": 2.0, "qkv@all": 0.5}
 
-    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
         value = rmse[config.treatment.specialize]
         for step in (1, 2, 3):
             # Other metrics of the probe, in which the good arm looks bad, do not decide.
