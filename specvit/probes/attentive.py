@@ -37,7 +37,7 @@ class Attentive(Probe):
 
     use_cls: Flag = True
     """Whether [CLS] is one of the tokens; the source has patch tokens alone."""
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.1, 0.03, 0.01, 3e-3, 1e-3)
+    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.1, 0.03, 0.01, 3e-3, 1e-3)
     """Peak learning rates to choose from, for batches of 256 images; with other batches in proportion. The source
     has ten, from 1e-5 to 1e-2. Of equals the first is taken."""
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (5e-4, 1e-3, 5e-2)
@@ -96,7 +96,7 @@ class Attentive(Probe):
         return self._choose(*self._inputs(train, num_classes=num_classes), seed=seed)
 
     def _choose(self, tokens: Tokens, labels: Tensor, *, seed: int) -> tuple[float, float]:
-        settings = tuple(itertools.product(self.learning_rates, self.weight_decays))
+        settings = tuple(itertools.product(self.lrs, self.weight_decays))
         fitted, held_out = split_off_tenth(len(labels), labels, seed=seed)
         predictions = self._fit(settings, tokens, labels, fitted, seed=seed).predict(tokens, held_out)
         truth = labels[held_out.to(labels.device)]
@@ -109,7 +109,7 @@ class Attentive(Probe):
             tokens,
             labels,
             images,
-            learning_rates=[rate for rate, _ in settings],
+            lrs=[rate for rate, _ in settings],
             weight_decays=[decay for _, decay in settings],
             head_dim=self.head_dim,
             epochs=self.epochs,

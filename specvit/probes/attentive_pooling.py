@@ -155,7 +155,7 @@ def fit_attentive_heads(
     labels: Tensor,
     images: Tensor,
     *,
-    learning_rates: Sequence[float],
+    lrs: Sequence[float],
     weight_decays: Sequence[float],
     head_dim: int,
     epochs: int,
@@ -171,7 +171,7 @@ def fit_attentive_heads(
         tokens: Frozen tokens of N images.
         labels: ``(N,)`` int64.
         images: ``(M,)`` int64, the images to train on.
-        learning_rates: G peak learning rates for batches of 256 images.
+        lrs: G peak learning rates for batches of 256 images.
         weight_decays: G weight decays.
         head_dim: Least number of channels of a head of the attention.
         epochs: How often the images are gone through.
@@ -188,9 +188,9 @@ def fit_attentive_heads(
     images = images.to(labels.device)
     classes = labels[images].bincount().nonzero().flatten()
     targets = torch.searchsorted(classes, labels.clamp(max=int(classes[-1])))
-    heads = AttentiveHeads.draw(len(learning_rates), tokens, head_dim=head_dim, classes=classes, seed=seed)
+    heads = AttentiveHeads.draw(len(lrs), tokens, head_dim=head_dim, classes=classes, seed=seed)
     batch_size = min(batch_size, len(images))
-    rates, decays = (tokens.mean.new_tensor(values) for values in (learning_rates, weight_decays))
+    rates, decays = (tokens.mean.new_tensor(values) for values in (lrs, weight_decays))
     rates = rates * (batch_size / _SCALED_TO)
     solver = AdamW(heads.weights, heads.biases, rates=rates, decays=decays)
     for done, batch in minibatches(len(images), batch_size=batch_size, epochs=epochs, seed=seed):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FIELDS = {
     "logistic": ("mean_patch", "cs"),
-    "sgd": ("learning_rates", "last_blocks", "standardise", "epochs", "batch_size"),
+    "sgd": ("lrs", "last_blocks", "standardise", "epochs", "batch_size"),
 }
 """The fields of each protocol."""
 
@@ -50,7 +50,7 @@ class Linear(Probe):
     cs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
     """Of ``logistic``: weights C of the summed cross-entropy against half the squared norm of the weights, to
     choose from; of equals the first is taken."""
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
+    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
         0.1,
         5e-2,
         2e-2,
@@ -171,7 +171,7 @@ class Linear(Probe):
         return self._fit_heads([head], features, labels, train, seed=seed).predict(queries)[0]
 
     def _choose_head(self, features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int) -> Head:
-        heads = head_grid(self.learning_rates, self.last_blocks, num_blocks=num_blocks_of(train))
+        heads = head_grid(self.lrs, self.last_blocks, num_blocks=num_blocks_of(train))
         fitted, held_out = (
             part.to(features.device) for part in split_off_tenth(len(features), labels, seed=seed)
         )
@@ -185,7 +185,7 @@ class Linear(Probe):
         return fit_heads(
             features,
             labels,
-            learning_rates=[head.learning_rate for head in heads],
+            lrs=[head.learning_rate for head in heads],
             reads=read_by(heads, train),
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -40,12 +40,12 @@ class Head:
 
 
 def head_grid(
-    learning_rates: Sequence[float], last_blocks: Sequence[int], *, num_blocks: int
+    lrs: Sequence[float], last_blocks: Sequence[int], *, num_blocks: int
 ) -> tuple[Head, ...]:
     """List heads: each input, without and with the mean patch, with each learning rate.
 
     Args:
-        learning_rates: The learning rates.
+        lrs: The learning rates.
         last_blocks: Numbers of last blocks whose [CLS] is an input.
         num_blocks: L; of more blocks than there are, all are read.
 
@@ -57,7 +57,7 @@ def head_grid(
         Head(rate, number, mean_patch)
         for number in numbers
         for mean_patch in (False, True)
-        for rate in learning_rates
+        for rate in lrs
     )
 
 
@@ -120,7 +120,7 @@ def fit_heads(
     features: Tensor,
     labels: Tensor,
     *,
-    learning_rates: Sequence[float],
+    lrs: Sequence[float],
     reads: Tensor,
     epochs: int,
     batch_size: int,
@@ -135,7 +135,7 @@ def fit_heads(
     Args:
         features: ``(N, F)`` float features.
         labels: ``(N,)`` int64.
-        learning_rates: G learning rates for batches of 256 images.
+        lrs: G learning rates for batches of 256 images.
         reads: ``(F, G)`` bool, which features each head reads.
         epochs: How often the images are gone through.
         batch_size: Images of a batch, at most N are taken.
@@ -152,11 +152,11 @@ def fit_heads(
 
     classes = labels.bincount().nonzero().flatten()
     targets = (labels[:, None] == classes).to(features)
-    num_features, num_heads, batch_size = features.shape[1], len(learning_rates), min(batch_size, len(labels))
+    num_features, num_heads, batch_size = features.shape[1], len(lrs), min(batch_size, len(labels))
     draws = torch.randn(num_features, len(classes), generator=torch_stream(seed, "linear heads")).to(features)
     weight = (_INIT_STD * draws[:, None] * reads[..., None]).contiguous()
     heads = Heads(weight=weight, bias=features.new_zeros(num_heads, len(classes)), classes=classes)
-    peaks = features.new_tensor(learning_rates)[:, None] * (batch_size / _SCALED_TO)
+    peaks = features.new_tensor(lrs)[:, None] * (batch_size / _SCALED_TO)
     # A weight that a head does not have is one that never moves from 0.
     weight_peaks = peaks * reads[..., None]
     weight_pace, bias_pace = torch.zeros_like(heads.weight), torch.zeros_like(heads.bias)

@@ -227,6 +227,6 @@ def test_trial_id_tells_segmentation_protocols_and_their_fields_apart() -> None:
 
 def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
     sgd = {"protocol": "sgd"}
-    settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "learning_rates": (0.1,)}]
+    settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "lrs": (0.1,)}]
     ids = {trial_id(make_config(probes=ProbeSettings(linear=each))) for each in settings}  # type: ignore[call-arg]
     assert len(ids) == len(settings)

@@ -144,7 +144,7 @@ def test_fit_attentive_heads_equals_a_loop_of_torchs_adamw_for_each():
             tokens,
             split.labels,
             images,
-            learning_rates=rates,
+            lrs=rates,
             weight_decays=decays,
             head_dim=4,
             **{**arguments, **changes},
@@ -225,11 +225,11 @@ def test_evaluate_is_the_setting_chosen_on_the_tenth_fitted_anew(monkeypatch):
     fitted_with = []
 
     def spy(tokens, labels, images, **arguments):
-        fitted_with.append((len(images), tuple(arguments["learning_rates"]), tuple(arguments["weight_decays"])))
+        fitted_with.append((len(images), tuple(arguments["lrs"]), tuple(arguments["weight_decays"])))
         return fit_attentive_heads(tokens, labels, images, **arguments)
 
     monkeypatch.setattr(attentive_module, "fit_attentive_heads", spy)
-    probe = Attentive(learning_rates=(0.1, 1e-3), weight_decays=(0.0, 0.1), epochs=8, head_dim=12)
+    probe = Attentive(lrs=(0.1, 1e-3), weight_decays=(0.0, 0.1), epochs=8, head_dim=12)
     shuffled = dataclasses.replace(val, labels=val.labels.flip(0))
     scores = [probe.evaluate(train, part, num_classes=4, seed=0)["attentive_top1"] for part in (val, shuffled)]
     rate, decay = probe.choose(train, num_classes=4, seed=0)
@@ -245,7 +245,7 @@ def test_evaluate_is_the_setting_chosen_on_the_tenth_fitted_anew(monkeypatch):
             tokens,
             train.labels,
             images,
-            learning_rates=[setting[0]],
+            lrs=[setting[0]],
             weight_decays=[setting[1]],
             head_dim=12,
             epochs=8,
@@ -326,7 +326,7 @@ def test_evaluate_without_labels_or_with_an_unknown_one_is_an_error(bad):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"learning_rates": ()}, {"learning_rates": (0.0,)}, {"weight_decays": (-1.0,)}, {"head_dim": 0}, {"use_cls": 1}],
+    [{"lrs": ()}, {"lrs": (0.0,)}, {"weight_decays": (-1.0,)}, {"head_dim": 0}, {"use_cls": 1}],
 )
 def test_attentive_with_a_bad_setting_is_rejected(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -67,7 +67,7 @@ def test_fit_heads_equals_a_loop_of_torchs_sgd_for_each_head(dtype, tolerance):
 
     def fit(**changes):
         rates = [head.learning_rate for head in heads]
-        return fit_heads(features, train.labels, learning_rates=rates, reads=reads, **{**arguments, **changes})
+        return fit_heads(features, train.labels, lrs=rates, reads=reads, **{**arguments, **changes})
 
     start, got = fit(epochs=0), fit()
 
@@ -93,7 +93,7 @@ def test_initial_weights_are_small_and_the_same_for_all_heads_that_read_a_featur
     reads = read_by(heads, train)
 
     start = fit_heads(
-        head_features(train), train.labels, learning_rates=[1] * 12, reads=reads, epochs=0, batch_size=8, seed=0
+        head_features(train), train.labels, lrs=[1] * 12, reads=reads, epochs=0, batch_size=8, seed=0
     )
 
     assert start.weight[-500:, 11].std() == pytest.approx(0.01, rel=0.1)
@@ -130,7 +130,7 @@ def test_heads_of_a_split_without_blocks_read_what_stands_for_the_image():
 def test_choose_head_finds_where_the_class_is(where, num_blocks, mean_patch):
     # In 10 images of the tenth a head without information may win by luck; in 80 it does not.
     train, val = (classes(800, seed=seed, where=where) for seed in (0, 1))
-    probe = Linear(protocol="sgd", learning_rates=(1e-7, 0.1), epochs=10)
+    probe = Linear(protocol="sgd", lrs=(1e-7, 0.1), epochs=10)
 
     head = probe.choose_head(train, num_classes=3, seed=0)
 
@@ -144,7 +144,7 @@ def test_choose_head_finds_where_the_class_is(where, num_blocks, mean_patch):
 def test_evaluate_equals_the_loop_with_the_head_chosen_on_the_tenth(standardise):
     train, val = (classes(200, seed=seed, where=1, spread=0.7) for seed in (0, 1))
     settings = {"epochs": 5, "batch_size": 32}
-    probe = Linear(protocol="sgd", learning_rates=RATES, last_blocks=(1, 3), standardise=standardise, **settings)
+    probe = Linear(protocol="sgd", lrs=RATES, last_blocks=(1, 3), standardise=standardise, **settings)
     heads = head_grid(RATES, (1, 3), num_blocks=4)
     features, queries = head_features(train), head_features(val)
     if standardise:
@@ -158,7 +158,7 @@ def test_evaluate_equals_the_loop_with_the_head_chosen_on_the_tenth(standardise)
         start = fit_heads(
             features[images],
             labels[images],
-            learning_rates=[rate],
+            lrs=[rate],
             reads=columns[:, None],
             seed=2,
             epochs=0,
@@ -182,11 +182,11 @@ def test_evaluate_chooses_the_head_without_val(monkeypatch):
     fitted_with = []
 
     def spy(features, labels, **arguments):
-        fitted_with.append((len(labels), tuple(arguments["learning_rates"])))
+        fitted_with.append((len(labels), tuple(arguments["lrs"])))
         return fit_heads(features, labels, **arguments)
 
     monkeypatch.setattr(linear_module, "fit_heads", spy)
-    probe = Linear(protocol="sgd", learning_rates=(0.1, 1.0), epochs=2)
+    probe = Linear(protocol="sgd", lrs=(0.1, 1.0), epochs=2)
     shuffled = dataclasses.replace(val, labels=val.labels.flip(0))
     scores = [probe.evaluate(train, part, num_classes=3, seed=0) for part in (val, shuffled)]
 
@@ -246,9 +246,9 @@ def test_evaluate_by_sgd_with_an_unknown_label_is_an_error():
 
 
 def test_sgd_defaults_are_the_sources_grid():
-    assert len(Linear().learning_rates) == 13
+    assert len(Linear().lrs) == 13
     decades = np.multiply.outer(10.0 ** np.arange(-5, 0), [1, 2, 5]).flatten()  # 1e-5, 2e-5, 5e-5, 1e-4, ...
-    np.testing.assert_allclose(Linear().learning_rates[::-1], decades[:13])
+    np.testing.assert_allclose(Linear().lrs[::-1], decades[:13])
     assert Linear().last_blocks == (1, 4)
 
 
@@ -272,7 +272,7 @@ def test_num_blocks_is_what_the_protocol_reads():
         ),
         ({"protocol": "sgd", "mean_patch": False}, "mean_patch belongs to protocol 'logistic'"),
         ({"protocol": "adam"}, "protocol"),
-        ({"protocol": "sgd", "learning_rates": ()}, "learning_rates"),
+        ({"protocol": "sgd", "lrs": ()}, "lrs"),
         ({"protocol": "sgd", "last_blocks": (0,)}, "last_blocks"),
     ],
 )
