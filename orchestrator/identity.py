@@ -37,11 +37,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         },
         "Linear": {
             "protocol": "logistic",
-            "lrs": [0.1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5],
-            "last_blocks": [1, 4],
-            "standardise": True,
-            "epochs": 100,
-            "batch_size": 128,
+            **dict.fromkeys(("lrs", "last_blocks", "standardise", "epochs", "batch_size")),
         },
     }
 )

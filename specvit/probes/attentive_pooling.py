@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specvit.probes.minibatches import cosine, minibatches
+from specvit.probes.minibatches import minibatches, num_steps
+from specvit.schedules import warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,13 +194,14 @@ def fit_attentive_heads(
     rates, decays = (tokens.mean.new_tensor(values) for values in (lrs, weight_decays))
     rates = rates * (batch_size / _SCALED_TO)
     solver = AdamW(heads.weights, heads.biases, rates=rates, decays=decays)
-    for done, batch in minibatches(len(images), batch_size=batch_size, epochs=epochs, seed=seed):
+    steps = num_steps(len(images), batch_size=batch_size, epochs=epochs)
+    for step, batch in enumerate(minibatches(len(images), steps=steps, batch_size=batch_size, seed=seed)):
         chosen = images[batch.to(labels.device)]
         scores = heads.scores(tokens.take(chosen))
         # The sum over heads, so that the gradient of each is that of its own loss.
         log_shares = scores.log_softmax(2)
         losses = -log_shares.gather(2, targets[chosen].view(-1, 1, 1).expand(-1, scores.shape[1], 1))
-        solver.step(losses.sum() / batch_size, pace=cosine(done, warmup=_WARMUP))
+        solver.step(losses.sum() / batch_size, pace=warmup_cosine(step / steps, peak=1.0, end=0.0, warmup=_WARMUP))
     solver.release()
     return heads
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from specvit.errors import DataError
 from specvit.probes.base import Metric, Probe, ProbeSplit
+from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import has_depth, require_depth
 from specvit.probes.selection import best, require_finite, split_off_tenth
 from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Protocol = Literal["ridge", "bins"]
 NumBins = Annotated[int, Field(strict=True, ge=2)]
 
-DEFAULTS: Mapping[Protocol, Mapping[str, object]] = MappingProxyType(
+DEFAULTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "ridge": {"penalties": (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)},
         "bins": {"lrs": (1e-3, 1e-2, 0.1), "num_bins": 256, "steps": 500, "batch_size": 16},
@@ -87,15 +88,7 @@ class Depth(Probe):
         low, high = self.min_depth_m, self.max_depth_m
         if low is not None and high is not None and low >= high:
             raise ValueError(f"min_depth_m must be below max_depth_m = {high:g}, not {low:g}")
-        own = DEFAULTS[self.protocol]
-        for field_name in dict.fromkeys(name for fields in DEFAULTS.values() for name in fields):
-            if getattr(self, field_name) is None:
-                object.__setattr__(self, field_name, own.get(field_name))
-            elif field_name not in own:
-                owners = " or ".join(protocol for protocol, fields in DEFAULTS.items() if field_name in fields)
-                raise ValueError(
-                    f"{field_name} must not be given with protocol {self.protocol!r}; it is a setting of {owners}"
-                )
+        resolve_protocol(self, self.protocol, DEFAULTS)
         return self
 
     def evaluate(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from specvit.probes.base import Metric, Probe, ProbeSplit
 from specvit.probes.linear_sgd import Head, Heads, fit_heads, head_features, head_grid, num_blocks_of, read_by
 from specvit.probes.logistic import Basis, fit_path, mean_and_scale
+from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import require_labels, top1
 from specvit.probes.selection import best, require_finite, split_off_tenth
 from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
@@ -18,11 +19,19 @@ from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FIELDS = {
-    "logistic": ("mean_patch", "cs"),
-    "sgd": ("lrs", "last_blocks", "standardise", "epochs", "batch_size"),
-}
-"""The fields of each protocol."""
+DEFAULTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "logistic": {"cs": (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0), "mean_patch": True},
+        "sgd": {
+            "lrs": (0.1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5),
+            "last_blocks": (1, 4),
+            "standardise": True,
+            "epochs": 100,
+            "batch_size": 128,
+        },
+    }
+)
+"""The fields of every protocol, with the values that they have where none are given."""
 
 
 @settings
@@ -45,58 +54,36 @@ class Linear(Probe):
 
     protocol: Literal["logistic", "sgd"] = "logistic"
     """How classifiers are fitted."""
-    mean_patch: Flag = True
-    """Of ``logistic``: whether the mean of the patch tokens is appended to [CLS]."""
-    cs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
-    """Of ``logistic``: weights C of the summed cross-entropy against half the squared norm of the weights, to
-    choose from; of equals the first is taken."""
-    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
-        0.1,
-        5e-2,
-        2e-2,
-        1e-2,
-        5e-3,
-        2e-3,
-        1e-3,
-        5e-4,
-        2e-4,
-        1e-4,
-        5e-5,
-        2e-5,
-        1e-5,
-    )
-    """Of ``sgd``: peak learning rates to choose from, for batches of 256 images; with other batches in proportion.
-    The default is the source's list. Of classifiers that are equal on the tenth, that of the fewest blocks is taken,
-    without the mean patch, and of those the first learning rate: the largest, since one that is too small for a
-    short run learns nothing."""
-    last_blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
-    """Of ``sgd``: of how many of the last blocks [CLS] is read, to choose from; 1 and 4 in the source. Of more blocks
-    than have [CLS], all are read (raw pixels have none: the image itself is read)."""
-    standardise: Flag = True
-    """Of ``sgd``: whether features have mean 0 and variance 1 over the training split. The source does without,
-    which after a short run measures the scale of features as much as what they say."""
-    epochs: PositiveInt = 100
-    """Of ``sgd``: how often the training split is gone through. The source takes 12,500 steps."""
-    batch_size: PositiveInt = 128
-    """Of ``sgd``: images of a step, at most; 128 on every GPU in the source."""
+    mean_patch: Flag | None = None
+    """For ``logistic``: whether the mean of the patch tokens is appended to [CLS]. Default: true."""
+    cs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
+    """For ``logistic``: weights C of the summed cross-entropy against half the squared norm of the weights, to
+    choose from; of equals the first is taken. Default: 1e-3 to 100 by tens."""
+    lrs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
+    """For ``sgd``: peak learning rates to choose from, for batches of 256 images; with other batches in proportion.
+    Of classifiers that are equal on the tenth, that of the fewest blocks is taken, without the mean patch, and of
+    those the first learning rate. Default: the source's 13 from 0.1 down to 1e-5; the largest comes first, since one
+    that is too small for a short run learns nothing."""
+    last_blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """For ``sgd``: of how many of the last blocks [CLS] is read, to choose from. Of more blocks than have [CLS], all
+    are read (raw pixels have none: the image itself is read). Default: 1 and 4, as in the source."""
+    standardise: Flag | None = None
+    """For ``sgd``: whether features have mean 0 and variance 1 over the training split. The source does without,
+    which after a short run measures the scale of features as much as what they say. Default: true."""
+    epochs: PositiveInt | None = None
+    """For ``sgd``: how often the training split is gone through. Default: 100; the source takes 12,500 steps."""
+    batch_size: PositiveInt | None = None
+    """For ``sgd``: images of a step, at most. Default: 128, which the source has on every GPU."""
 
     @model_validator(mode="after")
-    def _check_protocol(self) -> Linear:
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for protocol, names in _FIELDS.items():
-            given = [name for name in names if getattr(self, name) != defaults[name]]
-            if given and protocol != self.protocol:
-                verb = "belongs" if len(given) == 1 else "belong"
-                raise ValueError(
-                    f"{' and '.join(given)} {verb} to protocol {protocol!r} and must be left out where "
-                    f"protocol is {self.protocol!r}"
-                )
+    def _resolve(self) -> Linear:
+        resolve_protocol(self, self.protocol, DEFAULTS)
         return self
 
     @property
     def num_blocks(self) -> int:
         """Return of how many of the last blocks it reads [CLS]."""
-        return max(self.last_blocks) if self.protocol == "sgd" else 0
+        return max(self.last_blocks or (0,))
 
     def evaluate(
         self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int
@@ -171,6 +158,8 @@ class Linear(Probe):
         return self._fit_heads([head], features, labels, train, seed=seed).predict(queries)[0]
 
     def _choose_head(self, features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int) -> Head:
+        assert self.lrs is not None
+        assert self.last_blocks is not None
         heads = head_grid(self.lrs, self.last_blocks, num_blocks=num_blocks_of(train))
         fitted, held_out = (
             part.to(features.device) for part in split_off_tenth(len(features), labels, seed=seed)
@@ -182,6 +171,8 @@ class Linear(Probe):
     def _fit_heads(
         self, heads: Sequence[Head], features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int
     ) -> Heads:
+        assert self.epochs is not None
+        assert self.batch_size is not None
         return fit_heads(
             features,
             labels,
@@ -206,6 +197,7 @@ class Linear(Probe):
         fitted, held_out = (
             part.to(rotated.device) for part in split_off_tenth(len(rotated), labels, seed=seed)
         )
+        assert self.cs is not None
         path = fit_path(rotated[fitted], labels[fitted], self.cs, num_classes=num_classes)
         queries, truth = rotated[held_out], labels[held_out]
         return best({c: top1(classifier.predict(queries), truth) for c, classifier in path.items()})

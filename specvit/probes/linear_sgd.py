@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specvit.probes.minibatches import cosine, minibatches
+from specvit.probes.minibatches import minibatches, num_steps
+from specvit.schedules import cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,11 +161,13 @@ def fit_heads(
     # A weight that a head does not have is one that never moves from 0.
     weight_peaks = peaks * reads[..., None]
     weight_pace, bias_pace = torch.zeros_like(heads.weight), torch.zeros_like(heads.bias)
-    for done, batch in minibatches(len(labels), batch_size=batch_size, epochs=epochs, seed=seed):
+    steps = num_steps(len(labels), batch_size=batch_size, epochs=epochs)
+    for step, batch in enumerate(minibatches(len(labels), steps=steps, batch_size=batch_size, seed=seed)):
+        pace = cosine(step / steps, 1.0, 0.0)
         x, y = features[batch.to(features.device)], targets[batch.to(features.device)]
         slopes = (heads.scores(x).softmax(2) - y[:, None]).div_(batch_size)
         weight_pace.mul_(_MOMENTUM).view(num_features, -1).addmm_(x.T, slopes.flatten(1))
         bias_pace.mul_(_MOMENTUM).add_(slopes.sum(0))
-        heads.weight.addcmul_(weight_pace, weight_peaks, value=-cosine(done))
-        heads.bias.addcmul_(bias_pace, peaks, value=-cosine(done))
+        heads.weight.addcmul_(weight_pace, weight_peaks, value=-pace)
+        heads.bias.addcmul_(bias_pace, peaks, value=-pace)
     return heads

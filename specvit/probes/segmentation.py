@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from specvit.probes.base import Metric, Probe, ProbeSplit
+from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import require_masks
 from specvit.probes.selection import best, require_finite, split_off_tenth
 from specvit.settings import Fraction, PositiveFloat, PositiveInt, settings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Protocol = Literal["ridge", "logistic", "linear", "knn"]
 
-DEFAULTS: Mapping[Protocol, Mapping[str, object]] = MappingProxyType(
+DEFAULTS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "ridge": {"penalties": (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5), "balance": 0.75, "upsample": "bilinear"},
         "logistic": {
@@ -88,15 +89,7 @@ class Segmentation(Probe):
 
     @model_validator(mode="after")
     def _resolve(self) -> Segmentation:
-        own = DEFAULTS[self.protocol]
-        for field_name in dict.fromkeys(name for fields in DEFAULTS.values() for name in fields):
-            if getattr(self, field_name) is None:
-                object.__setattr__(self, field_name, own.get(field_name))
-            elif field_name not in own:
-                owners = " or ".join(protocol for protocol, fields in DEFAULTS.items() if field_name in fields)
-                raise ValueError(
-                    f"{field_name} must not be given with protocol {self.protocol!r}; it is a setting of {owners}"
-                )
+        resolve_protocol(self, self.protocol, DEFAULTS)
         return self
 
     def evaluate(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specvit.probes.depth_estimators.base import Estimator, Fitter, Limits, Task, upsample
+from specvit.probes.minibatches import minibatches
 from specvit.probes.scores import is_measured
 from specvit.schedules import warmup_cosine
 from specvit.seeding import torch_stream
@@ -58,7 +59,7 @@ class BinsFitter(Fitter):
         optimizer = torch.optim.AdamW(
             [{"params": list(head.parameters())} for head in heads], betas=BETAS, weight_decay=WEIGHT_DECAY
         )
-        batches = draw_batches(len(images), steps=self.steps, batch_size=self.batch_size, seed=self.seed)
+        batches = minibatches(len(images), steps=self.steps, batch_size=self.batch_size, seed=self.seed)
         for step, batch in enumerate(batches):
             for group, lr in zip(optimizer.param_groups, candidates, strict=True):
                 group["lr"] = warmup_cosine((step + 0.5) / self.steps, peak=lr, end=0.0, warmup=WARMUP)
@@ -165,25 +166,3 @@ def standardisation(task: Task, images: Tensor) -> tuple[Tensor, Tensor]:
     squares = [(task.tokens(chunk).double() - mean).square().sum((0, 1)) for chunk in chunks]
     std = (torch.stack(squares).sum(0) / number).sqrt()
     return mean.float(), std.masked_fill(std <= 1e-6 * mean.abs(), torch.inf).float()
-
-
-def draw_batches(num_images: int, *, steps: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Yield the indices of the images of every step, epoch by epoch in a new order.
-
-    Args:
-        num_images: Number of images, N.
-        steps: Number of steps.
-        batch_size: Images a step.
-        seed: Decides the orders.
-
-    Yields:
-        ``(batch_size,)`` int64 indices in [0, N); all N of them, if that is fewer.
-    """
-    batch_size = min(batch_size, num_images)
-    order, epoch = torch.empty(0, dtype=torch.int64), 0
-    for _ in range(steps):
-        if len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(num_images, generator=torch_stream(seed, "batches", epoch))])
-            epoch += 1
-        yield order[:batch_size]
-        order = order[batch_size:]

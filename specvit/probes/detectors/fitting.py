@@ -5,7 +5,6 @@ Legend: N images, P patches, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from specvit.probes.detectors.boxes import Cells
 from specvit.probes.detectors.head import DetectionHead
 from specvit.probes.detectors.losses import detection_loss
 from specvit.probes.detectors.targets import Targets
+from specvit.probes.minibatches import minibatches
 from specvit.schedules import warmup_cosine
 from specvit.seeding import torch_stream
 
@@ -73,9 +73,9 @@ class HeadFit:
         optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
         )
-        generator = torch_stream(self.seed, "batches")
-        batches = draw_batches(images, batch_size=self.batch_size, steps=self.steps, generator=generator)
-        for step, batch in enumerate(batches):
+        batches = minibatches(len(images), steps=self.steps, batch_size=self.batch_size, seed=self.seed)
+        for step, chosen in enumerate(batches):
+            batch = images[chosen]
             for group in optimizer.param_groups:
                 group["lr"] = warmup_cosine((step + 0.5) / self.steps, peak=lr, end=0.0, warmup=WARMUP_SHARE)
             loss = detection_loss(head(self.tokens[batch]), self.targets.of(batch), self.cells)
@@ -84,26 +84,3 @@ class HeadFit:
             torch.nn.utils.clip_grad_norm_(head.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
         return head.eval()
-
-
-def draw_batches(
-    images: Tensor, *, batch_size: int, steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Draw batches without replacement, epoch after epoch.
-
-    Args:
-        images: ``(M,)`` int64 indices to draw from.
-        batch_size: Indices a batch; M, if that is less. What an epoch has left over is skipped.
-        steps: Number of batches.
-        generator: Where the randomness comes from.
-
-    Yields:
-        ``(min(batch_size, M),)`` int64 indices.
-    """
-    size = min(batch_size, len(images))
-    batches_an_epoch = len(images) // size
-    for step in range(steps):
-        at = step % batches_an_epoch
-        if at == 0:
-            order = torch.randperm(len(images), generator=generator)
-        yield images[order[at * size : (at + 1) * size]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from specvit.data.base import IGNORE_INDEX
 from specvit.probes.base import ProbeSplit
+from specvit.probes.minibatches import minibatches
 from specvit.probes.segmenters.base import Fitter, Training
 from specvit.probes.segmenters.readout import Readout, UpsampledReadout
 from specvit.schedules import warmup_cosine
@@ -125,7 +126,8 @@ def train_heads(
     )
     # Heads see the same batches, so their batch norms share the statistics.
     mean, variance = torch.zeros(dim, device=device), torch.ones(dim, device=device)
-    for step, batch in enumerate(draw_batches(len(images), schedule=schedule, seed=seed)):
+    batches = minibatches(len(images), steps=schedule.steps, batch_size=schedule.batch_size, seed=seed)
+    for step, batch in enumerate(batches):
         for group, lr in zip(optimizer.param_groups, lrs, strict=True):
             group["lr"] = warmup_cosine((step + 0.5) / schedule.steps, peak=lr, end=0.0, warmup=WARMUP)
         chosen = images[batch.to(images.device)]
@@ -183,24 +185,3 @@ def pixel_loss(
     on_grid = scores.view(len(scores), *grid, -1).permute(0, 3, 1, 2)
     upsampled = functional.interpolate(on_grid, size=truth.shape[1:], mode=upsample)
     return functional.cross_entropy(upsampled, truth, ignore_index=IGNORE_INDEX)
-
-
-def draw_batches(num_images: int, *, schedule: Schedule, seed: int) -> Iterator[Tensor]:
-    """Yield the indices of the images of every step, epoch by epoch in a new order.
-
-    Args:
-        num_images: Number of images, N.
-        schedule: Number of steps and of images a step.
-        seed: Decides the orders.
-
-    Yields:
-        ``(batch_size,)`` int64 indices in [0, N); all N of them, if that is fewer.
-    """
-    batch_size = min(schedule.batch_size, num_images)
-    order, epoch = torch.empty(0, dtype=torch.int64), 0
-    for _ in range(schedule.steps):
-        if len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(num_images, generator=torch_stream(seed, "batches", epoch))])
-            epoch += 1
-        yield order[:batch_size]
-        order = order[batch_size:]

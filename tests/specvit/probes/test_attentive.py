@@ -114,13 +114,14 @@ def test_attention_has_as_many_heads_as_divide_the_width(width, head_dim, number
 
 
 def train_alone(model, tokens, labels, images, *, rate, decay, epochs, batch_size, seed):
-    steps = list(minibatches(len(images), batch_size=batch_size, epochs=epochs, seed=seed))
+    num = epochs * (len(images) // batch_size)
+    steps = list(minibatches(len(images), steps=num, batch_size=batch_size, seed=seed))
     biases = [parameter for name, parameter in model.named_parameters() if "bias" in name]
     weights = [parameter for name, parameter in model.named_parameters() if "bias" not in name]
     groups = [{"params": weights, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
     solver = torch.optim.AdamW(groups, betas=(0.9, 0.95))
     rise = 0.1 * len(steps)
-    for number, (_, batch) in enumerate(steps):
+    for number, batch in enumerate(steps):
         pace = number / rise if number < rise else (1 + math.cos(math.pi * (number - rise) / (len(steps) - rise))) / 2
         for group in solver.param_groups:
             group["lr"] = pace * rate * batch_size / 256

@@ -47,10 +47,11 @@ def train_alone(features, labels, weight, *, rate, epochs, batch_size, seed):
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.zero_()
-    steps = list(minibatches(len(labels), batch_size=batch_size, epochs=epochs, seed=seed))
+    num = epochs * (len(labels) // batch_size)
+    steps = list(minibatches(len(labels), steps=num, batch_size=batch_size, seed=seed))
     solver = torch.optim.SGD(layer.parameters(), lr=rate * batch_size / 256, momentum=0.9, weight_decay=0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, len(steps), eta_min=0)
-    for _, batch in steps:
+    for batch in steps:
         solver.zero_grad()
         torch.nn.functional.cross_entropy(layer(features[batch]), labels[batch]).backward()
         solver.step()
@@ -246,10 +247,12 @@ def test_evaluate_by_sgd_with_an_unknown_label_is_an_error():
 
 
 def test_sgd_defaults_are_the_sources_grid():
-    assert len(Linear().lrs) == 13
+    sgd = Linear(protocol="sgd")
+    assert len(sgd.lrs) == 13
     decades = np.multiply.outer(10.0 ** np.arange(-5, 0), [1, 2, 5]).flatten()  # 1e-5, 2e-5, 5e-5, 1e-4, ...
-    np.testing.assert_allclose(Linear().lrs[::-1], decades[:13])
-    assert Linear().last_blocks == (1, 4)
+    np.testing.assert_allclose(sgd.lrs[::-1], decades[:13])
+    assert sgd.last_blocks == (1, 4)
+    assert Linear().lrs is None
 
 
 def test_num_blocks_is_what_the_protocol_reads():
@@ -261,16 +264,10 @@ def test_num_blocks_is_what_the_protocol_reads():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 5}, "epochs belongs to protocol 'sgd' and must be left out where protocol is 'logistic'"),
-        (
-            {"standardise": False, "batch_size": 5},
-            "standardise and batch_size belong to protocol 'sgd' and must be left out",
-        ),
-        (
-            {"protocol": "sgd", "cs": (1.0,)},
-            "cs belongs to protocol 'logistic' and must be left out where protocol is 'sgd'",
-        ),
-        ({"protocol": "sgd", "mean_patch": False}, "mean_patch belongs to protocol 'logistic'"),
+        ({"epochs": 5}, "epochs must not be given with protocol 'logistic'; it is a setting of sgd"),
+        ({"epochs": 100}, "epochs must not be given"),  # also at its default
+        ({"protocol": "sgd", "cs": (1.0,)}, "cs must not be given with protocol 'sgd'; it is a setting of logistic"),
+        ({"protocol": "sgd", "mean_patch": False}, "mean_patch must not be given"),
         ({"protocol": "adam"}, "protocol"),
         ({"protocol": "sgd", "lrs": ()}, "lrs"),
         ({"protocol": "sgd", "last_blocks": (0,)}, "last_blocks"),

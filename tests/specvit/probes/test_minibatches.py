@@ -1,27 +1,26 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specvit.probes.minibatches import cosine, minibatches
+from specvit.probes.minibatches import minibatches, num_steps
 
 
-@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 4), st.integers(0, 5))
-def test_minibatches_go_through_the_images_once_an_epoch_in_full_batches(num_images, batch_size, epochs, seed):
-    steps = list(minibatches(num_images, batch_size=batch_size, epochs=epochs, seed=seed))
+@settings(deadline=None, max_examples=30)
+@given(num_images=st.integers(1, 20), batch_size=st.integers(1, 25), steps=st.integers(1, 30), seed=st.integers(0, 99))
+def test_minibatches_take_every_image_once_an_epoch(num_images, batch_size, steps, seed):
+    batches = [b.tolist() for b in minibatches(num_images, steps=steps, batch_size=batch_size, seed=seed)]
 
-    size = min(batch_size, num_images)
-    per_epoch = num_images // size
-    assert [done for done, _ in steps] == [step / (epochs * per_epoch) for step in range(epochs * per_epoch)]
-    for epoch in range(epochs):
-        seen = torch.cat([batch for _, batch in steps[epoch * per_epoch : (epoch + 1) * per_epoch]])
-        assert len(seen.unique()) == len(seen) == per_epoch * size
-        assert 0 <= seen.min() <= seen.max() < num_images
+    assert [len(batch) for batch in batches] == [min(batch_size, num_images)] * steps
+    drawn = [image for batch in batches for image in batch]
+    epochs = [drawn[i : i + num_images] for i in range(0, len(drawn), num_images)]
+    assert all(sorted(epoch) == list(range(num_images)) for epoch in epochs if len(epoch) == num_images)
+    assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
 
 
 def test_minibatches_depend_on_seed_and_epoch_alone():
     def order(seed):
-        return torch.stack([batch for _, batch in minibatches(50, batch_size=50, epochs=2, seed=seed)])
+        return torch.stack(list(minibatches(50, steps=2, batch_size=50, seed=seed)))
 
     state = torch.get_rng_state()
     first = order(0)
@@ -31,15 +30,8 @@ def test_minibatches_depend_on_seed_and_epoch_alone():
     assert not torch.equal(first, order(1))
 
 
-def test_cosine_is_torchs_schedule():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    solver = torch.optim.SGD([parameter], lr=1.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, T_max=9)
-    for step in range(9):
-        assert cosine(step / 9) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
-        solver.step()
-        schedule.step()
-
-
-def test_cosine_after_a_rise_starts_from_its_peak():
-    assert [cosine(done, warmup=0.2) for done in (0.0, 0.1, 0.2, 0.6)] == pytest.approx([0, 0.5, 1, 0.5])
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "epochs", "expected"), [(70, 16, 3, 12), (64, 16, 3, 12), (3, 16, 5, 5)]
+)
+def test_num_steps_counts_full_batches(num_images, batch_size, epochs, expected):
+    assert num_steps(num_images, batch_size=batch_size, epochs=epochs) == expected

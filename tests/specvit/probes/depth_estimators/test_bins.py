@@ -8,7 +8,6 @@ from hypothesis.extra.numpy import arrays
 from specvit.probes.depth_estimators.base import Limits
 from specvit.probes.depth_estimators.bins import (
     BinsFitter,
-    draw_batches,
     expectation,
     log_loss,
     standardisation,
@@ -73,12 +72,6 @@ def test_standardisation_equals_numpy_and_marks_constant_features():
     assert scale[2] == torch.inf
     kept = [0, 1, 3, 4, 5]
     np.testing.assert_allclose(scale.numpy()[kept], tokens.std(0)[kept], rtol=1e-5)
-
-
-def test_batches_take_every_image_once_an_epoch():
-    batches = list(draw_batches(10, steps=4, batch_size=5, seed=3))
-    assert sorted(torch.cat(batches[:2]).tolist()) == sorted(torch.cat(batches[2:]).tolist()) == list(range(10))
-    assert [len(batch) for batch in draw_batches(3, steps=2, batch_size=5, seed=3)] == [3, 3]
 
 
 def fit(task, lrs, *, seed=0, steps=80):

@@ -1,7 +1,7 @@
 import torch
 
 from specvit.probes.detectors.boxes import Cells
-from specvit.probes.detectors.fitting import HeadFit, draw_batches
+from specvit.probes.detectors.fitting import HeadFit
 from specvit.probes.detectors.head import DetectionHead
 from specvit.probes.detectors.targets import assign
 
@@ -17,24 +17,6 @@ def _fit(**changes):
 
 def _weights(head):
     return torch.cat([parameter.detach().flatten() for parameter in head.parameters()])
-
-
-def test_batches_are_drawn_without_replacement_epoch_after_epoch():
-    images = torch.arange(10, 17)
-    batches = list(draw_batches(images, batch_size=3, steps=6, generator=torch.Generator().manual_seed(0)))
-
-    assert [len(batch) for batch in batches] == [3] * 6
-    for epoch in (batches[:2], batches[2:4], batches[4:]):
-        drawn = torch.cat(epoch)
-        assert len(drawn.unique()) == 6
-        assert torch.isin(drawn, images).all()
-    assert not torch.equal(torch.cat(batches[:2]), torch.cat(batches[2:4]))
-
-
-def test_batch_larger_than_the_images_takes_all():
-    batches = draw_batches(torch.tensor([4, 2]), batch_size=9, steps=2, generator=torch.Generator())
-
-    assert [sorted(batch.tolist()) for batch in batches] == [[2, 4], [2, 4]]
 
 
 def test_same_seed_gives_the_same_head_and_leaves_the_global_generator_alone():

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from specvit.probes import ProbeSplit
+from specvit.probes.minibatches import minibatches
 from specvit.probes.segmenters.linear import (
     BETAS,
     INIT_STD,
@@ -13,7 +12,6 @@ from specvit.probes.segmenters.linear import (
     WEIGHT_DECAY,
     HeadFitter,
     Schedule,
-    draw_batches,
     train_heads,
 )
 from specvit.seeding import torch_stream
@@ -28,7 +26,8 @@ def reference_scores(train, images, queries, *, lr, schedule, upsample, seed):
         conv.bias.zero_()
     parameters = [*norm.parameters(), *conv.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=BETAS, weight_decay=WEIGHT_DECAY)
-    for step, batch in enumerate(draw_batches(len(images), schedule=schedule, seed=seed)):
+    batches = minibatches(len(images), steps=schedule.steps, batch_size=schedule.batch_size, seed=seed)
+    for step, batch in enumerate(batches):
         progress = (step + 0.5) / schedule.steps
         rise, fall = progress / WARMUP, (1 + np.cos(np.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
         optimizer.param_groups[0]["lr"] = lr * (rise if progress < WARMUP else fall)
@@ -116,17 +115,3 @@ def test_fit_same_draws_for_every_backbone(scenes):
     # Batch norm takes the scale away, if batches and dropped channels are the same.
     ours, theirs = next(plain.scores(train.patches)), next(larger.scores(scaled.patches))
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
-
-
-@settings(deadline=None, max_examples=30)
-@given(num_images=st.integers(1, 20), batch_size=st.integers(1, 25), steps=st.integers(1, 30), seed=st.integers(0, 99))
-def test_draw_batches_takes_every_image_equally_often(num_images, batch_size, steps, seed):
-    schedule = Schedule(steps=steps, batch_size=batch_size, dropout=0.0)
-
-    batches = [batch.tolist() for batch in draw_batches(num_images, schedule=schedule, seed=seed)]
-
-    assert [len(batch) for batch in batches] == [min(batch_size, num_images)] * steps
-    drawn = [image for batch in batches for image in batch]
-    epochs = [drawn[i : i + num_images] for i in range(0, len(drawn), num_images)]
-    assert all(sorted(epoch) == list(range(num_images)) for epoch in epochs if len(epoch) == num_images)
-    assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
