@@ -193,6 +193,18 @@ def table(
     _print_raw(render(tables, info).rstrip("\n"))
 
 
+@app.command()
+def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
+    """Write a sweep's rungs as curves over training, a CSV and a figure; also of a sweep that still runs."""
+    from orchestrator.curves import write_curves
+
+    with _open_ledger(target, results) as ledger:
+        written = write_curves(ledger.path.parent, ledger.records())
+    if not written:
+        raise SpecsweepError(f"{target}: no trial has come to a rung yet; rungs.count says how many there are")
+    _print_raw(f"written: {', '.join(map(str, written))}")
+
+
 @app.command("diagnose")
 def diagnose_command(
     model: Annotated[

@@ -55,7 +55,7 @@ def render_readings(readings: Iterable[Reading]) -> str:
 
 def write_diagnostics(
     folder: Path, records: Sequence[TrialRecord], diagnostics: Mapping[str, tuple[Reading, ...]]
-) -> Path | None:
+) -> tuple[Path, ...]:
     """Write ``diagnostics.csv``, if there is something to write.
 
     Args:
@@ -64,13 +64,13 @@ def write_diagnostics(
         diagnostics: Trial id to its readings, from ``Ledger.diagnostics``.
 
     Returns:
-        The path, or None if no trial has readings.
+        The path; none if no trial has readings.
 
     Raises:
         SpecsweepError: If the file cannot be written; the text names it.
     """
     if not diagnostics:
-        return None
+        return ()
     blocks = (
         (tuple(getattr(record, name) for name in _TRIAL), diagnostics[record.trial_id])
         for record in records
@@ -78,7 +78,7 @@ def write_diagnostics(
     )
     path = folder / CSV_NAME
     write_atomically(path, _render((*_TRIAL, *_PLACE), *blocks))
-    return path
+    return (path,)
 
 
 def _render(header: Sequence[str], *blocks: tuple[tuple[object, ...], Iterable[Reading]]) -> str:

@@ -19,7 +19,8 @@ from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
 
 ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
-        "Recipe": {"epochs": None},
+        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999], "epochs": None},
+        "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "DinoV2": {
             "lr_batch_size": None,
             "drop_path_uniform": False,
@@ -28,6 +29,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "blur_scales": True,
             "patch_bottleneck": None,
         },
+        "PatchDiversification": {"mixing_weight": 0.0},
     }
 )
 """Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value

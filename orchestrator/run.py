@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.checkpoints import pin_checkpoints
+from orchestrator.curves import write_curves
 from orchestrator.diagnostics_table import write_diagnostics
 from orchestrator.executor import Executor
 from orchestrator.grid import expand
@@ -43,14 +44,14 @@ class Outcome:
         records: All its trials.
         num_run: Trials that this run was to do.
         finished: Whether they all came to an end; False if it was stopped before.
-        diagnostics_path: Where the readings of the backbones are, if there are any.
+        written: The files that were written beside the tables.
     """
 
     info: SweepInfo
     records: tuple[TrialRecord, ...]
     num_run: int
     finished: bool
-    diagnostics_path: Path | None = None
+    written: tuple[Path, ...] = ()
 
     @property
     def num_failed(self) -> int:
@@ -112,11 +113,11 @@ def run_sweep(
         ledger.release_running()
         records, diagnostics = ledger.records(), ledger.diagnostics()
     write_tables(folder, records, info)
-    diagnostics_path = write_diagnostics(folder, records, diagnostics)
+    written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
     if pending:
         write_origin(folder, info, provenance)
     return Outcome(
-        info=info, records=records, num_run=len(pending), finished=finished, diagnostics_path=diagnostics_path
+        info=info, records=records, num_run=len(pending), finished=finished, written=written
     )
 
 

@@ -66,7 +66,7 @@ def check_sweep(
         case = _Case(group, raw, dict(zip(axes, indices, strict=True)))
         problems += [*_check_sizes(case), *_check_targets(case, sweep), *_check_steps(case, sweep)]
         shapes.setdefault((group.model.scale, group.objective.layer_scale > 0))
-        problems += _check_placebo(sweep, group)
+        problems += [*_check_placebo(sweep, group), *_check_comparators(sweep, group)]
     problems += _check_specializations(sweep, tuple(shapes))
     problems += _check_registers(sweep)
     ablate = sweep.ablate
@@ -146,10 +146,10 @@ def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     """Check that the images carry what the recipe and the probes learn from."""
     recipe, source = case.group.objective, case.group.data
     has = f"source {source.name!r} has {', '.join(sorted(source.targets)) or 'none'}"
-    missing = sorted(recipe.needs - source.targets)
-    if missing:
-        rule = f"recipe {recipe.name!r} learns from {', '.join(missing)}, but {has}"
-        yield Problem(case.place("objective.recipe", "data.source"), rule)
+    required = recipe.required_targets()
+    for target in sorted(required.keys() - source.targets):
+        rule = f"recipe {recipe.name!r} learns from {target}, but {has}"
+        yield Problem(case.place(f"objective.{required[target]}", "data.source"), rule)
     for name, probe in selected_probes(sweep.probes).items():
         if probe.needs not in source.targets:
             yield Problem(("probes", name), f"predicts {probe.needs}, but {has}")
@@ -215,7 +215,10 @@ def _resolves(blocks: str, depth: int) -> bool:
 
 
 def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
-    """Check that the placebo's patch is one of the image's."""
+    """Check that the placebo's patch stays in its place, and is one of the image's."""
+    if "placebo" in sweep.ablate.tokens and group.objective.drops_patches:
+        rule = f"must not be 'placebo' with recipe {group.objective.name!r}, which drops patches: its row would move"
+        yield Problem(("ablate", "tokens", sweep.ablate.tokens.index("placebo")), rule)
     position = sweep.ablate.placebo_position
     if position is None:
         return
@@ -226,6 +229,15 @@ def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
     if max(position) >= side:
         rule = f"must be [row, column] within the grid of patches, each from 0 to {side - 1}, not {list(position)}"
         yield Problem(("ablate", "placebo_position"), rule)
+
+
+def _check_comparators(sweep: Sweep, group: Group) -> Iterator[Problem]:
+    """Check that the recipe gives every comparator what it learns from."""
+    for index, comparator in enumerate(sweep.ablate.comparators or ()):
+        try:
+            comparator.check_recipe(group.objective)
+        except ConfigError as error:
+            yield Problem(("ablate", "comparators", index), str(error))
 
 
 def _check_registers(sweep: Sweep) -> Iterator[Problem]:

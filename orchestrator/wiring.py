@@ -97,6 +97,6 @@ def print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     if outcome.num_run == 0:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
     console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
-    paths = [folder / "table.md", folder / "table.csv", outcome.diagnostics_path]
-    written = Text(f"written: {', '.join(str(path) for path in paths if path is not None)}", style="dim")
+    paths = [folder / "table.md", folder / "table.csv", *outcome.written]
+    written = Text(f"written: {', '.join(map(str, paths))}", style="dim")
     console.print(written, soft_wrap=True)

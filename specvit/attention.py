@@ -17,6 +17,26 @@ from specvit.errors import ConfigError
 ATTENTION_BIAS_STD = 0.02
 
 
+class SplitAttention(Attention):
+    """Compute timm's attention, to the last bit, with a cheaper backward: see ``split_heads``."""
+
+    def __init__(self, plain: Attention) -> None:
+        """Take over the modules of timm's attention."""
+        nn.Module.__init__(self)
+        take_over(self, plain)
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Map ``(B, N, D)`` to ``(B, N, D)``."""
+        if not self.fused_attn or self.gate is not None:
+            return super().forward(x, attn_mask, is_causal)
+        q, k, v = split_heads(self, self.qkv(x))
+        dropout = self.attn_drop.p if self.training else 0.0
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=attn_mask, dropout_p=dropout, is_causal=is_causal
+        )
+        return merge_heads(self, attended)
+
+
 class BiasedAttention(Attention):
     """Attend to the tokens, and in every head to one learned key and value that is always there.
 
@@ -34,10 +54,7 @@ class BiasedAttention(Attention):
         if plain.gate is not None:
             raise ConfigError("attention_bias does not work with a gated attention")
         nn.Module.__init__(self)
-        for name in ("num_heads", "head_dim", "attn_dim", "scale", "fused_attn"):
-            setattr(self, name, getattr(plain, name))
-        for name, module in plain.named_children():
-            setattr(self, name, module)
+        take_over(self, plain)
         weight = plain.qkv.weight
         self.key_bias = nn.Parameter(weight.new_empty(self.num_heads, 1, self.head_dim))
         self.value_bias = nn.Parameter(weight.new_empty(self.num_heads, 1, self.head_dim))
@@ -55,16 +72,36 @@ class BiasedAttention(Attention):
         )
         dropout = self.attn_drop.p if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)
-        merged = self.norm(attended.transpose(1, 2).reshape(*x.shape[:2], self.attn_dim))
-        mapped: Tensor = self.proj_drop(self.proj(merged))
-        return mapped
+        return merge_heads(self, attended)
+
+
+def take_over(attention: Attention, plain: Attention) -> None:
+    """Let an attention without modules have those of another, and its settings."""
+    for name in ("num_heads", "head_dim", "attn_dim", "scale", "fused_attn"):
+        setattr(attention, name, getattr(plain, name))
+    for name, module in plain.named_children():
+        setattr(attention, name, module)
+    if plain.gate is None:
+        attention.gate = None
 
 
 def split_heads(attention: Attention, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Split what ``attention.qkv`` made, ``(B, N, 3 h d)``, into q, k and v ``(B, h, N, d)``, q and k normed."""
-    heads = qkv.reshape(*qkv.shape[:2], 3, attention.num_heads, attention.head_dim)
-    q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    """Split what ``attention.qkv`` made, ``(B, N, 3 h d)``, into q, k and v ``(B, h, N, d)``, q and k normed.
+
+    Cut along the channels, their gradients join in one copy; timm's axis of three costs two.
+    """
+    q, k, v = (
+        part.view(*qkv.shape[:2], attention.num_heads, attention.head_dim).transpose(1, 2)
+        for part in torch.split(qkv, attention.attn_dim, dim=-1)
+    )
     return attention.q_norm(q), attention.k_norm(k), v
+
+
+def merge_heads(attention: Attention, attended: Tensor) -> Tensor:
+    """Map what the heads read, ``(B, h, N, d)``, to ``(B, N, D)``."""
+    merged = attended.transpose(1, 2).reshape(len(attended), -1, attention.attn_dim)
+    mapped: Tensor = attention.proj_drop(attention.proj(attention.norm(merged)))
+    return mapped
 
 
 def key_bias_of(attention: Attention) -> Tensor | None:

@@ -104,6 +104,32 @@ def sample_boxes(
     return torch.where(fits.any(dim=1, keepdim=True), boxes, fallback)
 
 
+def sample_crops(
+    num_images: int,
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    flip_probability: float,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw where to cut and whether to flip; ``random_crops`` draws this first.
+
+    Args:
+        num_images: B.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        scale: Least and largest share of the image's area.
+        flip_probability: Chance of a horizontal flip.
+        generator: Where the randomness comes from.
+
+    Returns:
+        ``(B, 4)`` boxes as of ``sample_boxes``, and ``(B,)`` bool, whether the crop is flipped.
+    """
+    boxes = sample_boxes(num_images, height=height, width=width, scale=scale, generator=generator)
+    return boxes, torch.rand(num_images, generator=generator) < flip_probability
+
+
 def resampling_matrix(start: Tensor, length: Tensor, *, source: int, target: int, cubic: bool) -> Tensor:
     """Build the matrices that cut and resize one axis, antialiased.
 
@@ -183,11 +209,17 @@ def random_crops(
         ``(B, 3, S, S)`` float32 in [0, 1].
     """
     num_images, _, height, width = images.shape
-    boxes = sample_boxes(num_images, height=height, width=width, scale=scale, generator=generator)
+    boxes, flipped = sample_crops(
+        num_images,
+        height=height,
+        width=width,
+        scale=scale,
+        flip_probability=flip_probability,
+        generator=generator,
+    )
     top, left, box_height, box_width = boxes.unbind(dim=1)
     rows = resampling_matrix(top, box_height, source=height, target=size, cubic=cubic)
     columns = resampling_matrix(left, box_width, source=width, target=size, cubic=cubic)
-    flipped = torch.rand(num_images, generator=generator) < flip_probability
     columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
     if colour is not None and colour.blur_probability > 0:
         sigma = _uniform((num_images,), colour.blur_sigma, generator) * (size / BLUR_SIDE)

@@ -85,7 +85,7 @@ class RungSettings:
     num_images: PositiveInt = 512
     """Training images that a rung looks at; a quarter of them is scored."""
     probes: tuple[str, ...] = ()
-    """Names of the probes to run; empty = the cheapest that fits the data."""
+    """Names of the probes to run; empty = those of ``knn`` and ``segmentation`` that are on, or else the first."""
 
 
 if TYPE_CHECKING:
@@ -115,8 +115,9 @@ def selected_probes(probes: ProbeSettings) -> dict[str, Probe]:
 
 
 def default_rung_probes(probes: ProbeSettings) -> tuple[str, ...]:
-    """Return the probes that rungs run if none are named: the first that is on, in the order of ``PROBES``."""
-    return tuple(selected_probes(probes))[:1]
+    """Return the probes that rungs run if none are named: those on that are cheap, or else the first that is on."""
+    chosen = selected_probes(probes)
+    return tuple(name for name in chosen if PROBES[name].at_rungs) or tuple(chosen)[:1]
 
 
 @settings

@@ -11,6 +11,7 @@ from torch import Tensor
 from specvit.augment import normalise
 from specvit.data import Split
 from specvit.device import Device
+from specvit.patches import patchify
 from specvit.probes import ProbeSplit
 from specvit.vit import encode
 
@@ -65,10 +66,8 @@ def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
         ``(N, P, 3 patch_size^2)``, in [0, 1].
     """
     images = torch.from_numpy(split.images.copy()).float().div_(255)
-    num_images, channels, height, width = images.shape
-    grid = (height // patch_size, width // patch_size)
-    tiles = images.view(num_images, channels, grid[0], patch_size, grid[1], patch_size)
-    patches = tiles.permute(0, 2, 4, 1, 3, 5).reshape(num_images, grid[0] * grid[1], -1)
+    patches = patchify(images, (patch_size, patch_size))
+    grid = (images.shape[2] // patch_size, images.shape[3] // patch_size)
     return _probe_split(split, cls=images.flatten(1), patches=patches, grid=grid)
 
 

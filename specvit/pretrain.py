@@ -32,16 +32,20 @@ class StepReport:
     images_per_s: float
 
 
-def batches(num_images: int, *, batch_size: int, seed: int, start: int = 0) -> Iterator[NDArray[np.int64]]:
+def batches(
+    num_images: int, *, batch_size: int, seed: int, start: int = 0, copies: int = 1
+) -> Iterator[NDArray[np.int64]]:
     """Yield the image indices of each step without end, from step ``start`` on.
 
     Epochs are shuffled one after the other and cut into batches; a batch may span two epochs, so that every
-    batch is full and every image is seen equally often.
+    batch is full and every image is seen equally often. With ``copies`` every image of the order comes that
+    often in a row (repeated augmentation), so a batch has ``batch_size / copies`` different images; where that
+    is no whole number, the copies of the image at its end go on in the next batch.
     """
     orders: dict[int, NDArray[np.int64]] = {}
     step = start
     while True:
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)
+        positions = np.arange(step * batch_size, (step + 1) * batch_size) // copies
         epochs, offsets = np.divmod(positions, num_images)
         wanted = set(epochs.tolist())
         orders = {epoch: order for epoch, order in orders.items() if epoch in wanted}
@@ -80,7 +84,8 @@ def pretrain(
     depth = len(learner.probed.blocks)
     optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    order = batches(len(split), batch_size=recipe.batch_size, seed=seed)
+    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, copies=recipe.copies())
+    masks = split.masks if "masks" in recipe.required_targets() else None
     started = time.monotonic()
     report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
     for step in range(recipe.steps):
@@ -95,6 +100,7 @@ def pretrain(
             step=step,
             steps=recipe.steps,
             seed=seed,
+            masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
         )
         loss = train_step(learner, recipe, batch, optimizer=optimizer, trainable=trainable, device=device)
         if not math.isfinite(loss):

@@ -16,11 +16,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 _ALL = [True, True, True]
 """Which gradients of a layer norm are wanted: input, scale, shift."""
+
+
+def _refuse_double_backward() -> None:
+    """Refuse to be differentiated twice: these backwards write in place, and hold no second derivative.
+
+    ``once_differentiable`` would say so too, but its wrapper costs as much as all else that is Python here.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("own weights can be differentiated once: create_graph=True is not supported")
 
 
 class _Fork(torch.autograd.Function):
@@ -34,8 +42,8 @@ class _Fork(torch.autograd.Function):
         return x.view_as(x), x[:, start:stop].clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
+        _refuse_double_backward()
         if grad_rows is None:
             return grad, None, None
         if grad is None:
@@ -57,8 +65,8 @@ class _AddToRows(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        _refuse_double_backward()
         start, stop, first, last = ctx.place
         by_image = grad.reshape(ctx.num_images, -1, grad.shape[-1])
         return grad, by_image[:, start:stop, first:last].to(ctx.delta_dtype), None, None, None
@@ -76,8 +84,8 @@ class _ReplaceRows(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_double_backward()
         start, stop, first, last = ctx.place
         others = grad.clone(memory_format=torch.contiguous_format)
         by_image = others.view(ctx.num_images, -1, grad.shape[-1])
@@ -110,8 +118,8 @@ class _LayerNormRows(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_double_backward()
         x, mean, rstd, weight, bias, x_rows, own_mean, own_rstd, own_weight, own_bias = ctx.saved_tensors
         # As few calls as can be: beside large products, Python itself is what costs here.
         (start, count), shape = ctx.rows, weight.shape
@@ -152,8 +160,8 @@ class _LinearRows(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_double_backward()
         x, weight, own_weight, x_rows = ctx.saved_tensors
         span, outputs = ctx.span, ctx.outputs
         grad = grad.contiguous()

@@ -24,7 +24,6 @@ from specvit.scales import SCALES
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization import parse_specialization
 from specvit.token_rows import own_rows
-from specvit.trunks.diversification import PatchRegulariser
 from specvit.vit import build_vit
 
 PROGRESS_INTERVAL_S = 0.5
@@ -94,9 +93,12 @@ def run_trial(
 
     learner = config.objective.build(backbone, dataset, seed=config.seed)
     comparator = config.treatment.comparator
-    if comparator is not None and comparator.adds_losses:
+    if comparator is not None:
+        comparator.check_recipe(config.objective)
         # After the learner is built, so that no copy of the backbone (a teacher) is watched too.
-        learner.regulariser = PatchRegulariser(backbone, comparator.extra_losses)
+        learner.regulariser = comparator.build_regulariser(
+            backbone, num_classes=len(dataset.class_names), seed=config.seed
+        )
     watch = _Watch(config, dataset, observer, device=device, backbone=learner.probed)
     last = pretrain(
         learner, config.objective, dataset.train, seed=config.seed, device=device, after_step=watch.after_step
@@ -114,7 +116,7 @@ def rung_steps(steps: int, count: int) -> tuple[int, ...]:
 
 
 def rung_probes(config: TrialConfig) -> dict[str, Probe]:
-    """Return the probes of the rungs, by name: those asked for, or else the first that is switched on."""
+    """Return the probes of the rungs, by name: those asked for, or else those that are cheap."""
     chosen = selected_probes(config.probes)
     names = config.rungs.probes or default_rung_probes(config.probes)
     return {name: chosen[name] for name in names}

@@ -12,7 +12,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.attention import BiasedAttention
+from specvit.attention import BiasedAttention, SplitAttention
 from specvit.components import COMPONENTS
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
@@ -20,6 +20,7 @@ from specvit.layers import LowRank, Part, has_layer_scale, own_parameters, route
 from specvit.model_config import ATTRIBUTE as CONFIG_ATTRIBUTE
 from specvit.model_config import BACKBONE_OPTIONS, VitConfig
 from specvit.parameters import MLP_RATIO
+from specvit.patches import take
 from specvit.plain_weights import load_plain_weights
 from specvit.scales import Scale
 from specvit.seeding import derive_seed
@@ -139,9 +140,9 @@ def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTran
         if high_norm.num_registers:
             # What a plain model draws is drawn first, so that the two start from the same weights.
             model = _with_registers(model, timm_vit(num_registers=high_norm.num_registers, embed_cls=False))
-        if high_norm.attention_bias:
-            for block in model.blocks:
-                block.attn = BiasedAttention(cast("Attention", block.attn))
+        attend = BiasedAttention if high_norm.attention_bias else SplitAttention
+        for block in model.blocks:
+            block.attn = attend(cast("Attention", block.attn))
     setattr(model, CONFIG_ATTRIBUTE, replace(config, specialization=NO_SPECIALIZATION))
     return model
 
@@ -276,14 +277,17 @@ def encode(
     *,
     masked: Tensor | None = None,
     mask_token: Tensor | None = None,
+    visible: Tensor | None = None,
 ) -> Tokens:
-    """Compute the tokens of images, with some patches hidden.
+    """Compute the tokens of images, with some patches hidden or left out.
 
     Args:
         model: A ViT that takes any image size.
         images: ``(B, 3, H, W)`` float, normalised.
         masked: ``(B, P)`` bool, the patches to hide, or None.
         mask_token: ``(D,)`` what hidden patches are replaced by, before positions are added.
+        visible: ``(B, V)`` int64, the patches to compute tokens of, each with its position; the others are
+            left out, and ``P`` is ``V`` in what is returned. None = all.
 
     Returns:
         The tokens after the final norm.
@@ -291,9 +295,10 @@ def encode(
     x = model.patch_embed(images)
     if masked is not None and mask_token is not None:
         x = torch.where(masked.view(*x.shape[:3], 1), mask_token.to(x.dtype), x)
-    x = model.norm_pre(model.patch_drop(model._pos_embed(x)))
-    x = model.norm(model.blocks(x))
-    num_prefix = model.num_prefix_tokens
+    x, num_prefix = model._pos_embed(x), model.num_prefix_tokens
+    if visible is not None:
+        x = torch.cat([x[:, :num_prefix], take(x[:, num_prefix:], visible)], dim=1)
+    x = model.norm(model.blocks(model.norm_pre(model.patch_drop(x))))
     return Tokens(x[:, 0], x[:, 1:num_prefix], x[:, num_prefix:])
 
 

@@ -11,7 +11,9 @@ from specvit.settings import settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from specvit.objectives.base import Recipe
 
 
 @settings
@@ -56,6 +58,34 @@ class Comparator(ABC):
         """
         del first, last
         return {}
+
+    def build_regulariser(
+        self, backbone: VisionTransformer, *, num_classes: int, seed: int
+    ) -> nn.Module | None:
+        """Make what computes ``extra_losses`` while ``backbone`` trains.
+
+        Args:
+            backbone: The model that trains, itself and not a copy of it.
+            num_classes: Number of classes of the labels.
+            seed: The trial's seed.
+
+        Returns:
+            A module that turns patches and their labels into terms (see ``Learner.extra_losses``), or None.
+        """
+        del num_classes, seed
+        if not self.adds_losses:
+            return None
+        from specvit.trunks.diversification import PatchRegulariser
+
+        return PatchRegulariser(backbone, self.extra_losses)
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Check that a recipe can train the comparator.
+
+        Raises:
+            ConfigError: If it lacks what the comparator learns from.
+        """
+        del recipe
 
     @property
     def text(self) -> str:

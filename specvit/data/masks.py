@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
@@ -42,9 +44,11 @@ class Masks(DataSource):
     targets: ClassVar[frozenset[str]] = frozenset({"masks"})
     path_fields: ClassVar[frozenset[str]] = frozenset({"root"})
     source: Literal["masks"] = "masks"
+    label_map: ClassVar[Mapping[int, int] | None] = None
+    """What indices in the files become; those not named are ignored. None = they stay what they are."""
 
     root: str
-    """The folder of images/ and masks/; ``~`` is expanded, a relative path starts at the current folder."""
+    """The folder of images and masks; ``~`` is expanded, a relative path starts at the current folder."""
     class_names: tuple[str, ...] = ()
     """Name of each class index; empty = "class 0" up to the largest index in the masks."""
 
@@ -66,7 +70,7 @@ class Masks(DataSource):
                 differ in size, a mask is not one of class indices, or a file cannot be read.
         """
         root = existing_root(self.root)
-        pairs = {split: _pair(root, split) for split in SPLITS}
+        pairs = {split: self.pairs(root, split) for split in SPLITS}
         splits: list[Split] = []
         hashes: list[tuple[Path, bytes]] = []
         largest = -1
@@ -76,8 +80,10 @@ class Masks(DataSource):
             hashes += split_hashes
             largest = max(largest, split_largest)
             if split_largest < 0:
-                folder = root / "masks" / split
-                raise DataError(f"the masks in {str(folder)!r} must hold a class; all pixels are 255")
+                folder = pairs[split][0][1].parent
+                raise DataError(
+                    f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
+                )
         return Dataset(
             train=splits[0],
             val=splits[1],
@@ -86,12 +92,28 @@ class Masks(DataSource):
             fingerprint=fingerprint(root, hashes),
         )
 
+    def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
+        """List the images of a split, each with its mask.
+
+        Args:
+            root: The folder of the data, which exists.
+            split: ``train`` or ``val``.
+
+        Raises:
+            DataError: If a folder is missing or empty, or an image lacks its mask or a mask its image.
+        """
+        return match_by_name(root / "images" / split, root / "masks" / split, rule=_LAYOUT)
+
     def _read(self, pairs: list[tuple[Path, Path]]) -> tuple[Split, list[tuple[Path, bytes]], int]:
         """Read one split: its arrays, the digests of its files, and the largest class index (-1 = none)."""
         size = self.image_size
         images = np.empty((len(pairs), 3, size, size), dtype=np.uint8)
         masks = np.empty((len(pairs), size, size), dtype=np.uint8)
         largest = np.full(len(pairs), -1)
+        lookup = None
+        if self.label_map is not None:
+            lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+            lookup[list(self.label_map)] = list(self.label_map.values())
 
         def read(index: int) -> bytes:
             image_path, mask_path = pairs[index]
@@ -102,6 +124,8 @@ class Masks(DataSource):
                     f"the mask {str(mask_path)!r} must have the size of its image, "
                     f"{image.width}x{image.height}, not {mask.width}x{mask.height}"
                 )
+            if lookup is not None:
+                mask = Image.fromarray(lookup[np.asarray(mask)])
             largest[index] = self._largest_class(mask_path, np.asarray(mask))
             images[index], masks[index] = squash_to_square(image, size), squash_mask(mask, size)
             return image_digest + mask_digest
@@ -121,19 +145,25 @@ class Masks(DataSource):
         return largest
 
 
-def _pair(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Match the images of a split to its masks, by name without ending."""
-    image_folder, mask_folder = (
-        existing_folder(root / kind / split, rule=_LAYOUT) for kind in ("images", "masks")
-    )
+def match_by_name(image_folder: Path, mask_folder: Path, *, rule: str) -> list[tuple[Path, Path]]:
+    """Match the images of a folder to the masks of another, by name without ending.
+
+    Args:
+        image_folder: Folder of images.
+        mask_folder: Folder of PNG files.
+        rule: What the layout asks for, for messages.
+
+    Raises:
+        DataError: If a folder is missing, there are no images, or an image lacks its mask or a mask its image.
+    """
     images: dict[str, Path] = {}
-    for path in list_images(image_folder):
+    for path in list_images(existing_folder(image_folder, rule=rule)):
         if path.stem in images:
             raise DataError(f"{str(images[path.stem])!r} and {str(path)!r} would share one mask: rename one")
         images[path.stem] = path
     if not images:
-        raise DataError(f"no images in {str(image_folder)!r}: {_LAYOUT}, endings {', '.join(IMAGE_SUFFIXES)}")
-    masks = {path.stem: path for path in list_images(mask_folder, (".png",))}
+        raise DataError(f"no images in {str(image_folder)!r}: {rule}, endings {', '.join(IMAGE_SUFFIXES)}")
+    masks = {path.stem: path for path in list_images(existing_folder(mask_folder, rule=rule), (".png",))}
     for stem, path in images.items():
         if stem not in masks:
             raise DataError(f"the image {str(path)!r} has no mask {str(mask_folder / f'{stem}.png')!r}")

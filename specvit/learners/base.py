@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
+from specvit.mixing import PatchLabels
 from specvit.seeding import torch_stream
 
 
@@ -22,6 +22,7 @@ class Batch:
         step: Number of the optimizer step, from 0.
         steps: Number of steps of the run.
         seed: The trial's seed, from which the step's random streams come.
+        masks: ``(B, H, W)`` uint8 class indices, 255 = ignore, on the device; None where the recipe needs none.
     """
 
     images: Tensor
@@ -29,6 +30,7 @@ class Batch:
     step: int
     steps: int
     seed: int
+    masks: Tensor | None = None
 
     @property
     def progress(self) -> float:
@@ -43,12 +45,24 @@ class Batch:
 class Learner(nn.Module, ABC):
     """Train a backbone. What requires gradients is optimized; the rest (a teacher) is the learner's own."""
 
-    regulariser: Callable[[Tensor], dict[str, Tensor]] | None = None
-    """Makes further terms of the patches ``(B, P, D)`` that the trained backbone has just computed; None = none."""
+    regulariser: nn.Module | None
+    """Makes further terms of the patches that the trained backbone has just computed; trained along. None = none."""
 
-    def extra_losses(self, patches: Tensor) -> dict[str, Tensor]:
-        """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``."""
-        return {} if self.regulariser is None else self.regulariser(patches)
+    def __init__(self) -> None:
+        super().__init__()
+        self.regulariser = None
+
+    def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
+        """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``.
+
+        Args:
+            patches: ``(B, P, D)`` after the final norm.
+            labels: The patches' classes, where the recipe knows them.
+        """
+        if self.regulariser is None:
+            return {}
+        terms: dict[str, Tensor] = self.regulariser(patches, labels)
+        return terms
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,41 +1,55 @@
-"""DeiT-III's classifier, augmentation and loss. Settings and sources: ``specvit.objectives.deit3``.
+"""DeiT-III's classifier and losses. Settings and sources: ``specvit.objectives.deit3``.
 
 Shapes: B images of H x W pixels, C classes.
 """
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.augment import ColourSettings, normalise, random_blur, random_crops, recolour
+from specvit.augment import normalise
 from specvit.learners.base import Batch, Learner
+from specvit.learners.deit3_augment import augment_images, augment_masks
+from specvit.learners.dense_loss import dense_loss, mixed_class_counts
+from specvit.mixing import Mixing, sample_mixing
 from specvit.objectives.deit3 import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.vit import encode
 
-PADDING = 4
-"""Pixels of reflection around an image before a simple random crop."""
-
 
 class DeiT3Learner(Learner):
-    """Train a backbone to name the classes of mixed images."""
+    """Train a backbone to name the classes of mixed images, and with a dense loss those of their patches."""
 
-    def __init__(self, backbone: VisionTransformer, recipe: DeiT3, *, num_classes: int, seed: int) -> None:
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        recipe: DeiT3,
+        *,
+        num_classes: int,
+        num_mask_classes: int = 0,
+        seed: int,
+    ) -> None:
+        """Put a classifier on [CLS], and one on patches if the recipe has a dense loss.
+
+        Args:
+            backbone: The model that trains.
+            recipe: Its constants.
+            num_classes: C.
+            num_mask_classes: Number of classes of the masks; of no use without a dense loss.
+            seed: The trial's seed, from which the classifiers are drawn.
+        """
         super().__init__()
         self.recipe = recipe
         self.num_classes = num_classes
+        self.num_mask_classes = num_mask_classes
         self.backbone = backbone
-        self.head = nn.Linear(backbone.embed_dim, num_classes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "heads"))
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = _classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
+        if recipe.dense_weight > 0:
+            dense_seed = derive_seed(seed, "dense head")
+            self.dense_head = _classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
 
     @property
     def probed(self) -> VisionTransformer:
@@ -43,110 +57,52 @@ class DeiT3Learner(Learner):
         return self.backbone
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the binary cross-entropy of a batch, a mean over images and classes."""
+        """Compute the binary cross-entropy of a batch, a mean over images and classes, and the dense loss."""
         if batch.labels is None:
             raise ValueError("DeiT-III learns from labels, and the batch has none")
-        images = self._augment(batch)
-        targets = F.one_hot(batch.labels, self.num_classes).float()
-        images, targets = mix(
-            images,
-            targets,
+        images = augment_images(batch, self.recipe)
+        size = (images.shape[-2], images.shape[-1])
+        mixing = sample_mixing(
+            size,
             mixup=self.recipe.mixup,
             cutmix=self.recipe.cutmix,
             rng=numpy_stream(batch.seed, "mix", batch.step),
         )
-        tokens = encode(self.backbone, normalise(images))
+        targets = mixing.blend(F.one_hot(batch.labels, self.num_classes).float())
+        tokens = encode(self.backbone, normalise(mixing.images(images)))
         logits = self.head(tokens.cls)
         # Binarised after mixing: every class with a share in the image counts as present.
         bce = F.binary_cross_entropy_with_logits(logits, (targets > 0).to(logits.dtype))
-        return {"bce": bce, **self.extra_losses(tokens.patches)}
+        patch_labels = mixing.patch_labels(batch.labels, size=size, patch_size=self._patch_size)
+        return {
+            "bce": bce,
+            **self._dense_losses(batch, tokens.patches, mixing),
+            **self.extra_losses(tokens.patches, patch_labels),
+        }
 
-    def _augment(self, batch: Batch) -> Tensor:
-        """Crop, flip and recolour: ``(B, 3, H, W)`` in [0, 1]."""
-        recipe = self.recipe
-        size = batch.images.shape[-1]
-        images, stream = batch.images, batch.stream("crops")
-        if recipe.crop == "resized":
-            crops = random_crops(images, size=size, scale=recipe.crop_scale, generator=stream)
-        else:
-            crops = simple_crops(images, padding=PADDING, generator=stream)
-        jitter = recipe.colour_jitter
-        colour = ColourSettings(
-            brightness=jitter, contrast=jitter, saturation=jitter, jitter_probability=float(jitter > 0)
+    @property
+    def _patch_size(self) -> tuple[int, int]:
+        height, width = self.backbone.patch_embed.patch_size
+        return height, width
+
+    def _dense_losses(self, batch: Batch, patches: Tensor, mixing: Mixing) -> dict[str, Tensor]:
+        """Compute the weighted dense loss of patches ``(B, P, D)``, if the recipe has one."""
+        if self.recipe.dense_weight == 0:
+            return {}
+        counts = mixed_class_counts(
+            augment_masks(batch, self.recipe),
+            mixing,
+            num_classes=self.num_mask_classes,
+            patch_size=self._patch_size,
         )
-        if recipe.three_augment:
-            crops = three_augment(crops, generator=batch.stream("three-augment"))
-        return recolour(crops, colour, generator=batch.stream("colour"))
+        return {"dense": self.recipe.dense_weight * dense_loss(self.dense_head(patches), counts)}
 
 
-def simple_crops(images: Tensor, *, padding: int, generator: torch.Generator) -> Tensor:
-    """Shift by up to ``padding`` pixels, with reflection at the border, and flip half of the images.
-
-    Args:
-        images: ``(B, 3, H, W)``.
-        padding: Largest shift in pixels, smaller than H and W.
-        generator: CPU generator.
-
-    Returns:
-        ``(B, 3, H, W)``.
-    """
-    num_images, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4, mode="reflect")
-    shift = torch.randint(0, 2 * padding + 1, (2, num_images, 1), generator=generator)
-    rows = (shift[0] + torch.arange(height)).to(images.device)
-    columns = shift[1] + torch.arange(width)
-    flipped = torch.rand(num_images, 1, generator=generator) < 0.5
-    columns = torch.where(flipped, columns.flip(1), columns).to(images.device)
-    image = torch.arange(num_images, device=images.device).view(-1, 1, 1)
-    return padded.permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
-
-
-def three_augment(images: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Apply exactly one of grey, solarisation and blur to each image: ``(B, 3, H, W)`` in [0, 1]."""
-    choice = torch.randint(0, 3, (len(images),), generator=generator).view(-1, 1, 1, 1).to(images.device)
-    grey = recolour(images, ColourSettings(grey_probability=1.0), generator=generator)
-    solarised = torch.where(images >= 0.5, 1 - images, images)
-    blurred = random_blur(images, sigma=ColourSettings.blur_sigma, generator=generator)
-    return torch.where(choice == 0, grey, torch.where(choice == 1, solarised, blurred))
-
-
-def mix(
-    images: Tensor, targets: Tensor, *, mixup: float, cutmix: float, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Mix each image of a batch with its mirror in the batch, by mixup or by cutmix.
-
-    Args:
-        images: ``(B, 3, H, W)``.
-        targets: ``(B, C)`` one-hot.
-        mixup: Alpha of mixup; 0 = off.
-        cutmix: Alpha of cutmix; 0 = off.
-        rng: Where the randomness comes from.
-
-    Returns:
-        Mixed images, and targets weighted by the share of each image that is left.
-
-    Source: Zhang et al. 2018, Yun et al. 2019; one choice and one share for the whole batch, as in timm's
-    ``Mixup`` in batch mode.
-    """
-    if mixup == 0 and cutmix == 0:
-        return images, targets
-    use_cutmix = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
-    alpha = cutmix if use_cutmix else mixup
-    share = float(rng.beta(alpha, alpha))
-    other = images.flip(0)
-    if use_cutmix:
-        height, width = images.shape[-2:]
-        side = math.sqrt(1 - share)
-        centre_y, centre_x = int(rng.integers(height)), int(rng.integers(width))
-        top, bottom = _limits(centre_y, int(height * side), height)
-        left, right = _limits(centre_x, int(width * side), width)
-        images = images.clone()
-        images[..., top:bottom, left:right] = other[..., top:bottom, left:right]
-        share = 1 - (bottom - top) * (right - left) / (height * width)
-    else:
-        images = share * images + (1 - share) * other
-    return images, share * targets + (1 - share) * targets.flip(0)
-
-
-def _limits(centre: int, length: int, size: int) -> tuple[int, int]:
-    return max(0, centre - length // 2), min(size, centre + length // 2)
+def _classifier(width: int, num_classes: int, *, seed: int) -> nn.Linear:
+    """Draw a linear classifier as timm does: truncated normal, std 0.02, bias 0."""
+    with torch.random.fork_rng(devices=[]):
+        classifier = nn.Linear(width, num_classes)
+        torch.manual_seed(seed)
+        nn.init.trunc_normal_(classifier.weight, std=0.02)
+    nn.init.zeros_(classifier.bias)
+    return classifier

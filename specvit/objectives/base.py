@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from specvit.data import Dataset
     from specvit.learners.base import Learner
+
+Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 @settings
@@ -30,6 +32,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """Targets of the training split that the recipe learns from; empty for self-supervision."""
+    drops_patches: ClassVar[bool] = False
+    """Whether the backbone sees but some patches of an image in training, so that a patch has no fixed row."""
 
     steps: PositiveInt = 200
     """Optimizer steps."""
@@ -37,6 +41,9 @@ class Recipe(ABC):
     """Passes over the training images, in place of ``steps``: give one of the two."""
     batch_size: PositiveInt = 64
     """Images a step."""
+    optimizer: Literal["adamw", "lamb"] = "adamw"
+    """``lamb`` scales the step of every matrix by its norm, so own [CLS] weights by a norm of their own; see
+    ``specvit.optimizer``."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate at this batch size."""
     min_lr: NonNegativeFloat = 1e-6
@@ -51,6 +58,8 @@ class Recipe(ABC):
     """Factor on the learning rate per block, counted from the last one; 1 = the same everywhere."""
     patch_embed_lr: Fraction = 1.0
     """Factor on the learning rate of the patch embedding, on top of the layer decay."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's rates of forgetting, of the gradient's mean and of its square's."""
     clip_norm: NonNegativeFloat = 3.0
     """Largest gradient norm; 0 = no clipping."""
     drop_path: Fraction = 0.0
@@ -95,6 +104,22 @@ class Recipe(ABC):
     def crop_sizes(self) -> Mapping[str, int]:
         """Return the sides of the crops that the recipe cuts, in pixels, by field; patches must tile them."""
         return {}
+
+    def copies(self) -> int:
+        """Return how often an image comes in a row in the order of images, each time to be augmented anew."""
+        return 1
+
+    def required_targets(self) -> Mapping[str, str]:
+        """Return what these settings learn from: ``needs``, and what an option asks for beside.
+
+        Returns:
+            By target of the training split, the field that asks for it.
+        """
+        return dict.fromkeys(self.needs, "recipe")
+
+    def labels_patches(self) -> bool:
+        """Return whether every patch has a class of its own in training: that of the image it was cut from."""
+        return False
 
     @abstractmethod
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:

@@ -62,6 +62,8 @@ class Probe(ABC):
     needs: ClassVar[str]
     """The target it predicts: ``labels`` or ``masks``."""
     metrics: ClassVar[tuple[Metric, ...]]
+    at_rungs: ClassVar[bool] = False
+    """Whether rungs run it where a sweep file names none: it takes no longer than a few steps of training."""
 
     @abstractmethod
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:

@@ -30,6 +30,7 @@ class Knn(Probe):
     name: ClassVar[str] = "knn"
     needs: ClassVar[str] = "labels"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("knn_top1", "kNN top-1"),)
+    at_rungs: ClassVar[bool] = True
 
     ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10, 20, 100, 200)
     """Numbers of neighbours to choose from; those above the number of images that remain beside the

@@ -37,6 +37,7 @@ class Segmentation(Probe):
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[str] = "masks"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("miou", "mIoU"),)
+    at_rungs: ClassVar[bool] = True
 
     penalties: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
     """Weights of the squared norm of the map against the mean squared error, to choose from; of equals the

@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.attention import attention_weights, key_bias_of, split_heads
+from specvit.patches import take
 from specvit.trunks.base import Trunk
 
 
@@ -34,10 +35,10 @@ class TokenPoolingTrunk(Trunk):
         prefix, patches = x[:, : self.num_prefix], x[:, self.num_prefix :]
         num_kept = max(1, int(self.keep * patches.shape[1] + 0.5))
         medoids, assigned = weighted_k_medoids(patches, weights, num_kept, iterations=self.iterations)
-        x = torch.cat([prefix, _take(patches, medoids)], dim=1)
+        x = torch.cat([prefix, take(patches, medoids)], dim=1)
         for block in blocks[self.num_before :]:
             x = block(x)
-        return torch.cat([x[:, : self.num_prefix], _take(x[:, self.num_prefix :], assigned)], dim=1)
+        return torch.cat([x[:, : self.num_prefix], take(x[:, self.num_prefix :], assigned)], dim=1)
 
 
 @torch.no_grad()
@@ -97,8 +98,3 @@ def _assign(distances: Tensor, medoids: Tensor) -> Tensor:
     own = torch.arange(num_medoids, device=medoids.device).expand_as(medoids)
     # Of two equal medoids both keep themselves, so that no cluster is ever empty.
     return to_medoids.argmin(dim=2).scatter(1, medoids, own)
-
-
-def _take(tokens: Tensor, positions: Tensor) -> Tensor:
-    """Take tokens by position, image by image: ``(B, P, D)``, ``(B, M)`` -> ``(B, M, D)``."""
-    return tokens.gather(1, positions.unsqueeze(2).expand(-1, -1, tokens.shape[2]))

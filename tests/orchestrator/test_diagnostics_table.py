@@ -90,7 +90,7 @@ def test_a_ledger_without_the_table_opens_and_gets_it_from_its_writer(
 
 
 def test_no_readings_make_no_file(ledger: Ledger, tmp_path: Path) -> None:
-    assert write_diagnostics(tmp_path, ledger.records(), ledger.diagnostics()) is None
+    assert write_diagnostics(tmp_path, ledger.records(), ledger.diagnostics()) == ()
     assert not (tmp_path / CSV_NAME).exists()
 
 
@@ -142,8 +142,8 @@ def test_a_sweep_with_diagnostics_writes_a_row_per_trial_block_site_and_quantity
         make_view=lambda *_: _Silent(),  # type: ignore[arg-type, return-value]
         load_data=load_datasets,
     )
-    assert outcome.diagnostics_path == tmp_path / "results" / CSV_NAME
-    with outcome.diagnostics_path.open() as file:
+    assert outcome.written[-1] == tmp_path / "results" / CSV_NAME
+    with outcome.written[-1].open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["group", "arm", "role", "seed", "trial_id", "block", "site", "quantity", "value"]
     assert len({(row["trial_id"], row["block"], row["site"], row["quantity"]) for row in rows}) == len(rows)

@@ -54,7 +54,7 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     document["protocol"] = 2
     del document["model"]["checkpoint"]  # a path
     for name in LATER:
-        del document["objective"][name]
+        del document["objective"][name]  # added later, at its old meaning
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     assert trial_id(config) == hashlib.sha256(text.encode()).hexdigest()
     del document["seed"]
@@ -66,6 +66,8 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
 
 
 LATER = (
+    "optimizer",
+    "betas",
     "epochs",
     "lr_batch_size",
     "drop_path_uniform",
@@ -164,3 +166,17 @@ def test_canonical_json_any_value_reads_back_and_ignores_order(value: dict[str, 
     text = canonical_json(value)
     assert json.loads(text) == value
     assert canonical_json(dict(reversed(value.items()))) == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "lamb"},
+        {"repeats": 2},
+        {"dense_weight": 0.5},
+    ],
+)
+def test_trial_id_of_deit3_tells_its_later_settings_apart(changes: dict[str, Any]) -> None:
+    values, _ = PINNED["deit3"]
+    objective = dataclasses.replace(values["objective"], **changes)
+    assert trial_id(make_config(**{**values, "objective": objective})) != PINNED["deit3"][1]

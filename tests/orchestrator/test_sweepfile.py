@@ -249,6 +249,14 @@ MALFORMED = {
         changed("  blocks:", "  comparators: [jumbo, {comparator: token_pooling, keep: 0}]\n  blocks:"),
         16, "ablate.comparators[1].keep: must be greater than 0", "not 0",
     ),
+    "comparator_recipe": (
+        changed("  blocks:", "  comparators: [jumbo, {comparator: patch_diversification, mixing_weight: 1}]\n  blocks:"),
+        16, "ablate.comparators[1]: mixing_weight must be 0 with a recipe that does not mix", "'dinov2_cpu' as it is set, not 1",
+    ),
+    "dense_needs": (
+        "data: {source: image_folder, root: /x}\nprobes: {knn: }\nobjective:\n  recipe: deit3_cpu\n  dense_weight: 0.5\n",
+        5, "objective.dense_weight: recipe 'deit3_cpu' learns from masks", "source 'image_folder' has labels",
+    ),
     "recipe_needs": (
         "data: {source: masks, root: /x}\nprobes: {segmentation: }\nobjective: {recipe: deit3_cpu}\n",
         3, "objective.recipe: recipe 'deit3_cpu' learns from labels", "source 'masks' has masks",
@@ -392,3 +400,13 @@ def test_load_sweep_any_value_anywhere_is_a_sweep_or_refused(scratch: Path, data
             target, key = target[key], data.draw(st.sampled_from(sorted(target[key], key=str)))
         target[key] = data.draw(JSON_VALUES)
     load_or_refuse(scratch, yaml.safe_dump(document))
+
+
+def test_a_placebo_is_refused_with_a_recipe_that_drops_patches(tmp_path: Path) -> None:
+    path = tmp_path / "mae.yaml"
+    path.write_text(
+        "objective: {recipe: mae_cpu}\nprobes: {knn: {}}\n"
+        "ablate:\n  specialize: [norm@all]\n  tokens: [cls, placebo]\n"
+    )
+    with pytest.raises(SweepFileError, match=r"mae\.yaml:5: ablate\.tokens.*'placebo' with recipe 'mae_cpu'"):
+        load_sweep(path)

@@ -15,7 +15,9 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 NUM_TRIALS = {
     "blocks": (13 + 2) * 3,
     "camvid": (4 + 2) * 3,
+    "camvid_long": (1 + 2) * 2,
     "cifar10": (4 + 2) * 3,
+    "cifar10_long": (1 + 2) * 2,
     "components": (11 + 2) * 3,
     "comparators": (6 + 2) * 3,
     "high_norm": (2 * (3 + 2) + (5 + 2)) * 3,
@@ -25,6 +27,7 @@ NUM_TRIALS = {
     "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 3,
     "paper/modes": (9 + 1) * 3 * 3,
     "quick": (3 + 2) * 2,
+    "recipes": (2 + 2) * 3 * 3,
     "scales": (4 + 2) * 3 * 3,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
-from specvit.attention import BiasedAttention, attention_weights, key_bias_of, split_heads
+from specvit.attention import BiasedAttention, SplitAttention, attention_weights, key_bias_of, split_heads
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
 from specvit.scales import Scale
@@ -40,6 +41,22 @@ def _by_definition(attention: BiasedAttention, x: Tensor) -> Tensor:
             heads.append(torch.stack([torch.softmax(keys @ one / math.sqrt(HEAD), dim=0) @ values for one in q]))
         images.append(attention.proj(attention.norm(torch.cat(heads, dim=-1))))
     return torch.stack(images)
+
+
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True}, {"scale_norm": True}, {"gated": True}])
+@pytest.mark.parametrize("causal", [False, True])
+def test_split_attention_is_timms_to_the_last_bit(options: dict[str, object], causal: bool) -> None:
+    plain = _attention(**options)
+    split = SplitAttention(copy.deepcopy(plain))
+    results = []
+    for attention in (plain, split):
+        torch.manual_seed(1)
+        x = torch.randn(3, 5, WIDTH, dtype=torch.float64, requires_grad=True)
+        y = attention(x, is_causal=causal)
+        y.square().sum().backward()
+        results.append([y, x.grad, *(parameter.grad for parameter in attention.parameters())])
+    assert len(results[0]) == len(results[1]) > 4
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True}, {"scale_norm": True}])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from timm.optim.lamb import Lamb
 from torch import nn
 
 from specvit.components import COMPONENTS
@@ -28,6 +31,7 @@ DATASET = Dataset(train=BLANK, val=BLANK, class_names=tuple("abcde"), mask_names
 LAYERWISE = {"layer_decay": 0.9, "patch_embed_lr": 0.2, "layer_scale": 1e-4}
 DINO = DinoV2Cpu(head_hidden=8, head_bottleneck=4, num_prototypes=8, **LAYERWISE)
 DEIT = DeiT3Cpu(**LAYERWISE)
+LAMB = DeiT3Cpu(optimizer="lamb", **LAYERWISE)
 
 
 def _learner(recipe: Recipe, text: str = "none") -> Learner:
@@ -151,9 +155,10 @@ def test_schedules_set_each_groups_rate_by_its_factor_and_its_decay_by_its_flag(
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.4, 0.3), (0.2, 0.0)]
 
 
-def test_a_copy_with_its_originals_gradient_makes_the_same_update() -> None:
-    learner = _learner(DEIT, "norm+qkv+mlp+final_norm")
-    optimizer = build_optimizer(learner, DEIT, depth=SCALE.depth, device=CPU)
+@pytest.mark.parametrize("recipe", [DEIT, LAMB], ids=["adamw", "lamb"])
+def test_a_copy_with_its_originals_gradient_makes_the_same_update(recipe: Recipe) -> None:
+    learner = _learner(recipe, "norm+qkv+mlp+final_norm")
+    optimizer = build_optimizer(learner, recipe, depth=SCALE.depth, device=CPU)
     for step in range(3):
         for name, parameter in learner.named_parameters():
             original = original_name(name) if ".own." in name else name
@@ -166,3 +171,63 @@ def test_a_copy_with_its_originals_gradient_makes_the_same_update() -> None:
     assert own
     for name in own:
         assert torch.equal(parameters[name], parameters[original_name(name)]), name
+
+
+def _set_gradients(learner: nn.Module, step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for parameter in learner.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_lamb_has_the_groups_of_adamw() -> None:
+    text = "norm+qkv+mlp(lora:2)+layerscale(gate)"
+    keys = ("lr_factor", "decays", "lr", "weight_decay")
+    adamw, lamb = _groups(DEIT, text), _groups(LAMB, text)
+    assert list(adamw) == list(lamb)
+    for name, group in adamw.items():
+        assert [lamb[name][key] for key in keys] == [group[key] for key in keys], name
+
+
+def test_a_lamb_step_is_timms_at_each_groups_rate_and_decay() -> None:
+    ours, theirs = _learner(LAMB, "norm+qkv"), _learner(LAMB, "norm+qkv")
+    optimizer = build_optimizer(ours, LAMB, depth=SCALE.depth, device=CPU)
+    assert isinstance(optimizer, Lamb)
+    # One group per parameter, its rate and decay by shape and place; no clipping, DeiT's eps.
+    names = dict(theirs.named_parameters())
+    reference = Lamb(
+        [{"params": [p], "weight_decay": 0.1 if decays(name, p) else 0.0} for name, p in names.items()],
+        eps=1e-8,
+        max_grad_norm=None,
+    )
+    for group, name in zip(reference.param_groups, names, strict=True):
+        group["lr"] = 1e-2 * lr_factor(name, depth=SCALE.depth, layer_decay=0.9, patch_embed_lr=0.2)
+    for step in range(3):
+        for learner in (ours, theirs):
+            _set_gradients(learner, step)
+        set_schedules(optimizer, lr=1e-2, weight_decay=0.1)
+        optimizer.step()
+        reference.step()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter, names[name], rtol=1e-6, atol=1e-7)
+
+
+def test_the_first_lamb_step_of_a_matrix_is_its_norm_times_the_rate_and_that_of_a_vector_is_adams() -> None:
+    learner = _learner(dataclasses.replace(LAMB, layer_decay=1.0), "qkv")
+    recipe = dataclasses.replace(LAMB, layer_decay=1.0, patch_embed_lr=1.0)
+    with torch.no_grad():  # own weights that have moved on have another norm than the shared ones
+        learner.get_parameter("backbone.blocks.0.attn.qkv.own.qkv.weight").mul_(3.0)
+    before = {name: p.detach().double().clone() for name, p in learner.named_parameters()}
+    optimizer = build_optimizer(learner, recipe, depth=SCALE.depth, device=CPU)
+    _set_gradients(learner, 0)
+    set_schedules(optimizer, lr=1e-2, weight_decay=0.1)
+    optimizer.step()
+    for name in ("attn.qkv.weight", "attn.qkv.own.qkv.weight", "attn.qkv.bias", "norm1.weight"):
+        full = f"backbone.blocks.0.{name}"
+        parameter, old = learner.get_parameter(full), before[full]
+        assert parameter.grad is not None
+        # Adam's first step is the gradient's sign; decay is added before the ratio of norms is taken.
+        update = parameter.grad.double().sign()
+        if old.ndim > 1:
+            update += 0.1 * old
+            update *= old.norm() / update.norm()
+        torch.testing.assert_close(parameter.detach().double(), old - 1e-2 * update, rtol=1e-5, atol=1e-6)

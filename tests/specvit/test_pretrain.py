@@ -115,6 +115,34 @@ def test_epochs_and_seeds_have_their_own_orders() -> None:
     assert first != _take(batches(30, batch_size=30, seed=1), 1)[0]
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    num_images=st.integers(1, 30), batch_size=st.integers(1, 40), copies=st.integers(1, 4), start=st.integers(0, 9)
+)
+def test_copies_come_in_a_row_in_the_order_that_images_have_without_them(
+    num_images: int, batch_size: int, copies: int, start: int
+) -> None:
+    taken = _take(batches(num_images, batch_size=batch_size, seed=5, start=start, copies=copies), 3)
+    assert all(len(batch) == batch_size for batch in taken)
+    (plain,) = _take(batches(num_images, batch_size=(start + 3) * batch_size, seed=5), 1)
+    repeated = [image for image in plain for _ in range(copies)]
+    assert [i for batch in taken for i in batch] == repeated[start * batch_size : (start + 3) * batch_size]
+
+
+def test_a_batch_has_each_image_as_often_as_the_recipe_repeats_it_each_time_otherwise_augmented(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spied = _Spied(monkeypatch)
+    recipe = dataclasses.replace(DEIT, repeats=4, mixup=0.0, cutmix=0.0)
+    scripted = _Scripted([0.0] * STEPS)
+    pretrain(scripted, recipe, _split(), seed=0, device=CPU, after_step=_never)
+    _run(recipe)
+    for batch, views in zip(scripted.batches, spied.inputs, strict=True):
+        assert len(batch.images) == 8
+        assert len(torch.unique(batch.images, dim=0)) == 2
+        assert len(torch.unique(views, dim=0)) == 8
+
+
 @RECIPES
 def test_two_runs_with_one_seed_have_identical_losses_and_weights(recipe: Recipe) -> None:
     (losses, weights), (again, weights_again) = _run(recipe, TREATED), _run(recipe, TREATED)
@@ -234,6 +262,21 @@ def test_batches_carry_the_images_and_labels_in_order_and_their_step() -> None:
         assert (batch.step, batch.steps, batch.seed, batch.progress) == (step, STEPS, 5, step / STEPS)
 
 
+def test_batches_carry_masks_where_the_recipe_needs_them() -> None:
+    masks = np.random.default_rng(1).integers(0, 3, (20, 16, 16)).astype(np.uint8)
+    split = dataclasses.replace(_split(), masks=masks)
+    for weight in (0.0, 0.5):
+        learner = _Scripted([0.0] * STEPS)
+        recipe = dataclasses.replace(DEIT, dense_weight=weight)
+        pretrain(learner, recipe, split, seed=5, device=CPU, after_step=_never)
+        for batch, indices in zip(learner.batches, batches(20, batch_size=8, seed=5), strict=False):
+            if weight == 0:
+                assert batch.masks is None
+            else:
+                assert batch.masks is not None
+                np.testing.assert_array_equal(batch.masks, masks[indices])
+
+
 def test_the_learner_is_called_before_each_update_and_after_each_step_with_its_progress() -> None:
     learner = _Scripted([0.0] * STEPS)
     pretrain(learner, DEIT, _split(), seed=0, device=CPU, after_step=_never)
@@ -283,6 +326,15 @@ def test_gradients_are_clipped_to_the_recipes_norm(monkeypatch: pytest.MonkeyPat
         recipe = dataclasses.replace(DEIT, clip_norm=value)
         pretrain(_Scripted([0.0] * STEPS), recipe, _split(), seed=0, device=CPU, after_step=_never)
     assert norms == [0.25] * STEPS  # 0 switches clipping off
+
+
+def test_lamb_takes_a_step_of_the_rate_times_the_norm_whatever_the_gradients_size() -> None:
+    recipe = dataclasses.replace(DEIT, optimizer="lamb", steps=1, warmup=1.0, weight_decay=0.05, clip_norm=1e-3)
+    learner = _learner(recipe)
+    weight = learner.get_parameter("backbone.blocks.0.mlp.fc1.weight")
+    before = weight.detach().clone()
+    pretrain(learner, recipe, DATASET.train, seed=0, device=CPU, after_step=_never)
+    assert float((weight.detach() - before).norm()) == pytest.approx(recipe.lr * float(before.norm()), rel=1e-4)
 
 
 def test_the_loss_falls_when_a_supervised_run_is_repeated_on_few_images() -> None:

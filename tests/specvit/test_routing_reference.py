@@ -204,3 +204,11 @@ def test_gates_learn_from_the_first_steps(name: str, init: str) -> None:
         moved = {n for n, p in own.items() if p.grad is not None and p.grad.abs().sum() > 0}
         model.zero_grad()
     assert moved == set(own)
+
+
+@pytest.mark.parametrize("text", ["norm1@all", "qkv@all", "qkv(lora:2)@all", "norm(gate)@all"])
+def test_a_second_derivative_is_refused(text: str) -> None:
+    model = build_vit(SCALE, image_size=16, patch_size=4, specialization=parse_specialization(text, SCALE.depth))
+    features = model.forward_features(torch.randn(2, 3, 16, 16))
+    with pytest.raises(RuntimeError, match="create_graph"):
+        torch.autograd.grad(features.square().sum(), list(model.parameters())[:3], create_graph=True)

@@ -17,6 +17,7 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset
 from specvit.data.scenes import Scenes
 from specvit.device import Device
+from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm
 from specvit.probes import PROBES
 from specvit.token_rows import PatchRow
@@ -93,7 +94,7 @@ def _run(config: TrialConfig, dataset: Dataset, **watching: Any) -> tuple[TrialR
     return run_trial(config, dataset, observer, device=CPU), observer
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, dataset: Dataset) -> None:
     config = _config(recipe, treatment={"specialize": "norm@all+qkv@first-third"})
     (result, observer), (again, observer_again) = _run(config, dataset), _run(config, dataset)
@@ -104,11 +105,11 @@ def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, d
     assert again == result
     assert observer_again.rungs == observer.rungs
     assert list(observer.rungs) == [2, 4]
-    assert all(set(metrics) == {"knn_top1", "loss"} for metrics in observer.rungs.values())
+    assert all(set(metrics) == {"knn_top1", "miou", "loss"} for metrics in observer.rungs.values())
     assert observer.steps[-1] == (STEPS, STEPS)
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Dataset) -> None:
     baseline, arm = (
         _run(_config(recipe, treatment={"specialize": text}, probes={}), dataset)[0] for text in ("none", "norm+qkv")
@@ -166,8 +167,9 @@ def test_rungs_are_spread_evenly_and_leave_out_the_end(steps: int, count: int, r
     assert rung_steps(steps, count) == rungs
 
 
-def test_rungs_run_the_probes_asked_for_or_the_first_that_is_switched_on() -> None:
-    assert list(rung_probes(_config())) == ["knn"]
+def test_rungs_run_the_probes_asked_for_or_those_that_are_cheap() -> None:
+    assert list(rung_probes(_config(probes={"knn": {}, "linear": {}, "segmentation": {}}))) == ["knn", "segmentation"]
+    assert list(rung_probes(_config(probes={"linear": {}}))) == ["linear"]
     assert list(rung_probes(_config(probes={"segmentation": {}}))) == ["segmentation"]
     rungs = {"count": 1, "probes": ["segmentation", "linear"]}
     assert list(rung_probes(_config(rungs=rungs))) == ["segmentation", "linear"]
@@ -199,7 +201,7 @@ def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Da
     assert (other.images != scored.images).any()
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_rungs_do_not_change_what_is_learnt(recipe: str, dataset: Dataset) -> None:
     with_rungs, without = (_run(_config(recipe, rungs={"count": count}), dataset)[0] for count in (3, 0))
     assert with_rungs == without
@@ -245,7 +247,7 @@ def test_the_trained_backbone_is_built_as_the_configuration_says(
     }
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 @pytest.mark.parametrize("name", COMPARATORS)
 def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
     name: str, recipe: str, dataset: Dataset
@@ -259,7 +261,7 @@ def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
     assert result.metrics["loss"] != baseline.metrics["loss"]
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu"])
+@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: Dataset) -> None:
     objective = dataclasses.asdict(_config(recipe).objective) | {"steps": 1}
 
@@ -275,3 +277,33 @@ def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: 
     assert 0 < cosine <= 1
     assert contrast > 0
     assert first_loss(cosine_weight=2.0, contrast_weight=1.0) - off == pytest.approx(2 * cosine + contrast, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dense_weight": 0.5},
+        {"crop": "simple", "dense_weight": 1.0},
+        {"optimizer": "lamb", "lr": 4e-3},
+        {"repeats": 4},
+    ],
+)
+def test_options_of_deit3_train_and_repeat_and_change_what_is_learnt(changes: dict[str, Any], dataset: Dataset) -> None:
+    plain: dict[str, Any] = {"recipe": "deit3_cpu", "steps": STEPS, "batch_size": 16}
+    optional = _config(objective={**plain, **changes}, probes={"knn": {}}, rungs={"count": 0})
+    (result, _), (again, _) = _run(optional, dataset), _run(optional, dataset)
+    assert again == result
+    assert np.isfinite(result.metrics["loss"])
+    baseline, _ = _run(_config(objective=plain, probes={}), dataset)
+    assert result.metrics["loss"] != baseline.metrics["loss"]
+
+
+def test_the_mixing_loss_trains_with_deit3_and_is_refused_with_dinov2(dataset: Dataset) -> None:
+    weights = {"cosine_weight": 0.0, "contrast_weight": 0.0, "mixing_weight": 1.0}
+    treatment = {"kind": "comparator", "comparator": {"comparator": "patch_diversification", **weights}}
+    mixing, _ = _run(_config(treatment=treatment, probes={}), dataset)
+    plain, _ = _run(_config(probes={}), dataset)
+    # A positive term on top of a loss that has hardly moved within a few steps.
+    assert mixing.metrics["loss"] > plain.metrics["loss"] + 1.0
+    with pytest.raises(ConfigError, match="mixing_weight must be 0"):
+        _run(_config("dinov2_cpu", treatment=treatment, probes={}), dataset)

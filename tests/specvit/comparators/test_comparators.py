@@ -19,6 +19,7 @@ from specvit.comparators.token_pooling import TokenPooling
 from specvit.errors import ConfigError
 from specvit.high_norm import HighNorm, parse_high_norm
 from specvit.model_config import config_of
+from specvit.objectives import RECIPES
 from specvit.optimizer import decays, lr_factor
 from specvit.scales import SCALES, Scale
 from specvit.vit import build_vit, encode, num_parameters
@@ -73,6 +74,7 @@ def test_text_shows_the_settings_that_are_not_at_their_defaults(comparator: Comp
         {"comparator": "token_pooling", "after": 1.0},
         {"comparator": "class_attention", "num_blocks": 1.5},
         {"comparator": "patch_diversification", "cosine_weight": -1.0},
+        {"comparator": "patch_diversification", "mixing_weight": -1.0},
         {"comparator": "cait"},
     ],
 )
@@ -191,3 +193,17 @@ def test_the_optimizer_treats_new_weights_as_their_like() -> None:
 def test_patch_diversification_without_losses_is_refused_since_it_is_the_baseline() -> None:
     with pytest.raises(ValueError, match="cosine_weight must be above 0"):
         COMPARATORS["patch_diversification"](cosine_weight=0.0, contrast_weight=0.0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_comparator_at_its_defaults_goes_with_every_recipe(case: str) -> None:
+    for recipe in RECIPES.values():
+        CASES[case].check_recipe(recipe())
+
+
+def test_the_mixing_loss_needs_a_recipe_with_labels_and_cutmix() -> None:
+    mixing = PatchDiversification(mixing_weight=2.0)
+    mixing.check_recipe(RECIPES["deit3_cpu"]())
+    for recipe in (RECIPES["dinov2_cpu"](), RECIPES["deit3_cpu"](cutmix=0.0)):  # type: ignore[call-arg]
+        with pytest.raises(ConfigError, match=rf"mixing_weight must be 0 .*'{recipe.name}'.* not 2\.0"):
+            mixing.check_recipe(recipe)

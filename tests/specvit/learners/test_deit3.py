@@ -1,7 +1,8 @@
-"""DeiT-III's learner: augmentation, mixing, loss."""
+"""DeiT-III's learner: its losses, its heads, and what arms of a pair share."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,37 +10,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
-from specvit.augment import blur_matrix
+from specvit.data import Dataset, Split
+from specvit.errors import ConfigError, DataError
 from specvit.learners import deit3
 from specvit.learners.base import Batch
-from specvit.learners.deit3 import DeiT3Learner, mix, simple_crops, three_augment
-from specvit.objectives.deit3 import DeiT3Cpu
+from specvit.learners.deit3 import DeiT3Learner
+from specvit.mixing import Mixing
+from specvit.objectives.deit3 import DeiT3, DeiT3Cpu
 from specvit.scales import Scale
 from specvit.specialization import parse_specialization
 from specvit.vit import build_vit
 
 SCALE = Scale(width=16, depth=2, num_heads=2)
 C = 4
-
-
-class Draws:
-    """Stand in for a NumPy generator: each kind of draw returns what was given to it."""
-
-    def __init__(self, *, random: float = 0.0, beta: float = 0.5, integers: tuple[int, ...] = ()) -> None:
-        self._random, self._beta, self._integers = random, beta, list(integers)
-        self.alphas: list[tuple[float, float]] = []
-
-    def random(self) -> float:
-        return self._random
-
-    def beta(self, a: float, b: float) -> float:
-        self.alphas.append((a, b))
-        return self._beta
-
-    def integers(self, _high: int) -> int:
-        return self._integers.pop(0)
+K = 3
+LABELS = (0, 1, 2, 3, 0, 1)
+PLAIN = {"three_augment": False, "colour_jitter": 0.0, "crop": "resized", "crop_scale": (1.0, 1.0)}
 
 
 def _learner(text: str = "none", **changes: Any) -> DeiT3Learner:
@@ -52,77 +39,34 @@ def _learner(text: str = "none", **changes: Any) -> DeiT3Learner:
         layer_scale=recipe.layer_scale,
         cls_position=recipe.cls_position,
     )
-    return DeiT3Learner(backbone, recipe, num_classes=C, seed=0)
+    return DeiT3Learner(backbone, recipe, num_classes=C, num_mask_classes=K, seed=0)
 
 
-def _batch(*, step: int = 0, labels: bool = True) -> Batch:
-    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+def _batch(*, step: int = 0, labels: bool = True, masks: bool = False) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(6, 3, 16, 16, generator=generator)
+    drawn = torch.randint(0, K, (6, 16, 16), generator=generator).to(torch.uint8)
     return Batch(
-        images=images, labels=torch.tensor([0, 1, 2, 3, 0, 1]) if labels else None, step=step, steps=10, seed=0
+        images=images,
+        labels=torch.tensor(LABELS) if labels else None,
+        step=step,
+        steps=10,
+        seed=0,
+        masks=drawn if masks else None,
     )
 
 
-def _one_hot(*labels: int) -> Tensor:
-    return torch.eye(C)[list(labels)]
+def _fix_mixing(monkeypatch: pytest.MonkeyPatch, mixing: Mixing) -> None:
+    monkeypatch.setattr(deit3, "sample_mixing", lambda _size, **_: mixing)
 
 
-def _mix(images: Tensor, targets: Tensor, draws: Draws, *, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
-    return mix(images, targets, mixup=mixup, cutmix=cutmix, rng=draws)  # type: ignore[arg-type]
-
-
-def test_mixup_takes_the_drawn_share_of_each_image_and_the_rest_of_its_mirror() -> None:
-    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 4, 4)
-    draws = Draws(beta=0.75)
-    mixed, targets = _mix(images, _one_hot(0, 1, 2), draws, mixup=0.8, cutmix=0.0)
-    assert draws.alphas == [(0.8, 0.8)]
-    # Images 0, 1, 2 with mirrors 2, 1, 0.
-    assert mixed[:, 0, 0, 0].tolist() == [0.5, 1.0, 1.5]
-    assert targets.tolist() == [[0.75, 0, 0.25, 0], [0, 1, 0, 0], [0.25, 0, 0.75, 0]]
-
-
-def test_cutmix_pastes_a_box_of_the_mirror_and_counts_its_pixels() -> None:
-    images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
-    before = images.clone()
-    # A share of 3/4 gives a box of half the side: 4 x 4 around row 4, column 3, so rows 2 to 5, columns 1 to 4.
-    draws = Draws(beta=0.75, integers=(4, 3))
-    mixed, targets = _mix(images, _one_hot(0, 1), draws, mixup=0.0, cutmix=1.0)
-    expected = torch.zeros(8, 8)
-    expected[2:6, 1:5] = 1.0
-    assert torch.equal(mixed[0], expected.expand(3, 8, 8))
-    assert torch.equal(mixed[1], 1 - expected.expand(3, 8, 8))
-    assert targets.tolist() == [[0.75, 0.25, 0, 0], [0.25, 0.75, 0, 0]]
-    assert torch.equal(images, before)
-
-
-def test_cutmix_at_the_border_counts_what_is_left_of_its_box() -> None:
-    images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
-    # The same box around the corner (0, 0): 2 x 2 pixels are left of it, 4 of 64.
-    mixed, targets = _mix(images, _one_hot(0, 1), Draws(beta=0.75, integers=(0, 0)), mixup=0.0, cutmix=1.0)
-    assert mixed[0, 0].sum() == 4
-    assert targets[0].tolist() == [1 - 4 / 64, 4 / 64, 0, 0]
-
-
-@pytest.mark.parametrize(("drawn", "alpha"), [(0.49, 1.0), (0.51, 0.8)])
-def test_with_both_on_a_coin_decides_for_cutmix_or_mixup(drawn: float, alpha: float) -> None:
-    draws = Draws(random=drawn, integers=(4, 4))
-    _mix(torch.rand(2, 3, 8, 8), _one_hot(0, 1), draws, mixup=0.8, cutmix=1.0)
-    assert draws.alphas == [(alpha, alpha)]
-
-
-def test_with_both_off_nothing_is_mixed() -> None:
-    images, targets = torch.rand(2, 3, 8, 8), _one_hot(0, 1)
-    mixed, same = mix(images, targets, mixup=0.0, cutmix=0.0, rng=np.random.default_rng(0))
-    assert torch.equal(mixed, images)
-    assert torch.equal(same, targets)
-
-
-def test_mixed_targets_are_the_shares_of_pixels_whatever_is_drawn() -> None:
-    images = torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16)])
-    for seed in range(50):
-        mixed, targets = mix(images, _one_hot(0, 1), mixup=0.8, cutmix=1.0, rng=np.random.default_rng(seed))
-        # The first image is 0 and its mirror is 1: the mean pixel is the mirror's share.
-        assert float(mixed[0].mean()) == pytest.approx(float(targets[0, 1]), abs=1e-5)
-        assert float(targets[0].sum()) == pytest.approx(1.0)
+def test_published_constants_are_those_of_the_paper() -> None:
+    recipe = DeiT3()
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.repeats) == ("lamb", 4e-3, 0.05, 3)
+    assert (recipe.drop_path, recipe.layer_scale, recipe.cls_position) == (0.05, 1e-4, False)
+    # 800 epochs of 1,281,167 images, 5 of them to warm up.
+    assert recipe.steps == pytest.approx(800 * 1_281_167 / 2048, rel=1e-3)
+    assert recipe.warmup == 5 / 800
 
 
 def test_the_loss_is_binary_cross_entropy_on_every_class_present_in_the_mix(
@@ -131,24 +75,23 @@ def test_the_loss_is_binary_cross_entropy_on_every_class_present_in_the_mix(
     learner = _learner()
     logits = torch.linspace(-2, 2, 6 * C).view(6, C)
     monkeypatch.setattr(learner.head, "forward", lambda _: logits)
-    shares = 0.3 * _one_hot(0, 1, 2, 3, 0, 1) + 0.7 * _one_hot(1, 0, 3, 2, 1, 0)
-    monkeypatch.setattr(deit3, "mix", lambda images, _, **__: (images, shares))
+    _fix_mixing(monkeypatch, Mixing(0.3))
     terms = []
-    for logit, share in zip(logits.flatten().tolist(), shares.flatten().tolist(), strict=True):
-        probability = 1 / (1 + math.exp(-logit))
-        terms.append(-math.log(probability if share > 0 else 1 - probability))
+    for row, label, other in zip(logits.tolist(), LABELS, reversed(LABELS), strict=True):
+        for name, logit in enumerate(row):
+            probability = 1 / (1 + math.exp(-logit))
+            terms.append(-math.log(probability if name in (label, other) else 1 - probability))
     losses = learner.losses(_batch())
     assert set(losses) == {"bce"}
     assert float(losses["bce"]) == pytest.approx(sum(terms) / len(terms), rel=1e-6)
 
 
 def test_a_label_that_was_mixed_out_entirely_does_not_count_as_present(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = _learner(mixup=0.0)
+    learner = _learner()
     logits = torch.zeros(6, C)
     logits[:, 0] = 30.0  # certain of class 0, which is in the labels of images 0 and 4 alone
     monkeypatch.setattr(learner.head, "forward", lambda _: logits)
-    # A share of 1 leaves no pixel of the mirror.
-    monkeypatch.setattr(deit3, "numpy_stream", lambda *_: Draws(beta=1.0, integers=(4, 4)))
+    _fix_mixing(monkeypatch, Mixing(1.0, (4, 4, 4, 4)))
     # Four images without class 0 lose 30 each; every other logit is 0 and loses log 2.
     expected = (4 * 30.0 + 18 * math.log(2)) / (6 * C)
     assert float(learner.losses(_batch())["bce"]) == pytest.approx(expected, rel=1e-6)
@@ -157,60 +100,6 @@ def test_a_label_that_was_mixed_out_entirely_does_not_count_as_present(monkeypat
 def test_a_batch_without_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="labels"):
         _learner().losses(_batch(labels=False))
-
-
-def test_each_image_gets_exactly_one_of_grey_solarisation_and_blur(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = torch.rand(300, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    # One sigma for all: 224 / 12 px of 224 are 1 px of 12.
-    monkeypatch.setattr(deit3.ColourSettings, "blur_sigma", (224 / 12, 224 / 12))
-    augmented = three_augment(images, generator=torch.Generator().manual_seed(0))
-    blur = blur_matrix(torch.ones(1), size=12)
-    outcomes = (tv.rgb_to_grayscale(images, 3), tv.solarize(images, 0.5), blur @ images @ blur.transpose(1, 2))
-    # torchvision's grey is darker by up to 1e-4.
-    matches = torch.stack([(augmented - outcome).abs().flatten(1).amax(1) < 2e-4 for outcome in outcomes])
-    assert (matches.sum(0) == 1).all()
-    for count in matches.sum(1).tolist():
-        assert 70 <= count <= 130  # of 300, at one third: 3.7 standard deviations to either side
-
-
-def test_the_blur_of_three_augment_is_the_published_one() -> None:
-    # Radius 0.1 to 2 px, on images of 224 px.
-    assert deit3.ColourSettings.blur_sigma == (0.1, 2.0)
-
-
-def test_simple_crops_are_shifts_of_the_reflected_image_flipped_or_not() -> None:
-    images = torch.rand(40, 3, 10, 12, generator=torch.Generator().manual_seed(0))
-    crops = simple_crops(images, padding=4, generator=torch.Generator().manual_seed(0))
-    assert crops.shape == images.shape
-    shifts = []
-    for image, crop in zip(images, crops, strict=True):
-        padded = np.pad(image.numpy(), ((0, 0), (4, 4), (4, 4)), mode="reflect")
-        found = [
-            (top, left, flipped)
-            for top in range(9)
-            for left in range(9)
-            for flipped in (False, True)
-            if np.array_equal(padded[:, top : top + 10, left : left + 12][..., :: -1 if flipped else 1], crop.numpy())
-        ]
-        assert len(found) == 1
-        shifts += found
-    tops, lefts, flips = (np.array(values) for values in zip(*shifts, strict=True))
-    assert tops.min() <= 1
-    assert tops.max() >= 7
-    assert lefts.min() <= 1
-    assert lefts.max() >= 7
-    assert 8 <= flips.sum() <= 32
-
-
-@pytest.mark.parametrize("crop", ["resized", "simple"])
-def test_the_recipe_chooses_the_crop_and_views_stay_in_range(crop: str) -> None:
-    learner = _learner(crop=crop, three_augment=False, colour_jitter=0.0)
-    batch = _batch()
-    views = learner._augment(batch)
-    assert views.shape == batch.images.shape
-    assert 0.0 <= float(views.min()) <= float(views.max()) <= 1.0
-    simple = simple_crops(batch.images, padding=4, generator=batch.stream("crops"))
-    assert torch.allclose(views, simple, atol=1e-5) is (crop == "simple")
 
 
 def test_arms_of_a_pair_see_equal_images_and_have_equal_losses_from_copies(
@@ -233,7 +122,85 @@ def test_the_backbone_that_is_trained_is_the_one_that_is_probed() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.parameters())
 
 
-def test_the_head_does_not_depend_on_the_specialization() -> None:
-    plain, arm = _learner(), _learner("qkv")
+def test_the_head_does_not_depend_on_the_specialization_or_the_dense_loss() -> None:
+    plain, arm, dense = _learner(), _learner("qkv"), _learner(dense_weight=1.0)
     assert torch.equal(plain.head.weight, arm.head.weight)
+    assert torch.equal(plain.head.weight, dense.head.weight)
     assert not plain.head.bias.any()
+
+
+def test_without_a_dense_loss_there_is_no_head_for_it_and_masks_change_nothing() -> None:
+    plain, dense = _learner(), _learner(dense_weight=0.5)
+    assert set(dense.state_dict()) - set(plain.state_dict()) == {"dense_head.weight", "dense_head.bias"}
+    losses = plain.losses(_batch())
+    assert set(losses) == set(plain.losses(_batch(masks=True))) == {"bce"}
+    with_dense = dense.losses(_batch(masks=True))
+    assert set(with_dense) == {"bce", "dense"}
+    assert torch.equal(losses["bce"], with_dense["bce"])
+
+
+@pytest.mark.parametrize("mixing", [Mixing(), Mixing(0.6), Mixing(1 - 35 / 256, (3, 8, 5, 12))])
+def test_the_dense_loss_is_the_weighted_cross_entropy_of_the_pixels_of_mixed_masks(
+    monkeypatch: pytest.MonkeyPatch, mixing: Mixing
+) -> None:
+    learner = _learner(dense_weight=0.5, **PLAIN)
+    logits = torch.randn(6, 16, K, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(learner.dense_head, "forward", lambda _: logits)
+    monkeypatch.setattr(deit3, "augment_masks", lambda batch, _: batch.masks)
+    _fix_mixing(monkeypatch, mixing)
+    batch = _batch(masks=True)
+    assert batch.masks is not None
+    masks, scores = batch.masks.numpy(), logits.double().numpy()
+    # 4 patches in a row; each pixel has its patch's scores.
+    losses = np.log(np.exp(scores).sum(-1, keepdims=True)) - scores
+    pixels = losses.reshape(6, 4, 4, K).repeat(4, axis=1).repeat(4, axis=2)
+    own, other = (np.take_along_axis(pixels, m[..., None].astype(int), -1)[..., 0] for m in (masks, masks[::-1]))
+    share = np.full((16, 16), mixing.share)
+    if mixing.box is not None:
+        share[:] = 1.0
+        share[3:8, 5:12] = 0.0
+    expected = 0.5 * (share * own + (1 - share) * other).mean()
+    assert float(learner.losses(batch)["dense"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_dense_loss_trains_its_head_and_the_patches() -> None:
+    learner = _learner(dense_weight=1.0)
+    learner.losses(_batch(masks=True))["dense"].backward()
+    assert learner.dense_head.weight.grad is not None
+    assert learner.dense_head.weight.grad.any()
+    assert learner.backbone.patch_embed.proj.weight.grad is not None
+    assert learner.head.weight.grad is None
+
+
+def test_the_dense_loss_without_masks_is_refused() -> None:
+    with pytest.raises(ValueError, match="masks"):
+        _learner(dense_weight=1.0).losses(_batch())
+
+
+def _dataset(masks: Any) -> Dataset:
+    split = Split(images=np.zeros((2, 3, 16, 16), np.uint8), labels=np.zeros(2, np.int64), masks=masks)
+    return Dataset(train=split, val=split, class_names=tuple("abcd"), mask_names=tuple("xyz"), fingerprint="")
+
+
+def test_build_checks_the_masks_where_there_is_a_dense_loss() -> None:
+    def build(weight: float, masks: Any) -> Any:
+        backbone = build_vit(SCALE, image_size=16, patch_size=4)
+        return DeiT3Cpu(dense_weight=weight).build(backbone, _dataset(masks), seed=0)
+
+    masks = np.full((2, 16, 16), 2, np.uint8)
+    assert build(1.0, masks).dense_head.out_features == 3
+    assert not hasattr(build(0.0, None), "dense_head")
+    with pytest.raises(ConfigError, match=r"objective\.dense_weight: must be 0"):
+        build(1.0, None)
+    with pytest.raises(DataError, match="but a pixel is 3"):
+        build(1.0, masks + 1)
+
+
+def test_what_a_recipe_requires_follows_its_settings() -> None:
+    recipe = DeiT3Cpu()
+    assert recipe.required_targets() == {"labels": "recipe"}
+    dense = dataclasses.replace(recipe, dense_weight=0.1)
+    assert dense.required_targets() == {"labels": "recipe", "masks": "dense_weight"}
+    assert recipe.labels_patches()
+    assert not DeiT3Cpu(cutmix=0.0).labels_patches()
+    assert (recipe.copies(), DeiT3().copies()) == (1, 3)
