@@ -101,13 +101,18 @@ class DinoV2Learner(Learner):
             **extra,
         }
 
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Return the backbone's parameters, and each head's, if the recipe clips them separately."""
+    def clip_groups(self, trainable: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """Part the heads from the rest (backbone, mask token, a regulariser), if the recipe clips them separately.
+
+        Source: dinov2 train/train.py, which clips the modules of the student one by one.
+        """
         if not self.recipe.clip_separately:
-            return []
+            return [trainable]
         student = self.student
         heads = [student.cls_head] if self.recipe.shared_head else [student.cls_head, student.patch_head]
-        return [[*student.backbone.parameters(), self.mask_token], *(list(head.parameters()) for head in heads)]
+        groups = [list(head.parameters()) for head in heads]
+        in_heads = {id(parameter) for group in groups for parameter in group}
+        return [[parameter for parameter in trainable if id(parameter) not in in_heads], *groups]
 
     def before_update(self, progress: float) -> None:
         """Keep the prototypes fixed at the start."""
