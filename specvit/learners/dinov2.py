@@ -79,11 +79,11 @@ class DinoV2Learner(Learner):
         student = self.student
         tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
         extra = self.extra_losses(tokens.patches)
-        cls_logits = [student.cls_head(tokens.cls)]
+        cls = [tokens.cls]
         if local_views is not None:
-            cls_logits.append(student.cls_head(encode(student.backbone, local_views).cls))
-        by_view = torch.cat(cls_logits).view(-1, len(batch.images), recipe.num_prototypes)
-        patch_logits = student.patch_head(tokens.patches[masked])
+            cls.append(encode(student.backbone, local_views).cls)
+        cls_logits, patch_logits = student.project(cls, tokens.patches[masked])
+        by_view = cls_logits.view(-1, len(batch.images), recipe.num_prototypes)
 
         dino = dino_loss(cls_targets, by_view[:2], by_view[2:], temperature=recipe.student_temp)
         ibot = ibot_loss(
@@ -172,8 +172,7 @@ class DinoV2Learner(Learner):
             progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
         )
         tokens = encode(self.teacher.backbone, global_views)
-        cls = self.teacher.cls_head(tokens.cls)
-        patches = self.teacher.patch_head(tokens.patches[masked])
+        cls, patches = self.teacher.project([tokens.cls], tokens.patches[masked])
         if recipe.centering == "sinkhorn":
             cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
         else:
