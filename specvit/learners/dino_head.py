@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-
 JOINT_FROM = 8192
 """Prototypes from which a shared head takes [CLS] and patches in one call. To normalise that many, forward and
 backward, is a large part of a call; with fewer, one call gains nothing that could be measured, and would add up
