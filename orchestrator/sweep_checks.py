@@ -185,8 +185,8 @@ def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     objective = case.group.objective
     if objective.epochs is not None:
         fields = case.raw.get("objective")
-        if isinstance(fields, dict) and "steps" in fields:
-            rule = f"must not be given with objective.steps, {fields['steps']}: give one of the two"
+        if "objective.steps" in case.varied or (isinstance(fields, dict) and "steps" in fields):
+            rule = f"must be left out where objective.steps, {objective.steps}, is given"
             yield _broken(case.place("objective.epochs"), "objective.epochs", rule, objective.epochs)
         return
     steps = objective.steps
