@@ -21,6 +21,7 @@ from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
 from orchestrator.rendering import write_tables
 from orchestrator.scheduler import View, schedule
+from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
 from specvit.config import selected_probes
@@ -80,7 +81,8 @@ def run_sweep(
         should_stop: Asked several times a second.
 
     Raises:
-        SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used.
+        SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used, or runs of
+            some epochs turn out to have no more steps than rungs.
     """
     trials = expand(pin_checkpoints(sweep))
     ledger_path = folder / LEDGER_NAME
@@ -88,6 +90,7 @@ def run_sweep(
     if not ledger_path.exists():
         # On a first run, data that cannot be read leave no trace in the results.
         datasets = load_data(trials)
+        check_epochs(sweep, datasets)
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder), Ledger.open(ledger_path) as ledger:
         # A failed trial has no result: running the sweep again tries it again.
@@ -95,6 +98,7 @@ def run_sweep(
         pending = [trial for trial in trials if trial.trial_id not in with_result]
         if pending and not datasets:
             datasets = load_data(pending)
+            check_epochs(sweep, datasets)
         info = describe(sweep, trials, datasets)
         provenance = collect_provenance()
         ledger.register(info, trials, provenance)

@@ -11,7 +11,7 @@ from orchestrator.grid import count_trials
 from orchestrator.problems import FieldPath, Problem, nearest
 from orchestrator.sweep_schema import MAX_TRIALS, Ablation, Group, Sweep, check_name
 from specvit.config import selected_probes
-from specvit.data import DataSource
+from specvit.data import Dataset, DataSource
 from specvit.errors import ConfigError
 from specvit.high_norm import parse_high_norm
 from specvit.modes import FULL, Mode, parse_mode
@@ -80,6 +80,30 @@ def check_sweep(
         if num_trials > MAX_TRIALS:
             problems.append(Problem((), f"the sweep must have at most {MAX_TRIALS} trials, not {num_trials}"))
     return list(dict.fromkeys(problems))
+
+
+def check_epochs(sweep: Sweep, datasets: Mapping[DataSource, Dataset]) -> None:
+    """Check the runs whose length is given in epochs, which are known in steps once the images are.
+
+    Args:
+        sweep: The sweep.
+        datasets: What its data sources loaded; groups of a source that is not there are not checked.
+
+    Raises:
+        ConfigError: If a run has no more steps than rungs.
+    """
+    for group in sweep.groups:
+        objective, dataset = group.objective, datasets.get(group.data)
+        if objective.epochs is None or dataset is None:
+            continue
+        num_images = len(dataset.train)
+        steps = objective.for_images(num_images).steps
+        if sweep.rungs.count >= steps:
+            length = f"{objective.epochs:g} epochs of {num_images} images in batches of {objective.batch_size}"
+            raise ConfigError(
+                f"{sweep.path}: rungs.count: must be less than the steps of objective.epochs, {steps} ({length}), "
+                f"not {sweep.rungs.count}"
+            )
 
 
 def _check_name(sweep: Sweep) -> Iterator[Problem]:
@@ -175,9 +199,15 @@ def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
 
 
 def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
-    if case.group.objective.epochs is not None:
-        return  # the number of steps is known when the images are
-    steps = case.group.objective.steps
+    """Check the length of the runs; where it is in epochs, ``check_epochs`` does so when the images are known."""
+    objective = case.group.objective
+    if objective.epochs is not None:
+        fields = case.raw.get("objective")
+        if "objective.steps" in case.varied or (isinstance(fields, dict) and "steps" in fields):
+            rule = f"must be left out where objective.steps, {objective.steps}, is given"
+            yield _broken(case.place("objective.epochs"), "objective.epochs", rule, objective.epochs)
+        return
+    steps = objective.steps
     if sweep.rungs.count >= steps:
         path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")
         rule = f"must be less than objective.steps, {steps}"

@@ -177,7 +177,7 @@ def train_step(
     loss = compute_gradients(learner, batch, parameters=trainable, micro_batch=micro_batch, device=device)
     learner.before_update(progress)
     if recipe.clip_norm > 0:
-        for group in learner.clip_groups() or [trainable]:
+        for group in learner.clip_groups(trainable):
             nn.utils.clip_grad_norm_(group, recipe.clip_norm)
     optimizer.step()
     learner.after_step((batch.step + 1) / batch.steps)

@@ -1,6 +1,6 @@
 """Stochastic depth as DINOv2 trains with it: a block computes a part of the batch only.
 
-Shapes: B images, N tokens, D channels.
+Shapes: B images, S of them in the subset, N tokens, D channels.
 
 timm's ``DropPath`` computes every image's residual and multiplies some by zero. Here each residual is computed
 for a random subset of the images, whose size is fixed, and added at their places, scaled by B / subset: the same
@@ -26,7 +26,7 @@ class SubsetBlock(Block):
     """
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Map tokens ``(B, N, D)`` to tokens ``(B, N, D)``."""
+        """Map tokens ``(B, N, D)`` to tokens ``(B, N, D)``; with a mask, which has images too, as timm does."""
         rate = getattr(self.drop_path1, "drop_prob", 0.0)
         if not self.training or rate == 0 or attn_mask is not None:
             plain: Tensor = super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
@@ -44,7 +44,9 @@ def add_to_subset(x: Tensor, residual: Callable[[Tensor], Tensor], *, rate: floa
         rate: Share of the images that are left out, in [0, 1); at least one image is not.
 
     Returns:
-        ``(B, N, D)``. The draw comes from torch's global CPU generator, as timm's, on any device.
+        ``(B, N, D)``: the residual of the chosen images times B / S, none of the others. The draw comes from
+        torch's global CPU generator on any device; the training loop seeds it by the step, so that all arms of
+        a pair leave out the same images.
     """
     part = current_part()
     num_images = len(x) if part is None else part.count_rows(len(x))
@@ -64,8 +66,8 @@ def set_stochastic_depth(model: nn.Module, rate: float, *, uniform: bool, subset
     """Set the way in which the blocks of a ViT are left out, in place.
 
     Args:
-        model: What holds timm's blocks. Blocks of other kinds are left alone, and so are those that another
-            trunk calls part by part: they keep ``DropPath``.
+        model: What holds timm's blocks. Blocks of other kinds are left alone; those that a comparator's trunk
+            calls part by part go on with ``DropPath``, at the rate set here.
         rate: Rate of the blocks where it is uniform, in [0, 1).
         uniform: Give all blocks that rate, in place of the rates that the model was built with.
         subset: Compute a subset of the images, in place of zeroing residuals.

@@ -72,9 +72,9 @@ class Learner(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, by name; the loss is their sum."""
 
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Return the parameters whose gradients are clipped together, group by group; empty = all in one group."""
-        return []
+    def clip_groups(self, trainable: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """Part what is optimized into groups, each clipped by the norm of its own gradient; here one group."""
+        return [trainable]
 
     def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step, e.g. move the teacher; ``progress`` in (0, 1]."""

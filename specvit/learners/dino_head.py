@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+JOINT_FROM = 8192
+"""Prototypes from which a shared head takes [CLS] and patches in one call. To normalise that many, forward and
+backward, is a large part of a call; with fewer, one call gains nothing that could be measured, and would add up
+in another order, so that trials that have been run would get other numbers in their last digits."""
 
 
 class DinoHead(nn.Module):
@@ -44,3 +50,19 @@ class DinoNetwork(nn.Module):
         self.backbone = backbone
         self.cls_head = cls_head
         self.patch_head = patch_head
+
+    def project(self, cls: list[Tensor], patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the outputs of the heads.
+
+        Args:
+            cls: ``(V B, D)`` [CLS] of so many views, encoding by encoding.
+            patches: ``(M, D)``.
+
+        Returns:
+            ``(sum of V B, K)`` and ``(M, K)``.
+        """
+        if self.cls_head is self.patch_head and self.cls_head.prototypes.out_features >= JOINT_FROM:
+            num_cls = sum(map(len, cls))
+            logits = self.cls_head(torch.cat([*cls, patches]))
+            return logits[:num_cls], logits[num_cls:]
+        return torch.cat([self.cls_head(views) for views in cls]), self.patch_head(patches)

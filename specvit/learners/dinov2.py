@@ -130,11 +130,11 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         global_views, masked = part.of(views.global_views), part.of(views.masked)
         tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
         extra = self.extra_losses(tokens.patches)
-        cls_logits = [student.cls_head(tokens.cls)]
+        cls = [tokens.cls]
         if views.local_views is not None:
-            cls_logits.append(student.cls_head(encode(student.backbone, part.of(views.local_views)).cls))
-        by_view = torch.cat(cls_logits).view(-1, part.size, recipe.num_prototypes)
-        patch_logits = student.patch_head(tokens.patches[masked])
+            cls.append(encode(student.backbone, part.of(views.local_views)).cls)
+        cls_logits, patch_logits = student.project(cls, tokens.patches[masked])
+        by_view = cls_logits.view(-1, part.size, recipe.num_prototypes)
 
         dino = dino_loss(targets.cls, by_view[:2], by_view[2:], temperature=recipe.student_temp)
         ibot = ibot_loss(
@@ -152,13 +152,18 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
             **extra,
         }
 
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Return the backbone's parameters, and each head's, if the recipe clips them separately."""
+    def clip_groups(self, trainable: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """Part the heads from the rest (backbone, mask token, a regulariser), if the recipe clips them separately.
+
+        Source: dinov2 train/train.py, which clips the modules of the student one by one.
+        """
         if not self.recipe.clip_separately:
-            return []
+            return [trainable]
         student = self.student
         heads = [student.cls_head] if self.recipe.shared_head else [student.cls_head, student.patch_head]
-        return [[*student.backbone.parameters(), self.mask_token], *(list(head.parameters()) for head in heads)]
+        groups = [list(head.parameters()) for head in heads]
+        in_heads = {id(parameter) for group in groups for parameter in group}
+        return [[parameter for parameter in trainable if id(parameter) not in in_heads], *groups]
 
     def before_update(self, progress: float) -> None:
         """Keep the prototypes fixed at the start."""
@@ -212,8 +217,8 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         """Compute the teacher's outputs: ``(2, b, K)`` of [CLS], ``(m, K)`` of the masked patches."""
         self.teacher.eval()
         tokens = encode(self.teacher.backbone, part.of(views.global_views))
-        cls: Tensor = self.teacher.cls_head(tokens.cls)
-        return cls.view(2, part.size, -1), self.teacher.patch_head(tokens.patches[part.of(views.masked)])
+        cls, patches = self.teacher.project([tokens.cls], tokens.patches[part.of(views.masked)])
+        return cls.view(2, part.size, -1), patches
 
     @torch.no_grad()
     def _centred(self, cls: Tensor, patches: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Recipe(ABC):
     steps: PositiveInt = 200
     """Optimizer steps."""
     epochs: PositiveFloat | None = None
-    """Passes over the training images, in place of ``steps``: give one of the two."""
+    """Passes over the training images, in place of ``steps``, which then counts for nothing: give one of the two."""
     batch_size: PositiveInt = 64
     """Images a step."""
     micro_batch: PositiveInt | None = None
@@ -75,31 +75,27 @@ class Recipe(ABC):
     cls_position: Flag = True
     """Whether [CLS] has a position embedding."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _check_written_length(cls, given: Any) -> Any:
-        """Reject a file that names both, also where ``steps`` has its default value."""
-        if isinstance(given, Mapping) and "steps" in given and given.get("epochs") is not None:
-            raise ValueError(_one_length(given["steps"], given["epochs"]))
-        return given
-
     @model_validator(mode="after")
     def _check_length(self) -> Self:
-        defaults = {field.name: field.default for field in dataclasses.fields(cast("Any", self))}
-        if self.epochs is not None and self.steps != defaults["steps"]:
-            raise ValueError(_one_length(self.steps, self.epochs))
+        default = next(field.default for field in dataclasses.fields(cast("Any", self)) if field.name == "steps")
+        if self.epochs is not None and self.steps != default:
+            raise ValueError(f"epochs must not be given beside steps, {self.steps}: give one, not epochs {self.epochs}")
         return self
 
     def for_images(self, num_images: int) -> Self:
-        """Return the recipe with its length in steps, where it is given in epochs.
+        """Return the recipe with its length in steps, also where it is given in epochs.
 
         Args:
-            num_images: Images of the training split. Batches run on from one epoch into the next, so the
-                number of steps is epochs x images / batch size, rounded to the nearest.
+            num_images: Images of the training split.
+
+        Returns:
+            The recipe with ``steps`` and without ``epochs``. Batches run on from one epoch into the next and are
+            always full, so steps are epochs x images x ``copies()`` / batch size, to the nearest whole number and
+            one at least.
         """
         if self.epochs is None:
             return self
-        steps = max(1, round(self.epochs * num_images / self.batch_size))
+        steps = max(1, round(self.epochs * num_images * self.copies() / self.batch_size))
         return cast("Self", dataclasses.replace(cast("Any", self), steps=steps, epochs=None))
 
     @property
@@ -136,7 +132,3 @@ class Recipe(ABC):
             dataset: The images it will see, for the number of classes and the image size.
             seed: Seed of everything that the learner initialises; equal for all arms of a pair.
         """
-
-
-def _one_length(steps: object, epochs: object) -> str:
-    return f"steps and epochs are two ways to give the length: give one, not steps {steps} and epochs {epochs}"

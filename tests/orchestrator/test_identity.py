@@ -230,3 +230,27 @@ def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
     settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "lrs": (0.1,)}]
     ids = {trial_id(make_config(probes=ProbeSettings(linear=each))) for each in settings}  # type: ignore[call-arg]
     assert len(ids) == len(settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 2.0, "steps": 300},
+        {"lr_batch_size": 1024},
+        {"drop_path_uniform": True},
+        {"drop_path_subset": True},
+        {"clip_separately": True},
+        {"blur_scales": False},
+        {"patch_bottleneck": 32, "shared_head": False},
+    ],
+)
+def test_trial_id_of_dinov2_tells_its_later_settings_apart(changes: dict[str, Any]) -> None:
+    objective = dataclasses.replace(make_config().objective, **changes)  # type: ignore[type-var]
+    old = {name: value for name, value in changes.items() if name not in LATER}
+    before = dataclasses.replace(make_config().objective, **old)  # type: ignore[type-var]
+    assert trial_id(make_config(objective=objective)) != trial_id(make_config(objective=before))
+
+
+def test_trial_id_of_epochs_differs_from_that_of_the_same_number_of_steps() -> None:
+    epochs = RECIPES["dinov2_cpu"](epochs=1.0)
+    assert trial_id(make_config(objective=epochs)) != trial_id(make_config(objective=epochs.for_images(2000)))

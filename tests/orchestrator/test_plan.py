@@ -114,6 +114,22 @@ def test_another_sweep_with_the_same_group_tells_the_lengths(
     assert plan.forecast.seconds == 4 * 20.0 + 4 * 4.0
 
 
+def test_lengths_in_epochs_are_planned_without_the_images_each_its_own_group(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    objective = {"recipe": "dinov2_cpu", "batch_size": 8}
+    made = make_sweep(objective=objective, vary={"objective.epochs": [1, 2]})
+    plan = make_plan(made, results_root=tmp_path)
+    assert (plan.num_groups, plan.num_trials) == (2, 16)
+    assert {arm.group for arm in plan.arms} == {"objective.epochs=1.0", "objective.epochs=2.0"}
+    assert plan.forecast.seconds is None
+    once = make_sweep(name="once", objective={**objective, "epochs": 1})
+    fill_ledger(once, tmp_path, seconds={"none": 20.0, "random init": 4.0})
+    measured = make_plan(once, results_root=tmp_path, num_slots=1)
+    # Of each arm and floor one seed is left or both: 1 + 2 trials of 20 s, 1 + 2 of 4 s.
+    assert measured.forecast.seconds == 3 * 20.0 + 3 * 4.0
+
+
 def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
     make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
 from specvit.config import TrialConfig
 from specvit.data import Dataset
-from specvit.errors import DataError
+from specvit.errors import ConfigError, DataError
 from specvit.trial import Observer, TrialResult
 
 
@@ -125,6 +125,38 @@ def test_a_first_run_does_every_trial_in_order_and_writes_the_tables(driver: Dri
     # "none" has 4 letters, "norm@all" 8; the seeds add 0 and 10.
     assert table.set_index("arm")["knn_top1_mean"][["none", "norm@all"]].tolist() == [9.0, 13.0]
     assert "norm@all" in (driver.folder / "table.md").read_text()
+
+
+EPOCHS = {"recipe": "dinov2_cpu", "epochs": 0.5, "batch_size": 8}
+"""4 steps, since the tiny sweep trains on 64 images."""
+
+
+def test_a_sweep_whose_runs_are_given_in_epochs_reports_its_steps(
+    driver: Driver, make_sweep: Callable[..., Sweep]
+) -> None:
+    outcome = driver.run(make_sweep(objective=EPOCHS, seeds=1, ablate={"components": ["none"]}, floors=[]))
+    (record,) = outcome.records
+    assert (record.state, record.step, record.steps) == (State.DONE, 4, 4)
+    assert [report.step for report in record.reports] == [1, 3]  # 4/3 and 8/3
+
+
+@pytest.mark.usefixtures("made_up")
+def test_epochs_that_are_no_more_steps_than_rungs_are_refused_before_anything_is_written(
+    driver: Driver, make_sweep: Callable[..., Sweep]
+) -> None:
+    rungs = {"count": 4, "num_images": 32}
+    with pytest.raises(ConfigError, match=r"rungs.count: must be less than .*epochs, 4 \(0.5 epochs of 64 .* not 4"):
+        driver.run(make_sweep(objective=EPOCHS, rungs=rungs))
+    assert not driver.folder.exists()
+    assert driver.executors == []
+    assert driver.run(make_sweep(objective=EPOCHS)).finished
+
+
+@pytest.mark.usefixtures("made_up")
+def test_epochs_are_checked_too_when_a_sweep_goes_on(driver: Driver, make_sweep: Callable[..., Sweep]) -> None:
+    driver.run(make_sweep())
+    with pytest.raises(ConfigError, match="must be less than the steps of objective"):
+        driver.run(make_sweep(objective=EPOCHS, rungs={"count": 4, "num_images": 32}))
 
 
 @pytest.mark.usefixtures("made_up")

@@ -98,6 +98,14 @@ def test_load_sweep_varied_kind_may_be_absent_from_its_section(load: Load) -> No
     assert [group.objective.name for group in load(text).groups] == ["dinov2_cpu", "deit3_cpu"]
 
 
+def test_load_sweep_length_in_epochs_passes_whatever_the_rungs(load: Load) -> None:
+    # How many steps they are is known when the images are.
+    text = VALID.replace("steps: 150", "epochs: 0.5").replace("{count: 3}", "{count: 400}")
+    assert {group.objective.epochs for group in load(text).groups} == {0.5}
+    varied = MINIMAL + "vary: {objective.epochs: [1, 2.5]}\n"
+    assert [group.objective.epochs for group in load(varied).groups] == [1, 2.5]
+
+
 def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load) -> None:
     text = MINIMAL + "vary:\n  objective.lr: [1e-3, 1]\n  model.scale: [nano]\n  objective.steps: [5, 6]\n"
     groups = load(text).groups
@@ -292,6 +300,16 @@ MALFORMED = {
     "rung_probe_off": (changed("{count: 3}", "{probes: [segmentation]}"), 12, "rungs.probes[0]: must be a probe that is on", "knn, linear"),
     "rung_probe_twice": (changed("{count: 3}", "{probes: [knn, knn]}"), 12, "rungs.probes[1]: must name each probe once", ""),
     "rungs_beyond": (changed("{count: 3}", "{count: 150}"), 12, "rungs.count: must be less than objective.steps, 150", "not 150"),
+    "steps_and_epochs": (changed("steps: 150", "steps: 150\n  epochs: 2"), 8, "objective.epochs: must not be given beside steps, 150", "not epochs 2"),
+    "steps_at_their_default_and_epochs": (
+        changed("steps: 150", "steps: 300\n  epochs: 2"),
+        8, "objective.epochs: must be left out where objective.steps, 300, is given", "not 2",
+    ),
+    "steps_and_varied_epochs": (
+        changed("steps: 150", "steps: 300").replace("model.scale: [nano, micro]", "objective.epochs: [2]"),
+        19, "vary.objective.epochs[0]: objective.epochs must be left out where objective.steps, 300, is given", "not 2",
+    ),
+    "epochs_of_none": (changed("steps: 150", "epochs: 0"), 7, "objective.epochs: must be greater than 0", "not 0"),
     "pruning_without_rungs": (
         changed("{count: 3}", "{count: 0}").replace("pruner: none", "pruner: median"),
         12, "rungs.count: must be at least 1, since pruning", "",

@@ -222,6 +222,19 @@ def test_blur_equals_torchvisions_in_the_interior(sigma: float) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [12, 96, 224])
+def test_a_blur_for_a_size_has_its_sigma_in_the_pixels_of_crops_of_that_size(size: int) -> None:
+    colour = ColourSettings(blur_probability=1.0, blur_sigma=(1.5, 1.5)).blurred_for(size)
+    images = torch.rand(2, 3, size, size, generator=_generator())
+    # The whole image, not resized, only blurred.
+    got = random_crops(
+        images, size=size, scale=(1.0, 1.0), flip_probability=0.0, colour=colour, generator=_generator()
+    )
+    inside = slice(5, -5) if size > 12 else slice(5, 7)
+    expected = tv.gaussian_blur(images, [31 if size > 31 else 11] * 2, [1.5, 1.5])
+    torch.testing.assert_close(got[..., inside, inside], expected[..., inside, inside], rtol=0, atol=2e-3)
+
+
 def test_blur_keeps_a_flat_image_and_a_sigma_of_zero_keeps_every_image() -> None:
     blur = blur_matrix(torch.tensor([0.0, 3.0]), size=12)
     assert torch.equal(blur[0], torch.eye(12))

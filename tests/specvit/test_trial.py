@@ -120,6 +120,19 @@ def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, d
     assert observer.steps[-1] == (STEPS, STEPS)
 
 
+def test_a_trial_of_some_epochs_is_the_trial_of_as_many_steps(dataset: Dataset) -> None:
+    objective = dataclasses.asdict(_config("dinov2_cpu").objective)
+    del objective["steps"]
+    epochs = STEPS * objective["batch_size"] / len(dataset.train)
+    config = _config(objective={**objective, "epochs": epochs}, probes={"knn": {}})
+    (result, observer), (expected, watched) = (
+        _run(each, dataset) for each in (config, _config("dinov2_cpu", probes={"knn": {}}))
+    )
+    assert result == expected
+    assert observer.steps[-1] == (STEPS, STEPS)
+    assert observer.rungs == watched.rungs
+
+
 @pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
 def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Dataset) -> None:
     baseline, arm = (

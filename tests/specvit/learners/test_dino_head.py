@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from specvit.learners.dino_head import DinoHead
+from specvit.learners.dino_head import JOINT_FROM, DinoHead, DinoNetwork
 
 
 def _head() -> DinoHead:
@@ -34,6 +35,28 @@ def test_the_head_equals_one_with_torchs_weight_norm_of_gain_one() -> None:
         last.parametrizations.weight.original1.copy_(head.prototypes.weight)
     x = torch.randn(5, 6)
     torch.testing.assert_close(head(x), last(F.normalize(head.mlp(x), dim=-1)))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("num_prototypes", [9, JOINT_FROM])
+def test_outputs_and_gradients_are_those_of_the_heads_one_by_one(shared: bool, num_prototypes: int) -> None:
+    torch.manual_seed(0)
+    heads = [DinoHead(6, hidden=10, bottleneck=4, num_prototypes=num_prototypes).double() for _ in range(2)]
+    network = DinoNetwork(nn.Identity(), cls_head=heads[0], patch_head=heads[0 if shared else 1])  # type: ignore[arg-type]
+    views = [torch.randn(rows, 6, dtype=torch.float64) for rows in (4, 2)]
+    patches = torch.randn(5, 6, dtype=torch.float64)
+    weight = heads[0].prototypes.weight
+    results = []
+    for cls, patch in (
+        network.project(views, patches),
+        (torch.cat([heads[0](view) for view in views]), network.patch_head(patches)),
+    ):
+        assert (cls.shape, patch.shape) == ((6, num_prototypes), (5, num_prototypes))
+        (gradient,) = torch.autograd.grad(cls.square().sum() + (3 * patch).sin().sum(), weight)
+        results.append((cls, patch, gradient))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+    assert network.project(views, patches[:0])[1].shape == (0, num_prototypes)
 
 
 def test_the_length_of_prototypes_does_not_matter() -> None:

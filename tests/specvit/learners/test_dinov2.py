@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from specvit.augment import ColourSettings
 from specvit.data import Dataset, Split
+from specvit.device import Device
+from specvit.gradients import MicroBatch
 from specvit.learners import dinov2
 from specvit.learners.base import Batch
 from specvit.learners.dino_losses import cross_entropy, koleo_loss
 from specvit.learners.dinov2 import VIEW_COLOURS, DinoV2Learner
 from specvit.objectives.dinov2 import DinoV2Cpu
+from specvit.optimizer import build_optimizer
+from specvit.pretrain import StepReport, pretrain, train_step
 from specvit.scales import Scale
 from specvit.specialization import parse_specialization
+from specvit.stochastic_depth import SubsetBlock
 from specvit.vit import build_vit, encode
 
 SCALE = Scale(width=16, depth=2, num_heads=2)
@@ -170,6 +178,124 @@ def test_prototypes_stay_fixed_until_their_share_of_the_run() -> None:
     learner.before_update(0.1)
     assert all(head.prototypes.weight.grad is None for head in heads)
     assert all(head.mlp[0].weight.grad is not None for head in heads)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_prototypes_of_a_run_move_only_after_their_share_of_it_and_the_rest_of_the_head_at_once(shared: bool) -> None:
+    learner = _learner(freeze_prototypes=0.3, shared_head=shared, steps=10, batch_size=4, weight_decay=0.1)
+    heads = (learner.student.cls_head, learner.student.patch_head)
+    before = [[value.clone() for value in _values(head)] for head in heads]
+    moved: list[list[bool]] = []
+
+    def note(report: StepReport) -> bool:
+        for head, old in zip(heads, before, strict=True):
+            changed = [not torch.equal(new, value) for new, value in zip(_values(head), old, strict=True)]
+            assert all(changed[:-1])
+            moved.append([changed[-1]])
+        return report.step == 5
+
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
+    device = Device(torch.device("cpu"))
+    pretrain(learner, learner.recipe, Split(images=images), seed=0, device=device, after_step=note)
+    # Steps begin at 0, 0.1, 0.2 (frozen), 0.3 and 0.4 of the run.
+    assert moved == [[False]] * 6 + [[True]] * 4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_heads_are_clipped_by_their_own_norms_and_the_rest_by_its(shared: bool) -> None:
+    learner = _learner("norm+qkv", shared_head=shared, clip_separately=True)
+    learner.regulariser = torch.nn.Linear(3, 2)  # what a comparator adds is trained along
+    trainable = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    groups = learner.clip_groups(trainable)
+    assert sorted(map(id, itertools.chain(*groups))) == sorted(map(id, trainable))
+    names = {id(parameter): name for name, parameter in learner.named_parameters()}
+    modules = [{name.split(".")[1] for name in (names[id(p)] for p in group) if "head" in name} for group in groups]
+    assert modules == ([set(), {"cls_head"}] if shared else [set(), {"cls_head"}, {"patch_head"}])
+    assert {names[id(p)] for p in groups[0]} >= {"mask_token", "student.backbone.cls_token", "regulariser.weight"}
+    (together,) = _learner(shared_head=shared).clip_groups(trainable)
+    assert together is trainable
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_step_clips_each_group_as_torch_does_alone(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    limit = 1e-3
+    learner = _learner(shared_head=shared, clip_separately=True, clip_norm=limit, steps=10)
+    twin = _learner(shared_head=shared)
+    for each in (learner, twin):
+        for name, parameter in each.named_parameters():
+            parameter.register_hook(_scaling(name)) if parameter.requires_grad else None
+    torch.stack(list(twin.losses(_batch()).values())).sum().backward()
+    student = twin.student
+    modules = [student.backbone, student.cls_head, *([] if shared else [student.patch_head])]
+    parts = [list(module.parameters()) for module in modules]
+    parts[0].append(twin.mask_token)
+    norms = [float(torch.nn.utils.clip_grad_norm_(part, limit)) for part in parts]
+    assert len({round(norm, 6) for norm in norms}) == len(parts)
+    assert min(norms) > limit  # or nothing would be clipped
+
+    optimizer = build_optimizer(learner, learner.recipe, depth=SCALE.depth, device=Device(torch.device("cpu")))
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    monkeypatch.setattr(optimizer, "step", lambda: None)  # the gradients are looked at
+    device = Device(torch.device("cpu"))
+    train_step(
+        learner,
+        learner.recipe,
+        _batch(),
+        optimizer=optimizer,
+        trainable=trainable,
+        micro_batch=MicroBatch(8),
+        device=device,
+    )
+    expected = dict(twin.named_parameters())
+    for name, parameter in learner.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-9, msg=name)
+
+
+def _scaling(name: str) -> Callable[[Tensor], Tensor]:
+    """Make the gradients of the modules differ in size by much."""
+    factor = 100.0 if "cls_head" in name else 10.0 if "patch_head" in name else 1.0
+    return lambda gradient: factor * gradient
+
+
+def test_the_head_of_the_patches_may_have_a_bottleneck_of_its_own() -> None:
+    learner = _learner(shared_head=False, patch_bottleneck=3)
+    assert learner.student.cls_head.prototypes.weight.shape == (10, 6)
+    assert learner.student.patch_head.prototypes.weight.shape == (10, 3)
+    assert all(value.isfinite() for value in learner.losses(_batch()).values())
+
+
+def test_the_published_drop_path_trains_every_block_at_one_rate_on_part_of_the_batch() -> None:
+    published = {"drop_path": 0.5, "drop_path_uniform": True, "drop_path_subset": True}
+    learner = _learner(**published)
+    assert all(isinstance(block, SubsetBlock) for block in learner.student.backbone.blocks)
+    batch = _batch()
+    torch.manual_seed(3)
+    losses = learner.train().losses(batch)
+    torch.manual_seed(3)
+    arm = _learner("norm+qkv+mlp", **published).train().losses(batch)
+    assert all(torch.equal(losses[name], arm[name]) for name in losses)
+    torch.manual_seed(4)
+    assert not torch.equal(learner.losses(batch)["dino"], losses["dino"])
+    torch.manual_seed(3)
+    assert not torch.equal(_learner().train().losses(batch)["dino"], losses["dino"])
+
+
+@pytest.mark.parametrize(("scales", "sigma"), [(True, 2.0 * 16 / 224), (False, 2.0)])
+def test_the_blur_of_a_crop_is_in_its_own_pixels_or_shrinks_with_it(
+    monkeypatch: pytest.MonkeyPatch, scales: bool, sigma: float
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def spy(images: Tensor, *, size: int, colour: ColourSettings, **_: Any) -> Tensor:
+        seen.append((size, colour.blur_sigma[1] * size / 224))
+        return torch.zeros(len(images), 3, size, size)
+
+    monkeypatch.setattr(dinov2, "random_crops", spy)
+    _learner(blur_scales=scales)._views(_batch())
+    assert [size for size, _ in seen] == [16, 16, 8, 8]
+    expected = [sigma, sigma, *([sigma / 2] * 2 if scales else [sigma] * 2)]
+    assert [largest for _, largest in seen] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shared", [True, False])
