@@ -139,8 +139,15 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
 
 
 def load_datasets(trials: Sequence[Trial]) -> Datasets:
-    """Load every data source of the trials once."""
-    return {source: source.load() for source in dict.fromkeys(trial.config.data for trial in trials)}
+    """Load every data source of the trials once.
+
+    Raises:
+        DataError: If one of them cannot be used.
+    """
+    sources = dict.fromkeys(trial.config.data for trial in trials)
+    for source in sources:
+        source.check_installed()
+    return {source: source.load() for source in sources}
 
 
 def _run_trials(
