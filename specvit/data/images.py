@@ -200,6 +200,21 @@ def fingerprint(root: Path, files: Iterable[tuple[Path, bytes]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def fingerprint_samples(samples: Iterable[bytes]) -> str:
+    """Hash samples that are no files of their own.
+
+    Args:
+        samples: What each sample is, in a fixed order.
+
+    Returns:
+        16 hex digits.
+    """
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(len(sample).to_bytes(8, "big") + sample)
+    return digest.hexdigest()[:16]
+
+
 def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image).transpose(2, 0, 1)
 
