@@ -104,8 +104,9 @@ def open_tables(source: HuggingFace) -> Opened:
                 )
                 for name, (split, _) in wanted.items()
             }
-    except _ERRORS as error:
-        raise DataError(f"data.path: cannot open {source.path!r}: {_reason(error)}") from error
+    except (*_ERRORS, TypeError, AttributeError, IndexError) as error:  # the last three: a damaged description
+        place = "" if folder is not None else ", which is no folder here"
+        raise DataError(f"data.path: cannot open {source.path!r}{place}: {_reason(error)}") from error
     tables = {name: _table(splits[name], split, limit, source) for name, (split, limit) in wanted.items()}
     return Opened(tables=tables, files=() if folder is None else _files(folder), version=version)
 

@@ -303,5 +303,6 @@ def test_part_of_a_mapped_array_is_sent_as_what_it_holds(on_disk: ImageFolder) -
 def test_a_worker_that_does_not_find_the_cache_says_so(on_disk: ImageFolder) -> None:
     sent = pickle.dumps(on_disk.load())
     (caches(on_disk)[0] / "train_images.npy").unlink()
-    with pytest.raises(DataError, match=r"train_images\.npy': No such file.*data\.cache_folder must be the same folder"):
+    rule = r"train_images\.npy': No such file.*data\.cache_folder must be the same folder"
+    with pytest.raises(DataError, match=rule):
         pickle.loads(sent)  # noqa: S301

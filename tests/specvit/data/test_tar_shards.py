@@ -30,7 +30,8 @@ def index(path: Path, *kinds: str) -> dict[str, dict[str, bytes]]:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    return write_tar(tmp_path / "a.tar", [("1.jpg", b"x" * 700), ("1.cls", b"3"), ("2.jpg", b"y" * 90), ("2.cls", b"4")])
+    entries = [("1.jpg", b"x" * 700), ("1.cls", b"3"), ("2.jpg", b"y" * 90), ("2.cls", b"4")]
+    return write_tar(tmp_path / "a.tar", entries)
 
 
 def test_entries_of_one_key_are_one_sample_in_the_order_of_the_shard(tmp_path: Path) -> None:
@@ -38,7 +39,8 @@ def test_entries_of_one_key_are_one_sample_in_the_order_of_the_shard(tmp_path: P
         tmp_path / "a.tar",
         [
             ("b/10.seg.png", b"mask"), ("b/10.JPG", b"ten"), ("b/10.cls", b"1"), ("b/10.pickle", b"no"),
-            ("a/9.jpg", b"nine"), ("a/9.cls", b"0"), ("._9.jpg", b"hidden"), ("README", b"no kind"), ("v1.0/7.jpg", b"seven"),
+            ("a/9.jpg", b"nine"), ("a/9.cls", b"0"), ("._9.jpg", b"hidden"), ("README", b"no kind"),
+            ("v1.0/7.jpg", b"seven"),
         ],
     )  # fmt: skip
     found = index(path, "jpg", "cls")

@@ -67,7 +67,8 @@ def test_samples_come_in_the_order_of_the_shards(root: Path) -> None:
     assert dataset.val.labels.tolist() == [1]
     assert dataset.class_names == ("class 0", "class 1", "class 2")
     assert dataset.train.images.shape == (3, 3, SIZE, SIZE)
-    named = load(root.parent, train="shards/train-{000000..000001}.tar", val="shards/val-*.tar", class_names=("a", "b", "c"))
+    ranges = {"train": "shards/train-{000000..000001}.tar", "val": "shards/val-*.tar"}
+    named = load(root.parent, **ranges, class_names=("a", "b", "c"))
     assert named.class_names == ("a", "b", "c")
     np.testing.assert_array_equal(named.train.images, dataset.train.images)
 
