@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import shutil
+import signal
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.cli import main
-from orchestrator.executor import END_STATES, Finished, Job
+from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Started
 from orchestrator.grid import expand
 from orchestrator.identity import trial_id
 from orchestrator.ray_executor import RayExecutor
@@ -140,6 +144,17 @@ def test_a_sweep_runs_to_its_table_with_the_same_numbers_from_memory_and_from_di
     assert "nothing to run" in out
 
 
+def events_of(executor: RayExecutor, job: Job) -> list[Event]:
+    """Run a job to its end."""
+    executor.submit(job)
+    events: list[Event] = []
+    deadline = time.monotonic() + 60.0
+    while not events or type(events[-1]) not in END_STATES:
+        assert time.monotonic() < deadline, f"only {events}"
+        events += executor.poll(1.0)
+    return events
+
+
 def test_workers_of_a_cluster_map_the_files_themselves(
     image_folder: dict[str, Any], make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
@@ -152,12 +167,20 @@ def test_workers_of_a_cluster_map_the_files_themselves(
         received = ray.get(reference)
         assert isinstance(received.train.images, np.memmap)
         trial = trials[-1]
-        executor.submit(Job(trial.trial_id, 1, trial.label, trial.config))
-        events = []
-        while not events or type(events[-1]) not in END_STATES:
-            events += executor.poll(1.0)
-        assert isinstance(events[-1], Finished)
-        assert events[-1].metrics["knn_top1"] == 100.0
+        job = Job(trial.trial_id, 1, trial.label, trial.config)
+        started, *_, finished = events_of(executor, job)
+        assert isinstance(started, Started)
+        assert isinstance(finished, Finished)
+        assert finished.metrics["knn_top1"] == 100.0
+        # As on a machine that does not see the cache: the next worker does not find it.
+        shutil.rmtree(tmp_path / "cache")
+        os.kill(int(started.worker.rpartition(":")[2]), signal.SIGKILL)
+        errors = [events_of(executor, job)[-1] for _ in range(2)]
+        assert isinstance(errors[0], Failed)
+        assert errors[0].error.startswith("the worker was lost: ")
+        assert isinstance(errors[1], Failed)
+        assert errors[1].error.startswith(f"cannot open the decoded images '{tmp_path}/cache/image_folder-32-")
+        assert errors[1].error.endswith("data.cache_folder must be the same folder on every machine that runs trials")
     finally:
         executor.close()
 

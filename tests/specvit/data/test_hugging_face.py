@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,8 @@ def test_source_is_found_by_name_and_reading_its_settings_imports_no_datasets() 
     assert DATA_SOURCES["hugging_face"] is HuggingFace
     assert HuggingFace.path_fields == {"path", "cache", "cache_folder"}
     assert HuggingFace.extra == ("datasets", "huggingface")
+    code = "import sys, specvit.data; sys.exit('datasets' in sys.modules or 'torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_saved_data_set_is_what_its_images_are_in_a_folder(saved: Path, expected: Dataset) -> None:
