@@ -126,12 +126,13 @@ def parse_source(text: str, *, image_size: int, num_images: int) -> DataSource:
             + nearest(name, list(DATA_SOURCES))
         )
     source = DATA_SOURCES[name]
-    takes_root = "root" in source.path_fields
+    root_field = next((field for field in ("root", "path") if field in source.path_fields), None)
+    takes_root = root_field is not None
     if takes_root != bool(root) or bool(colon) != takes_root:
         rule = f"must be {name}:ROOT, the folder of its images" if takes_root else f"{name} takes no folder"
         raise ConfigError(f"--data {text}: {rule}")
-    if takes_root:
-        fields: dict[str, object] = {"root": root}
+    if root_field is not None:
+        fields: dict[str, object] = {root_field: root}
     else:
         fields = {"num_train": 1, "num_val": num_images}
     try:

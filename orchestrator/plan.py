@@ -77,7 +77,12 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         sweep: The sweep.
         results_root: Folder that holds one folder per sweep.
         num_slots: Slots to forecast for; None = what this machine's cores allow.
+
+    Raises:
+        SpecsweepError: If a checkpoint cannot be used, or a data source needs a package that is not installed.
     """
+    for group in sweep.groups:
+        group.data.check_installed()
     trials = expand(pin_checkpoints(sweep))
     own_path = results_root / sweep.name / LEDGER_NAME
     own = _read_records(own_path)

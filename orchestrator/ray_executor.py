@@ -40,11 +40,22 @@ class _Worker:
         from specvit.device import limit_threads
 
         limit_threads(num_threads)
-        self._datasets = {source: ray.get(reference) for source, reference in datasets.items()}
+        self._datasets: dict[DataSource, Dataset] = {}
+        self._unreadable: dict[DataSource, ray.exceptions.RayError] = {}
+        for source, reference in datasets.items():
+            try:
+                self._datasets[source] = ray.get(reference)
+            except ray.exceptions.RayError as error:  # such as files that this machine does not have
+                self._unreadable[source] = error
         self._attempt: Attempt | None = None
 
     def run(self, job: Job) -> Iterator[Event]:
         """Run a job and yield its events."""
+        errors = (self._unreadable.get(source) for source in job.config.sources)
+        if (error := next(filter(None, errors), None)) is not None:
+            reason = str(error).partition("\n")[0].removeprefix("System error: ")
+            yield Failed(job.trial_id, job.attempt, error=reason, traceback=str(error))
+            return
         attempt = self._attempt = Attempt(job, self._datasets)
         while True:
             event = attempt.next_event()

@@ -143,8 +143,14 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
 
 
 def load_datasets(trials: Sequence[Trial]) -> Datasets:
-    """Load every data source of the trials once."""
+    """Load every data source of the trials once.
+
+    Raises:
+        DataError: If one of them cannot be used.
+    """
     sources = dict.fromkeys(source for trial in trials for source in trial.config.sources)
+    for source in sources:
+        source.check_installed()
     return {source: source.load() for source in sources}
 
 

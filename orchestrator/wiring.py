@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,8 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
         from orchestrator.run import load_datasets
 
         started = time.monotonic()
-        datasets = load_datasets(trials)
+        with _told_on(console):
+            datasets = load_datasets(trials)
         for source, dataset in datasets.items():
             console.print(
                 f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
@@ -35,6 +38,33 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
         return datasets
 
     return load
+
+
+class _ConsoleHandler(logging.Handler):
+    """Print what a log says, as it is."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        self._console.print(f"data: {record.getMessage()}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _told_on(console: Console) -> Iterator[None]:
+    """Print how far a load is: what ``specvit.data`` logs."""
+    from specvit.data.loading_progress import LOGGER
+
+    handler, level = _ConsoleHandler(console), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 def executor_factory(

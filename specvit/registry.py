@@ -7,6 +7,7 @@ part available in sweep files; there is no list to extend.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ T = TypeVar("T")
 
 def discover(package: str, base: type[T], *, key: str) -> dict[str, type[T]]:
     """Import every module of ``package`` and collect the subclasses of ``base`` defined there, by name.
+
+    Abstract classes, which several parts of a package share, are no parts.
 
     Args:
         package: Dotted name of the package, e.g. ``specvit.probes``.
@@ -33,7 +36,7 @@ def discover(package: str, base: type[T], *, key: str) -> dict[str, type[T]]:
         module = importlib.import_module(f"{package}.{module_info.name}")
         for value in vars(module).values():
             is_part = isinstance(value, type) and issubclass(value, base) and value is not base
-            if not is_part or value.__module__ != module.__name__:
+            if not is_part or value.__module__ != module.__name__ or inspect.isabstract(value):
                 continue
             name = getattr(value, key)
             if name in parts:

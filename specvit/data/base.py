@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from importlib.util import find_spec
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specvit.data.mapped import MappedFile, mapped_file, open_mapped
+from specvit.errors import DataError
 from specvit.settings import PositiveInt, settings
 
 IGNORE_INDEX = 255
@@ -18,6 +22,8 @@ IGNORE_INDEX = 255
 @dataclass(frozen=True)
 class Split:
     """Hold one split. N images of H x W pixels; a target that the source does not have is None.
+
+    Arrays may be files mapped into memory. Such a split is sent to another process as the names of its files.
 
     Attributes:
         images: ``(N, 3, H, W)`` uint8, RGB.
@@ -39,8 +45,20 @@ class Split:
     @property
     def targets(self) -> frozenset[str]:
         """Return the names of the targets that this split has."""
-        names = ("labels", "masks", "depth", "boxes")
-        return frozenset(name for name in names if getattr(self, name) is not None)
+        return frozenset(name for name in _TARGETS if getattr(self, name) is not None)
+
+    def __reduce__(self) -> tuple[Callable[..., Split], tuple[dict[str, Any]]]:
+        arrays = {name: getattr(self, name) for name in ("images", *_TARGETS)}
+        return _restore, ({name: mapped_file(array) or array for name, array in arrays.items()},)
+
+
+_TARGETS = ("labels", "masks", "depth", "boxes")
+
+
+def _restore(arrays: dict[str, Any]) -> Split:
+    return Split(
+        **{name: open_mapped(array) if isinstance(array, MappedFile) else array for name, array in arrays.items()}
+    )
 
 
 @dataclass(frozen=True)
@@ -86,9 +104,24 @@ class DataSource(ABC):
     targets: ClassVar[frozenset[str]]
     path_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where data lies, not what it is: they take no part in a trial's identity."""
+    extra: ClassVar[tuple[str, str] | None] = None
+    """The module that the source needs beyond the core, and the extra of this package that installs it."""
 
     image_size: PositiveInt = 32
     """Side of the square images, in pixels."""
+
+    def check_installed(self) -> None:
+        """Check that what the source needs beyond the core is installed; nothing is imported or read.
+
+        Raises:
+            DataError: If it is not; the text says how to install it.
+        """
+        if self.extra is not None and find_spec(self.extra[0]) is None:
+            module, extra = self.extra
+            raise DataError(
+                f"data.source {self.name!r} needs the package {module!r}, which is not installed: "
+                f'pip install "specsweep[{extra}]"'
+            )
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -9,9 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, model_validator
 
-from specvit.data.base import Dataset, DataSource, Split
+from specvit.data.base import Dataset, Split
 from specvit.data.coco_annotations import Annotations, ListedImage, is_inside, read_annotations
-from specvit.data.images import existing_folder, existing_root, fingerprint, map_files, read_image, squash_to_square
+from specvit.data.file_source import FileSource, Prepared
+from specvit.data.images import (
+    SPLITS,
+    existing_folder,
+    existing_root,
+    fingerprint,
+    map_files,
+    read_image,
+    squash_to_square,
+)
+from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import settings
 
@@ -24,23 +37,42 @@ def _check_inside(path: str) -> str:
     return path
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """Hold where a split lies, and what its annotation file says."""
+
+    folder: Path
+    file: Path
+    annotations: Annotations
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """Return the images, in the order of the file."""
+        return [self.folder / image.file_name for image in self.annotations.images]
+
+    @property
+    def most_boxes(self) -> int:
+        """Return the largest number of boxes that an image has."""
+        return max((len(image.boxes) for image in self.annotations.images), default=0)
+
+
 PathInRoot = Annotated[str, AfterValidator(_check_inside)]
 
 
 @settings
-class Coco(DataSource):
+class Coco(FileSource):
     """Read images with boxes: COCO as its archives unpack, or any set in its format.
 
     Images become RGB and are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed, so
     that nothing is cut off; antialiased bilinear); boxes move with them, are cut off at the edges of the image
     and rounded to whole pixels. Left out are crowds (``iscrowd``), and boxes that have no pixel left after
     rounding. Images without objects stay in. Classes are the categories by ascending id, whether they occur or
-    not; both files must list the same. Images are in the order of their ids. Both splits are held in memory.
+    not; both files must list the same. Images are in the order of their ids.
     """
 
     name: ClassVar[str] = "coco"
     targets: ClassVar[frozenset[str]] = frozenset({"boxes"})
-    path_fields: ClassVar[frozenset[str]] = frozenset({"root"})
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
     source: Literal["coco"] = "coco"
 
     root: str
@@ -60,68 +92,76 @@ class Coco(DataSource):
             raise ValueError(f"image_size must be at most {_MAX_SIZE} for boxes, not {self.image_size}")
         return self
 
-    def load(self) -> Dataset:
-        """Read both splits.
+    def prepare(self) -> Prepared:
+        """Read the annotations and find the images that they list.
 
         Raises:
-            DataError: If a folder, a file or a listed image is missing or cannot be read, an annotation is
-                broken, an image has not the size that its entry gives, the splits differ in their categories,
-                or a split has no box.
+            DataError: If a folder, a file or a listed image is missing, an annotation is broken, or the splits
+                differ in their categories.
         """
         root = existing_root(self.root)
-        folders = [root / self.train_images, root / self.val_images]
-        files = [root / self.train_annotations, root / self.val_annotations]
-        rule = "coco reads the images that a JSON file lists from a folder of ROOT"
-        for folder in folders:
-            existing_folder(folder, rule=rule)
-        annotations = [read_annotations(path) for path in files]
-        _check_same_categories(files, annotations)
-        for folder, path, of in zip(folders, files, annotations, strict=True):
-            _check_images_exist(folder, path, of)
-        splits: list[Split] = []
+        folders = {"train": root / self.train_images, "val": root / self.val_images}
+        files = {"train": root / self.train_annotations, "val": root / self.val_annotations}
+        for folder in folders.values():
+            existing_folder(folder, rule="coco reads the images that a JSON file lists from a folder of ROOT")
+        annotations = {split: read_annotations(files[split]) for split in SPLITS}
+        _check_same_categories(list(files.values()), list(annotations.values()))
+        listed = {split: _Listed(folders[split], files[split], annotations[split]) for split in SPLITS}
+        for found in listed.values():
+            _check_images_exist(found.folder, found.file, found.annotations)
+        paths = [path for found in listed.values() for path in (found.file, *found.paths)]
+        return Prepared(files=paths, read=partial(self._read, root, listed))
+
+    def _read(self, root: Path, listed: Mapping[str, _Listed], storage: Storage) -> Dataset:
+        size = self.image_size
+        rows = {
+            split: {
+                "images": storage.rows(f"{split}_images", len(found.paths), (3, size, size), np.uint8),
+                "boxes": storage.rows(f"{split}_boxes", len(found.paths), (found.most_boxes, 5), np.int16),
+            }
+            for split, found in listed.items()
+        }
+        splits: dict[str, Split] = {}
         hashes: list[tuple[Path, bytes]] = []
-        for folder, path, of in zip(folders, files, annotations, strict=True):
-            split, digests = self._read(folder, path, of)
-            splits.append(split)
-            hashes += [(path, of.digest), *digests]
+        for split, found in listed.items():
+            digests = self._decode(found, rows[split], split)
+            splits[split] = Split(**{name: storage.finish(array) for name, array in rows[split].items()})
+            hashes += [(found.file, found.annotations.digest), *zip(found.paths, digests, strict=True)]
+            boxes = splits[split].boxes
+            assert boxes is not None
+            if not (boxes[..., 4] >= 0).any():
+                raise DataError(
+                    f"the annotations {str(found.file)!r} must hold at least 1 box that covers a pixel of its image, "
+                    f"crowds aside, at data.image_size {size}"
+                )
         return Dataset(
-            train=splits[0],
-            val=splits[1],
+            train=splits["train"],
+            val=splits["val"],
             class_names=(),
             mask_names=(),
             fingerprint=fingerprint(root, hashes),
-            box_names=tuple(annotations[0].categories.values()),
+            box_names=tuple(listed["train"].annotations.categories.values()),
         )
 
-    def _read(self, folder: Path, path: Path, of: Annotations) -> tuple[Split, list[tuple[Path, bytes]]]:
-        """Read one split: its arrays, and the digests of its images."""
-        size = self.image_size
-        images = np.empty((len(of.images), 3, size, size), dtype=np.uint8)
-        index_of = {category: index for index, category in enumerate(of.categories)}
-        boxes: list[NDArray[np.int16]] = [np.empty((0, 5), dtype=np.int16)] * len(of.images)
+    def _decode(self, found: _Listed, rows: Mapping[str, Rows], split: str) -> list[bytes]:
+        """Decode one split: return the digests of its images."""
+        index_of = {category: index for index, category in enumerate(found.annotations.categories)}
 
         def read(index: int) -> bytes:
-            listed = of.images[index]
-            image, digest = read_image(folder / listed.file_name)
+            listed = found.annotations.images[index]
+            image, digest = read_image(found.paths[index])
             if listed.size not in (None, image.size):
                 raise DataError(
-                    f"the image {str(folder / listed.file_name)!r} must have the size that {str(path)!r} gives, "
+                    f"the image {str(found.paths[index])!r} must have the size that {str(found.file)!r} gives, "
                     f"{'x'.join(map(str, listed.size or ()))}, not {image.width}x{image.height}"
                 )
-            images[index] = squash_to_square(image, size)
-            rows = [(x, y, x + width, y + height, index_of[key]) for x, y, width, height, key in listed.boxes]
-            boxes[index] = squash_boxes(np.array(rows, dtype=np.float64).reshape(-1, 5), image.size, size)
+            corners = [(x, y, x + width, y + height, index_of[key]) for x, y, width, height, key in listed.boxes]
+            boxes = squash_boxes(np.array(corners, dtype=np.float64).reshape(-1, 5), image.size, self.image_size)
+            rows["images"][index] = squash_to_square(image, self.image_size)
+            rows["boxes"][index] = pad_boxes(boxes, found.most_boxes)
             return digest
 
-        digests = map_files(read, range(len(of.images)))
-        padded = pad_boxes(boxes)
-        if padded.shape[1] == 0:
-            raise DataError(
-                f"the annotations {str(path)!r} must hold at least 1 box that covers a pixel of its image, "
-                f"crowds aside, at data.image_size {size}"
-            )
-        paths = [folder / listed.file_name for listed in of.images]
-        return Split(images=images, boxes=padded), list(zip(paths, digests, strict=True))
+        return map_files(read, range(len(found.paths)), what=f"images of {split}, with boxes")
 
 
 def squash_boxes(rows: NDArray[np.float64], image_size: tuple[int, int], size: int) -> NDArray[np.int16]:
@@ -143,12 +183,11 @@ def squash_boxes(rows: NDArray[np.float64], image_size: tuple[int, int], size: i
     return np.concatenate([corners, rows[:, 4:]], axis=1)[has_pixels].astype(np.int16)
 
 
-def pad_boxes(boxes: list[NDArray[np.int16]]) -> NDArray[np.int16]:
-    """Stack the boxes of N images: ``(N, M, 5)``, M = the most an image has, padded by ``0, 0, 0, 0, -1``."""
-    padded = np.zeros((len(boxes), max(map(len, boxes), default=0), 5), dtype=np.int16)
-    padded[..., 4] = -1
-    for index, rows in enumerate(boxes):
-        padded[index, : len(rows)] = rows
+def pad_boxes(boxes: NDArray[np.int16], num_rows: int) -> NDArray[np.int16]:
+    """Append rows ``0, 0, 0, 0, -1`` to ``(M, 5)`` boxes, up to ``num_rows``."""
+    padded = np.zeros((num_rows, 5), dtype=np.int16)
+    padded[:, 4] = -1
+    padded[: len(boxes)] = boxes
     return padded
 
 

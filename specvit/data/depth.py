@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from specvit.data.base import Dataset, DataSource, Split
+from specvit.data.base import Dataset, Split
+from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import (
     SPLITS,
     decode,
     existing_root,
     fingerprint,
     map_files,
+    read_content,
     read_image,
     squash_to_square,
 )
 from specvit.data.masks import match_by_name
+from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import PositiveFloat, settings
 
@@ -30,7 +35,7 @@ _MILLIMETRES = np.float32(1000)
 
 
 @settings
-class DepthMaps(DataSource):
+class DepthMaps(FileSource):
     """Read ``root/images/{train,val}/NAME.*`` with ``root/depth/{train,val}/NAME.png`` or ``NAME.npy``.
 
     A depth map has the size of its image. As a PNG it is 16-bit greyscale in millimetres, as an NPY file it
@@ -38,12 +43,12 @@ class DepthMaps(DataSource):
     become RGB. Image and depth are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed,
     so that nothing is cut off): images antialiased bilinear, depth by nearest neighbour, so that no depth is
     made up between two surfaces. Depth is held as float16: to a millimetre below 2 m, to 8 mm at 10 m. Other
-    files, hidden entries and subfolders are passed over. Both splits are held in memory.
+    files, hidden entries and subfolders are passed over.
     """
 
     name: ClassVar[str] = "depth"
     targets: ClassVar[frozenset[str]] = frozenset({"depth"})
-    path_fields: ClassVar[frozenset[str]] = frozenset({"root"})
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
     source: Literal["depth"] = "depth"
 
     root: str
@@ -51,34 +56,16 @@ class DepthMaps(DataSource):
     max_depth_m: PositiveFloat | None = None
     """Largest depth that counts, in metres: a pixel farther away is taken as not measured. None = any depth."""
 
-    def load(self) -> Dataset:
-        """Read both splits.
+    def prepare(self) -> Prepared:
+        """Find the images of both splits, each with its depth map.
 
         Raises:
-            DataError: If a folder is missing or empty, an image lacks its depth map or a depth map its image,
-                the two differ in size, a depth map is neither a 16-bit PNG nor an array of floats, no pixel of
-                a split is measured, or a file cannot be read.
+            DataError: If a folder is missing or empty, or an image lacks its depth map or a depth map its image.
         """
         root = existing_root(self.root)
         pairs = {split: self.pairs(root, split) for split in SPLITS}
-        splits: list[Split] = []
-        hashes: list[tuple[Path, bytes]] = []
-        for split in SPLITS:
-            read, split_hashes = self._read(pairs[split])
-            splits.append(read)
-            hashes += split_hashes
-            if not np.any(read.depth):
-                raise DataError(
-                    f"the depth maps of {split} in {str(root)!r}, such as {str(pairs[split][0][1])!r}, must hold a "
-                    f"measured pixel; {self._rule()}"
-                )
-        return Dataset(
-            train=splits[0],
-            val=splits[1],
-            class_names=(),
-            mask_names=(),
-            fingerprint=fingerprint(root, hashes),
-        )
+        files = [path for split in SPLITS for pair in pairs[split] for path in pair]
+        return Prepared(files=files, read=partial(self._read, root, pairs))
 
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its depth map.
@@ -116,11 +103,38 @@ class DepthMaps(DataSource):
         most = "" if self.max_depth_m is None else f" and at most data.max_depth_m = {self.max_depth_m:g} m"
         return f"a measured depth is above 0{most}, and finite"
 
-    def _read(self, pairs: list[tuple[Path, Path]]) -> tuple[Split, list[tuple[Path, bytes]]]:
-        """Read one split: its arrays, and the digests of its files."""
+    def _read(self, root: Path, pairs: Mapping[str, list[tuple[Path, Path]]], storage: Storage) -> Dataset:
         size = self.image_size
-        images = np.empty((len(pairs), 3, size, size), dtype=np.uint8)
-        depths = np.empty((len(pairs), size, size), dtype=np.float16)
+        shapes = {"images": ((3, size, size), np.uint8), "depth": ((size, size), np.float16)}
+        rows = {
+            split: {
+                name: storage.rows(f"{split}_{name}", len(pairs[split]), shape, dtype)
+                for name, (shape, dtype) in shapes.items()
+            }
+            for split in SPLITS
+        }
+        splits: dict[str, Split] = {}
+        hashes: list[tuple[Path, bytes]] = []
+        for split in SPLITS:
+            hashes += self._decode(pairs[split], rows[split], split)
+            splits[split] = Split(**{name: storage.finish(rows[split][name]) for name in shapes})
+            if not np.any(splits[split].depth):
+                raise DataError(
+                    f"the depth maps of {split} in {str(root)!r}, such as {str(pairs[split][0][1])!r}, must hold a "
+                    f"measured pixel; {self._rule()}"
+                )
+        return Dataset(
+            train=splits["train"],
+            val=splits["val"],
+            class_names=(),
+            mask_names=(),
+            fingerprint=fingerprint(root, hashes),
+        )
+
+    def _decode(
+        self, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
+    ) -> list[tuple[Path, bytes]]:
+        """Decode one split: return the digests of its files."""
 
         def read(index: int) -> bytes:
             image_path, depth_path = pairs[index]
@@ -132,13 +146,12 @@ class DepthMaps(DataSource):
                     f"the depth map {str(depth_path)!r} must have the size of its image, "
                     f"{image.width}x{image.height}, not {width}x{height}"
                 )
-            images[index] = squash_to_square(image, size)
-            depths[index] = squash_depth(self.counted(depth, depth_path), size)
+            rows["images"][index] = squash_to_square(image, self.image_size)
+            rows["depth"][index] = squash_depth(self.counted(depth, depth_path), self.image_size)
             return image_digest + depth_digest
 
-        digests = map_files(read, range(len(pairs)))
-        hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
-        return Split(images=images, depth=depths), hashes
+        digests = map_files(read, range(len(pairs)), what=f"images of {split}, with depth")
+        return [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
 
 
 def read_depth(path: Path) -> tuple[NDArray[np.float32], bytes]:
@@ -155,7 +168,8 @@ def read_depth(path: Path) -> tuple[NDArray[np.float32], bytes]:
     """
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
-    image, content = decode(path, ("PNG",))
+    content = read_content(path)
+    image = decode(content, str(path), ("PNG",))
     bit_depth, is_grey = content[24], content[25] == 0
     if bit_depth != 16 or not is_grey:
         raise DataError(

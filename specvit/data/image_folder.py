@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from specvit.data.base import Dataset, DataSource, Split
+from specvit.data.base import Dataset, Split
+from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import (
     IMAGE_SUFFIXES,
     SPLITS,
@@ -21,6 +23,7 @@ from specvit.data.images import (
     read_image,
     visible_entries,
 )
+from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import settings
 
@@ -29,59 +32,61 @@ _ENDINGS = f"endings {', '.join(IMAGE_SUFFIXES)}"
 
 
 @settings
-class ImageFolder(DataSource):
+class ImageFolder(FileSource):
     """Read ``root/{train,val}/CLASS/*``: JPEG, PNG, WebP and BMP files in one folder per class.
 
     Classes are the folders' names, sorted, and the same in both splits. Images become RGB; their shorter side
     is resized to ``image_size`` (antialiased), and the centre is kept. Other files, hidden entries and
-    folders within a class folder are passed over. Both splits are held in memory.
+    folders within a class folder are passed over.
     """
 
     name: ClassVar[str] = "image_folder"
     targets: ClassVar[frozenset[str]] = frozenset({"labels"})
-    path_fields: ClassVar[frozenset[str]] = frozenset({"root"})
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
     source: Literal["image_folder"] = "image_folder"
 
     root: str
     """The folder of train/ and val/; ``~`` is expanded, a relative path starts at the current folder."""
 
-    def load(self) -> Dataset:
-        """Read both splits.
+    def prepare(self) -> Prepared:
+        """Find the classes and images of both splits.
 
         Raises:
-            DataError: If a folder is missing or empty, the splits differ in their classes, or an image cannot
-                be read.
+            DataError: If a folder is missing or empty, or the splits differ in their classes.
         """
         root = existing_root(self.root)
         found = {split: _list_classes(existing_folder(root / split, rule=_LAYOUT)) for split in SPLITS}
-        classes = tuple(found["train"])
         _check_same_classes(root, *(set(found[split]) for split in SPLITS))
-        splits: list[Split] = []
+        files = [path for split in SPLITS for paths in found[split].values() for path in paths]
+        return Prepared(files=files, read=partial(self._read, root, found))
+
+    def _read(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]], storage: Storage) -> Dataset:
+        classes = tuple(found["train"])
+        paths = {split: [path for name in classes for path in found[split][name]] for split in SPLITS}
+        shape = (3, self.image_size, self.image_size)
+        rows = {split: storage.rows(f"{split}_images", len(paths[split]), shape, np.uint8) for split in SPLITS}
+        splits: dict[str, Split] = {}
         hashes: list[tuple[Path, bytes]] = []
         for split in SPLITS:
-            paths = [path for name in classes for path in found[split][name]]
             labels = np.repeat(np.arange(len(classes)), [len(found[split][name]) for name in classes])
-            images, digests = self._read(paths)
-            splits.append(Split(images=images, labels=labels.astype(np.int64)))
-            hashes += zip(paths, digests, strict=True)
+            digests = self._decode(paths[split], rows[split], split)
+            splits[split] = Split(images=storage.finish(rows[split]), labels=labels.astype(np.int64))
+            hashes += zip(paths[split], digests, strict=True)
         return Dataset(
-            train=splits[0],
-            val=splits[1],
+            train=splits["train"],
+            val=splits["val"],
             class_names=classes,
             mask_names=(),
             fingerprint=fingerprint(root, hashes),
         )
 
-    def _read(self, paths: list[Path]) -> tuple[NDArray[np.uint8], list[bytes]]:
-        size = self.image_size
-        images = np.empty((len(paths), 3, size, size), dtype=np.uint8)
-
+    def _decode(self, paths: list[Path], rows: Rows, split: str) -> list[bytes]:
         def read(index: int) -> bytes:
             image, digest = read_image(paths[index])
-            images[index] = crop_to_square(image, size)
+            rows[index] = crop_to_square(image, self.image_size)
             return digest
 
-        return images, map_files(read, range(len(paths)))
+        return map_files(read, range(len(paths)), what=f"images of {split}")
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import model_validator
 
-from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
+from specvit.data.base import IGNORE_INDEX, Dataset, Split
+from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import (
     IMAGE_SUFFIXES,
     SPLITS,
@@ -24,6 +26,7 @@ from specvit.data.images import (
     squash_mask,
     squash_to_square,
 )
+from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import settings
 
@@ -31,18 +34,18 @@ _LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val
 
 
 @settings
-class Masks(DataSource):
+class Masks(FileSource):
     """Read ``root/images/{train,val}/NAME.*`` with ``root/masks/{train,val}/NAME.png``.
 
     Masks are PNGs of class indices, 8-bit greyscale or palette; 255 = ignore. Images become RGB. Image and
     mask are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed, so that nothing is
     cut off): images antialiased bilinear, masks by nearest neighbour. Other files, hidden entries and
-    subfolders are passed over. Both splits are held in memory.
+    subfolders are passed over.
     """
 
     name: ClassVar[str] = "masks"
     targets: ClassVar[frozenset[str]] = frozenset({"masks"})
-    path_fields: ClassVar[frozenset[str]] = frozenset({"root"})
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
     source: Literal["masks"] = "masks"
     label_map: ClassVar[Mapping[int, int] | None] = None
     """What indices in the files become; those not named are ignored. None = they stay what they are."""
@@ -62,35 +65,16 @@ class Masks(DataSource):
             raise ValueError(f"class_names must differ from one another, not repeat {repeated[0]!r}")
         return self
 
-    def load(self) -> Dataset:
-        """Read both splits.
+    def prepare(self) -> Prepared:
+        """Find the images of both splits, each with its mask.
 
         Raises:
-            DataError: If a folder is missing or empty, an image lacks its mask or a mask its image, the two
-                differ in size, a mask is not one of class indices, or a file cannot be read.
+            DataError: If a folder is missing or empty, or an image lacks its mask or a mask its image.
         """
         root = existing_root(self.root)
         pairs = {split: self.pairs(root, split) for split in SPLITS}
-        splits: list[Split] = []
-        hashes: list[tuple[Path, bytes]] = []
-        largest = -1
-        for split in SPLITS:
-            read, split_hashes, split_largest = self._read(pairs[split])
-            splits.append(read)
-            hashes += split_hashes
-            largest = max(largest, split_largest)
-            if split_largest < 0:
-                folder = pairs[split][0][1].parent
-                raise DataError(
-                    f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
-                )
-        return Dataset(
-            train=splits[0],
-            val=splits[1],
-            class_names=(),
-            mask_names=self.class_names or tuple(f"class {index}" for index in range(largest + 1)),
-            fingerprint=fingerprint(root, hashes),
-        )
+        files = [path for split in SPLITS for pair in pairs[split] for path in pair]
+        return Prepared(files=files, read=partial(self._read, root, pairs))
 
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its mask.
@@ -104,11 +88,39 @@ class Masks(DataSource):
         """
         return match_by_name(root / "images" / split, root / "masks" / split, rule=_LAYOUT)
 
-    def _read(self, pairs: list[tuple[Path, Path]]) -> tuple[Split, list[tuple[Path, bytes]], int]:
-        """Read one split: its arrays, the digests of its files, and the largest class index (-1 = none)."""
+    def _read(self, root: Path, pairs: Mapping[str, list[tuple[Path, Path]]], storage: Storage) -> Dataset:
         size = self.image_size
-        images = np.empty((len(pairs), 3, size, size), dtype=np.uint8)
-        masks = np.empty((len(pairs), size, size), dtype=np.uint8)
+        shapes = {"images": (3, size, size), "masks": (size, size)}
+        rows = {
+            split: {name: storage.rows(f"{split}_{name}", len(pairs[split]), shapes[name], np.uint8) for name in shapes}
+            for split in SPLITS
+        }
+        splits: dict[str, Split] = {}
+        hashes: list[tuple[Path, bytes]] = []
+        largest = -1
+        for split in SPLITS:
+            split_hashes, split_largest = self._decode(pairs[split], rows[split], split)
+            splits[split] = Split(**{name: storage.finish(rows[split][name]) for name in shapes})
+            hashes += split_hashes
+            largest = max(largest, split_largest)
+            if split_largest < 0:
+                folder = pairs[split][0][1].parent
+                raise DataError(
+                    f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
+                )
+        return Dataset(
+            train=splits["train"],
+            val=splits["val"],
+            class_names=(),
+            mask_names=self.class_names or tuple(f"class {index}" for index in range(largest + 1)),
+            fingerprint=fingerprint(root, hashes),
+        )
+
+    def _decode(
+        self, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
+    ) -> tuple[list[tuple[Path, bytes]], int]:
+        """Decode one split: return the digests of its files, and the largest class index (-1 = none)."""
+        size = self.image_size
         largest = np.full(len(pairs), -1)
         lookup = None
         if self.label_map is not None:
@@ -127,12 +139,12 @@ class Masks(DataSource):
             if lookup is not None:
                 mask = Image.fromarray(lookup[np.asarray(mask)])
             largest[index] = self._largest_class(mask_path, np.asarray(mask))
-            images[index], masks[index] = squash_to_square(image, size), squash_mask(mask, size)
+            rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
             return image_digest + mask_digest
 
-        digests = map_files(read, range(len(pairs)))
+        digests = map_files(read, range(len(pairs)), what=f"images of {split}, with masks")
         hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
-        return Split(images=images, masks=masks), hashes, int(largest.max())
+        return hashes, int(largest.max())
 
     def _largest_class(self, path: Path, mask: NDArray[np.uint8]) -> int:
         present = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX])

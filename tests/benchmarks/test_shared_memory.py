@@ -1,4 +1,7 @@
-"""How long a worker takes to load data that its node has: shared memory, no copy. Run by ``make bench``."""
+"""How long a worker takes to load data that its node has: shared memory, no copy. Run by ``make bench``.
+
+In the object store, and as files that each worker maps.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from specvit.data import Dataset, Split
+from specvit.data.storage import DiskStorage
 
 NUM_IMAGES, SIZE = 100_000, 64
 
@@ -48,6 +53,23 @@ class _Worker:
 
 def test_worker_loads_cached_images(benchmark: BenchmarkFixture, cluster: None) -> None:
     images = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 3, SIZE, SIZE), dtype=np.uint8)
+    _measure(benchmark, images)
+
+
+def test_worker_maps_files(benchmark: BenchmarkFixture, cluster: None, tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    rows = storage.rows("train_images", NUM_IMAGES, (3, SIZE, SIZE), np.uint8)
+    block = np.random.default_rng(0).integers(0, 256, (100, 3, SIZE, SIZE), dtype=np.uint8)
+    for index in range(NUM_IMAGES):
+        rows[index] = block[index % 100]
+    before = ray.available_resources()["object_store_memory"]
+    images = storage.finish(rows)
+    _measure(benchmark, images)
+    # Labels are in the store, images are not.
+    assert before - ray.available_resources()["object_store_memory"] < images.nbytes / 1000
+
+
+def _measure(benchmark: BenchmarkFixture, images: NDArray[np.uint8]) -> None:
     split = Split(images=images, labels=np.zeros(NUM_IMAGES, dtype=np.int64))
     dataset = Dataset(train=split, val=split, class_names=("a",), mask_names=(), fingerprint="")
     reference = ray.put(dataset)

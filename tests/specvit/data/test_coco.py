@@ -85,7 +85,7 @@ def _load_fails(root: Path, match: str, **fields: Any) -> None:
 
 def test_coco_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["coco"] is Coco
-    assert Coco.path_fields == {"root"}
+    assert Coco.path_fields == {"root", "cache", "cache_folder"}
     assert Coco.targets == {"boxes"}
 
 
@@ -259,5 +259,20 @@ def test_squashed_boxes_lie_in_the_square_within_half_a_pixel_of_their_place(
             assert abs(got - min(max(given_ * size / side, 0), size)) <= 0.5 + 1e-9
 
 
-def test_padding_without_any_box_has_no_rows() -> None:
-    assert pad_boxes([np.empty((0, 5), dtype=np.int16)] * 2).shape == (2, 0, 5)
+def test_padding_appends_rows_of_no_class() -> None:
+    rows = np.array([[1, 2, 3, 4, 5]], dtype=np.int16)
+    assert pad_boxes(rows, 3).tolist() == [[1, 2, 3, 4, 5], [0, 0, 0, 0, -1], [0, 0, 0, 0, -1]]
+    assert pad_boxes(rows[:0], 0).shape == (0, 5)
+
+
+def test_a_cache_on_disk_gives_the_arrays_that_memory_does(tree: Path, tmp_path: Path) -> None:
+    in_memory = Coco(root=str(tree), image_size=8).load()
+    for _ in range(2):  # made, then found
+        cached = Coco(root=str(tree), image_size=8, cache="disk", cache_folder=str(tmp_path / "cache")).load()
+        assert cached.fingerprint == in_memory.fingerprint
+        assert cached.box_names == in_memory.box_names
+        for split, expected in ((cached.train, in_memory.train), (cached.val, in_memory.val)):
+            assert isinstance(split.images, np.memmap)
+            assert split.targets == expected.targets
+            for name in ("images", *split.targets):
+                np.testing.assert_array_equal(getattr(split, name), getattr(expected, name))

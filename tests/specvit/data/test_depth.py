@@ -52,7 +52,7 @@ def _load_fails(root: Path, match: str, **fields: object) -> None:
 
 def test_depth_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["depth"] is DepthMaps
-    assert DepthMaps.path_fields == {"root"}
+    assert DepthMaps.path_fields == {"root", "cache", "cache_folder"}
     assert DepthMaps.targets == {"depth"}
 
 
@@ -208,3 +208,16 @@ def test_split_without_a_measured_pixel_is_refused(tree: Path) -> None:
         r"is above 0 and at most data\.max_depth_m = 10 m, and finite",
         max_depth_m=10.0,
     )
+
+
+def test_a_cache_on_disk_gives_the_arrays_that_memory_does(tree: Path, tmp_path: Path) -> None:
+    in_memory = DepthMaps(root=str(tree), image_size=8).load()
+    for _ in range(2):  # made, then found
+        cached = DepthMaps(root=str(tree), image_size=8, cache="disk", cache_folder=str(tmp_path / "cache")).load()
+        assert cached.fingerprint == in_memory.fingerprint
+        assert cached.box_names == in_memory.box_names
+        for split, expected in ((cached.train, in_memory.train), (cached.val, in_memory.val)):
+            assert isinstance(split.images, np.memmap)
+            assert split.targets == expected.targets
+            for name in ("images", *split.targets):
+                np.testing.assert_array_equal(getattr(split, name), getattr(expected, name))

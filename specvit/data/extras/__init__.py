@@ -1,0 +1,1 @@
+"""What needs an extra to be installed: imported when a source loads, never by the settings."""

@@ -1,0 +1,207 @@
+"""Opening a data set of the package ``datasets`` and walking its rows, with its images still encoded.
+
+What decides the builder is checked before it reads anything: the formats that hold images, none of which runs code
+or unpickles. Images are decoded by this package, so that they come out as from any other source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import fsspec
+from datasets.exceptions import DatasetsError
+
+from specvit.errors import DataError
+
+if TYPE_CHECKING:
+    from specvit.data.hugging_face import HuggingFace
+
+FORMATS = ("parquet", "arrow", "imagefolder", "webdataset")
+"""The builders of ``datasets`` that may read; that of WebDataset shards decodes without pickle there."""
+
+_ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, KeyError, NotImplementedError)
+"""What ``datasets`` raises for data that do not exist, cannot be reached, or are not what they claim to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Hold one row: its number, what to call it in messages, and what its columns hold."""
+
+    index: int
+    name: str
+    image: object
+    label: object = None
+    mask: object = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hold one split.
+
+    Attributes:
+        name: What to call it in messages.
+        num_rows: Number of its rows, or for a stream the most that are taken.
+        class_names: Name of each class, where the label column has them.
+        columns: The column of ``image``, ``label`` and ``mask``.
+        data: The ``datasets.Dataset`` or ``IterableDataset``, its images not decoded.
+    """
+
+    name: str
+    num_rows: int
+    class_names: tuple[str, ...]
+    columns: dict[str, str]
+    data: Any
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows, one after the other.
+
+        Raises:
+            DataError: If a file of the data set cannot be read.
+        """
+        try:
+            for index, values in enumerate(islice(self.data, self.num_rows)):
+                cells = {name: values[column] for name, column in self.columns.items()}
+                yield Row(index=index, name=f"{self.name}, row {index}", **cells)
+        except _ERRORS as error:
+            raise DataError(f"cannot read {self.name}: {_reason(error)}") from error
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Hold both splits, and what decides their content: local files, or on the hub a version."""
+
+    tables: dict[str, Table]
+    files: tuple[Path, ...]
+    version: str
+
+
+def open_tables(source: HuggingFace) -> Opened:
+    """Open both splits.
+
+    Raises:
+        DataError: If the data set cannot be opened, or a split or a column is missing.
+    """
+    folder = _local_folder(source.path)
+    wanted = {"train": (source.train_split, source.num_train), "val": (source.val_split, source.num_val)}
+    try:
+        if folder is not None and _was_saved(folder):
+            saved: Any = datasets.load_from_disk(str(folder))
+            splits = {name: _pick(saved, split, source.path) for name, (split, _) in wanted.items()}
+            version = ""
+        else:
+            path = source.path if folder is None else str(folder)
+            version = _check_builder(path, source)
+            splits = {
+                name: datasets.load_dataset(
+                    path, source.config, split=split, revision=source.revision, streaming=source.streaming
+                )
+                for name, (split, _) in wanted.items()
+            }
+    except (*_ERRORS, TypeError, AttributeError, IndexError) as error:  # the last three: a damaged description
+        place = "" if folder is not None else ", which is no folder here"
+        raise DataError(f"data.path: cannot open {source.path!r}{place}: {_reason(error)}") from error
+    tables = {name: _table(splits[name], split, limit, source) for name, (split, limit) in wanted.items()}
+    return Opened(tables=tables, files=() if folder is None else _files(folder), version=version)
+
+
+def read_encoded(value: object, name: str) -> bytes:
+    """Return the bytes of an encoded image: those in the row, or those of the file that it names.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if isinstance(value, dict):
+        if value.get("bytes") is not None:
+            value = value["bytes"]
+        elif isinstance(path := value.get("path"), str):
+            try:
+                with fsspec.open(path, "rb") as file:
+                    value = file.read()
+            except (OSError, ValueError, RuntimeError) as error:
+                raise DataError(f"cannot read the image {path!r} of {name}: {_reason(error)}") from error
+    if not isinstance(value, bytes):
+        raise DataError(f"{name} must hold an encoded image, not {type(value).__name__}")
+    return value
+
+
+def _local_folder(path: str) -> Path | None:
+    """Return the folder that ``path`` names, or None where it reads as a name on the hub, OWNER/NAME or NAME."""
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"data.path: {path!r} has no meaning here: {error}") from error
+    if folder.is_dir():
+        return folder.absolute()
+    if not path.strip() or path.startswith((".", "~", "/")) or path.count("/") > 1 or folder.exists():
+        raise DataError(f"data.path: no folder {str(folder.absolute() if path.strip() else path)!r}")
+    return None
+
+
+def _was_saved(folder: Path) -> bool:
+    """Return whether ``save_to_disk`` wrote the folder."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _pick(saved: Any, split: str, path: str) -> Any:
+    if not isinstance(saved, datasets.DatasetDict):
+        raise DataError(f"data.path: {path!r} must hold two splits, as a saved DatasetDict does, not one data set")
+    if split not in saved:
+        raise DataError(f"data.path: {path!r} has no split {split!r}, only {', '.join(saved)}")
+    return saved[split]
+
+
+def _check_builder(path: str, source: HuggingFace) -> str:
+    """Refuse formats that hold no images; return what names the version of the files, as JSON."""
+    builder = datasets.load_dataset_builder(path, source.config, revision=source.revision)
+    modules = {cls.__module__ for cls in type(builder).__mro__}
+    if not any(f"datasets.packaged_modules.{name}.{name}" in modules for name in FORMATS):
+        found = type(builder).__mro__[1].__module__.rpartition(".")[2]
+        raise DataError(f"data.path: {path!r} must hold files of {', '.join(FORMATS)}, not {found}")
+    # Of files on the hub: repository and commit.
+    origins = {
+        str(split): getattr(files, "origin_metadata", None)
+        for split, files in (builder.config.data_files or {}).items()
+    }
+    return json.dumps([path, source.revision, origins], default=str, sort_keys=True)
+
+
+def _table(data: Any, split: str, limit: int | None, source: HuggingFace) -> Table:
+    name = f"split {split!r} of {source.path!r}"
+    wanted = {"image": source.image_column, "label": source.label_column, "mask": source.mask_column}
+    columns = {role: column for role, column in wanted.items() if column is not None}
+    features = data.features
+    if features is None:
+        raise DataError(f"{name} does not say which columns it has; data.streaming: false finds out")
+    for role, column in columns.items():
+        if column not in features:
+            raise DataError(f"data.{role}_column: {name} has no column {column!r}, only {', '.join(features)}")
+        if role != "label" and isinstance(features[column], datasets.Image):
+            data = data.cast_column(column, datasets.Image(decode=False))
+    data = data.select_columns(list(dict.fromkeys(columns.values())))
+    label = features[columns["label"]] if "label" in columns else None
+    names = tuple(label.names) if isinstance(label, datasets.ClassLabel) else ()
+    if source.streaming and not isinstance(data, datasets.Dataset):
+        assert limit is not None
+        return Table(name=name, num_rows=limit, class_names=names, columns=columns, data=data)
+    num_rows = len(data) if limit is None else min(limit, len(data))
+    return Table(name=name, num_rows=num_rows, class_names=names, columns=columns, data=data.with_format(None))
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    """List all files below a folder, in a fixed order."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        found += [Path(parent, name) for name in sorted(names)]
+    return tuple(found)
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

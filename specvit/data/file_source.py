@@ -1,0 +1,61 @@
+"""Sources that decode files: once, into memory or into a cache on disk."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from specvit.data.base import Dataset, DataSource
+from specvit.data.decoded_cache import load_cached
+from specvit.data.storage import MemoryStorage, Storage
+from specvit.settings import settings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Hold what was found, before anything is decoded.
+
+    Attributes:
+        files: All files that decide what is read, in a fixed order.
+        read: Decode both splits into a storage.
+        version: What else decides what is read, beside the files and the settings that are no paths.
+    """
+
+    files: Sequence[Path]
+    read: Callable[[Storage], Dataset]
+    version: str = ""
+
+
+@settings
+class FileSource(DataSource):
+    """Decode images from files. A subclass says how in ``prepare``, and extends ``path_fields``."""
+
+    path_fields: ClassVar[frozenset[str]] = frozenset({"cache", "cache_folder"})
+
+    cache: Literal["memory", "disk"] = "memory"
+    """Where decoded images are kept: ``memory``, or ``disk`` for those that are larger; the numbers are the same."""
+    cache_folder: str = "~/.cache/specsweep"
+    """With ``cache: disk``, the folder that keeps them from run to run; on a cluster, one that all machines share."""
+
+    def load(self) -> Dataset:
+        """Decode both splits, or with ``cache: disk`` find them decoded.
+
+        Raises:
+            DataError: If a package is missing, a folder or a file cannot be used, or there is no room.
+        """
+        self.check_installed()
+        prepared = self.prepare()
+        if self.cache == "memory":
+            return prepared.read(MemoryStorage())
+        return load_cached(self, prepared.files, prepared.read, version=prepared.version)
+
+    @abstractmethod
+    def prepare(self) -> Prepared:
+        """Find what there is to read, without decoding any of it.
+
+        Raises:
+            DataError: If a folder is missing or empty, or its layout is not the one that the source reads.
+        """

@@ -1,0 +1,76 @@
+"""Class indices and their names, where a source may give the one, the other, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specvit.errors import DataError
+
+MAX_CLASSES = 1_000_000
+"""Most classes that an index in the data can make; a larger one is no class index."""
+
+
+def check_names(names: Sequence[str], *, field: str) -> None:
+    """Check that names differ from one another.
+
+    Raises:
+        ValueError: If they do not; the text names ``field``.
+    """
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{field} must differ from one another, not repeat {repeated[0]!r}")
+
+
+def name_classes(names: Sequence[str], labels: Iterable[NDArray[np.int64]]) -> tuple[str, ...]:
+    """Return the name of each class: ``names``, or if there are none, "class 0" up to the largest index.
+
+    Args:
+        names: The names that were given.
+        labels: The class indices of each split, none of them negative, no split empty.
+    """
+    return tuple(names) or tuple(f"class {index}" for index in range(1 + max(int(split.max()) for split in labels)))
+
+
+def encode_labels(
+    labels: Mapping[str, Sequence[object]],
+    *,
+    names: Mapping[str, tuple[str, ...]],
+    places: Mapping[str, str],
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
+    """Turn what a label column holds into class indices.
+
+    Args:
+        labels: The values of ``train`` and ``val``: integers, or text.
+        names: The names that the column itself gives to its integers; empty = it gives none. They must be the same
+            in both splits. Classes of a column of text are its values in ``train``, sorted.
+        places: What to call each split in messages.
+
+    Returns:
+        The name of each class, and the class indices ``(N,)`` of each split.
+
+    Raises:
+        DataError: If a value is missing, is neither, or is no class.
+    """
+    if names["train"] != names["val"]:
+        raise DataError(f"{places['train']} and {places['val']} must have the same classes, in the same order")
+    given = names["train"]
+    if all(isinstance(value, str) for values in labels.values() for value in values):
+        given = tuple(sorted({str(value) for value in labels["train"]}))
+        index_of: Mapping[object, int] = {name: index for index, name in enumerate(given)}
+        rule = "one of the classes of the training split"
+    else:
+        index_of = {}
+        rule = f"a class index from 0 to {(len(given) or MAX_CLASSES) - 1}"
+    encoded = {}
+    for split, values in labels.items():
+        indices = np.empty(len(values), np.int64)
+        for number, value in enumerate(values):
+            index = index_of.get(value) if index_of else value
+            if not isinstance(index, int) or not 0 <= index < (len(given) or MAX_CLASSES):
+                raise DataError(f"the label of {places[split]}, row {number} must be {rule}, not {value!r}")
+            indices[number] = index
+        encoded[split] = indices
+    return name_classes(given, encoded.values()), encoded
