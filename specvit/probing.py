@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.config import TrialConfig, default_rung_probes, selected_probes
@@ -67,9 +68,17 @@ class Probing:
     def _at_end(self, extract: Extract) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for dataset, names in self._by_dataset(tuple(self._probes)):
-            num_blocks = self._num_blocks(names)
-            train, val = (extract(split, num_blocks) for split in (dataset.train, dataset.val))
-            metrics |= self._evaluate(names, train, val, dataset)
+            num_blocks, num_images = self._num_blocks(names), len(dataset.train)
+            drawn = numpy_stream(self.config.seed, "probe images").permutation(num_images)
+            limits = {name: min(self._probes[name].num_train or num_images, num_images) for name in names}
+            most = max(limits.values())
+            images = dataset.train if most == num_images else subset(dataset.train, drawn[:most])
+            train, val = extract(images, num_blocks), extract(dataset.val, num_blocks)
+            for limit in dict.fromkeys(limits.values()):
+                rows = drawn[:limit] if most == num_images else np.arange(limit)
+                part = train if limit == most else train.take(torch.from_numpy(rows))
+                alike = [name for name in names if limits[name] == limit]
+                metrics |= self._evaluate(alike, part, val, dataset)
         return metrics
 
     def _num_blocks(self, names: list[str]) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from specvit.data import AnyDataSource
-from specvit.settings import settings
+from specvit.settings import PositiveInt, settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,12 @@ class ProbeSplit:
     def __len__(self) -> int:
         return len(self.cls)
 
+    def take(self, images: Tensor) -> ProbeSplit:
+        """Return some of the images, by their ``(M,)`` int64 indices."""
+        per_image = ("cls", "patches", "labels", "masks", "depth", "boxes", "block_cls")
+        values = {name: getattr(self, name) for name in per_image}
+        return replace(self, **{name: value[images] for name, value in values.items() if value is not None})
+
 
 @settings
 class Probe(ABC):
@@ -78,6 +84,9 @@ class Probe(ABC):
     data: AnyDataSource | None = None
     """Images that this probe is fitted and reported on, a source as under ``data``; none given = those of the
     pretraining, whose labels it then needs. Also rungs look at them."""
+    num_train: PositiveInt | None = None
+    """Largest number of training images that it is fitted on, drawn by the seed, the same for every arm; none given =
+    all. Features of the images are held in memory: of 100 000 with 197 tokens of 384 channels, 30 GB."""
 
     @property
     def num_blocks(self) -> int:

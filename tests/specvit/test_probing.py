@@ -9,11 +9,13 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from specvit import probing
 from specvit.config import TrialConfig
-from specvit.data import Dataset
+from specvit.data import Dataset, Split
 from specvit.data.scenes import Scenes
 from specvit.device import Device
 from specvit.features import backbone_features
+from specvit.probes import PROBES, Probe, ProbeSplit
 from specvit.probing import Probing
 from specvit.scales import SCALES
 from specvit.seeding import derive_seed
@@ -97,3 +99,41 @@ def test_a_whole_trial_takes_the_images_of_its_probes(kind: str, images: dict[Sc
 def test_sources_are_listed_once() -> None:
     same = {"data": dataclasses.asdict(PRETRAINING)}
     assert _config({"knn": same, "segmentation": _own(), "linear": _own()}).sources == (PRETRAINING, OWN)
+
+
+def test_a_probe_is_fitted_on_as_many_images_as_it_asks_for(
+    images: dict[Scenes, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: dict[str, torch.Tensor] = {}
+    extracted: list[int] = []
+    probes = {"knn": {}, "linear": {"num_train": 20}, "segmentation": {"num_train": 40}}
+    for name in probes:
+        probe = PROBES[name]
+
+        def evaluate(self: Probe, train: ProbeSplit, val: ProbeSplit, **_: object) -> dict[str, float]:
+            assert len(val) == PRETRAINING.num_val
+            assert train.labels is not None
+            assert train.masks is not None
+            assert len(train.cls) == len(train.labels) == len(train.masks)
+            fitted[self.name] = train.cls
+            return {}
+
+        monkeypatch.setattr(probe, "evaluate", evaluate)
+
+    def spy(model: object, split: Split, **_: object) -> ProbeSplit:
+        extracted.append(len(split))
+        return backbone_features(model, split, device=CPU)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(probing, "backbone_features", spy)
+    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    Probing(_config(probes), images[PRETRAINING], {}).backbone(model, device=CPU)
+    assert {name: len(rows) for name, rows in fitted.items()} == {"knn": 64, "linear": 20, "segmentation": 40}
+    assert extracted == [64, 32]  # once, for all of them
+    torch.testing.assert_close(fitted["segmentation"][:20], fitted["linear"], rtol=0, atol=0)
+    # The same images where none of the probes asks for all.
+    alone = {"linear": {"num_train": 20}, "segmentation": {"num_train": 40}}
+    whole = dict(fitted)
+    Probing(_config(alone), images[PRETRAINING], {}).backbone(model, device=CPU)
+    assert extracted[2:] == [40, 32]
+    for name in alone:
+        torch.testing.assert_close(fitted[name], whole[name])

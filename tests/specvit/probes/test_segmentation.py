@@ -406,7 +406,7 @@ def test_segmentation_fields_take_the_published_defaults_of_their_protocol():
 def test_segmentation_protocols_have_defaults_fitters_and_documented_fields():
     assert list(DEFAULTS) == list(FITTERS) == ["ridge", "logistic", "linear", "knn"]
     names = {name for fields in DEFAULTS.values() for name in fields}
-    assert {field.name for field in dataclasses.fields(Segmentation)} == names | {"protocol", "data"}
+    assert {field.name for field in dataclasses.fields(Segmentation)} == names | {"protocol", "data", "num_train"}
 
 
 @given(protocol=st.sampled_from(list(DEFAULTS)), owner=st.sampled_from(list(DEFAULTS)), data=st.data())
