@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from specvit.errors import ConfigError
+
 if TYPE_CHECKING:
     from orchestrator.executor import Executor
     from orchestrator.run import Datasets, Outcome
@@ -48,7 +50,13 @@ def executor_factory(
         local: Whether trials run in this process, one by one, instead of on Ray.
         address: Of a running Ray cluster; None = a cluster of this machine is started.
         slots: Trials to run at once, at most; None = as many as there is room for.
+
+    Raises:
+        ConfigError: If a trial is to be trained by several processes in this one.
     """
+    processes = sweep.resources.processes
+    if local and processes > 1:
+        raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")
 
     def make(datasets: Datasets, num_trials: int) -> Executor:
         if local:
