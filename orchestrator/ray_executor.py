@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Ray reads this when it is imported: no calls home.
@@ -24,14 +22,12 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.executor import END_STATES, Event, Failed, Finished, Job
-from orchestrator.placement import ClusterError, count_slots
+from orchestrator.cluster import ClusterError, check_reachable, count_slots
+from orchestrator.executor import END_STATES, Event, Failed, Job
+from orchestrator.slot import Loss, Slot, ended_together
 from orchestrator.sweep_schema import Resources
 from orchestrator.worker import Attempt, assist
 from specvit.data import Dataset, DataSource
-
-CONNECT_TIMEOUT_S = 10.0
-"""Longest wait for a cluster's first answer."""
 
 SETTLE_TIMEOUT_S = 10.0
 """Longest wait, once a trial of several processes has come to an end, for what each has to say of it."""
@@ -51,7 +47,7 @@ class _Worker:
 
     def host(self) -> str:
         """Return the address of this worker's node."""
-        return str(ray.util.get_node_ip_address())
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
     def meet(self, *hosts: str) -> Any:
         """Open the store at which the workers on ``hosts`` join; return where it is."""
@@ -87,28 +83,6 @@ class _Worker:
         store, self._store = self._store, None
         host = LOOPBACK if meeting.host == LOOPBACK else self.host()
         return joined(meeting, rank=rank, num_processes=num_processes, host=host, store=store)
-
-
-@dataclass
-class _Slot:
-    """Hold the actors of a slot, the main one first, and what they are at."""
-
-    placement: Any
-    actors: list[Any]
-    hosts: list[Any]
-    job: Job | None = None
-    events: Any = None
-    assisting: list[Any] = field(default_factory=list)
-    core_seconds: float = 0.0
-
-    @property
-    def awaited(self) -> list[Any]:
-        """Return what something can come of."""
-        return [] if self.job is None else [self.events, *self.assisting]
-
-    def free(self) -> None:
-        """Make room for the next job."""
-        self.job, self.events, self.assisting, self.core_seconds = None, None, [], 0.0
 
 
 class RayExecutor:
@@ -152,7 +126,7 @@ class RayExecutor:
     def submit(self, job: Job) -> None:
         """Start ``job`` on a free slot, under its label."""
         slot = next(slot for slot in self._slots if slot.job is None)
-        main, *others = slot.actors
+        main, *others = slot.workers
         slot.job = job
         run = main.run.options(name=job.label)
         if not (others and job.config.treatment.is_trained):
@@ -160,17 +134,17 @@ class RayExecutor:
             return
         # A reference: whoever is given it begins when the main actor has opened the store.
         meeting = main.meet.remote(*slot.hosts)
-        slot.events = run.remote(job, meeting, len(slot.actors))
+        slot.events = run.remote(job, meeting, len(slot.workers))
         slot.assisting = [
-            actor.assist.options(name=f"{job.label} process {rank}").remote(job, meeting, rank, len(slot.actors))
-            for rank, actor in enumerate(others, start=1)
+            other.assist.options(name=f"{job.label} process {rank}").remote(job, meeting, rank, len(slot.workers))
+            for rank, other in enumerate(others, start=1)
         ]
 
     def prune(self, trial_id: str) -> None:
         """Send the running trial the order to stop."""
         for slot in self._slots:
             if slot.job is not None and slot.job.trial_id == trial_id:
-                slot.actors[0].stop.remote(trial_id)
+                slot.workers[0].stop.remote(trial_id)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
@@ -181,7 +155,7 @@ class RayExecutor:
                 if reference in slot.awaited:
                     events += self._take(slot) if reference is slot.events else self._assisted(slot, reference)
             ready = self._ready(0.0)
-        return events
+        return tuple(events)
 
     def close(self) -> None:
         """Stop the workers and leave the cluster; one that this process started ends."""
@@ -192,14 +166,14 @@ class RayExecutor:
         self._slots = []
         ray.shutdown()
 
-    def _ready(self, timeout_s: float, *, at_most: int | None = None) -> list[tuple[Any, _Slot]]:
+    def _ready(self, timeout_s: float, *, at_most: int | None = None) -> list[tuple[Any, Slot]]:
         slot_of = {reference: slot for slot in self._slots for reference in slot.awaited}
         if not slot_of:
             return []
         found, _ = ray.wait(list(slot_of), num_returns=at_most or len(slot_of), timeout=timeout_s)
         return [(reference, slot_of[reference]) for reference in found]
 
-    def _take(self, slot: _Slot) -> list[Event]:
+    def _take(self, slot: Slot) -> list[Event]:
         """Take the next event of a slot; a lost worker is an event too, and is replaced."""
         try:
             event: Event = ray.get(next(slot.events))
@@ -214,7 +188,7 @@ class RayExecutor:
         slot.free()
         return [event]
 
-    def _assisted(self, slot: _Slot, reference: Any) -> list[Event]:
+    def _assisted(self, slot: Slot, reference: Any) -> list[Event]:
         """Hear that a process has done its part; where it has failed, the attempt ends."""
         try:
             slot.core_seconds += ray.get(reference)
@@ -230,34 +204,23 @@ class RayExecutor:
                     return events
             return [*events, self._replace_lost(slot, error)]
 
-    def _settle(self, slot: _Slot, end: Event) -> Event:
+    def _settle(self, slot: Slot, end: Event) -> Event:
         """Let the processes of a slot come to their ends too; return the event with what they have to add."""
         done, silent = ray.wait(slot.assisting, num_returns=len(slot.assisting), timeout=SETTLE_TIMEOUT_S)
-        errors = []
+        losses = [Loss("it does not answer", "", lost=True) for _ in silent]
         for reference in done:
             try:
                 slot.core_seconds += ray.get(reference)
             except ray.exceptions.RayError as error:
-                errors.append(error)
-        if errors or silent:
+                is_raised = isinstance(error, ray.exceptions.RayTaskError)
+                losses.append(Loss(_reason(error), str(error), lost=not is_raised))
+        if losses:
             self._replace(slot)
-        if isinstance(end, Finished):
-            return replace(end, core_seconds=end.core_seconds + slot.core_seconds)
-        if not isinstance(end, Failed):
-            return end
-        others = dict.fromkeys(reason for reason in map(_reason, errors) if reason != end.error)
-        return replace(
-            end,
-            error="; another process: ".join([end.error, *others]),
-            traceback="\n".join([end.traceback, *map(str, errors)]),
-            lost=bool(silent) or any(_is_loss(error) for error in errors),
-        )
+        return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
 
-    def _replace_lost(self, slot: _Slot, error: Exception) -> Failed:
-        assert slot.job is not None
-        lost = slot.job
+    def _replace_lost(self, slot: Slot, error: Exception) -> Failed:
         self._replace(slot)
-        slot.free()
+        lost = slot.free()
         return Failed(
             trial_id=lost.trial_id,
             attempt=lost.attempt,
@@ -266,18 +229,18 @@ class RayExecutor:
             lost=True,
         )
 
-    def _open_slot(self) -> _Slot:
+    def _open_slot(self) -> Slot:
         """Take room for a slot and start its actors; several as close together as there is room."""
         placement = None
         if self._resources.processes > 1:
             bundle = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
             bundle = {name: amount for name, amount in bundle.items() if amount > 0}
             placement = placement_group([bundle] * self._resources.processes, strategy="PACK")
-        slot = _Slot(placement, actors=[], hosts=[])
+        slot = Slot(placement=placement)
         self._replace(slot)
         return slot
 
-    def _replace(self, slot: _Slot) -> None:
+    def _replace(self, slot: Slot) -> None:
         """Start new actors in place of those of a slot."""
         self._dismiss(slot)
         options: dict[str, Any] = {
@@ -289,18 +252,13 @@ class RayExecutor:
             if slot.placement is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(slot.placement, rank)
             worker = ray.remote(_Worker).options(**options)
-            slot.actors.append(worker.remote(self._references, max(1, int(self._resources.cpus))))
-        slot.hosts = [actor.host.remote() for actor in slot.actors] if slot.placement is not None else []
+            slot.workers.append(worker.remote(self._references, max(1, int(self._resources.cpus))))
+        slot.hosts = [worker.host.remote() for worker in slot.workers] if slot.placement is not None else []
 
-    def _dismiss(self, slot: _Slot) -> None:
-        for actor in slot.actors:
-            ray.kill(actor)
-        slot.actors = []
-
-
-def _is_loss(error: Exception) -> bool:
-    """Tell the end of a process from an exception in it."""
-    return not isinstance(error, ray.exceptions.RayTaskError)
+    def _dismiss(self, slot: Slot) -> None:
+        for worker in slot.workers:
+            ray.kill(worker)
+        slot.workers = []
 
 
 def _reason(error: Exception) -> str:
@@ -313,7 +271,7 @@ def _reason(error: Exception) -> str:
 def _connect(address: str | None) -> str:
     """Start or join a cluster; return the address of its dashboard, empty if it has none."""
     if address:
-        _check_reachable(address)
+        check_reachable(address)
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
@@ -321,14 +279,3 @@ def _connect(address: str | None) -> str:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
-
-
-def _check_reachable(address: str) -> None:
-    """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes."""
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(f"no Ray cluster at {address}: {error}") from error

@@ -192,7 +192,7 @@ def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     if batch_size % processes:
         yield Problem(("resources", "processes"), f"must divide objective.batch_size, {batch_size}, not {processes}")
     if processes > 1 and 0 < gpus < 1:
-        rule = f"must be 1 where a process has a share of a GPU ({gpus:g}), since NCCL joins whole ones, not {processes}"
+        rule = f"must be 1 where gpus is a share of a GPU ({gpus:g}), since NCCL joins whole ones, not {processes}"
         yield Problem(("resources", "processes"), rule)
 
 

@@ -19,6 +19,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from specvit.device import select_device
 
@@ -43,7 +44,7 @@ class Meeting:
     port: int
 
 
-def open_store(host: str = LOOPBACK) -> tuple[dist.TCPStore, Meeting]:
+def open_store(host: str = LOOPBACK) -> tuple[TCPStore, Meeting]:
     """Open the store that processes meet at, on a free port; it is closed when it is let go.
 
     Args:
@@ -56,7 +57,7 @@ def open_store(host: str = LOOPBACK) -> tuple[dist.TCPStore, Meeting]:
     # A store's own socket would listen at every address, and its port could be taken between choosing and opening it.
     listening = socket.create_server((host, 0), family=family)
     port = listening.getsockname()[1]
-    store = dist.TCPStore(
+    store = TCPStore(
         host, port, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT, master_listen_fd=listening.detach()
     )
     return store, Meeting(host, port)
@@ -64,7 +65,7 @@ def open_store(host: str = LOOPBACK) -> tuple[dist.TCPStore, Meeting]:
 
 @contextmanager
 def joined(
-    meeting: Meeting, *, rank: int, num_processes: int, host: str = LOOPBACK, store: dist.TCPStore | None = None
+    meeting: Meeting, *, rank: int, num_processes: int, host: str = LOOPBACK, store: TCPStore | None = None
 ) -> Iterator[None]:
     """Make this process one of those that train a trial together, until the context ends.
 
@@ -84,7 +85,7 @@ def joined(
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(variable, interface)
     if store is None:
-        store = dist.TCPStore(meeting.host, meeting.port, is_master=False, timeout=JOIN_TIMEOUT)
+        store = TCPStore(meeting.host, meeting.port, is_master=False, timeout=JOIN_TIMEOUT)
     on_gpu = select_device().is_cuda
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from orchestrator.cluster import ClusterError
 from orchestrator.executor import END_STATES, Event, Executor, Failed, Finished, Job, Pruned, Reported, Started
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
-from orchestrator.ray_executor import ClusterError, RayExecutor
+from orchestrator.ray_executor import RayExecutor
 from orchestrator.run import Datasets, load_datasets, run_sweep
 from orchestrator.sweep_schema import Resources, Sweep
 from orchestrator.sweepfile import load_sweep
@@ -70,6 +71,17 @@ def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
     yield executor
     executor.close()
     executor.close()
+
+
+@pytest.fixture(scope="module")
+def pair(executor: RayExecutor, datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
+    """Lend a slot of two processes on the cluster that is up; it stays up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.ray_executor._connect", lambda _: "")
+        patch.setattr("ray.shutdown", lambda: None)
+        pair = RayExecutor(datasets, resources=Resources(cpus=0.25, processes=2), max_slots=1)
+        yield pair
+        pair.close()
 
 
 def job_of(trial: Trial, *, attempt: int = 1, label: str = "") -> Job:
@@ -231,3 +243,79 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
         RayExecutor({}, resources=Resources(), max_slots=1, address=address)
+
+
+def end_of(executor: RayExecutor, job: Job) -> Event:
+    executor.submit(job)
+    return events_until(executor, is_terminal)[-1]
+
+
+def processes_at(label: str) -> set[int]:
+    """Return the ids of the processes that are at a task; Ray shows its name as the process's title."""
+    titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return {int(pid) for pid, title in titles.items() if title.startswith(f"ray::{label}".encode())}
+
+
+def listening_hosts(pid: int) -> set[str]:
+    """Return the IPv4 addresses that a process listens at."""
+    inodes = {link.readlink().name.strip("socket:[]") for link in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
+    return {socket.inet_ntoa(bytes.fromhex(host)[::-1]) for host in listening}
+
+
+def test_two_processes_train_a_trial_to_the_numbers_of_one(
+    executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    assert pair.num_slots == 1
+    alone = end_of(executor, job_of(trials[0]))
+    assert isinstance(alone, Finished)
+    pair.submit(job_of(trials[0]))
+    events = events_until(pair, is_terminal)
+    together = events[-1]
+    assert isinstance(together, Finished), together
+    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    # Of 32 images, one may change sides by rounding.
+    assert together.metrics["knn_top1"] == pytest.approx(alone.metrics["knn_top1"], abs=100 / 32)
+    assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]
+    assert sum(isinstance(event, Started) for event in events) == 1
+
+
+def test_a_floor_is_not_trained_together_and_has_the_numbers_of_one(
+    executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    floor = next(trial for trial in trials if trial.role == "floor")
+    alone, together = (end_of(those, job_of(floor)) for those in (executor, pair))
+    assert isinstance(alone, Finished)
+    assert isinstance(together, Finished)
+    assert together.metrics == alone.metrics
+
+
+def test_an_order_to_stop_ends_a_trial_of_two_processes(
+    pair: RayExecutor, make_sweep: Callable[..., Sweep]
+) -> None:
+    trial = long_trial(make_sweep)
+    pair.submit(job_of(trial))
+    events_until(pair, lambda event: isinstance(event, Reported))
+    pair.prune(trial.trial_id)
+    assert isinstance(events_until(pair, is_terminal)[-1], Pruned)
+
+
+@pytest.mark.parametrize("lost", ["the main process", "the other process"])
+def test_two_processes_listen_to_this_machine_alone_and_the_loss_of_one_is_a_failure_after_which_the_slot_works(
+    lost: str, pair: RayExecutor, make_sweep: Callable[..., Sweep], trials: tuple[Trial, ...]
+) -> None:
+    trial = long_trial(make_sweep)
+    pair.submit(job_of(trial, attempt=2))
+    events = events_until(pair, lambda event: isinstance(event, Reported))
+    main = next(int(event.worker.rpartition(":")[2]) for event in events if isinstance(event, Started))
+    (other,) = processes_at(f"{trial.label} process 1")
+    assert main != other
+    print("LISTEN", listening_hosts(main), listening_hosts(other))
+    started = time.monotonic()
+    os.kill(main if lost == "the main process" else other, signal.SIGKILL)
+    failed = events_until(pair, is_terminal)[-1]
+    print("TOOK", time.monotonic() - started, failed)
+    assert isinstance(failed, Failed)
+    assert (failed.trial_id, failed.attempt, failed.lost) == (trial.trial_id, 2, True)
+    assert isinstance(end_of(pair, job_of(trials[0])), Finished)

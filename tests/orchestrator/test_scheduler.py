@@ -11,7 +11,10 @@ from orchestrator.ledger import Ledger
 from orchestrator.records import Report, State
 from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduler import schedule
+from orchestrator.training_states import TrainingStates
 from orchestrator.trials import Trial
+
+KEPT_NOWHERE = TrainingStates(Path("absent"), every_s=0)
 
 Script = Sequence[Callable[[str, int], Event]]
 """The events of an attempt, each made from its trial id and attempt."""
@@ -138,6 +141,7 @@ def run(
     listener: Listener,
     executor: ScriptedExecutor,
     should_stop: Callable[[], bool] = lambda: False,
+    kept: TrainingStates = KEPT_NOWHERE,
 ) -> bool:
     return schedule(
         trials,
@@ -146,6 +150,7 @@ def run(
         judged_metric="knn_top1",
         executor=executor,
         view=listener,
+        states=kept,
         should_stop=should_stop,
     )
 

@@ -1,12 +1,16 @@
-"""How many trials a cluster has room for: arithmetic on what its nodes have, without a word to them."""
+"""What can be said of a cluster without Ray: whether somebody listens there, and how many trials it has room for."""
 
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Mapping, Sequence
 
 from orchestrator.sweep_schema import Resources
 from specvit.errors import SpecsweepError
+
+CONNECT_TIMEOUT_S = 10.0
+"""Longest wait for a cluster's first answer."""
 
 _KINDS = (("CPUs", "CPU", "cpus"), ("GPUs", "GPU", "gpus"))
 """What people say, what Ray says, and the field of ``Resources``."""
@@ -14,6 +18,21 @@ _KINDS = (("CPUs", "CPU", "cpus"), ("GPUs", "GPU", "gpus"))
 
 class ClusterError(SpecsweepError):
     """Signal a cluster that cannot run the trials; the text says what is missing."""
+
+
+def check_reachable(address: str) -> None:
+    """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes.
+
+    Raises:
+        ClusterError: If nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
 
 
 def count_slots(nodes: Sequence[Mapping[str, float]], resources: Resources, *, max_slots: int) -> int:
