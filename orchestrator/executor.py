@@ -77,7 +77,10 @@ class Reported(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time."""
+    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
+
+    Both count also what attempts before it took, up to the states that it went on from.
+    """
 
     metrics: Mapping[str, float]
     seconds: float

@@ -68,10 +68,11 @@ def ended_together(end: Event, *, core_seconds: float, losses: Sequence[Loss]) -
         return replace(end, core_seconds=end.core_seconds + core_seconds)
     if not isinstance(end, Failed):
         return end
-    reasons = dict.fromkeys(loss.reason for loss in losses if loss.reason != end.error)
+    lost = [loss.reason for loss in losses if loss.lost]
+    others = dict.fromkeys(loss.reason for loss in losses if loss.reason != end.error)
     return replace(
         end,
-        error="; another process: ".join([end.error, *reasons]),
+        error=f"a worker was lost: {lost[0]}" if lost else "; another process: ".join([end.error, *others]),
         traceback="\n".join([end.traceback, *(loss.text for loss in losses)]),
-        lost=any(loss.lost for loss in losses),
+        lost=bool(lost),
     )

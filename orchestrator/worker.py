@@ -25,6 +25,9 @@ from specvit.data import Dataset, DataSource
 if TYPE_CHECKING:
     from specvit.training_state import Checkpoint
 
+_SPENT = "spent"
+"""Name under which a state's notes hold the wall and CPU seconds up to then."""
+
 
 class Attempt:
     """Run a job in a thread of its own; also the ``Observer`` that its trial reports to."""
@@ -49,6 +52,9 @@ class Attempt:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._interrupted = threading.Event()
+        self._checkpoint: Checkpoint | None = None
+        self._spent_before: tuple[float, float] | None = None
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
         self._thread = threading.Thread(target=self._run, name=job.label, daemon=True)
         self._thread.start()
 
@@ -78,6 +84,12 @@ class Attempt:
 
     def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
         """Pass on how far the trial is."""
+        if self._checkpoint is not None:
+            notes = self._checkpoint.notes
+            if self._spent_before is None:  # the notes are those of a saved state if there is one
+                wall, cpu = notes.get(_SPENT, (0.0, 0.0))
+                self._spent_before = wall, cpu
+            notes[_SPENT] = list(self._spent())
         self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
@@ -89,16 +101,15 @@ class Attempt:
         return self._stop.is_set()
 
     def _run(self) -> None:
-        started, cpu_started = time.monotonic(), time.process_time()
         self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
         try:
             from specvit.trial import run_trial
 
             config = self.job.config
-            checkpoint = _checkpoint(self.job, self._datasets, at_stop=self._interrupted.is_set)
+            self._checkpoint = _checkpoint(self.job, self._datasets, at_stop=self._interrupted.is_set)
             data = self._datasets[config.data]
             with self._together:
-                result = run_trial(config, data, self, probe_datasets=self._datasets, checkpoint=checkpoint)
+                result = run_trial(config, data, self, probe_datasets=self._datasets, checkpoint=self._checkpoint)
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
             self._events.put(
@@ -106,11 +117,11 @@ class Attempt:
                     *self._key,
                     error=f"{type(error).__name__}: {error}".splitlines()[0],
                     traceback=traceback.format_exc(),
-                    seconds=time.monotonic() - started,
+                    seconds=self._spent()[0],
                 )
             )
             return
-        seconds = time.monotonic() - started
+        seconds, core_seconds = self._spent()
         if result.stopped_at is not None:
             self._events.put(Pruned(*self._key, step=result.stopped_at, seconds=seconds))
             return
@@ -119,10 +130,15 @@ class Attempt:
                 *self._key,
                 metrics=dict(result.metrics),
                 seconds=seconds,
-                core_seconds=time.process_time() - cpu_started,
+                core_seconds=core_seconds,
                 diagnostics=result.diagnostics,
             )
         )
+
+    def _spent(self) -> tuple[float, float]:
+        """Return the wall and CPU seconds so far, with those of the attempts that this one goes on from."""
+        wall, cpu = self._spent_before or (0.0, 0.0)
+        return wall + time.monotonic() - self._started, cpu + time.process_time() - self._cpu_started
 
 
 def assist(job: Job, datasets: Mapping[DataSource, Dataset], together: AbstractContextManager[object]) -> float:
