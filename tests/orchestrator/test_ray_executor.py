@@ -14,11 +14,22 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from orchestrator.cluster import ClusterError
-from orchestrator.executor import END_STATES, Event, Executor, Failed, Finished, Job, Pruned, Reported, Started
+from orchestrator.executor import (
+    END_STATES,
+    Event,
+    Executor,
+    Failed,
+    Finished,
+    Job,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+)
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
-from orchestrator.run import Datasets, load_datasets, run_sweep
+from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep_schema import Resources, Sweep
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
@@ -207,6 +218,53 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
         assert all(isinstance(event, Finished) for event in end)
         ended |= {event.trial_id for event in end}
     assert ended == {floor.trial_id for floor in floors}
+
+
+def test_a_trial_whose_worker_was_killed_goes_on_in_the_next_run(
+    executor: RayExecutor, datasets: Mapping[DataSource, Dataset], make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    class Watcher(Silence):
+        def __init__(self, *, kills: bool) -> None:
+            self.kills = kills
+            self.steps: list[int] = []
+
+        def happened(self, event: Event) -> None:
+            if isinstance(event, Started):
+                self.pid = int(event.worker.rpartition(":")[2])
+            elif isinstance(event, Progressed):
+                self.steps.append(event.step)
+            elif isinstance(event, Reported) and self.kills:
+                self.kills = False
+                os.kill(self.pid, signal.SIGKILL)
+
+    def run(folder: Path, *, kills: bool = False) -> tuple[Outcome, Watcher]:
+        watcher = Watcher(kills=kills)
+
+        def make_view(*_: object) -> AbstractContextManager[Watcher]:
+            return nullcontext(watcher)
+
+        outcome = run_sweep(
+            sweep,
+            folder=folder,
+            make_executor=lambda *_: Shared(executor),
+            make_view=make_view,
+            load_data=lambda _: datasets,
+        )
+        return outcome, watcher
+
+    objective = {"recipe": "dinov2_cpu", "steps": 18, "batch_size": 8}
+    changes = {"seeds": 1, "ablate": {"components": ["none"]}, "floors": [], "checkpoint_every_s": 1e-4}
+    sweep = make_sweep(objective=objective, **changes)  # rungs stand at steps 6 and 12
+    lost, _ = run(tmp_path / "tiny", kills=True)
+    assert lost.num_failed == 1
+    (state,) = (tmp_path / "tiny" / "checkpoints").glob("[!.]*")
+    assert state.stem == lost.records[0].trial_id
+    outcome, watcher = run(tmp_path / "tiny")
+    assert watcher.steps[0] >= 5
+    assert not state.parent.exists()
+    whole, _ = run(tmp_path / "whole")
+    assert outcome.records[0].metrics == whole.records[0].metrics
+    assert outcome.records[0].reports == whole.records[0].reports
 
 
 def test_a_job_is_listed_by_its_label_on_the_cluster(

@@ -29,7 +29,7 @@ from specvit.errors import DivergenceError
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 TIMEOUT_S = 60.0
-STEPS = 12
+STEPS = 18
 SECTIONS: dict[str, Any] = {
     "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
     "rungs": {"count": 2, "num_images": 32},
@@ -38,7 +38,7 @@ SECTIONS: dict[str, Any] = {
     "floors": [],
     "checkpoint_every_s": 1e-4,
 }
-"""Two trials of half a second, whose states are saved after every step; rungs stand at steps 4 and 8."""
+"""Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
 
 
 class Watcher:
@@ -176,7 +176,7 @@ def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
     assert table(folder) == whole_table
     assert [(record.state, record.num_attempts) for record in outcome.records] == [(State.DONE, 1), (State.DONE, 2)]
     assert [record.reports for record in outcome.records] == [record.reports for record in whole.records]
-    assert [report.step for report in outcome.records[-1].reports] == [4, 8]
+    assert [report.step for report in outcome.records[-1].reports] == [6, 12]
     assert not (folder / "checkpoints").exists()
 
 

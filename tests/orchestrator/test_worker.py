@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Progressed, Pruned, Reported, StateFile, Started
+from orchestrator.executor import (
+    END_STATES,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+    StateFile,
+)
 from orchestrator.trials import Trial
 from orchestrator.worker import Attempt, assist
 from specvit.config import TrialConfig
