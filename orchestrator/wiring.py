@@ -72,7 +72,8 @@ def executor_factory(
             max_slots=min(num_trials, slots or num_trials),
             address=address,
         )
-        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once", markup=False)
+        shared = f", by {processes} processes each" if processes > 1 else ""
+        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once{shared}", markup=False)
         if ray_executor.dashboard_url:
             console.print(
                 f"Ray dashboard: {ray_executor.dashboard_url} (it asks for a token; "
