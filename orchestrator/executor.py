@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator.records import State
@@ -16,13 +17,30 @@ from specvit.readings import Reading
 
 
 @dataclass(frozen=True)
+class StateFile:
+    """Say where a trial's state is kept while it trains, and how many seconds lie between two times of saving."""
+
+    path: Path
+    every_s: float
+
+
+@dataclass(frozen=True)
 class Job:
-    """Hold one attempt at a trial. ``label`` is the name it carries on the dashboard and in the terminal."""
+    """Hold one attempt at a trial.
+
+    Attributes:
+        trial_id: The trial.
+        attempt: Number of the attempt, from 1.
+        label: The name it carries on the dashboard and in the terminal.
+        config: What is computed.
+        state: Where the attempt keeps its state, and goes on from that of the attempt before; None = nowhere.
+    """
 
     trial_id: str
     attempt: int
     label: str
     config: TrialConfig
+    state: StateFile | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,10 @@ class Reported(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time."""
+    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
+
+    Both count also what attempts before it took, up to the states that it went on from.
+    """
 
     metrics: Mapping[str, float]
     seconds: float
@@ -77,11 +98,15 @@ class Pruned(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """Carry the exception that ended the attempt: ``error`` in one line, and the whole ``traceback``."""
+    """Carry the exception that ended the attempt: ``error`` in one line, and the whole ``traceback``.
+
+    Where a worker was ``lost``, the trial itself is not to blame, and another attempt may go on from its state.
+    """
 
     error: str
     traceback: str
     seconds: float = field(default=0.0)
+    lost: bool = False
 
 
 END_STATES: Mapping[type[Event], State] = {

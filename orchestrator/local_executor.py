@@ -48,9 +48,9 @@ class LocalExecutor:
         return (event,)
 
     def close(self) -> None:
-        """Ask the running trial to stop, and wait until it has: after its step, or after its last probes."""
+        """Ask the running trial to save its state and stop; wait until it has, after its step or its last probes."""
         if self._attempt is not None:
-            self._attempt.stop()
+            self._attempt.interrupt()
             # A process that ends while a thread of it computes is aborted by torch.
             self._attempt.join()
             self._attempt = None

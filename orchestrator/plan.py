@@ -97,7 +97,8 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
                     r for r in _read_records(path) if r.state is State.DONE and r.group_id in groups
                 ]
     if num_slots is None:
-        num_slots = max(1, math.floor((os.cpu_count() or 1) / sweep.resources.cpus))
+        cpus_per_trial = sweep.resources.cpus * sweep.resources.processes
+        num_slots = max(1, math.floor((os.cpu_count() or 1) / cpus_per_trial))
     return Plan(
         name=sweep.name,
         question=sweep.question,

@@ -1,40 +1,40 @@
-"""The executor for users: warm Ray actors, one per slot. The only module that imports ray.
+"""The executor for users: warm Ray actors, one per slot, or several that train a trial together.
 
-Each actor imports torch and takes the data from the node's object store once, then runs job after job. A job
-is one actor task that carries the trial's label, so that the Ray dashboard lists trials by name; its events
-stream back as the task's results.
+The only module that imports ray. Each actor imports torch and takes the data from the node's object store once, then
+runs job after job. A job is one actor task that carries the trial's label, so that the Ray dashboard lists trials by
+name; its events stream back as the task's results. Where a trial takes several processes, the other actors of its slot
+assist; when one of them is lost, the attempt is, and all of them are replaced.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 # Ray reads this when it is imported: no calls home.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.cluster import ClusterError, check_reachable, count_slots
 from orchestrator.executor import END_STATES, Event, Failed, Job
+from orchestrator.slot import Loss, Slot, ended_together
 from orchestrator.sweep_schema import Resources
-from orchestrator.worker import Attempt
+from orchestrator.worker import Attempt, assist
 from specvit.data import Dataset, DataSource
-from specvit.errors import SpecsweepError
 
-CONNECT_TIMEOUT_S = 10.0
-"""Longest wait for a cluster's first answer."""
-
-
-class ClusterError(SpecsweepError):
-    """Signal a cluster that cannot run the trials; the text says what is missing."""
+SETTLE_TIMEOUT_S = 10.0
+"""Longest wait, once a trial of several processes has come to an end, for what each has to say of it."""
 
 
 class _Worker:
-    """Run jobs, one at a time, on one slot. A second thread takes the orders to stop."""
+    """Run jobs, one at a time, on one slot or as a part of it. A second thread takes the orders to stop."""
 
     def __init__(self, datasets: dict[DataSource, Any], num_threads: int) -> None:
         from specvit.device import limit_threads
@@ -48,15 +48,29 @@ class _Worker:
             except ray.exceptions.RayError as error:  # such as files that this machine does not have
                 self._unreadable[source] = error
         self._attempt: Attempt | None = None
+        self._store: Any = None
+        self._assisting = threading.Lock()
 
-    def run(self, job: Job) -> Iterator[Event]:
-        """Run a job and yield its events."""
+    def host(self) -> str:
+        """Return the address of this worker's node."""
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+    def meet(self, *hosts: str) -> Any:
+        """Open the store at which the workers on ``hosts`` join; return where it is."""
+        from specvit.joining import LOOPBACK, open_store
+
+        self._store, meeting = open_store(LOOPBACK if len(set(hosts)) == 1 else self.host())
+        return meeting
+
+    def run(self, job: Job, meeting: Any = None, num_processes: int = 1) -> Iterator[Event]:
+        """Run a job and yield its events; as the main one of several processes if they have a meeting."""
         errors = (self._unreadable.get(source) for source in job.config.sources)
         if (error := next(filter(None, errors), None)) is not None:
             reason = str(error).partition("\n")[0].removeprefix("System error: ")
             yield Failed(job.trial_id, job.attempt, error=reason, traceback=str(error))
             return
-        attempt = self._attempt = Attempt(job, self._datasets)
+        together = None if meeting is None else self._joined(meeting, 0, num_processes)
+        attempt = self._attempt = Attempt(job, self._datasets, together=together)
         while True:
             event = attempt.next_event()
             assert event is not None
@@ -64,17 +78,22 @@ class _Worker:
             if type(event) in END_STATES:
                 return
 
+    def assist(self, job: Job, meeting: Any, rank: int, num_processes: int) -> float:
+        """Compute a job beside the main process; return the CPU seconds that it took."""
+        with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
+            return assist(job, self._datasets, self._joined(meeting, rank, num_processes))
+
     def stop(self, trial_id: str) -> None:
         """Ask the running trial to stop, if it is the one."""
         if self._attempt is not None and self._attempt.job.trial_id == trial_id:
             self._attempt.stop()
 
+    def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
+        from specvit.joining import LOOPBACK, joined
 
-@dataclass
-class _Slot:
-    actor: Any
-    job: Job | None = None
-    events: Any = None
+        store, self._store = self._store, None
+        host = LOOPBACK if meeting.host == LOOPBACK else self.host()
+        return joined(meeting, rank=rank, num_processes=num_processes, host=host, store=store)
 
 
 class RayExecutor:
@@ -88,7 +107,7 @@ class RayExecutor:
         max_slots: int,
         address: str | None = None,
     ) -> None:
-        """Start or join the cluster and warm up one worker per slot.
+        """Start or join the cluster and warm up the workers of every slot.
 
         Args:
             datasets: What the trials' data sources load, shared by all workers of a node without copies.
@@ -101,10 +120,11 @@ class RayExecutor:
         """
         self.dashboard_url = _connect(address)
         try:
-            self._num_slots = min(max_slots, _count_slots(resources))
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+            self._num_slots = count_slots(nodes, resources, max_slots=max_slots)
             self._resources = resources
             self._references = {source: ray.put(dataset) for source, dataset in datasets.items()}
-            self._slots = [_Slot(self._start_actor()) for _ in range(self._num_slots)]
+            self._slots = [self._open_slot() for _ in range(self._num_slots)]
         except BaseException:
             ray.shutdown()
             raise
@@ -117,73 +137,152 @@ class RayExecutor:
     def submit(self, job: Job) -> None:
         """Start ``job`` on a free slot, under its label."""
         slot = next(slot for slot in self._slots if slot.job is None)
+        main, *others = slot.workers
         slot.job = job
-        slot.events = slot.actor.run.options(name=job.label).remote(job)
+        run = main.run.options(name=job.label)
+        if not (others and job.config.treatment.is_trained):
+            slot.events = run.remote(job)
+            return
+        # A reference: whoever is given it begins when the main actor has opened the store.
+        meeting = main.meet.remote(*slot.hosts)
+        slot.events = run.remote(job, meeting, len(slot.workers))
+        slot.assisting = [
+            other.assist.options(name=f"{job.label} process {rank}").remote(job, meeting, rank, len(slot.workers))
+            for rank, other in enumerate(others, start=1)
+        ]
 
     def prune(self, trial_id: str) -> None:
         """Send the running trial the order to stop."""
         for slot in self._slots:
             if slot.job is not None and slot.job.trial_id == trial_id:
-                slot.actor.stop.remote(trial_id)
+                slot.workers[0].stop.remote(trial_id)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
-        streams = {slot.events: slot for slot in self._slots if slot.job is not None}
-        if not streams:
-            return ()
-        ready, _ = ray.wait(list(streams), timeout=timeout_s)
         events: list[Event] = []
+        ready = self._ready(timeout_s, at_most=1)
         while ready:
-            events += [event for stream in ready for event in self._take(streams[stream])]
-            open_streams = [stream for stream, slot in streams.items() if slot.job is not None]
-            ready = ray.wait(open_streams, num_returns=len(open_streams), timeout=0)[0] if open_streams else []
-        return events
+            for reference, slot in ready:
+                if reference in slot.awaited:
+                    events += self._take(slot) if reference is slot.events else self._assisted(slot, reference)
+            ready = self._ready(0.0)
+        return tuple(events)
 
     def close(self) -> None:
         """Stop the workers and leave the cluster; one that this process started ends."""
         for slot in self._slots:
-            ray.kill(slot.actor)
+            self._dismiss(slot)
+            if slot.placement is not None:
+                remove_placement_group(slot.placement)
         self._slots = []
         ray.shutdown()
 
-    def _take(self, slot: _Slot) -> list[Event]:
+    def _ready(self, timeout_s: float, *, at_most: int | None = None) -> list[tuple[Any, Slot]]:
+        slot_of = {reference: slot for slot in self._slots for reference in slot.awaited}
+        if not slot_of:
+            return []
+        found, _ = ray.wait(list(slot_of), num_returns=at_most or len(slot_of), timeout=timeout_s)
+        return [(reference, slot_of[reference]) for reference in found]
+
+    def _take(self, slot: Slot) -> list[Event]:
         """Take the next event of a slot; a lost worker is an event too, and is replaced."""
-        assert slot.job is not None
         try:
             event: Event = ray.get(next(slot.events))
         except StopIteration:
-            slot.job = slot.events = None
+            slot.free()
             return []
         except ray.exceptions.RayError as error:
-            lost, slot.job, slot.events = slot.job, None, None
-            slot.actor = self._start_actor()
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            return [
-                Failed(
-                    trial_id=lost.trial_id,
-                    attempt=lost.attempt,
-                    error=f"the worker was lost: {reason}",
-                    traceback=str(error),
-                )
-            ]
-        if type(event) in END_STATES:
-            slot.job = slot.events = None
+            return [self._replace_lost(slot, error)]
+        if type(event) not in END_STATES:
+            return [event]
+        event = self._settle(slot, event)
+        slot.free()
         return [event]
 
-    def _start_actor(self) -> Any:
-        options = {
+    def _assisted(self, slot: Slot, reference: Any) -> list[Event]:
+        """Hear that a process has done its part; where it has failed, the attempt ends."""
+        try:
+            slot.core_seconds += ray.get(reference)
+            slot.assisting.remove(reference)
+            return []
+        except ray.exceptions.RayError as error:
+            # The main process mostly sees it too, and can tell more.
+            events: list[Event] = []
+            deadline = time.monotonic() + SETTLE_TIMEOUT_S
+            while ray.wait([slot.events], timeout=max(0.0, deadline - time.monotonic()))[0]:
+                events += self._take(slot)
+                if slot.job is None:
+                    return events
+            return [*events, self._replace_lost(slot, error)]
+
+    def _settle(self, slot: Slot, end: Event) -> Event:
+        """Let the processes of a slot come to their ends too; return the event with what they have to add."""
+        done, silent = ray.wait(slot.assisting, num_returns=len(slot.assisting), timeout=SETTLE_TIMEOUT_S)
+        losses = [Loss("it does not answer", "", lost=True) for _ in silent]
+        for reference in done:
+            try:
+                slot.core_seconds += ray.get(reference)
+            except ray.exceptions.RayError as error:
+                is_raised = isinstance(error, ray.exceptions.RayTaskError)
+                losses.append(Loss(_reason(error), str(error), lost=not is_raised))
+        if losses:
+            self._replace(slot)
+        return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
+
+    def _replace_lost(self, slot: Slot, error: Exception) -> Failed:
+        self._replace(slot)
+        lost = slot.free()
+        return Failed(
+            trial_id=lost.trial_id,
+            attempt=lost.attempt,
+            error=f"the worker was lost: {_reason(error)}",
+            traceback=str(error),
+            lost=True,
+        )
+
+    def _open_slot(self) -> Slot:
+        """Take room for a slot and start its actors; several as close together as there is room."""
+        placement = None
+        if self._resources.processes > 1:
+            bundle = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
+            bundle = {name: amount for name, amount in bundle.items() if amount > 0}
+            placement = placement_group([bundle] * self._resources.processes, strategy="PACK")
+        slot = Slot(placement=placement)
+        self._replace(slot)
+        return slot
+
+    def _replace(self, slot: Slot) -> None:
+        """Start new actors in place of those of a slot."""
+        self._dismiss(slot)
+        options: dict[str, Any] = {
             "num_cpus": self._resources.cpus,
             "num_gpus": self._resources.gpus,
             "max_concurrency": 2,
         }
-        worker = ray.remote(_Worker).options(**options)
-        return worker.remote(self._references, max(1, int(self._resources.cpus)))
+        for rank in range(self._resources.processes):
+            if slot.placement is not None:
+                options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(slot.placement, rank)
+            worker = ray.remote(_Worker).options(**options)
+            slot.workers.append(worker.remote(self._references, max(1, int(self._resources.cpus))))
+        slot.hosts = [worker.host.remote() for worker in slot.workers] if slot.placement is not None else []
+
+    def _dismiss(self, slot: Slot) -> None:
+        for worker in slot.workers:
+            ray.kill(worker)
+        slot.workers = []
+
+
+def _reason(error: Exception) -> str:
+    """Say in a line why a task has no result: what it raised, or how its process ended."""
+    raised = getattr(error, "cause", None)
+    text = f"{type(raised).__name__}: {raised}" if isinstance(raised, Exception) else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
 def _connect(address: str | None) -> str:
     """Start or join a cluster; return the address of its dashboard, empty if it has none."""
     if address:
-        _check_reachable(address)
+        check_reachable(address)
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
@@ -191,26 +290,3 @@ def _connect(address: str | None) -> str:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
-
-
-def _check_reachable(address: str) -> None:
-    """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes."""
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
-
-
-def _count_slots(resources: Resources) -> int:
-    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    limits = []
-    for name, key, wanted in (("CPUs", "CPU", resources.cpus), ("GPUs", "GPU", resources.gpus)):
-        if wanted > 0:
-            has = available.get(key, 0.0)
-            if has < wanted:
-                raise ClusterError(f"a trial takes {wanted:g} {name}, but the cluster has {has:g}")
-            limits.append(int(has / wanted + 1e-9))
-    return min(limits, default=1)

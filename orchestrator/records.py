@@ -46,8 +46,8 @@ class TrialRecord:
         metrics: Final metrics; empty unless the trial is done.
         steps: Optimizer steps of the whole trial, or None before the first sign of progress.
         step: The last step heard of.
-        seconds: Wall time of the attempt that ended it, or None.
-        core_seconds: CPU time of the attempt that ended it, or None.
+        seconds: Wall time of the attempt that ended it, and of those before whose states it went on from, or None.
+        core_seconds: CPU time, likewise.
         error: One line on why it failed, or None.
         traceback: The whole traceback of the failure, or None.
     """

@@ -23,6 +23,7 @@ from orchestrator.rendering import write_tables
 from orchestrator.scheduler import View, schedule
 from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep
+from orchestrator.training_states import FOLDER_NAME, TrainingStates
 from orchestrator.trials import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
@@ -103,6 +104,7 @@ def run_sweep(
         provenance = collect_provenance()
         ledger.register(info, trials, provenance)
         ledger.release_running()
+        states = TrainingStates(folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s)
         finished = True
         if pending:
             finished = _run_trials(
@@ -111,10 +113,13 @@ def run_sweep(
                 ledger=ledger,
                 executor=make_executor(datasets, len(pending)),
                 make_view=make_view,
+                states=states,
                 should_stop=should_stop,
             )
         # What was running when the loop was stopped is waiting again.
         ledger.release_running()
+        if finished:
+            states.clean(keep={trial.trial_id for trial in trials} - ledger.with_result())
         records, diagnostics = ledger.records(), ledger.diagnostics()
     write_tables(folder, records, info)
     written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
@@ -161,6 +166,7 @@ def _run_trials(
     ledger: Ledger,
     executor: Executor,
     make_view: ViewFactory,
+    states: TrainingStates,
     should_stop: Callable[[], bool],
 ) -> bool:
     try:
@@ -180,6 +186,7 @@ def _run_trials(
                 judged_metric=metric,
                 executor=executor,
                 view=view,
+                states=states,
                 should_stop=should_stop,
             )
     finally:

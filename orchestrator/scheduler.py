@@ -9,6 +9,7 @@ from typing import Protocol
 from orchestrator.executor import END_STATES, Event, Executor, Job, Reported
 from orchestrator.ledger import Ledger
 from orchestrator.records import State
+from orchestrator.training_states import TrainingStates
 from orchestrator.trials import Trial
 
 POLL_S = 0.25
@@ -45,6 +46,7 @@ def schedule(
     judged_metric: str,
     executor: Executor,
     view: View,
+    states: TrainingStates,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Run trials to their end, in their order, as many at once as there are slots.
@@ -56,6 +58,7 @@ def schedule(
         judged_metric: Name of the rung metric that the judge is told.
         executor: Where trials run. It is not closed here.
         view: Who shows what goes on.
+        states: Where trials keep their states while they run.
         should_stop: Asked several times a second; a true answer ends the loop at once. What runs then is
             left as running in the ledger, for ``Ledger.release_running``.
 
@@ -72,7 +75,13 @@ def schedule(
             attempt = ledger.begin_attempt(trial.trial_id)
             view.submitted(trial)
             executor.submit(
-                Job(trial_id=trial.trial_id, attempt=attempt, label=trial.label, config=trial.config)
+                Job(
+                    trial_id=trial.trial_id,
+                    attempt=attempt,
+                    label=trial.label,
+                    config=trial.config,
+                    state=states.file_of(trial.trial_id),
+                )
             )
             running.add(trial.trial_id)
         for event in executor.poll(POLL_S):
@@ -83,6 +92,8 @@ def schedule(
                 executor.prune(event.trial_id)
             end = END_STATES.get(type(event))
             if end is not None:
+                # Not before the ledger has it: if this process dies here, a result or a state is there.
+                states.ended(event)
                 running.discard(event.trial_id)
                 judge.end(event.trial_id, end)
         view.tick()

@@ -66,6 +66,7 @@ def check_sweep(
     for indices, group in zip(combinations, sweep.groups, strict=True):
         case = _Case(group, raw, dict(zip(axes, indices, strict=True)))
         problems += [*_check_sizes(case), *_check_targets(case, sweep), *_check_steps(case, sweep)]
+        problems += _check_processes(case, sweep)
         shapes.setdefault((group.model.scale, group.objective.layer_scale > 0))
         problems += [*_check_placebo(sweep, group), *_check_comparators(sweep, group)]
     problems += _check_specializations(sweep, tuple(shapes))
@@ -212,6 +213,17 @@ def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
         path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")
         rule = f"must be less than objective.steps, {steps}"
         yield _broken(path, "rungs.count", rule, sweep.rungs.count)
+
+
+def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    """Check that processes can share every batch, and that each has GPUs of its own."""
+    processes, gpus = sweep.resources.processes, sweep.resources.gpus
+    batch_size = case.group.objective.batch_size
+    if batch_size % processes:
+        yield Problem(("resources", "processes"), f"must divide objective.batch_size, {batch_size}, not {processes}")
+    if processes > 1 and 0 < gpus < 1:
+        rule = f"must be 1 where gpus is a share of a GPU ({gpus:g}), since NCCL joins whole ones, not {processes}"
+        yield Problem(("resources", "processes"), rule)
 
 
 def _check_specializations(sweep: Sweep, shapes: tuple[tuple[str, bool], ...]) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from specvit.data import DATA_SOURCES, AnyDataSource
 from specvit.errors import ConfigError
 from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES
-from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
 
 MAX_TRIALS = 100_000
 
@@ -145,6 +145,9 @@ class Resources:
     """CPU cores."""
     gpus: Annotated[NonNegativeFloat, AfterValidator(_check_gpus)] = 0
     """GPUs; a share such as 0.25 puts several trials on one."""
+    processes: PositiveInt = 1
+    """Processes that train one trial together, each with that many CPU cores and GPUs. It changes a result by
+    rounding alone; ``objective.batch_size`` has to be a multiple of it."""
 
 
 @settings
@@ -177,6 +180,9 @@ class SweepFile:
     """Who judges at the rungs which trials are hopeless."""
     resources: Resources = Field(default_factory=Resources)
     """What one trial occupies."""
+    checkpoint_every_s: NonNegativeFloat = 60
+    """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
+    0 = never. Takes no part in a trial's identity."""
     diagnostics: Flag = False
     """Whether to look into every backbone at its end: cosines between [CLS] and patches, norms and attention,
     block by block; written as ``diagnostics.csv``."""
@@ -218,6 +224,7 @@ class Sweep:
         pruning: The pruner's settings.
         resources: What one trial occupies.
         diagnostics: Whether every backbone is looked into at its end.
+        checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = never.
     """
 
     name: str
@@ -234,6 +241,7 @@ class Sweep:
     pruning: AnyPruner
     resources: Resources
     diagnostics: bool = False
+    checkpoint_every_s: float = 60
 
     @property
     def pruning_metric(self) -> str:

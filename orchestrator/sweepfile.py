@@ -93,6 +93,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         pruning=file.pruning,
         resources=file.resources,
         diagnostics=file.diagnostics,
+        checkpoint_every_s=file.checkpoint_every_s,
     )
     problems = check_sweep(sweep, raw=raw, axes=axes)
     if problems:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from specvit.errors import ConfigError
+
 if TYPE_CHECKING:
     from orchestrator.executor import Executor
     from orchestrator.run import Datasets, Outcome
@@ -78,7 +80,13 @@ def executor_factory(
         local: Whether trials run in this process, one by one, instead of on Ray.
         address: Of a running Ray cluster; None = a cluster of this machine is started.
         slots: Trials to run at once, at most; None = as many as there is room for.
+
+    Raises:
+        ConfigError: If a trial is to be trained by several processes in this one.
     """
+    processes = sweep.resources.processes
+    if local and processes > 1:
+        raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")
 
     def make(datasets: Datasets, num_trials: int) -> Executor:
         if local:
@@ -94,7 +102,8 @@ def executor_factory(
             max_slots=min(num_trials, slots or num_trials),
             address=address,
         )
-        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once", markup=False)
+        shared = f", by {processes} processes each" if processes > 1 else ""
+        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once{shared}", markup=False)
         if ray_executor.dashboard_url:
             console.print(
                 f"Ray dashboard: {ray_executor.dashboard_url} (it asks for a token; "

@@ -63,6 +63,11 @@ class Treatment:
     comparator: AnyComparator | None = None
     """The other paper's change, where ``kind`` is ``comparator``."""
 
+    @property
+    def is_trained(self) -> bool:
+        """Return whether there is a pretraining: floors have none."""
+        return self.kind in ("specialize", "comparator")
+
     @model_validator(mode="after")
     def _check_comparator(self) -> Treatment:
         if (self.kind == "comparator") != (self.comparator is not None):

@@ -1,7 +1,7 @@
 """The processes that train one trial together: every collective of the project, and nothing where there is one.
 
-Who starts the processes joins them by ``torch.distributed.init_process_group`` (gloo on CPUs, NCCL on GPUs) before
-``run_trial``; all of them run the same trial on the same data. Each draws what the whole batch sees, as a single
+Who starts the processes joins them (``specvit.joining``: gloo on CPUs, NCCL on GPUs) before ``run_trial``; all of
+them run the same trial on the same data. Each draws what the whole batch sees, as a single
 process does, and computes its own images of it: the result is that of one process, up to rounding.
 
 Gradients are added up after the backward pass, without torch's DistributedDataParallel: that one expects a single

@@ -133,11 +133,14 @@ def pretrain(
             raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
         images_per_s = (step + 1 - start) * recipe.batch_size / (time.monotonic() - started)
         report = StepReport(step=step + 1, loss=loss, images_per_s=images_per_s)
-        if distributed.agree(distributed.is_main() and after_step(report)):
-            break
-        if checkpoint is not None and checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved):
+        stopped = distributed.agree(distributed.is_main() and after_step(report))
+        if checkpoint is not None and (
+            checkpoint.at_stop() if stopped else checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
+        ):
             _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch.size))
             saved = time.monotonic()
+        if stopped:
+            break
     return report
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -53,10 +53,13 @@ class Checkpoint:
     """Say where a run keeps its state, and how often.
 
     Attributes:
-        path: The file; its folder is made. Whoever gave it deletes it when the result is safe.
+        path: The file; its folder is made, but not that folder's parent, so that nothing is saved where a shared
+            folder is missing. Whoever gave it deletes it when the result is safe.
         identity: What tells this trial from all others; a file of another identity is refused.
         every_s: Least seconds of wall time between two times of saving; None = not by time.
         every_steps: Steps between two times of saving; None = not by steps.
+        at_stop: Asked when the run is ordered to stop: whether it is to go on one day, so that its state is saved
+            first. A run that is given up needs none.
         notes: JSON values that the caller wants kept along; filled from the file where a run continues.
     """
 
@@ -64,6 +67,7 @@ class Checkpoint:
     identity: str
     every_s: float | None = 60.0
     every_steps: int | None = None
+    at_stop: Callable[[], bool] = lambda: False
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,7 +131,7 @@ def save_state(
     }
     text = json.dumps({**content, "sha256": _digest(content, tensors)})
     try:
-        checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise SpecsweepError(f"{checkpoint.path.parent}: cannot be made ({error})") from error
     with replacing(checkpoint.path) as temporary:

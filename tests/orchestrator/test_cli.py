@@ -300,6 +300,17 @@ def test_a_results_folder_that_cannot_be_made_exits_2(
     assert "results" in ended.err
 
 
+def test_several_processes_for_a_trial_need_ray_and_are_refused_before_anything_is_done(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path, resources={"processes": 2})
+    ended = cli("run", "tiny.yaml", "--executor", "local")
+    assert (ended.code, ended.out) == (2, "")
+    message = "resources.processes: must be 1 where trials run in this process, not 2; use Ray"
+    assert ended.err == f"specsweep: {message}\n"
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_override_that_breaks_a_rule_exits_2_and_is_quoted(
     cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
 ) -> None:

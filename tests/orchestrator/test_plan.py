@@ -145,12 +145,17 @@ def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
     assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 16 to run" in text
 
 
-@pytest.mark.parametrize(("cpus", "expected"), [(1, 8), (3, 2), (100, 1)])
+@pytest.mark.parametrize(("cpus", "processes", "expected"), [(1, 1, 8), (3, 1, 2), (100, 1, 1), (1, 2, 4), (1.5, 4, 1)])
 def test_slots_follow_from_the_cores_of_the_machine(
-    cpus: int, expected: int, make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cpus: float,
+    processes: int,
+    expected: int,
+    make_sweep: Callable[..., Sweep],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    plan = make_plan(make_sweep(resources={"cpus": cpus}), results_root=tmp_path)
+    plan = make_plan(make_sweep(resources={"cpus": cpus, "processes": processes}), results_root=tmp_path)
     assert plan.forecast.num_slots == expected
 
 

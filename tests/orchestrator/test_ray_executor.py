@@ -13,11 +13,23 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from orchestrator.executor import END_STATES, Event, Executor, Failed, Finished, Job, Pruned, Reported, Started
+from orchestrator.cluster import ClusterError
+from orchestrator.executor import (
+    END_STATES,
+    Event,
+    Executor,
+    Failed,
+    Finished,
+    Job,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+)
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
-from orchestrator.ray_executor import ClusterError, RayExecutor
-from orchestrator.run import Datasets, load_datasets, run_sweep
+from orchestrator.ray_executor import RayExecutor
+from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep_schema import Resources, Sweep
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
@@ -70,6 +82,17 @@ def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
     yield executor
     executor.close()
     executor.close()
+
+
+@pytest.fixture(scope="module")
+def pair(executor: RayExecutor, datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
+    """Lend a slot of two processes on the cluster that is up; it stays up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.ray_executor._connect", lambda _: "")
+        patch.setattr("ray.shutdown", lambda: None)
+        pair = RayExecutor(datasets, resources=Resources(cpus=0.25, processes=2), max_slots=1)
+        yield pair
+        pair.close()
 
 
 def job_of(trial: Trial, *, attempt: int = 1, label: str = "") -> Job:
@@ -183,7 +206,7 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
     os.kill(pid, signal.SIGKILL)
     failed = events_until(executor, is_terminal)[-1]
     assert isinstance(failed, Failed)
-    assert (failed.trial_id, failed.attempt) == (trial.trial_id, 2)
+    assert (failed.trial_id, failed.attempt, failed.lost) == (trial.trial_id, 2, True)
     assert failed.error.startswith("the worker was lost: ")
     # Both slots take a job: the one that was left alone, and the replaced one.
     floors = [trial for trial in trials if trial.role == "floor"][:2]
@@ -195,6 +218,53 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
         assert all(isinstance(event, Finished) for event in end)
         ended |= {event.trial_id for event in end}
     assert ended == {floor.trial_id for floor in floors}
+
+
+def test_a_trial_whose_worker_was_killed_goes_on_in_the_next_run(
+    executor: RayExecutor, datasets: Mapping[DataSource, Dataset], make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    class Watcher(Silence):
+        def __init__(self, *, kills: bool) -> None:
+            self.kills = kills
+            self.steps: list[int] = []
+
+        def happened(self, event: Event) -> None:
+            if isinstance(event, Started):
+                self.pid = int(event.worker.rpartition(":")[2])
+            elif isinstance(event, Progressed):
+                self.steps.append(event.step)
+            elif isinstance(event, Reported) and self.kills:
+                self.kills = False
+                os.kill(self.pid, signal.SIGKILL)
+
+    def run(folder: Path, *, kills: bool = False) -> tuple[Outcome, Watcher]:
+        watcher = Watcher(kills=kills)
+
+        def make_view(*_: object) -> AbstractContextManager[Watcher]:
+            return nullcontext(watcher)
+
+        outcome = run_sweep(
+            sweep,
+            folder=folder,
+            make_executor=lambda *_: Shared(executor),
+            make_view=make_view,
+            load_data=lambda _: datasets,
+        )
+        return outcome, watcher
+
+    objective = {"recipe": "dinov2_cpu", "steps": 18, "batch_size": 8}
+    changes = {"seeds": 1, "ablate": {"components": ["none"]}, "floors": [], "checkpoint_every_s": 1e-4}
+    sweep = make_sweep(objective=objective, **changes)  # rungs stand at steps 6 and 12
+    lost, _ = run(tmp_path / "tiny", kills=True)
+    assert lost.num_failed == 1
+    (state,) = (tmp_path / "tiny" / "checkpoints").glob("[!.]*")
+    assert state.stem == lost.records[0].trial_id
+    outcome, watcher = run(tmp_path / "tiny")
+    assert watcher.steps[0] >= 5
+    assert not state.parent.exists()
+    whole, _ = run(tmp_path / "whole")
+    assert outcome.records[0].metrics == whole.records[0].metrics
+    assert outcome.records[0].reports == whole.records[0].reports
 
 
 def test_a_job_is_listed_by_its_label_on_the_cluster(
@@ -231,3 +301,89 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
         RayExecutor({}, resources=Resources(), max_slots=1, address=address)
+
+
+def end_of(executor: RayExecutor, job: Job) -> Event:
+    executor.submit(job)
+    return events_until(executor, is_terminal)[-1]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's /proc")
+
+
+def processes_at(label: str) -> set[int]:
+    """Return the ids of the processes that are at a task; Ray shows its name as the process's title."""
+    titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return {int(pid) for pid, title in titles.items() if title.startswith(f"ray::{label}".encode())}
+
+
+def num_open_ports(pid: int) -> tuple[int, int]:
+    """Count the ports at which a process listens to this machine alone, and those at which it listens to others."""
+    inodes = {link.readlink().name.strip("socket:[]") for link in Path(f"/proc/{pid}/fd").iterdir()}
+    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))
+    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    hosts = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
+    local = sum(host == "0100007F" for host in hosts)  # 127.0.0.1 as the kernel writes it
+    return local, len(hosts) - local
+
+
+def test_two_processes_train_a_trial_to_the_numbers_of_one(
+    executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    assert pair.num_slots == 1
+    alone = end_of(executor, job_of(trials[0]))
+    assert isinstance(alone, Finished)
+    pair.submit(job_of(trials[0]))
+    events = events_until(pair, is_terminal)
+    together = events[-1]
+    assert isinstance(together, Finished), together
+    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    # Of 32 images, one may change sides by rounding.
+    assert together.metrics["knn_top1"] == pytest.approx(alone.metrics["knn_top1"], abs=100 / 32)
+    assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]
+    assert sum(isinstance(event, Started) for event in events) == 1
+
+
+def test_a_floor_is_not_trained_together_and_has_the_numbers_of_one(
+    executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    floor = next(trial for trial in trials if trial.role == "floor")
+    alone, together = (end_of(those, job_of(floor)) for those in (executor, pair))
+    assert isinstance(alone, Finished)
+    assert isinstance(together, Finished)
+    assert together.metrics == alone.metrics
+
+
+def test_an_order_to_stop_ends_a_trial_of_two_processes(
+    pair: RayExecutor, make_sweep: Callable[..., Sweep]
+) -> None:
+    trial = long_trial(make_sweep)
+    pair.submit(job_of(trial))
+    events_until(pair, lambda event: isinstance(event, Reported))
+    pair.prune(trial.trial_id)
+    assert isinstance(events_until(pair, is_terminal)[-1], Pruned)
+
+
+@needs_proc
+@pytest.mark.parametrize("lost", ["the main process", "the other process"])
+def test_two_processes_listen_to_this_machine_alone_and_the_loss_of_one_is_a_failure_after_which_the_slot_works(
+    lost: str, pair: RayExecutor, make_sweep: Callable[..., Sweep], trials: tuple[Trial, ...]
+) -> None:
+    trial = long_trial(make_sweep)
+    floor = next(trial for trial in trials if trial.role == "floor")
+    pair.submit(job_of(floor))
+    idle = next(event for event in events_until(pair, is_terminal) if isinstance(event, Started))
+    before = num_open_ports(int(idle.worker.rpartition(":")[2]))
+    pair.submit(job_of(trial, attempt=2))
+    events = events_until(pair, lambda event: isinstance(event, Reported))
+    main = next(int(event.worker.rpartition(":")[2]) for event in events if isinstance(event, Started))
+    (other,) = processes_at(f"{trial.label} process 1")
+    assert main != other
+    # The main one has the store, and each a port for the other's messages; Ray's own ports are those of before.
+    assert (num_open_ports(main), num_open_ports(other)) == ((before[0] + 2, before[1]), (before[0] + 1, before[1]))
+    os.kill(main if lost == "the main process" else other, signal.SIGKILL)
+    failed = events_until(pair, is_terminal)[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.trial_id, failed.attempt, failed.lost) == (trial.trial_id, 2, True)
+    assert "worker was lost: The actor died" in failed.error
+    assert isinstance(end_of(pair, job_of(trials[0])), Finished)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started, StateFile
 from orchestrator.ledger import Ledger
 from orchestrator.records import Report, State
 from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduler import schedule
+from orchestrator.training_states import TrainingStates
 from orchestrator.trials import Trial
+
+KEPT_NOWHERE = TrainingStates(Path("absent"), every_s=0)
 
 Script = Sequence[Callable[[str, int], Event]]
 """The events of an attempt, each made from its trial id and attempt."""
@@ -138,6 +141,7 @@ def run(
     listener: Listener,
     executor: ScriptedExecutor,
     should_stop: Callable[[], bool] = lambda: False,
+    kept: TrainingStates = KEPT_NOWHERE,
 ) -> bool:
     return schedule(
         trials,
@@ -146,6 +150,7 @@ def run(
         judged_metric="knn_top1",
         executor=executor,
         view=listener,
+        states=kept,
         should_stop=should_stop,
     )
 
@@ -172,6 +177,26 @@ def test_a_job_carries_the_label_configuration_and_attempt_of_its_trial(
     executor = ScriptedExecutor(1)
     run(trials[:1], ledger, listener, executor)
     assert executor.jobs == [Job(trials[0].trial_id, 1, trials[0].label, trials[0].config)]
+
+
+def test_a_job_says_where_its_state_is_which_is_given_up_when_the_end_is_on_record_and_not_before(
+    trials: tuple[Trial, ...], ledger: Ledger, listener: Listener, tmp_path: Path
+) -> None:
+    told: dict[str, State] = {}
+
+    class Recording(TrainingStates):
+        def ended(self, event: Event) -> None:
+            with Ledger.read(tmp_path / LEDGER_NAME) as reader:
+                told[event.trial_id] = next(r.state for r in reader.records() if r.trial_id == event.trial_id)
+
+    hopeless, bad = trials[1].trial_id, trials[2].trial_id
+    listener.hopeless = [hopeless]
+    executor = ScriptedExecutor(1, {bad: (started, failed)})
+    run(trials[:3], ledger, listener, executor, kept=Recording(tmp_path / "checkpoints", every_s=5.0))
+    assert [job.state for job in executor.jobs] == [
+        StateFile(tmp_path / "checkpoints" / f"{trial.trial_id}.safetensors", 5.0) for trial in trials[:3]
+    ]
+    assert told == {trials[0].trial_id: State.DONE, hopeless: State.PRUNED, bad: State.FAILED}
 
 
 def test_a_freed_slot_is_filled_while_others_still_run(

@@ -125,6 +125,9 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
         (["data={source: image_folder}", "data.root=/x=y"], lambda s: s.groups[0].data.root, "/x=y"),
         (["probes.segmentation="], lambda s: s.probes.segmentation is not None, True),
         (["probes.knn.temperature=0.5"], lambda s: s.probes.knn.temperature, 0.5),
+        (["resources.processes=4"], lambda s: s.resources.processes, 4),
+        (["checkpoint_every_s=0"], lambda s: s.checkpoint_every_s, 0),
+        ([], lambda s: (s.resources.processes, s.checkpoint_every_s), (1, 60)),
     ],
 )
 def test_load_sweep_override_wins_over_the_file(
@@ -203,6 +206,10 @@ MALFORMED = {
     "unknown_floor": (changed("[random_init]", "[random]"), 20, "floors[0]: must be random_init", "'random_init'"),
     "bad_name": (changed("name: components", "name: ../up"), 1, "name: must be at most 100 letters", "'../up'"),
     "hidden_name": (changed("name: components", "name: .git"), 1, "name: must be at most 100 letters", "'.git'"),
+    "no_processes": (changed("gpus: 0", "processes: 0"), 22, "resources.processes: must be greater than 0", "0"),
+    "uneven_processes": (changed("gpus: 0", "processes: 7"), 22, "resources.processes: must divide objective.batch_size, 32", "7"),
+    "shared_gpu": (changed("gpus: 0", "gpus: 0.5, processes: 2"), 22, "resources.processes: must be 1 where gpus is a share of a GPU (0.5)", "2"),
+    "negative_interval": (changed("seeds: [0, 1, 2]", "seeds: 3\ncheckpoint_every_s: -1"), 14, "checkpoint_every_s: must be at least 0", "-1"),
     "part_gpus": (changed("gpus: 0", "gpus: 1.5"), 22, "resources.gpus: must be a whole number", "1.5"),
     "nan": (changed("steps: 150", "steps: .nan"), 7, "objective.steps: must be a finite number", ".nan"),
     "duplicate_key": (VALID + "seeds: [1]\n", 23, "seeds: duplicate key", "line 13"),

@@ -3,16 +3,32 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.executor import (
+    END_STATES,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+    StateFile,
+)
 from orchestrator.trials import Trial
-from orchestrator.worker import Attempt
+from orchestrator.worker import Attempt, assist
 from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
+from specvit.training_state import Checkpoint
 from specvit.trial import Observer, TrialResult
 
 NO_DATA = Dataset(
@@ -153,3 +169,114 @@ def test_metrics_that_the_trial_changes_after_reporting_them_stay_as_they_were(
     reported = events_of(body)[1]
     assert isinstance(reported, Reported)
     assert reported.metrics == {"knn_top1": 1.0}
+
+
+def checkpoint_of(job: Job, monkeypatch: pytest.MonkeyPatch, data: Dataset = NO_DATA) -> Checkpoint | None:
+    """Return the checkpoint that the trial of a job is given."""
+    given: list[Checkpoint | None] = []
+
+    def body(*_: object, checkpoint: Checkpoint | None, **__: object) -> TrialResult:
+        given.append(checkpoint)
+        return TrialResult({})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("specvit.trial.run_trial", body)
+        Attempt(job, {job.config.data: data}).join()
+        assist(job, {job.config.data: data}, nullcontext())
+    attempt, assisting = given
+    assert (attempt and attempt.identity) == (assisting and assisting.identity)
+    return attempt
+
+
+def test_a_trial_keeps_its_state_where_the_job_says_and_nowhere_else(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checkpoint_of(job, monkeypatch) is None
+    given = checkpoint_of(replace(job, state=StateFile(Path("state"), 5.0)), monkeypatch)
+    assert given is not None
+    assert (given.path, given.every_s, given.every_steps) == (Path("state"), 5.0, None)
+
+
+def test_a_state_is_that_of_its_trial_its_data_and_its_software(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = replace(job, state=StateFile(Path("state"), 5.0))
+
+    def identity(job: Job = kept, data: Dataset = NO_DATA) -> str:
+        given = checkpoint_of(job, monkeypatch, data)
+        assert given is not None
+        return given.identity
+
+    others = [identity(replace(kept, trial_id="other")), identity(data=replace(NO_DATA, fingerprint="other"))]
+    for name in ("torch.__version__", "timm.__version__", "orchestrator.worker.PROTOCOL_VERSION"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, "other")
+            others.append(identity())
+    assert identity(replace(kept, attempt=9, label="other")) == identity()
+    assert len({identity(), *others}) == 6
+
+
+def test_an_interruption_is_an_order_to_stop_that_saves_the_state(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def body(*given: object, checkpoint: Checkpoint, **_: object) -> TrialResult:
+        observer = given[2]
+        assert isinstance(observer, Attempt)
+        ordered.wait(10.0)
+        asked.extend((observer.should_stop(), checkpoint.at_stop()))
+        return TrialResult({}, stopped_at=1)
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    kept = replace(job, state=StateFile(Path("state"), 5.0))
+    for order in (Attempt.stop, Attempt.interrupt):
+        ordered = threading.Event()
+        attempt = Attempt(kept, {job.config.data: NO_DATA})
+        order(attempt)
+        ordered.set()
+        attempt.join()
+    assert asked == [True, False, True, True]
+
+
+def test_the_seconds_of_a_trial_that_went_on_count_the_attempts_before(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(*given: object, checkpoint: Checkpoint, **_: object) -> TrialResult:
+        observer = given[2]
+        assert isinstance(observer, Attempt)
+        checkpoint.notes["spent"] = [100.0, 50.0]  # as a saved state has it
+        for step in (3, 4):
+            observer.progress(step=step, steps=4, images_per_s=1.0)
+            notes.append(checkpoint.notes["spent"])
+        time.sleep(0.2)
+        return TrialResult({})
+
+    notes: list[list[float]] = []
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    attempt = Attempt(replace(job, state=StateFile(Path("state"), 5.0)), {job.config.data: NO_DATA})
+    attempt.join()
+    *_, end = (attempt.next_event(0.0) for _ in range(4))
+    assert isinstance(end, Finished)
+    assert 100.2 <= end.seconds < 110.0
+    assert 50.0 <= end.core_seconds < 60.0
+    assert all(100.0 <= wall < 110.0 and 50.0 <= cpu < 60.0 for wall, cpu in notes)
+
+
+def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        seen.append("joined")
+        yield
+        seen.append("left")
+
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        observer.progress(step=1, steps=4, images_per_s=1.0)
+        observer.rung(step=1, metrics={})
+        seen.append(f"stop {observer.should_stop()}")
+        sum(range(10**6))
+        return TrialResult({"loss": 1.0})
+
+    monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
+    assert 0 < assist(job, {job.config.data: NO_DATA}, together()) < 5
+    assert seen == ["joined", "stop False", "left"]

@@ -91,6 +91,11 @@ def test_the_rule_of_ranges_names_the_field_and_the_values() -> None:
         DinoV2(mask_ratio=(0.0, 0.5))
 
 
+def test_floors_are_not_trained() -> None:
+    kinds = ("specialize", "random_init", "raw_pixels")
+    assert [Treatment(kind=kind).is_trained for kind in kinds] == [True, False, False]
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         _config().seed = 4  # type: ignore[misc]

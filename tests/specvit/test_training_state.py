@@ -225,6 +225,32 @@ def test_a_run_that_finds_a_damaged_state_begins_anew_and_says_so(
     assert learn(ONE, stop_after=4, checkpoint=_checkpoint(path))[0] == losses[3:]  # replaced by a whole one
 
 
+@pytest.mark.parametrize("at_stop", [True, False])
+def test_a_run_that_is_stopped_saves_its_state_where_it_is_to_go_on(at_stop: bool, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    losses, _ = learn(ONE)
+    stopped = _checkpoint(path, every_steps=None, at_stop=lambda: at_stop)
+    assert learn(ONE, stop_after=3, checkpoint=stopped)[0] == losses[:3]
+    assert path.exists() == at_stop
+    assert learn(ONE, checkpoint=_checkpoint(path))[0] == losses[3 if at_stop else 0 :]
+
+
+def test_a_run_that_is_stopped_for_good_saves_nothing_more(tmp_path: Path) -> None:
+    learn(ONE, stop_after=1, checkpoint=_checkpoint(tmp_path / "state"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_state_is_made_but_not_the_folder_that_should_hold_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    learn(ONE, checkpoint=_checkpoint(tmp_path / "made" / "state"))
+    assert (tmp_path / "made" / "state").exists()
+    with caplog.at_level(logging.WARNING):
+        learn(ONE, stop_after=2, checkpoint=_checkpoint(tmp_path / "absent" / "made" / "state"))
+    assert "training goes on without a checkpoint of step 1" in caplog.text
+    assert not (tmp_path / "absent").exists()
+
+
 def test_a_folder_in_place_of_the_file_is_told_of_and_training_goes_on_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,7 +282,7 @@ def test_a_write_that_fails_leaves_the_state_of_before(tmp_path: Path, monkeypat
 
 
 def test_the_folder_of_a_state_is_made_and_a_missing_file_is_empty(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "state"
+    path = tmp_path / "a" / "state"
     assert read_state(path) == b""
     assert read_state(path) != _saved(path) == read_state(path)
 

@@ -1,0 +1,75 @@
+"""The states of running trials, a file each, from which an interrupted trial goes on.
+
+A trial's worker writes its file (``specvit.training_state``); the driver, which chose the path, deletes it, and only
+once the ledger has on record how the trial ended: whenever a process dies, a result or a state is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.executor import Event, Failed, StateFile
+
+FOLDER_NAME = "checkpoints"
+"""Folder of the states, in the folder of a sweep's results."""
+
+_SUFFIX = ".safetensors"
+_OWN_FILE = re.compile(rf"\.?(?P<trial_id>[0-9a-f]{{64}}){re.escape(_SUFFIX)}(\.[0-9]+)?")
+"""A state, or what a process that was killed while writing one has left."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainingStates:
+    """Know the file of every trial's state, and delete it in time."""
+
+    def __init__(self, folder: Path, *, every_s: float) -> None:
+        """Take the folder; it need not exist.
+
+        Args:
+            folder: Where the states are, or will be.
+            every_s: Seconds between two times of saving; 0 = states are neither saved nor used.
+        """
+        self._folder = folder.resolve()  # workers need not run in this process's folder
+        self._every_s = every_s
+
+    def file_of(self, trial_id: str) -> StateFile | None:
+        """Return where a trial keeps its state; None if it keeps none."""
+        if self._every_s == 0:
+            return None
+        return StateFile(self._folder / f"{trial_id}{_SUFFIX}", self._every_s)
+
+    def ended(self, event: Event) -> None:
+        """Delete the state of a trial whose end is on record.
+
+        A trial that was lost with its worker goes on from its state. One that failed by itself has to begin anew,
+        so that it cannot fail for ever from a state that is bad.
+        """
+        if not (isinstance(event, Failed) and event.lost):
+            self._delete({event.trial_id})
+
+    def clean(self, keep: Collection[str]) -> None:
+        """Delete the states of all trials but those in ``keep``, and the folder once it is empty."""
+        self._delete({trial_id for trial_id, _ in self._files()} - set(keep))
+        with suppress(OSError):
+            self._folder.rmdir()
+
+    def _delete(self, trial_ids: Collection[str]) -> None:
+        for trial_id, path in self._files():
+            if trial_id in trial_ids:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    # It costs room on the disk, no result: the end of a trial is on record.
+                    _LOG.warning("%s: cannot be deleted (%s)", path, error)
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """Return the id of its trial and the path of every file of ours; what users put here is not."""
+        if not self._folder.is_dir():
+            return []
+        matches = [(_OWN_FILE.fullmatch(path.name), path) for path in self._folder.iterdir()]
+        return [(match["trial_id"], path) for match, path in matches if match is not None]

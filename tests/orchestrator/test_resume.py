@@ -1,0 +1,305 @@
+"""Sweeps that are interrupted in the middle of a trial, and go on there."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator.executor import Event, Failed, Finished, Progressed, Reported
+from orchestrator.grid import expand
+from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.local_executor import LocalExecutor
+from orchestrator.records import State, TrialRecord
+from orchestrator.run import LEDGER_NAME, Outcome, load_datasets, run_sweep
+from orchestrator.sweep_schema import Sweep
+from orchestrator.sweepfile import load_sweep
+from orchestrator.trials import Trial
+from specvit.errors import DivergenceError
+
+PROGRAM = str(Path(sys.executable).with_name("specsweep"))
+TIMEOUT_S = 60.0
+STEPS = 18
+SECTIONS: dict[str, Any] = {
+    "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
+    "rungs": {"count": 2, "num_images": 32},
+    "seeds": 1,
+    "ablate": {"components": ["none", "norm"]},
+    "floors": [],
+    "checkpoint_every_s": 1e-4,
+}
+"""Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
+
+
+class Watcher:
+    """Be the view; keep the events and ask to stop once ``stop_after`` holds for one of them."""
+
+    def __init__(self, stop_after: Callable[[Event], bool]) -> None:
+        self._stop_after = stop_after
+        self.wants_to_stop = False
+        self.events: list[Event] = []
+
+    def submitted(self, trial: Trial) -> None:
+        pass
+
+    def happened(self, event: Event) -> None:
+        self.events.append(event)
+        self.wants_to_stop |= self._stop_after(event)
+
+    def tick(self) -> None:
+        pass
+
+    def first_step(self, trial_id: str) -> int:
+        """Return the first step that was heard of."""
+        return next(e.step for e in self.events if isinstance(e, Progressed) and e.trial_id == trial_id)
+
+
+def run(
+    sweep: Sweep, folder: Path, stop_after: Callable[[Event], bool] = lambda _: False
+) -> tuple[Outcome, Watcher]:
+    watcher = Watcher(stop_after)
+
+    def make_view(*_: object) -> AbstractContextManager[Watcher]:
+        return nullcontext(watcher)
+
+    outcome = run_sweep(
+        sweep,
+        folder=folder,
+        make_executor=lambda datasets, _: LocalExecutor(datasets),
+        make_view=make_view,
+        load_data=load_datasets,
+        should_stop=lambda: watcher.wants_to_stop,
+    )
+    return outcome, watcher
+
+
+def table(folder: Path) -> str:
+    return pd.read_csv(folder / "table.csv", dtype=str).drop(columns=["seconds", "core_seconds"]).to_csv()
+
+
+def state_of(trial: Trial, folder: Path) -> Path:
+    return folder / "checkpoints" / f"{trial.trial_id}.safetensors"
+
+
+def rung_of(trial: Trial) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Reported) and event.trial_id == trial.trial_id
+
+
+def is_finished(event: Event) -> bool:
+    return isinstance(event, Finished)
+
+
+def record_of(trial: Trial, folder: Path) -> TrialRecord | None:
+    try:
+        with Ledger.read(folder / LEDGER_NAME) as ledger:
+            return next((record for record in ledger.records() if record.trial_id == trial.trial_id), None)
+    except LedgerError:
+        return None
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("sweep"), **SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def sweep(file: Path) -> Sweep:
+    return load_sweep(file)
+
+
+@pytest.fixture(scope="module")
+def trials(sweep: Sweep) -> tuple[Trial, ...]:
+    return expand(sweep)
+
+
+@pytest.fixture(scope="module")
+def whole(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Run the sweep without an interruption, and without saving a state."""
+    folder = tmp_path_factory.mktemp("whole") / "tiny"
+    outcome, _ = run(load_sweep(sweep.path, ["checkpoint_every_s=0"]), folder)
+    assert not (folder / "checkpoints").exists()
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def whole_table(whole: Outcome) -> str:
+    return table(whole.written[0].parent)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "tiny"
+
+
+@pytest.fixture
+def driver(file: Path, folder: Path, trials: tuple[Trial, ...]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the command, and return when the last trial is past its first rung."""
+    command = [PROGRAM, "run", str(file), "--executor", "local", "--results", str(folder.parent)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not ((record := record_of(trials[-1], folder)) and record.reports):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
+    driver: subprocess.Popen[bytes],
+    sweep: Sweep,
+    trials: tuple[Trial, ...],
+    folder: Path,
+    whole: Outcome,
+    whole_table: str,
+) -> None:
+    driver.send_signal(signal.SIGKILL)
+    assert driver.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert state_of(trials[-1], folder).exists()
+    assert not state_of(trials[0], folder).exists()
+    outcome, watcher = run(sweep, folder)
+    # A rung is told of before the step's state is saved.
+    assert watcher.first_step(trials[-1].trial_id) >= STEPS // 3 - 1
+    assert table(folder) == whole_table
+    assert [(record.state, record.num_attempts) for record in outcome.records] == [(State.DONE, 1), (State.DONE, 2)]
+    assert [record.reports for record in outcome.records] == [record.reports for record in whole.records]
+    assert [report.step for report in outcome.records[-1].reports] == [6, 12]
+    assert not (folder / "checkpoints").exists()
+
+
+def test_ctrl_c_saves_the_state_first(
+    file: Path, trials: tuple[Trial, ...], folder: Path, whole_table: str
+) -> None:
+    seldom = load_sweep(file, ["checkpoint_every_s=60"])
+    stopped, _ = run(seldom, folder, stop_after=rung_of(trials[0]))
+    assert not stopped.finished
+    assert state_of(trials[0], folder).exists()
+    _, watcher = run(seldom, folder)
+    assert watcher.first_step(trials[0].trial_id) >= STEPS // 3
+    assert table(folder) == whole_table
+    assert not (folder / "checkpoints").exists()
+
+
+class Touch:
+    """Make a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture(scope="module")
+def interrupted(sweep: Sweep, trials: tuple[Trial, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stop the sweep at the first rung of its first trial."""
+    folder = tmp_path_factory.mktemp("interrupted") / "tiny"
+    run(sweep, folder, stop_after=rung_of(trials[0]))
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["cut", "bits", "pickle"])
+def test_a_state_that_must_not_be_used_is_refused_and_training_begins_anew(
+    damage: str,
+    sweep: Sweep,
+    trials: tuple[Trial, ...],
+    interrupted: Path,
+    folder: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(interrupted, folder)
+    path = state_of(trials[0], folder)
+    data = path.read_bytes()
+    mark = tmp_path / "executed"
+    match damage:
+        case "cut":
+            path.write_bytes(data[: len(data) // 2])
+        case "bits":
+            path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+        case _:
+            path.write_bytes(pickle.dumps(Touch(mark)))
+            pickle.loads(path.read_bytes())  # noqa: S301
+            assert mark.exists()  # it would be executed, if it were unpickled
+            mark.unlink()
+    outcome, watcher = run(sweep, folder, stop_after=is_finished)
+    assert watcher.first_step(trials[0].trial_id) == 1
+    assert "; training begins anew" in caplog.text
+    assert outcome.records[0].metrics == whole.records[0].metrics
+    assert outcome.records[0].num_attempts == 2
+    assert not mark.exists()
+    assert not path.exists()
+
+
+def test_a_state_of_other_software_is_refused(
+    sweep: Sweep,
+    trials: tuple[Trial, ...],
+    interrupted: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(interrupted, folder)
+    monkeypatch.setattr("torch.__version__", "other")
+    _, watcher = run(sweep, folder, stop_after=rung_of(trials[0]))
+    assert "on other software or data; training begins anew" in caplog.text
+    assert watcher.first_step(trials[0].trial_id) == 1
+
+
+def test_a_trial_that_fails_begins_anew_next_time(
+    sweep: Sweep, trials: tuple[Trial, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DivergenceError("the loss is nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("specvit.trial.Probing.backbone", fail)  # at the end, so that there is a state
+        outcome, _ = run(sweep, folder, stop_after=lambda event: isinstance(event, Failed))
+    assert outcome.num_failed == 1
+    assert not state_of(trials[0], folder).exists()
+    _, watcher = run(sweep, folder, stop_after=rung_of(trials[0]))
+    assert watcher.first_step(trials[0].trial_id) == 1
+
+
+def test_states_of_trials_that_left_the_sweep_go_at_the_end_of_a_finished_run(
+    sweep: Sweep, file: Path, trials: tuple[Trial, ...], folder: Path
+) -> None:
+    run(sweep, folder, stop_after=rung_of(trials[1]))
+    smaller = load_sweep(file, ["ablate.components=[none]", "seeds=[0, 1]"])
+    added = expand(smaller)[1]
+    run(smaller, folder, stop_after=rung_of(added))
+    assert state_of(trials[1], folder).exists()
+    assert state_of(added, folder).exists()
+    assert run(smaller, folder)[0].finished
+    assert not (folder / "checkpoints").exists()
+
+
+def test_where_the_states_cannot_be_written_the_sweep_runs_without(
+    sweep: Sweep, folder: Path, whole: Outcome, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "checkpoints").write_text("a file")
+    outcome, _ = run(sweep, folder, stop_after=is_finished)
+    assert "training goes on without a checkpoint of step 1" in caplog.text
+    assert outcome.records[0].metrics == whole.records[0].metrics
+
+
+def test_settings_of_states_and_processes_take_no_part_in_identity(sweep: Sweep, trials: tuple[Trial, ...]) -> None:
+    other = load_sweep(sweep.path, ["checkpoint_every_s=7", "resources.processes=2"])
+    assert (other.checkpoint_every_s, other.resources.processes) == (7, 2)
+    assert [trial.trial_id for trial in expand(other)] == [trial.trial_id for trial in trials]
+
