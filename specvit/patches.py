@@ -1,10 +1,11 @@
 """Images as patches, and patches by their number.
 
-Shapes: B images of H x W pixels, P patches of h x w pixels row by row, M of them, D channels.
+Shapes: B images of H x W pixels, P patches of h x w pixels row by row, M of them, D channels, K classes.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -28,3 +29,24 @@ def patchify(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
 def take(tokens: Tensor, positions: Tensor) -> Tensor:
     """Take tokens by position, image by image: ``(B, P, D)``, ``(B, M)`` int64 -> ``(B, M, D)``."""
     return tokens.gather(1, positions.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+
+
+def count_pixels(masks: Tensor, patch_size: tuple[int, int], *, num_classes: int) -> Tensor:
+    """Count the pixels of every class in every patch.
+
+    Args:
+        masks: ``(B, H, W)`` classes in [0, K), any larger number = ignore.
+        patch_size: Height h and width w of a patch in pixels, which divide H and W.
+        num_classes: K.
+
+    Returns:
+        ``(B, P, K)`` int64; ignored pixels are left out.
+    """
+    (num_images, height, width), (h, w) = masks.shape, patch_size
+    rows, columns = height // h, width // w
+    # Ignored pixels are counted as one more class, which is cheaper than to take them out.
+    bins = num_classes + 1
+    patches = torch.arange(num_images * rows * columns, device=masks.device).view(-1, rows, 1, columns, 1)
+    tiles = masks.reshape(num_images, rows, h, columns, w).clamp(max=num_classes)
+    counts = (patches * bins + tiles).flatten().bincount(minlength=patches.numel() * bins)
+    return counts.view(num_images, -1, bins)[..., :num_classes]

@@ -13,6 +13,7 @@ from torch import Tensor
 from specvit.data import IGNORE_INDEX
 from specvit.errors import ConfigError, DataError
 from specvit.mixing import Mixing
+from specvit.patches import count_pixels
 
 
 def check_masks(masks: NDArray[np.uint8] | None, *, num_classes: int, field: str) -> None:
@@ -37,28 +38,8 @@ def check_masks(masks: NDArray[np.uint8] | None, *, num_classes: int, field: str
         )
 
 
-def class_counts(masks: Tensor, *, num_classes: int, patch_size: tuple[int, int]) -> Tensor:
-    """Count the pixels of each class in each patch.
-
-    Args:
-        masks: ``(B, H, W)`` class indices in [0, K), 255 = ignore.
-        num_classes: K.
-        patch_size: Height and width of a patch in pixels, which divide H and W.
-
-    Returns:
-        ``(B, P, K)`` float32, patches row by row; ignored pixels are not counted.
-    """
-    (num_images, height, width), (patch_height, patch_width) = masks.shape, patch_size
-    tiles = masks.reshape(num_images, height // patch_height, patch_height, width // patch_width, patch_width)
-    pixels = tiles.transpose(2, 3).flatten(3).flatten(1, 2).long()
-    pixels = torch.where(pixels == IGNORE_INDEX, num_classes, pixels)
-    counts = torch.zeros((*pixels.shape[:2], num_classes + 1), device=masks.device)
-    ones = torch.ones((), device=masks.device).expand(pixels.shape)
-    return counts.scatter_add_(2, pixels, ones)[..., :num_classes]
-
-
 def mixed_class_counts(masks: Tensor, mixing: Mixing, *, num_classes: int, patch_size: tuple[int, int]) -> Tensor:
-    """Count as ``class_counts`` in masks that are mixed as their images are.
+    """Count the pixels of each class in each patch of masks that are mixed as their images are.
 
     Args:
         masks: ``(B, H, W)`` class indices before mixing, 255 = ignore.
@@ -69,7 +50,7 @@ def mixed_class_counts(masks: Tensor, mixing: Mixing, *, num_classes: int, patch
     Returns:
         ``(B, P, K)`` float32.
     """
-    counts = class_counts(mixing.paste(masks), num_classes=num_classes, patch_size=patch_size)
+    counts = count_pixels(mixing.paste(masks), patch_size, num_classes=num_classes).float()
     return mixing.blend(counts) if mixing.box is None else counts
 
 

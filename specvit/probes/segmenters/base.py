@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from specvit.data.base import IGNORE_INDEX
+from specvit.patches import count_pixels
 from specvit.probes.base import ProbeSplit
 from specvit.probes.scores import confusion, mean_iou
 from specvit.seeding import torch_stream
@@ -102,24 +103,10 @@ def chunks(images: Tensor, part: ProbeSplit, *, values_per_image: int) -> tuple[
     return torch.split(images.to(part.patches.device), max(1, CHUNK_VALUES // values_per_image))
 
 
-def count_pixels(masks: Tensor, grid: tuple[int, int], *, num_classes: int) -> Tensor:
-    """Count the pixels of every class in every patch.
-
-    Args:
-        masks: ``(N, H, W)`` uint8 classes, in [0, K) or 255 = ignore.
-        grid: Patches per column and per row.
-        num_classes: Number of classes, K.
-
-    Returns:
-        ``(N * P, K)`` int64 number of pixels; ignored ones are left out.
-    """
-    (num_images, height, width), (rows, columns) = masks.shape, grid
-    # Ignored pixels are counted as one more class, which is cheaper than to take them out.
-    bins = num_classes + 1
-    patches = torch.arange(num_images * rows * columns, device=masks.device).view(-1, rows, 1, columns, 1)
-    tiles = masks.view(num_images, rows, height // rows, columns, width // columns).clamp(max=num_classes)
-    counts = (patches * bins + tiles).flatten().bincount(minlength=patches.numel() * bins)
-    return counts.view(-1, bins)[:, :num_classes]
+def count_classes(masks: Tensor, grid: tuple[int, int], *, num_classes: int) -> Tensor:
+    """Count the pixels of every class in every patch: ``(N, H, W)`` masks -> ``(N * P, K)`` int64."""
+    patch_size = (masks.shape[1] // grid[0], masks.shape[2] // grid[1])
+    return count_pixels(masks, patch_size, num_classes=num_classes).flatten(0, 1)
 
 
 def draw_patches(training: Training, images: Tensor, *, at_most: int) -> tuple[Tensor, Tensor]:
@@ -140,7 +127,7 @@ def draw_patches(training: Training, images: Tensor, *, at_most: int) -> tuple[T
     part = training.split
     assert part.masks is not None
     images = images.to(part.masks.device)
-    counts = count_pixels(part.masks[images], part.grid, num_classes=training.num_classes)
+    counts = count_classes(part.masks[images], part.grid, num_classes=training.num_classes)
     labelled = counts.any(1).nonzero().flatten()
     if len(labelled) > at_most:
         draw = torch.randperm(len(labelled), generator=torch_stream(training.seed, "patches"))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from specvit.probes.base import ProbeSplit
-from specvit.probes.segmenters.base import Fitter, Training, chunks, count_pixels
+from specvit.probes.segmenters.base import Fitter, Training, chunks, count_classes
 from specvit.probes.segmenters.readout import Readout, UpsampledReadout
 
 
@@ -99,7 +99,7 @@ class Ridge:
         for chunk in chunks(images, part, values_per_image=values_per_image):
             tokens = torch.nn.functional.pad(part.patches[chunk].flatten(0, 1).double(), (0, 1), value=1.0)
             tokens[:, :-1] -= offset
-            pixels = count_pixels(part.masks[chunk], part.grid, num_classes=num_classes) * class_weights
+            pixels = count_classes(part.masks[chunk], part.grid, num_classes=num_classes) * class_weights
             ones, squares = torch.ones_like(tokens[:, 0]), tokens[:, :-1].square()
             moments += torch.stack([ones.sum().expand(dim), ones @ tokens[:, :-1], ones @ squares])
             gram += (tokens * pixels.sum(1, keepdim=True)).T @ tokens

@@ -7,14 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
 from specvit.errors import ConfigError, DataError
-from specvit.learners.dense_loss import check_masks, class_counts, dense_loss, mixed_class_counts
+from specvit.learners.dense_loss import check_masks, dense_loss, mixed_class_counts
 from specvit.mixing import Mixing
+from specvit.patches import count_pixels
 
 K = 3
 
@@ -40,30 +39,9 @@ def drawn(num: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rng.normal(size=(num, 4, K))), torch.from_numpy(masks)
 
 
-def test_class_counts_of_a_mask_counted_by_hand() -> None:
-    mask = torch.tensor([[0, 0, 1, 255], [0, 2, 255, 255], [1, 1, 2, 2], [1, 1, 2, 0]], dtype=torch.uint8)
-    counts = class_counts(mask.unsqueeze(0), num_classes=K, patch_size=(2, 2))
-    assert counts.tolist() == [[[3, 0, 1], [0, 1, 0], [0, 4, 0], [1, 0, 3]]]
-    wide = class_counts(mask.unsqueeze(0), num_classes=K, patch_size=(4, 1))
-    assert wide.tolist() == [[[2, 2, 0], [1, 2, 1], [0, 1, 2], [1, 0, 1]]]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([(1, 1), (2, 4), (8, 8)]))
-def test_class_counts_are_those_of_bincount(seed: int, patch_size: tuple[int, int]) -> None:
-    masks = drawn(2, seed=seed)[1]
-    counts = class_counts(masks, num_classes=K, patch_size=patch_size)
-    height, width = patch_size
-    for image, mask in enumerate(masks.numpy()):
-        for patch in range(64 // (height * width)):
-            row, column = divmod(patch, 8 // width)
-            tile = mask[row * height : (row + 1) * height, column * width : (column + 1) * width]
-            assert counts[image, patch].tolist() == np.bincount(tile[tile != 255], minlength=K).tolist()
-
-
 def test_dense_loss_is_the_mean_over_labelled_pixels() -> None:
     logits, masks = drawn(3)
-    loss = dense_loss(logits, class_counts(masks, num_classes=K, patch_size=(4, 4)))
+    loss = dense_loss(logits, count_pixels(masks, (4, 4), num_classes=K))
     assert float(loss) == pytest.approx(reference(logits.numpy(), masks.numpy(), np.ones(3), 4), rel=1e-12)
 
 
@@ -87,10 +65,10 @@ def test_dense_loss_by_mixup_weighs_the_pixels_of_both_masks() -> None:
 
 def test_dense_loss_known_values() -> None:
     masks = torch.full((1, 4, 4), 2, dtype=torch.uint8)
-    counts = class_counts(masks, num_classes=4, patch_size=(4, 4))
+    counts = count_pixels(masks, (4, 4), num_classes=4)
     assert float(dense_loss(torch.zeros(1, 1, 4), counts)) == pytest.approx(math.log(4))
     logits = torch.zeros(1, 1, 4, requires_grad=True)
-    nothing = class_counts(torch.full_like(masks, 255), num_classes=4, patch_size=(4, 4))
+    nothing = count_pixels(torch.full_like(masks, 255), (4, 4), num_classes=4)
     loss = dense_loss(logits, nothing)
     loss.backward()
     assert float(loss.detach()) == 0.0

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from specvit.errors import DataError, DivergenceError
 from specvit.probes import PROBES, ProbeSplit
 from specvit.probes.segmentation import DEFAULTS, Segmentation
-from specvit.probes.segmenters.base import count_pixels
+from specvit.probes.segmenters.base import count_classes
 from specvit.probes.segmenters.fitters import FITTERS
 from specvit.probes.segmenters.readout import segment
 from specvit.probes.segmenters.ridge import Ridge, class_weights
@@ -81,10 +81,10 @@ def reference_miou(scaler, ridge, patches, masks, *, mode):
     return 100 * float(metric(predictions, torch.from_numpy(masks).long()))
 
 
-def test_count_pixels_counts_every_class_in_every_patch():
+def test_count_classes_counts_every_class_in_every_patch():
     masks = scenes(5, seed=0).masks
 
-    counts = count_pixels(masks, GRID, num_classes=NUM_CLASSES)
+    counts = count_classes(masks, GRID, num_classes=NUM_CLASSES)
 
     expected = fractions(masks.numpy())[..., :NUM_CLASSES].reshape(-1, NUM_CLASSES) * TILE**2
     np.testing.assert_allclose(counts.numpy(), expected)
