@@ -34,6 +34,7 @@ class Job:
         label: The name it carries on the dashboard and in the terminal.
         config: What is computed.
         state: Where the attempt keeps its state, and goes on from that of the attempt before; None = nowhere.
+        weights: Folder that keeps the trained weights; None = they are not kept.
     """
 
     trial_id: str
@@ -41,6 +42,7 @@ class Job:
     label: str
     config: TrialConfig
     state: StateFile | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from specvit.data import Dataset, DataSource
 from specvit.probes import METRICS
 
 LEDGER_NAME = "ledger.sqlite"
+WEIGHTS_NAME = "weights"
+"""Folder of kept weights, in the folder of a sweep's results."""
 
 Datasets = Mapping[DataSource, Dataset]
 ExecutorFactory = Callable[[Datasets, int], Executor]
@@ -114,6 +116,7 @@ def run_sweep(
                 executor=make_executor(datasets, len(pending)),
                 make_view=make_view,
                 states=states,
+                weights=(folder / WEIGHTS_NAME).resolve() if sweep.keep_weights else None,
                 should_stop=should_stop,
             )
         # What was running when the loop was stopped is waiting again.
@@ -167,6 +170,7 @@ def _run_trials(
     executor: Executor,
     make_view: ViewFactory,
     states: TrainingStates,
+    weights: Path | None,
     should_stop: Callable[[], bool],
 ) -> bool:
     try:
@@ -187,6 +191,7 @@ def _run_trials(
                 executor=executor,
                 view=view,
                 states=states,
+                weights=weights,
                 should_stop=should_stop,
             )
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator.executor import END_STATES, Event, Executor, Job, Reported
@@ -47,6 +48,7 @@ def schedule(
     executor: Executor,
     view: View,
     states: TrainingStates,
+    weights: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Run trials to their end, in their order, as many at once as there are slots.
@@ -59,6 +61,7 @@ def schedule(
         executor: Where trials run. It is not closed here.
         view: Who shows what goes on.
         states: Where trials keep their states while they run.
+        weights: Folder that keeps the trained weights, in a folder for each trial; None = they are not kept.
         should_stop: Asked several times a second; a true answer ends the loop at once. What runs then is
             left as running in the ledger, for ``Ledger.release_running``.
 
@@ -81,6 +84,7 @@ def schedule(
                     label=trial.label,
                     config=trial.config,
                     state=states.file_of(trial.trial_id),
+                    weights=None if weights is None else weights / trial.trial_id,
                 )
             )
             running.add(trial.trial_id)

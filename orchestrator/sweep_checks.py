@@ -299,6 +299,9 @@ def _check_comparators(sweep: Sweep, group: Group) -> Iterator[Problem]:
             comparator.check_recipe(group.objective)
         except ConfigError as error:
             yield Problem(("ablate", "comparators", index), str(error))
+        if sweep.keep_weights and comparator.changes_model:
+            rule = f"must be false with comparator {comparator.name!r}, whose weights have no file format"
+            yield Problem(("keep_weights",), rule)
 
 
 def _check_registers(sweep: Sweep) -> Iterator[Problem]:

@@ -183,6 +183,10 @@ class SweepFile:
     checkpoint_every_s: NonNegativeFloat = 60
     """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
     0 = never. Takes no part in a trial's identity."""
+    keep_weights: Flag = False
+    """Whether to keep the weights of every trained backbone, DINOv2's student and teacher both, as
+    ``weights/TRIAL/NAME.safetensors`` beside the tables. Takes no part in a trial's identity: trials that have been
+    run without it have none."""
     diagnostics: Flag = False
     """Whether to look into every backbone at its end: cosines between [CLS] and patches, norms and attention,
     block by block; written as ``diagnostics.csv``."""
@@ -225,6 +229,7 @@ class Sweep:
         resources: What one trial occupies.
         diagnostics: Whether every backbone is looked into at its end.
         checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = never.
+        keep_weights: Whether the weights of every trained backbone are kept.
     """
 
     name: str
@@ -242,6 +247,7 @@ class Sweep:
     resources: Resources
     diagnostics: bool = False
     checkpoint_every_s: float = 60
+    keep_weights: bool = False
 
     @property
     def pruning_metric(self) -> str:

@@ -94,6 +94,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         resources=file.resources,
         diagnostics=file.diagnostics,
         checkpoint_every_s=file.checkpoint_every_s,
+        keep_weights=file.keep_weights,
     )
     problems = check_sweep(sweep, raw=raw, axes=axes)
     if problems:

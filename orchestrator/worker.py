@@ -109,7 +109,14 @@ class Attempt:
             self._checkpoint = _checkpoint(self.job, self._datasets, at_stop=self._interrupted.is_set)
             data = self._datasets[config.data]
             with self._together:
-                result = run_trial(config, data, self, probe_datasets=self._datasets, checkpoint=self._checkpoint)
+                result = run_trial(
+                    config,
+                    data,
+                    self,
+                    probe_datasets=self._datasets,
+                    checkpoint=self._checkpoint,
+                    weights=self.job.weights,
+                )
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
             self._events.put(

@@ -6,18 +6,22 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit import distributed
+from specvit.checkpoints import save_model
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
 from specvit.diagnostics import diagnose
+from specvit.errors import SpecsweepError
 from specvit.features import normalised
 from specvit.high_norm import parse_high_norm
+from specvit.learners.base import Learner
 from specvit.pretrain import StepReport, pretrain
 from specvit.probing import Probing
 from specvit.readings import Reading
@@ -70,6 +74,7 @@ def run_trial(
     probe_datasets: Mapping[DataSource, Dataset] = MappingProxyType({}),
     device: Device | None = None,
     checkpoint: Checkpoint | None = None,
+    weights: Path | None = None,
 ) -> TrialResult:
     """Pretrain and probe as the configuration says.
 
@@ -88,6 +93,8 @@ def run_trial(
         device: Where to compute; None = the GPU if this process may use one, else the CPU.
         checkpoint: Where the state of the pretraining is kept, and how often it is saved; None = nowhere. Its notes
             hold the rungs under ``rungs``. The file stays when the trial has ended: whoever gave it deletes it.
+        weights: Folder to write the trained backbones to, one safetensors file each (DINOv2's student and teacher);
+            None = nowhere. It is made if it is not there, and holds them before the final probes begin.
 
     Returns:
         The metrics, or the step at which the observer stopped the trial.
@@ -133,9 +140,20 @@ def run_trial(
         return TrialResult({}, stopped_at=last.step)
     if not distributed.is_main():
         return TrialResult({"loss": last.loss})
+    if weights is not None:
+        _save_weights(learner, weights)
     metrics = probing.backbone(learner.probed, device=device)
     diagnostics = _diagnose(learner.probed, config, dataset, device=device)
     return TrialResult({**metrics, "loss": last.loss}, diagnostics=diagnostics)
+
+
+def _save_weights(learner: Learner, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecsweepError(f"{folder}: cannot be made for the weights ({error.strerror})") from error
+    for name, backbone in learner.backbones().items():
+        save_model(backbone, folder / f"{name}.safetensors")
 
 
 def rung_steps(steps: int, count: int) -> tuple[int, ...]:

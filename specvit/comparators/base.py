@@ -25,6 +25,8 @@ class Comparator(ABC):
     """
 
     name: ClassVar[str]
+    changes_model: ClassVar[bool] = True
+    """Whether the backbone is no longer a plain ViT, so that its weights cannot be saved as one."""
 
     @abstractmethod
     def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:

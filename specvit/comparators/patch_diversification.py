@@ -31,6 +31,7 @@ class PatchDiversification(Comparator):
     """Add losses on the patches of the global views (DINOv2) or of the images (DeiT-III)."""
 
     name: ClassVar[str] = "patch_diversification"
+    changes_model: ClassVar[bool] = False
     comparator: Literal["patch_diversification"] = "patch_diversification"
 
     cosine_weight: NonNegativeFloat = 1.0

@@ -76,6 +76,10 @@ class Learner(nn.Module, ABC):
         """Part what is optimized into groups, each clipped by the norm of its own gradient; here one group."""
         return [trainable]
 
+    def backbones(self) -> dict[str, VisionTransformer]:
+        """Return the backbones that are worth keeping at the end, by name."""
+        return {"backbone": self.probed}
+
     def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step, e.g. move the teacher; ``progress`` in (0, 1]."""
 

@@ -105,6 +105,10 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         """Return the teacher's backbone or the student's, as the recipe says."""
         return (self.teacher if self.recipe.probe == "teacher" else self.student).backbone
 
+    def backbones(self) -> dict[str, VisionTransformer]:
+        """Return the student's and the teacher's backbone."""
+        return {"student": self.student.backbone, "teacher": self.teacher.backbone}
+
     def draw(self, batch: Batch) -> DinoViews:
         """Cut the views of a batch and draw their masks."""
         global_views, local_views = self._views(batch)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -378,3 +379,20 @@ def test_data_that_changed_since_the_first_run_are_refused(
     monkeypatch.setattr(driver, "_load_data", changed)
     with pytest.raises(LedgerError, match="data have changed"):
         driver.run(make_sweep(seeds=3))
+
+
+def test_weights_are_kept_beside_the_tables_where_the_file_asks_for_them(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path | None] = []
+
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **others: Any) -> TrialResult:
+        folders.append(others["weights"])
+        return made_up_trial(config, dataset, observer)
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    sweep = make_sweep(floors=[], seeds=1, ablate={"components": ["none"]}, keep_weights=True)
+    (record,) = driver.run(sweep).records
+    assert folders == [driver.folder.resolve() / "weights" / record.trial_id]
+    # Whether weights are kept is no part of what a trial is.
+    assert driver.run(make_sweep(floors=[], seeds=1, ablate={"components": ["none"]})).num_run == 0

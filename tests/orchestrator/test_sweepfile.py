@@ -290,6 +290,11 @@ MALFORMED = {
         "data: {source: masks, root: /x}\nobjective: {recipe: dinov2_cpu}\nprobes:\n  segmentation:\n  knn:\n",
         5, "probes.knn: predicts labels", "source 'masks' has masks",
     ),
+    "weights_of_comparators": (
+        "objective: {recipe: dinov2_cpu}\nprobes: {knn: }\nkeep_weights: true\n"
+        "ablate: {comparators: [patch_diversification, jumbo]}\n",
+        3, "keep_weights: must be false with comparator 'jumbo'", "",
+    ),
     "probe_data_needs": (
         "objective: {recipe: dinov2_cpu}\nprobes:\n  knn:\n    data: {source: masks, root: /x}\n",
         4, "probes.knn.data: must have labels", "source 'masks' has masks",

@@ -14,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from specvit import probing, trial
+from specvit.checkpoints import load_model
 from specvit.comparators import COMPARATORS
 from specvit.config import TrialConfig
 from specvit.data import Dataset
@@ -482,3 +483,27 @@ def test_features_of_earlier_blocks_are_not_kept_where_no_probe_reads_them(
         config = _config(treatment={"kind": "random_init"}, probes={"knn": {}, "linear": linear})
         run_trial(config, dataset, Watching(), device=CPU)
     assert asked == [0, 0, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "names"),
+    [
+        ("dinov2_cpu", {}, ["student", "teacher"]),
+        # Blocks that are left out in training are kept as what they are afterwards.
+        ("dinov2_cpu", {"drop_path": 0.2, "drop_path_uniform": True, "drop_path_subset": True}, ["student", "teacher"]),
+        ("mae_cpu", {}, ["backbone"]),
+    ],
+)
+def test_kept_weights_are_those_of_the_trained_backbones(
+    recipe: str, changes: dict[str, Any], names: list[str], dataset: Dataset, tmp_path: Path
+) -> None:
+    config = _config(recipe, treatment={"specialize": "norm@all"}, probes={"knn": {}}, rungs={"count": 0})
+    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, **changes))  # type: ignore[type-var]
+    folder = tmp_path / "weights" / "trial"
+    result = run_trial(config, dataset, Watching(), device=CPU, weights=folder)
+    assert sorted(path.stem for path in folder.iterdir()) == names
+    kept = load_model(folder / f"{names[0]}.safetensors")  # the student is what this recipe probes
+    found = probing.Probing(config, dataset, {}).backbone(kept, device=CPU)
+    assert found == {"knn_top1": result.metrics["knn_top1"]}
+    weights = [load_model(folder / f"{name}.safetensors").state_dict()["cls_token"] for name in names]
+    assert len(names) == 1 or not torch.equal(*weights)
