@@ -20,7 +20,7 @@ NUM_TRIALS = {
     "cifar10_long": (1 + 2) * 2,
     "components": (11 + 2) * 3,
     "comparators": (6 + 2) * 3,
-    "learning": (1 + 2) * 3,
+    "learning": (1 + 2) * 5,
     "high_norm": (2 * (3 + 2) + (5 + 2)) * 3,
     "modes": (9 + 2) * 3,
     "paper/blocks": (7 + 1) * 3 * 3,
