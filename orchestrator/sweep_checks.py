@@ -163,6 +163,8 @@ def _check_paths(sweep: Sweep) -> Iterator[Problem]:
         section, _, field = path.partition(".")
         if section == "data" and any(field in group.data.path_fields for group in sweep.groups):
             yield Problem(("vary", path), "says where data lies, not what it is, so it cannot make groups")
+        if section == "objective" and any(field in group.objective.resource_fields for group in sweep.groups):
+            yield Problem(("vary", path), "says how to compute, not what, so it cannot make groups")
 
 
 def _check_sizes(case: _Case) -> Iterator[Problem]:

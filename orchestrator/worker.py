@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
@@ -198,6 +199,7 @@ def _checkpoint(
         "trial": job.trial_id,
         "data": [datasets[source].fingerprint for source in job.config.sources],
         "protocol": PROTOCOL_VERSION,
+        "specsweep": metadata.version("specsweep"),
         "torch": torch.__version__,
         "timm": timm.__version__,
     }

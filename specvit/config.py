@@ -87,8 +87,9 @@ class RungSettings:
 
     count: NonNegativeInt = 3
     """Number of rungs, evenly spread over the run; the end of the run is not one of them."""
-    num_images: PositiveInt = 512
-    """Training images that a rung looks at; a quarter of them is scored."""
+    num_images: Annotated[int, Field(strict=True, ge=2)] = 512
+    """Training images that a rung looks at; a quarter of them is scored. A probe whose target none of the fitted or
+    none of the scored images has (no labelled pixel, no box) is left out of the rung."""
     probes: tuple[str, ...] = ()
     """Names of the probes to run; empty = those of ``knn`` and ``segmentation`` that are on, or else the first."""
 

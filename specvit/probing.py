@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.config import TrialConfig, default_rung_probes, selected_probes
 from specvit.data import Dataset, DataSource, Split
 from specvit.device import Device
+from specvit.errors import DataError
 from specvit.features import backbone_features, pixel_features, subset
 from specvit.probes import Probe, ProbeSplit
 from specvit.seeding import derive_seed, numpy_stream
@@ -62,7 +63,9 @@ class Probing:
                 backbone_features(model, part, device=device, num_blocks=num_blocks)
                 for part in self._rung_splits[id(dataset)]
             )
-            metrics |= self._evaluate(names, fitted, scored, dataset)
+            # So few images may be without the target of a probe, which is no fault of the data.
+            able = [name for name in names if all(part.has(self._probes[name].needs) for part in (fitted, scored))]
+            metrics |= self._evaluate(able, fitted, scored, dataset)
         return metrics
 
     def _at_end(self, extract: Extract) -> dict[str, float]:
@@ -110,6 +113,8 @@ def rung_probes(config: TrialConfig) -> dict[str, Probe]:
 
 def rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
     """Take the images of the rungs from a training split: some to fit on, others to score."""
+    if len(train) < 2:
+        raise DataError(f"a rung needs at least 2 training images, not {len(train)}: set rungs.count to 0")
     rng = numpy_stream(config.seed, "rung images")
     indices = rng.permutation(len(train))[: config.rungs.num_images].astype(np.int64)
     num_scored = max(1, int(len(indices) * RUNG_SCORED_SHARE))

@@ -22,6 +22,7 @@ Deviations, each in all presets:
   the end of a step, not of its start.
 * Positions are resampled with antialiasing for local crops (timm); gradients are not scaled, since bfloat16 needs
   no scaling as their float16 does.
+* KoLeo's neighbours are those of the whole batch, and masks are stratified over it; there over a GPU's share of it.
 * With ``num_locals: 0`` the loss is the mean over its 2 pairs; there the sum is divided by 3.
 """
 

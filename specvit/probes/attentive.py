@@ -11,7 +11,7 @@ from pydantic import Field
 from specvit.probes.attentive_pooling import AttentiveHeads, Tokens, fit_attentive_heads
 from specvit.probes.base import Metric, Probe, ProbeSplit
 from specvit.probes.scores import require_labels, top1
-from specvit.probes.selection import best, require_finite, split_off_tenth
+from specvit.probes.selection import best, require_finite, require_fitted, split_off_tenth
 from specvit.settings import Flag, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Attentive(Probe):
         queries = Tokens.of(val, train, with_cls=self.use_cls)
         setting = self._choose(tokens, labels, seed=seed)
         classifier = self._fit([setting], tokens, labels, torch.arange(len(train)), seed=seed)
+        require_fitted(classifier.query, classifier.value, classifier.weight, classifier.bias, probe=self.name)
         return {"attentive_top1": top1(classifier.predict(queries, torch.arange(len(val)))[0], truth)}
 
     def choose(self, train: ProbeSplit, *, num_classes: int, seed: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from specvit.data import AnyDataSource
+from specvit.data import IGNORE_INDEX, AnyDataSource
 from specvit.settings import PositiveInt, settings
 
 if TYPE_CHECKING:
@@ -59,6 +59,20 @@ class ProbeSplit:
 
     def __len__(self) -> int:
         return len(self.cls)
+
+    def has(self, target: str) -> bool:
+        """Tell whether any image has the target: a label, a labelled pixel, a measured one, a box."""
+        values = getattr(self, target)
+        if values is None or len(values) == 0:
+            return False
+        match target:
+            case "masks":
+                return bool((values != IGNORE_INDEX).any())
+            case "depth":
+                return bool(((values > 0) & values.isfinite()).any())
+            case "boxes":
+                return bool((values[..., 4] >= 0).any())
+        return True
 
     def take(self, images: Tensor) -> ProbeSplit:
         """Return some of the images, by their ``(M,)`` int64 indices."""

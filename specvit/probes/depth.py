@@ -13,7 +13,7 @@ from specvit.errors import DataError
 from specvit.probes.base import Metric, Probe, ProbeSplit
 from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import has_depth, require_depth
-from specvit.probes.selection import best, require_finite, split_off_tenth
+from specvit.probes.selection import best, require_finite, require_fitted, split_off_tenth
 from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Depth(Probe):
         fitter = self._fitter(train, seed=seed)
         estimator = fitter.fit(torch.arange(len(train)), [self._choose(fitter, train, seed=seed)])
         (scores,) = score(estimator, reported, torch.arange(len(val)))
+        require_fitted(torch.tensor([scores.rmse, scores.abs_rel]), probe=self.name)
         return {"depth_rmse": scores.rmse, "depth_abs_rel": scores.abs_rel, "depth_delta1": scores.delta1}
 
     def choose(self, train: ProbeSplit, *, seed: int) -> float:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from specvit.errors import DivergenceError
 from specvit.probes.base import Metric, Probe, ProbeSplit
 from specvit.probes.scores import require_boxes
-from specvit.probes.selection import best, require_finite, split_off_tenth
+from specvit.probes.selection import best, require_finite, require_fitted, split_off_tenth
 from specvit.settings import PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ class Detection(Probe):
         assert val.boxes is not None
         fit = self._prepare(train, num_classes=num_classes, seed=seed)
         head = fit.run(torch.arange(len(train)), lr=self._choose(fit, train, seed=seed))
-        if not all(parameter.isfinite().all() for parameter in head.parameters()):
-            raise DivergenceError(f"probe {self.name!r}: the weights of the head are not finite; try smaller lrs")
+        require_fitted(*head.parameters(), probe=self.name)
         found = detect(head, val.patches, torch.arange(len(val)), cells)
         score = average_precision(found, val.boxes, num_classes=num_classes)
         return {"ap": score.ap, "ap50": score.ap50}

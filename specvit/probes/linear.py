@@ -13,7 +13,7 @@ from specvit.probes.linear_sgd import Head, Heads, fit_heads, head_features, hea
 from specvit.probes.logistic import Basis, fit_path, mean_and_scale
 from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import require_labels, top1
-from specvit.probes.selection import best, require_finite, split_off_tenth
+from specvit.probes.selection import best, require_finite, require_fitted, split_off_tenth
 from specvit.settings import Flag, PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ class Linear(Probe):
         labels = require_labels(train.labels, num_classes=num_classes, probe=self.name, split="train")
         features, queries = self._sgd_features(train, val)
         head = self._choose_head(features, labels, train, seed=seed)
-        return self._fit_heads([head], features, labels, train, seed=seed).predict(queries)[0]
+        fitted = self._fit_heads([head], features, labels, train, seed=seed)
+        require_fitted(fitted.weight, fitted.bias, probe=self.name)
+        return fitted.predict(queries)[0]
 
     def _choose_head(self, features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int) -> Head:
         assert self.lrs is not None

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def num_steps(num_images: int, *, batch_size: int, epochs: int) -> int:
-    """Return how many full batches there are in so many epochs, 1 at least in each."""
-    return epochs * max(1, num_images // batch_size)
+    """Return how many full batches there are in so many epochs, end to end."""
+    return epochs * num_images // min(batch_size, num_images)
 
 
 def minibatches(num_images: int, *, steps: int, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ Source: the held-out tenth follows the evaluation of CAPI (Darcet et al. 2025, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -61,9 +62,9 @@ def best(scores: Mapping[float, float]) -> float:
         scores: Score of every candidate on the held-out tenth, in the order in which the settings list them.
 
     Returns:
-        The candidate.
+        The candidate. A score that is not a number is below all others.
     """
-    return max(scores, key=scores.__getitem__)
+    return max(scores, key=lambda candidate: -math.inf if math.isnan(scores[candidate]) else scores[candidate])
 
 
 def require_finite(features: Tensor, *, probe: str, split: str) -> None:
@@ -86,3 +87,17 @@ def require_finite(features: Tensor, *, probe: str, split: str) -> None:
             f"probe {probe!r}: features must be finite numbers, but those of {num_bad} of {len(features)} "
             f"{split} images are not; the backbone has diverged"
         )
+
+
+def require_fitted(*weights: Tensor, probe: str) -> None:
+    """Check what a probe has fitted: NaN would be taken for a class like any other.
+
+    Args:
+        *weights: What was fitted by steps.
+        probe: Name of the probe, for the message.
+
+    Raises:
+        DivergenceError: If one of them is NaN or infinite.
+    """
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise DivergenceError(f"probe {probe!r}: what it has fitted is not finite; try smaller learning rates (lrs)")

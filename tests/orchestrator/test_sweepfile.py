@@ -230,6 +230,9 @@ MALFORMED = {
     "axis_path": (
         MINIMAL + "data: {source: image_folder}\nvary:\n  data.root: [/a, /b]\n", 5, "vary.data.root: says where", "",
     ),
+    "axis_resource": (
+        MINIMAL + "vary:\n  objective.micro_batch: [4, 8]\n", 4, "vary.objective.micro_batch: says how to compute", "",
+    ),
     "rule_between_fields": (
         changed("steps: 150", "steps: 150\n  global_scale: [0.9, 0.1]"),
         8, "objective.global_scale: must be [low, high]", "[0.9, 0.1]",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -14,7 +15,8 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.data.scenes import Scenes
 from specvit.device import Device
-from specvit.features import backbone_features
+from specvit.errors import DataError
+from specvit.features import backbone_features, subset
 from specvit.probes import PROBES, Probe, ProbeSplit
 from specvit.probing import Probing
 from specvit.scales import SCALES
@@ -137,3 +139,33 @@ def test_a_probe_is_fitted_on_as_many_images_as_it_asks_for(
     assert extracted[2:] == [40, 32]
     for name in alone:
         torch.testing.assert_close(fitted[name], whole[name])
+
+
+def test_a_rung_leaves_out_a_probe_whose_target_its_images_do_not_have(images: dict[Scenes, Dataset]) -> None:
+    whole = images[PRETRAINING]
+    assert whole.train.masks is not None
+    assert whole.train.boxes is not None
+    boxes = whole.train.boxes.copy()
+    boxes[..., 4] = -1
+    bare = dataclasses.replace(
+        whole.train,
+        masks=np.full_like(whole.train.masks, 255),
+        boxes=boxes,
+        depth=np.zeros_like(whole.train.depth),  # type: ignore[arg-type]
+    )
+    probes: dict[str, Any] = {"knn": {}, "segmentation": {}, "depth": {}, "detection": {"steps": 1}}
+    config = _config(probes)
+    config = dataclasses.replace(config, rungs=dataclasses.replace(config.rungs, probes=tuple(probes)))  # type: ignore[type-var]
+    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    found = Probing(config, whole, {}).rung(model, device=CPU)
+    assert {"knn_top1", "miou", "depth_rmse", "ap"} <= set(found)
+    left = Probing(config, dataclasses.replace(whole, train=bare), {}).rung(model, device=CPU)
+    assert left == {"knn_top1": found["knn_top1"]}
+
+
+def test_a_rung_of_one_image_is_refused(images: dict[Scenes, Dataset]) -> None:
+    whole = images[PRETRAINING]
+    one = dataclasses.replace(whole, train=subset(whole.train, np.array([0])))
+    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    with pytest.raises(DataError, match="at least 2 training images, not 1"):
+        Probing(_config({"knn": {}}), one, {}).rung(model, device=CPU)

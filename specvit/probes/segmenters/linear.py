@@ -15,6 +15,7 @@ from specvit.probes.base import ProbeSplit
 from specvit.probes.minibatches import minibatches
 from specvit.probes.segmenters.base import Fitter, Training
 from specvit.probes.segmenters.readout import Readout, UpsampledReadout
+from specvit.probes.selection import require_fitted
 from specvit.schedules import warmup_cosine
 from specvit.seeding import torch_stream
 
@@ -61,7 +62,9 @@ class HeadFitter(Fitter):
 
     def fit_whole(self, candidate: float) -> UpsampledReadout:
         """Train on all images of the training split."""
-        return self._fit(torch.arange(len(self.training.split)), [candidate])
+        fitted = self._fit(torch.arange(len(self.training.split)), [candidate])
+        require_fitted(fitted.readout.weight, fitted.readout.bias, probe="segmentation")
+        return fitted
 
     def _fit(self, images: Tensor, lrs: Sequence[float]) -> UpsampledReadout:
         readout = train_heads(

@@ -114,7 +114,7 @@ def test_attention_has_as_many_heads_as_divide_the_width(width, head_dim, number
 
 
 def train_alone(model, tokens, labels, images, *, rate, decay, epochs, batch_size, seed):
-    num = epochs * (len(images) // batch_size)
+    num = epochs * len(images) // batch_size
     steps = list(minibatches(len(images), steps=num, batch_size=batch_size, seed=seed))
     biases = [parameter for name, parameter in model.named_parameters() if "bias" in name]
     weights = [parameter for name, parameter in model.named_parameters() if "bias" not in name]

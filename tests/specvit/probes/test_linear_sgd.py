@@ -47,7 +47,7 @@ def train_alone(features, labels, weight, *, rate, epochs, batch_size, seed):
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.zero_()
-    num = epochs * (len(labels) // batch_size)
+    num = epochs * len(labels) // batch_size
     steps = list(minibatches(len(labels), steps=num, batch_size=batch_size, seed=seed))
     solver = torch.optim.SGD(layer.parameters(), lr=rate * batch_size / 256, momentum=0.9, weight_decay=0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, len(steps), eta_min=0)

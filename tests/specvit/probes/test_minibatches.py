@@ -31,7 +31,8 @@ def test_minibatches_depend_on_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize(
-    ("num_images", "batch_size", "epochs", "expected"), [(70, 16, 3, 12), (64, 16, 3, 12), (3, 16, 5, 5)]
+    ("num_images", "batch_size", "epochs", "expected"),
+    [(70, 16, 3, 13), (64, 16, 3, 12), (190, 128, 100, 148), (3, 16, 5, 5)],
 )
 def test_num_steps_counts_full_batches(num_images, batch_size, epochs, expected):
     assert num_steps(num_images, batch_size=batch_size, epochs=epochs) == expected

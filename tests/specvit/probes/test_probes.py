@@ -1,7 +1,11 @@
 import subprocess
 import sys
 
-from specvit.probes import METRICS, PROBES
+import pytest
+import torch
+
+from specvit.errors import DivergenceError
+from specvit.probes import METRICS, PROBES, ProbeSplit
 
 
 def test_probes_report_the_metrics_that_tables_know():
@@ -24,3 +28,31 @@ def test_settings_of_probes_load_without_torch():
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert output.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("linear", {"protocol": "sgd", "lrs": (1e39,), "epochs": 3}),
+        ("attentive", {"lrs": (1e30,), "epochs": 3}),
+        ("segmentation", {"protocol": "linear", "lrs": (1e30,), "steps": 3}),
+        ("depth", {"protocol": "bins", "lrs": (1e30,), "steps": 3}),
+        ("detection", {"lrs": (1e30,), "steps": 3}),
+    ],
+)
+def test_a_head_that_has_diverged_is_told_of_and_never_scored(name, settings):
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[0, 0, 4, 4, 1]], dtype=torch.int16).expand(40, 1, 5)
+    split = ProbeSplit(
+        cls=torch.randn(40, 6, generator=generator),
+        patches=torch.randn(40, 4, 6, generator=generator),
+        grid=(2, 2),
+        labels=torch.arange(40) % 2,
+        masks=torch.randint(2, (40, 8, 8), generator=generator, dtype=torch.uint8),
+        depth=(torch.rand(40, 8, 8, generator=generator) + 1).half(),
+        boxes=boxes,
+        image_size=(8, 8),
+    )
+
+    with pytest.raises(DivergenceError, match=f"probe '{name}'.*try smaller learning rates"):
+        PROBES[name](**settings).evaluate(split, split, num_classes=2, seed=0)
