@@ -162,10 +162,12 @@ def plan(
 @app.command()
 def status(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Show where a sweep stands: trials by state, what runs, what failed and why."""
+    from orchestrator.lock import is_held
     from orchestrator.status import render_status
 
     with _open_ledger(target, results) as ledger:
-        _console().print(render_status(ledger.sweep(), ledger.records(), ledger.provenance()))
+        held = is_held(ledger.path.parent)
+        _console().print(render_status(ledger.sweep(), ledger.records(), ledger.provenance(), is_held=held))
 
 
 @app.command()
@@ -201,7 +203,7 @@ def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     with _open_ledger(target, results) as ledger:
         written = write_curves(ledger.path.parent, ledger.records())
     if not written:
-        raise SpecsweepError(f"{target}: no trial has come to a rung yet; rungs.count says how many there are")
+        raise SpecsweepError(f"{target}: no trial has come to a rung; rungs.count says how many there are (0 = none)")
     _print_raw(f"written: {', '.join(map(str, written))}")
 
 

@@ -15,16 +15,27 @@ from orchestrator.registration import SweepInfo
 
 
 def render_status(
-    info: SweepInfo, records: Sequence[TrialRecord], provenance: Sequence[Provenance]
+    info: SweepInfo, records: Sequence[TrialRecord], provenance: Sequence[Provenance], *, is_held: bool = True
 ) -> RenderableType:
-    """Render trials by group and state, the running ones, and the failed ones with their errors."""
+    """Render trials by group and state, the running ones, and the failed ones with their errors.
+
+    Args:
+        info: The sweep.
+        records: Its trials.
+        provenance: The runs of its driver, the oldest first.
+        is_held: Whether a run holds the results folder; if not, what was running was interrupted.
+    """
     parts: list[RenderableType] = [Text(info.name, style="bold")]
     if info.question:
         parts.append(Text(info.question, style="italic"))
     parts.append(_counts(records))
     running = [record for record in records if record.state is State.RUNNING]
     if running:
-        parts.append(Text("running", style="bold cyan"))
+        if is_held:
+            parts.append(Text("running", style="bold cyan"))
+        else:
+            rule = "interrupted: no run holds the results folder; run the sweep again to go on"
+            parts.append(Text(rule, style="bold yellow"))
         parts += [Text(f"  {record.label}: step {record.step}/{record.steps or '?'}") for record in running]
     failed = [record for record in records if record.state is State.FAILED]
     if failed:

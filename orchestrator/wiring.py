@@ -32,10 +32,12 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
         with _told_on(console):
             datasets = load_datasets(trials)
         for source, dataset in datasets.items():
+            classes = [f"{num} classes in {target}, " for target, num in dataset.num_classes.items() if num]
             console.print(
                 f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
-                f"{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",
+                f"{''.join(classes)}{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",
                 markup=False,
+                soft_wrap=True,
             )
         return datasets
 

@@ -131,7 +131,8 @@ def started(tmp_path: Path, write_sweep: Callable[..., Path]) -> Iterator[subpro
 def test_a_whole_run_prints_and_writes_its_tables_and_exits_0(finished: FinishedSweep) -> None:
     assert (finished.ended.code, finished.ended.err) == (0, "")
     lines = finished.ended.out.splitlines()
-    assert lines[0].startswith("data: scenes, 64 images to train on, 32 to report on, 32 px, loaded in ")
+    classes = "8 classes in labels, 9 classes in masks, 8 classes in boxes"
+    assert lines[0].startswith(f"data: scenes, 64 images to train on, 32 to report on, {classes}, 32 px, loaded in ")
     assert lines[1] == "8 trials to run, one by one in this process"
     assert sum(line.startswith("done     ") for line in lines) == 8
     assert any(line.startswith("norm@all ") for line in lines)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lock import LockedError, hold_lock
+from orchestrator.lock import LockedError, hold_lock, is_held
 from specvit.errors import SpecsweepError
 
 HOLD = """
@@ -62,3 +62,13 @@ def test_lock_in_place_of_a_folder_is_refused_naming_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LockedError, match="file"):
         hold_lock(tmp_path / "file").__enter__()
+
+
+def test_a_folder_is_held_as_long_as_a_process_holds_it_and_asking_changes_nothing(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with hold_lock(tmp_path):
+        assert is_held(tmp_path)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with hold_lock(tmp_path):
+        pass

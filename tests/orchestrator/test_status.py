@@ -17,9 +17,9 @@ from orchestrator.trials import Trial
 
 @pytest.fixture
 def shown(sweep: Sweep, trials: tuple[Trial, ...]) -> Callable[..., list[str]]:
-    def show(records: Sequence[TrialRecord], provenance: Sequence[Provenance] = ()) -> list[str]:
+    def show(records: Sequence[TrialRecord], provenance: Sequence[Provenance] = (), **held: bool) -> list[str]:
         file = StringIO()
-        rendered = render_status(describe(sweep, trials, {}), records, provenance)
+        rendered = render_status(describe(sweep, trials, {}), records, provenance, **held)
         Console(file=file, width=200, highlight=False).print(rendered)
         return [line.rstrip() for line in file.getvalue().splitlines()]
 
@@ -52,6 +52,15 @@ def test_running_trials_show_their_step_and_failed_ones_their_error(
     assert lines[at + 1 : at + 3] == ["  nano none seed 0: step 3/4", "  nano random init seed 0: step 0/?"]
     at = lines.index("failed")
     assert lines[at + 1] == "  nano raw pixels seed 0 (attempt 2): DataError: [x] is missing"
+
+
+def test_what_was_running_is_interrupted_where_no_run_holds_the_folder(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    lines = shown([record_of(trials[0], State.RUNNING, step=3, steps=4, num_attempts=1)], is_held=False)
+    at = lines.index("interrupted: no run holds the results folder; run the sweep again to go on")
+    assert lines[at + 1] == "  nano none seed 0: step 3/4"
+    assert "running" not in lines
 
 
 def test_the_last_run_is_named(
