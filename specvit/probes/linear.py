@@ -174,7 +174,7 @@ class Linear(Probe):
             part.to(features.device) for part in split_off_tenth(len(features), labels, seed=seed)
         )
         x, y, queries, truth = features[fitted], labels[fitted], features[held_out], labels[held_out]
-        num_classes = len(y.unique())
+        num_classes = int(y.bincount().count_nonzero())
         scores: list[float] = []
         for group in in_groups(heads, bytes_per_head=x.shape[1] * num_classes * x.element_size()):
             predictions = self._fit_heads(group, x, y, train, seed=seed).predict(queries)

@@ -139,7 +139,7 @@ def draw_patches(training: Training, images: Tensor, *, at_most: int) -> tuple[T
     at_once = max(1, CHUNK_VALUES // (height * width + num_classes + 1))
     counts = [
         count_pixels(tiles[of, at // columns, :, at % columns], (height, width), num_classes=num_classes)[:, 0]
-        for of, at in zip(chosen.split(at_once), patch.split(at_once), strict=True)
+        for of, at in zip(torch.split(chosen, at_once), torch.split(patch, at_once), strict=True)
     ]
     return (chosen * num_patches + patch).to(part.patches.device), torch.cat(counts)
 
