@@ -50,22 +50,26 @@ def backbone_features(
     """
     was_training = model.training
     model.eval()
-    cls, patches, block_cls = [], [], []
+    # Filled batch by batch: a list of batches and what they are joined to would live side by side.
+    cls: Tensor | None = None
+    patches: Tensor | None = None
+    block_cls: Tensor | None = None
     batch_size = min(BATCH_SIZE, CPU_BATCH_SIZE) if device.torch_device.type == "cpu" else BATCH_SIZE
     with recorded_cls(model, num_blocks) as recorded:
         for start in range(0, len(split), batch_size):
             with device.autocast():
                 tokens = encode(model, normalised(split.images[start : start + batch_size].copy(), device))
-            cls.append(tokens.cls.float().cpu())
-            patches.append(tokens.patches.float().cpu())
+            cls = _filled(cls, tokens.cls, start=start, num_images=len(split))
+            patches = _filled(patches, tokens.patches, start=start, num_images=len(split))
             if recorded:
-                block_cls.append(torch.stack(recorded, dim=1).float().cpu())
+                block_cls = _filled(block_cls, torch.stack(recorded, dim=1), start=start, num_images=len(split))
                 recorded.clear()
     model.train(was_training)
     height, width = model.patch_embed.patch_size
     grid = (split.images.shape[2] // height, split.images.shape[3] // width)
-    features = _probe_split(split, cls=torch.cat(cls), patches=torch.cat(patches), grid=grid)
-    return replace(features, block_cls=torch.cat(block_cls)) if block_cls else features
+    assert cls is not None
+    assert patches is not None
+    return replace(_probe_split(split, cls=cls, patches=patches, grid=grid), block_cls=block_cls)
 
 
 def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
@@ -91,6 +95,14 @@ def subset(split: Split, indices: NDArray[np.int64]) -> Split:
         images=split.images[indices],
         **{name: getattr(split, name)[indices] for name in split.targets},
     )
+
+
+def _filled(into: Tensor | None, batch: Tensor, *, start: int, num_images: int) -> Tensor:
+    """Write the features of images ``start`` onwards into those of all, which the first batch makes room for."""
+    if into is None:
+        into = torch.empty(num_images, *batch.shape[1:])
+    into[start : start + len(batch)] = batch.float().cpu()
+    return into
 
 
 def _probe_split(split: Split, *, cls: Tensor, patches: Tensor, grid: tuple[int, int]) -> ProbeSplit:

@@ -63,8 +63,8 @@ class Depth(Probe):
     """``ridge``: ridge regression of depth. ``bins``: a linear head, trained, that spreads a
     pixel over depth bins, whose mean is the depth."""
     with_cls: Flag = False
-    """Whether [CLS] stands beside each patch token, as in DINOv2. For raw pixels, whose [CLS] is the whole image,
-    that is slow at any but small image sizes."""
+    """Whether [CLS] stands beside each patch token, as in DINOv2. Only if it is as wide as a patch token: raw pixels
+    have none, what stands for it is the whole image."""
     min_depth_m: PositiveFloat | None = None
     """Least depth that is predicted, in metres. None = the least one measured in the training split."""
     max_depth_m: PositiveFloat | None = None
@@ -173,9 +173,10 @@ class Depth(Probe):
 
         require_depth(part.depth, grid=part.grid, probe=self.name, split=split)
         require_finite(part.patches, probe=self.name, split=split)
-        if self.with_cls:
+        task = Task(split=part, with_cls=self.with_cls)
+        if task.reads_cls:
             require_finite(part.cls, probe=self.name, split=split)
-        return Task(split=part, with_cls=self.with_cls)
+        return task
 
     def _limits(self, task: Task) -> Limits:
         """Return the limits that are set, and for the others what is measured."""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Detection(Probe):
     """Detect objects by a one-stage head on the last layer's patch tokens, one cell a patch.
 
-    LayerNorm, a 1x1 convolution and one 3x3 convolution each for classes and boxes; focal, GIoU and IoU-fit
-    losses; per-class non-maximum suppression. Boxes and AP are in pixels of the square image.
+    Channels standardised over the training split, a 1x1 convolution and one 3x3 convolution each for classes and
+    boxes; focal, GIoU and IoU-fit losses; per-class non-maximum suppression. Boxes and AP are in pixels of the
+    square image.
 
     Source: the protocol of dense probes (frozen backbone, last layer) with FCOS (Tian et al., arXiv
     2006.09214) as head. Deviations: one level of the size of the patch grid, one convolution a branch, a few

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from specvit.probes.base import Metric, Probe, ProbeSplit
-from specvit.probes.linear_sgd import Head, Heads, fit_heads, head_features, head_grid, num_blocks_of, read_by
+from specvit.probes.linear_sgd import (
+    Head,
+    Heads,
+    fit_heads,
+    head_features,
+    head_grid,
+    in_groups,
+    num_blocks_of,
+    read_by,
+)
 from specvit.probes.logistic import Basis, fit_path, mean_and_scale
 from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import require_labels, top1
@@ -166,9 +175,13 @@ class Linear(Probe):
         fitted, held_out = (
             part.to(features.device) for part in split_off_tenth(len(features), labels, seed=seed)
         )
-        classifiers = self._fit_heads(heads, features[fitted], labels[fitted], train, seed=seed)
-        predictions, truth = classifiers.predict(features[held_out]), labels[held_out]
-        return heads[int(best({index: top1(row, truth) for index, row in enumerate(predictions)}))]
+        x, y, queries, truth = features[fitted], labels[fitted], features[held_out], labels[held_out]
+        num_classes = int(y.bincount().count_nonzero())
+        scores: list[float] = []
+        for group in in_groups(heads, bytes_per_head=x.shape[1] * num_classes * x.element_size()):
+            predictions = self._fit_heads(group, x, y, train, seed=seed).predict(queries)
+            scores += [top1(row, truth) for row in predictions]
+        return heads[int(best(dict(enumerate(scores))))]
 
     def _fit_heads(
         self, heads: Sequence[Head], features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int

@@ -23,6 +23,9 @@ _SCALED_TO = 256
 """Images of the batch that learning rates are given for."""
 _CHUNK_VALUES = 1 << 24
 """Scores held at a time; a larger set of images is classified in chunks."""
+WEIGHT_BYTES = 1 << 30
+"""Bytes that the weights of heads trained side by side may take. More heads are trained in groups: those that read
+raw pixels of large images would not fit into memory together."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ def head_grid(
         for mean_patch in (False, True)
         for rate in lrs
     )
+
+
+def in_groups(heads: Sequence[Head], *, bytes_per_head: int) -> list[Sequence[Head]]:
+    """Split heads into groups that are trained side by side, within ``WEIGHT_BYTES``, at least one head each."""
+    size = max(1, WEIGHT_BYTES // max(1, bytes_per_head))
+    return [heads[start : start + size] for start in range(0, len(heads), size)]
 
 
 def num_blocks_of(part: ProbeSplit) -> int:

@@ -53,6 +53,19 @@ def test_backbone_features_are_timms_tokens_in_evaluation_mode_whatever_the_batc
     np.testing.assert_array_equal(got.masks, split.masks)
 
 
+def test_features_of_every_batch_are_written_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BATCH_SIZE", 3)
+    model = build_vit(Scale(16, 2, 2), image_size=8, patch_size=4)
+    split = _split()
+    got = backbone_features(model, split, device=CPU, num_blocks=2)
+    for start in (0, 3, 6):
+        part = backbone_features(model, subset(split, np.arange(start, min(start + 3, 7))), device=CPU, num_blocks=2)
+        for name in ("cls", "patches", "block_cls"):
+            assert torch.equal(getattr(got, name)[start : start + 3], getattr(part, name))
+    assert got.block_cls is not None
+    assert got.block_cls.shape == (7, 2, 16)
+
+
 def test_pixel_features_are_each_patchs_pixels_row_by_row() -> None:
     split = _split(num_images=2)
     got = pixel_features(split, patch_size=4)

@@ -27,7 +27,8 @@ class Task:
 
     Attributes:
         split: Features and depth.
-        with_cls: Whether each patch token has [CLS] beside it.
+        with_cls: Whether each patch token has [CLS] beside it. It is left out all the same where it is not as wide as
+            a patch token: that of raw pixels is the whole image, whose covariance no memory would hold.
     """
 
     split: ProbeSplit
@@ -40,21 +41,34 @@ class Task:
         return self.split.depth
 
     @property
+    def reads_cls(self) -> bool:
+        """Tell whether tokens have [CLS] beside them."""
+        return self.with_cls and self.split.cls.shape[1] == self.split.patches.shape[2]
+
+    @property
     def dim(self) -> int:
         """Return the number of channels, D."""
-        return self.split.patches.shape[2] + (self.split.cls.shape[1] if self.with_cls else 0)
+        return self.split.patches.shape[2] * (2 if self.reads_cls else 1)
 
     def tokens(self, images: Tensor) -> Tensor:
         """Return the ``(M, P, D)`` float32 tokens of M images."""
         patches = self.split.patches[images]
-        if not self.with_cls:
+        if not self.reads_cls:
             return patches
         beside = self.split.cls[images][:, None].expand(-1, patches.shape[1], -1)
         return torch.cat([patches, beside], dim=2)
 
-    def chunks(self, images: Tensor, *, values_per_image: int = 0) -> tuple[Tensor, ...]:
-        """Split image indices so that a chunk's temporaries stay small, on the device of the features."""
-        largest = max(values_per_image, self.depth[0].numel(), self.split.patches.shape[1] * (self.dim + 1))
+    def chunks(self, images: Tensor, *, values_per_token: int = 0) -> tuple[Tensor, ...]:
+        """Split image indices so that a chunk's temporaries stay small, on the device of the features.
+
+        Args:
+            images: ``(M,)`` int64 indices.
+            values_per_token: Numbers that are computed of every token at a time.
+
+        Returns:
+            The indices in chunks, in order.
+        """
+        largest = max(self.depth[0].numel(), self.split.patches.shape[1] * max(values_per_token, self.dim + 1))
         return torch.split(images.to(self.split.patches.device), max(1, CHUNK_VALUES // largest))
 
     def with_depth(self, images: Tensor) -> Tensor:
@@ -73,6 +87,11 @@ class Limits:
 
 class Estimator(ABC):
     """Predict depth from tokens in L ways, one for every candidate of a hyper-parameter."""
+
+    @property
+    def values_per_token(self) -> int:
+        """Return how many numbers a way computes of every token at a time."""
+        return 1
 
     @abstractmethod
     def on_grid(self, tokens: Tensor) -> Iterator[Tensor]:
@@ -136,7 +155,7 @@ def score(estimator: Estimator, task: Task, images: Tensor) -> list[DepthScores]
     """
     height, width = task.depth.shape[1:]
     errors: dict[int, list[Tensor]] = {}
-    for chunk in task.chunks(images):
+    for chunk in task.chunks(images, values_per_token=estimator.values_per_token):
         for way, on_grid in enumerate(estimator.on_grid(task.tokens(chunk))):
             pixels = upsample(on_grid, task.split.grid, (height, width))
             errors.setdefault(way, []).append(depth_errors(pixels, task.depth[chunk]))

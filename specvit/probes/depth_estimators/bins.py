@@ -106,6 +106,11 @@ class BinExpectation(Estimator):
     scale: Tensor
     bins: Tensor
 
+    @property
+    def values_per_token(self) -> int:
+        """Return the number of scores of a token, one a bin."""
+        return len(self.bins)
+
     @torch.no_grad()
     def on_grid(self, tokens: Tensor) -> Iterator[Tensor]:
         """Yield the ``(M, P)`` float32 metres of ``(M, P, D)`` tokens, head by head."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from specvit.errors import DataError
 
 MAX_DETECTIONS = 100
-"""Most detections of a class in an image that count, as in COCO."""
+"""Most detections of an image, over all classes together, as in submissions to COCO; decoding keeps no more."""
 
 
 @dataclass(frozen=True)

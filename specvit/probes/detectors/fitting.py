@@ -21,6 +21,7 @@ from specvit.seeding import torch_stream
 WEIGHT_DECAY = 0.05
 WARMUP_SHARE = 0.1
 MAX_GRADIENT_NORM = 10.0
+_CHUNK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class HeadFit:
     def run(self, images: Tensor, *, lr: float) -> DetectionHead:
         """Fit a head to some images.
 
-        AdamW with linear warm-up and cosine decay to 0; matrices decay, biases and the norm do not. Initial
-        weights and batches come from streams of their own, so that fits with other learning rates, and those
-        of other arms, see the same batches.
+        Channels are standardised by the tokens of these images. AdamW with linear warm-up and cosine decay to 0;
+        matrices decay, biases and the norm do not. Initial weights and batches come from streams of their own, so
+        that fits with other learning rates, and those of other arms, see the same batches.
 
         Args:
             images: ``(M,)`` int64 indices of the images to fit to.
@@ -68,6 +69,7 @@ class HeadFit:
             width=self.width,
             generator=torch_stream(self.seed, "head"),
         )
+        head.standardise(*channel_statistics(self.tokens, images))
         matrices = [parameter for parameter in head.parameters() if parameter.ndim > 1]
         vectors = [parameter for parameter in head.parameters() if parameter.ndim == 1]
         optimizer = torch.optim.AdamW(
@@ -84,3 +86,23 @@ class HeadFit:
             torch.nn.utils.clip_grad_norm_(head.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
         return head.eval()
+
+
+def channel_statistics(tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Measure the channels of the tokens of some images.
+
+    Args:
+        tokens: ``(N, P, D)`` float32 tokens.
+        images: ``(M,)`` int64 indices.
+
+    Returns:
+        ``(D,)`` float32 mean and standard deviation over all patches of the images; the latter is infinite for a
+        constant channel, so that it counts for nothing.
+    """
+    chunks = torch.split(images, max(1, _CHUNK_VALUES // tokens[0].numel()))
+    number = len(images) * tokens.shape[1]
+    mean = torch.stack([tokens[chunk].double().sum((0, 1)) for chunk in chunks]).sum(0) / number
+    squares = [(tokens[chunk].double() - mean).square().sum((0, 1)) for chunk in chunks]
+    std = (torch.stack(squares).sum(0) / number).sqrt()
+    # Below this the spread is the rounding of float32, not a signal to be blown up.
+    return mean.float(), std.masked_fill(std <= 1e-6 * mean.abs(), torch.inf).float()

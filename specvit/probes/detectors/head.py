@@ -31,10 +31,12 @@ class Predictions(NamedTuple):
 
 
 class DetectionHead(nn.Module):
-    """Predict objects on the patch grid: LayerNorm, 1x1 convolution, then one 3x3 convolution a branch.
+    """Predict objects on the patch grid: standardised channels, 1x1 convolution, then one 3x3 convolution a branch.
 
     Source: FCOS (Tian et al., arXiv 2006.09214): one branch for classes, one for boxes, which also tells how
-    good they are. Deviations: one convolution a branch instead of four, and no pyramid: the grid is all there is.
+    good they are. Deviations: one convolution a branch instead of four, and no pyramid: the grid is all there is;
+    channels are standardised (``standardise``), then scaled and shifted as learnt. A norm of every token by itself
+    would take away how bright a patch of raw pixels is, and put the floor of the probe too low.
 
     Args:
         dim: D.
@@ -49,6 +51,10 @@ class DetectionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = grid
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
         self.norm_weight = nn.Parameter(torch.ones(dim))
         self.norm_bias = nn.Parameter(torch.zeros(dim))
 
@@ -66,9 +72,13 @@ class DetectionHead(nn.Module):
         self.locate = nn.Parameter(0.1 * draw(5, width).data)
         self.locate_bias = nn.Parameter(torch.zeros(5))
 
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Set the ``(D,)`` mean and standard deviation of the channels; infinite for those that count for nothing."""
+        self.mean, self.std = mean.to(self.mean), std.to(self.std)
+
     def forward(self, tokens: Tensor) -> Predictions:
         """Predict from ``(B, P, D)`` float32 patch tokens."""
-        tokens = F.layer_norm(tokens, tokens.shape[-1:], self.norm_weight, self.norm_bias)
+        tokens = (tokens - self.mean) / self.std * self.norm_weight + self.norm_bias
         hidden = F.relu(F.linear(tokens, self.reduce, self.reduce_bias))
         on_grid = hidden.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
         towers = F.relu(F.conv2d(on_grid, self.towers, self.towers_bias, padding=1))

@@ -124,14 +124,27 @@ def draw_patches(training: Training, images: Tensor, *, at_most: int) -> tuple[T
         Indices ``(B,)`` int64 into the N * P patches of the split, ascending, and the ``(B, K)`` int64 number
         of pixels of every class in them.
     """
-    part = training.split
+    part, num_classes = training.split, training.num_classes
     assert part.masks is not None
-    images = images.to(part.masks.device)
-    counts = count_classes(part.masks[images], part.grid, num_classes=training.num_classes)
-    labelled = counts.any(1).nonzero().flatten()
+    images, tiles = images.to(part.masks.device), tiled(part.masks, part.grid)
+    # Numbers of pixels only for what is drawn: those of all patches may take many times the memory of the masks.
+    steps = torch.split(images, max(1, CHUNK_VALUES // part.masks[0].numel()))
+    labelled = torch.cat([(tiles[step] < num_classes).any(4).any(2).flatten() for step in steps]).nonzero().flatten()
     if len(labelled) > at_most:
         draw = torch.randperm(len(labelled), generator=torch_stream(training.seed, "patches"))
         labelled = labelled[draw[:at_most].sort().values.to(labelled.device)]
-    num_patches = part.patches.shape[1]
-    indices = images[labelled // num_patches] * num_patches + labelled % num_patches
-    return indices.to(part.patches.device), counts[labelled]
+    num_patches, columns = part.patches.shape[1], part.grid[1]
+    chosen, patch = images[labelled // num_patches], labelled % num_patches
+    height, width = tiles.shape[2], tiles.shape[4]
+    at_once = max(1, CHUNK_VALUES // (height * width + num_classes + 1))
+    counts = [
+        count_pixels(tiles[of, at // columns, :, at % columns], (height, width), num_classes=num_classes)[:, 0]
+        for of, at in zip(torch.split(chosen, at_once), torch.split(patch, at_once), strict=True)
+    ]
+    return (chosen * num_patches + patch).to(part.patches.device), torch.cat(counts)
+
+
+def tiled(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """View ``(N, H, W)`` masks as the tiles of patches: ``(N, rows, h, columns, w)``."""
+    (num_images, height, width), (rows, columns) = masks.shape, grid
+    return masks.view(num_images, rows, height // rows, columns, width // columns)

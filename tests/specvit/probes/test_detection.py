@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from specvit.data.scenes import Scenes
 from specvit.errors import DataError, DivergenceError
+from specvit.patches import patchify
 from specvit.probes import ProbeSplit
 from specvit.probes.detection import Detection
 from specvit.probes.detectors.boxes import Cells
@@ -59,6 +60,22 @@ def test_noise_detects_next_to_nothing(boxes):
     train, val = (_noise(part, seed) for seed, part in enumerate(boxes))
 
     assert Detection(lrs=(0.01,), steps=50).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)["ap50"] < 5
+
+
+def test_raw_pixels_tell_objects_that_differ_in_brightness_alone():
+    # Dark and bright squares of whole patches on grey: a norm of every token by itself makes all patches alike.
+    def squares(num_images, seed):
+        generator = torch.Generator().manual_seed(seed)
+        kinds, steps = torch.randint(2, (2, num_images), generator=generator)
+        corners = 4 * torch.randint(5, (num_images, 2), generator=generator)
+        images, boxes = torch.full((num_images, 3, SIZE, SIZE), 0.4), torch.zeros(num_images, 1, 5)
+        for image, box, kind, side, (x, y) in zip(images, boxes, kinds, 8 + 4 * steps, corners, strict=True):
+            image[:, y : y + side, x : x + side] = 0.1 if kind else 0.8
+            box[0] = torch.tensor([x, y, x + side, y + side, kind])
+        return _split(patchify(images, (4, 4)), boxes.short())
+
+    scores = Detection(lrs=(0.01,), steps=200).evaluate(squares(200, 0), squares(60, 1), num_classes=2, seed=0)
+    assert scores["ap50"] > 60
 
 
 def test_same_seed_gives_identical_numbers(boxes):

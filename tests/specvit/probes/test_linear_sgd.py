@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from specvit.errors import DataError, DivergenceError
-from specvit.probes import ProbeSplit
+from specvit.probes import ProbeSplit, linear_sgd
 from specvit.probes import linear as linear_module
 from specvit.probes.linear import Linear
 from specvit.probes.linear_sgd import Head, fit_heads, head_features, head_grid, read_by
@@ -194,6 +194,38 @@ def test_evaluate_chooses_the_head_without_val(monkeypatch):
     rate = probe.choose_head(train, num_classes=3, seed=0).learning_rate
     assert scores[0] != scores[1]
     assert fitted_with[:4] == [(90, (0.1, 1.0) * 4), (100, (rate,))] * 2
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_heads_trained_in_groups_within_the_budget_are_those_trained_together(monkeypatch, at_once):
+    train = classes(150, seed=0, where=1, spread=0.7)
+    probe = Linear(protocol="sgd", lrs=RATES, last_blocks=(1, 3), epochs=4, batch_size=32)
+    together = probe.choose_head(train, num_classes=3, seed=0)
+    sizes, fitted = [], []
+
+    def spy(features, labels, **arguments):
+        heads = fit_heads(features, labels, **arguments)
+        sizes.append(len(arguments["lrs"]))
+        fitted.append(heads.weight)
+        return heads
+
+    monkeypatch.setattr(linear_module, "fit_heads", spy)
+    monkeypatch.setattr(linear_sgd, "WEIGHT_BYTES", 10**9)
+    probe.choose_head(train, num_classes=3, seed=0)
+    (whole,) = fitted
+    fitted.clear()
+    sizes.clear()
+    monkeypatch.setattr(linear_sgd, "WEIGHT_BYTES", at_once * whole[:, 0].nbytes)
+
+    assert probe.choose_head(train, num_classes=3, seed=0) == together
+    assert sizes == [min(at_once, 12 - start) for start in range(0, 12, at_once)]
+    torch.testing.assert_close(torch.cat(fitted, dim=1), whole, rtol=0, atol=1e-5)
+    assert len(sizes) > 1 or torch.equal(fitted[0], whole)
+
+
+def test_a_group_holds_one_head_at_least():
+    heads = head_grid(RATES, (1,), num_blocks=1)
+    assert [list(group) for group in linear_sgd.in_groups(heads, bytes_per_head=1 << 40)] == [[head] for head in heads]
 
 
 def test_evaluate_twice_gives_the_same_and_leaves_inputs_and_the_global_generator_alone():

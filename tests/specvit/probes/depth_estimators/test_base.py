@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -20,11 +22,39 @@ class Fixed(Estimator):
 def test_tokens_have_cls_beside_each_patch_if_asked_for():
     images = torch.tensor([3, 0])
     plain, beside = (make_task(4, with_cls=with_cls) for with_cls in (False, True))
-    assert (plain.dim, beside.dim) == (6, 9)
+    assert (plain.dim, beside.dim) == (6, 12)
     tokens = beside.tokens(images)
     assert torch.equal(tokens[..., :6], plain.tokens(images))
     for patch in range(6):
         assert torch.equal(tokens[:, patch, 6:], beside.split.cls[images])
+
+
+def test_cls_of_another_width_than_patch_tokens_is_left_out():
+    beside = make_task(4, with_cls=True)
+    wide = dataclasses.replace(beside, split=dataclasses.replace(beside.split, cls=torch.ones(4, 3 * 224**2)))
+    images = torch.tensor([3, 0])
+    assert wide.dim == 6
+    assert torch.equal(wide.tokens(images), beside.split.patches[images])
+
+
+class Wide(Fixed):
+    """Compute 100 numbers of every token, and note how many images it is given."""
+
+    values_per_token = 100
+
+    def __init__(self):
+        self.images = []
+
+    def on_grid(self, tokens):
+        self.images.append(len(tokens))
+        return super().on_grid(tokens)
+
+
+def test_numbers_of_every_token_keep_to_the_budget_of_a_chunk(monkeypatch):
+    task, images, estimator = make_task(5), torch.arange(5), Wide()
+    monkeypatch.setattr(base, "CHUNK_VALUES", 2 * 6 * 100)  # two images of six tokens
+    assert score(estimator, task, images) == score(Fixed(), task, images)
+    assert estimator.images == [2, 2, 1]
 
 
 def test_measured_range_looks_at_measured_pixels_only():

@@ -107,3 +107,8 @@ def test_depth_lies_within_the_limits():
     assert on_grid.min() >= 0.5
     assert on_grid.max() <= 9.0
     assert not on_grid.requires_grad
+
+
+def test_scores_of_all_bins_are_counted_as_numbers_of_a_token():
+    fitter = BinsFitter(make_task(4), Limits(1.0, 9.0), seed=0, num_bins=37, steps=1, batch_size=2)
+    assert fitter.fit(torch.arange(4), [0.1]).values_per_token == 37

@@ -19,7 +19,7 @@ def make_task(num_images, *, seed=0, dim=6, offset=50.0, with_cls=False):
     depth[generator.random(depth.shape) < 0.4] = np.nan
     depth[:, :TILE, :TILE] = 0.0  # a patch without a measured pixel
     patches = generator.normal(size=(num_images, GRID[0] * GRID[1], dim)) * 3 + offset
-    cls = generator.normal(size=(num_images, 3))
+    cls = generator.normal(size=(num_images, dim))
     split = ProbeSplit(
         cls=torch.tensor(cls, dtype=torch.float32),
         patches=torch.tensor(patches, dtype=torch.float32),

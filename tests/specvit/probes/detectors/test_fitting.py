@@ -1,7 +1,11 @@
+import dataclasses
+
+import numpy as np
 import torch
+from sklearn.preprocessing import StandardScaler
 
 from specvit.probes.detectors.boxes import Cells
-from specvit.probes.detectors.fitting import HeadFit
+from specvit.probes.detectors.fitting import HeadFit, channel_statistics
 from specvit.probes.detectors.head import DetectionHead
 from specvit.probes.detectors.targets import assign
 
@@ -57,3 +61,27 @@ def test_cell_hears_of_its_neighbours_alone():
     moved = (head(tokens).classes != head(changed).classes).any(-1).view(4, 4)
 
     assert moved.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_channels_are_standardised_by_the_images_of_the_fit_and_constant_ones_count_for_nothing(monkeypatch):
+    monkeypatch.setattr("specvit.probes.detectors.fitting._CHUNK_VALUES", 60)  # two images at a time
+    tokens = 3 * torch.randn(7, 6, 5, generator=torch.Generator().manual_seed(0)) + 40
+    tokens[..., 2] = 0.1
+    images = torch.tensor([6, 1, 2])
+    reference = StandardScaler().fit(tokens[images].flatten(0, 1).double().numpy())
+
+    mean, std = channel_statistics(tokens, images)
+
+    np.testing.assert_allclose(mean.numpy(), reference.mean_, rtol=1e-6)
+    varying = [0, 1, 3, 4]
+    np.testing.assert_allclose(std[varying].numpy(), reference.scale_[varying], rtol=1e-6)
+    assert std[2] == torch.inf
+
+
+def test_head_of_a_fit_sees_no_scale_of_channels():
+    fit = _fit()
+    scale, shift = torch.tensor([1e3, 1.0, 1e-3, 7.0, 50.0]), torch.tensor([9.0, -4.0, 0.0, 100.0, 1.0])
+    rescaled = dataclasses.replace(fit, tokens=fit.tokens * scale + shift)
+    head, other = (each.run(torch.arange(8), lr=0.01) for each in (fit, rescaled))
+
+    torch.testing.assert_close(other(rescaled.tokens).classes, head(fit.tokens).classes, rtol=1e-3, atol=1e-3)

@@ -7,6 +7,7 @@ from specvit.errors import DataError
 from specvit.probes import ProbeSplit
 from specvit.probes.segmenters import base
 from specvit.probes.segmenters.base import Segmenter, chunks, draw_patches, score
+from specvit.seeding import torch_stream
 
 NUM_CLASSES = 4
 
@@ -42,6 +43,25 @@ def test_score_without_a_labelled_pixel_is_an_error(scenes):
 
     with pytest.raises(DataError, match="at least 1 pixel"):
         score(Fixed(torch.zeros(1, *part.masks.shape).long()), part, torch.arange(3), num_classes=NUM_CLASSES)
+
+
+@pytest.mark.parametrize("at_most", [25, 1000])
+@pytest.mark.parametrize("chunk_values", [1, 200, 1 << 22])
+def test_draw_patches_in_chunks_of_any_size_equals_counting_everything(
+    scenes, training_of, monkeypatch, chunk_values, at_most
+):
+    split, images = scenes(20, seed=0), torch.tensor([9, 2, 5, 17, 0, 11, 12])
+    counts = base.count_classes(split.masks[images], split.grid, num_classes=NUM_CLASSES)
+    labelled = counts.any(1).nonzero().flatten()
+    if len(labelled) > at_most:
+        draw = torch.randperm(len(labelled), generator=torch_stream(0, "patches"))
+        labelled = labelled[draw[:at_most].sort().values]
+    monkeypatch.setattr(base, "CHUNK_VALUES", chunk_values)
+
+    indices, drawn = draw_patches(training_of(split), images, at_most=at_most)
+
+    assert torch.equal(indices, images[labelled // 6] * 6 + labelled % 6)
+    assert torch.equal(drawn, counts[labelled])
 
 
 @pytest.mark.parametrize("values_per_image", [1, 10, 1 << 30])
