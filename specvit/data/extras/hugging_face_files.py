@@ -42,29 +42,32 @@ class RowFiles:
         """
         *members, container = path.split("::") if path.startswith("zip://") else [path]
         place = self._place(container)
-        if place is None or len(members) > 1 or not all(member.startswith("zip://") for member in members):
+        if place is None or len(members) > 1 or (members and "::" in str(place)):
             raise DataError(f"{name} must hold an encoded image, or name a file of its own data set, not {path!r}")
         try:
-            with fsspec.open("::".join([*members, place]), "rb") as file:
+            if isinstance(place, Path) and not members:
+                return place.read_bytes()
+            with fsspec.open("::".join([*members, str(place)]), "rb") as file:
                 content: bytes = file.read()
         except _ERRORS as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(f"cannot read the image {path!r} of {name}: {reason}") from error
         return content
 
-    def _place(self, path: str) -> str | None:
+    def _place(self, path: str) -> Path | str | None:
         """Return where a file of the data set lies, None if ``path`` names no such file."""
         if "\0" in path or not path:
             return None
         if path.startswith(self.remote):
-            return None if ".." in path.split("/") else path
+            # What follows :: would be an address of its own.
+            return None if ".." in path.split("/") or "::" in path else path
         if "://" in path or not (self.folders or self.listed_in):
             return None
         full = os.path.normpath(Path((self.folders or self.listed_in)[0], path))
         is_listed = any(Path(full).is_relative_to(folder) for folder in self.listed_in)
         real = os.path.realpath(full)
         if is_listed or any(Path(real).is_relative_to(folder) for folder in self.folders):
-            return f"file://{real}"
+            return Path(real)
         return None
 
 

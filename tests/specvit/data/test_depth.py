@@ -226,10 +226,10 @@ def test_one_wrong_byte_in_a_header_is_read_or_refused(
     path.write_bytes(content)
     try:
         depth, _ = read_depth(path)
-    except DataError as error:
-        assert "wrong.npy" in str(error)
-    else:
-        assert depth.ndim == 2
+    except DataError:
+        return
+    assert depth.ndim == 2
+    assert depth.size > 0
 
 
 def test_jpeg_under_the_name_of_a_depth_map_is_refused(tree: Path) -> None:
