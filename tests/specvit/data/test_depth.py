@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -215,6 +215,7 @@ def test_damaged_header_is_refused_by_file(header: bytes, tree: Path) -> None:
         _load_fails(tree, r"cannot read the depth map '.*val/b\.npy': .")
 
 
+@settings(deadline=None)
 @given(place=st.integers(0, 127), value=st.integers(0, 255))
 def test_one_wrong_byte_in_a_header_is_read_or_refused(
     place: int, value: int, tmp_path_factory: pytest.TempPathFactory
