@@ -103,7 +103,7 @@ class DataSource(ABC):
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]]
     path_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where data lies, not what it is: they take no part in a trial's identity."""
+    """Fields that say where data lies or how it is fetched, not what it is: they take no part in a trial's identity."""
     extra: ClassVar[tuple[str, str] | None] = None
     """The module that the source needs beyond the core, and the extra of this package that installs it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, model_validator
 
 from specvit.data.base import Dataset, Split
-from specvit.data.coco_annotations import Annotations, ListedImage, is_inside, read_annotations
+from specvit.data.coco_annotations import Annotations, ListedImage, read_annotations
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import (
     SPLITS,
@@ -24,6 +24,7 @@ from specvit.data.images import (
     read_image,
     squash_to_square,
 )
+from specvit.data.named_paths import check_disjoint, is_inside
 from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import settings
@@ -87,9 +88,14 @@ class Coco(FileSource):
     """The JSON file of the images to report on, within ``root``."""
 
     @model_validator(mode="after")
-    def _check_image_size(self) -> Coco:
+    def _check(self) -> Coco:
         if self.image_size > _MAX_SIZE:
             raise ValueError(f"image_size must be at most {_MAX_SIZE} for boxes, not {self.image_size}")
+        if PurePosixPath(self.train_annotations) == PurePosixPath(self.val_annotations):
+            raise ValueError(
+                f"val_annotations must differ from train_annotations, not be {self.val_annotations!r} too: "
+                "metrics would be reported on training images"
+            )
         return self
 
     def prepare(self) -> Prepared:
@@ -97,18 +103,26 @@ class Coco(FileSource):
 
         Raises:
             DataError: If a folder, a file or a listed image is missing, an annotation is broken, or the splits
-                differ in their categories.
+                differ in their categories or share their annotations or an image.
         """
         root = existing_root(self.root)
         folders = {"train": root / self.train_images, "val": root / self.val_images}
         files = {"train": root / self.train_annotations, "val": root / self.val_annotations}
         for folder in folders.values():
             existing_folder(folder, rule="coco reads the images that a JSON file lists from a folder of ROOT")
+        check_disjoint(
+            [files["train"]], [files["val"]], what="a file", place="data.train_annotations and data.val_annotations"
+        )
         annotations = {split: read_annotations(files[split]) for split in SPLITS}
         _check_same_categories(list(files.values()), list(annotations.values()))
         listed = {split: _Listed(folders[split], files[split], annotations[split]) for split in SPLITS}
         for found in listed.values():
             _check_images_exist(found.folder, found.file, found.annotations)
+        check_disjoint(
+            *(listed[split].paths for split in SPLITS),
+            what="an image",
+            place=f"the annotations {str(files['train'])!r} and {str(files['val'])!r}",
+        )
         paths = [path for found in listed.values() for path in (found.file, *found.paths)]
         return Prepared(files=paths, read=partial(self._read, root, listed))
 

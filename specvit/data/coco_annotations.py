@@ -12,9 +12,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
+from specvit.data.named_paths import is_inside
 from specvit.errors import DataError
 
 _DROPPED = frozenset({"segmentation", "keypoints", "coco_url", "flickr_url"})
@@ -171,12 +172,6 @@ class _Reader:
         if width < 0 or height < 0:
             self.fail(f"{place}: bbox must have a width and a height of at least 0, not {_short(box)}")
         return x, y, width, height
-
-
-def is_inside(path: str) -> bool:
-    """Tell whether a path, written with slashes, is relative and stays within the folder that it starts at."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and "\0" not in path and not path.startswith("/") and ".." not in parts
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tokenize
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,20 @@ from specvit.settings import PositiveFloat, settings
 
 _LAYOUT = "depth reads ROOT/images/{train,val}/NAME.* with ROOT/depth/{train,val}/NAME.png or NAME.npy"
 _MILLIMETRES = np.float32(1000)
+_NPY_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    ArithmeticError,
+    # The header is a literal of Python, which NumPy parses and takes a data type from.
+    tokenize.TokenError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
 
 
 @settings
@@ -192,8 +207,8 @@ def _read_npy(path: Path) -> tuple[NDArray[np.float32], bytes]:
     try:
         content = path.read_bytes()
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except _NPY_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"cannot read the depth map {str(path)!r}: {reason}") from error
     if array.dtype.kind != "f" or array.ndim != 2 or not array.size:
         shape = "x".join(map(str, array.shape)) or "a scalar"

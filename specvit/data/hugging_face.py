@@ -22,7 +22,7 @@ from specvit.data.images import (
     squash_mask,
     squash_to_square,
 )
-from specvit.data.label_names import check_names, encode_labels
+from specvit.data.label_names import check_names, encode_labels, largest_class
 from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import Flag, PositiveInt, settings
@@ -42,8 +42,8 @@ class HuggingFace(FileSource):
     """
 
     name: ClassVar[str] = "hugging_face"
-    # ``targets`` is a property here: it follows from the columns.
-    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"path"}
+    # ``streaming`` says how images are fetched, not which. ``targets`` is a property here: it follows from the columns.
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"path", "streaming"}
     extra: ClassVar[tuple[str, str] | None] = ("datasets", "huggingface")
     source: Literal["hugging_face"] = "hugging_face"
 
@@ -76,9 +76,12 @@ class HuggingFace(FileSource):
     def _check(self) -> HuggingFace:
         if self.streaming and (self.num_train is None or self.num_val is None):
             raise ValueError("streaming needs num_train and num_val, the images to fetch")
-        if len(self.mask_names) > IGNORE_INDEX:
-            raise ValueError(f"mask_names must name at most {IGNORE_INDEX} classes, not {len(self.mask_names)}")
-        check_names(self.mask_names, field="mask_names")
+        if self.train_split == self.val_split:
+            raise ValueError(
+                f"val_split must differ from train_split, not be {self.val_split!r} too: "
+                "metrics would be reported on training images"
+            )
+        check_names(self.mask_names, field="mask_names", most=IGNORE_INDEX)
         return self
 
     @property
@@ -91,7 +94,7 @@ class HuggingFace(FileSource):
         """Open both splits.
 
         Raises:
-            DataError: If the data set cannot be opened, or a split or a column is missing.
+            DataError: If the data set cannot be opened, a split or a column is missing, or the splits share rows.
         """
         from specvit.data.extras.hugging_face_tables import open_tables
 
@@ -163,32 +166,23 @@ class _Decoded:
         from specvit.data.extras.hugging_face_tables import read_encoded
 
         size = self._source.image_size
-        content = read_encoded(row.image, row.name)
+        content = read_encoded(row.image, row.name, row.files)
         image = decode_image(content, row.name)
         digest = hashlib.sha256(content).digest()
         self.labels[row.index] = row.label
         if self._source.mask_column is None:
             self._rows["images"][row.index] = crop_to_square(image, size)
             return digest
-        mask_content = read_encoded(row.mask, f"{row.name}, mask")
+        mask_content = read_encoded(row.mask, f"{row.name}, mask", row.files)
         mask = decode_image(mask_content, f"{row.name}, mask", mask=True)
         if mask.size != image.size:
             raise DataError(
                 f"the mask of {row.name} must have the size of its image, {image.width}x{image.height}, "
                 f"not {mask.width}x{mask.height}"
             )
-        self._largest[row.index] = self._largest_class(np.asarray(mask), row.name)
+        self._largest[row.index] = largest_class(
+            np.asarray(mask), self._source.mask_names, name=f"the mask of {row.name}", field="data.mask_names"
+        )
         self._rows["images"][row.index] = squash_to_square(image, size)
         self._rows["masks"][row.index] = squash_mask(mask, size)
         return digest + hashlib.sha256(mask_content).digest()
-
-    def _largest_class(self, mask: NDArray[np.uint8], name: str) -> int:
-        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX])
-        largest = int(present[-1]) if len(present) else -1
-        names = self._source.mask_names
-        if names and largest >= len(names):
-            raise DataError(
-                f"the mask of {name} must hold indices below {len(names)}, the number of data.mask_names, or "
-                f"{IGNORE_INDEX}, not {largest}"
-            )
-        return largest

@@ -7,18 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from specvit.data.base import IGNORE_INDEX
 from specvit.errors import DataError
 
 MAX_CLASSES = 1_000_000
 """Most classes that an index in the data can make; a larger one is no class index."""
 
 
-def check_names(names: Sequence[str], *, field: str) -> None:
-    """Check that names differ from one another.
+def check_names(names: Sequence[str], *, field: str, most: int | None = None) -> None:
+    """Check that names differ from one another, and that there are not more than ``most``.
 
     Raises:
-        ValueError: If they do not; the text names ``field``.
+        ValueError: If a rule is broken; the text names ``field``.
     """
+    if most is not None and len(names) > most:
+        raise ValueError(f"{field} must name at most {most} classes, not {len(names)}")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{field} must differ from one another, not repeat {repeated[0]!r}")
@@ -32,6 +35,27 @@ def name_classes(names: Sequence[str], labels: Iterable[NDArray[np.int64]]) -> t
         labels: The class indices of each split, none of them negative, no split empty.
     """
     return tuple(names) or tuple(f"class {index}" for index in range(1 + max(int(split.max()) for split in labels)))
+
+
+def largest_class(mask: NDArray[np.uint8], names: Sequence[str], *, name: str, field: str) -> int:
+    """Return the largest class index in a mask; -1 = all its pixels are ignored.
+
+    Args:
+        mask: ``(H, W)`` class indices, 255 = ignore.
+        names: The name of each class; empty = any index may occur.
+        name: What to call the mask in messages.
+        field: The setting that holds the names, for messages.
+
+    Raises:
+        DataError: If the index has no name.
+    """
+    present = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX])
+    largest = int(present[-1]) if len(present) else -1
+    if names and largest >= len(names):
+        raise DataError(
+            f"{name} must hold indices below {len(names)}, the number of {field}, or {IGNORE_INDEX}, not {largest}"
+        )
+    return largest
 
 
 def encode_labels(

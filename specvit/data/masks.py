@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import model_validator
 
@@ -26,6 +25,7 @@ from specvit.data.images import (
     squash_mask,
     squash_to_square,
 )
+from specvit.data.label_names import check_names, largest_class
 from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import settings
@@ -57,12 +57,7 @@ class Masks(FileSource):
 
     @model_validator(mode="after")
     def _check_class_names(self) -> Masks:
-        num_classes = len(self.class_names)
-        if num_classes > IGNORE_INDEX:
-            raise ValueError(f"class_names must name at most {IGNORE_INDEX} classes, not {num_classes}")
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"class_names must differ from one another, not repeat {repeated[0]!r}")
+        check_names(self.class_names, field="class_names", most=IGNORE_INDEX)
         return self
 
     def prepare(self) -> Prepared:
@@ -138,23 +133,15 @@ class Masks(FileSource):
                 )
             if lookup is not None:
                 mask = Image.fromarray(lookup[np.asarray(mask)])
-            largest[index] = self._largest_class(mask_path, np.asarray(mask))
+            largest[index] = largest_class(
+                np.asarray(mask), self.class_names, name=f"the mask {str(mask_path)!r}", field="data.class_names"
+            )
             rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
             return image_digest + mask_digest
 
         digests = map_files(read, range(len(pairs)), what=f"images of {split}, with masks")
         hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
         return hashes, int(largest.max())
-
-    def _largest_class(self, path: Path, mask: NDArray[np.uint8]) -> int:
-        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX])
-        largest = int(present[-1]) if len(present) else -1
-        if self.class_names and largest >= len(self.class_names):
-            raise DataError(
-                f"the mask {str(path)!r} must hold indices below {len(self.class_names)}, the number of "
-                f"data.class_names, or {IGNORE_INDEX}, not {largest}"
-            )
-        return largest
 
 
 def match_by_name(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specvit.data.depth import DepthMaps
+from specvit.data.named_paths import is_inside
 from specvit.errors import DataError
 from specvit.settings import Flag, PositiveFloat, settings
 
@@ -32,8 +33,8 @@ class Nyuv2(DepthMaps):
     A line of a list names an image and its 16-bit PNG in millimetres, such as ``/kitchen_0028b/rgb_00045.jpg
     /kitchen_0028b/sync_depth_00045.png 518.8579``; the focal length is not used. The files lie below ``root``,
     or as BTS unpacks them: those of train below ``root/sync``, those of val below ``root/official_splits/test``.
-    BTS's names of the lists, ``nyudepthv2_{train,test}_files_with_gt.txt``, are known too. All pairs are held in
-    memory: 6 GB at 224 pixels.
+    BTS's names of the lists, ``nyudepthv2_{train,test}_files_with_gt.txt``, are known too. Decoded at 224 pixels all
+    pairs take 6 GB: of memory, or with ``cache: disk`` of the disk.
 
     Source: cleinc/bts (data and evaluation), and the lists of zhyever/Monocular-Depth-Estimation-Toolbox, which
     DINOv2 and DINOv3 follow. Deviations: images are squashed to a square, not cropped; predictions are scored
@@ -63,8 +64,13 @@ class Nyuv2(DepthMaps):
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            image, depth, *_ = [*line.split(), ""]
-            pair = folder / image.lstrip("/"), folder / depth.lstrip("/")
+            image, depth, *_ = [name.lstrip("/") for name in (*line.split(), "")]
+            for name in (image, depth):
+                if name and not is_inside(name):
+                    raise DataError(
+                        f"line {number} of {str(listing)!r} must name files within {str(folder)!r}, not {name!r}"
+                    )
+            pair = folder / image, folder / depth
             for path, kind in zip(pair, ("image", "depth map"), strict=True):
                 if not path.is_file():
                     raise DataError(f"line {number} of {str(listing)!r} names no {kind} {str(path)!r}: {_LAYOUT}")

@@ -6,7 +6,7 @@ nothing but the entries that are asked for is read. WebDataset's own decoder wou
 
 Source: the WebDataset format (github.com/webdataset/webdataset): a sample's key is an entry's path up to the
 first dot of its name, the rest is its kind. Deviation of ours: shards must not be compressed, and keys must
-differ within a shard, not only from one sample to the next.
+differ within a shard, not only from one sample to the next; entries must not be sparse.
 """
 
 from __future__ import annotations
@@ -66,11 +66,14 @@ def expand_pattern(root: Path, pattern: str, *, field: str) -> list[Path]:
         field: The setting that holds it, for messages.
 
     Raises:
-        DataError: If a shard does not exist, or there is none.
+        DataError: If a shard does not exist, there is none, or the pattern is not one.
     """
     names = _expand_ranges(pattern, field=field)
     if any(character in pattern for character in "*?["):
-        shards = sorted({path for name in names for path in root.glob(name)})
+        try:
+            shards = sorted({path for name in names for path in root.glob(name)})
+        except (ValueError, NotImplementedError) as error:
+            raise DataError(f"{field}: {pattern!r} is no pattern of names: {error}") from error
     else:
         shards = [root / name for name in names]
     for shard in shards:
@@ -82,7 +85,7 @@ def expand_pattern(root: Path, pattern: str, *, field: str) -> list[Path]:
 
 
 def index_shards(shards: Sequence[Path], *, kinds: frozenset[str], what: str) -> list[Sample]:
-    """Find the samples of shards, in their order.
+    """Find the samples of shards, in their order: the keys that have an entry of a wanted kind.
 
     Args:
         shards: The shards.
@@ -90,7 +93,7 @@ def index_shards(shards: Sequence[Path], *, kinds: frozenset[str], what: str) ->
         what: What the shards are, for the log.
 
     Raises:
-        DataError: If a shard cannot be read, is compressed, cut off, or holds an entry twice.
+        DataError: If a shard cannot be read, is compressed, cut off, holds an entry twice, or a sparse one.
     """
     progress = Progress(f"shards of {what}", len(shards))
     samples = []
@@ -121,15 +124,19 @@ def _index(shard: Path, kinds: frozenset[str]) -> list[Sample]:
         length = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
+                if member.issparse():
+                    raise DataError(
+                        f"the shard {str(shard)!r} must hold whole entries, not a sparse one, as {member.name!r} is"
+                    )
                 if member.offset_data + member.size > length:
                     raise DataError(f"cannot read the shard {str(shard)!r}: it is cut off in {member.name!r}")
                 matched = _KEY.fullmatch(member.name)
                 if not member.isreg() or matched is None:
                     continue
                 key, kind = matched[1], matched[2].lower()
-                entries = samples.setdefault(key, {})
                 if kind not in kinds:
                     continue
+                entries = samples.setdefault(key, {})
                 if kind in entries:
                     raise DataError(f"the shard {str(shard)!r} must hold {f'{key}.{kind}'!r} once")
                 entries[kind] = (member.offset_data, member.size)

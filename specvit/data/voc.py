@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from specvit.data.images import existing_folder
 from specvit.data.masks import Masks
+from specvit.data.named_paths import is_inside
 from specvit.errors import DataError
 from specvit.settings import settings
 
@@ -37,6 +38,9 @@ class Voc(Masks):
             raise DataError(f"cannot read {str(listing)!r}: {error}; {_LAYOUT}") from error
         if not names:
             raise DataError(f"{str(listing)!r} names no image: {_LAYOUT}")
+        for name in names:
+            if not is_inside(name):
+                raise DataError(f"{str(listing)!r} must name images within {str(images)!r}, not {name!r}")
         found = [(images / f"{name}.jpg", masks / f"{name}.png") for name in names]
         for image, mask in found:
             for path, kind in ((image, "image"), (mask, "mask")):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from specvit.data.base import Dataset, Split
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import SPLITS, crop_to_square, decode_image, existing_root, fingerprint_samples, map_files
 from specvit.data.label_names import MAX_CLASSES, check_names, name_classes
+from specvit.data.named_paths import check_disjoint, is_inside
 from specvit.data.storage import Storage
 from specvit.data.tar_shards import Sample, expand_pattern, index_shards
 from specvit.errors import DataError
@@ -53,8 +54,12 @@ class WebDatasetShards(FileSource):
     def _check(self) -> WebDatasetShards:
         check_names(self.class_names, field="class_names")
         for field in SPLITS:
-            if Path(getattr(self, field)).is_absolute():
-                raise ValueError(f"{field} must start at data.root, not at '/': {getattr(self, field)!r}")
+            if not is_inside(getattr(self, field)):
+                raise ValueError(f"{field} must start at data.root and stay within it, not {getattr(self, field)!r}")
+        if PurePosixPath(self.train) == PurePosixPath(self.val):
+            raise ValueError(
+                f"val must differ from train, not be {self.val!r} too: metrics would be reported on training images"
+            )
         return self
 
     @property
@@ -63,13 +68,14 @@ class WebDatasetShards(FileSource):
         return "cls" if self.json_field is None else "json"
 
     def prepare(self) -> Prepared:
-        """Find the samples of both splits.
+        """Find the shards of both splits; their samples are found when they are read.
 
         Raises:
-            DataError: If a shard is missing or damaged, or a sample lacks its image or its class.
+            DataError: If the folder or a shard is missing, or both splits have a shard.
         """
         root = existing_root(self.root)
         shards = {split: expand_pattern(root, getattr(self, split), field=f"data.{split}") for split in SPLITS}
+        check_disjoint(shards["train"], shards["val"], what="a shard", place="data.train and data.val")
         files = [shard for split in SPLITS for shard in shards[split]]
         return Prepared(files=files, read=partial(self._read, shards))
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import fsspec
+from datasets.arrow_reader import ReadInstruction
 from datasets.exceptions import DatasetsError
+from datasets.features.features import require_decoding
 
+from specvit.data.extras.hugging_face_files import RowFiles, files_of_folder, files_of_hub
 from specvit.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,10 +34,11 @@ _ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, KeyError, NotImplem
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold one row: its number, what to call it in messages, and what its columns hold."""
+    """Hold one row: its number, what to call it in messages, which files it may name, and what its columns hold."""
 
     index: int
     name: str
+    files: RowFiles
     image: object
     label: object = None
     mask: object = None
@@ -51,6 +54,7 @@ class Table:
         class_names: Name of each class, where the label column has them.
         columns: The column of ``image``, ``label`` and ``mask``.
         data: The ``datasets.Dataset`` or ``IterableDataset``, its images not decoded.
+        files: The files that its rows may name.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Table:
     class_names: tuple[str, ...]
     columns: dict[str, str]
     data: Any
+    files: RowFiles
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows, one after the other.
@@ -68,7 +73,7 @@ class Table:
         try:
             for index, values in enumerate(islice(self.data, self.num_rows)):
                 cells = {name: values[column] for name, column in self.columns.items()}
-                yield Row(index=index, name=f"{self.name}, row {index}", **cells)
+                yield Row(index=index, name=f"{self.name}, row {index}", files=self.files, **cells)
         except _ERRORS as error:
             raise DataError(f"cannot read {self.name}: {_reason(error)}") from error
 
@@ -86,7 +91,7 @@ def open_tables(source: HuggingFace) -> Opened:
     """Open both splits.
 
     Raises:
-        DataError: If the data set cannot be opened, or a split or a column is missing.
+        DataError: If the data set cannot be opened, a split or a column is missing, or the splits share rows.
     """
     folder = _local_folder(source.path)
     wanted = {"train": (source.train_split, source.num_train), "val": (source.val_split, source.num_val)}
@@ -94,25 +99,41 @@ def open_tables(source: HuggingFace) -> Opened:
         if folder is not None and _was_saved(folder):
             saved: Any = datasets.load_from_disk(str(folder))
             splits = {name: _pick(saved, split, source.path) for name, (split, _) in wanted.items()}
-            version = ""
+            version, files = "", files_of_folder(folder, lists_images=False)
         else:
             path = source.path if folder is None else str(folder)
-            version = _check_builder(path, source)
+            version, lists_images = _check_builder(path, source)
+            files = (
+                files_of_hub(path, lists_images=lists_images)
+                if folder is None
+                else files_of_folder(folder, lists_images=lists_images)
+            )
             splits = {
                 name: datasets.load_dataset(
                     path, source.config, split=split, revision=source.revision, streaming=source.streaming
                 )
                 for name, (split, _) in wanted.items()
             }
+            shared = _shared_split(splits, wanted)
+            if shared:
+                raise DataError(
+                    f"data.train_split and data.val_split must not share rows, as {source.train_split!r} and "
+                    f"{source.val_split!r} do those of {shared!r}: metrics would be reported on training images"
+                )
     except (*_ERRORS, TypeError, AttributeError, IndexError) as error:  # the last three: a damaged description
         place = "" if folder is not None else ", which is no folder here"
         raise DataError(f"data.path: cannot open {source.path!r}{place}: {_reason(error)}") from error
-    tables = {name: _table(splits[name], split, limit, source) for name, (split, limit) in wanted.items()}
+    tables = {name: _table(splits[name], split, limit, source, files) for name, (split, limit) in wanted.items()}
     return Opened(tables=tables, files=() if folder is None else _files(folder), version=version)
 
 
-def read_encoded(value: object, name: str) -> bytes:
+def read_encoded(value: object, name: str, files: RowFiles) -> bytes:
     """Return the bytes of an encoded image: those in the row, or those of the file that it names.
+
+    Args:
+        value: What the row holds.
+        name: What to call it in messages.
+        files: The files that it may name.
 
     Raises:
         DataError: If there are none.
@@ -121,11 +142,7 @@ def read_encoded(value: object, name: str) -> bytes:
         if value.get("bytes") is not None:
             value = value["bytes"]
         elif isinstance(path := value.get("path"), str):
-            try:
-                with fsspec.open(path, "rb") as file:
-                    value = file.read()
-            except (OSError, ValueError, RuntimeError) as error:
-                raise DataError(f"cannot read the image {path!r} of {name}: {_reason(error)}") from error
+            value = files.read(path, name)
     if not isinstance(value, bytes):
         raise DataError(f"{name} must hold an encoded image, not {type(value).__name__}")
     return value
@@ -157,8 +174,29 @@ def _pick(saved: Any, split: str, path: str) -> Any:
     return saved[split]
 
 
-def _check_builder(path: str, source: HuggingFace) -> str:
-    """Refuse formats that hold no images; return what names the version of the files, as JSON."""
+def _shared_split(splits: Mapping[str, Any], wanted: Mapping[str, tuple[str, int | None]]) -> str | None:
+    """Return the name of a split of which both take the same rows, where the package says how long it is."""
+    known = splits["train"].info.splits or {}
+    lengths = {name: about.num_examples for name, about in known.items()}
+    taken: dict[str, list[tuple[str, int, int]]] = {}
+    for name, (split, limit) in wanted.items():
+        spec = "+".join(lengths) if split == "all" else split
+        if not lengths or not isinstance(splits[name], datasets.Dataset):
+            return None
+        taken[name] = []
+        left = sum(lengths.values()) if limit is None else limit
+        for part in ReadInstruction.from_spec(spec).to_absolute(lengths):
+            stop = min(part.to, part.from_ + left)
+            left -= max(0, stop - part.from_)
+            taken[name].append((part.splitname, part.from_, stop))
+    for one, start, stop in taken["train"]:
+        if any(one == other and max(start, first) < min(stop, last) for other, first, last in taken["val"]):
+            return str(one)
+    return None
+
+
+def _check_builder(path: str, source: HuggingFace) -> tuple[str, bool]:
+    """Refuse formats that hold no images; return the version of the files as JSON, and whether each file is a row."""
     builder = datasets.load_dataset_builder(path, source.config, revision=source.revision)
     modules = {cls.__module__ for cls in type(builder).__mro__}
     if not any(f"datasets.packaged_modules.{name}.{name}" in modules for name in FORMATS):
@@ -169,10 +207,11 @@ def _check_builder(path: str, source: HuggingFace) -> str:
         str(split): getattr(files, "origin_metadata", None)
         for split, files in (builder.config.data_files or {}).items()
     }
-    return json.dumps([path, source.revision, origins], default=str, sort_keys=True)
+    version = json.dumps([path, source.revision, origins], default=str, sort_keys=True)
+    return version, "datasets.packaged_modules.imagefolder.imagefolder" in modules
 
 
-def _table(data: Any, split: str, limit: int | None, source: HuggingFace) -> Table:
+def _table(data: Any, split: str, limit: int | None, source: HuggingFace, files: RowFiles) -> Table:
     name = f"split {split!r} of {source.path!r}"
     wanted = {"image": source.image_column, "label": source.label_column, "mask": source.mask_column}
     columns = {role: column for role, column in wanted.items() if column is not None}
@@ -184,14 +223,20 @@ def _table(data: Any, split: str, limit: int | None, source: HuggingFace) -> Tab
             raise DataError(f"data.{role}_column: {name} has no column {column!r}, only {', '.join(features)}")
         if role != "label" and isinstance(features[column], datasets.Image):
             data = data.cast_column(column, datasets.Image(decode=False))
+        elif require_decoding(features[column]):  # which the package would do itself, from any file that a row names
+            rule = "class indices or names" if role == "label" else "images"
+            raise DataError(
+                f"data.{role}_column: {name} must hold {rule} in {column!r}, not {type(features[column]).__name__}"
+            )
     data = data.select_columns(list(dict.fromkeys(columns.values())))
     label = features[columns["label"]] if "label" in columns else None
     names = tuple(label.names) if isinstance(label, datasets.ClassLabel) else ()
     if source.streaming and not isinstance(data, datasets.Dataset):
         assert limit is not None
-        return Table(name=name, num_rows=limit, class_names=names, columns=columns, data=data)
+        return Table(name=name, num_rows=limit, class_names=names, columns=columns, data=data, files=files)
     num_rows = len(data) if limit is None else min(limit, len(data))
-    return Table(name=name, num_rows=num_rows, class_names=names, columns=columns, data=data.with_format(None))
+    data = data.with_format(None)
+    return Table(name=name, num_rows=num_rows, class_names=names, columns=columns, data=data, files=files)
 
 
 def _files(folder: Path) -> tuple[Path, ...]:

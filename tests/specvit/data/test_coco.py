@@ -124,6 +124,32 @@ def test_names_that_leave_the_root_are_refused(path: str) -> None:
         Coco(root="anywhere", val_images=path)
 
 
+@pytest.mark.parametrize("name", [TRAIN, "annotations//instances_train2017.json"])
+def test_one_file_of_annotations_for_both_splits_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="val_annotations must differ from train_annotations"):
+        Coco(root="anywhere", val_annotations=name)
+
+
+def test_one_file_of_annotations_under_two_names_is_refused(tree: Path) -> None:
+    (tree / VAL).unlink()
+    (tree / VAL).symlink_to(tree / TRAIN)
+    _load_fails(tree, r"data\.train_annotations and .* must not share a file, as they do '.*instances_val2017\.json'")
+
+
+def test_splits_of_one_folder_must_not_share_an_image(tree: Path) -> None:
+    fields = {"val_images": "train2017"}
+    _load_fails(tree, r"must not share an image, as they do '.*train2017/a\.png', and 2 more", **fields)
+
+    def keep(document: Document, ids: set[int]) -> None:
+        document["images"] = [image for image in document["images"] if image["id"] in ids]
+        document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
+
+    _edit(tree / TRAIN, lambda d: keep(d, {4, 7}))
+    _edit(tree / VAL, lambda d: keep(d, {9}))
+    dataset = Coco(root=str(tree), image_size=8, **fields).load()
+    assert (len(dataset.train), len(dataset.val)) == (2, 1)
+
+
 def test_image_size_beyond_int16_is_refused() -> None:
     with pytest.raises(ValidationError, match="image_size must be at most 32767 for boxes, not 32768"):
         Coco(root="anywhere", image_size=32768)

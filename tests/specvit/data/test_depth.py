@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -191,6 +191,46 @@ def test_array_that_claims_to_be_huge_is_refused(tree: Path) -> None:
     content = path.read_bytes().replace(b"(18, 24), }          ", b"(99999999, 99999999)}")
     path.write_bytes(content)
     _load_fails(tree, r"cannot read the depth map '.*depth/train/b\.npy': .")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{",
+        b"'''",
+        b"  {}\n {}",
+        b"{[]: 1}",
+        b"-" * 4000 + b"1",
+        b"(" * 4000,
+        b"{'descr': ('<f8',), 'fortran_order': False, 'shape': (2, 2)}",
+        b"{'descr': [3], 'fortran_order': False, 'shape': (2, 2)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, 2)}",
+        b"{1: 2, 'a': 3, 'b': 4}",
+    ],
+)
+def test_damaged_header_is_refused_by_file(header: bytes, tree: Path) -> None:
+    for magic, width in ((b"\x93NUMPY\x01\x00", 2), (b"\x93NUMPY\x02\x00", 4)):
+        content = magic + len(header).to_bytes(width, "little") + header + bytes(64)
+        (tree / "depth" / "val" / "b.npy").write_bytes(content)
+        _load_fails(tree, r"cannot read the depth map '.*val/b\.npy': .")
+
+
+@settings(deadline=None)
+@given(place=st.integers(0, 127), value=st.integers(0, 255))
+def test_one_wrong_byte_in_a_header_is_read_or_refused(
+    place: int, value: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "wrong.npy"
+    np.save(path, np.ones((3, 4)))
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+    try:
+        depth, _ = read_depth(path)
+    except DataError:
+        return
+    assert depth.ndim == 2
+    assert depth.size > 0
 
 
 def test_jpeg_under_the_name_of_a_depth_map_is_refused(tree: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from specvit.data.label_names import check_names, encode_labels, name_classes
+from specvit.data.label_names import check_names, encode_labels, largest_class, name_classes
 from specvit.errors import DataError
 
 
@@ -65,3 +65,14 @@ def test_names_that_are_given_are_kept_and_must_differ() -> None:
     check_names(("x", "y"), field="class_names")
     with pytest.raises(ValueError, match="class_names must differ from one another, not repeat 'x'"):
         check_names(("x", "y", "x"), field="class_names")
+    with pytest.raises(ValueError, match="class_names must name at most 1 classes, not 2"):
+        check_names(("x", "y"), field="class_names", most=1)
+
+
+def test_the_largest_class_of_a_mask_leaves_ignored_pixels_out() -> None:
+    mask = np.array([[0, 255], [3, 1]], dtype=np.uint8)
+    assert largest_class(mask, (), name="m", field="f") == 3
+    assert largest_class(mask, tuple("abcd"), name="m", field="f") == 3
+    assert largest_class(np.full((2, 2), 255, np.uint8), tuple("ab"), name="m", field="f") == -1
+    with pytest.raises(DataError, match="m must hold indices below 3, the number of f, or 255, not 3"):
+        largest_class(mask, tuple("abc"), name="m", field="f")

@@ -78,6 +78,8 @@ def test_another_size_is_refused_unless_there_is_no_crop(tmp_path: Path) -> None
         ("", r"nyu_test\.txt' names no image"),
         ("bathroom/rgb_1.jpg bathroom/sync_depth_00046.png 518", r"line 1 of .* names no image '.*rgb_1\.jpg'"),
         ("\nbathroom/rgb_00046.jpg None 518", r"line 2 of .* names no depth map '.*None'"),
+        ("../x.jpg bathroom/sync_depth_00046.png", r"line 1 of .* must name files within '.*', not '\.\./x\.jpg'"),
+        ("bathroom/rgb_00046.jpg /a/../../x.png", r"line 1 .* must name files within '.*', not 'a/\.\./\.\./x\.png'"),
         ("bathroom/rgb_00046.jpg", r"line 1 of .* names no depth map"),
     ],
 )

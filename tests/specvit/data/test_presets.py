@@ -111,6 +111,15 @@ def test_voc_lists_that_name_nothing_or_too_much_are_refused(voc: Path, names: s
         Voc(root=str(voc)).load()
 
 
+@pytest.mark.parametrize("name", ["../2007_1", "/2007_1", "x/../2007_1"])
+def test_voc_lists_that_leave_the_folders_are_refused(name: str, voc: Path) -> None:
+    for folder, copied, ending in (("JPEGImages", "2007_1", "jpg"), ("SegmentationClass", "2007_1", "png")):
+        (voc / f"{copied}.{ending}").write_bytes((voc / folder / f"{copied}.{ending}").read_bytes())
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text(f"{name}\n")
+    with pytest.raises(DataError, match=rf"val\.txt' must name images within '.*JPEGImages', not '{name}'"):
+        Voc(root=str(voc)).load()
+
+
 def test_imagenet_asks_for_all_its_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split in ("train", "val"):
         for wnid in ("n01440764", "n01443537"):

@@ -76,6 +76,21 @@ def test_shards_of_the_webdataset_package_are_read_as_it_reads_them(tmp_path: Pa
     assert len(theirs) == 12
 
 
+def test_an_entry_of_no_wanted_kind_is_no_sample(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("README.md", b"about"), ("1.jpg", b"x"), ("1.txt", b"a cat")])
+    assert index(path, "jpg", "cls") == {"1": {"jpg": b"x"}}
+
+
+def test_a_sparse_entry_is_refused_by_shard_and_name(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("1.jpg")
+        info.size = 4
+        info.pax_headers = {"GNU.sparse.map": "0,2,1000,2", "GNU.sparse.size": "1002"}
+        tar.addfile(info, io.BytesIO(b"data"))
+    with pytest.raises(DataError, match=r"the shard '.*a\.tar' must hold whole entries, not a sparse one, as '1\.jpg'"):
+        index(tmp_path / "a.tar", "jpg")
+
+
 def test_an_entry_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.jpg", b"x"), ("1.jpg", b"y")])
     with pytest.raises(DataError, match=r"a\.tar' must hold '1\.jpg' once"):
@@ -158,6 +173,7 @@ def test_patterns_name_their_shards_in_order(pattern: str, names: list[str] | No
         ("s/x-*.tar", r"data\.val: no shard in '.*' is called 's/x-\*\.tar'"),
         ("s/t-{08..12}.tar", r"data\.val: no shard '.*t-12\.tar'"),
         ("s", r"data\.val: no shard '.*s'"),
+        ("s/a**b*.tar", r"data\.val: 's/a\*\*b\*\.tar' is no pattern of names: |data\.val: no shard in '.*' is called"),
         ("s/t-{11..08}.tar", "must not fall"),
         ("{0..99999}{0..9}.tar", "at most 100000 shards, not 1000000"),
         ("{0..99999999999999999999}.tar", "at most 100000 shards"),

@@ -188,6 +188,23 @@ def test_an_index_without_a_name_is_refused(root: Path) -> None:
         load(root, class_names=("a", "b"))
 
 
+def test_a_file_about_the_shard_is_passed_over(root: Path) -> None:
+    expected = load(root)
+    with tarfile.open(root / "val-000000.tar", "a") as tar:
+        info = tarfile.TarInfo("README.md")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"about"))
+    np.testing.assert_array_equal(load(root).val.images, expected.val.images)
+
+
+def test_splits_must_not_share_a_shard(root: Path) -> None:
+    rule = r"data\.train and data\.val must not share a shard, as they do '.*train-000001\.tar'"
+    with pytest.raises(DataError, match=rule):
+        load(root, train="train-{000000..000001}.tar", val="train-000001.tar")
+    with pytest.raises(DataError, match=rule):
+        load(root, train="*.tar", val="*-000001.tar")
+
+
 def test_a_shard_without_samples_is_refused(root: Path) -> None:
     write(root / "val-000000.tar")
     with pytest.raises(DataError, match=r"data\.val: no sample in '.*val-000000\.tar'"):
@@ -196,7 +213,12 @@ def test_a_shard_without_samples_is_refused(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "rule"),
-    [({"train": "/x/a.tar"}, r"train must start at data\.root"), ({"class_names": ("a", "a")}, "not repeat 'a'")],
+    [
+        ({"train": "/x/a.tar"}, r"train must start at data\.root"),
+        ({"val": "../a-*.tar"}, r"val must start at data\.root and stay within it, not '\.\./a-\*\.tar'"),
+        ({"train": "a.tar", "val": "./a.tar"}, r"val must differ from train, not be '\./a\.tar' too"),
+        ({"class_names": ("a", "a")}, "not repeat 'a'"),
+    ],
 )
 def test_settings_that_break_a_rule_are_refused(fields: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
