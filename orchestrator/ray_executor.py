@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster import ClusterError, check_reachable, count_slots
 from orchestrator.executor import END_STATES, Event, Failed, Job
-from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages
+from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
 from orchestrator.sweep_schema import Resources
 from orchestrator.worker import Attempt, assist
 from specvit.data import Dataset, DataSource
@@ -95,8 +95,7 @@ class _Worker:
         """Raise a ``DataError`` if the job needs data that this worker could not read."""
         errors = (self._unreadable.get(source) for source in job.config.sources)
         if (error := next(filter(None, errors), None)) is not None:
-            reason = str(error).partition("\n")[0].removeprefix("System error: ")
-            raise DataError(reason.removeprefix("DataError: ")) from error
+            raise DataError(str(error).partition("\n")[0].removeprefix("System error: ")) from error
 
     def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
         from specvit.joining import LOOPBACK, joined
@@ -233,7 +232,7 @@ class RayExecutor:
             try:
                 slot.core_seconds += ray.get(reference)
             except ray.exceptions.RayError as error:
-                losses.append(Loss(_reason(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
+                losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
         if losses:
             self._replace(slot)
         return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
@@ -241,7 +240,7 @@ class RayExecutor:
     def _ended_by(self, slot: Slot, error: Exception) -> Failed:
         """End an attempt whose main worker says nothing more: it was lost, unless another one tells the cause."""
         self._replace(slot)
-        job, reason = slot.free(), _reason(error)
+        job, reason = slot.free(), reason_of(error)
         is_lost = not _is_raised(error) or is_of_messages(reason)
         return Failed(
             trial_id=job.trial_id,
@@ -286,13 +285,6 @@ class RayExecutor:
 def _is_raised(error: Exception) -> bool:
     """Tell whether a task has raised an error, and its process goes on."""
     return isinstance(error, ray.exceptions.RayTaskError)
-
-
-def _reason(error: Exception) -> str:
-    """Say in a line why a task has no result: what it raised, or how its process ended."""
-    raised = getattr(error, "cause", None)
-    text = f"{type(raised).__name__}: {raised}" if isinstance(raised, Exception) else str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
 def _connect(address: str | None) -> str:

@@ -45,6 +45,13 @@ class Slot:
         return job
 
 
+def reason_of(error: Exception) -> str:
+    """Say in a line why a task has no result: what it raised, or how its process ended."""
+    raised = getattr(error, "cause", None)
+    text = f"{type(raised).__name__}: {raised}" if isinstance(raised, Exception) else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
 _MESSAGE_ERRORS = ("RuntimeError", "ConnectionError", "ConnectionResetError", "BrokenPipeError", "TimeoutError")
 _MESSAGE_TEXTS = ("connection", "broken pipe", "timed out", "timeout", "remote process exited", "network error")
 

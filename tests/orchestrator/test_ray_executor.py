@@ -317,7 +317,7 @@ def test_data_that_one_of_two_processes_cannot_read_are_the_reason_and_nobody_wa
     source = trials[0].config.data
 
     def spoil(worker: Any) -> None:
-        worker._unreadable[source] = ray.exceptions.RaySystemError("DataError: photos: no such folder\nand more")
+        worker._unreadable[source] = ray.exceptions.RaySystemError("photos: no such folder\nand more")
 
     monkeypatch.setattr("orchestrator.ray_executor.SETTLE_TIMEOUT_S", 2.0)
     ray.get(pair._slots[0].workers[rank].__ray_call__.remote(spoil))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.executor import Event, Failed, Finished, Job, Pruned
-from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages
+from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
 from orchestrator.trials import Trial
 
 FAILED = Failed("a", 1, error="RuntimeError: connection reset", traceback="Traceback", seconds=3.0)
@@ -87,3 +87,11 @@ def test_a_silent_process_was_lost_if_the_main_one_heard_no_more_of_it_and_nobod
 )
 def test_it_is_told_whether_an_error_is_of_messages(reason: str, expected: bool) -> None:
     assert is_of_messages(reason) is expected
+
+
+def test_the_reason_of_an_error_is_a_line_about_its_cause_if_it_has_one() -> None:
+    error = RuntimeError("a task failed\nat length")
+    assert reason_of(error) == "a task failed"
+    error.cause = MemoryError("no more\nof it")  # type: ignore[attr-defined]
+    assert reason_of(error) == "MemoryError: no more"
+    assert reason_of(KeyError()) == "KeyError"
