@@ -24,10 +24,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster import ClusterError, check_reachable, count_slots
 from orchestrator.executor import END_STATES, Event, Failed, Job
-from orchestrator.slot import Loss, Slot, ended_together
+from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
 from orchestrator.sweep_schema import Resources
 from orchestrator.worker import Attempt, assist
 from specvit.data import Dataset, DataSource
+from specvit.errors import DataError
 
 SETTLE_TIMEOUT_S = 10.0
 """Longest wait, once a trial of several processes has come to an end, for what each has to say of it."""
@@ -64,10 +65,11 @@ class _Worker:
 
     def run(self, job: Job, meeting: Any = None, num_processes: int = 1) -> Iterator[Event]:
         """Run a job and yield its events; as the main one of several processes if they have a meeting."""
-        errors = (self._unreadable.get(source) for source in job.config.sources)
-        if (error := next(filter(None, errors), None)) is not None:
-            reason = str(error).partition("\n")[0].removeprefix("System error: ")
-            yield Failed(job.trial_id, job.attempt, error=reason, traceback=str(error))
+        try:
+            self._check_data(job)
+        except DataError as error:
+            self._store = None  # closed, so that nobody waits there
+            yield Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=str(error.__cause__))
             return
         together = None if meeting is None else self._joined(meeting, 0, num_processes)
         attempt = self._attempt = Attempt(job, self._datasets, together=together)
@@ -80,6 +82,7 @@ class _Worker:
 
     def assist(self, job: Job, meeting: Any, rank: int, num_processes: int) -> float:
         """Compute a job beside the main process; return the CPU seconds that it took."""
+        self._check_data(job)
         with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
             return assist(job, self._datasets, self._joined(meeting, rank, num_processes))
 
@@ -87,6 +90,12 @@ class _Worker:
         """Ask the running trial to stop, if it is the one."""
         if self._attempt is not None and self._attempt.job.trial_id == trial_id:
             self._attempt.stop()
+
+    def _check_data(self, job: Job) -> None:
+        """Raise a ``DataError`` if the job needs data that this worker could not read."""
+        errors = (self._unreadable.get(source) for source in job.config.sources)
+        if (error := next(filter(None, errors), None)) is not None:
+            raise DataError(str(error).partition("\n")[0].removeprefix("System error: ")) from error
 
     def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
         from specvit.joining import LOOPBACK, joined
@@ -192,7 +201,7 @@ class RayExecutor:
             slot.free()
             return []
         except ray.exceptions.RayError as error:
-            return [self._replace_lost(slot, error)]
+            return [self._ended_by(slot, error)]
         if type(event) not in END_STATES:
             return [event]
         event = self._settle(slot, event)
@@ -213,31 +222,32 @@ class RayExecutor:
                 events += self._take(slot)
                 if slot.job is None:
                     return events
-            return [*events, self._replace_lost(slot, error)]
+            return [*events, self._ended_by(slot, error)]
 
     def _settle(self, slot: Slot, end: Event) -> Event:
         """Let the processes of a slot come to their ends too; return the event with what they have to add."""
         done, silent = ray.wait(slot.assisting, num_returns=len(slot.assisting), timeout=SETTLE_TIMEOUT_S)
-        losses = [Loss("it does not answer", "", lost=True) for _ in silent]
+        losses = [Loss(Fate.SILENT.value, "", Fate.SILENT) for _ in silent]
         for reference in done:
             try:
                 slot.core_seconds += ray.get(reference)
             except ray.exceptions.RayError as error:
-                is_raised = isinstance(error, ray.exceptions.RayTaskError)
-                losses.append(Loss(_reason(error), str(error), lost=not is_raised))
+                losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
         if losses:
             self._replace(slot)
         return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
 
-    def _replace_lost(self, slot: Slot, error: Exception) -> Failed:
+    def _ended_by(self, slot: Slot, error: Exception) -> Failed:
+        """End an attempt whose main worker says nothing more: it was lost, unless another one tells the cause."""
         self._replace(slot)
-        lost = slot.free()
+        job, reason = slot.free(), reason_of(error)
+        is_lost = not _is_raised(error) or is_of_messages(reason)
         return Failed(
-            trial_id=lost.trial_id,
-            attempt=lost.attempt,
-            error=f"the worker was lost: {_reason(error)}",
+            trial_id=job.trial_id,
+            attempt=job.attempt,
+            error=f"the worker was lost: {reason}" if is_lost else reason,
             traceback=str(error),
-            lost=True,
+            lost=is_lost,
         )
 
     def _open_slot(self) -> Slot:
@@ -272,11 +282,9 @@ class RayExecutor:
         slot.workers = []
 
 
-def _reason(error: Exception) -> str:
-    """Say in a line why a task has no result: what it raised, or how its process ended."""
-    raised = getattr(error, "cause", None)
-    text = f"{type(raised).__name__}: {raised}" if isinstance(raised, Exception) else str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+def _is_raised(error: Exception) -> bool:
+    """Tell whether a task has raised an error, and its process goes on."""
+    return isinstance(error, ray.exceptions.RayTaskError)
 
 
 def _connect(address: str | None) -> str:

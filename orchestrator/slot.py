@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from orchestrator.executor import Event, Failed, Finished, Job
@@ -44,16 +45,40 @@ class Slot:
         return job
 
 
+def reason_of(error: Exception) -> str:
+    """Say in a line why a task has no result: what it raised, or how its process ended."""
+    raised = getattr(error, "cause", None)
+    text = f"{type(raised).__name__}: {raised}" if isinstance(raised, Exception) else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+_MESSAGE_ERRORS = ("RuntimeError", "ConnectionError", "ConnectionResetError", "BrokenPipeError", "TimeoutError")
+_MESSAGE_TEXTS = ("connection", "broken pipe", "timed out", "timeout", "remote process exited", "network error")
+
+
+def is_of_messages(reason: str) -> bool:
+    """Tell whether ``ERROR: text`` says no more than that another process was not heard of."""
+    kind, _, text = reason.partition(":")
+    # torch has RuntimeError of gloo, and DistStoreError, DistNetworkError, DistBackendError.
+    is_kind = kind in _MESSAGE_ERRORS or kind.startswith("Dist")
+    return is_kind and any(part in text.lower() for part in _MESSAGE_TEXTS)
+
+
+class Fate(Enum):
+    """Say how another worker came not to do its part."""
+
+    LOST = "its process ended"
+    SILENT = "it does not answer"
+    RAISED = "the trial raised something in it"
+
+
 @dataclass(frozen=True)
 class Loss:
-    """Say why another worker did not do its part: ``reason`` in a line, the whole ``text``, and who is to blame.
-
-    The worker itself where it was ``lost``; else something that the trial raised in it.
-    """
+    """Say why another worker did not do its part: ``reason`` in a line, the whole ``text``, and its fate."""
 
     reason: str
     text: str
-    lost: bool
+    fate: Fate
 
 
 def ended_together(end: Event, *, core_seconds: float, losses: Sequence[Loss]) -> Event:
@@ -62,17 +87,25 @@ def ended_together(end: Event, *, core_seconds: float, losses: Sequence[Loss]) -
     Args:
         end: What the main worker told.
         core_seconds: CPU seconds of the other workers.
-        losses: Of those that did not do their part. The main one mostly hears only that they fell silent.
+        losses: Of those that did not do their part. The main one mostly hears only that they fell silent. One that
+            is silent itself was lost if that is all that the main one tells; else it may well wait for the main one,
+            whose error is the cause.
     """
     if isinstance(end, Finished):
         return replace(end, core_seconds=end.core_seconds + core_seconds)
     if not isinstance(end, Failed):
         return end
-    lost = [loss.reason for loss in losses if loss.lost]
-    others = dict.fromkeys(loss.reason for loss in losses if loss.reason != end.error)
+    is_heard = is_of_messages(end.error)
+    reasons = {fate: [loss.reason for loss in losses if loss.fate is fate] for fate in Fate}
+    raised = [reason for reason in reasons[Fate.RAISED] if reason != end.error and not is_of_messages(reason)]
+    lost = reasons[Fate.LOST] or (reasons[Fate.SILENT] if is_heard and not raised else [])
+    if lost:
+        error = f"a worker was lost: {lost[0]}" + ("" if is_heard else f"; the main process: {end.error}")
+    else:
+        error = "; another process: ".join([end.error, *dict.fromkeys([*raised, *reasons[Fate.SILENT]])])
     return replace(
         end,
-        error=f"a worker was lost: {lost[0]}" if lost else "; another process: ".join([end.error, *others]),
+        error=error,
         traceback="\n".join([end.traceback, *(loss.text for loss in losses)]),
         lost=bool(lost),
     )

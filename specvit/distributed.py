@@ -109,6 +109,14 @@ def agree(answer: bool) -> bool:
     return bool(told.item())
 
 
+def everywhere(answer: bool) -> bool:
+    """Return whether all processes say yes."""
+    if num_processes() == 1:
+        return answer
+    refused = torch.tensor([int(not answer)], dtype=torch.int32, device=_message_device())
+    return not total(refused).item()
+
+
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
     """Overwrite the tensors by those of the main process, in place."""
     if num_processes() == 1:

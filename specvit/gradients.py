@@ -84,6 +84,9 @@ def compute_gradients(
         with torch.no_grad():
             for buffer, before in zip(learner.buffers(), buffers, strict=True):
                 buffer.copy_(before)
+        learner.forget()
+        for parameter in parameters:
+            parameter.grad = None
         if device.is_cuda:
             torch.cuda.empty_cache()
 

@@ -81,11 +81,16 @@ def joined(
     """
     interface = _interface_of(host)
     if interface is not None:
-        # Both libraries would choose by the machine's name, and listen there; what the user has set stands.
+        # Both libraries would choose by the machine's name, and listen there. What the user has set stands, but for
+        # processes on one machine: nobody else need reach them.
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, interface)
+            if host == LOOPBACK or variable not in os.environ:
+                os.environ[variable] = interface
     if store is None:
         store = TCPStore(meeting.host, meeting.port, is_master=False, timeout=JOIN_TIMEOUT)
+    # The group would wait for the last to come as long as for a message.
+    store.set(f"here/{rank}", "")
+    store.wait([f"here/{number}" for number in range(num_processes)], JOIN_TIMEOUT)
     on_gpu = select_device().is_cuda
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",

@@ -188,7 +188,7 @@ def train_step(
 
 
 def _load(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer) -> SavedStep | None:
-    """Load the state that the main process finds, in every process; return where it stands, None if there is none."""
+    """Load the state that the main process finds, in all processes or in none; return where it stands, or None."""
     try:
         data = distributed.bytes_from_main(_read(checkpoint) if distributed.is_main() else b"")
         return load_state(data, checkpoint, learner, optimizer) if data else None

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+from specvit import distributed
 from specvit.atomic import replacing
 from specvit.errors import ConfigError, DataError, SpecsweepError
 
@@ -160,15 +161,40 @@ def load_state(
 ) -> SavedStep:
     """Bring a newly made learner and optimizer to where a saved run stood; untouched if that is not possible.
 
+    Where several processes train the trial, all call this, and either all of them go on from the state or none does.
+
     Args:
-        data: What ``read_state`` returned, not empty.
+        data: What ``read_state`` returned, not empty, the same in all processes.
         checkpoint: Whose path and identity the file must have; its notes become those of the file.
         learner: Built as that of the run was.
         optimizer: Likewise.
 
     Raises:
-        DataError: If the data are cut off or damaged, or of another version, trial or learner.
+        DataError: If the data are cut off or damaged, or of another version, trial or learner; or if they are so for
+            another process.
     """
+    path = checkpoint.path
+    try:
+        content, saved, state = _check(data, checkpoint, learner, optimizer)
+    except DataError:
+        distributed.everywhere(False)
+        raise
+    if not distributed.everywhere(True):
+        raise DataError(f"{path}: is a training state that another process cannot use")
+    optimizer.load_state_dict(state)
+    current = _learner_tensors(learner)
+    with torch.no_grad():
+        for name, value in saved.items():
+            current[name].copy_(value)
+    checkpoint.notes.clear()
+    checkpoint.notes.update(content["notes"])
+    return SavedStep(content["step"], content["loss"], content["micro_batch"])
+
+
+def _check(
+    data: bytes, checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Return a file's content, the learner's tensors and the optimizer's state, once it is sure that they fit."""
     path = checkpoint.path
     content, tensors = _parse(data, path)
     if content["identity"] != checkpoint.identity:
@@ -179,13 +205,14 @@ def load_state(
         raise DataError(f"{path}: holds other parameters than the learner's")
     values = {**_under("optimizer.", tensors), **_under("optimizer.", content["numbers"])}
     state = _optimizer_state(values, learner, optimizer, path=path)
-    with torch.no_grad():
-        for name, value in saved.items():
-            current[name].copy_(value)
-    optimizer.load_state_dict(state)
-    checkpoint.notes.clear()
-    checkpoint.notes.update(content["notes"])
-    return SavedStep(content["step"], content["loss"], content["micro_batch"])
+    before = optimizer.state_dict()
+    try:
+        optimizer.load_state_dict(state)  # a trial: only the optimizer itself knows what it takes
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: holds the state of another optimizer ({error})") from error
+    finally:
+        optimizer.load_state_dict(before)
+    return content, saved, state
 
 
 def _parse(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -68,6 +68,12 @@ class Learner(nn.Module, ABC):
         terms: dict[str, Tensor] = self.regulariser(patches, labels)
         return terms
 
+    def forget(self) -> None:
+        """Let go of what a pass that was broken off has left: its graph holds memory."""
+        forget = getattr(self.regulariser, "forget", None)
+        if callable(forget):
+            forget()
+
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, by name; the loss is their sum."""

@@ -122,6 +122,10 @@ class PatchRegulariser(nn.Module):
     def _keep(self, output: Tensor, *, training: bool) -> None:
         self._first = output if training else None
 
+    def forget(self) -> None:
+        """Let go of the first block's patches, whose last ones did not come."""
+        self._first = None
+
     def forward(self, last: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
         """Return the terms for the images that the model saw last.
 

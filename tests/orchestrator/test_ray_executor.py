@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
+import ray
 from pandas.testing import assert_frame_equal
 
 from orchestrator.cluster import ClusterError
@@ -306,6 +308,25 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
 def end_of(executor: RayExecutor, job: Job) -> Event:
     executor.submit(job)
     return events_until(executor, is_terminal)[-1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_data_that_one_of_two_processes_cannot_read_are_the_reason_and_nobody_waits(
+    rank: int, pair: RayExecutor, trials: tuple[Trial, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = trials[0].config.data
+
+    def spoil(worker: Any) -> None:
+        worker._unreadable[source] = ray.exceptions.RaySystemError("photos: no such folder\nand more")
+
+    monkeypatch.setattr("orchestrator.ray_executor.SETTLE_TIMEOUT_S", 2.0)
+    ray.get(pair._slots[0].workers[rank].__ray_call__.remote(spoil))
+    failed = end_of(pair, job_of(trials[0]))
+    assert isinstance(failed, Failed)
+    assert failed.error.partition(";")[0] == "DataError: photos: no such folder"
+    assert not failed.lost
+    monkeypatch.undo()
+    assert isinstance(end_of(pair, job_of(trials[0])), Finished)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's /proc")

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.executor import Event, Failed, Finished, Job, Pruned
-from orchestrator.slot import Loss, Slot, ended_together
+from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
 from orchestrator.trials import Trial
 
 FAILED = Failed("a", 1, error="RuntimeError: connection reset", traceback="Traceback", seconds=3.0)
-DIED = Loss("the actor died", "all of how it died", lost=True)
-RAISED = Loss("MemoryError: no more", "all of what it raised", lost=False)
+DIED = Loss("the actor died", "all of how it died", Fate.LOST)
+RAISED = Loss("MemoryError: no more", "all of what it raised", Fate.RAISED)
+SILENT = Loss("it does not answer", "", Fate.SILENT)
+CLOSED = Loss("RuntimeError: [pair.cc:547] Connection closed by peer [127.0.0.1]:1", "its traceback", Fate.RAISED)
+DIVERGED = replace(FAILED, error="DivergenceError: the loss is nan at step 3 of 4")
 
 
 def test_a_slot_awaits_the_events_of_its_job_and_those_who_assist_until_it_is_free(trials: tuple[Trial, ...]) -> None:
@@ -41,7 +46,52 @@ def test_where_another_process_was_lost_the_attempt_was() -> None:
 
 
 def test_what_another_process_raised_is_told_beside_and_what_all_raised_once() -> None:
-    same = Loss(FAILED.error, "the same", lost=False)
+    same = Loss(FAILED.error, "the same", Fate.RAISED)
     end = ended_together(FAILED, core_seconds=0.0, losses=[same, RAISED, RAISED])
     assert isinstance(end, Failed)
     assert (end.error, end.lost) == (f"{FAILED.error}; another process: {RAISED.reason}", False)
+
+
+def error_of(end: Failed, *losses: Loss) -> tuple[str, bool]:
+    together = ended_together(end, core_seconds=0.0, losses=losses)
+    assert isinstance(together, Failed)
+    assert all(loss.text in together.traceback for loss in losses)
+    return together.error, together.lost
+
+
+def test_the_cause_is_told_and_not_that_the_others_heard_no_more() -> None:
+    assert error_of(DIVERGED, CLOSED) == (DIVERGED.error, False)
+    assert error_of(DIVERGED, SILENT) == (f"{DIVERGED.error}; another process: it does not answer", False)
+    assert error_of(DIVERGED, DIED) == (f"a worker was lost: the actor died; the main process: {DIVERGED.error}", True)
+    assert error_of(DIVERGED, CLOSED, RAISED) == (f"{DIVERGED.error}; another process: {RAISED.reason}", False)
+
+
+def test_a_silent_process_was_lost_if_the_main_one_heard_no_more_of_it_and_nobody_tells_another_cause() -> None:
+    assert error_of(FAILED, SILENT) == ("a worker was lost: it does not answer", True)
+    assert error_of(FAILED, SILENT, CLOSED) == ("a worker was lost: it does not answer", True)
+    expected = f"{FAILED.error}; another process: {RAISED.reason}; another process: it does not answer"
+    assert error_of(FAILED, SILENT, RAISED) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (CLOSED.reason, True),
+        ("RuntimeError: [unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete", True),
+        ("DistStoreError: wait timeout after 300000ms, keys: /here/1", True),
+        ("DistBackendError: NCCL error in: x.cpp:1, remote process exited or there was a network error", True),
+        ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", False),
+        ("DataError: the connection to the data timed out", False),
+        ("MemoryError: ", False),
+    ],
+)
+def test_it_is_told_whether_an_error_is_of_messages(reason: str, expected: bool) -> None:
+    assert is_of_messages(reason) is expected
+
+
+def test_the_reason_of_an_error_is_a_line_about_its_cause_if_it_has_one() -> None:
+    error = RuntimeError("a task failed\nat length")
+    assert reason_of(error) == "a task failed"
+    error.cause = MemoryError("no more\nof it")  # type: ignore[attr-defined]
+    assert reason_of(error) == "MemoryError: no more"
+    assert reason_of(KeyError()) == "KeyError"

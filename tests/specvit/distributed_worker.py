@@ -49,6 +49,7 @@ def collectives(rank: int) -> dict[str, Any]:
         "mean of one": _listed(distributed.mean_of_rows(torch.tensor([[4.0, 6.0]])[: 1 - rank])),
         "mean of none": _listed(distributed.mean_of_rows(torch.zeros(0, 2))),
         "gradients": [_listed(parameter.grad) for parameter in parameters],
+        "everywhere": [distributed.everywhere(answer) for answer in (True, rank == 0, rank == 1, False)],
         "agree": [distributed.agree(rank == 0), distributed.agree(rank == 1)],
         "copied": [tensor.tolist() for tensor in copied],
         "bytes": [distributed.bytes_from_main(data).hex() for data in ((bytes(range(13)), b"")[rank], b"x" * rank)],
@@ -110,6 +111,12 @@ def main(rank: int, count: int, folder: Path) -> None:
     checkpoint = Checkpoint(folder / "state", identity="run", every_s=None, every_steps=2)
     stopped, _ = learn(CASES["dinov2 centre"], stop_after=3, checkpoint=checkpoint)
     report["continued"] = [stopped, learn(CASES["dinov2 centre"], checkpoint=checkpoint)[0]]
+    for name, refusing in (("main", 0), ("other", 1)):
+        identity = "another run" if rank == refusing else "run"
+        checkpoint = Checkpoint(folder / "state", identity=identity, every_s=None, notes={"own": 1})
+        anew, of_run = learn(CASES["dinov2 centre"], checkpoint=checkpoint)
+        report[f"refused by {name}"] = [anew, checkpoint.notes]
+        weights |= {f"refused by {name}/{key}": value.clone() for key, value in of_run.items()}
     report["trial"] = trial(folder)
     report["collectives"] = collectives(rank)
     save_file(weights, folder / f"{rank}.safetensors")

@@ -133,6 +133,20 @@ def test_a_run_of_two_processes_continues_to_the_last_bit(reports: list[dict[str
     assert rest == reports[0]["losses"]["dinov2 centre"][2:]  # saved after the second step
 
 
+@pytest.mark.parametrize("refusing", ["main", "other"])
+def test_where_one_process_cannot_use_the_state_all_begin_anew(
+    refusing: str, folder: Path, reports: list[dict[str, Any]]
+) -> None:
+    main, other = (report[f"refused by {refusing}"] for report in reports)
+    assert main == [reports[0]["losses"]["dinov2 centre"], {"own": 1}]
+    assert other == [[], {"own": 1}]
+    expected = _weights(folder, 0, "dinov2 centre")
+    for rank in range(COUNT):
+        weights = _weights(folder, rank, f"refused by {refusing}")
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
 def test_the_main_process_alone_reports_and_both_stop(reports: list[dict[str, Any]]) -> None:
     (stopped, ended), (other_stopped, other_ended) = (report["trial"] for report in reports)
     config, dataset = make_trial()
@@ -161,6 +175,7 @@ def test_collectives_are_those_of_arithmetic(reports: list[dict[str, Any]]) -> N
         assert seen["mean of none"] is None
         # In process 0 gradients of 1, 3 and 5, in process 1 of 10, 20 and 50.
         assert seen["gradients"] == [[11.0] * 2, [20.0] * 2, [3.0] * 3, None, [55.0] * 5]
+        assert seen["everywhere"] == [True, False, False, False]
         assert seen["agree"] == [True, False]
         assert seen["copied"] == [[[0.0, 0.0], [0.0, 0.0]], 0]
         assert seen["bytes"] == [bytes(range(13)).hex(), ""]
@@ -177,6 +192,8 @@ def test_one_process_needs_no_messages() -> None:
     assert distributed.gather(x) is x
     assert torch.equal(distributed.mean_of_rows(x), torch.tensor([2.0, 4.0]))  # type: ignore[arg-type]
     assert distributed.mean_of_rows(x[:0]) is None
+    assert distributed.everywhere(True)
+    assert not distributed.everywhere(False)
     assert distributed.agree(True)
     assert not distributed.agree(False)
     assert distributed.bytes_from_main(b"abc") == b"abc"

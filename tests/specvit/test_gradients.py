@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from specvit.gradients import MicroBatch, compute_gradients, is_out_of_memory
 from specvit.learners.base import Batch, Learner
 from specvit.learners.parts import Part, PartedLearner
 from specvit.pretrain import pretrain
+from specvit.trunks.diversification import PatchRegulariser
 
 from .cases import BATCH_SIZE, CASES, CPU, DATASET, STEPS, learn, make_batch, make_learner, with_micro_batch
 
@@ -110,6 +112,37 @@ def test_where_memory_runs_out_the_micro_batch_is_halved_for_good_and_the_batch_
     assert losses == expected
     assert all(torch.equal(value, weights[key]) for key, value in learner.named_parameters())
     assert all(torch.equal(value, weights[key]) for key, value in learner.named_buffers())
+
+
+def test_nothing_of_a_pass_that_ran_out_of_memory_is_held_when_the_cache_is_emptied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = make_learner(CASES["deit3 diversification"]).train()
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    regulariser = learner.regulariser
+    assert isinstance(regulariser, PatchRegulariser)
+    held: list[bool] = []
+    passes = 0
+
+    def fail_in_the_second_pass(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == 2:
+            assert regulariser._first is not None
+            assert any(p.grad is not None for p in parameters)
+            raise MemoryError
+
+    learner.probed.blocks[1].register_forward_pre_hook(fail_in_the_second_pass)
+    monkeypatch.setattr(
+        torch.cuda,
+        "empty_cache",
+        lambda: held.append(regulariser._first is not None or any(p.grad is not None for p in parameters)),
+    )
+    device = mock.Mock(wraps=CPU, is_cuda=True)
+    loss = compute_gradients(learner, make_batch(), parameters=parameters, micro_batch=MicroBatch(4), device=device)
+    assert held == [False]
+    expected = make_learner(CASES["deit3 diversification"])
+    assert loss == _gradients(expected, 2)[0]
 
 
 def test_an_image_that_does_not_fit_and_other_errors_end_the_run() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -58,12 +59,22 @@ def test_an_interface_that_the_user_has_set_stands(monkeypatch: pytest.MonkeyPat
         assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == (loopback, "theirs")
 
 
-def test_a_process_that_waits_in_vain_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JOIN_TIMEOUT", "SILENCE_TIMEOUT"):
-        monkeypatch.setattr(joining, name, timedelta(seconds=1))
+def test_on_one_machine_the_interface_is_that_of_the_machine_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("GLOO", "NCCL"):
+        monkeypatch.setenv(f"{library}_SOCKET_IFNAME", "eth0")
     store, meeting = open_store()
-    with pytest.raises(RuntimeError), joined(meeting, rank=0, num_processes=2, store=store):
+    with joined(meeting, rank=0, num_processes=1, store=store):
+        names = {os.environ[f"{library}_SOCKET_IFNAME"] for library in ("GLOO", "NCCL")}
+    assert names <= {"lo", "lo0"}
+
+
+def test_a_process_that_waits_in_vain_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "JOIN_TIMEOUT", timedelta(seconds=1))
+    store, meeting = open_store()
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="here/1"), joined(meeting, rank=0, num_processes=2, store=store):
         pytest.fail("the other process never came")
+    assert time.monotonic() - started < 20
     assert not dist.is_initialized()
 
 

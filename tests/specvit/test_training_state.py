@@ -209,6 +209,27 @@ def test_states_of_another_trial_version_learner_or_optimizer_are_refused(
     _refused(save({"a": torch.ones(1)}, metadata), "lacks a part")
 
 
+class _Strict(torch.optim.AdamW):
+    """Refuse every state that holds something, with an error of its own."""
+
+    error: Exception
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if state_dict["param_groups"][0]["lr"] != 0.5:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("a group is missing"), KeyError("a group is missing")])
+def test_an_optimizer_that_refuses_a_state_leaves_all_as_it_was(error: Exception, tmp_path: Path) -> None:
+    data = _saved(tmp_path / "state")
+    learner, _ = _small()
+    optimizer = _Strict(learner.parameters(), lr=0.5)
+    optimizer.error = error
+    optimizer.step()
+    _refused(data, "another optimizer .*a group is missing", (learner, optimizer))
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda _: b"", lambda _: b"x" * 1000])
 def test_a_run_that_finds_a_damaged_state_begins_anew_and_says_so(
     damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
