@@ -128,7 +128,7 @@ def test_a_sweep_runs_to_its_table_with_the_same_numbers_from_memory_and_from_di
     data = request.getfixturevalue(source)
     code, out, err = run("run", data, "--executor", "local", "--results", "memory")
     assert (code, err) == (0, "")
-    assert f"data: {source}, 64 images to train on, 32 to report on, 32 px" in out
+    assert f"data: {source}, 64 images to train on, 32 to report on, 2 classes in labels, 32 px" in out
     on_disk = {**data, "cache": "disk", "cache_folder": str(tmp_path / "cache")}
     code, out, err = run("run", on_disk, "--executor", "local", "--results", "disk")
     assert (code, err) == (0, "")
