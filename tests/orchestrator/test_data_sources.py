@@ -179,7 +179,8 @@ def test_workers_of_a_cluster_map_the_files_themselves(
         assert isinstance(errors[0], Failed)
         assert errors[0].error.startswith("the worker was lost: ")
         assert isinstance(errors[1], Failed)
-        assert errors[1].error.startswith(f"DataError: cannot open the decoded images '{tmp_path}/cache/image_folder-32-")
+        place = f"{tmp_path}/cache/image_folder-32-"
+        assert errors[1].error.startswith(f"DataError: cannot open the decoded images '{place}")
         assert errors[1].error.endswith("data.cache_folder must be the same folder on every machine that runs trials")
     finally:
         executor.close()
