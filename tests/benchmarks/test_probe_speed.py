@@ -22,8 +22,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torchmetrics.classification import MulticlassJaccardIndex
 
+import specvit.probing
 import specvit.trial
 from orchestrator.sweepfile import load_sweep
 from specvit.config import Treatment, TrialConfig
@@ -34,6 +36,7 @@ from specvit.objectives import RECIPES
 from specvit.pretrain import pretrain
 from specvit.probes import ProbeSplit
 from specvit.probes.segmentation import Segmentation
+from specvit.probing import Probing
 from specvit.scales import SCALES
 from specvit.specialization import parse_specialization
 from specvit.trial import run_trial
@@ -113,7 +116,8 @@ def test_ridge_segmentation_over_logistic_regression(benchmark: BenchmarkFixture
             seconds["ridge"].append(time.process_time() - started)
         for name, max_iter in RIVALS.items():
             started = time.process_time()
-            with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):
+            # One thread, as the probe: CPU seconds of two would count twice, waiting included.
+            with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"), threadpool_limits(1):
                 rival = LogisticRegression(C=1.0, max_iter=max_iter).fit(x, labels)
             seconds[name].append(time.process_time() - started)
             scores = rival.decision_function(scaler.transform(queries))
@@ -167,20 +171,21 @@ def test_probes_over_pretraining(benchmark: BenchmarkFixture, monkeypatch: pytes
 
         monkeypatch.setattr(owner, name, wrapper)
 
-    for name in ("pretrain", "backbone_features", "_evaluate"):
-        timed(specvit.trial, name)
-    timed(specvit.trial._Watch, "_probe_rung")
+    timed(specvit.trial, "pretrain")
+    timed(specvit.probing, "backbone_features")
+    timed(Probing, "_evaluate")
+    timed(Probing, "rung")
     shares: list[float] = []
 
     def trial() -> None:
         seconds.clear()
         run_trial(config, dataset, _Silent())
         # Rungs are probed within ``pretrain``, so they are taken out of its time.
-        whole = (seconds["pretrain"] - seconds["_probe_rung"]) * steps / STEPS
+        whole = (seconds["pretrain"] - seconds["rung"]) * steps / STEPS
         shares.append((seconds["backbone_features"] + seconds["_evaluate"]) / whole)
         print(
             f"\npretraining {whole:.1f} s ({steps} steps), features {seconds['backbone_features']:.2f} s, probes "
-            f"{seconds['_evaluate']:.2f} s, rungs {seconds['_probe_rung']:.2f} s of these two: {shares[-1]:.1%}"
+            f"{seconds['_evaluate']:.2f} s, rungs {seconds['rung']:.2f} s of these two: {shares[-1]:.1%}"
         )
 
     benchmark.pedantic(trial, rounds=3, warmup_rounds=1)
