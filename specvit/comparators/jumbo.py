@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.comparators.base import Comparator
+from specvit.errors import ConfigError
 from specvit.scales import Scale
 from specvit.settings import PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+
+    from specvit.objectives.base import Recipe
 
 
 @settings
@@ -46,3 +49,15 @@ class Jumbo(Comparator):
         wide, hidden = self.slots * scale.width, self.hidden(scale.width)
         per_block = (2 + layer_scale) * wide
         return wide + scale.depth * per_block + 2 * wide * hidden + hidden + wide
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Check that the baseline leaves blocks out by the same draws.
+
+        Raises:
+            ConfigError: If the recipe's stochastic depth leaves out a fixed number of images: these blocks cannot.
+        """
+        if recipe.drops_subsets():
+            raise ConfigError(
+                "objective.drop_path_subset must be false with comparator 'jumbo', whose blocks leave images out by "
+                "draws of their own, so that it would differ from its baseline by more than the treatment"
+            )

@@ -119,6 +119,10 @@ class Recipe(ABC):
         """
         return dict.fromkeys(self.needs, "recipe")
 
+    def drops_subsets(self) -> bool:
+        """Return whether stochastic depth leaves out a fixed number of images a block, drawn for all arms alike."""
+        return False
+
     def labels_patches(self) -> bool:
         """Return whether every patch has a class of its own in training: that of the image it was cut from."""
         return False

@@ -198,7 +198,8 @@ def test_patch_diversification_without_losses_is_refused_since_it_is_the_baselin
 @pytest.mark.parametrize("case", CASES)
 def test_every_comparator_at_its_defaults_goes_with_every_recipe(case: str) -> None:
     for recipe in RECIPES.values():
-        CASES[case].check_recipe(recipe())
+        settings = recipe(drop_path_subset=False) if recipe().drops_subsets() else recipe()  # type: ignore[call-arg]
+        CASES[case].check_recipe(settings)
 
 
 def test_the_mixing_loss_needs_a_recipe_with_labels_and_cutmix() -> None:
@@ -207,3 +208,12 @@ def test_the_mixing_loss_needs_a_recipe_with_labels_and_cutmix() -> None:
     for recipe in (RECIPES["dinov2_cpu"](), RECIPES["deit3_cpu"](cutmix=0.0)):  # type: ignore[call-arg]
         with pytest.raises(ConfigError, match=rf"mixing_weight must be 0 .*'{recipe.name}'.* not 2\.0"):
             mixing.check_recipe(recipe)
+
+
+def test_jumbo_is_refused_where_its_baseline_leaves_out_images_by_other_draws() -> None:
+    jumbo = COMPARATORS["jumbo"]()
+    with pytest.raises(ConfigError, match="drop_path_subset must be false with comparator 'jumbo'"):
+        jumbo.check_recipe(RECIPES["dinov2"]())
+    jumbo.check_recipe(RECIPES["dinov2"](drop_path_subset=False))
+    jumbo.check_recipe(RECIPES["dinov2"](drop_path=0.0))
+    jumbo.check_recipe(RECIPES["deit3"]())
