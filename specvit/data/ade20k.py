@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from specvit.data.masks import Masks, match_by_name
+from specvit.data.masks import Masks
+from specvit.data.pairs import match_by_name
 from specvit.settings import settings
 
 _LAYOUT = "ade20k reads ROOT/images/{training,validation}/*.jpg with ROOT/annotations/{training,validation}/*.png"

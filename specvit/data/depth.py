@@ -6,7 +6,6 @@ import hashlib
 import io
 import tokenize
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,18 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from specvit.data.base import Dataset, Split
-from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import (
     SPLITS,
     decode,
-    existing_root,
     fingerprint,
     map_files,
     read_content,
     read_image,
     squash_to_square,
 )
-from specvit.data.masks import match_by_name
+from specvit.data.pairs import PairSource, match_by_name
 from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import PositiveFloat, settings
@@ -50,7 +47,7 @@ _NPY_ERRORS = (
 
 
 @settings
-class DepthMaps(FileSource):
+class DepthMaps(PairSource):
     """Read ``root/images/{train,val}/NAME.*`` with ``root/depth/{train,val}/NAME.png`` or ``NAME.npy``.
 
     A depth map has the size of its image. As a PNG it is 16-bit greyscale in millimetres, as an NPY file it
@@ -63,35 +60,13 @@ class DepthMaps(FileSource):
 
     name: ClassVar[str] = "depth"
     targets: ClassVar[frozenset[str]] = frozenset({"depth"})
-    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
     source: Literal["depth"] = "depth"
 
-    root: str
-    """The folder of images and depth maps; ``~`` is expanded, a relative path starts at the current folder."""
     max_depth_m: PositiveFloat | None = None
     """Largest depth that counts, in metres: a pixel farther away is taken as not measured. None = any depth."""
 
-    def prepare(self) -> Prepared:
-        """Find the images of both splits, each with its depth map.
-
-        Raises:
-            DataError: If a folder is missing or empty, or an image lacks its depth map or a depth map its image.
-        """
-        root = existing_root(self.root)
-        pairs = {split: self.pairs(root, split) for split in SPLITS}
-        files = [path for split in SPLITS for pair in pairs[split] for path in pair]
-        return Prepared(files=files, read=partial(self._read, root, pairs))
-
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
-        """List the images of a split, each with its depth map.
-
-        Args:
-            root: The folder of the data, which exists.
-            split: ``train`` or ``val``.
-
-        Raises:
-            DataError: If a folder is missing or empty, or an image lacks its depth map or a depth map its image.
-        """
+        """List the images of a split, each with its depth map."""
         return match_by_name(
             root / "images" / split,
             root / "depth" / split,

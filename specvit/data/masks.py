@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,20 +11,16 @@ from PIL import Image
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
-from specvit.data.file_source import FileSource, Prepared
 from specvit.data.images import (
-    IMAGE_SUFFIXES,
     SPLITS,
-    existing_folder,
-    existing_root,
     fingerprint,
-    list_images,
     map_files,
     read_image,
     squash_mask,
     squash_to_square,
 )
 from specvit.data.label_names import check_names, largest_class
+from specvit.data.pairs import PairSource, match_by_name
 from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
 from specvit.settings import settings
@@ -34,7 +29,7 @@ _LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val
 
 
 @settings
-class Masks(FileSource):
+class Masks(PairSource):
     """Read ``root/images/{train,val}/NAME.*`` with ``root/masks/{train,val}/NAME.png``.
 
     Masks are PNGs of class indices, 8-bit greyscale or palette; 255 = ignore. Images become RGB. Image and
@@ -45,13 +40,10 @@ class Masks(FileSource):
 
     name: ClassVar[str] = "masks"
     targets: ClassVar[frozenset[str]] = frozenset({"masks"})
-    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
     source: Literal["masks"] = "masks"
     label_map: ClassVar[Mapping[int, int] | None] = None
     """What indices in the files become; those not named are ignored. None = they stay what they are."""
 
-    root: str
-    """The folder of images and masks; ``~`` is expanded, a relative path starts at the current folder."""
     class_names: tuple[str, ...] = ()
     """Name of each class index; empty = "class 0" up to the largest index in the masks."""
 
@@ -60,27 +52,8 @@ class Masks(FileSource):
         check_names(self.class_names, field="class_names", most=IGNORE_INDEX)
         return self
 
-    def prepare(self) -> Prepared:
-        """Find the images of both splits, each with its mask.
-
-        Raises:
-            DataError: If a folder is missing or empty, or an image lacks its mask or a mask its image.
-        """
-        root = existing_root(self.root)
-        pairs = {split: self.pairs(root, split) for split in SPLITS}
-        files = [path for split in SPLITS for pair in pairs[split] for path in pair]
-        return Prepared(files=files, read=partial(self._read, root, pairs))
-
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
-        """List the images of a split, each with its mask.
-
-        Args:
-            root: The folder of the data, which exists.
-            split: ``train`` or ``val``.
-
-        Raises:
-            DataError: If a folder is missing or empty, or an image lacks its mask or a mask its image.
-        """
+        """List the images of a split, each with its mask."""
         return match_by_name(root / "images" / split, root / "masks" / split, rule=_LAYOUT)
 
     def _read(self, root: Path, pairs: Mapping[str, list[tuple[Path, Path]]], storage: Storage) -> Dataset:
@@ -142,42 +115,3 @@ class Masks(FileSource):
         digests = map_files(read, range(len(pairs)), what=f"images of {split}, with masks")
         hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
         return hashes, int(largest.max())
-
-
-def match_by_name(
-    image_folder: Path, target_folder: Path, *, rule: str, kind: str = "mask", suffixes: Sequence[str] = (".png",)
-) -> list[tuple[Path, Path]]:
-    """Match the images of a folder to the masks of another, or to other targets, by name without ending.
-
-    Args:
-        image_folder: Folder of images.
-        target_folder: Folder of the targets, a file an image.
-        rule: What the layout asks for, for messages.
-        kind: What a target is called, for messages.
-        suffixes: Endings, in any case, that make a file a target.
-
-    Raises:
-        DataError: If a folder is missing, there are no images, an image lacks its target or a target its image,
-            or two files share a partner.
-    """
-    images = _by_stem(list_images(existing_folder(image_folder, rule=rule)), partner=kind)
-    if not images:
-        raise DataError(f"no images in {str(image_folder)!r}: {rule}, endings {', '.join(IMAGE_SUFFIXES)}")
-    targets = _by_stem(list_images(existing_folder(target_folder, rule=rule), suffixes), partner="image")
-    for stem, path in images.items():
-        if stem not in targets:
-            wanted = " or ".join(repr(str(target_folder / f"{stem}{suffix}")) for suffix in suffixes)
-            raise DataError(f"the image {str(path)!r} has no {kind} {wanted}")
-    for stem, path in targets.items():
-        if stem not in images:
-            raise DataError(f"the {kind} {str(path)!r} has no image {str(image_folder / stem)!r}.*")
-    return [(path, targets[stem]) for stem, path in images.items()]
-
-
-def _by_stem(paths: list[Path], *, partner: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in found:
-            raise DataError(f"{str(found[path.stem])!r} and {str(path)!r} would share one {partner}: rename one")
-        found[path.stem] = path
-    return found
