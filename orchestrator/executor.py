@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.records import State
+from orchestrator.records import Cause, State
 from specvit.config import TrialConfig
 from specvit.readings import Reading
 
@@ -25,6 +25,31 @@ class StateFile:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Say what one trial occupies, on one machine or, with several processes, on several.
+
+    Attributes:
+        cpus: CPU cores of each process.
+        gpus: GPUs of each process; below 1, a share of one.
+        processes: Processes that train the trial together.
+        memory_gib: Memory of the machine that each process reserves, in GiB; 0 = none is reserved.
+        custom: Ray's custom resources, by name, of each process.
+        labels: Labels that a machine must have, by Ray's label selectors.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    processes: int = 1
+    memory_gib: float = 0.0
+    custom: tuple[tuple[str, float], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+WHOLE_CORE = Share()
+"""One core of any machine."""
+
+
+@dataclass(frozen=True)
 class Job:
     """Hold one attempt at a trial.
 
@@ -35,6 +60,7 @@ class Job:
         config: What is computed.
         state: Where the attempt keeps its state, and goes on from that of the attempt before; None = nowhere.
         weights: Folder that keeps the trained weights; None = they are not kept.
+        share: What it occupies.
     """
 
     trial_id: str
@@ -43,6 +69,7 @@ class Job:
     config: TrialConfig
     state: StateFile | None = None
     weights: Path | None = None
+    share: Share = WHOLE_CORE
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,14 @@ class Reported(Event):
 
 
 @dataclass(frozen=True)
+class Logged(Event):
+    """Carry what the attempt's code logged or warned of: ``level`` as ``logging`` names it, and the ``text``."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
 
@@ -100,15 +135,12 @@ class Pruned(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """Carry the exception that ended the attempt: ``error`` in one line, and the whole ``traceback``.
-
-    Where a worker was ``lost``, the trial itself is not to blame, and another attempt may go on from its state.
-    """
+    """Tell what ended the attempt: ``error`` in one line, the whole ``traceback``, and the ``cause``."""
 
     error: str
     traceback: str
     seconds: float = field(default=0.0)
-    lost: bool = False
+    cause: Cause = Cause.RAISED
 
 
 END_STATES: Mapping[type[Event], State] = {
@@ -124,13 +156,19 @@ class Executor(Protocol):
 
     @property
     def num_slots(self) -> int:
-        """Return how many jobs can run at once."""
+        """Return how many jobs can run at once, as things are now."""
+
+    def has_room(self, share: Share) -> bool:
+        """Tell whether a job that occupies ``share`` could start now."""
 
     def submit(self, job: Job) -> None:
-        """Start ``job`` in a free slot; the caller sees to it that there is one."""
+        """Start ``job``; the caller has seen to it that there is room."""
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop before its next step; returns at once."""
+
+    def kill(self, trial_id: str) -> None:
+        """End the running trial at once, whatever it does; nothing more is heard of its attempt."""
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events since the last call, waiting up to ``timeout_s`` for the first one."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.diagnostics_table import insert_readings, select_readings
-from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.executor import WHOLE_CORE, Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Share, Started
 from orchestrator.ledger_records import select_records
 from orchestrator.ledger_schema import (
     LedgerError,
@@ -29,7 +29,7 @@ from orchestrator.ledger_schema import (
     naming,
 )
 from orchestrator.provenance import Provenance
-from orchestrator.records import State, TrialRecord
+from orchestrator.records import LargerShare, State, TrialRecord
 from orchestrator.registration import SweepInfo, read_registration, write_registration
 from orchestrator.trials import Trial
 from specvit.readings import Reading
@@ -48,6 +48,7 @@ class Ledger:
         self._path = path
         self._run: int | None = None
         self._progress: dict[str, Progressed] = {}
+        self._begun_s: dict[str, float] = {}
         self._progress_written_s = time.monotonic()
 
     @classmethod
@@ -89,7 +90,7 @@ class Ledger:
         Raises:
             LedgerError: If the ledger belongs to another sweep, or a group's data have changed.
         """
-        with self._transaction():
+        with self.together():
             write_registration(self._connection, sweep, trials, path=self._path)
             cursor = self._connection.execute(
                 "INSERT INTO runs (started_at, provenance) VALUES (?, ?)",
@@ -97,8 +98,12 @@ class Ledger:
             )
             self._run = cursor.lastrowid
 
-    def begin_attempt(self, trial_id: str) -> int:
+    def begin_attempt(self, trial_id: str, share: Share = WHOLE_CORE) -> int:
         """Record that ``trial_id`` is handed to an executor; an attempt still running is lost by that.
+
+        Args:
+            trial_id: The trial.
+            share: What the attempt occupies.
 
         Returns:
             The number of the attempt, from 1.
@@ -106,7 +111,7 @@ class Ledger:
         Raises:
             LedgerError: If the trial is unknown, or done already.
         """
-        with self._transaction():
+        with self.together():
             newest = self._connection.execute(
                 "SELECT t.trial_id, a.attempt, a.state FROM trials AS t LEFT JOIN newest_attempts AS a "
                 "USING (trial_id) WHERE t.trial_id = ?",
@@ -119,10 +124,11 @@ class Ledger:
             self._lose_running("AND trial_id = ?", trial_id)
             attempt = int(newest["attempt"] or 0) + 1
             self._connection.execute(
-                "INSERT INTO attempts (trial_id, attempt, run, state, begun_at) "
-                "VALUES (?, ?, ?, 'running', ?)",
-                (trial_id, attempt, self._run, _now()),
+                "INSERT INTO attempts (trial_id, attempt, run, state, begun_at, share, gpus) "
+                "VALUES (?, ?, ?, 'running', ?, ?, ?)",
+                (trial_id, attempt, self._run, _now(), json.dumps(asdict(share)), share.gpus * share.processes),
             )
+        self._begun_s[trial_id] = time.monotonic()
         return attempt
 
     def record(self, event: Event) -> bool:
@@ -143,10 +149,45 @@ class Ledger:
                 return self._finish(event)
             case Pruned(step=step, seconds=seconds):
                 return self._end(event, State.PRUNED, step=step, seconds=seconds)
-            case Failed(error=error, traceback=traceback, seconds=seconds):
-                texts = {"error": _storable(error), "traceback": _storable(traceback)}
+            case Failed(error=error, traceback=traceback, seconds=seconds, cause=cause):
+                texts = {"error": _storable(error), "traceback": _storable(traceback), "cause": str(cause)}
                 return self._end(event, State.FAILED, **texts, seconds=seconds)
+            case Logged():
+                return self._write_log(event)
         raise TypeError(f"the ledger does not know events of {type(event)}")
+
+    def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
+        """Record that the sweep's budget has no room for trials; they still wait, for a run that has more."""
+        with self.together():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO left_out (trial_id, reason) VALUES (?, ?)", [(i, reason) for i in trial_ids]
+            )
+
+    def take_in(self) -> None:
+        """Forget what was left out: a run begins with all that waits."""
+        with self.together():
+            self._connection.execute("DELETE FROM left_out")
+
+    def write_larger_share(self, scale: str, larger: LargerShare) -> None:
+        """Record what trials of a scale get from now on, in this run and those to come."""
+        with self.together():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO larger_shares (scale, gpus, memory_gib, micro_batch) VALUES (?, ?, ?, ?)",
+                (scale, larger.gpus, larger.memory_gib, larger.micro_batch),
+            )
+
+    def larger_shares(self) -> dict[str, LargerShare]:
+        """Return what trials get since one of their scale ran out of memory, by scale."""
+        with self._transaction(write=False):
+            rows = self._connection.execute("SELECT scale, gpus, memory_gib, micro_batch FROM larger_shares").fetchall()
+        return {row["scale"]: LargerShare(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
+
+    def gpu_hours(self) -> float:
+        """Return the GPU hours that the attempts of this sweep have taken, of the running ones those so far."""
+        self._flush_progress()
+        with self._transaction(write=False):
+            (total,) = self._connection.execute("SELECT TOTAL(gpus * held_s) FROM attempts").fetchone()
+        return float(total) / 3600
 
     def release_running(self) -> int:
         """Mark the attempts that a dead driver left running as lost, so that their trials wait again.
@@ -154,7 +195,7 @@ class Ledger:
         Returns:
             Their number.
         """
-        with self._transaction():
+        with self.together():
             return self._lose_running()
 
     def records(self) -> tuple[TrialRecord, ...]:
@@ -215,22 +256,32 @@ class Ledger:
         self.close()
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Put everything that is recorded in this context on record at its end, at once or not at all.
+
+        Raises:
+            LedgerError: If it cannot be put on record.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[None]:
         """Make the statements in this context one transaction; pending progress goes along with a write."""
         with naming(self._path):
             self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
+                yield
                 if write:
                     self._write_progress()
-                yield
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-            if write:
-                self._progress.clear()
-                self._progress_written_s = time.monotonic()
 
     def _note_progress(self, event: Progressed) -> bool:
         with naming(self._path):
@@ -247,22 +298,27 @@ class Ledger:
 
     def _flush_progress(self) -> None:
         if self._progress:
-            with self._transaction():
+            with self.together():
                 pass
 
     def _write_progress(self) -> None:
         self._connection.executemany(
-            "UPDATE attempts SET step = ?, steps = ?, images_per_s = ? "
+            "UPDATE attempts SET step = ?, steps = ?, images_per_s = ?, held_s = ? "
             "WHERE trial_id = ? AND attempt = ? AND state = 'running'",
             [
-                (event.step, event.steps, event.images_per_s, event.trial_id, event.attempt)
-                for event in self._progress.values()
+                (e.step, e.steps, e.images_per_s, self._held_s(e.trial_id), e.trial_id, e.attempt)
+                for e in self._progress.values()
             ],
         )
+        self._progress.clear()
+        self._progress_written_s = time.monotonic()
+
+    def _held_s(self, trial_id: str) -> float:
+        return time.monotonic() - self._begun_s.get(trial_id, time.monotonic())
 
     def _write_report(self, event: Event, step: int, metrics: Mapping[str, float]) -> bool:
         text = encode_metrics(metrics)
-        with self._transaction():
+        with self.together():
             cursor = self._connection.execute(
                 "INSERT OR IGNORE INTO reports (trial_id, attempt, step, reported_at, metrics) "
                 "SELECT trial_id, attempt, ?, ?, ? FROM attempts "
@@ -277,9 +333,20 @@ class Ledger:
             )
         return True
 
+    def _write_log(self, event: Logged) -> bool:
+        with self.together():
+            cursor = self._connection.execute(
+                "INSERT INTO logs (trial_id, attempt, position, logged_at, level, text) "
+                "SELECT a.trial_id, a.attempt, COALESCE((SELECT MAX(position) FROM logs AS l "
+                "WHERE l.trial_id = a.trial_id AND l.attempt = a.attempt), 0) + 1, ?, ?, ? FROM attempts AS a "
+                "WHERE a.trial_id = ? AND a.attempt = ? AND a.state = 'running'",
+                (_now(), event.level, _storable(event.text), event.trial_id, event.attempt),
+            )
+        return cursor.rowcount == 1
+
     def _finish(self, event: Finished) -> bool:
         columns = {"metrics": encode_metrics(event.metrics), "seconds": event.seconds, "ended_at": _now()}
-        with self._transaction():
+        with self.together():
             if not self._set(event, state=str(State.DONE), core_seconds=event.core_seconds, **columns):
                 return False
             insert_readings(self._connection, event)
@@ -289,11 +356,14 @@ class Ledger:
         return self._update(event, state=str(state), ended_at=_now(), **columns)
 
     def _update(self, event: Event, **columns: Any) -> bool:
-        with self._transaction():
+        with self.together():
             return self._set(event, **columns)
 
     def _set(self, event: Event, **columns: Any) -> bool:
         """Set ``columns`` of a running attempt; every older attempt has ended, so this is the fence."""
+        if "state" in columns:
+            self._write_progress()
+            columns["held_s"] = self._held_s(event.trial_id)
         assignments = ", ".join(f"{name} = ?" for name in columns)
         if columns.get("state") == State.DONE:
             assignments += ", step = COALESCE(steps, step)"

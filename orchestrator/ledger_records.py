@@ -7,15 +7,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from orchestrator.ledger_schema import decode_metrics
-from orchestrator.records import Report, State, TrialRecord
+from orchestrator.records import Cause, Report, State, TrialRecord
 
 _RECORDS = """
 SELECT t.trial_id, t.group_id, t.arm_id, t.group_name AS "group", t.arm, t.role, t.label, t.seed,
        t.num_parameters, t.extra_parameters_percent,
-       a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback
+       a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback, a.cause,
+       o.reason AS left_out
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
     AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
+LEFT JOIN left_out AS o ON o.trial_id = t.trial_id
 WHERE t.position IS NOT NULL ORDER BY t.position
 """
 _REPORTS = """
@@ -41,7 +43,8 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
     known = {name: row[name] for name in row.keys()[:10]}
     if row["state"] in (None, "lost"):
         # What a lost attempt reported says nothing of the trial that waits to be run again.
-        return TrialRecord(**known, state=State.WAITING, num_attempts=row["attempt"] or 0)
+        state = State.WAITING if row["left_out"] is None else State.LEFT_OUT
+        return TrialRecord(**known, state=state, num_attempts=row["attempt"] or 0, left_out=row["left_out"])
     ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
     return TrialRecord(
         **known,
@@ -49,5 +52,6 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
         num_attempts=row["attempt"],
         reports=tuple(reports),
         metrics=decode_metrics(row["metrics"]),
+        cause=None if row["cause"] is None else Cause(row["cause"]),
         **ended,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from specvit.errors import SpecsweepError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 
@@ -52,6 +52,10 @@ CREATE TABLE attempts (
     worker TEXT, begun_at TEXT NOT NULL, started_at TEXT, ended_at TEXT,
     steps INTEGER, step INTEGER NOT NULL DEFAULT 0, images_per_s REAL,
     metrics TEXT NOT NULL DEFAULT '{}', seconds REAL, core_seconds REAL, error TEXT, traceback TEXT,
+    cause TEXT, -- why it failed
+    share TEXT NOT NULL DEFAULT '{}', -- what it occupied
+    gpus REAL NOT NULL DEFAULT 0, -- GPUs in all
+    held_s REAL NOT NULL DEFAULT 0, -- how long it occupied them, by the driver's clock
     PRIMARY KEY (trial_id, attempt)
 );
 CREATE UNIQUE INDEX one_running_attempt ON attempts (trial_id) WHERE state = 'running';
@@ -59,6 +63,24 @@ CREATE TABLE reports (
     trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
     reported_at TEXT NOT NULL, metrics TEXT NOT NULL,
     PRIMARY KEY (trial_id, attempt, step), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
+) WITHOUT ROWID;
+
+CREATE TABLE logs (
+    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, position INTEGER NOT NULL, -- from 1
+    logged_at TEXT NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL,
+    PRIMARY KEY (trial_id, attempt, position), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
+) WITHOUT ROWID;
+CREATE TABLE left_out (
+    trial_id TEXT PRIMARY KEY REFERENCES trials, reason TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE larger_shares ( -- what trials of a scale get since one of them ran out of memory
+    scale TEXT PRIMARY KEY, gpus REAL NOT NULL, memory_gib REAL NOT NULL, micro_batch INTEGER
+) WITHOUT ROWID;
+CREATE TABLE diagnostics (
+    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL,
+    block INTEGER NOT NULL, site TEXT NOT NULL, quantity TEXT NOT NULL,
+    value REAL, -- NULL = not a number
+    PRIMARY KEY (trial_id, attempt, block, site, quantity), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
 ) WITHOUT ROWID;
 
 CREATE VIEW newest_attempts AS
@@ -72,17 +94,6 @@ CREATE VIEW rung_metrics AS
     SELECT t.trial_id, t.group_name, t.arm, t.role, t.seed, r.attempt, r.step, m.key AS name, m.value
     FROM trials AS t JOIN reports AS r USING (trial_id), json_each(r.metrics) AS m;
 """
-
-_ADDED_LATER = """
-CREATE TABLE IF NOT EXISTS diagnostics (
-    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL,
-    block INTEGER NOT NULL, site TEXT NOT NULL, quantity TEXT NOT NULL,
-    value REAL, -- NULL = not a number
-    PRIMARY KEY (trial_id, attempt, block, site, quantity), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
-) WITHOUT ROWID;
-"""
-"""Tables that a ledger of this schema may lack since it was made before they were thought of: a writer adds
-them, a reader does without. Programs that do not know them are not disturbed by them."""
 
 
 class LedgerError(SpecsweepError):
@@ -120,7 +131,6 @@ def connect_writer(path: Path) -> sqlite3.Connection:
                 header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
                 connection.executescript(f"BEGIN IMMEDIATE; {header} {_SCHEMA} COMMIT;")
             _check_pages(connection, path)
-            connection.executescript(_ADDED_LATER)
         except BaseException:
             connection.close()
             raise

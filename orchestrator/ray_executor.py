@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster import ClusterError, check_reachable, count_slots
 from orchestrator.executor import END_STATES, Event, Failed, Job
+from orchestrator.records import Cause
 from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
 from orchestrator.sweep_schema import Resources
 from orchestrator.worker import Attempt, assist
@@ -247,7 +248,7 @@ class RayExecutor:
             attempt=job.attempt,
             error=f"the worker was lost: {reason}" if is_lost else reason,
             traceback=str(error),
-            lost=is_lost,
+            cause=Cause.WORKER if is_lost else Cause.RAISED,
         )
 
     def _open_slot(self) -> Slot:

@@ -15,6 +15,25 @@ class State(StrEnum):
     DONE = "done"
     PRUNED = "pruned"
     FAILED = "failed"
+    LEFT_OUT = "left out"
+    """It waits, but the sweep's budget has no room for it."""
+
+
+class Cause(StrEnum):
+    """Name why an attempt failed, which decides what is done about it."""
+
+    RAISED = "raised"
+    """The trial raised an exception; another attempt begins anew."""
+    GPU_MEMORY = "gpu_memory"
+    """The memory of its share of a GPU ran out; another attempt gets a larger share."""
+    HOST_MEMORY = "host_memory"
+    """The memory of its machine ran out; likewise."""
+    WORKER = "worker"
+    """Its process ended; another attempt goes on from the saved state."""
+    STALLED = "stalled"
+    """It made no progress, and was killed; likewise."""
+    NODE = "node"
+    """Its machine, or the cluster, was lost, which says nothing of the trial; likewise, as often as it takes."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,21 @@ class Report:
 
     step: int
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LargerShare:
+    """Hold what trials of a scale get at least, since one of them ran out of memory.
+
+    Attributes:
+        gpus: GPUs of each process.
+        memory_gib: Memory of the machine that each process reserves.
+        micro_batch: Images computed at once, at most; None = no bound.
+    """
+
+    gpus: float = 0.0
+    memory_gib: float = 0.0
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +80,8 @@ class TrialRecord:
         metrics: Final metrics; empty unless the trial is done.
         steps: Optimizer steps of the whole trial, or None before the first sign of progress.
         step: The last step heard of.
+        cause: Why its newest attempt failed, or None.
+        left_out: Why the budget has no room for it, or None.
         seconds: Wall time of the attempt that ended it, and of those before whose states it went on from, or None.
         core_seconds: CPU time, likewise.
         error: One line on why it failed, or None.
@@ -72,3 +108,5 @@ class TrialRecord:
     core_seconds: float | None = None
     error: str | None = None
     traceback: str | None = None
+    cause: Cause | None = None
+    left_out: str | None = None

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from orchestrator.executor import Event, Failed, Finished, Job
+from orchestrator.records import Cause
 
 
 @dataclass
@@ -107,5 +108,5 @@ def ended_together(end: Event, *, core_seconds: float, losses: Sequence[Loss]) -
         end,
         error=error,
         traceback="\n".join([end.traceback, *(loss.text for loss in losses)]),
-        lost=bool(lost),
+        cause=Cause.WORKER if lost else end.cause,
     )

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.executor import Event, Failed, StateFile
+from orchestrator.records import Cause
 
 FOLDER_NAME = "checkpoints"
 """Folder of the states, in the folder of a sweep's results."""
@@ -46,10 +47,10 @@ class TrainingStates:
     def ended(self, event: Event) -> None:
         """Delete the state of a trial whose end is on record.
 
-        A trial that was lost with its worker goes on from its state. One that failed by itself has to begin anew,
-        so that it cannot fail for ever from a state that is bad.
+        A trial that was lost with its worker, or ran out of memory, goes on from its state. One that raised an
+        exception has to begin anew, so that it cannot fail for ever from a state that is bad.
         """
-        if not (isinstance(event, Failed) and event.lost):
+        if not (isinstance(event, Failed) and event.cause is not Cause.RAISED):
             self._delete({event.trial_id})
 
     def clean(self, keep: Collection[str]) -> None:

@@ -31,6 +31,7 @@ from orchestrator.executor import (
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
+from orchestrator.records import Cause
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep_schema import Resources, Sweep
 from orchestrator.sweepfile import load_sweep
@@ -208,7 +209,7 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
     os.kill(pid, signal.SIGKILL)
     failed = events_until(executor, is_terminal)[-1]
     assert isinstance(failed, Failed)
-    assert (failed.trial_id, failed.attempt, failed.lost) == (trial.trial_id, 2, True)
+    assert (failed.trial_id, failed.attempt, failed.cause is Cause.WORKER) == (trial.trial_id, 2, True)
     assert failed.error.startswith("the worker was lost: ")
     # Both slots take a job: the one that was left alone, and the replaced one.
     floors = [trial for trial in trials if trial.role == "floor"][:2]
@@ -324,7 +325,7 @@ def test_data_that_one_of_two_processes_cannot_read_are_the_reason_and_nobody_wa
     failed = end_of(pair, job_of(trials[0]))
     assert isinstance(failed, Failed)
     assert failed.error.partition(";")[0] == "DataError: photos: no such folder"
-    assert not failed.lost
+    assert failed.cause is Cause.RAISED
     monkeypatch.undo()
     assert isinstance(end_of(pair, job_of(trials[0])), Finished)
 
@@ -405,6 +406,6 @@ def test_two_processes_listen_to_this_machine_alone_and_the_loss_of_one_is_a_fai
     os.kill(main if lost == "the main process" else other, signal.SIGKILL)
     failed = events_until(pair, is_terminal)[-1]
     assert isinstance(failed, Failed)
-    assert (failed.trial_id, failed.attempt, failed.lost) == (trial.trial_id, 2, True)
+    assert (failed.trial_id, failed.attempt, failed.cause is Cause.WORKER) == (trial.trial_id, 2, True)
     assert "worker was lost: The actor died" in failed.error
     assert isinstance(end_of(pair, job_of(trials[0])), Finished)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.executor import Event, Failed, Finished, Job, Pruned
+from orchestrator.records import Cause
 from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
 from orchestrator.trials import Trial
 
@@ -41,7 +42,7 @@ def test_an_end_to_which_there_is_nothing_to_add_stays_as_it_is(end: Event) -> N
 def test_where_another_process_was_lost_the_attempt_was() -> None:
     end = ended_together(FAILED, core_seconds=0.0, losses=[RAISED, DIED])
     assert isinstance(end, Failed)
-    assert (end.error, end.lost, end.seconds) == ("a worker was lost: the actor died", True, 3.0)
+    assert (end.error, end.cause is Cause.WORKER, end.seconds) == ("a worker was lost: the actor died", True, 3.0)
     assert end.traceback.splitlines() == ["Traceback", "all of what it raised", "all of how it died"]
 
 
@@ -49,14 +50,14 @@ def test_what_another_process_raised_is_told_beside_and_what_all_raised_once() -
     same = Loss(FAILED.error, "the same", Fate.RAISED)
     end = ended_together(FAILED, core_seconds=0.0, losses=[same, RAISED, RAISED])
     assert isinstance(end, Failed)
-    assert (end.error, end.lost) == (f"{FAILED.error}; another process: {RAISED.reason}", False)
+    assert (end.error, end.cause is Cause.WORKER) == (f"{FAILED.error}; another process: {RAISED.reason}", False)
 
 
 def error_of(end: Failed, *losses: Loss) -> tuple[str, bool]:
     together = ended_together(end, core_seconds=0.0, losses=losses)
     assert isinstance(together, Failed)
     assert all(loss.text in together.traceback for loss in losses)
-    return together.error, together.lost
+    return together.error, together.cause is Cause.WORKER
 
 
 def test_the_cause_is_told_and_not_that_the_others_heard_no_more() -> None:

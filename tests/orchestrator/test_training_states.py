@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.executor import Event, Failed, Finished, Pruned, StateFile
+from orchestrator.records import Cause
 from orchestrator.training_states import TrainingStates
 
 A, B = "a" * 64, "b" * 64
@@ -60,7 +61,7 @@ def test_a_trial_that_has_ended_loses_its_state_and_what_was_half_written(
 
 
 def test_a_trial_that_was_lost_with_its_worker_keeps_its_state(states: TrainingStates, folder: Path) -> None:
-    states.ended(Failed(A, 1, error="the worker was lost: x", traceback="", lost=True))
+    states.ended(Failed(A, 1, error="the worker was lost: x", traceback="", cause=Cause.WORKER))
     assert f"{A}.safetensors" in names(folder)
 
 
