@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported
-from orchestrator.forecast import mean_seconds, trial_seconds
+from orchestrator.forecast import Lengths
 from orchestrator.metric_text import brief
-from orchestrator.records import State, TrialRecord
+from orchestrator.records import Cause, State, TrialRecord
 from orchestrator.trials import Trial
 
 
@@ -20,7 +20,7 @@ class RunningTrial:
 
     label: str
     group_id: str
-    is_floor: bool
+    role: str
     started: float
     step: int = 0
     steps: int | None = None
@@ -35,7 +35,7 @@ class Board:
         self,
         records: Sequence[TrialRecord],
         *,
-        num_slots: int,
+        num_slots: Callable[[], int],
         shown_metric: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -43,36 +43,45 @@ class Board:
 
         Args:
             records: All trials of the sweep; those that have failed count as waiting, they are tried again.
-            num_slots: How many trials run at once.
+            num_slots: Returns how many trials run at once, as things are now.
             shown_metric: Name of the rung metric to show of running trials.
             clock: Seconds, monotonic.
         """
         self._clock = clock
         self._records = {record.trial_id: record for record in records}
         self._shown_metric = shown_metric
-        self.num_slots = num_slots
+        self._num_slots = num_slots
         self.running: dict[str, RunningTrial] = {}
-        self.states: dict[str, State] = {
-            record.trial_id: record.state if record.state in (State.DONE, State.PRUNED) else State.WAITING
-            for record in records
-        }
-        self._measured = mean_seconds(records)
-        self._lengths: dict[tuple[str, bool], list[float]] = {
-            key: [value] for key, value in self._measured.items()
-        }
+        self.states: dict[str, State] = {}
+        self._counts: Counter[State] = Counter()
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._lengths = Lengths(records)
+        self.retries: Counter[Cause] = Counter()
+        for record in records:
+            has_result = record.state in (State.DONE, State.PRUNED)
+            self._set(record.trial_id, record.state if has_result else State.WAITING)
+
+    @property
+    def num_slots(self) -> int:
+        """Return how many trials run at once, as things are now."""
+        return self._num_slots()
 
     @property
     def counts(self) -> Mapping[State, int]:
         """Return the number of trials by state."""
-        return Counter(self.states.values())
+        return self._counts
+
+    def record(self, trial_id: str) -> TrialRecord:
+        """Return what the ledger knew of a trial when the run began."""
+        return self._records[trial_id]
 
     def submitted(self, trial: Trial) -> None:
         """Take note that a trial was given to a slot."""
-        self.states[trial.trial_id] = State.RUNNING
+        self._set(trial.trial_id, State.RUNNING)
         self.running[trial.trial_id] = RunningTrial(
             label=trial.label,
             group_id=trial.group_id,
-            is_floor=trial.role == "floor",
+            role=trial.role,
             started=self._clock(),
         )
 
@@ -90,12 +99,22 @@ class Board:
                     trial.last_metric = brief(self._shown_metric, event.metrics[self._shown_metric])
             case Finished():
                 self._end(event.trial_id, State.DONE)
-                self._lengths.setdefault((trial.group_id, trial.is_floor), []).append(event.seconds)
-                self._measured = {key: sum(v) / len(v) for key, v in self._lengths.items()}
+                self._lengths.add(trial.group_id, trial.role, event.seconds)
             case Pruned():
                 self._end(event.trial_id, State.PRUNED)
             case Failed():
                 self._end(event.trial_id, State.FAILED)
+
+    def waits_again(self, event: Failed) -> None:
+        """Take note that an attempt failed and its trial will be tried again."""
+        self.retries[event.cause] += 1
+        self._end(event.trial_id, State.WAITING)
+
+    def left_out(self, trials: Sequence[Trial]) -> None:
+        """Take note that there is no room for trials."""
+        for trial in trials:
+            self.running.pop(trial.trial_id, None)
+            self._set(trial.trial_id, State.LEFT_OUT)
 
     def label(self, trial_id: str) -> str:
         """Return what people see of a trial."""
@@ -104,19 +123,17 @@ class Board:
     def seconds_left(self) -> float | None:
         """Estimate the wall time that is left, or None as long as nothing has been measured."""
         work = 0.0
-        for trial_id, state in self.states.items():
-            record = self._records[trial_id]
-            length = trial_seconds(self._measured, record.group_id, floor=record.role == "floor")
-            if state is State.WAITING:
-                if length is None:
-                    return None
-                work += length
-            elif state is State.RUNNING:
-                left = self._running_seconds_left(self.running[trial_id], length)
-                if left is None:
-                    return None
-                work += left
-        num_left = self.counts.get(State.WAITING, 0) + self.counts.get(State.RUNNING, 0)
+        for (group_id, role), count in self._waiting.items():
+            length = self._lengths.of(group_id, role) if count else 0.0
+            if length is None:
+                return None
+            work += count * length
+        for trial in self.running.values():
+            left = self._running_seconds_left(trial, self._lengths.of(trial.group_id, trial.role))
+            if left is None:
+                return None
+            work += left
+        num_left = self._counts[State.WAITING] + self._counts[State.RUNNING]
         return work / max(1, min(self.num_slots, num_left))
 
     def _running_seconds_left(self, trial: RunningTrial, length: float | None) -> float | None:
@@ -127,5 +144,15 @@ class Board:
         return elapsed * (trial.steps - trial.step) / trial.step if trial.steps and trial.step else None
 
     def _end(self, trial_id: str, state: State) -> None:
-        self.states[trial_id] = state
+        self._set(trial_id, state)
         del self.running[trial_id]
+
+    def _set(self, trial_id: str, state: State) -> None:
+        """Move a trial from one count to another: of ten thousand trials they are not counted anew each time."""
+        record, before = self._records[trial_id], self.states.get(trial_id)
+        for one, by in ((before, -1), (state, 1)):
+            if one is not None:
+                self._counts[one] += by
+            if one is State.WAITING:
+                self._waiting[record.group_id, record.role] += by
+        self.states[trial_id] = state

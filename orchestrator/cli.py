@@ -123,7 +123,7 @@ def run(
             sweep,
             folder=folder,
             make_executor=executor_factory(
-                console, sweep, local=executor is ExecutorName.LOCAL, address=address, slots=slots
+                console, sweep, local=executor is ExecutorName.LOCAL, address=address, slots=slots, folder=folder
             ),
             make_view=view_factory(console, sweep),
             load_data=data_loader(console),

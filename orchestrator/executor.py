@@ -151,6 +151,14 @@ END_STATES: Mapping[type[Event], State] = {
 """The events that end an attempt, and where they leave its trial."""
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Say of a machine how much memory can be reserved there, in GiB (0 = none), and how many trials run on it."""
+
+    memory_gib: float = 0.0
+    num_trials: int = 1
+
+
 class Executor(Protocol):
     """Run jobs somewhere. Not thread safe: the scheduler's loop is its only caller."""
 
@@ -160,6 +168,9 @@ class Executor(Protocol):
 
     def has_room(self, share: Share) -> bool:
         """Tell whether a job that occupies ``share`` could start now."""
+
+    def machine(self, share: Share) -> Machine:
+        """Return what a machine is like on which jobs run that occupy ``share`` each."""
 
     def submit(self, job: Job) -> None:
         """Start ``job``; the caller has seen to it that there is room."""

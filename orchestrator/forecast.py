@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -33,26 +33,35 @@ class Forecast:
         return self.work_s / max(1, min(self.num_slots, self.num_pending))
 
 
-def mean_seconds(records: Iterable[TrialRecord]) -> dict[tuple[str, bool], float]:
-    """Average the wall seconds of done trials by group, floors apart: ``(group_id, is_floor) -> seconds``."""
-    seconds: dict[tuple[str, bool], list[float]] = {}
-    for record in records:
-        if record.state is State.DONE and record.seconds is not None:
-            seconds.setdefault((record.group_id, record.role == "floor"), []).append(record.seconds)
-    return {key: fmean(values) for key, values in seconds.items()}
+class Lengths:
+    """Know how long trials take: the means of those that are done, by group, floors apart."""
 
+    def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
+        """Learn from the records of trials that are done."""
+        self._sums: dict[tuple[str, bool], tuple[float, int]] = {}
+        for record in records:
+            if record.state is State.DONE and record.seconds is not None:
+                self.add(record.group_id, record.role, record.seconds)
 
-def trial_seconds(measured: Mapping[tuple[str, bool], float], group_id: str, *, floor: bool) -> float | None:
-    """Guess the length of a trial: the mean of its like, or else of the like in other groups; None if unknown.
+    def add(self, group_id: str, role: str, seconds: float) -> None:
+        """Learn from one more trial."""
+        total, count = self._sums.get((group_id, role == "floor"), (0.0, 0))
+        self._sums[group_id, role == "floor"] = (total + seconds, count + 1)
 
-    Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
-    """
-    if (group_id, floor) in measured:
-        return measured[group_id, floor]
-    alike = [value for (_, is_floor), value in measured.items() if is_floor == floor]
-    if not alike and floor:
-        alike = list(measured.values())
-    return fmean(alike) if alike else None
+    def of(self, group_id: str, role: str) -> float | None:
+        """Guess the wall seconds of a trial: the mean of its like, or else of those in other groups; None if unknown.
+
+        Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
+        """
+        is_floor = role == "floor"
+        if (group_id, is_floor) in self._sums:
+            total, count = self._sums[group_id, is_floor]
+            return total / count
+        means = {key: total / count for key, (total, count) in self._sums.items()}
+        alike = [mean for (_, of_floors), mean in means.items() if of_floors == is_floor]
+        if not alike and is_floor:
+            alike = list(means.values())
+        return fmean(alike) if alike else None
 
 
 def forecast(
@@ -65,8 +74,8 @@ def forecast(
         measured_records: Records to learn from, of this sweep or of another with the same groups.
         num_slots: How many trials run at once, at least 1.
     """
-    measured = mean_seconds(measured_records)
-    lengths = [trial_seconds(measured, group_id, floor=role == "floor") for group_id, role in pending]
+    measured = Lengths(measured_records)
+    lengths = [measured.of(group_id, role) for group_id, role in pending]
     known = [length for length in lengths if length is not None]
     num_measured = sum(record.state is State.DONE for record in measured_records)
     return Forecast(

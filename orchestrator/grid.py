@@ -44,8 +44,8 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
 
     Returns:
         The trials: all of the first seed, then all of the second, ...; within a seed baselines, then
-        floors, then arms, each kind by falling number of parameters (long trials started last leave
-        workers idle at the end), equals in the order of the file.
+        floors, then the arms that ``priority`` names, then the others, each kind by falling number of
+        parameters (long trials started last leave workers idle at the end), equals in the order of the file.
     """
     rows: dict[tuple[int, str], tuple[_Row, ...]] = {}
     arms: list[tuple[_Arm, int]] = []
@@ -55,8 +55,23 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         if key not in rows:
             rows[key] = _rows(sweep, key[0], parse_high_norm(key[1]))
         arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows[key], writer)]
-    arms.sort(key=lambda entry: (entry[1], -entry[0].num_parameters))
+    arms.sort(key=lambda entry: (entry[1], _rank(sweep, entry[0].row), -entry[0].num_parameters))
     return tuple(arm.trial(seed) for seed in sweep.seeds for arm, _ in arms)
+
+
+def arm_texts(sweep: Sweep) -> tuple[str, ...]:
+    """Return what the rows of arms are called in the sweep's tables, each once."""
+    texts: dict[str, None] = {}
+    for depth, high_norm in dict.fromkeys(map(_rows_key, sweep.groups)):
+        texts |= dict.fromkeys(r.text for r in _rows(sweep, depth, parse_high_norm(high_norm)) if r.role == "arm")
+    return tuple(texts)
+
+
+def _rank(sweep: Sweep, row: _Row) -> int:
+    """Return the place of an arm among those that come first; the others share the last one."""
+    if row.role != "arm" or row.text not in sweep.priority:
+        return len(sweep.priority)
+    return sweep.priority.index(row.text)
 
 
 def count_trials(sweep: Sweep) -> int:

@@ -19,7 +19,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.diagnostics_table import insert_readings, select_readings
-from orchestrator.executor import WHOLE_CORE, Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Share, Started
+from orchestrator.executor import (
+    WHOLE_CORE,
+    Event,
+    Failed,
+    Finished,
+    Logged,
+    Progressed,
+    Pruned,
+    Reported,
+    Share,
+    Started,
+)
 from orchestrator.ledger_records import select_records
 from orchestrator.ledger_schema import (
     LedgerError,
@@ -155,6 +166,13 @@ class Ledger:
             case Logged():
                 return self._write_log(event)
         raise TypeError(f"the ledger does not know events of {type(event)}")
+
+    def record_all(self, events: Sequence[Event]) -> list[Event]:
+        """Write down events, all at once; return those that counted (see ``record``)."""
+        if not events:
+            return []
+        with self.together():
+            return [event for event in events if self.record(event)]
 
     def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that the sweep's budget has no room for trials; they still wait, for a run that has more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.executor import END_STATES, Event, Job
+from orchestrator.executor import END_STATES, Event, Job, Machine, Share
 from orchestrator.worker import Attempt
 from specvit.data import Dataset, DataSource
 from specvit.device import limit_threads
@@ -29,6 +29,14 @@ class LocalExecutor:
         """Return 1."""
         return 1
 
+    def has_room(self, share: Share) -> bool:  # noqa: ARG002
+        """Tell whether the last job has ended; what a job occupies is all of this process."""
+        return self._attempt is None
+
+    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+        """Return a machine whose memory cannot be reserved."""
+        return Machine()
+
     def submit(self, job: Job) -> None:
         """Start ``job``; the last one must have ended."""
         self._attempt = Attempt(job, self._datasets)
@@ -38,14 +46,18 @@ class LocalExecutor:
         if self._attempt is not None and self._attempt.job.trial_id == trial_id:
             self._attempt.stop()
 
-    def poll(self, timeout_s: float) -> Sequence[Event]:
-        """Return the next event, if one comes within ``timeout_s``."""
-        event = None if self._attempt is None else self._attempt.next_event(timeout_s)
-        if event is None:
-            return ()
-        if type(event) in END_STATES:
+    def kill(self, trial_id: str) -> None:
+        """Ask the trial to stop and hear no more of it: a thread cannot be killed, and may go on in vain."""
+        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
+            self._attempt.stop()
             self._attempt = None
-        return (event,)
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
+        events = [] if self._attempt is None else self._attempt.next_events(timeout_s)
+        if events and type(events[-1]) in END_STATES:
+            self._attempt = None
+        return events
 
     def close(self) -> None:
         """Ask the running trial to save its state and stop; wait until it has, after its step or its last probes."""

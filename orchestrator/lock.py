@@ -13,6 +13,9 @@ from pathlib import Path
 
 from specvit.errors import SpecsweepError
 
+LOCK_NAME = "lock"
+"""The file, in the folder of a sweep's results."""
+
 
 class LockedError(SpecsweepError):
     """Signal a folder that another process is working on; the text says which process."""
@@ -32,7 +35,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
     Raises:
         LockedError: If another process holds it, or if the folder cannot be locked at all.
     """
-    path = folder / "lock"
+    path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -50,7 +53,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Tell whether a process holds ``folder`` now; True where that cannot be found out."""
     try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:

@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.checkpoints import pin_checkpoints
-from orchestrator.forecast import Forecast, forecast, format_seconds, trial_seconds
-from orchestrator.forecast import mean_seconds as mean_seconds_of
+from orchestrator.forecast import Forecast, Lengths, forecast, format_seconds
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
 from orchestrator.records import State, TrialRecord
@@ -163,7 +162,7 @@ def _forecast_text(made: Forecast) -> str:
 def _arms(
     trials: Sequence[Trial], pending: set[str], measured: Sequence[TrialRecord]
 ) -> tuple[PlannedArm, ...]:
-    means = mean_seconds_of(measured)
+    lengths = Lengths(measured)
     by_arm: dict[str, list[Trial]] = {}
     for trial in trials:
         by_arm.setdefault(trial.arm_id, []).append(trial)
@@ -179,7 +178,7 @@ def _arms(
             extra_parameters_percent=first.extra_parameters_percent,
             num_trials=len(of_arm),
             num_pending=sum(trial.trial_id in pending for trial in of_arm),
-            seconds_per_trial=trial_seconds(means, first.group_id, floor=first.role == "floor"),
+            seconds_per_trial=lengths.of(first.group_id, first.role),
         )
         for of_arm in ordered
         for first in of_arm[:1]

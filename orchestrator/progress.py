@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +32,7 @@ _STYLES = {
     State.DONE: "green",
     State.PRUNED: "yellow",
     State.FAILED: "red",
+    State.LEFT_OUT: "yellow",
 }
 
 
@@ -92,6 +93,19 @@ class SweepView:
         line = self._line(event)
         if line is not None:
             self._say(line)
+
+    def waits_again(self, event: Failed, why: str) -> None:
+        """Hear that an attempt failed and its trial will be tried again; that leaves a line behind."""
+        label = self._board.label(event.trial_id)
+        self._board.waits_again(event)
+        self._say(Text.assemble(("again    ", "yellow"), f"{label}: {event.error} ({why})"))
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        """Hear that the budget has no room for trials."""
+        self._board.left_out(trials)
+        seeds = sorted({trial.seed for trial in trials})
+        text = f"{len(trials)} trials of seeds {', '.join(map(str, seeds))}: no room in {reason}"
+        self._say(Text.assemble(("left out ", "yellow"), text))
 
     def tick(self) -> None:
         """Hear that time has passed."""

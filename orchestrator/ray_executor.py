@@ -4,106 +4,65 @@ The only module that imports ray. Each actor imports torch and takes the data fr
 runs job after job. A job is one actor task that carries the trial's label, so that the Ray dashboard lists trials by
 name; its events stream back as the task's results. Where a trial takes several processes, the other actors of its slot
 assist; when one of them is lost, the attempt is, and all of them are replaced.
+
+Slots are opened where there is room for the next job, also on nodes that join later. Nodes that are about to go are
+left: their trials save their states and go on elsewhere. When the whole cluster is gone, its trials wait for it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 # Ray reads this when it is imported: no calls home.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster import ClusterError, check_reachable, count_slots
-from orchestrator.executor import END_STATES, Event, Failed, Job
+from orchestrator.cluster import (
+    ClusterError,
+    Node,
+    Room,
+    amounts_of,
+    check_reachable,
+    check_room,
+    count_slots,
+    machine_for,
+)
+from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
+from orchestrator.node_check import Found, Wanted, compare, look
 from orchestrator.records import Cause
-from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
-from orchestrator.sweep_schema import Resources
-from orchestrator.worker import Attempt, assist
+from orchestrator.slot import Fate, Loss, Slot, cause_of_loss, ended_together, is_of_messages, lost, reason_of
+from orchestrator.telemetry import Sample
+from orchestrator.warm_worker import WarmWorker
+from orchestrator.worker import Runner
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
 SETTLE_TIMEOUT_S = 10.0
 """Longest wait, once a trial of several processes has come to an end, for what each has to say of it."""
 
+LOOK_PERIOD_S = 2.0
+"""Time between two looks at the cluster: is it there, and which nodes has it."""
 
-class _Worker:
-    """Run jobs, one at a time, on one slot or as a part of it. A second thread takes the orders to stop."""
+CHECK_TIMEOUT_S = 120.0
+"""Longest wait for what a node says of its code and data."""
 
-    def __init__(self, datasets: dict[DataSource, Any], num_threads: int) -> None:
-        from specvit.device import limit_threads
+COME_BACK_TIMEOUT_S = 3600.0
+"""Longest wait for a cluster that is gone."""
 
-        limit_threads(num_threads)
-        self._datasets: dict[DataSource, Dataset] = {}
-        self._unreadable: dict[DataSource, ray.exceptions.RayError] = {}
-        for source, reference in datasets.items():
-            try:
-                self._datasets[source] = ray.get(reference)
-            except ray.exceptions.RayError as error:  # such as files that this machine does not have
-                self._unreadable[source] = error
-        self._attempt: Attempt | None = None
-        self._store: Any = None
-        self._assisting = threading.Lock()
+CLOSE_TIMEOUT_S = 10.0
+"""Longest wait, at the end, for trials to save their states."""
 
-    def host(self) -> str:
-        """Return the address of this worker's node."""
-        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-
-    def meet(self, *hosts: str) -> Any:
-        """Open the store at which the workers on ``hosts`` join; return where it is."""
-        from specvit.joining import LOOPBACK, open_store
-
-        self._store, meeting = open_store(LOOPBACK if len(set(hosts)) == 1 else self.host())
-        return meeting
-
-    def run(self, job: Job, meeting: Any = None, num_processes: int = 1) -> Iterator[Event]:
-        """Run a job and yield its events; as the main one of several processes if they have a meeting."""
-        try:
-            self._check_data(job)
-        except DataError as error:
-            self._store = None  # closed, so that nobody waits there
-            yield Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=str(error.__cause__))
-            return
-        together = None if meeting is None else self._joined(meeting, 0, num_processes)
-        attempt = self._attempt = Attempt(job, self._datasets, together=together)
-        while True:
-            event = attempt.next_event()
-            assert event is not None
-            yield event
-            if type(event) in END_STATES:
-                return
-
-    def assist(self, job: Job, meeting: Any, rank: int, num_processes: int) -> float:
-        """Compute a job beside the main process; return the CPU seconds that it took."""
-        self._check_data(job)
-        with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
-            return assist(job, self._datasets, self._joined(meeting, rank, num_processes))
-
-    def stop(self, trial_id: str) -> None:
-        """Ask the running trial to stop, if it is the one."""
-        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
-            self._attempt.stop()
-
-    def _check_data(self, job: Job) -> None:
-        """Raise a ``DataError`` if the job needs data that this worker could not read."""
-        errors = (self._unreadable.get(source) for source in job.config.sources)
-        if (error := next(filter(None, errors), None)) is not None:
-            raise DataError(str(error).partition("\n")[0].removeprefix("System error: ")) from error
-
-    def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
-        from specvit.joining import LOOPBACK, joined
-
-        store, self._store = self._store, None
-        host = LOOPBACK if meeting.host == LOOPBACK else self.host()
-        return joined(meeting, rank=rank, num_processes=num_processes, host=host, store=store)
+_NODE_LABEL = "ray.io/node-id"
+_LOG = logging.getLogger(__name__)
 
 
 class RayExecutor:
@@ -113,40 +72,68 @@ class RayExecutor:
         self,
         datasets: Mapping[DataSource, Dataset],
         *,
-        resources: Resources,
+        shares: Sequence[Share],
         max_slots: int,
         address: str | None = None,
+        wanted: Wanted | None = None,
+        runner: Runner | None = None,
     ) -> None:
-        """Start or join the cluster and warm up the workers of every slot.
+        """Start or join the cluster, and check that its nodes have the code, the data and the room.
 
         Args:
             datasets: What the trials' data sources load, shared by all workers of a node without copies.
-            resources: What one trial takes.
+            shares: What the trials take, each kind at least once, the first one's first.
             max_slots: Largest number of slots that are of use.
             address: Address of a running cluster, ``auto`` to find one; None = start one on this machine.
+            wanted: What every node must have; None = the code alone.
+            runner: What computes a trial; None = ``specvit.trial.run_trial``.
 
         Raises:
-            ClusterError: If the cluster cannot be reached or has no room for a single trial.
+            ClusterError: If the cluster cannot be reached, has no room for a trial, or a node lacks something.
         """
-        self.dashboard_url = _connect(address)
+        self._datasets, self._wanted, self._runner = datasets, wanted or Wanted.of_this_code(), runner
+        self._shares, self._max_slots = tuple(dict.fromkeys(shares)), max_slots
+        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        self._slots: list[Slot] = []
+        self._gone_since_s: float | None = None
+        self._instruments: dict[str, Any] = {}
+        self._join()
         try:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-            self._num_slots = count_slots(nodes, resources, max_slots=max_slots)
-            self._resources = resources
-            self._references = {source: ray.put(dataset) for source, dataset in datasets.items()}
-            self._slots = [self._open_slot() for _ in range(self._num_slots)]
+            for share in self._shares:
+                check_room(self._nodes, share)
         except BaseException:
             ray.shutdown()
             raise
 
     @property
     def num_slots(self) -> int:
-        """Return how many trials run at once."""
-        return self._num_slots
+        """Return how many trials run at once; where their shares differ, those of the first kind."""
+        if self._gone_since_s is not None:
+            return 0
+        return max(count_slots(self._nodes, self._shares[0], max_slots=self._max_slots), len(self._busy))
+
+    def has_room(self, share: Share) -> bool:
+        """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
+        if self._gone_since_s is not None or len(self._busy) >= self._max_slots:
+            return False
+        idle = [slot for slot in self._slots if slot.job is None]
+        if any(slot.share == share and not slot.is_leaving for slot in idle):
+            return True
+        for slot in idle:
+            self._room.give(slot.places)
+        places = self._room.take(share)
+        self._room.give(places or ())
+        for slot in idle:
+            self._room.occupy(slot.places)
+        return places is not None
+
+    def machine(self, share: Share) -> Machine:
+        """Return the machine with the most memory on which such jobs run."""
+        return machine_for(self._nodes, share)
 
     def submit(self, job: Job) -> None:
-        """Start ``job`` on a free slot, under its label."""
-        slot = next(slot for slot in self._slots if slot.job is None)
+        """Start ``job`` on a slot of its share, under its label."""
+        slot = self._slot_for(job.share)
         main, *others = slot.workers
         slot.job = job
         run = main.run.options(name=job.label)
@@ -163,51 +150,90 @@ class RayExecutor:
 
     def prune(self, trial_id: str) -> None:
         """Send the running trial the order to stop."""
-        for slot in self._slots:
-            if slot.job is not None and slot.job.trial_id == trial_id:
-                slot.workers[0].stop.remote(trial_id)
+        for slot in self._of(trial_id):
+            slot.workers[0].stop.remote(trial_id)
+
+    def kill(self, trial_id: str) -> None:
+        """End the workers of the running trial, and start others."""
+        for slot in self._of(trial_id):
+            slot.free()
+            self._close_slot(slot)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
+        if self._gone_since_s is not None:
+            return self._wait_for_cluster(timeout_s)
+        if time.monotonic() - self._looked_s >= LOOK_PERIOD_S and not self._look():
+            return self._lose_cluster()
         events: list[Event] = []
         ready = self._ready(timeout_s, at_most=1)
-        while ready:
+        while ready and self._gone_since_s is None:
             for reference, slot in ready:
                 if reference in slot.awaited:
                     events += self._take(slot) if reference is slot.events else self._assisted(slot, reference)
             ready = self._ready(0.0)
         return tuple(events)
 
+    def publish(self, samples: Sequence[Sample]) -> None:
+        """Set the cluster's metrics, which Prometheus collects from Ray."""
+        if self._gone_since_s is not None:
+            return
+        for sample in samples:
+            kind = Counter if sample.is_counter else Gauge
+            if sample.name not in self._instruments:
+                self._instruments[sample.name] = kind(sample.name, sample.text, tag_keys=tuple(sample.tags))
+            instrument = self._instruments[sample.name]
+            (instrument.inc if sample.is_counter else instrument.set)(sample.value, tags=dict(sample.tags))
+
     def close(self) -> None:
-        """Stop the workers and leave the cluster; one that this process started ends."""
-        for slot in self._slots:
-            self._dismiss(slot)
-            if slot.placement is not None:
-                remove_placement_group(slot.placement)
+        """Let running trials save their states, stop the workers and leave the cluster; one of our own ends."""
+        if self._gone_since_s is None:
+            self._interrupt(self._busy)
+            until_s = time.monotonic() + CLOSE_TIMEOUT_S
+            while self._busy and time.monotonic() < until_s and self._is_there():
+                for _, slot in self._ready(0.1):
+                    if slot.job is not None:
+                        self._take(slot)
+            for slot in list(self._slots):
+                self._close_slot(slot)
         self._slots = []
         ray.shutdown()
+
+    @property
+    def _busy(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.job is not None]
+
+    def _of(self, trial_id: str) -> list[Slot]:
+        return [slot for slot in self._busy if slot.job is not None and slot.job.trial_id == trial_id]
+
+    def _interrupt(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            assert slot.job is not None
+            slot.workers[0].interrupt.remote(slot.job.trial_id)
 
     def _ready(self, timeout_s: float, *, at_most: int | None = None) -> list[tuple[Any, Slot]]:
         slot_of = {reference: slot for slot in self._slots for reference in slot.awaited}
         if not slot_of:
+            time.sleep(timeout_s)
             return []
         found, _ = ray.wait(list(slot_of), num_returns=at_most or len(slot_of), timeout=timeout_s)
         return [(reference, slot_of[reference]) for reference in found]
 
     def _take(self, slot: Slot) -> list[Event]:
-        """Take the next event of a slot; a lost worker is an event too, and is replaced."""
+        """Take the next events of a slot; a lost worker is an event too."""
         try:
-            event: Event = ray.get(next(slot.events))
+            events: list[Event] = ray.get(next(slot.events))
         except StopIteration:
             slot.free()
             return []
         except ray.exceptions.RayError as error:
-            return [self._ended_by(slot, error)]
-        if type(event) not in END_STATES:
-            return [event]
-        event = self._settle(slot, event)
-        slot.free()
-        return [event]
+            return self._ended_by(slot, error)
+        if type(events[-1]) in END_STATES:
+            events[-1] = self._settle(slot, events[-1])
+            slot.free()
+            if slot.is_leaving:
+                self._close_slot(slot)
+        return events
 
     def _assisted(self, slot: Slot, reference: Any) -> list[Event]:
         """Hear that a process has done its part; where it has failed, the attempt ends."""
@@ -223,10 +249,12 @@ class RayExecutor:
                 events += self._take(slot)
                 if slot.job is None:
                     return events
-            return [*events, self._ended_by(slot, error)]
+            return [*events, *self._ended_by(slot, error)]
 
     def _settle(self, slot: Slot, end: Event) -> Event:
         """Let the processes of a slot come to their ends too; return the event with what they have to add."""
+        if not slot.assisting:
+            return ended_together(end, core_seconds=slot.core_seconds, losses=())
         done, silent = ray.wait(slot.assisting, num_returns=len(slot.assisting), timeout=SETTLE_TIMEOUT_S)
         losses = [Loss(Fate.SILENT.value, "", Fate.SILENT) for _ in silent]
         for reference in done:
@@ -235,57 +263,221 @@ class RayExecutor:
             except ray.exceptions.RayError as error:
                 losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
         if losses:
-            self._replace(slot)
+            self._close_slot(slot)
         return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
 
-    def _ended_by(self, slot: Slot, error: Exception) -> Failed:
+    def _ended_by(self, slot: Slot, error: Exception) -> list[Event]:
         """End an attempt whose main worker says nothing more: it was lost, unless another one tells the cause."""
-        self._replace(slot)
+        if not self._is_there():
+            return list(self._lose_cluster())
         job, reason = slot.free(), reason_of(error)
+        self._close_slot(slot)
         is_lost = not _is_raised(error) or is_of_messages(reason)
-        return Failed(
-            trial_id=job.trial_id,
-            attempt=job.attempt,
-            error=f"the worker was lost: {reason}" if is_lost else reason,
-            traceback=str(error),
-            cause=Cause.WORKER if is_lost else Cause.RAISED,
-        )
+        return [
+            Failed(
+                trial_id=job.trial_id,
+                attempt=job.attempt,
+                error=f"the worker was lost: {reason}" if is_lost else reason,
+                traceback=str(error),
+                cause=cause_of_loss(str(error)) if is_lost else Cause.RAISED,
+            )
+        ]
 
-    def _open_slot(self) -> Slot:
-        """Take room for a slot and start its actors; several as close together as there is room."""
-        placement = None
-        if self._resources.processes > 1:
-            bundle = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
-            bundle = {name: amount for name, amount in bundle.items() if amount > 0}
-            placement = placement_group([bundle] * self._resources.processes, strategy="PACK")
-        slot = Slot(placement=placement)
-        self._replace(slot)
-        return slot
-
-    def _replace(self, slot: Slot) -> None:
-        """Start new actors in place of those of a slot."""
-        self._dismiss(slot)
+    def _slot_for(self, share: Share) -> Slot:
+        """Return a free slot of a share; one is opened if there is none, in place of others if need be."""
+        for slot in self._slots:
+            if slot.job is None and slot.share == share and not slot.is_leaving:
+                return slot
+        places = self._room.take(share)
+        while places is None:
+            self._close_slot(next(slot for slot in self._slots if slot.job is None))
+            places = self._room.take(share)
+        slot = Slot(share=share, places=places)
+        self._slots.append(slot)
         options: dict[str, Any] = {
-            "num_cpus": self._resources.cpus,
-            "num_gpus": self._resources.gpus,
+            "num_cpus": share.cpus,
+            "num_gpus": share.gpus,
+            "memory": amounts_of(share).get("memory"),
+            "resources": dict(share.custom) or None,
             "max_concurrency": 2,
         }
-        for rank in range(self._resources.processes):
+        selectors = [{**dict(share.labels), **self._pin(place.node_id)} for place in places]
+        if share.processes > 1:
+            bundles = [amounts_of(share)] * share.processes
+            slot.placement = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
+        for rank, selector in enumerate(selectors):
             if slot.placement is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(slot.placement, rank)
-            worker = ray.remote(_Worker).options(**options)
-            slot.workers.append(worker.remote(self._references, max(1, int(self._resources.cpus))))
+            else:
+                options["label_selector"] = selector or None
+            worker = ray.remote(WarmWorker).options(**options)
+            slot.workers.append(
+                worker.remote(
+                    self._references,
+                    fetch=_fetch,
+                    host=_host,
+                    num_threads=max(1, int(share.cpus)),
+                    runner=self._runner,
+                )
+            )
         slot.hosts = [worker.host.remote() for worker in slot.workers] if slot.placement is not None else []
+        return slot
 
-    def _dismiss(self, slot: Slot) -> None:
+    def _pin(self, node_id: str) -> dict[str, str]:
+        """Return what places an actor on the node where room was found; nothing where there is one node only."""
+        return {_NODE_LABEL: node_id} if len(self._nodes) > 1 else {}
+
+    def _close_slot(self, slot: Slot) -> None:
         for worker in slot.workers:
             ray.kill(worker)
         slot.workers = []
+        if slot.placement is not None:
+            remove_placement_group(slot.placement)
+        self._room.give(slot.places)
+        self._slots = [other for other in self._slots if other is not slot]
+
+    def _join(self) -> None:
+        """Start or join the cluster, hand it the data, and check its nodes."""
+        self.dashboard_url = _connect(self._address)
+        try:
+            context = ray.get_runtime_context()
+            self._gcs_address, self._own_node = context.gcs_address, context.get_node_id()
+            self._references = {source: ray.put(dataset) for source, dataset in self._datasets.items()}
+            self._nodes: tuple[Node, ...] = ()
+            self._checked: dict[str, bool] = {}
+            self._checking: dict[str, Any] = {}
+            self._room = Room(())
+            self._slots = []
+            self._use(_alive(), is_first=True)
+        except BaseException:
+            ray.shutdown()
+            raise
+
+    def _look(self) -> bool:
+        """See which nodes there are; return whether the cluster is there."""
+        self._looked_s = time.monotonic()
+        if not self._is_there():
+            return False
+        with suppress(ray.exceptions.RayError):
+            self._use(_alive(), is_first=False)
+        return True
+
+    def _use(self, alive: Sequence[Node], *, is_first: bool) -> None:
+        """Take the nodes that can be used from now on, once they are known to have the code and the data."""
+        self._looked_s = time.monotonic()
+        leaving = _draining()
+        for node in alive:
+            if node.node_id not in self._checked and node.node_id not in self._checking:
+                self._checking[node.node_id] = self._ask(node)
+        references = list(self._checking.values())
+        done = ray.wait(references, num_returns=len(references), timeout=CHECK_TIMEOUT_S if is_first else 0)[0]
+        for node_id, reference in list(self._checking.items()):
+            if reference in done or is_first:
+                self._judge_node(node_id, reference, is_first=is_first)
+        usable = tuple(n for n in alive if self._checked.get(n.node_id) and n.node_id not in leaving)
+        if {node.node_id for node in usable} != {node.node_id for node in self._nodes}:
+            self._nodes, self._room = usable, Room(usable)
+            for slot in self._slots:
+                self._room.occupy(slot.places)
+        going = [slot for slot in self._slots if slot.node_ids & leaving and not slot.is_leaving]
+        for slot in going:
+            slot.is_leaving = True
+            self._interrupt([slot]) if slot.job is not None else self._close_slot(slot)
+
+    def _ask(self, node: Node) -> Any:
+        """Have a node say what it has of code and data; this process's own machine has the same."""
+        references = {} if node.node_id == self._own_node else self._references
+        options = {"num_cpus": 0, "label_selector": {_NODE_LABEL: node.node_id}, "name": "check of a node"}
+        return ray.remote(_look_from_node).options(**options).remote(self._wanted, references)
+
+    def _judge_node(self, node_id: str, reference: Any, *, is_first: bool) -> None:
+        del self._checking[node_id]
+        try:
+            found: Found = ray.get(reference, timeout=0)
+            wrong = compare(self._wanted, found)
+        except ray.exceptions.RayError as error:
+            wrong = f"it cannot run specsweep ({reason_of(error)})"
+        self._checked[node_id] = not wrong
+        if wrong and is_first:
+            raise ClusterError(f"node {node_id[:12]} of the cluster: {wrong}")
+        if wrong:
+            _LOG.warning("node %s has joined the cluster, but is not used: %s", node_id[:12], wrong)
+
+    def _is_there(self) -> bool:
+        try:
+            check_reachable(self._gcs_address, timeout_s=LOOK_PERIOD_S)
+        except ClusterError:
+            return False
+        return True
+
+    def _lose_cluster(self) -> Sequence[Event]:
+        """End all attempts, since the cluster is gone, and begin to wait for it."""
+        _LOG.warning("the Ray cluster at %s is gone; waiting for it to come back", self._gcs_address)
+        jobs = [slot.free() for slot in self._busy]
+        self._slots, self._instruments = [], {}
+        self._gone_since_s = self._tried_s = time.monotonic()
+        with suppress(Exception):  # whatever is left of it
+            ray.shutdown()
+        return tuple(lost(job, "the Ray cluster is gone", Cause.NODE) for job in jobs)
+
+    def _wait_for_cluster(self, timeout_s: float) -> Sequence[Event]:
+        """Try from time to time to join the cluster again.
+
+        Raises:
+            ClusterError: If it has been gone for too long.
+        """
+        assert self._gone_since_s is not None
+        now_s = time.monotonic()
+        if now_s - self._tried_s < LOOK_PERIOD_S:
+            time.sleep(timeout_s)
+            return ()
+        self._tried_s = now_s
+        try:
+            self._join()
+        except ClusterError as error:
+            if now_s - self._gone_since_s > COME_BACK_TIMEOUT_S:
+                raise ClusterError(f"it did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
+            return ()
+        self._gone_since_s = None
+        _LOG.warning("the Ray cluster is back")
+        return ()
+
+
+def _look_from_node(wanted: Wanted, references: Mapping[DataSource, Any]) -> Found:
+    return look(wanted, references, fetch=_fetch)
+
+
+def _fetch(reference: Any) -> Dataset:
+    """Fetch data from the object store.
+
+    Raises:
+        DataError: If this machine cannot read them.
+    """
+    try:
+        dataset: Dataset = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise DataError(str(error).partition("\n")[0].removeprefix("System error: ")) from error
+    return dataset
+
+
+def _host() -> str:
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _is_raised(error: Exception) -> bool:
     """Tell whether a task has raised an error, and its process goes on."""
     return isinstance(error, ray.exceptions.RayTaskError)
+
+
+def _alive() -> list[Node]:
+    """Return the nodes of the cluster that are alive."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [Node(n["NodeID"], n["Resources"], n.get("Labels") or {}) for n in nodes if n["Alive"]]
+
+
+def _draining() -> frozenset[str]:
+    """Return the ids of the nodes that are about to go."""
+    return frozenset(ray._private.state.state.get_draining_nodes())
 
 
 def _connect(address: str | None) -> str:
@@ -295,7 +487,7 @@ def _connect(address: str | None) -> str:
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.budget import Budget
 from orchestrator.checkpoints import pin_checkpoints
 from orchestrator.curves import write_curves
 from orchestrator.diagnostics_table import write_diagnostics
-from orchestrator.executor import Executor
+from orchestrator.executor import Executor, Share
+from orchestrator.forecast import Lengths
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
 from orchestrator.lock import hold_lock
+from orchestrator.orders import OrderBox
 from orchestrator.origin import write_origin
 from orchestrator.provenance import collect_provenance
 from orchestrator.pruning import Judge
 from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
 from orchestrator.rendering import write_tables
-from orchestrator.scheduler import View, schedule
+from orchestrator.scheduler import Scheduler, View
+from orchestrator.shares import Shares
 from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep
 from orchestrator.training_states import FOLDER_NAME, TrainingStates
@@ -34,8 +39,8 @@ WEIGHTS_NAME = "weights"
 """Folder of kept weights, in the folder of a sweep's results."""
 
 Datasets = Mapping[DataSource, Dataset]
-ExecutorFactory = Callable[[Datasets, int], Executor]
-"""Called with the data and the number of trials to run."""
+ExecutorFactory = Callable[[Datasets, Sequence[Share]], Executor]
+"""Called with the data and with what each trial that is to run occupies."""
 ViewFactory = Callable[[Sequence[TrialRecord], Executor], AbstractContextManager[View]]
 
 
@@ -71,6 +76,7 @@ def run_sweep(
     make_view: ViewFactory,
     load_data: Callable[[Sequence[Trial]], Datasets],
     should_stop: Callable[[], bool] = lambda: False,
+    chosen: Callable[[TrialRecord], bool] | None = None,
 ) -> Outcome:
     """Run what is missing of a sweep, and write its tables.
 
@@ -82,6 +88,7 @@ def run_sweep(
         load_data: Loads the data of the trials; only called if there is something to run, and before
             anything is written.
         should_stop: Asked several times a second.
+        chosen: Tells of the record of a trial whether to run it; None = all that have no result.
 
     Raises:
         SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used, or runs of
@@ -97,8 +104,7 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder), Ledger.open(ledger_path) as ledger:
         # A failed trial has no result: running the sweep again tries it again.
-        with_result = ledger.with_result()
-        pending = [trial for trial in trials if trial.trial_id not in with_result]
+        pending = _pending(trials, ledger, chosen)
         if pending and not datasets:
             datasets = load_data(pending)
             check_epochs(sweep, datasets)
@@ -106,19 +112,22 @@ def run_sweep(
         provenance = collect_provenance()
         ledger.register(info, trials, provenance)
         ledger.release_running()
+        ledger.take_in()
         states = TrainingStates(folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s)
         finished = True
         if pending:
-            finished = _run_trials(
-                pending,
-                sweep,
-                ledger=ledger,
-                executor=make_executor(datasets, len(pending)),
-                make_view=make_view,
-                states=states,
-                weights=(folder / WEIGHTS_NAME).resolve() if sweep.keep_weights else None,
-                should_stop=should_stop,
-            )
+            shares = Shares(sweep.resources, ledger.larger_shares(), remember=ledger.write_larger_share)
+            executor = make_executor(datasets, [shares.of(trial) for trial in pending])
+            try:
+                records = ledger.records()
+                with make_view(records, executor) as view:
+                    scheduler = _scheduler(
+                        sweep, trials, ledger=ledger, records=records, executor=executor, view=view, shares=shares,
+                        states=states, folder=folder, should_stop=should_stop,
+                    )
+                    finished = scheduler.run(pending)
+            finally:
+                executor.close()
         # What was running when the loop was stopped is waiting again.
         ledger.release_running()
         if finished:
@@ -162,37 +171,46 @@ def load_datasets(trials: Sequence[Trial]) -> Datasets:
     return {source: source.load() for source in sources}
 
 
-def _run_trials(
-    pending: Sequence[Trial],
+def _pending(
+    trials: Sequence[Trial], ledger: Ledger, chosen: Callable[[TrialRecord], bool] | None
+) -> list[Trial]:
+    """Return the trials to run. A failed one has no result: running the sweep again tries it again."""
+    if chosen is None:
+        with_result = ledger.with_result()
+        return [trial for trial in trials if trial.trial_id not in with_result]
+    wanted = {record.trial_id for record in ledger.records() if chosen(record)}
+    return [trial for trial in trials if trial.trial_id in wanted]
+
+
+def _scheduler(
     sweep: Sweep,
+    trials: Sequence[Trial],
     *,
     ledger: Ledger,
+    records: Sequence[TrialRecord],
     executor: Executor,
-    make_view: ViewFactory,
+    view: View,
+    shares: Shares,
     states: TrainingStates,
-    weights: Path | None,
+    folder: Path,
     should_stop: Callable[[], bool],
-) -> bool:
-    try:
-        records = ledger.records()
-        metric = sweep.pruning_metric
-        judge = Judge(
-            sweep.pruning,
-            higher_is_better=METRICS[metric].higher_is_better,
-            records=records,
-            metric=metric,
-        )
-        with make_view(records, executor) as view:
-            return schedule(
-                pending,
-                ledger=ledger,
-                judge=judge,
-                judged_metric=metric,
-                executor=executor,
-                view=view,
-                states=states,
-                weights=weights,
-                should_stop=should_stop,
-            )
-    finally:
-        executor.close()
+) -> Scheduler:
+    """Put the loop together."""
+    metric = sweep.pruning_metric
+    is_up = METRICS[metric].higher_is_better
+    return Scheduler(
+        ledger=ledger,
+        judge=Judge(sweep.pruning, higher_is_better=is_up, records=records, metric=metric),
+        judged_metric=metric,
+        executor=executor,
+        view=view,
+        states=states,
+        shares=shares,
+        limits=sweep.limits,
+        budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=ledger.gpu_hours()),
+        lengths=Lengths(records),
+        catalogue={trial.trial_id: trial for trial in trials},
+        orders=OrderBox(folder).take,
+        weights=(folder / WEIGHTS_NAME).resolve() if sweep.keep_weights else None,
+        should_stop=should_stop,
+    )

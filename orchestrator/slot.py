@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from orchestrator.executor import Event, Failed, Finished, Job
+from orchestrator.cluster import Place
+from orchestrator.executor import WHOLE_CORE, Event, Failed, Finished, Job, Share
 from orchestrator.records import Cause
 
 
@@ -16,6 +17,8 @@ class Slot:
     """Hold the workers of a slot and what they are at.
 
     Attributes:
+        share: What a job occupies on it.
+        places: Where its workers are, one for each process.
         workers: The main one first, which runs the attempt; the others assist.
         placement: What holds room for several workers; None for a single one.
         hosts: To come: the addresses of several workers' machines.
@@ -23,8 +26,11 @@ class Slot:
         events: To come: the events of the job.
         assisting: To come, of each other worker that has not done its part: its CPU seconds.
         core_seconds: CPU seconds of the other workers that have.
+        is_leaving: Whether one of its machines is about to go, so that it takes no other job.
     """
 
+    share: Share = WHOLE_CORE
+    places: tuple[Place, ...] = ()
     workers: list[Any] = field(default_factory=list)
     placement: Any = None
     hosts: list[Any] = field(default_factory=list)
@@ -32,11 +38,17 @@ class Slot:
     events: Any = None
     assisting: list[Any] = field(default_factory=list)
     core_seconds: float = 0.0
+    is_leaving: bool = False
 
     @property
     def awaited(self) -> list[Any]:
         """Return all that is to come."""
         return [] if self.job is None else [self.events, *self.assisting]
+
+    @property
+    def node_ids(self) -> frozenset[str]:
+        """Return the ids of its nodes."""
+        return frozenset(place.node_id for place in self.places)
 
     def free(self) -> Job:
         """Make room for the next job; return the last one."""
@@ -44,6 +56,23 @@ class Slot:
         job = self.job
         self.job, self.events, self.assisting, self.core_seconds = None, None, [], 0.0
         return job
+
+
+def lost(job: Job, error: str, cause: Cause) -> Failed:
+    """Return the end of an attempt that nothing more will be heard of."""
+    return Failed(job.trial_id, job.attempt, error=error, traceback="", cause=cause)
+
+
+_NODE_TEXTS = ("its node has died", "node is dead", "the node it ran on", "node was preempted", "node is being drained")
+_MEMORY_TEXTS = ("running low on memory", "out of memory", "memory usage threshold")
+
+
+def cause_of_loss(text: str) -> Cause:
+    """Tell from Ray's words why a worker ended."""
+    lower = text.lower()
+    if any(part in lower for part in _MEMORY_TEXTS):
+        return Cause.HOST_MEMORY
+    return Cause.NODE if any(part in lower for part in _NODE_TEXTS) else Cause.WORKER
 
 
 def reason_of(error: Exception) -> str:

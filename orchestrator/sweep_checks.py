@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.grid import count_trials
+from orchestrator.grid import arm_texts, count_trials
 from orchestrator.problems import FieldPath, Problem, nearest
+from orchestrator.resources import share_of
 from orchestrator.sweep_schema import MAX_TRIALS, Ablation, Group, Sweep, check_name
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
@@ -77,6 +78,7 @@ def check_sweep(
         rule = f"components, blocks and modes must make at most {MAX_TRIALS} arms, not {num_crossed}"
         problems.append(Problem(("ablate",), rule))
     if not problems:
+        problems += _check_priority(sweep)
         num_trials = count_trials(sweep)
         if num_trials > MAX_TRIALS:
             problems.append(Problem((), f"the sweep must have at most {MAX_TRIALS} trials, not {num_trials}"))
@@ -219,13 +221,16 @@ def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
 
 def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     """Check that processes can share every batch, and that each has GPUs of its own."""
-    processes, gpus = sweep.resources.processes, sweep.resources.gpus
+    scale = case.group.model.scale
+    share = share_of(sweep.resources, scale)
     batch_size = case.group.objective.batch_size
-    if batch_size % processes:
-        yield Problem(("resources", "processes"), f"must divide objective.batch_size, {batch_size}, not {processes}")
-    if processes > 1 and 0 < gpus < 1:
-        rule = f"must be 1 where gpus is a share of a GPU ({gpus:g}), since NCCL joins whole ones, not {processes}"
-        yield Problem(("resources", "processes"), rule)
+    own = getattr(sweep.resources, scale)
+    place = ("resources", "processes") if own is None or own.processes is None else ("resources", scale, "processes")
+    if batch_size % share.processes:
+        yield Problem(place, f"must divide objective.batch_size, {batch_size}, not {share.processes}")
+    if share.processes > 1 and 0 < share.gpus < 1:
+        whole = f"where gpus is a share of a GPU ({share.gpus:g}), since NCCL joins whole ones"
+        yield Problem(place, f"must be 1 {whole}, not {share.processes}")
 
 
 def _check_specializations(sweep: Sweep, shapes: tuple[tuple[str, bool], ...]) -> Iterator[Problem]:
@@ -304,6 +309,18 @@ def _check_comparators(sweep: Sweep, group: Group) -> Iterator[Problem]:
         if sweep.keep_weights and comparator.changes_model:
             rule = f"must be false with comparator {comparator.name!r}, whose weights have no file format"
             yield Problem(("keep_weights",), rule)
+
+
+def _check_priority(sweep: Sweep) -> Iterator[Problem]:
+    """Check that ``priority`` names arms, as the table does, each once."""
+    known = arm_texts(sweep) if sweep.priority else ()
+    for index, text in enumerate(sweep.priority):
+        place = ("priority", index)
+        if text not in known:
+            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            yield Problem(place, f"must be an arm of the sweep ({listed}), not {text!r}{nearest(text, known)}")
+        elif text in sweep.priority[:index]:
+            yield Problem(place, f"must name each arm once, not {text!r} again")
 
 
 def _check_registers(sweep: Sweep) -> Iterator[Problem]:

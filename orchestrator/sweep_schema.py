@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +13,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from orchestrator.problems import nearest
 from orchestrator.pruners import AnyPruner, NoPruning
+from orchestrator.resources import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
 from specvit.config import ModelSettings, ProbeSettings, RungSettings
 from specvit.data import DATA_SOURCES, AnyDataSource
 from specvit.errors import ConfigError
 from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES
-from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
 
 MAX_TRIALS = 100_000
 
@@ -83,12 +85,6 @@ def _comparator_by_name(value: object) -> object:
     return value
 
 
-def _check_gpus(gpus: float) -> float:
-    if gpus > 1 and gpus != int(gpus):
-        raise ConfigError(f"must be a whole number where it is above 1, not {gpus}")
-    return gpus
-
-
 Name = Annotated[str, AfterValidator(check_name)]
 Seeds = Annotated[
     tuple[NonNegativeInt, ...],
@@ -138,19 +134,6 @@ class Ablation:
 
 
 @settings
-class Resources:
-    """Say what one trial occupies. Takes no part in a trial's identity."""
-
-    cpus: PositiveFloat = 1
-    """CPU cores."""
-    gpus: Annotated[NonNegativeFloat, AfterValidator(_check_gpus)] = 0
-    """GPUs; a share such as 0.25 puts several trials on one."""
-    processes: PositiveInt = 1
-    """Processes that train one trial together, each with that many CPU cores and GPUs. It changes a result by
-    rounding alone; ``objective.batch_size`` has to be a multiple of it."""
-
-
-@settings
 class SweepFile:
     """Describe a sweep: pretrain Vision Transformers with own [CLS] weights in places, then probe them."""
 
@@ -180,6 +163,18 @@ class SweepFile:
     """Who judges at the rungs which trials are hopeless."""
     resources: Resources = Field(default_factory=Resources)
     """What one trial occupies."""
+    priority: tuple[str, ...] = ()
+    """Arms that come first within a seed, after the baselines and the floors, as their rows are called in the table;
+    the others follow, the largest first. Takes no part in a trial's identity."""
+    time_budget_h: PositiveFloat | None = None
+    """Hours that a run may take. Seeds that do not fit are left out, the last ones first, and the table says so."""
+    max_gpu_hours: PositiveFloat | None = None
+    """GPU hours that all runs of the sweep may take together; likewise."""
+    max_retries: NonNegativeInt = 2
+    """How often a trial that fails is tried again, before it is recorded as failed."""
+    stall_timeout_s: PositiveFloat = 1800
+    """Seconds without progress after which a trial is killed and tried again. It has to be longer than the longest
+    probe."""
     checkpoint_every_s: NonNegativeFloat = 60
     """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
     0 = never. Takes no part in a trial's identity."""
@@ -209,6 +204,23 @@ class Group:
     objective: AnyRecipe
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Say what a sweep may cost, and when a trial is given up.
+
+    Attributes:
+        max_retries: How often a trial that fails is tried again.
+        stall_timeout_s: Seconds without progress after which a trial is killed and tried again.
+        time_budget_h: Hours that a run may take; None = as long as it takes.
+        max_gpu_hours: GPU hours that all runs of the sweep may take together; None = as many as it takes.
+    """
+
+    max_retries: int = 2
+    stall_timeout_s: float = 1800.0
+    time_budget_h: float | None = None
+    max_gpu_hours: float | None = None
+
+
 @settings
 class Sweep:
     """Hold a sweep that was read and checked.
@@ -227,6 +239,8 @@ class Sweep:
         rungs: The rungs; the probes they run are named.
         pruning: The pruner's settings.
         resources: What one trial occupies.
+        limits: What the sweep may cost, and when a trial is given up.
+        priority: Arms that come first within a seed.
         diagnostics: Whether every backbone is looked into at its end.
         checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = never.
         keep_weights: Whether the weights of every trained backbone are kept.
@@ -245,6 +259,8 @@ class Sweep:
     rungs: RungSettings
     pruning: AnyPruner
     resources: Resources
+    limits: Limits = Limits()
+    priority: tuple[str, ...] = ()
     diagnostics: bool = False
     checkpoint_every_s: float = 60
     keep_weights: bool = False

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.problems import FieldPath, Places, Problem, SweepFileError, value_text
+from orchestrator.resources import Resources
 from orchestrator.sweep_checks import check_sweep
 from orchestrator.sweep_schema import (
     MAX_TRIALS,
@@ -19,7 +20,7 @@ from orchestrator.sweep_schema import (
     VARY_PATH,
     Ablation,
     Group,
-    Resources,
+    Limits,
     Sweep,
     SweepFile,
     sweep_json_schema,
@@ -31,6 +32,7 @@ from specvit.config import RungSettings, default_rung_probes
 __all__ = [
     "Ablation",
     "Group",
+    "Limits",
     "Resources",
     "Sweep",
     "SweepFile",
@@ -92,6 +94,13 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         rungs=rungs,
         pruning=file.pruning,
         resources=file.resources,
+        limits=Limits(
+            max_retries=file.max_retries,
+            stall_timeout_s=file.stall_timeout_s,
+            time_budget_h=file.time_budget_h,
+            max_gpu_hours=file.max_gpu_hours,
+        ),
+        priority=file.priority,
         diagnostics=file.diagnostics,
         checkpoint_every_s=file.checkpoint_every_s,
         keep_weights=file.keep_weights,

@@ -16,8 +16,9 @@ from rich.text import Text
 from specvit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from orchestrator.executor import Executor
+    from orchestrator.executor import Executor, Share
     from orchestrator.run import Datasets, Outcome
+    from orchestrator.scheduler import View
     from orchestrator.sweep_schema import Sweep
     from orchestrator.trials import Trial
 
@@ -27,9 +28,10 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
 
     def load(trials: Sequence[Trial]) -> Datasets:
         from orchestrator.run import load_datasets
+        from specvit.data.loading_progress import LOGGER
 
         started = time.monotonic()
-        with _told_on(console):
+        with told_on(console, LOGGER, title="data", level=logging.INFO):
             datasets = load_datasets(trials)
         for source, dataset in datasets.items():
             classes = [f"{num} classes in {target}, " for target, num in dataset.num_classes.items() if num]
@@ -47,33 +49,32 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
 class _ConsoleHandler(logging.Handler):
     """Print what a log says, as it is."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, title: str) -> None:
         super().__init__()
         self._console = console
+        self._title = title
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
-        self._console.print(f"data: {record.getMessage()}", markup=False, soft_wrap=True)
+        self._console.print(f"{self._title}: {record.getMessage()}", markup=False, soft_wrap=True)
 
 
 @contextmanager
-def _told_on(console: Console) -> Iterator[None]:
-    """Print how far a load is: what ``specvit.data`` logs."""
-    from specvit.data.loading_progress import LOGGER
-
-    handler, level = _ConsoleHandler(console), LOGGER.level
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+def told_on(console: Console, logger: logging.Logger, *, title: str, level: int) -> Iterator[None]:
+    """Print what is logged: how far a load is, or what happens to a cluster."""
+    handler, before = _ConsoleHandler(console, title), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
     try:
         yield
     finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def executor_factory(
-    console: Console, sweep: Sweep, *, local: bool, address: str | None, slots: int | None
-) -> Callable[[Datasets, int], Executor]:
+    console: Console, sweep: Sweep, *, local: bool, address: str | None, slots: int | None, folder: Path
+) -> Callable[[Datasets, Sequence[Share]], Executor]:
     """Return what makes the executor, and says where trials will run.
 
     Args:
@@ -82,30 +83,37 @@ def executor_factory(
         local: Whether trials run in this process, one by one, instead of on Ray.
         address: Of a running Ray cluster; None = a cluster of this machine is started.
         slots: Trials to run at once, at most; None = as many as there is room for.
+        folder: Folder of the sweep's results, which nodes are to see.
 
     Raises:
         ConfigError: If a trial is to be trained by several processes in this one.
     """
-    processes = sweep.resources.processes
+    from orchestrator.resources import share_of
+
+    kinds = [share_of(sweep.resources, scale) for scale in {group.model.scale for group in sweep.groups}]
+    processes = max(share.processes for share in kinds)
     if local and processes > 1:
         raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")
 
-    def make(datasets: Datasets, num_trials: int) -> Executor:
+    def make(datasets: Datasets, shares: Sequence[Share]) -> Executor:
         if local:
             from orchestrator.local_executor import LocalExecutor
 
-            console.print(f"{num_trials} trials to run, one by one in this process", markup=False)
-            return LocalExecutor(datasets, num_threads=max(1, int(sweep.resources.cpus)))
+            console.print(f"{len(shares)} trials to run, one by one in this process", markup=False)
+            return LocalExecutor(datasets, num_threads=max(1, int(max(share.cpus for share in kinds))))
+        from orchestrator.lock import LOCK_NAME
+        from orchestrator.node_check import Wanted
         from orchestrator.ray_executor import RayExecutor
 
         ray_executor = RayExecutor(
             datasets,
-            resources=sweep.resources,
-            max_slots=min(num_trials, slots or num_trials),
+            shares=shares,
+            max_slots=min(len(shares), slots or len(shares)),
             address=address,
+            wanted=Wanted.of_this_code((folder / LOCK_NAME).resolve()),
         )
         shared = f", by {processes} processes each" if processes > 1 else ""
-        console.print(f"{num_trials} trials to run, {ray_executor.num_slots} at once{shared}", markup=False)
+        console.print(f"{len(shares)} trials to run, {ray_executor.num_slots} at once{shared}", markup=False)
         if ray_executor.dashboard_url:
             console.print(
                 f"Ray dashboard: {ray_executor.dashboard_url} (it asks for a token; "
@@ -122,10 +130,16 @@ def view_factory(console: Console, sweep: Sweep) -> Callable[..., Any]:
     """Return what makes the view of a running sweep."""
     from orchestrator.board import Board
     from orchestrator.progress import SweepView
+    from orchestrator.telemetry import Telemetry
 
-    def make(records: Any, executor: Executor) -> SweepView:
-        board = Board(records, num_slots=executor.num_slots, shown_metric=sweep.pruning_metric)
-        return SweepView(console, board, title=sweep.name)
+    @contextmanager
+    def make(records: Any, executor: Executor) -> Iterator[View]:
+        board = Board(records, num_slots=lambda: executor.num_slots, shown_metric=sweep.pruning_metric)
+        view = SweepView(console, board, title=sweep.name)
+        publish = getattr(executor, "publish", None)
+        told = view if publish is None else Telemetry(view, board, publish, sweep=sweep.name)
+        with told_on(console, logging.getLogger("orchestrator"), title="sweep", level=logging.WARNING), told as shown:
+            yield shown
 
     return make
 

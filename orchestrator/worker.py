@@ -8,23 +8,43 @@ them runs the attempt, and the others ``assist``.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.executor import (
+    END_STATES,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Logged,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+)
+from orchestrator.records import Cause
 from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource
 
 if TYPE_CHECKING:
     from specvit.training_state import Checkpoint
+    from specvit.trial import TrialResult
+
+_MOMENT_S = 0.02
+"""Longest wait for one more event, to send it along with those before."""
+
+Runner = Callable[..., "TrialResult"]
+"""What computes a trial: ``specvit.trial.run_trial``, or a stand-in."""
 
 _SPENT = "spent"
 """Name under which a state's notes hold the wall and CPU seconds up to then."""
@@ -39,6 +59,7 @@ class Attempt:
         datasets: Mapping[DataSource, Dataset],
         *,
         together: AbstractContextManager[object] | None = None,
+        runner: Runner | None = None,
     ) -> None:
         """Start the thread.
 
@@ -46,8 +67,10 @@ class Attempt:
             job: What to run.
             datasets: What the trials' data sources load.
             together: Context in which this process is the main one of several; None = it is alone.
+            runner: What computes the trial, called as ``specvit.trial.run_trial`` is; None = that.
         """
         self.job = job
+        self._runner = runner
         self._datasets = datasets
         self._together = together or nullcontext()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -63,12 +86,20 @@ class Attempt:
     def _key(self) -> tuple[str, int]:
         return self.job.trial_id, self.job.attempt
 
-    def next_event(self, timeout_s: float | None = None) -> Event | None:
-        """Return the next event, waiting up to ``timeout_s`` (None = as long as it takes); None if none came."""
+    def next_events(self, timeout_s: float | None = None) -> list[Event]:
+        """Return the events since the last call, waiting up to ``timeout_s`` (None = as long as it takes) for one.
+
+        What comes within a moment of the first one comes along: each message to a driver has its price.
+        """
+        events: list[Event] = []
         try:
-            return self._events.get(timeout=timeout_s)
+            events.append(self._events.get(timeout=timeout_s))
+            until_s = time.monotonic() + _MOMENT_S
+            while type(events[-1]) not in END_STATES:
+                events.append(self._events.get(timeout=max(0.0, until_s - time.monotonic())))
         except queue.Empty:
-            return None
+            pass
+        return events
 
     def stop(self) -> None:
         """Ask the trial to end before its next step, for good."""
@@ -101,16 +132,18 @@ class Attempt:
         """Return whether the trial has been asked to stop."""
         return self._stop.is_set()
 
+    def _log(self, level: str, text: str) -> None:
+        self._events.put(Logged(*self._key, level=level, text=text))
+
     def _run(self) -> None:
         self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
         try:
-            from specvit.trial import run_trial
-
+            runner = self._runner or _run_trial()
             config = self.job.config
             self._checkpoint = _checkpoint(self.job, self._datasets, at_stop=self._interrupted.is_set)
             data = self._datasets[config.data]
-            with self._together:
-                result = run_trial(
+            with self._together, _logs_to(self._log):
+                result = runner(
                     config,
                     data,
                     self,
@@ -126,10 +159,15 @@ class Attempt:
                     error=f"{type(error).__name__}: {error}".splitlines()[0],
                     traceback=traceback.format_exc(),
                     seconds=self._spent()[0],
+                    cause=_cause_of(error),
                 )
             )
             return
         seconds, core_seconds = self._spent()
+        if result.stopped_at is not None and self._interrupted.is_set():
+            reason = f"it was asked to go on elsewhere, at step {result.stopped_at}"
+            self._events.put(Failed(*self._key, error=reason, traceback="", seconds=seconds, cause=Cause.NODE))
+            return
         if result.stopped_at is not None:
             self._events.put(Pruned(*self._key, step=result.stopped_at, seconds=seconds))
             return
@@ -147,6 +185,49 @@ class Attempt:
         """Return the wall and CPU seconds so far, with those of the attempts that this one goes on from."""
         wall, cpu = self._spent_before or (0.0, 0.0)
         return wall + time.monotonic() - self._started, cpu + time.process_time() - self._cpu_started
+
+
+def _run_trial() -> Runner:
+    from specvit.trial import run_trial
+
+    return run_trial
+
+
+def _cause_of(error: BaseException) -> Cause:
+    import torch
+
+    from specvit.gradients import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return Cause.RAISED
+    is_gpu = isinstance(error, torch.OutOfMemoryError) or "cuda" in str(error).lower()
+    return Cause.GPU_MEMORY if is_gpu else Cause.HOST_MEMORY
+
+
+class _LogHandler(logging.Handler):
+    """Pass on what is logged."""
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on one record."""
+        self._tell(record.levelname, record.getMessage())
+
+
+@contextmanager
+def _logs_to(tell: Callable[[str, str], None]) -> Iterator[None]:
+    """Tell of what the code of a trial logs, and warns of where warnings are captured."""
+    handler = _LogHandler(tell)
+    loggers = [logging.getLogger(name) for name in ("specvit", "py.warnings")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def assist(job: Job, datasets: Mapping[DataSource, Dataset], together: AbstractContextManager[object]) -> float:

@@ -27,7 +27,12 @@ class Probing:
     """Run a trial's probes, each on the images of its own source, or on those of the pretraining."""
 
     def __init__(
-        self, config: TrialConfig, dataset: Dataset, probe_datasets: Mapping[DataSource, Dataset]
+        self,
+        config: TrialConfig,
+        dataset: Dataset,
+        probe_datasets: Mapping[DataSource, Dataset],
+        *,
+        moved_on: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the images.
 
@@ -35,8 +40,10 @@ class Probing:
             config: The trial.
             dataset: What ``config.data`` loads.
             probe_datasets: What the sources that probes have of their own load.
+            moved_on: Called at the end, after every extraction of features and every probe: a sign of life.
         """
         self.config = config
+        self._moved_on = moved_on
         self._probes = selected_probes(config.probes)
         self._dataset_of = {
             name: dataset if probe.data is None else probe_datasets[probe.data]
@@ -76,12 +83,17 @@ class Probing:
             limits = {name: min(self._probes[name].num_train or num_images, num_images) for name in names}
             most = max(limits.values())
             images = dataset.train if most == num_images else subset(dataset.train, drawn[:most])
-            train, val = extract(images, num_blocks), extract(dataset.val, num_blocks)
+            train = extract(images, num_blocks)
+            self._moved_on()
+            val = extract(dataset.val, num_blocks)
+            self._moved_on()
             for limit in dict.fromkeys(limits.values()):
                 rows = drawn[:limit] if most == num_images else np.arange(limit)
                 part = train if limit == most else train.take(torch.from_numpy(rows))
                 alike = [name for name in names if limits[name] == limit]
-                metrics |= self._evaluate(alike, part, val, dataset)
+                for name in alike:
+                    metrics |= self._evaluate([name], part, val, dataset)
+                    self._moved_on()
         return metrics
 
     def _num_blocks(self, names: list[str]) -> int:

@@ -105,7 +105,13 @@ def run_trial(
     """
     device = device or select_device()
     config = replace(config, objective=config.objective.for_images(len(dataset.train)))
-    probing = Probing(config, dataset, probe_datasets)
+    steps = config.objective.steps if config.treatment.is_trained else 0
+    probing = Probing(
+        config,
+        dataset,
+        probe_datasets,
+        moved_on=lambda: observer.progress(step=steps, steps=steps, images_per_s=0.0),
+    )
     if config.treatment.kind == "raw_pixels":
         observer.progress(step=0, steps=0, images_per_s=0.0)
         return TrialResult(probing.pixels())

@@ -146,7 +146,7 @@ def test_the_random_floor_probes_the_backbone_that_every_arm_starts_from(dataset
     result, observer = _run(_config(treatment={"kind": "random_init"}), dataset)
     assert set(result.metrics) == ALL_METRICS
     assert observer.rungs == {}
-    assert observer.steps == [(0, 0)]
+    assert set(observer.steps) == {(0, 0)}
     # A run that learns nothing probes the same features.
     objective = {"recipe": "deit3_cpu", "steps": 1, "batch_size": 16, "lr": 1e-30, "min_lr": 0.0}
     still, _ = _run(_config(objective=objective, rungs={"count": 0}), dataset)

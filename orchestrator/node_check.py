@@ -1,0 +1,101 @@
+"""Whether a node can run the sweep's trials as the driver's machine would: the same code, and the data within reach."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from specvit.data import Dataset, DataSource
+from specvit.errors import DataError
+
+_PACKAGES = ("torch", "timm", "numpy")
+"""Whose versions decide the numbers of a trial, beside our own code."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Say what a node must have.
+
+    Attributes:
+        code: Digest of the packages ``specvit`` and ``orchestrator``.
+        versions: Of the libraries that decide numbers.
+        seen_path: A file in the results folder; a node that does not see it keeps no states. None = not asked.
+    """
+
+    code: str
+    versions: Mapping[str, str]
+    seen_path: Path | None = None
+
+    @classmethod
+    def of_this_code(cls, seen_path: Path | None = None) -> Wanted:
+        """Return what this process has."""
+        return cls(code_digest(), library_versions(), seen_path)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hold what a node has: as ``Wanted``, its ``host``, data that it ``cannot_read``, and whether it sees the path."""
+
+    host: str
+    code: str
+    versions: Mapping[str, str]
+    cannot_read: tuple[str, ...]
+    sees_path: bool
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of the source files of ``specvit`` and ``orchestrator``, as they are installed here."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent.parent
+    for package in ("specvit", "orchestrator"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide numbers."""
+    return {package: metadata.version(package) for package in _PACKAGES}
+
+
+def look(wanted: Wanted, references: Mapping[DataSource, Any], *, fetch: Callable[[Any], Dataset]) -> Found:
+    """Say what this machine has.
+
+    Args:
+        wanted: What it must have.
+        references: Where the data of each source are.
+        fetch: Fetches data; raises a ``DataError`` if this machine cannot read them.
+    """
+    cannot_read = []
+    for source, reference in references.items():
+        try:
+            fetch(reference)
+        except DataError as error:
+            cannot_read.append(f"{source.name}: {error}")
+    return Found(
+        host=socket.gethostname(),
+        code=code_digest(),
+        versions=library_versions(),
+        cannot_read=tuple(cannot_read),
+        sees_path=wanted.seen_path is None or wanted.seen_path.exists(),
+    )
+
+
+def compare(wanted: Wanted, found: Found) -> str:
+    """Say what a node lacks; empty if it can run trials."""
+    for package, version in wanted.versions.items():
+        if found.versions.get(package) != version:
+            return f"{found.host} has {package} {found.versions.get(package)}, but the driver {version}"
+    if found.code != wanted.code:
+        return f"{found.host} has other code of specsweep than the driver; install the same there"
+    if found.cannot_read:
+        return f"{found.host} cannot read data: {'; '.join(found.cannot_read)}"
+    return ""
