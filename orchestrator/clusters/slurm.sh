@@ -54,6 +54,7 @@ ray_pids=()
 stopping=0
 interrupted=0
 
+# shellcheck disable=SC2329  # called by the trap below
 on_term() {
     stopping=1
     interrupted=1
