@@ -18,8 +18,8 @@
 #            ~/.ray/auth_token, readable for its owner. Where nodes do not share home folders, put it into a file
 #            that they do share (mode 600) and set RAY_AUTH_TOKEN_PATH to it.
 #
-# Validated: by shellcheck; with stand-ins of srun, scontrol, ray and specsweep: start, end, stop and requeue.
-#            Not run: no SLURM cluster was at hand.
+# Validated: by shellcheck, and on one machine with stand-ins of srun and scontrol and two Ray nodes (2.60): start, end,
+#            stop, requeue, and going on. Not run: no SLURM cluster was at hand.
 #
 #SBATCH --job-name=specsweep
 #SBATCH --nodes=2
