@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -486,8 +488,12 @@ def _connect(address: str | None) -> str:
         check_reachable(address)
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray has taken SIGTERM for itself and would exit on the spot; what it means is for whoever runs us to say.
+        signal.signal(signal.SIGTERM, on_sigterm)
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""

@@ -204,6 +204,40 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_nothing_running(
     assert planned["pending"] == counts[State.WAITING]
 
 
+@pytest.mark.slow
+def test_sigterm_stops_a_run_on_ray_as_ctrl_c_does_and_the_same_command_goes_on(
+    tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    # More steps than there is time for: the trial runs when the signal comes.
+    endless = {"recipe": "dinov2_cpu", "steps": 1_000_000, "batch_size": 8}
+    write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, floors=["raw_pixels"], objective=endless)
+    process = subprocess.Popen(
+        [PROGRAM, "run", "tiny.yaml", "--slots", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while State.RUNNING not in {record.state for record in records_in(tmp_path / "results" / "tiny")}:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130, err
+    assert "SIGTERM" not in err
+    assert out.splitlines()[-1] == (
+        "Stopped. To go on, run the same command again: specsweep run tiny.yaml --slots 1"
+    )
+    assert State.RUNNING not in {record.state for record in records_in(tmp_path / "results" / "tiny")}
+
+
 def test_trials_that_fail_exit_1_and_are_shown_with_their_errors(
     cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
 ) -> None:
