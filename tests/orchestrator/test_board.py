@@ -30,7 +30,7 @@ def make_board(
     def make(records: Sequence[TrialRecord] | None = None, num_slots: int = 1) -> Board:
         if records is None:
             records = [record_of(trial) for trial in trials]
-        return Board(records, num_slots=num_slots, shown_metric="knn_top1", clock=clock)
+        return Board(records, num_slots=lambda: num_slots, shown_metric="knn_top1", clock=clock)
 
     return make
 
@@ -87,7 +87,7 @@ def test_a_running_trial_shows_its_step_rate_and_last_rung(
 def test_a_running_trial_shows_metres_to_the_millimetre(
     trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
-    board = Board([record_of(trial) for trial in trials], num_slots=1, shown_metric="depth_rmse")
+    board = Board([record_of(trial) for trial in trials], num_slots=lambda: 1, shown_metric="depth_rmse")
     board.submitted(trials[0])
     board.happened(Reported(trials[0].trial_id, 1, step=2, metrics={"depth_rmse": 0.98765}))
     assert board.running[trials[0].trial_id].last_metric == "depth_rmse 0.988"

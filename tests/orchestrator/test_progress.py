@@ -32,7 +32,7 @@ class Screen:
         self.clock = Clock()
         self._file = StringIO()
         records = [record_of(self.first), record_of(self.second)]
-        board = Board(records, num_slots=2, shown_metric="knn_top1", clock=self.clock)
+        board = Board(records, num_slots=lambda: 2, shown_metric="knn_top1", clock=self.clock)
         console = Console(
             file=self._file, force_terminal=is_terminal, color_system=None, width=120, highlight=False
         )
