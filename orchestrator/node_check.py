@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster import ClusterError, Node
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "timm", "numpy")
 """Whose versions decide the numbers of a trial, beside our own code."""
@@ -99,3 +104,50 @@ def compare(wanted: Wanted, found: Found) -> str:
     if found.cannot_read:
         return f"{found.host} cannot read data: {'; '.join(found.cannot_read)}"
     return ""
+
+
+class NodeChecks:
+    """Ask every node of a cluster once what it has, and remember which can be used."""
+
+    def __init__(self, ask: Callable[[Node], Any], answer: Callable[[Any, float], str | None]) -> None:
+        """Take how to ask.
+
+        Args:
+            ask: Asks a node; returns what the answer is found by.
+            answer: Returns what a node lacks, empty if nothing, or None if it has not answered within some seconds.
+        """
+        self._ask = ask
+        self._answer = answer
+        self._asked: dict[str, Any] = {}
+        self._passed: dict[str, bool] = {}
+
+    def require(self, nodes: Sequence[Node], *, timeout_s: float) -> None:
+        """Check the nodes that a cluster begins with, all at the same time.
+
+        Raises:
+            ClusterError: If one lacks something.
+        """
+        for node_id, wrong in self._answers(nodes, timeout_s=timeout_s):
+            if wrong:
+                raise ClusterError(f"node {node_id[:12]} of the cluster: {wrong}")
+
+    def passed(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """Return the nodes that can be used; of those that are new, the ones that have answered."""
+        for node_id, wrong in self._answers(nodes, timeout_s=0.0):
+            if wrong:
+                _LOG.warning("node %s has joined the cluster, but is not used: %s", node_id[:12], wrong)
+        return tuple(node for node in nodes if self._passed.get(node.node_id))
+
+    def _answers(self, nodes: Sequence[Node], *, timeout_s: float) -> Iterator[tuple[str, str]]:
+        for node in nodes:
+            if node.node_id not in self._passed and node.node_id not in self._asked:
+                self._asked[node.node_id] = self._ask(node)
+        until_s = time.monotonic() + timeout_s
+        for node_id, asked in list(self._asked.items()):
+            wrong = self._answer(asked, max(0.0, until_s - time.monotonic()))
+            if wrong is None and timeout_s:
+                wrong = f"it did not answer within {timeout_s:g} s"
+            if wrong is not None:
+                del self._asked[node_id]
+                self._passed[node_id] = not wrong
+                yield node_id, wrong

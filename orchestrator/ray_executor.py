@@ -28,20 +28,12 @@ from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster import (
-    ClusterError,
-    Node,
-    Room,
-    amounts_of,
-    check_reachable,
-    check_room,
-    count_slots,
-    machine_for,
-)
+from orchestrator.cluster import ClusterError, Node, amounts_of, check_reachable, check_room, count_slots, machine_for
 from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
-from orchestrator.node_check import Found, Wanted, compare, look
+from orchestrator.node_check import Found, NodeChecks, Wanted, compare, look
 from orchestrator.records import Cause
 from orchestrator.slot import Fate, Loss, Slot, cause_of_loss, ended_together, is_of_messages, lost, reason_of
+from orchestrator.slots import Slots
 from orchestrator.telemetry import Sample
 from orchestrator.warm_worker import WarmWorker
 from orchestrator.worker import Runner
@@ -94,15 +86,15 @@ class RayExecutor:
             ClusterError: If the cluster cannot be reached, has no room for a trial, or a node lacks something.
         """
         self._datasets, self._wanted, self._runner = datasets, wanted or Wanted.of_this_code(), runner
-        self._shares, self._max_slots = tuple(dict.fromkeys(shares)), max_slots
+        self._first_share, self._max_slots = shares[0], max_slots
         self._address = address or os.environ.get("RAY_ADDRESS") or None
-        self._slots: list[Slot] = []
+        self._slots = Slots(_dismiss)
         self._gone_since_s: float | None = None
         self._instruments: dict[str, Any] = {}
         self._join()
         try:
-            for share in self._shares:
-                check_room(self._nodes, share)
+            for share in dict.fromkeys(shares):
+                check_room(self._slots.nodes, share)
         except BaseException:
             ray.shutdown()
             raise
@@ -112,30 +104,24 @@ class RayExecutor:
         """Return how many trials run at once; where their shares differ, those of the first kind."""
         if self._gone_since_s is not None:
             return 0
-        return max(count_slots(self._nodes, self._shares[0], max_slots=self._max_slots), len(self._busy))
+        room = count_slots(self._slots.nodes, self._first_share, max_slots=self._max_slots)
+        return max(room, len(self._slots.busy))
 
     def has_room(self, share: Share) -> bool:
         """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
-        if self._gone_since_s is not None or len(self._busy) >= self._max_slots:
+        if self._gone_since_s is not None or len(self._slots.busy) >= self._max_slots:
             return False
-        idle = [slot for slot in self._slots if slot.job is None]
-        if any(slot.share == share and not slot.is_leaving for slot in idle):
-            return True
-        for slot in idle:
-            self._room.give(slot.places)
-        places = self._room.take(share)
-        self._room.give(places or ())
-        for slot in idle:
-            self._room.occupy(slot.places)
-        return places is not None
+        return self._slots.has_room(share)
 
     def machine(self, share: Share) -> Machine:
         """Return the machine with the most memory on which such jobs run."""
-        return machine_for(self._nodes, share)
+        return machine_for(self._slots.nodes, share)
 
     def submit(self, job: Job) -> None:
         """Start ``job`` on a slot of its share, under its label."""
-        slot = self._slot_for(job.share)
+        slot = self._slots.take(job.share)
+        if not slot.workers:
+            self._hire(slot)
         main, *others = slot.workers
         slot.job = job
         run = main.run.options(name=job.label)
@@ -152,21 +138,24 @@ class RayExecutor:
 
     def prune(self, trial_id: str) -> None:
         """Send the running trial the order to stop."""
-        for slot in self._of(trial_id):
+        for slot in self._slots.of(trial_id):
             slot.workers[0].stop.remote(trial_id)
 
     def kill(self, trial_id: str) -> None:
         """End the workers of the running trial, and start others."""
-        for slot in self._of(trial_id):
+        for slot in self._slots.of(trial_id):
             slot.free()
-            self._close_slot(slot)
+            self._slots.close(slot)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
         if self._gone_since_s is not None:
             return self._wait_for_cluster(timeout_s)
-        if time.monotonic() - self._looked_s >= LOOK_PERIOD_S and not self._look():
-            return self._lose_cluster()
+        if time.monotonic() - self._looked_s >= LOOK_PERIOD_S:
+            if not self._is_there():
+                return self._lose_cluster()
+            with suppress(ray.exceptions.RayError):
+                self._use_nodes()
         events: list[Event] = []
         ready = self._ready(timeout_s, at_most=1)
         while ready and self._gone_since_s is None:
@@ -190,23 +179,16 @@ class RayExecutor:
     def close(self) -> None:
         """Let running trials save their states, stop the workers and leave the cluster; one of our own ends."""
         if self._gone_since_s is None:
-            self._interrupt(self._busy)
+            self._interrupt(self._slots.busy)
             until_s = time.monotonic() + CLOSE_TIMEOUT_S
-            while self._busy and time.monotonic() < until_s and self._is_there():
+            while self._slots.busy and time.monotonic() < until_s and self._is_there():
                 for _, slot in self._ready(0.1):
                     if slot.job is not None:
                         self._take(slot)
-            for slot in list(self._slots):
-                self._close_slot(slot)
-        self._slots = []
+            for slot in self._slots:
+                self._slots.close(slot)
+        self._slots.clear()
         ray.shutdown()
-
-    @property
-    def _busy(self) -> list[Slot]:
-        return [slot for slot in self._slots if slot.job is not None]
-
-    def _of(self, trial_id: str) -> list[Slot]:
-        return [slot for slot in self._busy if slot.job is not None and slot.job.trial_id == trial_id]
 
     def _interrupt(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
@@ -234,7 +216,7 @@ class RayExecutor:
             events[-1] = self._settle(slot, events[-1])
             slot.free()
             if slot.is_leaving:
-                self._close_slot(slot)
+                self._slots.close(slot)
         return events
 
     def _assisted(self, slot: Slot, reference: Any) -> list[Event]:
@@ -265,7 +247,7 @@ class RayExecutor:
             except ray.exceptions.RayError as error:
                 losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
         if losses:
-            self._close_slot(slot)
+            self._slots.close(slot)
         return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
 
     def _ended_by(self, slot: Slot, error: Exception) -> list[Event]:
@@ -273,7 +255,7 @@ class RayExecutor:
         if not self._is_there():
             return list(self._lose_cluster())
         job, reason = slot.free(), reason_of(error)
-        self._close_slot(slot)
+        self._slots.close(slot)
         is_lost = not _is_raised(error) or is_of_messages(reason)
         return [
             Failed(
@@ -285,17 +267,9 @@ class RayExecutor:
             )
         ]
 
-    def _slot_for(self, share: Share) -> Slot:
-        """Return a free slot of a share; one is opened if there is none, in place of others if need be."""
-        for slot in self._slots:
-            if slot.job is None and slot.share == share and not slot.is_leaving:
-                return slot
-        places = self._room.take(share)
-        while places is None:
-            self._close_slot(next(slot for slot in self._slots if slot.job is None))
-            places = self._room.take(share)
-        slot = Slot(share=share, places=places)
-        self._slots.append(slot)
+    def _hire(self, slot: Slot) -> None:
+        """Start the workers of a slot where room for it was found; several as close together as there is room."""
+        share = slot.share
         options: dict[str, Any] = {
             "num_cpus": share.cpus,
             "num_gpus": share.gpus,
@@ -303,7 +277,7 @@ class RayExecutor:
             "resources": dict(share.custom) or None,
             "max_concurrency": 2,
         }
-        selectors = [{**dict(share.labels), **self._pin(place.node_id)} for place in places]
+        selectors = [{**dict(share.labels), **self._pin(place.node_id)} for place in slot.places]
         if share.processes > 1:
             bundles = [amounts_of(share)] * share.processes
             slot.placement = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
@@ -323,20 +297,10 @@ class RayExecutor:
                 )
             )
         slot.hosts = [worker.host.remote() for worker in slot.workers] if slot.placement is not None else []
-        return slot
 
     def _pin(self, node_id: str) -> dict[str, str]:
         """Return what places an actor on the node where room was found; nothing where there is one node only."""
-        return {_NODE_LABEL: node_id} if len(self._nodes) > 1 else {}
-
-    def _close_slot(self, slot: Slot) -> None:
-        for worker in slot.workers:
-            ray.kill(worker)
-        slot.workers = []
-        if slot.placement is not None:
-            remove_placement_group(slot.placement)
-        self._room.give(slot.places)
-        self._slots = [other for other in self._slots if other is not slot]
+        return {_NODE_LABEL: node_id} if len(self._slots.nodes) > 1 else {}
 
     def _join(self) -> None:
         """Start or join the cluster, hand it the data, and check its nodes."""
@@ -345,46 +309,22 @@ class RayExecutor:
             context = ray.get_runtime_context()
             self._gcs_address, self._own_node = context.gcs_address, context.get_node_id()
             self._references = {source: ray.put(dataset) for source, dataset in self._datasets.items()}
-            self._nodes: tuple[Node, ...] = ()
-            self._checked: dict[str, bool] = {}
-            self._checking: dict[str, Any] = {}
-            self._room = Room(())
-            self._slots = []
-            self._use(_alive(), is_first=True)
+            self._checks = NodeChecks(self._ask, self._answer)
+            self._checks.require(_alive(), timeout_s=CHECK_TIMEOUT_S)
+            self._use_nodes()
         except BaseException:
             ray.shutdown()
             raise
 
-    def _look(self) -> bool:
-        """See which nodes there are; return whether the cluster is there."""
+    def _use_nodes(self) -> None:
+        """See which nodes there are, take those into use that have code and data, and leave those that are to go."""
         self._looked_s = time.monotonic()
-        if not self._is_there():
-            return False
-        with suppress(ray.exceptions.RayError):
-            self._use(_alive(), is_first=False)
-        return True
-
-    def _use(self, alive: Sequence[Node], *, is_first: bool) -> None:
-        """Take the nodes that can be used from now on, once they are known to have the code and the data."""
-        self._looked_s = time.monotonic()
-        leaving = _draining()
-        for node in alive:
-            if node.node_id not in self._checked and node.node_id not in self._checking:
-                self._checking[node.node_id] = self._ask(node)
-        references = list(self._checking.values())
-        done = ray.wait(references, num_returns=len(references), timeout=CHECK_TIMEOUT_S if is_first else 0)[0]
-        for node_id, reference in list(self._checking.items()):
-            if reference in done or is_first:
-                self._judge_node(node_id, reference, is_first=is_first)
-        usable = tuple(n for n in alive if self._checked.get(n.node_id) and n.node_id not in leaving)
-        if {node.node_id for node in usable} != {node.node_id for node in self._nodes}:
-            self._nodes, self._room = usable, Room(usable)
-            for slot in self._slots:
-                self._room.occupy(slot.places)
-        going = [slot for slot in self._slots if slot.node_ids & leaving and not slot.is_leaving]
-        for slot in going:
-            slot.is_leaving = True
-            self._interrupt([slot]) if slot.job is not None else self._close_slot(slot)
+        alive, leaving = _alive(), _draining()
+        self._slots.use([node for node in self._checks.passed(alive) if node.node_id not in leaving])
+        for slot in self._slots:
+            if slot.node_ids & leaving and not slot.is_leaving:
+                slot.is_leaving = True
+                self._interrupt([slot]) if slot.job is not None else self._slots.close(slot)
 
     def _ask(self, node: Node) -> Any:
         """Have a node say what it has of code and data; this process's own machine has the same."""
@@ -392,18 +332,17 @@ class RayExecutor:
         options = {"num_cpus": 0, "label_selector": {_NODE_LABEL: node.node_id}, "name": "check of a node"}
         return ray.remote(_look_from_node).options(**options).remote(self._wanted, references)
 
-    def _judge_node(self, node_id: str, reference: Any, *, is_first: bool) -> None:
-        del self._checking[node_id]
+    def _answer(self, asked: Any, timeout_s: float) -> str | None:
+        """Return what a node lacks; None if it has not answered yet."""
         try:
-            found: Found = ray.get(reference, timeout=0)
-            wrong = compare(self._wanted, found)
+            found: Found = ray.get(asked, timeout=timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            return None
         except ray.exceptions.RayError as error:
-            wrong = f"it cannot run specsweep ({reason_of(error)})"
-        self._checked[node_id] = not wrong
-        if wrong and is_first:
-            raise ClusterError(f"node {node_id[:12]} of the cluster: {wrong}")
-        if wrong:
-            _LOG.warning("node %s has joined the cluster, but is not used: %s", node_id[:12], wrong)
+            return f"it cannot run specsweep ({reason_of(error)})"
+        if not found.sees_path:
+            _LOG.warning("%s does not see the results folder: states of trials that run there are lost", found.host)
+        return compare(self._wanted, found)
 
     def _is_there(self) -> bool:
         try:
@@ -415,8 +354,9 @@ class RayExecutor:
     def _lose_cluster(self) -> Sequence[Event]:
         """End all attempts, since the cluster is gone, and begin to wait for it."""
         _LOG.warning("the Ray cluster at %s is gone; waiting for it to come back", self._gcs_address)
-        jobs = [slot.free() for slot in self._busy]
-        self._slots, self._instruments = [], {}
+        jobs = [slot.free() for slot in self._slots.busy]
+        self._slots.clear()
+        self._instruments = {}
         self._gone_since_s = self._tried_s = time.monotonic()
         with suppress(Exception):  # whatever is left of it
             ray.shutdown()
@@ -443,6 +383,15 @@ class RayExecutor:
         self._gone_since_s = None
         _LOG.warning("the Ray cluster is back")
         return ()
+
+
+def _dismiss(slot: Slot) -> None:
+    """End the workers of a slot."""
+    for worker in slot.workers:
+        ray.kill(worker)
+    slot.workers = []
+    if slot.placement is not None:
+        remove_placement_group(slot.placement)
 
 
 def _look_from_node(wanted: Wanted, references: Mapping[DataSource, Any]) -> Found:
