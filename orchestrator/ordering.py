@@ -1,4 +1,4 @@
-"""What ``cancel``, ``prune`` and ``retry`` do: find the trials that are meant, and tell the run, or act in its place."""
+"""What ``cancel``, ``prune`` and ``retry`` do: find the trials that are meant; tell the run, or act in its place."""
 
 from __future__ import annotations
 
