@@ -20,15 +20,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-# Ray reads this when it is imported: no calls home.
+from orchestrator.cluster import (
+    ClusterError,
+    Node,
+    amounts_of,
+    check_reachable,
+    check_room,
+    count_slots,
+    has_token,
+    machine_for,
+)
+
+# Ray reads these when it is imported: no calls home; and a token that is here is shown to every cluster, which Ray by
+# itself does for its own only.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if has_token():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster import ClusterError, Node, amounts_of, check_reachable, check_room, count_slots, machine_for
 from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
 from orchestrator.node_check import Found, NodeChecks, Wanted, compare, look
 from orchestrator.records import Cause
@@ -256,6 +269,8 @@ class RayExecutor:
             return list(self._lose_cluster())
         job, reason = slot.free(), reason_of(error)
         self._slots.close(slot)
+        with suppress(ray.exceptions.RayError):
+            self._use_nodes()  # at once: nothing is to be placed on a node that has just been lost
         is_lost = not _is_raised(error) or is_of_messages(reason)
         return [
             Failed(
@@ -441,7 +456,8 @@ def _connect(address: str | None) -> str:
     try:
         context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+        hint = "; if it asks for a token, that has to be in ~/.ray/auth_token or RAY_AUTH_TOKEN" if address else ""
+        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}{hint}") from error
     if threading.current_thread() is threading.main_thread():
         # Ray has taken SIGTERM for itself and would exit on the spot; what it means is for whoever runs us to say.
         signal.signal(signal.SIGTERM, on_sigterm)

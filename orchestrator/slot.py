@@ -63,7 +63,10 @@ def lost(job: Job, error: str, cause: Cause) -> Failed:
     return Failed(job.trial_id, job.attempt, error=error, traceback="", cause=cause)
 
 
-_NODE_TEXTS = ("its node has died", "node is dead", "the node it ran on", "node was preempted", "node is being drained")
+_NODE_TEXTS = (
+    *("node has died", "node died", "node is dead", "the node it ran on", "node was preempted"),
+    *("node is being drained", "not schedulable"),  # the second is what is said of a node that was chosen just before
+)
 _MEMORY_TEXTS = ("running low on memory", "out of memory", "memory usage threshold")
 
 
