@@ -1,0 +1,310 @@
+"""Making sweep files that nobody would write: mutated ones, generated ones, and bytes that are no YAML at all.
+
+A file is mutated as a tree in which a mapping is a list of pairs, so that it can hold a key twice, and in which
+``Raw`` stands for YAML that no value is written as: tags, anchors, merge keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import strategies as st
+
+from orchestrator.sweepfile import sweep_json_schema
+
+REPOSITORY = Path(__file__).parents[2]
+BASES = {
+    str(path.relative_to(REPOSITORY)): path.read_bytes()
+    for folder in ("sweeps", "sweeps/paper")
+    for path in sorted((REPOSITORY / folder).glob("*.yaml"))
+}
+"""The sweep files that users run, by name."""
+
+MARKER = "constructed"
+"""Name of the file that appears if YAML is ever made to run code."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Hold what a plan is asked for.
+
+    Attributes:
+        content: The file's bytes.
+        overrides: Values of ``--set``.
+    """
+
+    content: bytes
+    overrides: tuple[str, ...] = ()
+
+
+class Raw(str):
+    """Hold YAML that is written as it is."""
+
+
+class Fields(list[tuple[Any, Any]]):
+    """Hold a mapping as its pairs of key and value."""
+
+
+_LAUGHS = "{l0: &l0 [x, x], " + ", ".join(f"l{i}: &l{i} [*l{i - 1}, *l{i - 1}]" for i in range(1, 40)) + ", z: *l39}"
+
+RAW = st.sampled_from(
+    [
+        *(".nan", ".inf", "-.inf", "1e999", "-0.0", "1e-320", "0x1F", "0o17", "0xFFFFFFFFFFFFFFFFFF", "9" * 5000),
+        *("!!str x", "! x", "!x y", "!!binary aGVsbG8=", "!!set {a, b}", "!!omap [a: 1]", "!!null ''", "!!int '3'"),
+        f"!!python/object/apply:os.system ['touch {MARKER}']",
+        f"!!python/object/apply:subprocess.check_output [[touch, {MARKER}]]",
+        f"!!python/object/new:os.system ['touch {MARKER}']",
+        "!!python/name:os.system x",
+        "!!python/tuple [1, 2]",
+        "!<tag:yaml.org,2002:python/object/apply:os.getcwd> []",
+        *("&a [*a]", "&a x", "*a", "{<<: {steps: 1}}", "{<<: *a}", _LAUGHS, "{? [a]: b}", "{1: 2}", "{true: x}"),
+        *("", "~", "2026-01-31", "12:30:45", "no", "=", "'", '"', "[", "{", "|", "> x", "%", "@x", "`x", "- x", "\t"),
+        *('"\\ud800"', '"\\0"', '"\\e[31m"', '"\\n--set x: "', '"\\UFFFFFFFF"', '"\\x85\\u2028"', "\x00", "\x1b[31m"),
+        *("[" * 40 + "]" * 40, "[" * 3000, "{a: " * 30 + "1" + "}" * 30, "[" * 25 + "1" + "]" * 25),
+    ]
+).map(Raw)
+
+NUMBERS = (
+    st.integers(-3, 70)
+    | st.sampled_from([10**6, 2**31, 2**53, 2**63 - 1, -(2**63), 2**64, 10**30])
+    | st.sampled_from([0.5, 1.5, -1.0, -0.0, 1e-7, 1e-320, 5e-324, 1e10, 1e300, 1.7976931348623157e308])
+)
+
+TEXTS = (
+    st.sampled_from(
+        [
+            *("", " ", "x", "[red]x[/red]", "[/]", "../x", "/etc/x", ".", "..", "a/b", "~", "~nobody/x", "C:\\x", "%s{0}"),
+            *("x" * 3000, "norm+" * 400 + "norm", "é" * 99, "\u202e\ufeff", "\U0001f600", "a\nb", "a\rb", "\t", "- x: y"),
+            *("\ud800", "\x00", "\x07", "\x1b]0;title\x07", "\x7f", "\x85", "\u2028", "\ufffe", "none", "all", "0:1", "1:0"),
+            *("norm", "qkv", "norm@all", "norm@0:3+norm(gate)@2:5", "mlp(lora:8)", "qkv(lora:999999)", "layerscale@all"),
+            *("final_norm@0:1", "none+norm", "first-third", "999999:0", "lora:8", "lora:0", "gate", "jumbo", "copy"),
+            *("nano", "large", "registers:4", "registers:0", "attention_bias", "scenes", "masks", "coco", "webdataset"),
+            *("hugging_face", "dinov2", "deit3_cpu", "mae_cpu", "knn", "linear", "median", "hyperband", "placebo"),
+            *("hf-hub:nobody/nothing", "vit_small_patch16_224.augreg_in21k", "x.safetensors", "random_init", "wilcoxon"),
+            *("train-{0..9}.tar", "train-{000000..999999999999}.tar", "{" * 40, "a=b", "model.scale", "objective.lr"),
+        ]
+    )
+    | st.text(max_size=12)
+)  # fmt: skip
+
+SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS
+
+KEYS = st.sampled_from(
+    [
+        *("objective", "probes", "name", "question", "model", "data", "rungs", "seeds", "ablate", "vary", "floors", "source"),
+        *("pruning", "resources", "checkpoint_every_s", "keep_weights", "diagnostics", "recipe", "pruner", "comparator"),
+        *("scale", "patch_size", "image_size", "steps", "epochs", "batch_size", "lr", "count", "num_images", "root"),
+        *("protocol", "metric", "components", "blocks", "modes", "tokens", "comparators", "specialize", "knn", "cpus"),
+        *("model.scale", "model.patch_size", "objective.recipe", "objective.lr", "data.source", "data.image_size"),
+        *("probes.knn", "objective.", ".lr", "model.name", "checkpoint", "checkpoint_sha256", "high_norm", "processes"),
+        *("placebo_position", "path_fields", "__class__", "<<", "data"),
+    ]
+)  # fmt: skip
+
+VALUES = st.recursive(
+    SCALARS | RAW,
+    lambda inner: st.lists(inner, max_size=4)
+    | st.lists(st.tuples(KEYS | TEXTS, inner), max_size=3).map(Fields),
+    max_leaves=6,
+)
+
+
+def as_tree(value: Any) -> Any:
+    """Turn a value of YAML into a tree that can be mutated."""
+    if isinstance(value, dict):
+        return Fields((key, as_tree(inner)) for key, inner in value.items())
+    return [as_tree(inner) for inner in value] if isinstance(value, list) else value
+
+
+TREES = {name: as_tree(yaml.safe_load(content)) for name, content in BASES.items()}
+
+
+def flow(tree: Any) -> str:
+    """Write a tree as YAML in one line."""
+    if isinstance(tree, Raw):
+        return str(tree)
+    if isinstance(tree, Fields):
+        return "{" + ", ".join(f"{flow(key)}: {flow(value)}" for key, value in tree) + "}"
+    if isinstance(tree, list):
+        return "[" + ", ".join(map(flow, tree)) + "]"
+    # JSON writes text so that YAML reads the same one, but for pairs of surrogates.
+    is_wide = isinstance(tree, str) and any(ord(character) > 0xFFFF for character in tree)
+    return json.dumps(tree, ensure_ascii=not is_wide)
+
+
+def write(tree: Any) -> bytes:
+    """Write a tree as a file, each field of its top level in a line of its own."""
+    is_plain = isinstance(tree, Fields) and tree
+    text = "\n".join(f"{flow(key)}: {flow(value)}" for key, value in tree) if is_plain else flow(tree)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _places(tree: Any) -> Iterator[tuple[list[Any], int]]:
+    """Yield every place below a tree as its container and index."""
+    if isinstance(tree, list):
+        for index, entry in enumerate(tree):
+            yield tree, index
+            yield from _places(entry[1] if isinstance(tree, Fields) else entry)
+
+
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, Fields):
+        return Fields((key, _copied(value)) for key, value in tree)
+    return [_copied(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _mutate_tree(draw: Callable[..., Any], tree: Any) -> None:
+    """Change one place of a tree."""
+    places = list(_places(tree))
+    if not places:
+        return
+    container, index = places[draw(st.integers(0, len(places) - 1))]
+    entry = container[index]
+    is_pair = isinstance(container, Fields)
+    match draw(st.sampled_from(["replace", "replace", "replace", "delete", "repeat", "rename", "wrap", "insert"])):
+        case "replace":
+            container[index] = (entry[0], draw(VALUES)) if is_pair else draw(VALUES)
+        case "delete":
+            del container[index]
+        case "repeat":
+            container.insert(index, _copied([entry])[0])
+        case "rename" if is_pair:
+            container[index] = (draw(KEYS | TEXTS | RAW | NUMBERS), entry[1])
+        case "wrap":
+            container[index] = (entry[0], [entry[1]]) if is_pair else Fields([(draw(KEYS), entry)])
+        case _:
+            container.insert(index, (draw(KEYS), draw(VALUES)) if is_pair else draw(VALUES))
+
+
+@st.composite
+def mutated_trees(draw: Callable[..., Any]) -> bytes:
+    """Change a few places of a file that users run."""
+    tree = _copied(TREES[draw(st.sampled_from(sorted(TREES)))])
+    for _ in range(draw(st.integers(1, 4))):
+        _mutate_tree(draw, tree)
+    return write(tree)
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"[", b"]", b"{", b"}", b":", b": ", b",", b"- ", b"'", b'"', b"\n", b"\t", b"\r\n", b" ", b"#", b"&a", b"*a"),
+        *(b"!", b"|", b">", b"%", b"@", b"?", b"---\n", b"...\n", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
+        *(b"null", b"-1", b".inf", b"1e9", b"x", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"<<: {a: 1}\n", b"\\"),
+    ]
+) | st.binary(max_size=6)  # fmt: skip
+
+
+@st.composite
+def mutated_texts(draw: Callable[..., Any]) -> bytes:
+    """Change the bytes of a file that users run."""
+    content = BASES[draw(st.sampled_from(sorted(BASES)))]
+    start = content.find(b"\nquestion")  # comments in front are not worth a mutation
+    content = content[max(start, 0) :]
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        match draw(st.sampled_from(["insert", "remove", "flip", "swap", "cut", "bom", "crlf", "tabs", "utf16", "double"])):
+            case "insert":
+                content = content[:at] + draw(PIECES) + content[at:]
+            case "remove":
+                content = content[:at] + content[at + draw(st.integers(1, 20)) :]
+            case "flip" if at < len(content):
+                content = content[:at] + bytes([content[at] ^ 1 << draw(st.integers(0, 7))]) + content[at + 1 :]
+            case "swap":
+                lines = content.splitlines(keepends=True)
+                if lines:
+                    lines.insert(draw(st.integers(0, len(lines) - 1)), lines.pop(at % len(lines)))
+                content = b"".join(lines)
+            case "cut":
+                content = content[:at]
+            case "bom":
+                content = b"\xef\xbb\xbf" + content
+            case "crlf":
+                content = content.replace(b"\n", b"\r\n")
+            case "tabs":
+                content = content.replace(b"  ", b"\t", 1)
+            case "utf16":
+                content = content.decode("latin-1").encode("utf-16")
+            case _:
+                content += content
+    return content
+
+
+_SCHEMA = sweep_json_schema()
+_DEEPEST = 6
+
+
+@st.composite
+def _from_schema(draw: Callable[..., Any], schema: dict[str, Any], depth: int = 0) -> Any:
+    """Draw a tree that a JSON schema describes, in most of its places."""
+    schema = _SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if depth > _DEEPEST or draw(st.integers(0, 60)) == 60:
+        return draw(VALUES)
+    members = schema.get("anyOf") or schema.get("oneOf")
+    if members:
+        return draw(_from_schema(draw(st.sampled_from(members)), depth))
+    if "const" in schema or "enum" in schema:
+        return schema["const"] if "const" in schema else draw(st.sampled_from(schema["enum"]))
+    match schema.get("type"):
+        case "object":
+            return draw(_mapping_of(schema, depth))
+        case "array":
+            entries = schema.get("prefixItems")
+            if entries is None:
+                least = schema.get("minItems", 0)
+                entries = [schema.get("items", {})] * draw(st.integers(least, max(least, 2)))
+            return [draw(_from_schema(entry, depth + 1)) for entry in entries]
+        case "boolean":
+            return draw(st.booleans())
+        case "null":
+            return None
+        case "integer":
+            return draw(st.integers(schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1), 64))
+        case "number":
+            return draw(st.floats(schema.get("minimum", 0.001), schema.get("maximum", 1.0)))
+    return draw(TEXTS)
+
+
+@st.composite
+def _mapping_of(draw: Callable[..., Any], schema: dict[str, Any], depth: int) -> Fields:
+    properties, pairs = schema.get("properties", {}), Fields()
+    kinds = [name for name, inner in properties.items() if "const" in inner]
+    rarity = 3 if depth else 2
+    for name, inner in properties.items():
+        is_wanted = name in schema.get("required", ()) or name in kinds
+        if is_wanted or draw(st.integers(0, rarity)) == 0:
+            pairs.append((name, draw(_from_schema(inner, depth + 1))))
+    if not properties:
+        pairs += [(draw(KEYS), draw(VALUES)) for _ in range(draw(st.integers(0, 2)))]
+    return pairs
+
+
+OVERRIDES = (
+    st.tuples(
+        st.lists(KEYS, min_size=1, max_size=3).map(".".join)
+        | st.sampled_from(["vary.model.scale", "vary.objective.lr", "vary.", "", "a..b", " seeds ", "seeds.0", "name.x"])
+        | st.text(max_size=8),
+        st.sampled_from(["=", "=", "=", "=", "==", ""]),
+        VALUES.map(flow) | TEXTS,
+    )
+    .map("".join)
+    .map(lambda text: text.replace("\x00", ""))  # no argument of a program can hold it
+)
+
+GENERATED = _from_schema(_SCHEMA).map(write)
+CONTENTS = (
+    mutated_trees() | mutated_trees() | mutated_texts() | GENERATED | st.binary(max_size=60) | VALUES.map(write)
+)
+
+
+def cases() -> st.SearchStrategy[Case]:
+    """Draw what a plan is asked for."""
+    overrides = st.lists(OVERRIDES, max_size=2).map(tuple)
+    no_overrides: st.SearchStrategy[tuple[str, ...]] = st.just(())
+    return st.builds(Case, CONTENTS, no_overrides | no_overrides | overrides) | st.builds(
+        Case, st.sampled_from(sorted(BASES.values())), overrides
+    )
