@@ -18,9 +18,12 @@ from specvit.data import DATA_SOURCES, AnyDataSource
 from specvit.errors import ConfigError
 from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES
-from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveInt, settings
 
 MAX_TRIALS = 100_000
+
+LEAST_SHARE = 1e-4
+"""Least share of a CPU core or of a GPU: Ray counts in ten-thousandths."""
 
 SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "objective": AnyRecipe}
 """The sections whose fields can vary from group to group, with their types."""
@@ -84,6 +87,8 @@ def _comparator_by_name(value: object) -> object:
 
 
 def _check_gpus(gpus: float) -> float:
+    if 0 < gpus < LEAST_SHARE:
+        raise ConfigError(f"must be 0 or at least {LEAST_SHARE}, not {gpus}")
     if gpus > 1 and gpus != int(gpus):
         raise ConfigError(f"must be a whole number where it is above 1, not {gpus}")
     return gpus
@@ -141,7 +146,7 @@ class Ablation:
 class Resources:
     """Say what one trial occupies. Takes no part in a trial's identity."""
 
-    cpus: PositiveFloat = 1
+    cpus: Annotated[float, Field(strict=True, ge=LEAST_SHARE, allow_inf_nan=False)] = 1
     """CPU cores."""
     gpus: Annotated[NonNegativeFloat, AfterValidator(_check_gpus)] = 0
     """GPUs; a share such as 0.25 puts several trials on one."""
