@@ -107,6 +107,8 @@ def _override(document: Document, overrides: Sequence[str], *, name: str) -> tup
     raw, lines = copy.deepcopy(document.value), dict(document.lines)
     places: dict[FieldPath, str] = {}
     for text in overrides:
+        if any(0xD800 <= ord(character) < 0xE000 for character in text):  # how Python passes bytes that are no UTF-8
+            raise SweepFileError(f"--set {text}: must be UTF-8")
         dotted, equals, value_source = text.partition("=")
         keys = dotted.strip().split(".")
         if not equals or not all(keys):

@@ -342,6 +342,7 @@ def refitted_files(draw: Callable[..., Any]) -> bytes:
 OVERRIDES = (
     st.tuples(
         st.lists(KEYS, min_size=1, max_size=3).map(".".join)
+        | st.sampled_from(["\udc80", "vary.model.\udc80", ".".join("a" * 40), ".".join("a" * 2000), "probes.knn.data"])
         | st.sampled_from(["vary.model.scale", "vary.objective.lr", "vary.", "", "a..b", " seeds ", "seeds.0", "name.x"])
         | st.text(max_size=8),
         st.sampled_from(["=", "=", "=", "=", "==", ""]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 
 from orchestrator.cli import main
 
-from .sweep_files import MARKER, Case, cases
+from .sweep_files import BASES, MARKER, Case, cases
 
 IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 FAULTS = settings(
@@ -68,13 +69,14 @@ def watched() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def plan(case: Case, *arguments: str) -> Ended:
-    """Run ``specsweep plan`` in this process and in this folder, on streams as strict as a terminal's."""
-    Path(FILE).write_bytes(case.content)
+def run_command(case: Case | None, *command: str) -> Ended:
+    """Run a command in this process and in this folder, on streams as strict as a terminal's."""
+    if case is not None:
+        Path(FILE).write_bytes(case.content)
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace")]
-    argv = ["specsweep", "plan", FILE, *arguments, *(part for text in case.overrides for part in ("--set", text))]
+    overrides = () if case is None else case.overrides
     before = sys.argv
-    sys.argv = argv
+    sys.argv = ["specsweep", *command, FILE, *(part for text in overrides for part in ("--set", text))]
     try:
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]), watched():
             with pytest.raises(SystemExit) as end:
@@ -90,7 +92,7 @@ def plan(case: Case, *arguments: str) -> Ended:
 
 def check(case: Case) -> Ended:
     """Plan, and hold the outcome against what is promised of every one."""
-    ended = plan(case)
+    ended = run_command(case, "plan")
     assert ended.code in (0, 2), ended.err
     assert "Traceback" not in ended.err
     if ended.code == 2:
@@ -129,3 +131,123 @@ def test_any_sweep_file_is_planned_or_refused(folder: Path) -> None:
 
     plan_one()
     assert min(codes[0], codes[2]) >= FAULTS.max_examples / 20, "hardly any file is planned, or hardly any is refused"
+
+
+BASE = "objective: {recipe: dinov2_cpu, steps: 9, num_locals: 0}\nprobes: {knn: }\nrungs: {count: 0}\n"
+"""A file that can be planned, to be extended."""
+
+
+def test_every_file_that_users_run_can_be_planned(folder: Path) -> None:
+    assert {name: check(Case(content)).code for name, content in BASES.items()} == dict.fromkeys(BASES, 0)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        f"!!python/object/apply:os.system ['touch {MARKER}']",
+        f"!!python/object/new:os.system ['touch {MARKER}']",
+        f"!!python/object/apply:subprocess.check_output [[touch, {MARKER}]]",
+        "!!python/name:os.system",
+        "!<tag:yaml.org,2002:python/object/apply:os.getcwd> []",
+    ],
+)
+@pytest.mark.parametrize("where", ["question: {}", "data: {}", "? {}\n: x", "seeds: [{}]", "--- {}"])
+def test_a_tag_makes_no_object(tag: str, where: str, folder: Path) -> None:
+    ended = check(Case((where.format(tag) + "\n" + BASE).encode()))  # it looks for the marker's file
+    assert ended.code == 2
+    ended = check(Case(BASE.encode(), (f"question={tag}",)))
+    assert (ended.code, "tags" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/x", ".", "..", "", " ", "a/b", "a/../../b", "~", "~root", "C:\\x", "x\\y", ".x", "x\n", "x\0", "é", "x" * 101],
+)
+def test_a_name_that_is_no_single_folder_is_refused(name: str, folder: Path) -> None:
+    ended = check(Case(f"{BASE}name: {json.dumps(name)}\n".encode()))
+    assert ended.code == 2
+    assert ended.err.startswith(f"{FILE}:4: name: ")
+    if "\0" not in name:
+        assert check(Case(BASE.encode(), (f"name={json.dumps(name)}",))).code == 2
+
+
+@pytest.mark.parametrize("markup", ["[red]x[/red]", "[/]", "[link=file:///x]y", "[bold", ":smiley:"])
+def test_markup_is_shown_as_it_is(markup: str, folder: Path) -> None:
+    text = (
+        f"question: {json.dumps(markup)}\nprobes: {{knn: }}\nrungs: {{count: 0}}\n"
+        "objective: {recipe: dinov2_cpu, steps: 9, num_locals: 0}\n"
+        "data: {source: hugging_face, path: x, label_column: y}\n"
+        f"vary: {{data.train_split: [{json.dumps(markup)}, train]}}\n"
+    )
+    ended = check(Case(text.encode()))
+    assert ended.code == 0
+    assert [line.strip() for line in ended.out.splitlines()].count(markup) == 1
+    assert f"data.train_split={markup}" in ended.out
+
+
+def test_markup_in_a_root_that_is_not_there_is_shown_as_it_is(folder: Path) -> None:
+    text = f"{BASE}data: {{source: image_folder, root: '[red]x[/red]', image_size: 32}}\n"
+    assert check(Case(text.encode())).code == 0
+    ended = run_command(Case(text.encode()), "run", "--executor", "local")
+    assert ended.code == 2
+    assert "[red]x[/red]" in ended.err
+    assert not os.listdir("results")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", f"{FILE}:1: the file is empty"),
+        (b"\0", f"{FILE}:1: character U+0000"),
+        (BASE.encode("utf-16"), f"{FILE}:1: must be saved as UTF-8, not UTF-16"),
+        (BASE.encode() + b"question: caf\xe9\n", f"{FILE}:4: must be UTF-8; byte 0xe9 is not"),
+        (BASE.encode() + b"#" * 2**20, f"{FILE}: must be at most 1048576 bytes"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", f"{FILE}:2:8: aliases (*a) are not supported"),
+        (BASE.encode() + b"question: " + b"[" * 10_000, f"{FILE}:4:"),
+    ],
+)
+def test_what_is_no_sweep_file_is_refused_in_one_line(content: bytes, message: str, folder: Path) -> None:
+    ended = check(Case(content))
+    assert ended.code == 2
+    assert ended.err.startswith(message)
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_or_nothing_in_place_of_the_file_is_refused(is_there: bool, folder: Path) -> None:
+    if is_there:
+        Path(FILE).mkdir()
+    ended = run_command(None, "plan")
+    assert ended.code == 2
+    assert PLACE.match(ended.err)
+
+
+def listed(*texts: object) -> str:
+    return f"[{', '.join(map(str, texts))}]"
+
+
+RATES = listed(*(index / 1e6 for index in range(1, 20_001)))
+NUMBERED = listed(*(f"x{index}" for index in range(3000)))
+HUGE = {
+    "crossed": (2, f"ablate: {{components: {NUMBERED}, blocks: {NUMBERED}, modes: [full, gate]}}\n"),
+    "written out": (2, f"ablate: {{specialize: {NUMBERED}, modes: {NUMBERED}}}\n"),
+    "repeated": (
+        0,
+        f"ablate: {{components: [norm], init: {listed(*['copy'] * 2000)}, tokens: {listed(*['cls'] * 2000)}, "
+        f"registers_with: {listed(*['cls'] * 2000)}}}\nmodel: {{high_norm: 'registers:1'}}\n",
+    ),
+    "groups": (0, f"seeds: 1\nfloors: []\nvary: {{objective.lr: {RATES}}}\n"),
+    "comparators in groups": (
+        2,
+        f"ablate: {{comparators: {listed(*(f'{{comparator: jumbo, slots: {n}}}' for n in range(1, 1000)))}}}\n"
+        f"vary: {{objective.lr: {listed(*range(1, 1000))}}}\n",
+    ),
+    "crossed groups": (2, "".join(["vary:\n", *(f"  objective.x{n}: [1, 2, 3]\n" for n in range(60))])),
+    "seeds": (2, f"seeds: {10**18}\n"),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_a_huge_grid_is_refused_or_planned_in_time(case: str, folder: Path) -> None:
+    code, text = HUGE[case]
+    assert check(Case((BASE + text).encode())).code == code
