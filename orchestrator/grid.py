@@ -121,7 +121,8 @@ def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str
         if kind == "placebo":
             tokens.append({"tokens": kind, "placebo_position": ablate.placebo_position})
         else:
-            tokens += [{"registers_with": w} for w in dict.fromkeys(ablate.registers_with if has_registers else ("cls",))]
+            owners = dict.fromkeys(ablate.registers_with) if has_registers else ("cls",)
+            tokens += [{"registers_with": owner} for owner in owners]
     yield tokens
 
 

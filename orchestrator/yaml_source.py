@@ -238,7 +238,7 @@ def _key(node: yaml.Node) -> tuple[str, str | None]:
 
 
 def _text_problem(text: str) -> str | None:
-    """Return what is wrong with text: escapes such as ``\\e`` can name what YAML would not let stand in the file."""
+    """Return what is wrong with text: escapes in quotes can name what YAML would not let stand in the file."""
     for character in text:
         match unicodedata.category(character):
             case "Cs":

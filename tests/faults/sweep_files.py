@@ -1,12 +1,7 @@
-"""Making sweep files that nobody would write: mutated ones, generated ones, and bytes that are no YAML at all.
-
-A file is mutated as a tree in which a mapping is a list of pairs, so that it can hold a key twice, and in which
-``Raw`` stands for YAML that no value is written as: tags, anchors, merge keys.
-"""
+"""Making sweep files that nobody would write: mutated ones, generated ones, and bytes that are no YAML at all."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +13,8 @@ from hypothesis import strategies as st
 
 from orchestrator.sweepfile import sweep_json_schema
 
+from .hostile_values import KEYS, NUMBERS, RAW, SCALARS, TEXTS, VALUES, Fields, flow
+
 REPOSITORY = Path(__file__).parents[2]
 BASES = {
     str(path.relative_to(REPOSITORY)): path.read_bytes()
@@ -25,10 +22,6 @@ BASES = {
     for path in sorted((REPOSITORY / folder).glob("*.yaml"))
 }
 """The sweep files that users run, by name."""
-
-MARKER = "constructed"
-"""Name of the file that appears if YAML is ever made to run code."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -43,78 +36,6 @@ class Case:
     overrides: tuple[str, ...] = ()
 
 
-class Raw(str):
-    """Hold YAML that is written as it is."""
-
-
-class Fields(list[tuple[Any, Any]]):
-    """Hold a mapping as its pairs of key and value."""
-
-
-_LAUGHS = "{l0: &l0 [x, x], " + ", ".join(f"l{i}: &l{i} [*l{i - 1}, *l{i - 1}]" for i in range(1, 40)) + ", z: *l39}"
-
-RAW = st.sampled_from(
-    [
-        *(".nan", ".inf", "-.inf", "1e999", "-0.0", "1e-320", "0x1F", "0o17", "0xFFFFFFFFFFFFFFFFFF", "9" * 5000),
-        *("!!str x", "! x", "!x y", "!!binary aGVsbG8=", "!!set {a, b}", "!!omap [a: 1]", "!!null ''", "!!int '3'"),
-        f"!!python/object/apply:os.system ['touch {MARKER}']",
-        f"!!python/object/apply:subprocess.check_output [[touch, {MARKER}]]",
-        f"!!python/object/new:os.system ['touch {MARKER}']",
-        "!!python/name:os.system x",
-        "!!python/tuple [1, 2]",
-        "!<tag:yaml.org,2002:python/object/apply:os.getcwd> []",
-        *("&a [*a]", "&a x", "*a", "{<<: {steps: 1}}", "{<<: *a}", _LAUGHS, "{? [a]: b}", "{1: 2}", "{true: x}"),
-        *("", "~", "2026-01-31", "12:30:45", "no", "=", "'", '"', "[", "{", "|", "> x", "%", "@x", "`x", "- x", "\t"),
-        *('"\\ud800"', '"\\0"', '"\\e[31m"', '"\\n--set x: "', '"\\UFFFFFFFF"', '"\\x85\\u2028"', "\x00", "\x1b[31m"),
-        *("[" * 40 + "]" * 40, "[" * 3000, "{a: " * 30 + "1" + "}" * 30, "[" * 25 + "1" + "]" * 25),
-    ]
-).map(Raw)
-
-NUMBERS = (
-    st.integers(-3, 70)
-    | st.sampled_from([10**6, 2**31, 2**53, 2**63 - 1, -(2**63), 2**64, 10**30])
-    | st.sampled_from([0.5, 1.5, -1.0, -0.0, 1e-7, 1e-320, 5e-324, 1e10, 1e300, 1.7976931348623157e308])
-)
-
-TEXTS = (
-    st.sampled_from(
-        [
-            *("", " ", "x", "[red]x[/red]", "[/]", "../x", "/etc/x", ".", "..", "a/b", "~", "~nobody/x", "C:\\x", "%s{0}"),
-            *("x" * 3000, "norm+" * 400 + "norm", "é" * 99, "\u202e\ufeff", "\U0001f600", "a\nb", "a\rb", "\t", "- x: y"),
-            *("\ud800", "\x00", "\x07", "\x1b]0;title\x07", "\x7f", "\x85", "\u2028", "\ufffe", "none", "all", "0:1", "1:0"),
-            *("norm", "qkv", "norm@all", "norm@0:3+norm(gate)@2:5", "mlp(lora:8)", "qkv(lora:999999)", "layerscale@all"),
-            *("final_norm@0:1", "none+norm", "first-third", "999999:0", "lora:8", "lora:0", "gate", "jumbo", "copy"),
-            *("nano", "large", "registers:4", "registers:0", "attention_bias", "scenes", "masks", "coco", "webdataset"),
-            *("hugging_face", "dinov2", "deit3_cpu", "mae_cpu", "knn", "linear", "median", "hyperband", "placebo"),
-            *("hf-hub:nobody/nothing", "vit_small_patch16_224.augreg_in21k", "x.safetensors", "random_init", "wilcoxon"),
-            *("train-{0..9}.tar", "train-{000000..999999999999}.tar", "{" * 40, "a=b", "model.scale", "objective.lr"),
-        ]
-    )
-    | st.text(max_size=12)
-)  # fmt: skip
-
-SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS
-
-KEYS = st.sampled_from(
-    [
-        *("objective", "probes", "name", "question", "model", "data", "rungs", "seeds", "ablate", "vary", "floors", "source"),
-        *("pruning", "resources", "checkpoint_every_s", "keep_weights", "diagnostics", "recipe", "pruner", "comparator"),
-        *("scale", "patch_size", "image_size", "steps", "epochs", "batch_size", "lr", "count", "num_images", "root"),
-        *("protocol", "metric", "components", "blocks", "modes", "tokens", "comparators", "specialize", "knn", "cpus"),
-        *("model.scale", "model.patch_size", "objective.recipe", "objective.lr", "data.source", "data.image_size"),
-        *("probes.knn", "objective.", ".lr", "model.name", "checkpoint", "checkpoint_sha256", "high_norm", "processes"),
-        *("placebo_position", "path_fields", "__class__", "<<", "data"),
-    ]
-)  # fmt: skip
-
-VALUES = st.recursive(
-    SCALARS | RAW,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.lists(st.tuples(KEYS | TEXTS, inner), max_size=3).map(Fields),
-    max_leaves=6,
-)
-
-
 def as_tree(value: Any) -> Any:
     """Turn a value of YAML into a tree that can be mutated."""
     if isinstance(value, dict):
@@ -123,19 +44,6 @@ def as_tree(value: Any) -> Any:
 
 
 TREES = {name: as_tree(yaml.safe_load(content)) for name, content in BASES.items()}
-
-
-def flow(tree: Any) -> str:
-    """Write a tree as YAML in one line."""
-    if isinstance(tree, Raw):
-        return str(tree)
-    if isinstance(tree, Fields):
-        return "{" + ", ".join(f"{flow(key)}: {flow(value)}" for key, value in tree) + "}"
-    if isinstance(tree, list):
-        return "[" + ", ".join(map(flow, tree)) + "]"
-    # JSON writes text so that YAML reads the same one, but for pairs of surrogates.
-    is_wide = isinstance(tree, str) and any(ord(character) > 0xFFFF for character in tree)
-    return json.dumps(tree, ensure_ascii=not is_wide)
 
 
 def write(tree: Any) -> bytes:
@@ -194,13 +102,14 @@ def mutated_trees(draw: Callable[..., Any]) -> bytes:
     return write(tree)
 
 
+CHANGES = "insert remove flip swap cut bom crlf tabs utf16 double".split()
 PIECES = st.sampled_from(
     [
-        *(b"[", b"]", b"{", b"}", b":", b": ", b",", b"- ", b"'", b'"', b"\n", b"\t", b"\r\n", b" ", b"#", b"&a", b"*a"),
-        *(b"!", b"|", b">", b"%", b"@", b"?", b"---\n", b"...\n", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
-        *(b"null", b"-1", b".inf", b"1e9", b"x", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"<<: {a: 1}\n", b"\\"),
+        *(b"[", b"]", b"{", b"}", b":", b": ", b",", b"- ", b"'", b'"', b"\n", b"\t", b"\r\n", b" ", b"#", b"&a"),
+        *(b"*a", b"!", b"|", b">", b"%", b"@", b"?", b"---\n", b"...\n", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
+        *(b"\x00", b"null", b"-1", b".inf", b"1e9", b"x", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"<<: {a: 1}\n", b"\\"),
     ]
-) | st.binary(max_size=6)  # fmt: skip
+) | st.binary(max_size=6)
 
 
 @st.composite
@@ -211,7 +120,7 @@ def mutated_texts(draw: Callable[..., Any]) -> bytes:
     content = content[max(start, 0) :]
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(content)))
-        match draw(st.sampled_from(["insert", "remove", "flip", "swap", "cut", "bom", "crlf", "tabs", "utf16", "double"])):
+        match draw(st.sampled_from(CHANGES)):
             case "insert":
                 content = content[:at] + draw(PIECES) + content[at:]
             case "remove":
@@ -318,12 +227,15 @@ def _has_fields(schema: dict[str, Any]) -> dict[str, Any]:
     return dict(inner.get("properties", {}))
 
 
+_OFTEN = ("ablate", "ablate", "model", "data", "objective", "probes")
+
+
 @st.composite
 def refitted_files(draw: Callable[..., Any]) -> bytes:
     """Set fields of a file that users run to other values of their types."""
     tree = _copied(TREES[draw(st.sampled_from(sorted(TREES)))])
     for _ in range(draw(st.integers(1, 3))):
-        name = draw(st.sampled_from([*SCHEMA["properties"], "ablate", "ablate", "model", "data", "objective", "probes"]))
+        name = draw(st.sampled_from([*SCHEMA["properties"], *_OFTEN]))
         schema, fields = SCHEMA["properties"][name], tree
         sections = [value for key, value in tree if key == name and isinstance(value, Fields)]
         known = _has_fields(schema)
@@ -342,8 +254,8 @@ def refitted_files(draw: Callable[..., Any]) -> bytes:
 OVERRIDES = (
     st.tuples(
         st.lists(KEYS, min_size=1, max_size=3).map(".".join)
-        | st.sampled_from(["\udc80", "vary.model.\udc80", ".".join("a" * 40), ".".join("a" * 2000), "probes.knn.data"])
-        | st.sampled_from(["vary.model.scale", "vary.objective.lr", "vary.", "", "a..b", " seeds ", "seeds.0", "name.x"])
+        | st.sampled_from(["\udc80", "vary.model.\udc80", ".".join("a" * 40), ".".join("a" * 2000), "", " seeds "])
+        | st.sampled_from("vary.model.scale vary.objective.lr vary. a..b seeds.0 name.x probes.knn.data".split())
         | st.text(max_size=8),
         st.sampled_from(["=", "=", "=", "=", "==", ""]),
         VALUES.map(flow) | TEXTS,
