@@ -52,23 +52,22 @@ _PLAIN = """x . .. a/b ../x /etc/x ~ ~nobody/x [red]x[/red] [/] %s{0} a=b train-
 none all 0:1 1:0 999999:0 first-third norm qkv norm@all norm@0:3+norm(gate)@2:5 mlp(lora:8) qkv(lora:999999) none+norm
 layerscale@all final_norm@0:1 lora:8 lora:0 gate jumbo copy placebo nano large registers:4 registers:0 attention_bias
 scenes masks coco webdataset hugging_face dinov2 deit3_cpu mae_cpu knn linear median hyperband wilcoxon random_init
-hf-hub:nobody/nothing vit_small_patch16_224.augreg_in21k x.safetensors model.scale objective.lr""".split()
+hf-hub:nobody/nothing vit_small_patch16_224.augreg_in21k x.safetensors model.scale objective.lr"""
 _ODD = [
     *("", " ", "- x: y", "C:\\x", "a\nb", "a\rb", "\t", "\x00", "\x07", "\x1b]0;title\x07", "\x7f", "\x85", "\u2028"),
     *("\u202e\ufeff", "\ufffe", "\ud800", "\U0001f600", "é" * 99, "x" * 3000, "norm+" * 400 + "norm", "{" * 40),
 ]
-TEXTS = st.sampled_from([*_PLAIN, *_ODD]) | st.text(max_size=12)
+TEXTS = st.sampled_from([*_PLAIN.split(), *_ODD]) | st.text(max_size=12)
 """Texts of which many mean something in some place, and others break something in many programs."""
 
 SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS
 
-KEYS = st.sampled_from(
-    """objective probes name question model data rungs seeds ablate vary floors pruning resources checkpoint_every_s
-    keep_weights diagnostics source recipe pruner comparator scale patch_size image_size steps epochs batch_size lr count
-    num_images root protocol metric components blocks modes tokens comparators specialize knn cpus processes high_norm
-    checkpoint checkpoint_sha256 placebo_position model.scale model.patch_size objective.recipe objective.lr data.source
-    data.image_size probes.knn objective. .lr model.name path_fields __class__ <<""".split()
-)
+_KEYS = """objective probes name question model data rungs seeds ablate vary floors pruning resources keep_weights
+checkpoint_every_s diagnostics source recipe pruner comparator scale patch_size image_size steps epochs batch_size lr
+count num_images root protocol metric components blocks modes tokens comparators specialize knn cpus processes
+high_norm checkpoint checkpoint_sha256 placebo_position model.scale model.patch_size objective.recipe objective.lr
+data.source data.image_size probes.knn objective. .lr model.name path_fields __class__ <<"""
+KEYS = st.sampled_from(_KEYS.split())
 """Keys that stand in sweep files, and some that look like them."""
 
 VALUES = st.recursive(

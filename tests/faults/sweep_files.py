@@ -102,12 +102,12 @@ def mutated_trees(draw: Callable[..., Any]) -> bytes:
     return write(tree)
 
 
-CHANGES = "insert remove flip swap cut bom crlf tabs utf16 double".split()
+CHANGES = ("insert", "remove", "flip", "swap", "cut", "bom", "crlf", "tabs", "utf16", "double")
 PIECES = st.sampled_from(
     [
         *(b"[", b"]", b"{", b"}", b":", b": ", b",", b"- ", b"'", b'"', b"\n", b"\t", b"\r\n", b" ", b"#", b"&a"),
         *(b"*a", b"!", b"|", b">", b"%", b"@", b"?", b"---\n", b"...\n", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
-        *(b"\x00", b"null", b"-1", b".inf", b"1e9", b"x", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"<<: {a: 1}\n", b"\\"),
+        *(b"\x00", b"null", b"-1", b".inf", b"1e9", b"x", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"\\"),
     ]
 ) | st.binary(max_size=6)
 
@@ -255,7 +255,7 @@ OVERRIDES = (
     st.tuples(
         st.lists(KEYS, min_size=1, max_size=3).map(".".join)
         | st.sampled_from(["\udc80", "vary.model.\udc80", ".".join("a" * 40), ".".join("a" * 2000), "", " seeds "])
-        | st.sampled_from("vary.model.scale vary.objective.lr vary. a..b seeds.0 name.x probes.knn.data".split())
+        | st.sampled_from(["vary.model.scale", "vary.objective.lr", "vary.", "a..b", "seeds.0", "name.x"])
         | st.text(max_size=8),
         st.sampled_from(["=", "=", "=", "=", "==", ""]),
         VALUES.map(flow) | TEXTS,
