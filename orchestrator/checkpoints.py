@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.problems import SweepFileError
 from orchestrator.sweep_schema import Group, Sweep
 from specvit.checkpoint_files import find_checkpoint, sha256_of
 from specvit.config import ModelSettings
@@ -30,18 +31,20 @@ def pin_checkpoints(sweep: Sweep) -> Sweep:
         checkpoints it is the same sweep, and costs nothing.
 
     Raises:
-        ConfigError: If a checkpoint does not fit its group's backbone, has another hash than the given one,
-            or two that make groups hold the same; the text names the field.
-        DataError: If a checkpoint is missing or cannot be read; the text names ``model.checkpoint``.
+        SweepFileError: If a checkpoint is missing, cannot be read, does not fit its group's backbone, has another
+            hash than the given one, or two that make groups hold the same; the text names the file and the field.
     """
     if all(group.model.checkpoint is None and group.model.checkpoint_sha256 is None for group in sweep.groups):
         return sweep
     pinned: dict[ModelSettings, ModelSettings] = {}
-    for model in dict.fromkeys(group.model for group in sweep.groups):
-        pinned[model] = _pin(model)
-    groups = tuple(replace(group, model=pinned[group.model]) for group in sweep.groups)
-    _check_fit(groups)
-    _refuse_same_content(groups)
+    try:
+        for model in dict.fromkeys(group.model for group in sweep.groups):
+            pinned[model] = _pin(model)
+        groups = tuple(replace(group, model=pinned[group.model]) for group in sweep.groups)
+        _check_fit(groups)
+        _refuse_same_content(groups)
+    except (ConfigError, DataError) as error:
+        raise SweepFileError(f"{sweep.path}: {error}") from error
     return replace(sweep, groups=groups)
 
 

@@ -6,6 +6,7 @@ the results folder; 130 stopped by Ctrl-C, to be continued by the same command.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -79,6 +80,9 @@ DEFAULT_RESULTS = Path("results")
 
 def main() -> None:
     """Run the command line; turn what a user can cause into one message and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the locale's encoding lacks a character, its code is printed, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except LockedError as error:

@@ -16,7 +16,7 @@ from orchestrator.identity import canonical_json, digest, section_text
 from orchestrator.sweep_schema import Ablation, Group, Sweep
 from orchestrator.trials import Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
-from specvit.high_norm import HighNorm, parse_high_norm
+from specvit.high_norm import parse_high_norm
 from specvit.modes import parse_mode
 from specvit.parameters import count_extra_parameters, count_parameters
 from specvit.scales import SCALES
@@ -47,24 +47,18 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         floors, then the arms that ``priority`` names, then the others, each kind by falling number of
         parameters (long trials started last leave workers idle at the end), equals in the order of the file.
     """
-    rows: dict[tuple[int, str], tuple[_Row, ...]] = {}
     arms: list[tuple[_Arm, int]] = []
     writer = _SectionWriter({"protocol": canonical_json(PROTOCOL_VERSION)})
-    for group in sweep.groups:
-        key = _rows_key(group)
-        if key not in rows:
-            rows[key] = _rows(sweep, key[0], parse_high_norm(key[1]))
-        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows[key], writer)]
+    for group, rows in _tables(sweep):
+        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows, writer)]
     arms.sort(key=lambda entry: (entry[1], _rank(sweep, entry[0].row), -entry[0].num_parameters))
     return tuple(arm.trial(seed) for seed in sweep.seeds for arm, _ in arms)
 
 
 def arm_texts(sweep: Sweep) -> tuple[str, ...]:
     """Return what the rows of arms are called in the sweep's tables, each once."""
-    texts: dict[str, None] = {}
-    for depth, high_norm in dict.fromkeys(map(_rows_key, sweep.groups)):
-        texts |= dict.fromkeys(r.text for r in _rows(sweep, depth, parse_high_norm(high_norm)) if r.role == "arm")
-    return tuple(texts)
+    distinct = {id(rows): rows for _, rows in _tables(sweep)}  # groups share them
+    return tuple(dict.fromkeys(row.text for rows in distinct.values() for row in rows if row.role == "arm"))
 
 
 def _rank(sweep: Sweep, row: _Row) -> int:
@@ -76,19 +70,18 @@ def _rank(sweep: Sweep, row: _Row) -> int:
 
 def count_trials(sweep: Sweep) -> int:
     """Count the trials of a sweep without making them."""
-    num_rows: dict[tuple[int, str], int] = {}
-    total = 0
+    return sum(len(rows) for _, rows in _tables(sweep)) * len(sweep.seeds)
+
+
+def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
+    """Yield every group with the rows of its table, which depend on the depth and on whether there are registers."""
+    known: dict[tuple[int, bool], tuple[_Row, ...]] = {}
     for group in sweep.groups:
-        key = _rows_key(group)
-        if key not in num_rows:
-            num_rows[key] = len(_rows(sweep, key[0], parse_high_norm(key[1])))
-        total += num_rows[key]
-    return total * len(sweep.seeds)
-
-
-def _rows_key(group: Group) -> tuple[int, str]:
-    """Return what the rows of a group's table depend on: the depth, and what is done about high norms."""
-    return SCALES[group.model.scale].depth, group.model.high_norm
+        depth = SCALES[group.model.scale].depth
+        has_registers = parse_high_norm(group.model.high_norm).num_registers > 0
+        if (depth, has_registers) not in known:
+            known[depth, has_registers] = _rows(sweep, depth, has_registers=has_registers)
+        yield group, known[depth, has_registers]
 
 
 def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
@@ -106,25 +99,26 @@ def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
         ConfigError: If a text does not resolve at this depth.
     """
     found = [parse_specialization("none", depth)]
-    modes = [parse_mode(text) for text in ablate.modes]
-    for component in ablate.components or ():
-        for blocks, mode in itertools.product(ablate.blocks or ("all",), modes):
+    modes = [parse_mode(text) for text in dict.fromkeys(ablate.modes)]
+    ranges = dict.fromkeys(ablate.blocks or ("all",))
+    for component in dict.fromkeys(ablate.components or ()):
+        for blocks, mode in itertools.product(ranges, modes):
             found.append(parse_specialization(component, depth, default_range=blocks, default_mode=mode))
-    for text, mode in itertools.product(ablate.specialize or (), modes):
+    for text, mode in itertools.product(dict.fromkeys(ablate.specialize or ()), modes):
         found.append(parse_specialization(text, depth, default_mode=mode))
     return tuple({specialization.text: specialization for specialization in found}.values())
 
 
-def _rows(sweep: Sweep, depth: int, high_norm: HighNorm) -> tuple[_Row, ...]:
+def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
     baseline, *others = specializations(sweep.ablate, depth)
     rows = [_Row(baseline.text, "baseline", Treatment(specialize=baseline.text), baseline)]
     for floor in sweep.floors:
         rows.append(_Row(floor.replace("_", " "), "floor", Treatment(kind=floor), baseline))
-    for specialization, *choices in itertools.product(others, *_choices(sweep.ablate, high_norm)):
+    for specialization, *choices in itertools.product(others, *_choices(sweep.ablate, has_registers=has_registers)):
         if all(mode.kind == "lora" for _, _, mode in specialization.places()):
             choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
         treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
-        rows.append(_Row(_arm_text(treatment, high_norm), "arm", treatment, specialization))
+        rows.append(_Row(_arm_text(treatment, has_registers=has_registers), "arm", treatment, specialization))
     for comparator in sweep.ablate.comparators or ():
         treatment = Treatment(kind="comparator", comparator=comparator)
         rows.append(_Row(comparator.text, "arm", treatment, baseline))
@@ -132,25 +126,26 @@ def _rows(sweep: Sweep, depth: int, high_norm: HighNorm) -> tuple[_Row, ...]:
     return tuple({row.treatment: row for row in rows}.values())
 
 
-def _choices(ablate: Ablation, high_norm: HighNorm) -> Iterator[list[dict[str, Any]]]:
-    """List what the arms choose from besides their places, axis by axis."""
-    yield [{"init": init} for init in ablate.init]
+def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str, Any]]]:
+    """List what the arms choose from besides their places, axis by axis, each choice once."""
+    yield [{"init": init} for init in dict.fromkeys(ablate.init)]
     tokens: list[dict[str, Any]] = []
-    for kind in ablate.tokens:
+    for kind in dict.fromkeys(ablate.tokens):
         if kind == "placebo":
             tokens.append({"tokens": kind, "placebo_position": ablate.placebo_position})
         else:
-            tokens += [{"registers_with": w} for w in (ablate.registers_with if high_norm.num_registers else ("cls",))]
+            owners = dict.fromkeys(ablate.registers_with) if has_registers else ("cls",)
+            tokens += [{"registers_with": owner} for owner in owners]
     yield tokens
 
 
-def _arm_text(treatment: Treatment, high_norm: HighNorm) -> str:
+def _arm_text(treatment: Treatment, *, has_registers: bool) -> str:
     remarks = []
     if treatment.init == "independent":
         remarks.append("independent")
     if treatment.tokens == "placebo":
         remarks.append("placebo")
-    elif high_norm.num_registers and treatment.registers_with == "patches":
+    elif has_registers and treatment.registers_with == "patches":
         remarks.append("registers with patches")
     return treatment.specialize + (f" ({', '.join(remarks)})" if remarks else "")
 

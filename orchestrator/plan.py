@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from orchestrator.records import State, TrialRecord
 from orchestrator.run import LEDGER_NAME
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
+
+MAX_SHOWN = 1000
+"""Arms that a rendered plan shows: more than anyone reads, and few enough to be printed within seconds."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +116,20 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
 
 
 def render_plan(plan: Plan) -> RenderableType:
-    """Render a plan: a table of arms by group, and a line with the forecast."""
+    """Render a plan: a table of arms by group, and a line with the forecast. Of very many arms the first are shown."""
     parts: list[RenderableType] = [Text(plan.name, style="bold")]
     if plan.question:
         parts.append(Text(plan.question, style="italic"))
-    for group in dict.fromkeys(arm.group for arm in plan.arms):
+    for group, arms in itertools.groupby(plan.arms[:MAX_SHOWN], key=lambda arm: arm.group):
         table = Table(title=Text(group) if group else None, title_justify="left")
         table.add_column("arm")
         for name in ("parameters", "extra %", "trials", "to run", "time each"):
             table.add_column(name, justify="right")
-        for arm in plan.arms:
-            if arm.group == group:
-                table.add_row(*_cells(arm))
+        for arm in arms:
+            table.add_row(*_cells(arm))
         parts.append(table)
+    if len(plan.arms) > MAX_SHOWN:
+        parts.append(Text(f"and {len(plan.arms) - MAX_SHOWN} more arms, which --json lists"))
     parts.append(
         Text(
             f"{plan.num_groups} group{'s' * (plan.num_groups != 1)}, {len(plan.arms)} arms with baseline and "
@@ -166,9 +171,11 @@ def _arms(
     by_arm: dict[str, list[Trial]] = {}
     for trial in trials:
         by_arm.setdefault(trial.arm_id, []).append(trial)
-    groups = list(dict.fromkeys(trial.group_id for trial in trials))
+    groups: dict[str, int] = {}
+    for trial in trials:
+        groups.setdefault(trial.group_id, len(groups))
     roles = ("baseline", "arm", "floor")
-    ordered = sorted(by_arm.values(), key=lambda t: (groups.index(t[0].group_id), roles.index(t[0].role)))
+    ordered = sorted(by_arm.values(), key=lambda t: (groups[t[0].group_id], roles.index(t[0].role)))
     return tuple(
         PlannedArm(
             group=first.group,

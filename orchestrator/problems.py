@@ -14,10 +14,21 @@ FieldPath = tuple[str | int, ...]
 
 _MAX_LISTED = 100
 _MAX_VALUE_CHARS = 80
+_MAX_LINE_CHARS = 1000
+_MAX_END_CHARS = 300
 
 
 class SweepFileError(ConfigError):
     """Signal a sweep file that cannot be used; the text lists every problem, one a line, with its place."""
+
+    def __init__(self, *lines: str) -> None:
+        """Take the problems.
+
+        Args:
+            lines: One problem each, with its place. What the user wrote can stand in them as it is: a line break or
+                an escape sequence of it cannot break the line or reach the terminal.
+        """
+        super().__init__("\n".join(map(one_line, lines)))
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Places:
             lines.append(f"{place}: {field}{problem.text}")
         if len(lines) > _MAX_LISTED:
             lines[_MAX_LISTED:] = [f"{self.name}: and {len(lines) - _MAX_LISTED} more problems"]
-        return SweepFileError("\n".join(lines))
+        return SweepFileError(*lines)
 
 
 def _heads(path: FieldPath) -> Iterable[FieldPath]:
@@ -88,6 +99,15 @@ def field_text(path: FieldPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def one_line(text: str) -> str:
+    """Write text so that it stays in its line and commands no terminal; leave out the middle if it is very long."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if len(text) <= _MAX_LINE_CHARS:
+        return text
+    return f"{text[:_MAX_LINE_CHARS - _MAX_END_CHARS]} ... {text[-_MAX_END_CHARS:]}"  # rules come at the end
 
 
 def value_text(value: object) -> str:

@@ -10,12 +10,17 @@ from orchestrator.executor import Share
 from orchestrator.records import Cause, LargerShare
 from specvit.errors import ConfigError
 from specvit.scales import SCALES
-from specvit.settings import NonNegativeFloat, PositiveFloat, PositiveInt, settings
+from specvit.settings import NonNegativeFloat, PositiveInt, settings
+
+LEAST_SHARE = 1e-4
+"""Least share of a CPU core or of a GPU: Ray counts in ten-thousandths."""
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 def _check_gpus(gpus: float) -> float:
+    if 0 < gpus < LEAST_SHARE:
+        raise ConfigError(f"must be 0 or at least {LEAST_SHARE}, not {gpus}")
     if gpus > 1 and gpus != int(gpus):
         raise ConfigError(f"must be a whole number where it is above 1, not {gpus}")
     return gpus
@@ -28,8 +33,9 @@ def _check_custom(custom: dict[str, float]) -> dict[str, float]:
     return custom
 
 
+_Amount = Annotated[float, Field(strict=True, ge=LEAST_SHARE, allow_inf_nan=False)]
 _Gpus = Annotated[NonNegativeFloat, AfterValidator(_check_gpus)]
-_Custom = Annotated[dict[str, PositiveFloat], AfterValidator(_check_custom)]
+_Custom = Annotated[dict[str, _Amount], AfterValidator(_check_custom)]
 _Labels = dict[Annotated[str, Field(min_length=1)], str]
 
 
@@ -37,7 +43,7 @@ _Labels = dict[Annotated[str, Field(min_length=1)], str]
 class ScaleResources:
     """Say what a trial of one scale occupies, where that differs from the other scales."""
 
-    cpus: PositiveFloat | None = None
+    cpus: _Amount | None = None
     """CPU cores of each process."""
     gpus: _Gpus | None = None
     """GPUs of each process; a share such as 0.25 puts several trials on one."""
@@ -68,7 +74,7 @@ if TYPE_CHECKING:
 
 else:
     _FIELDS: dict[str, tuple[object, object, str]] = {
-        "cpus": (PositiveFloat, 1, "CPU cores."),
+        "cpus": (_Amount, 1, "CPU cores."),
         "gpus": (_Gpus, 0, "GPUs; a share such as 0.25 puts several trials on one."),
         "processes": (
             PositiveInt,

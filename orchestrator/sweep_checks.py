@@ -70,13 +70,8 @@ def check_sweep(
         problems += _check_processes(case, sweep)
         shapes.setdefault((group.model.scale, group.objective.layer_scale > 0))
         problems += [*_check_placebo(sweep, group), *_check_comparators(sweep, group)]
-    problems += _check_specializations(sweep, tuple(shapes))
+    problems += _check_crossed(sweep.ablate) or _check_specializations(sweep, tuple(shapes))
     problems += _check_registers(sweep)
-    ablate = sweep.ablate
-    num_crossed = len(ablate.components or ()) * len(ablate.blocks or ("all",)) * len(ablate.modes)
-    if num_crossed > MAX_TRIALS:
-        rule = f"components, blocks and modes must make at most {MAX_TRIALS} arms, not {num_crossed}"
-        problems.append(Problem(("ablate",), rule))
     if not problems:
         problems += _check_priority(sweep)
         num_trials = count_trials(sweep)
@@ -233,6 +228,20 @@ def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
         yield Problem(place, f"must be 1 {whole}, not {share.processes}")
 
 
+def _check_crossed(ablate: Ablation) -> list[Problem]:
+    """Check how many specializations there are, before any of them is looked at."""
+    num_modes, num_ranges = len(set(ablate.modes)), len(set(ablate.blocks or ("all",)))
+    products = {
+        "components, blocks and modes": len(set(ablate.components or ())) * num_ranges * num_modes,
+        "specialize and modes": len(set(ablate.specialize or ())) * num_modes,
+    }
+    return [
+        Problem(("ablate",), f"{axes} must make at most {MAX_TRIALS} arms, not {number}")
+        for axes, number in products.items()
+        if number > MAX_TRIALS
+    ]
+
+
 def _check_specializations(sweep: Sweep, shapes: tuple[tuple[str, bool], ...]) -> Iterator[Problem]:
     """Check every text under ``ablate`` against all scales, each with or without layer scales."""
     ablate = sweep.ablate
@@ -265,13 +274,22 @@ def _texts(
         specialization = parse_specialization(text, scale.depth, default_range=blocks, default_mode=mode)
         check_specialization(specialization, depth=scale.depth, width=scale.width, layer_scale=layer_scale)
 
-    ranges = [text for text in ablate.blocks or ("all",) if _resolves(text, scale.depth)]
-    for (index, text), mode, blocks in itertools.product(enumerate(ablate.components or ()), modes, ranges):
+    modes = list(dict.fromkeys(modes))
+    ranges = [text for text in dict.fromkeys(ablate.blocks or ("all",)) if _resolves(text, scale.depth)]
+    for (text, index), mode, blocks in itertools.product(_first(ablate.components), modes, ranges):
         yield ("ablate", "components", index), partial(check, text, mode, blocks)
-    for (index, text), mode in itertools.product(enumerate(ablate.specialize or ()), modes):
+    for (text, index), mode in itertools.product(_first(ablate.specialize), modes):
         yield ("ablate", "specialize", index), partial(check, text, mode, "all")
-    for index, text in enumerate(ablate.blocks or ()):
+    for text, index in _first(ablate.blocks):
         yield ("ablate", "blocks", index), partial(resolve_range, text, scale.depth)
+
+
+def _first(texts: Sequence[str] | None) -> list[tuple[str, int]]:
+    """Return every text once, with the place where it stands first."""
+    places: dict[str, int] = {}
+    for index, text in enumerate(texts or ()):
+        places.setdefault(text, index)
+    return list(places.items())
 
 
 def _resolves(blocks: str, depth: int) -> bool:

@@ -26,7 +26,7 @@ from orchestrator.sweep_schema import (
     sweep_json_schema,
 )
 from orchestrator.wording import describe
-from orchestrator.yaml_source import Document, parse_value, read_document
+from orchestrator.yaml_source import MAX_DEPTH, Document, parse_value, read_document
 from specvit.config import RungSettings, default_rung_probes
 
 __all__ = [
@@ -116,10 +116,14 @@ def _override(document: Document, overrides: Sequence[str], *, name: str) -> tup
     raw, lines = copy.deepcopy(document.value), dict(document.lines)
     places: dict[FieldPath, str] = {}
     for text in overrides:
+        if any(0xD800 <= ord(character) < 0xE000 for character in text):  # how Python passes bytes that are no UTF-8
+            raise SweepFileError(f"--set {text}: must be UTF-8")
         dotted, equals, value_source = text.partition("=")
         keys = dotted.strip().split(".")
         if not equals or not all(keys):
             raise SweepFileError(f"--set {text}: must be path=value, e.g. objective.steps=100")
+        if len(keys) > MAX_DEPTH:
+            raise SweepFileError(f"--set {text}: must be at most {MAX_DEPTH} levels deep, not {len(keys)}")
         if keys[0] == "vary" and len(keys) > 2:
             keys = ["vary", ".".join(keys[1:])]  # the keys of vary hold dots themselves
         try:

@@ -68,6 +68,8 @@ def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
     for index, part in enumerate(loc):
         if index == 1 and loc[0] in DISCRIMINATORS:
             continue
+        if part == "[key]" and index == len(loc) - 1:
+            break  # it is the key that is wrong, not what stands behind it
         if index < len(prefix):
             path = (*path, part)
         elif isinstance(value, Mapping) and part not in value and value.get("comparator") == part:
@@ -128,8 +130,7 @@ _PATH_RULE = (
 def _missing(path: FieldPath, kind: str, context: Details, value: Any) -> tuple[FieldPath, str, str]:
     if kind == "union_tag_not_found":
         field = context["discriminator"].strip("'")
-        known = _schema()["properties"][path[0]]["discriminator"]["mapping"]
-        return (*path, field), f"is required; known: {', '.join(known)}", ""
+        return (*path, field), f"is required; known: {', '.join(_kinds(path))}", ""
     if isinstance(path[-1], int):
         return path[:-1], "must have more items", f", not {value_text(value)}"
     section = path[0]
@@ -142,6 +143,15 @@ def _missing(path: FieldPath, kind: str, context: Details, value: Any) -> tuple[
 @cache
 def _schema() -> dict[str, Any]:
     return TypeAdapter(SweepFile).json_schema()
+
+
+def _kinds(path: FieldPath) -> list[str]:
+    """Return the kinds that the mapping at ``path`` may be of, looked up in the schema of the file."""
+    at = _schema()
+    for part in path:
+        at = _resolved(at, ())["properties"][str(part)]
+    at = next((member for member in at.get("anyOf", ()) if "discriminator" in member), at)
+    return list(at["discriminator"]["mapping"])
 
 
 def _known_fields(path: FieldPath, loc: FieldPath) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,12 +237,22 @@ def _key(node: yaml.Node) -> tuple[str, str | None]:
     return str(node.value), problem
 
 
+def _text_problem(text: str) -> str | None:
+    """Return what is wrong with text: escapes in quotes can name what YAML would not let stand in the file."""
+    for character in text:
+        match unicodedata.category(character):
+            case "Cs":
+                return "must not hold half of a surrogate pair"
+            case "Cc" if character not in "\t\n\r":
+                return f"must not hold the control character U+{ord(character):04X}"
+    return None
+
+
 def _scalar(node: yaml.Node) -> tuple[object, str | None]:
     """Return the value of a scalar, and what is wrong with it."""
     text: str = node.value
     if getattr(node, "style", None) is not None:
-        is_broken = any(0xD800 <= ord(character) < 0xE000 for character in text)
-        return text, "must not hold half of a surrogate pair" if is_broken else None
+        return text, _text_problem(text)
     if text in _NULL:
         return None, None
     if text in _BOOL:

@@ -39,7 +39,7 @@ class Recipe(ABC):
 
     steps: PositiveInt = 200
     """Optimizer steps."""
-    epochs: PositiveFloat | None = None
+    epochs: Annotated[float, Field(strict=True, gt=0, le=1e6)] | None = None
     """Passes over the training images, in place of ``steps``, which then counts for nothing: give one of the two."""
     batch_size: PositiveInt = 64
     """Images a step."""

@@ -118,7 +118,7 @@ def test_a_checkpoint_that_does_not_fit_a_group_is_refused(
     sections: dict[str, Any], shape: dict[str, int], message: str,
 ) -> None:
     sweep = make_sweep(**({"model": {"checkpoint": write_checkpoint(**shape)}} | sections))
-    with pytest.raises(ConfigError, match=rf"^model\.checkpoint: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"^.*tiny\.yaml: model\.checkpoint: .*{message}"):
         pin_checkpoints(sweep)
 
 
@@ -148,7 +148,7 @@ def test_command_line_ends_with_2_before_anything_is_written(
         main()
     assert ended.value.code == 2
     message = capsys.readouterr().err
-    assert message.startswith("specsweep: model.checkpoint: ")
+    assert message.startswith(f"{path}: model.checkpoint: ")
     assert ("absent.safetensors" if kind == "missing" else "must be that of the model, 6, not 2") in message
     assert not (tmp_path / "results").exists()
 

@@ -356,6 +356,16 @@ def test_an_override_that_breaks_a_rule_exits_2_and_is_quoted(
     assert "did you mean 'steps'?" in ended.err
 
 
+def test_characters_that_the_terminal_lacks_are_printed_as_their_codes(
+    write_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    path = write_sweep(tmp_path, question="é or 画?")
+    ended = in_a_process(tmp_path, "plan", str(path))
+    assert (ended.code, ended.err) == (0, "")
+    assert "\\xe9 or \\u753b?" in ended.out
+
+
 def test_an_override_takes_the_place_of_the_file(
     cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
 ) -> None:

@@ -263,6 +263,14 @@ def test_expand_takes_a_trial_as_long_in_ten_thousand_as_in_a_thousand(scratch: 
     assert seconds[100] < 4 * 10 * seconds[10]
 
 
+def test_expand_values_that_come_again_cost_and_change_nothing(trials_of: Expand) -> None:
+    text = f"{BASE}seeds: 1\nmodel: {{high_norm: 'registers:4'}}\n"
+    text += "ablate: {components: %s, init: %s, tokens: %s, registers_with: %s}\n"
+    axes = (["norm", "qkv"], ["copy"], ["cls"], ["patches", "cls"])
+    once, often = (trials_of(text % tuple(axis * number for axis in axes)) for number in (1, 1000))
+    assert [trial.trial_id for trial in often] == [trial.trial_id for trial in once]
+
+
 def test_grid_import_leaves_heavy_packages_alone() -> None:
     heavy = ("torch", "ray", "optuna", "pandas", "timm")
     code = (

@@ -145,6 +145,19 @@ def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
     assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 16 to run" in text
 
 
+def test_of_very_many_arms_the_first_are_shown_and_the_rest_are_counted(
+    make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.plan.MAX_SHOWN", 5)
+    made = make_sweep(vary={"objective.lr": [0.1, 0.2, 0.3]})
+    plan = make_plan(made, results_root=tmp_path)  # 3 groups of 4 arms
+    text = rendered(plan)
+    assert [text.count(f"objective.lr={rate}") for rate in (0.1, 0.2, 0.3)] == [1, 1, 0]
+    assert "and 7 more arms, which --json lists" in text
+    assert "3 groups, 12 arms with baseline and floors" in text
+    assert len(plan.to_json()["arms"]) == 12
+
+
 @pytest.mark.parametrize(("cpus", "processes", "expected"), [(1, 1, 8), (3, 1, 2), (100, 1, 1), (1, 2, 4), (1.5, 4, 1)])
 def test_slots_follow_from_the_cores_of_the_machine(
     cpus: float,
