@@ -53,6 +53,6 @@ def optuna(
     num_trials = sum(len(study.trials) for study in studies)
     with replacing(out) as temporary, console.status(f"writing {num_trials} trials"):
         write_studies(temporary, studies)
-    head = f"written: {out}, {num_trials} trials in {len(studies)} studies:"
+    head = f"written: {out}, {num_trials} trials in {len(studies)} {'study' if len(studies) == 1 else 'studies'}:"
     text = "\n".join([head, *(f"  {study.name}" for study in studies)])
     console.print(visible(text), markup=False, soft_wrap=True)

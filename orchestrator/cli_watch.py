@@ -82,7 +82,7 @@ def logs(
             name = find_trial(select_names(connection), trial)
             attempts = select_attempts(connection, name.trial_id)
             if attempt is not None and attempt > len(attempts):
-                raise SpecsweepError(f"--attempt: {name.label} has {len(attempts)} attempts, not {attempt}")
+                raise SpecsweepError(f"--attempt: of {name.label} there are {len(attempts)} so far, not {attempt}")
             shown = render_history(name, attempts if attempt is None else attempts[attempt - 1 : attempt])
     with ending_with_the_pipe():
         make_console().print(shown, soft_wrap=True)

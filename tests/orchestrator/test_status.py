@@ -10,16 +10,23 @@ from rich.console import Console
 from orchestrator.provenance import Provenance, collect_provenance
 from orchestrator.records import State, TrialRecord
 from orchestrator.run import describe
-from orchestrator.status import render_status
+from orchestrator.status import Standing, render_status
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
 
 
 @pytest.fixture
 def shown(sweep: Sweep, trials: tuple[Trial, ...]) -> Callable[..., list[str]]:
-    def show(records: Sequence[TrialRecord], provenance: Sequence[Provenance] = (), **held: bool) -> list[str]:
+    def show(
+        records: Sequence[TrialRecord],
+        provenance: Sequence[Provenance] = (),
+        *,
+        max_lines: int | None = None,
+        **known: Any,
+    ) -> list[str]:
         file = StringIO()
-        rendered = render_status(describe(sweep, trials, {}), records, provenance, **held)
+        standing = Standing(describe(sweep, trials, {}), records, provenance, **known)
+        rendered = render_status(standing, max_lines=max_lines)
         Console(file=file, width=200, highlight=False).print(rendered)
         return [line.rstrip() for line in file.getvalue().splitlines()]
 
