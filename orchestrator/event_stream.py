@@ -14,7 +14,8 @@ And keys of their own:
   the sweep has now.
 * ``begun``: an attempt was handed to an executor. ``share``, what it occupies; ``gpus``, its GPUs in all.
 * ``started``: a worker took it up. ``worker``.
-* ``log``: its code logged or warned. ``level``, as Python's logging names it; ``text``.
+* ``log``: its code logged or warned. ``number``, from 1 in each attempt; ``level``, as Python's logging names it;
+  ``text``.
 * ``rung``: it reported. ``step``; ``metrics``, by name.
 * ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from.
 * ``pruned``: ``step``, ``seconds``.
@@ -149,7 +150,7 @@ def _told_in_order(
     if row["started_at"] is not None:
         yield ("started", 0), row["started_at"], {"worker": row["worker"]}
     for kind, found in sorted(between, key=lambda pair: (pair[1]["at"], pair[1]["number"])):
-        own = ("level", "text") if kind == "log" else ("step", "metrics")
+        own = ("number", "level", "text") if kind == "log" else ("step", "metrics")
         fields = {key: found[key] for key in own}
         if kind == "rung":
             fields["metrics"] = _jsonable(decode_metrics(found["metrics"]))
