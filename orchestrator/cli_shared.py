@@ -43,11 +43,19 @@ ResultsRoot = Annotated[
 DEFAULT_RESULTS = Path("results")
 
 
+class _Console(Console):
+    """Leave it to the command what a closed pipe means; rich would end the process with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what was raised."""
+        raise BrokenPipeError
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """Make the console to print on; in a pipe or file it is wide enough for tables."""
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+        console = _Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
     return console
 
 

@@ -29,11 +29,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.metric_text import describe
 from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
 from specvit.errors import SpecsweepError
-from specvit.probes import PROBES
+from specvit.probes import METRICS, PROBES
 
 Choice = str | int | float | bool | None
 OptunaState = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
@@ -169,10 +168,13 @@ def _objective(
     info: SweepInfo, records: Sequence[TrialRecord], configs: Mapping[str, Mapping[str, Any]], asked: str | None
 ) -> str:
     reported = {name for record in records for report in record.reports for name in report.metrics}
-    known = [*info.metrics, *sorted(reported - set(info.metrics))]
+    # Only of what probes report is it known which way is up.
+    known = [name for name in (*info.metrics, *sorted(reported - set(info.metrics))) if name in METRICS]
     if asked is not None:
         if asked not in known:
-            raise SpecsweepError(f"--metric: this sweep has no metric {asked!r}; it has {', '.join(known) or 'none'}")
+            raise SpecsweepError(
+                f"--metric: no probe of this sweep reports {asked!r}; they report {', '.join(known) or 'nothing'}"
+            )
         return asked
     probes = [name for config in configs.values() for name in config["rungs"]["probes"] if name in PROBES]
     names = [metric.name for name in probes[:1] for metric in PROBES[name].metrics]
@@ -199,7 +201,7 @@ def _study(
     return ExportedStudy(
         name=name,
         metric=objective,
-        higher_is_better=describe(objective).higher_is_better,
+        higher_is_better=METRICS[objective].higher_is_better,
         choices=choices,
         attributes={
             "sweep": info.name, "question": info.question, "group": group, "group_id": group_id, "metric": objective

@@ -189,9 +189,13 @@ def test_the_value_is_by_default_the_first_metric_of_the_first_rung_probe(
     assert make(without_rungs, replace(info, metrics=("depth_rmse",)))[0].metric == "depth_rmse"
 
 
-def test_a_metric_that_the_sweep_does_not_have_is_refused(make: Make, records: list[TrialRecord]) -> None:
-    with pytest.raises(SpecsweepError, match=r"^--metric: .* no metric 'miou'; it has knn_top1, depth_rmse$"):
-        make(records, metric="miou")
+@pytest.mark.parametrize("metric", ["miou", "loss"])
+def test_a_metric_that_no_probe_of_the_sweep_reports_is_refused(
+    metric: str, make: Make, records: list[TrialRecord]
+) -> None:
+    records[0] = replace(records[0], reports=(Report(2, {"knn_top1": 10.0, "loss": 3.0}),))
+    with pytest.raises(SpecsweepError, match=rf"^--metric: .* reports '{metric}'; they report knn_top1, depth_rmse$"):
+        make(records, metric=metric)
 
 
 def test_a_pruned_trial_has_the_value_of_its_last_finite_rung(make: Make, records: list[TrialRecord]) -> None:
@@ -215,9 +219,10 @@ def test_a_group_with_a_long_text_gets_a_name_that_fits_and_tells_it_apart(
 def test_a_path_may_hold_what_means_something_in_a_url(
     make: Make, records: list[TrialRecord], tmp_path: Path
 ) -> None:
-    path = tmp_path / "a?b%20 c.db"
-    write_studies(path, make(records))
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    folder = tmp_path / "new"
+    folder.mkdir()
+    write_studies(folder / "a?b%20 c.db", make(records))
+    assert [entry.name for entry in folder.iterdir()] == ["a?b%20 c.db"]
 
 
 def test_a_new_name_and_with_force_a_file_of_optunas_may_be_written(
