@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.plain_text import visible
 from specvit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
-        self._console.print(f"data: {record.getMessage()}", markup=False, soft_wrap=True)
+        self._console.print(f"data: {visible(record.getMessage())}", markup=False, soft_wrap=True)
 
 
 @contextmanager

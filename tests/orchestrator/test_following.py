@@ -28,7 +28,7 @@ class Elsewhere:
         self._lock = ExitStack()
         self._lock.enter_context(hold_lock(folder))
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, _seconds: float) -> None:
         self.num_sleeps += 1
         next(self.script)()
 

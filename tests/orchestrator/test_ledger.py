@@ -324,7 +324,7 @@ def test_what_is_read_in_a_moment_is_of_one_moment(ledger: Ledger, path: Path) -
 def test_reader_can_ask_for_gpu_hours_which_writes_nothing(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_held_s", lambda trial_id: 1800.0)
+    monkeypatch.setattr(ledger, "_held_s", lambda _: 1800.0)
     ledger.record(Finished(A, ledger.begin_attempt(A, Share(gpus=2.0, processes=2)), {}, 1.0, 1.0))
     with Ledger.read(path) as reader:
         # Two processes with two GPUs each, for half an hour.
