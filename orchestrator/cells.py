@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.metric_text import decimals
+from orchestrator.plain_text import one_line
 from orchestrator.statistics import EXACT_UP_TO, NUM_DRAWS
 
 Row = dict[str, Any]
@@ -111,11 +112,6 @@ def notes_of(table: pd.DataFrame, *, place: str) -> list[str]:
         notes.append(f"{table['unfinished'].sum()} of {table['seeds'].sum()} trials are still to do.")
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` with every run of white space as one space."""
-    return " ".join(text.split())
 
 
 def _resolution_note(table: pd.DataFrame) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import signal
 import sys
@@ -16,25 +15,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from orchestrator import cli_export, cli_watch
+from orchestrator.cli_shared import (
+    DEFAULT_RESULTS,
+    EXIT_BAD_INPUT,
+    EXIT_FAILED_TRIALS,
+    EXIT_INTERRUPTED,
+    EXIT_LOCKED,
+    Overrides,
+    ResultsRoot,
+    SweepPath,
+    Target,
+    complain,
+    make_console,
+    open_ledger,
+    print_raw,
+)
 from orchestrator.lock import LockedError
-from orchestrator.problems import SweepFileError
 from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
     from types import FrameType
-
-EXIT_FAILED_TRIALS = 1
-EXIT_BAD_INPUT = 2
-EXIT_LOCKED = 3
-EXIT_INTERRUPTED = 130
-
-PIPE_WIDTH = 140
-"""Columns to print tables in where there is no terminal whose width could be asked for."""
 
 app = typer.Typer(
     add_completion=False,
@@ -62,21 +67,6 @@ class ExecutorName(StrEnum):
     LOCAL = "local"
 
 
-SweepPath = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
-Target = Annotated[
-    Path, typer.Argument(metavar="TARGET", help="A sweep file, or the folder of a sweep's results.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Override a value of the file, e.g. data.root=/images; repeatable."
-    ),
-]
-ResultsRoot = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep.")
-]
-DEFAULT_RESULTS = Path("results")
-
 
 def main() -> None:
     """Run the command line; turn what a user can cause into one message and an exit code."""
@@ -86,14 +76,14 @@ def main() -> None:
     try:
         app()
     except LockedError as error:
-        _complain(error)
+        complain(error)
         sys.exit(EXIT_LOCKED)
     except SpecsweepError as error:
-        _complain(error)
+        complain(error)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
         # A folder that cannot be written, a disk that is full: the system's words name the file.
-        _complain(error)
+        complain(error)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -119,7 +109,7 @@ def run(
     from orchestrator.sweepfile import load_sweep
     from orchestrator.wiring import data_loader, executor_factory, print_outcome, view_factory
 
-    console = _console()
+    console = make_console()
     sweep = load_sweep(sweep_file, overrides or ())
     folder = results / sweep.name
     with _stop_on_signal() as should_stop:
@@ -158,20 +148,9 @@ def plan(
 
     made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=results, num_slots=slots)
     if as_json:
-        _print_raw(json.dumps(made.to_json(), indent=2))
+        print_raw(json.dumps(made.to_json(), indent=2))
     else:
-        _console().print(render_plan(made))
-
-
-@app.command()
-def status(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
-    """Show where a sweep stands: trials by state, what runs, what failed and why."""
-    from orchestrator.lock import is_held
-    from orchestrator.status import render_status
-
-    with _open_ledger(target, results) as ledger:
-        held = is_held(ledger.path.parent)
-        _console().print(render_status(ledger.sweep(), ledger.records(), ledger.provenance(), is_held=held))
+        make_console().print(render_plan(made))
 
 
 @app.command()
@@ -185,18 +164,18 @@ def table(
     from orchestrator.rendering import render_csv, render_json, render_markdown, render_rich
     from orchestrator.tables import build_tables
 
-    with _open_ledger(target, results) as ledger:
+    with open_ledger(target, results) as ledger:
         info, records = ledger.sweep(), ledger.records()
         try:
             write_diagnostics(ledger.path.parent, records, ledger.diagnostics())
         except SpecsweepError as error:
-            _complain(error)  # of results in a folder that is read-only there is a table all the same
+            complain(error)  # of results in a folder that is read-only there is a table all the same
     tables = build_tables(records, info.metrics)
     if format_ is Format.TEXT:
-        _console().print(render_rich(tables, info))
+        make_console().print(render_rich(tables, info))
         return
     render = {Format.MARKDOWN: render_markdown, Format.CSV: render_csv, Format.JSON: render_json}[format_]
-    _print_raw(render(tables, info).rstrip("\n"))
+    print_raw(render(tables, info).rstrip("\n"))
 
 
 @app.command()
@@ -204,11 +183,11 @@ def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Write a sweep's rungs as curves over training, a CSV and a figure; also of a sweep that still runs."""
     from orchestrator.curves import write_curves
 
-    with _open_ledger(target, results) as ledger:
+    with open_ledger(target, results) as ledger:
         written = write_curves(ledger.path.parent, ledger.records())
     if not written:
         raise SpecsweepError(f"{target}: no trial has come to a rung; rungs.count says how many there are (0 = none)")
-    _print_raw(f"written: {', '.join(map(str, written))}")
+    print_raw(f"written: {', '.join(map(str, written))}")
 
 
 @app.command("diagnose")
@@ -229,7 +208,7 @@ def diagnose_command(
     from orchestrator.diagnose import diagnose_model
 
     diagnose_model(
-        model, data=data, num_images=images, folder=out, untrained=untrained, console=_console()
+        model, data=data, num_images=images, folder=out, untrained=untrained, console=make_console()
     )
 
 
@@ -238,45 +217,11 @@ def schema() -> None:
     """Print the JSON schema of the sweep file, for editors."""
     from orchestrator.sweep_schema import sweep_json_schema
 
-    _print_raw(json.dumps(sweep_json_schema(), indent=2))
+    print_raw(json.dumps(sweep_json_schema(), indent=2))
 
 
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
-    return console
-
-
-def _complain(error: Exception) -> None:
-    # Problems of a sweep file open with their place, as a compiler's do; other messages with the program's name.
-    prefix = "" if isinstance(error, SweepFileError) else "specsweep: "
-    print(f"{prefix}{error}", file=sys.stderr)
-
-
-def _print_raw(text: str) -> None:
-    print(text)
-
-
-@contextmanager
-def _open_ledger(target: Path, results_root: Path) -> Iterator[Any]:
-    """Open the ledger of a sweep file or a results folder for reading."""
-    from orchestrator.ledger import Ledger
-    from orchestrator.run import LEDGER_NAME
-    from orchestrator.sweepfile import load_sweep
-
-    if target.is_dir():
-        path = target / LEDGER_NAME
-    elif target.exists():
-        path = results_root / load_sweep(target).name / LEDGER_NAME
-    else:
-        path = results_root / target / LEDGER_NAME
-        if not path.exists():
-            raise SpecsweepError(f"{target}: no such sweep file or results folder")
-    if not path.exists():
-        raise SpecsweepError(f"{path}: no ledger here; has this sweep been run with this results folder?")
-    with Ledger.read(path) as ledger:
-        yield ledger
+cli_watch.add_to(app)
+cli_export.add_to(app)
 
 
 @contextmanager

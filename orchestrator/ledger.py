@@ -216,12 +216,16 @@ class Ledger:
         with self.together():
             return self._lose_running()
 
-    def records(self) -> tuple[TrialRecord, ...]:
-        """Return every trial of the sweep as it stands, in the order of the sweep file."""
+    def records(self, *, with_reports: bool = True) -> tuple[TrialRecord, ...]:
+        """Return every trial of the sweep as it stands, in the order of the sweep file.
+
+        Args:
+            with_reports: Whether their rungs are read too, which takes most of the time.
+        """
         self._flush_progress()
         # One transaction, so that reports and states are of the same moment.
         with self._transaction(write=False):
-            return select_records(self._connection)
+            return select_records(self._connection, with_reports=with_reports)
 
     def diagnostics(self) -> dict[str, tuple[Reading, ...]]:
         """Return what was read off the backbones: trial id to readings by block, site and quantity.
@@ -257,6 +261,18 @@ class Ledger:
             Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})
             for fields in stored
         )
+
+    @contextmanager
+    def moment(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for reading, with rows by name; all that is read in this context is of one moment."""
+        self._flush_progress()
+        with self._transaction(write=False):
+            yield self._connection
+
+    def version(self) -> int:
+        """Return a number that changes whenever another process has written; asking costs next to nothing."""
+        with naming(self._path):
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Write what is pending and close the file. Safe to call twice."""

@@ -26,15 +26,16 @@ ORDER BY r.trial_id, r.step
 """
 
 
-def select_records(connection: sqlite3.Connection) -> tuple[TrialRecord, ...]:
+def select_records(connection: sqlite3.Connection, *, with_reports: bool = True) -> tuple[TrialRecord, ...]:
     """Return every trial of the sweep as it stands, in the sweep's order, inside the caller's transaction.
 
     Args:
         connection: To the ledger, with rows by name.
+        with_reports: Whether the rungs are read too.
     """
     rows = connection.execute(_RECORDS).fetchall()
     reports: defaultdict[str, list[Report]] = defaultdict(list)
-    for trial_id, step, metrics in connection.execute(_REPORTS):
+    for trial_id, step, metrics in connection.execute(_REPORTS) if with_reports else ():
         reports[trial_id].append(Report(step, decode_metrics(metrics)))
     return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
 

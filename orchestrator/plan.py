@@ -19,6 +19,7 @@ from orchestrator.checkpoints import pin_checkpoints
 from orchestrator.forecast import Forecast, Lengths, forecast, format_seconds
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
+from orchestrator.plain_text import one_line
 from orchestrator.records import State, TrialRecord
 from orchestrator.run import LEDGER_NAME
 from orchestrator.sweep_schema import Sweep
@@ -117,11 +118,11 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
 
 def render_plan(plan: Plan) -> RenderableType:
     """Render a plan: a table of arms by group, and a line with the forecast. Of very many arms the first are shown."""
-    parts: list[RenderableType] = [Text(plan.name, style="bold")]
+    parts: list[RenderableType] = [Text(one_line(plan.name), style="bold")]
     if plan.question:
-        parts.append(Text(plan.question, style="italic"))
+        parts.append(Text(one_line(plan.question), style="italic"))
     for group, arms in itertools.groupby(plan.arms[:MAX_SHOWN], key=lambda arm: arm.group):
-        table = Table(title=Text(group) if group else None, title_justify="left")
+        table = Table(title=Text(one_line(group)) if group else None, title_justify="left")
         table.add_column("arm")
         for name in ("parameters", "extra %", "trials", "to run", "time each"):
             table.add_column(name, justify="right")
@@ -150,7 +151,7 @@ def _cells(arm: PlannedArm) -> list[Text]:
         str(arm.num_pending),
         format_seconds(arm.seconds_per_trial),
     )
-    return [Text(name, style="dim" if arm.role == "floor" else ""), *map(Text, values)]
+    return [Text(one_line(name), style="dim" if arm.role == "floor" else ""), *map(Text, values)]
 
 
 def _forecast_text(made: Forecast) -> str:

@@ -17,6 +17,7 @@ from orchestrator.board import Board, RunningTrial
 from orchestrator.executor import Event, Failed, Finished, Pruned, Reported
 from orchestrator.forecast import format_seconds
 from orchestrator.metric_text import brief
+from orchestrator.plain_text import one_line
 from orchestrator.records import State
 from orchestrator.trials import Trial
 
@@ -85,7 +86,7 @@ class SweepView:
         """Hear that a trial was given to a slot."""
         self._board.submitted(trial)
         if self._live is None:
-            self._say(Text(f"started  {trial.label}"))
+            self._say(Text(f"started  {one_line(trial.label)}"))
 
     def happened(self, event: Event) -> None:
         """Hear of an event; what ends a trial leaves a line behind."""
@@ -122,7 +123,7 @@ class SweepView:
         self._console.print(line, soft_wrap=True)
 
     def _line(self, event: Event) -> Text | None:
-        label = self._board.label(event.trial_id)
+        label = one_line(self._board.label(event.trial_id))
         match event:
             case Finished():
                 metrics = ", ".join(brief(name, value) for name, value in event.metrics.items())
@@ -130,7 +131,7 @@ class SweepView:
             case Pruned():
                 return Text.assemble(("pruned   ", "yellow"), f"{label} at step {event.step}")
             case Failed():
-                return Text.assemble(("failed   ", "red"), f"{label}: {event.error}")
+                return Text.assemble(("failed   ", "red"), f"{label}: {one_line(event.error)}")
             case Reported() if self._live is None:
                 metrics = ", ".join(brief(name, value, digits=2) for name, value in event.metrics.items())
                 return Text(f"rung     {label} step {event.step}: {metrics}")
@@ -149,7 +150,7 @@ class SweepView:
         ended = total - counts.get(State.WAITING, 0) - counts.get(State.RUNNING, 0)
         head = Table.grid(padding=(0, 1))
         head.add_row(
-            Text(self._title, style="bold"),
+            Text(one_line(self._title), style="bold"),
             ProgressBar(total=max(1, total), completed=ended, width=30),
             Text(f"{ended}/{total}"),
             self._summary(),
@@ -160,7 +161,7 @@ class SweepView:
         for trial in self._board.running.values():
             bar = ProgressBar(total=trial.steps or 1, completed=trial.step, width=16)
             rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
-            running.add_row(Text(trial.label), bar, _where(trial), rate, trial.last_metric)
+            running.add_row(Text(one_line(trial.label)), bar, _where(trial), rate, Text(trial.last_metric))
         return Group(head, running) if self._board.running else head
 
 

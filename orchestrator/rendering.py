@@ -6,8 +6,10 @@ row, and what they do to the means stands below the table.
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +28,6 @@ from orchestrator.cells import (
     mean_text,
     metrics_of,
     notes_of,
-    one_line,
     parameters_text,
     role_text,
     rows_of,
@@ -35,6 +36,7 @@ from orchestrator.cells import (
 )
 from orchestrator.ledger import SweepInfo
 from orchestrator.metric_text import describe, heading
+from orchestrator.plain_text import one_line
 from orchestrator.records import TrialRecord
 from orchestrator.tables import build_tables
 from specvit.atomic import write_atomically
@@ -52,14 +54,14 @@ def render_markdown(tables: Mapping[str, pd.DataFrame], info: SweepInfo) -> str:
     Returns:
         The document; differences whose interval excludes 0 are bold.
     """
-    parts = [f"# {one_line(info.name)}", one_line(info.question)]
+    parts = [f"# {_prose(info.name)}", _prose(info.question)]
     for group, table in tables.items():
         metrics = metrics_of(table)
-        header = ["arm", *(text for name in metrics for text in (heading(name), "difference"))]
+        header = ["arm", *(text for name in metrics for text in (_prose(heading(name)), "difference"))]
         header += ["extra parameters", "seeds done", "seconds"]
         lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
         lines += [_markdown_line(_markdown_cells(row, metrics)) for row in rows_of(table)]
-        parts += [f"## {one_line(group)}" if group else "", "\n".join(lines)]
+        parts += [f"## {_prose(group)}" if group else "", "\n".join(lines)]
         parts.append("\n".join(f"- {note}" for note in notes_of(table, place="next to it")))
         failures = [f"- {_code(label)}: {_code(error)}" for label, error in failures_of(table)]
         parts += ["Failed trials:", "\n".join(failures)] if failures else []
@@ -88,7 +90,11 @@ def render_rich(tables: Mapping[str, pd.DataFrame], info: SweepInfo) -> Renderab
 
 
 def render_csv(tables: Mapping[str, pd.DataFrame], info: SweepInfo) -> str:  # noqa: ARG001
-    """Write the numbers of all tables as one CSV, in full precision, with the group in the first column."""
+    """Write the numbers of all tables as one CSV, in full precision, with the group in the first column.
+
+    Texts are data, and stay as they are: a spreadsheet that takes text beginning with ``=`` for a formula must be
+    told to import them as text.
+    """
     framed = []
     for group, table in tables.items():
         framed.append(table.copy())
@@ -163,12 +169,12 @@ def _rich_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     view.add_column("arm", overflow="fold")
     for name in metrics:
-        view.add_column(Text(heading(name)), justify="right")
+        view.add_column(Text(one_line(heading(name))), justify="right")
     view.add_column("extra\nparams", justify="right")
     view.add_column("seeds\ndone", justify="right")
     view.add_column("seconds", justify="right")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = [Text.assemble(_folded(row["arm"]), (role_text(row), "dim"))]
+        cells = [Text.assemble(_folded(one_line(row["arm"])), (role_text(row), "dim"))]
         cells += [_rich_metric(row, name) for name in metrics]
         states = Text("\n".join(states_texts(row)), style="red" if row["failed"] else "")
         ends_section = following is not None and following["role"] != row["role"]
@@ -208,6 +214,11 @@ def _markdown_cells(row: Row, metrics: Sequence[str]) -> list[str]:
 def _code(text: str) -> str:
     """Set ``text`` as code, in which Markdown finds nothing to interpret."""
     return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def _prose(text: str) -> str:
+    """Return ``text`` so that Markdown shows it as it is, and takes no HTML, link, image or code from it."""
+    return re.sub(r"[\\`*\[\]]", r"\\\g<0>", html.escape(one_line(text), quote=False))
 
 
 def _jsonable(value: object) -> object:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.plain_text import visible
 from specvit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
-        self._console.print(f"{self._title}: {record.getMessage()}", markup=False, soft_wrap=True)
+        self._console.print(f"{self._title}: {visible(record.getMessage())}", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Share, Started
 from orchestrator.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.provenance import Provenance
 from orchestrator.records import Report, State, TrialRecord
@@ -291,6 +291,44 @@ def test_reader_sees_what_was_committed_while_the_writer_goes_on(ledger: Ledger,
         for number, trial in enumerate(TRIALS, start=1):
             ledger.record(Finished(trial.trial_id, ledger.begin_attempt(trial.trial_id), {}, 1.0, 1.0))
             assert [record.state for record in reader.records()].count(State.DONE) == number
+
+
+def test_records_without_reports_have_everything_else(ledger: Ledger) -> None:
+    ledger.record(Reported(A, ledger.begin_attempt(A), 5, {"knn_top1": 1.0}))
+    whole, bare = ledger.records(), ledger.records(with_reports=False)
+    assert whole[0].reports
+    assert bare == tuple(dataclasses.replace(record, reports=()) for record in whole)
+
+
+def test_reader_sees_by_the_version_whether_the_writer_has_written(ledger: Ledger, path: Path) -> None:
+    with Ledger.read(path) as reader:
+        before = reader.version()
+        reader.records()
+        assert reader.version() == before
+        ledger.begin_attempt(A)
+        assert reader.version() != before
+        assert reader.version() == reader.version()
+
+
+def test_what_is_read_in_a_moment_is_of_one_moment(ledger: Ledger, path: Path) -> None:
+    count = "SELECT COUNT(*) FROM attempts"
+    with Ledger.read(path) as reader:
+        with reader.moment() as connection:
+            assert connection.execute(count).fetchone()[0] == 0
+            ledger.begin_attempt(A)
+            assert connection.execute(count).fetchone()[0] == 0
+        with reader.moment() as connection:
+            assert connection.execute(count).fetchone()[0] == 1
+
+
+def test_reader_can_ask_for_gpu_hours_which_writes_nothing(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_held_s", lambda _: 1800.0)
+    ledger.record(Finished(A, ledger.begin_attempt(A, Share(gpus=2.0, processes=2)), {}, 1.0, 1.0))
+    with Ledger.read(path) as reader:
+        # Two processes with two GPUs each, for half an hour.
+        assert reader.gpu_hours() == 2.0
 
 
 def test_reader_that_writes_is_refused_naming_the_file(ledger: Ledger, path: Path) -> None:

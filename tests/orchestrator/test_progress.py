@@ -197,3 +197,22 @@ def test_a_terminal_that_cannot_redraw_gets_plain_lines(
     with screen.view as view:
         view.submitted(screen.first)
     assert screen.text == "started  nano none seed 0\n"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_control_characters_in_labels_and_errors_are_shown_as_text(
+    is_terminal: bool,
+    trials: tuple[Trial, ...],
+    record_of: Callable[..., TrialRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    file = StringIO()
+    odd = replace(trials[0], label="nano \x1b[2Jodd\x9b")
+    board = Board([record_of(odd)], num_slots=1, shown_metric="knn_top1")
+    console = Console(file=file, force_terminal=is_terminal, color_system=None, width=120, highlight=False)
+    with SweepView(console, board, title="\x07title", clock=Clock()) as view:
+        view.submitted(odd)
+        view.happened(Failed(odd.trial_id, 1, error="no\n\x1b]0;x\x07 file", traceback=""))
+    assert r"failed   nano \x1b[2Jodd\x9b: no \x1b]0;x\x07 file" in file.getvalue()
+    assert not any(sequence in file.getvalue() for sequence in ("\x1b[2J", "\x1b]", "\x07", "\x9b"))

@@ -102,6 +102,40 @@ def test_markdown_lists_failures_with_their_error_in_one_line(markdown: str) -> 
     assert "1/3, 2 failed" in markdown
 
 
+def test_markdown_takes_no_html_links_or_code_from_names_and_questions() -> None:
+    info = dataclasses.replace(INFO, name="<b>x", question="Is `a` < [b](http://c) *or* ![d](e)?")
+    records = make_records("none", 0.0, role="baseline", group="data.root=<script>`|`")
+    lines = render_markdown(build_tables(records, METRICS), info).splitlines()
+    assert lines[0] == "# &lt;b&gt;x"
+    assert lines[2] == r"Is \`a\` &lt; \[b\](http://c) \*or\* !\[d\](e)?"
+    assert r"## data.root=&lt;script&gt;\`|\`" in lines
+
+
+def test_markdown_table_keeps_its_cells_whatever_an_arm_is_called() -> None:
+    arm = "a|`<img src=x>`\x1b[31m\n"
+    (line,) = (
+        line
+        for line in render_markdown(build_tables(make_records(arm, 1.0, role="baseline"), METRICS), INFO).splitlines()
+        if "img" in line
+    )
+    assert cells_of(line)[0] == r"`a\|'<img src=x>'\x1b[31m` (baseline)"
+
+
+def test_terminal_table_shows_control_characters_and_markup_as_text() -> None:
+    records = make_records("[b]\x1b[2J", 1.0, None, role="baseline", error="no \x1b]0;x\x07 [/b]", group="g\x9b")
+    text = to_text(records)
+    assert r"[b]\x1b[2J (baseline)" in text
+    assert r"failed: [b]\x1b[2J seed 1: no \x1b]0;x\x07 [/b]" in text
+    assert r"g\x9b" in text
+    assert not set(text) & set("\x1b\x07\x9b")
+
+
+def test_csv_keeps_texts_as_they_are() -> None:
+    records = make_records("=1+1", 1.0, role="baseline")
+    rows = list(csv.reader(io.StringIO(render_csv(build_tables(records, METRICS), INFO))))
+    assert rows[1][rows[0].index("arm")] == "=1+1"
+
+
 def test_markdown_has_a_section_with_its_notes_for_every_group() -> None:
     records = [*make_records("none", 0.0, role="baseline", group="model.scale=nano")]
     records += make_records("none", 0.0, role="baseline", group="model.scale=micro")

@@ -1,0 +1,37 @@
+"""Text that comes from files and failures, made fit to be shown: nothing in it can steer a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control, format, surrogate, and line and paragraph separating characters."""
+
+
+def visible(text: str) -> str:
+    r"""Write every character that a terminal would obey instead of showing as Python would: ``\x1b``, ``\u202e``.
+
+    Args:
+        text: Anything. Line ends and tabs stay as they are.
+
+    Returns:
+        Text without escape sequences, changes of direction and the like. It may still hold the markup of rich:
+        wrap it in ``rich.text.Text``, which does not look for any.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with every run of white space as one space, and ``visible``."""
+    return visible(" ".join(text.split()))
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
