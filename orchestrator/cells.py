@@ -77,7 +77,10 @@ def parameters_text(row: Row) -> str:
 
 def states_texts(row: Row) -> list[str]:
     """Return how many of the seeds are done, and what became of the others, e.g. ``2/3``, ``1 pruned``."""
-    others = ((row["pruned"], "pruned"), (row["failed"], "failed"), (row["unfinished"], "to do"))
+    others = (
+        *((row["pruned"], "pruned"), (row["failed"], "failed")),
+        *((row["unfinished"], "to do"), (row["left_out"], "left out")),
+    )
     return [f"{row['done']}/{row['seeds']}", *(f"{count} {word}" for count, word in others if count)]
 
 
@@ -110,6 +113,12 @@ def notes_of(table: pd.DataFrame, *, place: str) -> list[str]:
         notes.append("Means of arms with failed seeds are over the seeds that did not fail.")
     if table["unfinished"].sum():
         notes.append(f"{table['unfinished'].sum()} of {table['seeds'].sum()} trials are still to do.")
+    if table["left_out"].sum():
+        bounds = " and ".join(map(one_line, table.attrs["left_out"]))
+        notes.append(
+            f"{table['left_out'].sum()} of {table['seeds'].sum()} trials are left out, the last seeds first: {bounds} "
+            "has no room for them."
+        )
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes
 

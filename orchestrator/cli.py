@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from orchestrator import cli_export, cli_watch
+from orchestrator import cli_export, cli_run, cli_watch
 from orchestrator.cli_shared import (
     DEFAULT_RESULTS,
     EXIT_BAD_INPUT,
-    EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
     EXIT_LOCKED,
     Overrides,
@@ -38,9 +33,6 @@ from orchestrator.cli_shared import (
 from orchestrator.lock import LockedError
 from specvit.errors import SpecsweepError
 
-if TYPE_CHECKING:
-    from types import FrameType
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -51,6 +43,9 @@ app = typer.Typer(
 )
 
 
+cli_run.add_to(app)
+
+
 class Format(StrEnum):
     """Name the forms in which tables are printed."""
 
@@ -58,14 +53,6 @@ class Format(StrEnum):
     MARKDOWN = "md"
     CSV = "csv"
     JSON = "json"
-
-
-class ExecutorName(StrEnum):
-    """Name the executors."""
-
-    RAY = "ray"
-    LOCAL = "local"
-
 
 
 def main() -> None:
@@ -87,49 +74,6 @@ def main() -> None:
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-
-
-@app.command()
-def run(
-    sweep_file: SweepPath,
-    overrides: Overrides = None,
-    results: ResultsRoot = DEFAULT_RESULTS,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="ray: a cluster, this machine being the smallest. local: one by one.")
-    ] = ExecutorName.RAY,
-    address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster; 'auto' finds one on this machine.")
-    ] = None,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Trials to run at once; default: as many as there is room for.")
-    ] = None,
-) -> None:
-    """Run what is missing of a sweep, then print and write its tables."""
-    from orchestrator.run import run_sweep
-    from orchestrator.sweepfile import load_sweep
-    from orchestrator.wiring import data_loader, executor_factory, print_outcome, view_factory
-
-    console = make_console()
-    sweep = load_sweep(sweep_file, overrides or ())
-    folder = results / sweep.name
-    with _stop_on_signal() as should_stop:
-        outcome = run_sweep(
-            sweep,
-            folder=folder,
-            make_executor=executor_factory(
-                console, sweep, local=executor is ExecutorName.LOCAL, address=address, slots=slots, folder=folder
-            ),
-            make_view=view_factory(console, sweep),
-            load_data=data_loader(console),
-            should_stop=should_stop,
-        )
-    print_outcome(console, outcome, folder)
-    if not outcome.finished:
-        command = shlex.join(["specsweep", *sys.argv[1:]])
-        console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if outcome.num_failed:
-        raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
 @app.command()
@@ -222,21 +166,3 @@ def schema() -> None:
 
 cli_watch.add_to(app)
 cli_export.add_to(app)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one interrupts at once."""
-    wishes: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        wishes.append(number)
-        if len(wishes) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.plain_text import visible
 from specvit.errors import ConfigError
 
 FieldPath = tuple[str | int, ...]
@@ -28,7 +29,7 @@ class SweepFileError(ConfigError):
             lines: One problem each, with its place. What the user wrote can stand in them as it is: a line break or
                 an escape sequence of it cannot break the line or reach the terminal.
         """
-        super().__init__("\n".join(map(one_line, lines)))
+        super().__init__("\n".join(map(shortened, lines)))
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,9 @@ def field_text(path: FieldPath) -> str:
     return text
 
 
-def one_line(text: str) -> str:
+def shortened(text: str) -> str:
     """Write text so that it stays in its line and commands no terminal; leave out the middle if it is very long."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    text = visible(text).replace("\n", "\\n").replace("\t", "\\t")
     if len(text) <= _MAX_LINE_CHARS:
         return text
     return f"{text[:_MAX_LINE_CHARS - _MAX_END_CHARS]} ... {text[-_MAX_END_CHARS:]}"  # rules come at the end

@@ -15,7 +15,7 @@ from orchestrator.statistics import mean, paired_difference, sample_sd
 from specvit.probes import METRICS
 
 _ROLES = ("baseline", "arm", "floor")
-_COUNTS = ("seeds", "done", "pruned", "failed", "unfinished")
+_COUNTS = ("seeds", "done", "pruned", "failed", "unfinished", "left_out")
 
 
 def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
@@ -57,10 +57,11 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.Da
           ``M_diff``, ``M_diff_low``, ``M_diff_high`` (95% Student t), ``M_diff_n``, ``M_diff_p`` (sign flip).
           The differences of the baseline itself are empty.
         * ``extra_parameters_percent``, ``num_parameters``: of the backbone.
-        * ``seeds``: trials planned; ``done``, ``pruned``, ``failed``, ``unfinished``: how they stand.
+        * ``seeds``: trials planned; ``done``, ``pruned``, ``failed``, ``unfinished``, ``left_out``: how they stand.
         * ``seconds``, ``core_seconds``: mean wall and CPU time of the trials that are done.
 
-        ``attrs["failures"]`` lists ``[label, error]`` of every failed trial.
+        ``attrs["failures"]`` lists ``[label, error]`` of every failed trial, ``attrs["left_out"]`` the reasons for
+        which trials were left out, each once.
     """
     arms: dict[str, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda record: _ROLES.index(record.role)):
@@ -75,6 +76,7 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.Da
     table.attrs["failures"] = [
         [record.label, record.error or ""] for record in records if record.state is State.FAILED
     ]
+    table.attrs["left_out"] = list(dict.fromkeys(record.left_out for record in records if record.left_out is not None))
     return table
 
 
@@ -103,6 +105,7 @@ def _row(
     row |= {"seeds": len(trials), "done": states.count(State.DONE), "pruned": states.count(State.PRUNED)}
     row |= {"failed": states.count(State.FAILED)}
     row["unfinished"] = states.count(State.WAITING) + states.count(State.RUNNING)
+    row["left_out"] = states.count(State.LEFT_OUT)
     done = [trial for trial in trials if trial.state is State.DONE]
     row["seconds"] = mean([trial.seconds for trial in done if trial.seconds is not None])
     row["core_seconds"] = mean([trial.core_seconds for trial in done if trial.core_seconds is not None])
