@@ -114,10 +114,10 @@ def notes_of(table: pd.DataFrame, *, place: str) -> list[str]:
     if table["unfinished"].sum():
         notes.append(f"{table['unfinished'].sum()} of {table['seeds'].sum()} trials are still to do.")
     if table["left_out"].sum():
-        bounds = " and ".join(map(one_line, table.attrs["left_out"]))
+        bounds = " and ".join(map(one_line, table.attrs.get("left_out", ())))
         notes.append(
-            f"{table['left_out'].sum()} of {table['seeds'].sum()} trials are left out, the last seeds first: {bounds} "
-            "has no room for them."
+            f"{table['left_out'].sum()} of {table['seeds'].sum()} trials are left out, the last seeds first, for "
+            f"lack of room in {bounds or 'the budget'}."
         )
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes

@@ -19,12 +19,12 @@ from orchestrator.tables import columns_of
 def make_row(metric: str = "miou", **cells: object) -> dict[str, object]:
     defaults = {"mean": None, "sd": None, "n": 3, "diff": None, "diff_low": None, "diff_high": None}
     row: dict[str, object] = {f"{metric}_{name}": value for name, value in (defaults | {"diff_n": 3}).items()}
-    row |= {"seeds": 3, "done": 3, "pruned": 0, "failed": 0, "unfinished": 0, "role": "arm"}
+    row |= {"seeds": 3, "done": 3, "pruned": 0, "failed": 0, "unfinished": 0, "left_out": 0, "role": "arm"}
     return row | {(f"{metric}_{name}" if name in (*defaults, "diff_n") else name): v for name, v in cells.items()}
 
 
 def make_table(**columns: int) -> pd.DataFrame:
-    counts = {"seeds": 3, "done": 3, "pruned": 0, "failed": 0, "unfinished": 0, "miou_diff_n": 3}
+    counts = {"seeds": 3, "done": 3, "pruned": 0, "failed": 0, "unfinished": 0, "left_out": 0, "miou_diff_n": 3}
     table = pd.DataFrame([dict.fromkeys(columns_of(["miou"])) | counts | columns])
     table.attrs["failures"] = []
     return table
@@ -70,8 +70,8 @@ def test_excludes_zero_tells_on_which_side_the_interval_lies(
 
 
 def test_states_texts_name_what_did_not_go_as_planned() -> None:
-    row = make_row(seeds=7, done=2, pruned=1, failed=1, unfinished=3)
-    assert states_texts(row) == ["2/7", "1 pruned", "1 failed", "3 to do"]
+    row = make_row(seeds=9, done=2, pruned=1, failed=1, unfinished=3, left_out=2)
+    assert states_texts(row) == ["2/9", "1 pruned", "1 failed", "3 to do", "2 left out"]
     assert states_texts(make_row()) == ["3/3"]
 
 
@@ -95,7 +95,7 @@ def test_notes_give_the_smallest_p_that_so_many_seeds_allow(n: int, p: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("column", "words"), [("pruned", "surviving seeds"), ("failed", "did not fail"), ("unfinished", "still to do")]
+    ("column", "words"), [("pruned", "surviving seeds"), ("failed", "did not fail"), ("unfinished", "still to do"), ("left_out", "left out, the last seeds first")]
 )
 def test_notes_speak_of_pruned_failed_and_unfinished_trials_only_if_there_are(column: str, words: str) -> None:
     assert any(words in note for note in notes_of(make_table(**{column: 1}), place="below it"))

@@ -64,7 +64,7 @@ def test_columns_are_those_of_the_csv_in_their_order() -> None:
         *("arm", "role", "miou_mean", "miou_sd", "miou_n"),
         *("miou_diff", "miou_diff_low", "miou_diff_high", "miou_diff_n", "miou_diff_p"),
         *("extra_parameters_percent", "num_parameters"),
-        *("seeds", "done", "pruned", "failed", "unfinished", "seconds", "core_seconds"),
+        *("seeds", "done", "pruned", "failed", "unfinished", "left_out", "seconds", "core_seconds"),
     ]
 
 
@@ -102,8 +102,8 @@ def test_arm_without_a_finished_trial_has_a_row_that_counts_its_trials() -> None
     states = [State.WAITING, State.RUNNING, State.PRUNED, State.FAILED, State.FAILED]
     records = [make_record("a", seed, None, state=state) for seed, state in enumerate(states)]
     row = build_table([*baseline(50.0), *records], ["knn_top1"]).iloc[1]
-    counts = {name: row[name] for name in ("seeds", "done", "pruned", "failed", "unfinished")}
-    assert counts == {"seeds": 5, "done": 0, "pruned": 1, "failed": 2, "unfinished": 2}
+    counts = {name: row[name] for name in ("seeds", "done", "pruned", "failed", "unfinished", "left_out")}
+    assert counts == {"seeds": 5, "done": 0, "pruned": 1, "failed": 2, "unfinished": 2, "left_out": 0}
     assert (row["knn_top1_n"], row["knn_top1_diff_n"]) == (0, 0)
     assert row[["knn_top1_mean", "knn_top1_sd", "knn_top1_diff", "seconds"]].isna().all()
 
