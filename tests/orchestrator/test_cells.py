@@ -95,7 +95,11 @@ def test_notes_give_the_smallest_p_that_so_many_seeds_allow(n: int, p: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("column", "words"), [("pruned", "surviving seeds"), ("failed", "did not fail"), ("unfinished", "still to do"), ("left_out", "left out, the last seeds first")]
+    ("column", "words"),
+    [
+        *(("pruned", "surviving seeds"), ("failed", "did not fail")),
+        *(("unfinished", "still to do"), ("left_out", "left out, the last seeds first")),
+    ],
 )
 def test_notes_speak_of_pruned_failed_and_unfinished_trials_only_if_there_are(column: str, words: str) -> None:
     assert any(words in note for note in notes_of(make_table(**{column: 1}), place="below it"))
