@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from orchestrator.executor import Machine, Share
 from specvit.errors import SpecsweepError
@@ -37,14 +35,6 @@ def check_reachable(address: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> No
         socket.create_connection((host, int(port)), timeout=timeout_s).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"no Ray cluster at {address}: {error}") from error
-
-
-def has_token() -> bool:
-    """Tell whether there is a token that Ray could show to a cluster."""
-    if "RAY_AUTH_TOKEN" in os.environ:
-        return True
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return (Path(path) if path else Path.home() / ".ray" / "auth_token").is_file()
 
 
 @dataclass(frozen=True)

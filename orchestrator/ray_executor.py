@@ -16,32 +16,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from orchestrator.cluster import (
-    ClusterError,
-    Node,
-    amounts_of,
-    check_reachable,
-    check_room,
-    count_slots,
-    has_token,
-    machine_for,
-)
-
-# Ray reads these when it is imported: no calls home; and a token that is here is shown to every cluster, which Ray by
-# itself does for its own only.
+# Ray reads this when it is imported: no calls home.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if has_token():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.cluster import ClusterError, Node, amounts_of, check_reachable, check_room, count_slots, machine_for
 from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
 from orchestrator.node_check import Found, NodeChecks, Wanted, compare, look
 from orchestrator.records import Cause
@@ -446,6 +433,23 @@ def _draining() -> frozenset[str]:
     return frozenset(ray._private.state.state.get_draining_nodes())
 
 
+@contextmanager
+def _token_shown() -> Iterator[None]:
+    """Have Ray show its token, if there is one here, to a cluster at an address: it does so to its own."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with suppress(ImportError):  # releases of Ray before 2.60 have no such default
+        from ray._private.authentication import authentication_token_setup
+
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        yield
+    finally:
+        # Not for the nodes that others may start from this process.
+        if mode is None:
+            os.environ.pop("RAY_AUTH_MODE", None)
+
+
 def _connect(address: str | None) -> str:
     """Start or join a cluster; return the address of its dashboard, empty if it has none."""
     if address:
@@ -454,7 +458,8 @@ def _connect(address: str | None) -> str:
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _token_shown() if address else nullcontext():
+            context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "; if it asks for a token, that has to be in ~/.ray/auth_token or RAY_AUTH_TOKEN" if address else ""
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}{hint}") from error
