@@ -1,11 +1,12 @@
 """The command line. It parses, prints and sets the exit code; the work is done elsewhere.
 
 Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
-the results folder; 130 stopped by Ctrl-C, to be continued by the same command.
+the results folder; 4 the ledger could not be written, the disk being full for instance; 130 stopped by Ctrl-C, to be continued by the same command.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.ledger_errors import LedgerWriteError
 from orchestrator.lock import LockedError
 from orchestrator.problems import SweepFileError
 from specvit.errors import SpecsweepError
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
 EXIT_LOCKED = 3
+EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 PIPE_WIDTH = 140
 """Columns to print tables in where there is no terminal whose width could be asked for."""
@@ -41,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
     epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
-    "130 stopped by Ctrl-C.",
+    "4 results cannot be written, 130 stopped by Ctrl-C.",
 )
 
 
@@ -84,13 +89,10 @@ def main() -> None:
     except LockedError as error:
         _complain(error)
         sys.exit(EXIT_LOCKED)
-    except SpecsweepError as error:
+    except (SpecsweepError, OSError) as error:
+        # Also a folder that cannot be written, or a disk that is full: the system's words name the file.
         _complain(error)
-        sys.exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        # A folder that cannot be written, a disk that is full: the system's words name the file.
-        _complain(error)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(EXIT_STOPPED if _cannot_write(error) else EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 
@@ -248,6 +250,15 @@ def _complain(error: Exception) -> None:
     # Problems of a sweep file open with their place, as a compiler's do; other messages with the program's name.
     prefix = "" if isinstance(error, SweepFileError) else "specsweep: "
     print(f"{prefix}{error}", file=sys.stderr)
+
+
+def _cannot_write(error: BaseException | None) -> bool:
+    """Tell whether an error, or one behind it, says that results cannot be written; the same command goes on later."""
+    while error is not None:
+        if isinstance(error, LedgerWriteError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _print_raw(text: str) -> None:
