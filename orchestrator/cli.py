@@ -1,7 +1,8 @@
 """The command line. It parses, prints and sets the exit code; the work is done elsewhere.
 
 Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
-the results folder; 4 the ledger could not be written, the disk being full for instance; 130 stopped by Ctrl-C, to be continued by the same command.
+the results folder; 4 results cannot be written (a full disk, a read-only file), 130 stopped by Ctrl-C: to be
+continued by the same command.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (*_NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
 
 PIPE_WIDTH = 140
 """Columns to print tables in where there is no terminal whose width could be asked for."""
@@ -86,13 +88,10 @@ def main() -> None:
     """Run the command line; turn what a user can cause into one message and an exit code."""
     try:
         app()
-    except LockedError as error:
-        _complain(error)
-        sys.exit(EXIT_LOCKED)
     except (SpecsweepError, OSError) as error:
         # Also a folder that cannot be written, or a disk that is full: the system's words name the file.
         _complain(error)
-        sys.exit(EXIT_STOPPED if _cannot_write(error) else EXIT_BAD_INPUT)
+        sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 
@@ -252,13 +251,16 @@ def _complain(error: Exception) -> None:
     print(f"{prefix}{error}", file=sys.stderr)
 
 
-def _cannot_write(error: BaseException | None) -> bool:
-    """Tell whether an error, or one behind it, says that results cannot be written; the same command goes on later."""
-    while error is not None:
-        if isinstance(error, LedgerWriteError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-            return True
-        error = error.__cause__
-    return False
+def _exit_code(error: BaseException) -> int:
+    """Tell what cannot be used from what cannot be written now, after which the same command goes on."""
+    is_lock = isinstance(error, LockedError)
+    causes = _UNWRITABLE if is_lock else _NO_ROOM
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, LedgerWriteError) or (isinstance(found, OSError) and found.errno in causes):
+            return EXIT_STOPPED
+        found = found.__cause__
+    return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
 
 
 def _print_raw(text: str) -> None:
