@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def path(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> Path:
         ledger.write_larger_share(trial.label, LargerShare(0.5))
     ledger.leave_out([trial.trial_id for trial in trials[2:4]], "reason")
     ledger.close()
-    with sqlite3.connect(tmp_path / LEDGER_NAME) as connection:
+    with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
         filled = [table for table in PROTECTED_TABLES if connection.execute(f"SELECT 1 FROM {table}").fetchone()]
     assert set(PROTECTED_TABLES) - set(filled) == {"groups"}
     return tmp_path / LEDGER_NAME
