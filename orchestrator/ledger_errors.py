@@ -50,6 +50,8 @@ def naming(path: Path, *, writing: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError as error:  # what SQLite says of a damaged schema quotes it, byte by byte
+        raise LedgerError(f"{path}: the ledger cannot be used (malformed database schema)") from error
     except (sqlite3.DatabaseError, OverflowError) as error:
         code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
         if not writing or code not in _STOPS:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _BUSY_TIMEOUT_S = 30.0
+_HEADER_BYTES = 100
 _EMPTY = 0
 """The schema of a file in which nothing is yet."""
 
@@ -59,6 +60,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
                 create(connection)
             elif schema < SCHEMA_VERSION:
                 migrate(connection)
+            if schema < SCHEMA_VERSION:
+                # Into the file itself, so that a ledger whose log is lost is still a ledger.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("PRAGMA foreign_keys = ON")
             keep_seals(connection)
         except BaseException:
@@ -92,6 +96,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
+    _refuse_stump(path)
     address = f"{path.resolve().as_uri()}?mode=ro"
     with naming(path):
         connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
@@ -113,6 +118,13 @@ def _is_readable(connection: sqlite3.Connection) -> bool:
 def _has_pending_writes(path: Path) -> bool:
     log = path.with_name(f"{path.name}-wal")
     return log.exists() and log.stat().st_size > 0
+
+
+def _refuse_stump(path: Path) -> None:
+    """Refuse what is left of a ledger where SQLite would see a new file, and delete the log beside it."""
+    size = path.stat().st_size
+    if 0 < size < _HEADER_BYTES or (size == 0 and _has_pending_writes(path)):
+        raise damaged(path, f"it is cut off after {size} bytes")
 
 
 def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ from orchestrator.ledger import LedgerError
 from specvit.errors import DataError
 from specvit.training_state import Checkpoint, SavedStep, load_state, save_state
 
-from .ledger_history import Content, Files, make_files, open_both_ways
+from . import IS_LONG
+from .ledger_history import LOG_NAME, Content, Files, make_files, open_both_ways
 
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 FRAME_BYTES = 24 + 4096
 LOG_HEADER_BYTES = 32
 
@@ -106,6 +105,12 @@ def test_ledger_cut_off_anywhere_is_refused(closed: Files, tmp_path: Path) -> No
         assert path.read_bytes() == before
 
 
+def test_ledger_without_a_byte_beside_its_log_is_refused_and_the_log_kept(in_use: Files, tmp_path: Path) -> None:
+    path = in_use.lay(tmp_path, ledger=b"")
+    assert what_became_of(path, []) == {"refused"}
+    assert (tmp_path / LOG_NAME).read_bytes() == in_use.log
+
+
 def test_ledger_without_its_log_is_what_some_transaction_left_or_refused(files: Files, tmp_path: Path) -> None:
     what_became_of(files.lay(tmp_path, log=b""), files.states)
 
@@ -130,7 +135,8 @@ def test_ledger_with_a_changed_byte_says_what_was_recorded_or_is_refused(
         if outcome == {"refused"}:
             assert path.read_bytes() == before.get("ledger", files.ledger)
         outcomes |= outcome
-    assert outcomes == ({"opened", "refused"} if where == "ledger" else outcomes)
+    if data and not files.log:
+        assert outcomes == {"opened", "refused"}
 
 
 def test_ledger_whose_values_are_changed_is_refused(closed: Files, tmp_path: Path) -> None:
