@@ -23,7 +23,12 @@ from orchestrator.ledger_seals import check_seals, damaged, keep_seals
 from orchestrator.ledger_tables import APPLICATION_ID, SCHEMA_VERSION
 
 __all__ = [
-    *("LedgerError", "LedgerWriteError", "connect_reader", "connect_writer", "decode_metrics", "encode_metrics"),
+    "LedgerError",
+    "LedgerWriteError",
+    "connect_reader",
+    "connect_writer",
+    "decode_metrics",
+    "encode_metrics",
     "naming",
 ]
 

@@ -1,10 +1,10 @@
 """Seals: what the tables of a ledger must add up to, so that no damaged number is ever read as a number.
 
-SQLite checks the structure of its pages, not the values in them: a flipped bit in a metric, or a page of an hour ago in
-the place of the newest, is read without a word. The table ``seals`` therefore holds, for every table, the number of its
-rows and the sum of their digests. Triggers of the writer's connection keep the sums, in the transaction that changes the
-rows; they are temporary, so the file stays one that any SQLite tool reads. A sum, and not a digest in every row, because
-it also notices a row that is missing, one that is there twice, and one that is whole but out of date.
+SQLite checks the structure of its pages, not the values in them: a flipped bit in a metric, or a page of an hour ago
+in the place of the newest, is read without a word. The table ``seals`` therefore holds, for every table, the number
+of its rows and the sum of their digests. Triggers of the writer's connection keep the sums, in the transaction that
+changes the rows; they are temporary, so the file stays one that any SQLite tool reads. A sum, and not a digest in
+every row, because it also notices a row that is missing, one that is there twice, and one that is whole but of before.
 
 The digest of a row is 62 bits of BLAKE2b over its values as JSON, which tells texts, integers, reals and NULL
 apart: two states of a table have the same sum with a probability of 2^-62, and sums stay inside the integers of SQLite.

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator.executor import Event, Failed, Finished, Logged, Pruned, Reported, Started
@@ -81,7 +82,6 @@ def open_both_ways(path: Path) -> Iterator[Content | LedgerError]:
             with open_ledger(path) as ledger:
                 yield content_of(ledger)
         except LedgerError as error:
-            assert str(path) in str(error)
             yield error
 
 
@@ -121,8 +121,8 @@ def make_files(folder: Path, *, checkpoint_after: int | None = None, close: bool
             _checkpoint(path)
 
     note()
-    for step in _history(ledger):
-        step()
+    for write in _history(ledger):
+        write()
         note()
     if checkpoint_after == -1:
         _checkpoint(path)
@@ -135,13 +135,13 @@ def make_files(folder: Path, *, checkpoint_after: int | None = None, close: bool
 
 
 def _history(ledger: Ledger) -> Iterator[Callable[[], object]]:
-    yield lambda: ledger.register(INFO, TRIALS, PROVENANCE)
+    yield partial(ledger.register, INFO, TRIALS, PROVENANCE)
     for trial in TRIALS[:-1]:
-        yield lambda: ledger.begin_attempt(trial.trial_id)
+        yield partial(ledger.begin_attempt, trial.trial_id)
         for event in _events(trial, 1):
-            yield lambda: ledger.record(event)
-    yield lambda: ledger.write_larger_share("nano", LargerShare(0.5, 2.0, 8))
-    yield lambda: ledger.leave_out([TRIALS[-1].trial_id], "the budget is spent")
+            yield partial(ledger.record, event)
+    yield partial(ledger.write_larger_share, "nano", LargerShare(0.5, 2.0, 8))
+    yield partial(ledger.leave_out, [TRIALS[-1].trial_id], "the budget is spent")
 
 
 def _checkpoint(path: Path) -> None:

@@ -102,7 +102,8 @@ def write_schema_1(path: Path, *, diagnostics: bool = True) -> None:
 
 
 def check_content(ledger: Ledger, *, diagnostics: bool) -> None:
-    assert ledger.sweep() == SweepInfo("components", "Which?", "name: components", ("knn_top1",), (0, 1), {"group": "f00d"})
+    fingerprints = {"group": "f00d"}
+    assert ledger.sweep() == SweepInfo("components", "Which?", "name: components", ("knn_top1",), (0, 1), fingerprints)
     failed, done = ledger.records()
     assert (done.trial_id, done.state, done.num_attempts, done.step) == ("a", State.DONE, 2, 4)
     assert (done.metrics, done.seconds, done.core_seconds) == ({"knn_top1": 12.5}, 1.5, 1.25)

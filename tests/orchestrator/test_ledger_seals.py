@@ -106,7 +106,7 @@ def test_triggers_stay_out_of_the_file(path: Path) -> None:
 def test_rows_of_a_transaction_that_was_rolled_back_are_not_in_the_seals(path: Path) -> None:
     with Ledger.open(path) as ledger:
         before = ledger.records()
-        with pytest.raises(RuntimeError, match="boom"), ledger.together():
+        with pytest.raises(RuntimeError, match="boom"), ledger.together():  # noqa: PT012
             ledger.take_in()
             raise RuntimeError("boom")
     with Ledger.read(path) as ledger:
