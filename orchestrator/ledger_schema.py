@@ -11,6 +11,7 @@ anything is written to it or read from it.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sqlite3
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.ledger_errors import LedgerError, LedgerWriteError, naming
+from orchestrator.ledger_log import count_lost_transactions
 from orchestrator.ledger_migration import create, migrate
 from orchestrator.ledger_seals import check_seals, damaged, keep_seals
 from orchestrator.ledger_tables import APPLICATION_ID, SCHEMA_VERSION
@@ -31,6 +33,8 @@ __all__ = [
     "encode_metrics",
     "naming",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 100
@@ -65,9 +69,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
                 create(connection)
             elif schema < SCHEMA_VERSION:
                 migrate(connection)
-            if schema < SCHEMA_VERSION:
-                # Into the file itself, so that a ledger whose log is lost is still a ledger.
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # Into the file itself, so that a ledger whose log is lost is still a ledger.
+            _, num_frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _warn_of_lost(path, num_frames)
             connection.execute("PRAGMA foreign_keys = ON")
             keep_seals(connection)
         except BaseException:
@@ -118,6 +122,17 @@ def _is_readable(connection: sqlite3.Connection) -> bool:
     except sqlite3.OperationalError:
         return False
     return True
+
+
+def _warn_of_lost(path: Path, num_read_frames: int) -> None:
+    num_lost = count_lost_transactions(path, num_read_frames)
+    if num_lost:
+        _LOG.warning(
+            "%s-wal: is damaged, as by a power cut: the last %d transactions cannot be read, and what they recorded "
+            "is missing; all that was recorded before is there, and what is missing is run again",
+            path,
+            num_lost,
+        )
 
 
 def _has_pending_writes(path: Path) -> bool:

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.ledger import LedgerError
+from orchestrator.ledger import Ledger, LedgerError
 from specvit.errors import DataError
 from specvit.training_state import Checkpoint, SavedStep, load_state, save_state
 
-from .ledger_history import LOG_NAME, Content, Files, make_files, open_both_ways
+from .ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
 
 IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 FRAME_BYTES = 24 + 4096
@@ -49,9 +49,10 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return make_files(tmp_path_factory.mktemp("whole"), close=True)
 
 
-def some(positions: Sequence[int], number: int) -> Iterable[int]:
-    """Return ``number`` of the positions, evenly, with the first and the last three; all of them in long runs."""
-    if IS_LONG or len(positions) <= number:
+def some(positions: Sequence[int], number: int, *, in_long: int | None = None) -> Iterable[int]:
+    """Return ``number`` of the positions, evenly, with the first and the last three; in long runs more, or all."""
+    number = (in_long or len(positions)) if IS_LONG else number
+    if len(positions) <= number:
         return positions
     return sorted({*positions[:3], *positions[:: math.ceil(len(positions) / number)], *positions[-3:]})
 
@@ -91,7 +92,7 @@ def test_log_cut_off_anywhere_in_its_last_transaction_leaves_all_before(in_use: 
 
 def test_log_cut_off_anywhere_leaves_what_some_transaction_left(files: Files, tmp_path: Path) -> None:
     outcomes = set()
-    for length in some(range(len(files.log)), 250):
+    for length in some(range(len(files.log)), 200, in_long=5000):
         outcomes |= what_became_of(files.lay(tmp_path, log=files.log[:length]), files.states)
     assert not files.log or "opened" in outcomes
 
@@ -148,6 +149,31 @@ def test_ledger_whose_values_are_changed_is_refused(closed: Files, tmp_path: Pat
         path = closed.lay(tmp_path, ledger=closed.ledger.replace(old, new, 1))
         for said in open_both_ways(path):
             assert "damaged, or was changed by another program" in str(said)
+
+
+@pytest.mark.parametrize("place", ["the log's header", "first frame", "a frame in the middle", "last frame"])
+def test_writer_of_a_ledger_whose_log_is_damaged_says_how_many_transactions_are_missing(
+    place: str, in_use: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    num_frames = len(in_use.log) // FRAME_BYTES
+    frame = {"first frame": 0, "a frame in the middle": num_frames // 2, "last frame": num_frames - 1}.get(place)
+    damaged = bytearray(in_use.log)
+    damaged[17 if frame is None else LOG_HEADER_BYTES + frame * FRAME_BYTES + 1000] ^= 1
+    path = in_use.lay(tmp_path, log=bytes(damaged))
+    with Ledger.open(path) as ledger:
+        num_missing = len(in_use.states) - 1 - in_use.states.index(content_of(ledger))
+    (message,) = [record.message for record in caplog.records]
+    assert message.startswith(f"{path}-wal: is damaged, as by a power cut: the last {num_missing} transactions")
+    caplog.clear()
+    Ledger.open(path).close()
+    assert not caplog.records
+
+
+def test_writer_of_a_ledger_in_use_or_closed_has_nothing_to_warn_of(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Ledger.open(files.lay(tmp_path)).close()
+    assert not caplog.records
 
 
 def small() -> tuple[nn.Module, torch.optim.Optimizer]:
