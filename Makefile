@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test check lint types imports bench clean
+.PHONY: sweep test faults check lint types imports bench clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
 
 test: $(VENV)/installed-dev  ## Run all tests
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/installed-dev  ## Run the fault tests at full length: files damaged at every byte, full disks
+	SPECSWEEP_FAULTS=long $(BIN)/python -m pytest tests/faults
 
 check: lint types imports  ## Run ruff, mypy --strict and the import rules
 

@@ -1,11 +1,13 @@
 """The command line. It parses, prints and sets the exit code; the work is done elsewhere.
 
 Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
-the results folder; 130 stopped by Ctrl-C, to be continued by the same command.
+the results folder; 4 results cannot be written (a full disk, a read-only file), 130 stopped by Ctrl-C: to be
+continued by the same command.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -21,6 +23,7 @@ from orchestrator.cli_shared import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
     EXIT_LOCKED,
+    EXIT_STOPPED,
     Overrides,
     ResultsRoot,
     SweepPath,
@@ -30,8 +33,12 @@ from orchestrator.cli_shared import (
     open_ledger,
     print_raw,
 )
+from orchestrator.ledger_errors import LedgerWriteError
 from orchestrator.lock import LockedError
 from specvit.errors import SpecsweepError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (*_NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     add_completion=False,
@@ -39,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
     epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
-    "130 stopped by Ctrl-C.",
+    "4 results cannot be written, 130 stopped by Ctrl-C.",
 )
 
 
@@ -62,16 +69,10 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except LockedError as error:
+    except (SpecsweepError, OSError) as error:
+        # Also a folder that cannot be written, or a disk that is full: the system's words name the file.
         complain(error)
-        sys.exit(EXIT_LOCKED)
-    except SpecsweepError as error:
-        complain(error)
-        sys.exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        # A folder that cannot be written, a disk that is full: the system's words name the file.
-        complain(error)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 
@@ -162,6 +163,18 @@ def schema() -> None:
     from orchestrator.sweep_schema import sweep_json_schema
 
     print_raw(json.dumps(sweep_json_schema(), indent=2))
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tell what cannot be used from what cannot be written now, after which the same command goes on."""
+    is_lock = isinstance(error, LockedError)
+    causes = _UNWRITABLE if is_lock else _NO_ROOM
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, LedgerWriteError) or (isinstance(found, OSError) and found.errno in causes):
+            return EXIT_STOPPED
+        found = found.__cause__
+    return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
 
 
 cli_watch.add_to(app)

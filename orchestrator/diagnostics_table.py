@@ -38,10 +38,7 @@ def insert_readings(connection: sqlite3.Connection, event: Finished) -> None:
 
 
 def select_readings(connection: sqlite3.Connection) -> dict[str, tuple[Reading, ...]]:
-    """Read what ``insert_readings`` wrote of the sweep's trials; nothing from a ledger without the table."""
-    # A reader cannot add the table to a ledger that was made before there was one.
-    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'diagnostics'").fetchone():
-        return {}
+    """Read what ``insert_readings`` wrote of the sweep's trials."""
     found: defaultdict[str, list[Reading]] = defaultdict(list)
     for trial_id, block, site, quantity, value in connection.execute(_SELECT):
         found[trial_id].append(Reading(block, site, quantity, math.nan if value is None else value))

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +31,11 @@ from orchestrator.executor import (
     Share,
     Started,
 )
+from orchestrator.ledger_place import Place
 from orchestrator.ledger_records import select_records
 from orchestrator.ledger_schema import (
     LedgerError,
+    LedgerWriteError,
     connect_reader,
     connect_writer,
     encode_metrics,
@@ -45,7 +47,7 @@ from orchestrator.registration import SweepInfo, read_registration, write_regist
 from orchestrator.trials import Trial
 from specvit.readings import Reading
 
-__all__ = ["Ledger", "LedgerError", "SweepInfo"]
+__all__ = ["Ledger", "LedgerError", "LedgerWriteError", "SweepInfo"]
 
 _PROGRESS_PERIOD_S = 1.0
 
@@ -57,6 +59,8 @@ class Ledger:
         connection.row_factory = sqlite3.Row
         self._connection = connection
         self._path = path
+        self._place = Place(path)
+        self._is_stopped = False
         self._run: int | None = None
         self._progress: dict[str, Progressed] = {}
         self._begun_s: dict[str, float] = {}
@@ -69,7 +73,8 @@ class Ledger:
         The caller sees to it that no other process writes (``orchestrator.lock``).
 
         Raises:
-            LedgerError: If the file is damaged, of another version, or not a ledger.
+            LedgerError: If the file is damaged, of a newer version, or not a ledger.
+            LedgerWriteError: If there is no room, or no right to write.
         """
         return cls(connect_writer(path), path)
 
@@ -277,7 +282,8 @@ class Ledger:
     def close(self) -> None:
         """Write what is pending and close the file. Safe to call twice."""
         try:
-            self._flush_progress()
+            if not self._is_stopped:  # what could not be written before is not tried again, to fail another time
+                self._flush_progress()
         finally:
             self._connection.close()
 
@@ -294,7 +300,8 @@ class Ledger:
         """Put everything that is recorded in this context on record at its end, at once or not at all.
 
         Raises:
-            LedgerError: If it cannot be put on record.
+            LedgerWriteError: If the disk is full, the file is read-only or not the one that was opened, or the like.
+            LedgerError: If it cannot be put on record for another reason.
         """
         if self._connection.in_transaction:
             yield
@@ -305,17 +312,30 @@ class Ledger:
     @contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[None]:
         """Make the statements in this context one transaction; pending progress goes along with a write."""
-        with naming(self._path):
-            self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            try:
-                yield
+        try:
+            with naming(self._path, writing=write):
                 if write:
-                    self._write_progress()
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+                    self._place.check()
+                self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                try:
+                    yield
+                    if write:
+                        self._write_progress()
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    self._roll_back()
+                    raise
+            if write:
+                self._place.check()
+        except LedgerWriteError:
+            self._is_stopped = True
+            raise
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            # A disk that did not take the transaction may refuse this too; nothing of it is on record either way.
+            with suppress(sqlite3.OperationalError):
+                self._connection.execute("ROLLBACK")
 
     def _note_progress(self, event: Progressed) -> bool:
         with naming(self._path):

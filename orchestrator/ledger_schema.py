@@ -1,136 +1,78 @@
-"""The file under the ledger: its tables, how it is opened and recognised, and how metrics are written in it.
+"""The file under the ledger: how it is opened and recognised, and how metrics are written in it.
 
 SQLite in WAL mode: one writer, any number of readers at the same time, and a transaction is on record when
-its call returns. ``synchronous`` is NORMAL: what is committed survives the death of the process, and a power
-cut can take back the last transactions but cannot damage the file.
+its call returns. ``synchronous`` is FULL: what is committed survives the death of the process and a power cut.
 
-Where a trial stands is not stored; it follows from the newest of its attempts (view ``newest_attempts``). The
-views ``final_metrics`` and ``rung_metrics`` are for people who query the file with a tool of their own.
+Whoever opens a ledger checks it as a whole, structure (SQLite's ``integrity_check``) and content (the seals), before
+anything is written to it or read from it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from specvit.errors import SpecsweepError
+from orchestrator.ledger_errors import LedgerError, LedgerWriteError, naming
+from orchestrator.ledger_log import count_lost_transactions
+from orchestrator.ledger_migration import create, migrate
+from orchestrator.ledger_seals import check_seals, damaged, keep_seals
+from orchestrator.ledger_tables import APPLICATION_ID, SCHEMA_VERSION
 
-SCHEMA_VERSION = 2
-APPLICATION_ID = 0x53505357
-"""``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
+__all__ = [
+    "LedgerError",
+    "LedgerWriteError",
+    "connect_reader",
+    "connect_writer",
+    "decode_metrics",
+    "encode_metrics",
+    "naming",
+]
+
+_LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 30.0
-
-_SCHEMA = """
-CREATE TABLE sweep (
-    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-    name TEXT NOT NULL, question TEXT NOT NULL, text TEXT NOT NULL,
-    metrics TEXT NOT NULL, seeds TEXT NOT NULL
-);
-CREATE TABLE runs (
-    run INTEGER PRIMARY KEY, started_at TEXT NOT NULL, provenance TEXT NOT NULL
-);
-CREATE TABLE groups (
-    group_id TEXT PRIMARY KEY, data_fingerprint TEXT NOT NULL
-);
-CREATE TABLE trials (
-    trial_id TEXT PRIMARY KEY,
-    position INTEGER UNIQUE, -- place in the sweep file; NULL = not in the file now
-    group_id TEXT NOT NULL, arm_id TEXT NOT NULL, group_name TEXT NOT NULL, arm TEXT NOT NULL,
-    role TEXT NOT NULL, label TEXT NOT NULL, seed INTEGER NOT NULL,
-    num_parameters INTEGER NOT NULL, extra_parameters_percent REAL NOT NULL,
-    config TEXT NOT NULL
-);
-CREATE TABLE attempts (
-    trial_id TEXT NOT NULL REFERENCES trials, attempt INTEGER NOT NULL,
-    run INTEGER REFERENCES runs, -- the run of the driver that began it
-    state TEXT NOT NULL CHECK (state IN ('running', 'done', 'pruned', 'failed', 'lost')),
-    worker TEXT, begun_at TEXT NOT NULL, started_at TEXT, ended_at TEXT,
-    steps INTEGER, step INTEGER NOT NULL DEFAULT 0, images_per_s REAL,
-    metrics TEXT NOT NULL DEFAULT '{}', seconds REAL, core_seconds REAL, error TEXT, traceback TEXT,
-    cause TEXT, -- why it failed
-    share TEXT NOT NULL DEFAULT '{}', -- what it occupied
-    gpus REAL NOT NULL DEFAULT 0, -- GPUs in all
-    held_s REAL NOT NULL DEFAULT 0, -- how long it occupied them, by the driver's clock
-    PRIMARY KEY (trial_id, attempt)
-);
-CREATE UNIQUE INDEX one_running_attempt ON attempts (trial_id) WHERE state = 'running';
-CREATE TABLE reports (
-    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
-    reported_at TEXT NOT NULL, metrics TEXT NOT NULL,
-    PRIMARY KEY (trial_id, attempt, step), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
-) WITHOUT ROWID;
-
-CREATE TABLE logs (
-    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, position INTEGER NOT NULL, -- from 1
-    logged_at TEXT NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL,
-    PRIMARY KEY (trial_id, attempt, position), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
-) WITHOUT ROWID;
-CREATE TABLE left_out (
-    trial_id TEXT PRIMARY KEY REFERENCES trials, reason TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE larger_shares ( -- what trials of a scale get since one of them ran out of memory
-    scale TEXT PRIMARY KEY, gpus REAL NOT NULL, memory_gib REAL NOT NULL, micro_batch INTEGER
-) WITHOUT ROWID;
-CREATE TABLE diagnostics (
-    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL,
-    block INTEGER NOT NULL, site TEXT NOT NULL, quantity TEXT NOT NULL,
-    value REAL, -- NULL = not a number
-    PRIMARY KEY (trial_id, attempt, block, site, quantity), FOREIGN KEY (trial_id, attempt) REFERENCES attempts
-) WITHOUT ROWID;
-
-CREATE VIEW newest_attempts AS
-    SELECT * FROM attempts AS a
-    WHERE attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = a.trial_id);
-CREATE VIEW final_metrics AS
-    SELECT t.trial_id, t.group_name, t.arm, t.role, t.seed, m.key AS name, m.value
-    FROM trials AS t JOIN newest_attempts AS a USING (trial_id), json_each(a.metrics) AS m
-    WHERE a.state = 'done';
-CREATE VIEW rung_metrics AS
-    SELECT t.trial_id, t.group_name, t.arm, t.role, t.seed, r.attempt, r.step, m.key AS name, m.value
-    FROM trials AS t JOIN reports AS r USING (trial_id), json_each(r.metrics) AS m;
-"""
-
-
-class LedgerError(SpecsweepError):
-    """Signal a ledger that cannot be used; the text names the file and what is wrong with it."""
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises in this context into a LedgerError that names ``path``."""
-    try:
-        yield
-    except (sqlite3.DatabaseError, OverflowError) as error:
-        raise LedgerError(f"{path}: the ledger cannot be used ({error})") from error
+_HEADER_BYTES = 100
+_EMPTY = 0
+"""The schema of a file in which nothing is yet."""
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the ledger at ``path`` for writing; make it, and its folder, if it is not there.
 
+    A ledger of an older schema becomes one of today's.
+
     Raises:
-        LedgerError: If the file is damaged, of a newer version, or not a ledger.
+        LedgerError: If the file is damaged, of a newer version, or not a ledger; it is left as it is.
+        LedgerWriteError: If there is no room, or no right to write.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerError(f"{path.parent}: cannot be made ({error.strerror})") from error
-    with naming(path):
+    if path.is_file():
+        # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
+        with closing(_connect_read_only(path)) as connection, naming(path):
+            _check(connection, path)
+    with naming(path, writing=True):
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            # Before the first write, so that a file of somebody else's is left as it is.
-            is_new = _check_header(connection, path)
+            schema = _schema_of(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            if schema == _EMPTY:
+                create(connection)
+            elif schema < SCHEMA_VERSION:
+                migrate(connection)
+            # Into the file itself, so that a ledger whose log is lost is still a ledger.
+            _, num_frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _warn_of_lost(path, num_frames)
             connection.execute("PRAGMA foreign_keys = ON")
-            if is_new:
-                header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
-                connection.executescript(f"BEGIN IMMEDIATE; {header} {_SCHEMA} COMMIT;")
-            _check_pages(connection, path)
+            keep_seals(connection)
         except BaseException:
             connection.close()
             raise
@@ -140,24 +82,36 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the ledger at ``path`` for reading only, also while a sweep writes to it.
 
+    A ledger of an older schema is left as it is, and read as it was at this moment.
+
     Raises:
         LedgerError: If the file is absent, damaged, of a newer version, or not a ledger.
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no ledger; run the sweep first")
+    connection = _connect_read_only(path)
+    try:
+        with naming(path):
+            schema = _check(connection, path)
+            if schema == _EMPTY:
+                raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
+            if schema < SCHEMA_VERSION:
+                connection = _migrated_copy(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    _refuse_stump(path)
     address = f"{path.resolve().as_uri()}?mode=ro"
     with naming(path):
         connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        try:
-            if not _is_readable(connection) and not _has_pending_writes(path):
-                # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
-                connection.close()
-                connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
-            if _check_header(connection, path):
-                raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
-        except BaseException:
+        if not _is_readable(connection) and not _has_pending_writes(path):
+            # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
             connection.close()
-            raise
+            connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
     return connection
 
 
@@ -169,32 +123,74 @@ def _is_readable(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def _warn_of_lost(path: Path, num_read_frames: int) -> None:
+    num_lost = count_lost_transactions(path, num_read_frames)
+    if num_lost:
+        _LOG.warning(
+            "%s-wal: is damaged, as by a power cut: the last %d transactions cannot be read, and what they recorded "
+            "is missing; all that was recorded before is there, and what is missing is run again",
+            path,
+            num_lost,
+        )
+
+
 def _has_pending_writes(path: Path) -> bool:
     log = path.with_name(f"{path.name}-wal")
     return log.exists() and log.stat().st_size > 0
 
 
-def _check_header(connection: sqlite3.Connection, path: Path) -> bool:
-    """Refuse what is not a ledger of this version; return whether the file is still empty."""
+def _refuse_stump(path: Path) -> None:
+    """Refuse what is left of a ledger where SQLite would see a new file, and delete the log beside it."""
+    size = path.stat().st_size
+    if 0 < size < _HEADER_BYTES or (size == 0 and _has_pending_writes(path)):
+        raise damaged(path, f"it is cut off after {size} bytes")
+
+
+def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a ledger of today's schema in memory, in the place of an older one; that one is closed."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    with closing(connection):
+        connection.backup(copy)
+    migrate(copy)
+    copy.execute("PRAGMA query_only = ON")
+    return copy
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """Refuse what is not a ledger, or not the one that was written; return its schema."""
+    # One transaction, so that a writer's rows and their sums are of the same moment.
+    connection.execute("BEGIN")
+    try:
+        schema = _schema_of(connection, path)
+        if schema != _EMPTY:
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise damaged(path, verdict)
+        if schema == SCHEMA_VERSION:
+            check_seals(connection, path)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return schema
+
+
+def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the ledger's schema; refuse what is newer, or no ledger."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (num_objects,) = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
-    if application_id == 0 and version == 0 and num_objects == 0:
-        return True
+    objects = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if application_id == 0 and version == 0 and not objects:
+        return _EMPTY
     if application_id != APPLICATION_ID:
         raise LedgerError(f"{path}: is an SQLite file, but not a ledger of specsweep")
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise LedgerError(
             f"{path}: the ledger has schema {version}, this specsweep reads schema {SCHEMA_VERSION}; "
             "use the version of specsweep that wrote it, or another results folder"
         )
-    return False
-
-
-def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise LedgerError(f"{path}: the ledger is damaged ({verdict})")
+    if version < SCHEMA_VERSION and "seals" in objects:
+        raise damaged(path, f"it says that it has schema {version}, and has a table that came later")
+    return int(version)
 
 
 def encode_metrics(metrics: Mapping[str, float]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,8 @@ from orchestrator.executor import Failed, Finished
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
 from orchestrator.local_executor import LocalExecutor
-from orchestrator.provenance import collect_provenance
 from orchestrator.records import State
-from orchestrator.run import LEDGER_NAME, describe, load_datasets, run_sweep
+from orchestrator.run import load_datasets, run_sweep
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
 from specvit.readings import Reading
@@ -69,24 +67,6 @@ def test_readings_that_cannot_be_recorded_leave_the_trial_running(ledger: Ledger
     assert ledger.records()[0].state is State.RUNNING
     assert ledger.diagnostics() == {}
     assert ledger.record(Failed(trial.trial_id, attempt, "x", "x"))
-
-
-def test_a_ledger_without_the_table_opens_and_gets_it_from_its_writer(
-    sweep: Sweep, trials: tuple[Trial, ...], tmp_path: Path
-) -> None:
-    path = tmp_path / "old" / LEDGER_NAME
-    with Ledger.open(path) as ledger:
-        ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE diagnostics")
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    with Ledger.read(path) as ledger:
-        assert len(ledger.records()) == len(trials)
-        assert ledger.diagnostics() == {}
-    with Ledger.open(path) as ledger:
-        assert ledger.record(_finished(trials[0], ledger.begin_attempt(trials[0].trial_id)))
-    with Ledger.read(path) as ledger:
-        assert ledger.diagnostics() == {trials[0].trial_id: READINGS}
 
 
 def test_no_readings_make_no_file(ledger: Ledger, tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def test_writer_makes_the_file_and_its_folders_in_wal_mode(tmp_path: Path) -> No
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_writer_syncs_normally() -> None:
-    # 1 = NORMAL: in WAL mode the death of the process loses nothing and a power cut does not corrupt.
+def test_writer_waits_for_the_disk() -> None:
+    # 2 = FULL: in WAL mode neither the death of the process nor a power cut takes a transaction back.
     connection = connect_writer(Path(":memory:"))
-    assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 @pytest.mark.parametrize("connect", [connect_reader, connect_writer])
