@@ -25,8 +25,14 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 
 def rows_of(table: pd.DataFrame) -> list[Row]:
     """Return the rows of a table from ``orchestrator.tables``."""
-    values = table.astype(object).where(table.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in values.to_dict("records")]
+    names = [str(name) for name in table.columns]
+    columns = [[_plain(value) for value in table[name].tolist()] for name in table.columns]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell's value, None where it is empty."""
+    return None if value is pd.NA or value is None or value != value else value
 
 
 def failures_of(table: pd.DataFrame) -> list[tuple[str, str]]:

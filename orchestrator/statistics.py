@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,7 @@ def _all_signs(n: int) -> NDArray[np.float64]:
     return 2 * bits.astype(np.float64) - 1
 
 
+@lru_cache(maxsize=1)  # all arms of a sweep have about as many seeds
 def _random_signs(n: int, seed: int) -> NDArray[np.float64]:
     """Return ``(20000, n)`` patterns of -1 and 1."""
     bits = np.random.default_rng(seed).integers(2, size=(NUM_DRAWS, n))

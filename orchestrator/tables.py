@@ -6,8 +6,11 @@ Made from the ledger's records alone, at any time, also of an unfinished sweep. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.records import State, TrialRecord
@@ -67,17 +70,22 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.Da
     for record in sorted(records, key=lambda record: _ROLES.index(record.role)):
         arms.setdefault(record.arm_id, []).append(record)
     baseline = [record for record in records if record.role == "baseline"]
-    table = pd.DataFrame(
-        [_row(trials, baseline, metrics) for trials in arms.values()], columns=columns_of(metrics)
-    )
-    whole = [name for name in table.columns if name in _COUNTS or name.endswith(("_n", "num_parameters"))]
-    numbers = [name for name in table.columns if name not in ("arm", "role", *whole)]
-    table = table.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(numbers, "float64"))
+    rows = [_row(trials, baseline, metrics) for trials in arms.values()]
+    table = pd.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in columns_of(metrics)})
     table.attrs["failures"] = [
         [record.label, record.error or ""] for record in records if record.state is State.FAILED
     ]
     table.attrs["left_out"] = list(dict.fromkeys(record.left_out for record in records if record.left_out is not None))
     return table
+
+
+def _column(name: str, values: list[Any]) -> pd.Series[Any]:
+    """Make a column of a table; a whole table of Python values would be converted much more slowly."""
+    if name in ("arm", "role"):
+        return pd.Series(values)
+    if name in _COUNTS or name.endswith(("_n", "num_parameters")):
+        return pd.Series(values, dtype="Int64")
+    return pd.Series(np.array([math.nan if value is None else value for value in values], dtype=np.float64))
 
 
 def columns_of(metrics: Sequence[str]) -> list[str]:
