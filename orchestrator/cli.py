@@ -63,7 +63,7 @@ class ExecutorName(StrEnum):
 
 SweepPath = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
 Target = Annotated[
-    Path, typer.Argument(metavar="TARGET", help="A sweep file, or the folder of a sweep's results.")
+    str, typer.Argument(metavar="TARGET", help="A sweep file, or the folder of a sweep's results, a path or a URL.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -72,9 +72,9 @@ Overrides = Annotated[
     ),
 ]
 ResultsRoot = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep.")
+    str, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep; a path or a URL.")
 ]
-DEFAULT_RESULTS = Path("results")
+DEFAULT_RESULTS = "results"
 
 
 def main() -> None:
@@ -111,25 +111,26 @@ def run(
     ] = None,
 ) -> None:
     """Run what is missing of a sweep, then print and write its tables."""
+    from orchestrator.remote_results import results_folder
     from orchestrator.run import run_sweep
     from orchestrator.sweepfile import load_sweep
     from orchestrator.wiring import data_loader, executor_factory, print_outcome, view_factory
 
     console = _console()
     sweep = load_sweep(sweep_file, overrides or ())
-    folder = results / sweep.name
-    with _stop_on_signal() as should_stop:
+    with results_folder(results, sweep.name) as folder, _stop_on_signal() as should_stop:
         outcome = run_sweep(
             sweep,
-            folder=folder,
+            folder=folder.local,
+            remote=folder.remote,
             make_executor=executor_factory(
                 console, sweep, local=executor is ExecutorName.LOCAL, address=address, slots=slots
             ),
             make_view=view_factory(console, sweep),
             load_data=data_loader(console),
-            should_stop=should_stop,
+            should_stop=lambda: should_stop() or folder.is_taken_over(),
         )
-    print_outcome(console, outcome, folder)
+    print_outcome(console, outcome, folder.local)
     if not outcome.finished:
         command = shlex.join(["specsweep", *sys.argv[1:]])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
@@ -150,9 +151,10 @@ def plan(
 ) -> None:
     """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
     from orchestrator.plan import make_plan, render_plan
+    from orchestrator.remote_results import local_view
     from orchestrator.sweepfile import load_sweep
 
-    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=results, num_slots=slots)
+    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=local_view(results), num_slots=slots)
     if as_json:
         _print_raw(json.dumps(made.to_json(), indent=2))
     else:
@@ -163,10 +165,11 @@ def plan(
 def status(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Show where a sweep stands: trials by state, what runs, what failed and why."""
     from orchestrator.lock import is_held
+    from orchestrator.remote_results import holder_of_view
     from orchestrator.status import render_status
 
     with _open_ledger(target, results) as ledger:
-        held = is_held(ledger.path.parent)
+        held = is_held(ledger.path.parent) or bool(holder_of_view(ledger.path.parent))
         _console().print(render_status(ledger.sweep(), ledger.records(), ledger.provenance(), is_held=held))
 
 
@@ -255,22 +258,27 @@ def _print_raw(text: str) -> None:
 
 
 @contextmanager
-def _open_ledger(target: Path, results_root: Path) -> Iterator[Any]:
+def _open_ledger(target: str, results: str) -> Iterator[Any]:
     """Open the ledger of a sweep file or a results folder for reading."""
     from orchestrator.ledger import Ledger
+    from orchestrator.remote_results import is_url, local_view
     from orchestrator.run import LEDGER_NAME
     from orchestrator.sweepfile import load_sweep
 
-    if target.is_dir():
-        path = target / LEDGER_NAME
-    elif target.exists():
-        path = results_root / load_sweep(target).name / LEDGER_NAME
+    if is_url(target):
+        path = local_view(target) / LEDGER_NAME
+    elif Path(target).is_dir():
+        path = Path(target) / LEDGER_NAME
+    elif Path(target).exists():
+        name = load_sweep(Path(target)).name
+        path = local_view(results, name=name) / name / LEDGER_NAME
     else:
-        path = results_root / target / LEDGER_NAME
+        path = local_view(results, name=target) / target / LEDGER_NAME
         if not path.exists():
             raise SpecsweepError(f"{target}: no such sweep file or results folder")
     if not path.exists():
-        raise SpecsweepError(f"{path}: no ledger here; has this sweep been run with this results folder?")
+        place = f"{target} with --results {results}" if is_url(target + results) else path
+        raise SpecsweepError(f"{place}: no ledger here; has this sweep been run with this results folder?")
     with Ledger.read(path) as ledger:
         yield ledger
 

@@ -19,7 +19,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.diagnostics_table import insert_readings, select_readings
-from orchestrator.executor import WHOLE_CORE, Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Share, Started
+from orchestrator.executor import (
+    WHOLE_CORE,
+    Event,
+    Failed,
+    Finished,
+    Logged,
+    Progressed,
+    Pruned,
+    Reported,
+    Share,
+    Started,
+)
 from orchestrator.ledger_records import select_records
 from orchestrator.ledger_schema import (
     LedgerError,

@@ -28,6 +28,7 @@ from typing import Self
 
 from orchestrator.ledger_schema import naming
 from orchestrator.remote_folder import RemoteError, RemoteFolder
+from orchestrator.run import LEDGER_NAME
 from orchestrator.shared_states import SharedStates
 from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
@@ -36,13 +37,17 @@ POINTER_NAME = "ledger.json"
 MIRROR_EVERY_S = 30.0
 """Least seconds between two uploads while a sweep runs: so much is lost where a driver's machine is."""
 
-LEDGER_FILES = ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm")
+LEDGER_FILES = (LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm")
 """The ledger, and what SQLite keeps beside it while it is open."""
+
+OWN_FOLDER = ".mirror"
+"""Folder of what is known here about the mirror, in the folder of a sweep's results."""
 
 _SNAPSHOT = re.compile(r"ledger\.(?P<generation>[0-9]{1,18})\.[0-9a-f]{16}\.sqlite")
 _KEPT_SNAPSHOTS = 2
 """The newest, and the one before, which a reader may be at."""
 
+_KNOWN_NAME = "known.json"
 _FETCHES = 5
 _LAST_TRIES_AFTER_S = (0.0, 1.0, 3.0)
 
@@ -119,7 +124,7 @@ def fetch_ledger(remote: RemoteFolder, target: Path, *, known_sha256: str = "") 
         RemoteError: If the store cannot be used, or the snapshot is missing or damaged.
     """
     incoming = target.with_name(f".{target.name}.incoming.{os.getpid()}")
-    found = "is missing"
+    missing = ""
     try:
         for _ in range(_FETCHES):
             pointer = read_pointer(remote)
@@ -129,11 +134,13 @@ def fetch_ledger(remote: RemoteFolder, target: Path, *, known_sha256: str = "") 
                 if _sha256(incoming) == pointer.sha256:
                     incoming.replace(target)
                     return pointer
-                found = "is damaged"
+                missing = f"{pointer.snapshot_name}: is damaged"
+            else:
+                missing = f"{pointer.snapshot_name}: is missing"
             # The driver may have put a newer one in its place meanwhile.
     finally:
         incoming.unlink(missing_ok=True)
-    raise RemoteError(f"{remote}/{pointer.snapshot_name}: the mirrored ledger {found}")
+    raise RemoteError(f"{remote}/{missing}, which {POINTER_NAME} names as the ledger")
 
 
 class LedgerMirror:
@@ -159,7 +166,7 @@ class LedgerMirror:
         """
         self._remote = remote
         self._folder = folder
-        self._own = folder / ".mirror"
+        self._own = folder / OWN_FOLDER
         self._is_ours = is_ours
         self._states = states
         self._every_s = every_s
@@ -178,12 +185,12 @@ class LedgerMirror:
         """
         self._snapshots.extend(sorted(filter(_SNAPSHOT.fullmatch, self._remote.names()), key=_generation))
         pointer = read_pointer(self._remote)
-        local = self._folder / LEDGER_FILES[0]
+        local = self._folder / LEDGER_NAME
         if pointer is None:
             if self._known is not None and local.exists():
                 raise SpecsweepError(
                     f"{self._remote}: the ledger that was mirrored there is gone; to go on from the copy on this "
-                    f"machine, delete {self._own}; to begin anew, delete {self._folder}"
+                    f"machine, delete {self._own / _KNOWN_NAME}; to begin anew, delete {self._folder}"
                 )
             return
         if local.exists() and pointer.sha256 in {known.sha256 for known in (self._known, self._offered) if known}:
@@ -214,7 +221,7 @@ class LedgerMirror:
             try:
                 self.mirror()
                 return ""
-            except SpecsweepError as error:
+            except (SpecsweepError, OSError) as error:
                 reason = str(error)
         return reason
 
@@ -225,14 +232,15 @@ class LedgerMirror:
             SpecsweepError: If that is not possible.
         """
         doomed = self._states.doomed()  # before the snapshot, which thus has the ends of their trials
-        if not (self._folder / LEDGER_FILES[0]).exists():
+        if not (self._folder / LEDGER_NAME).exists():
             return
         snapshot = self._own / "snapshot.sqlite"
         sha256 = self._snapshot(snapshot)
         try:
-            if self._known is None or sha256 != self._known.sha256:
-                if not self._is_ours():
-                    return
+            is_new = self._known is None or sha256 != self._known.sha256
+            if (is_new or doomed) and not self._is_ours():
+                return
+            if is_new:
                 self._upload(snapshot, sha256)
         finally:
             snapshot.unlink(missing_ok=True)
@@ -253,7 +261,7 @@ class LedgerMirror:
     def _snapshot(self, target: Path) -> str:
         """Write the ledger as it is at one moment into a file; return its SHA-256. Writers are not kept waiting."""
         target.unlink(missing_ok=True)
-        source = self._folder / LEDGER_FILES[0]
+        source = self._folder / LEDGER_NAME
         with naming(source), closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("VACUUM INTO ?", (str(target),))
         return _sha256(target)
@@ -283,7 +291,7 @@ class LedgerMirror:
         while not self._ended.wait(self._every_s):
             try:
                 self.mirror()
-            except SpecsweepError as error:
+            except (SpecsweepError, OSError) as error:
                 if not is_behind:
                     _LOG.warning("%s; it is tried again every %.0f s", error, self._every_s)
                 is_behind = True
@@ -294,7 +302,7 @@ class LedgerMirror:
 
     def _read_known(self) -> tuple[Pointer | None, Pointer | None]:
         """Return the snapshot that the mirror had last, as far as is known here, and one that may have followed."""
-        path = self._own / "known.json"
+        path = self._own / _KNOWN_NAME
         if not path.exists():
             return None, None
         try:
@@ -307,7 +315,7 @@ class LedgerMirror:
     def _write_known(self, known: Pointer | None, offered: Pointer | None = None) -> None:
         self._known, self._offered = known, offered
         values = {"known": known and asdict(known), "offered": offered and asdict(offered)}
-        write_atomically(self._own / "known.json", json.dumps(values))
+        write_atomically(self._own / _KNOWN_NAME, json.dumps(values))
 
 
 def _generation(name: str) -> int:

@@ -84,7 +84,7 @@ class Holder:
         return holder if are_texts and is_period and isinstance(holder.beat, int) else None
 
 
-_NOBODY = Holder(token="", host="a machine that does not say", pid=0, since="?")  # noqa: S106
+_NOBODY = Holder(token="", host="a machine that does not say", pid=0, since="?")
 
 
 def read_holder(folder: RemoteFolder) -> Holder | None:
@@ -137,15 +137,11 @@ class RemoteLock:
         found = read_holder(self._folder)
         if found is not None and found.token != dead_token:
             found = self._watch(found)
-        data = json.dumps(asdict(self._own)).encode()
-        if found is None:
-            if not self._folder.create(LOCK_NAME, data):
-                raise self._refusal(read_holder(self._folder) or _NOBODY)
-        else:
-            self._folder.put_bytes(LOCK_NAME, data)
-        time.sleep(self._own.period_s * SETTLE_PERIODS)
-        if not self.is_ours():
-            raise self._refusal(self._taken_by or _NOBODY)
+        try:
+            self._write_first(is_free=found is None)
+        except BaseException:
+            self.release()  # also of a lock that was written when Ctrl-C came
+            raise
         self._thread.start()
 
     def is_ours(self) -> bool:
@@ -172,6 +168,16 @@ class RemoteLock:
                 self._folder.delete(LOCK_NAME)
         except SpecsweepError as error:
             _LOG.warning("%s; the next run on another machine waits to see that this one has ended", error)
+
+    def _write_first(self, *, is_free: bool) -> None:
+        data = json.dumps(asdict(self._own)).encode()
+        if not is_free:
+            self._folder.put_bytes(LOCK_NAME, data)
+        elif not self._folder.create(LOCK_NAME, data):
+            raise self._refusal(read_holder(self._folder) or _NOBODY)
+        time.sleep(self._own.period_s * SETTLE_PERIODS)
+        if not self.is_ours():
+            raise self._refusal(self._taken_by or _NOBODY)
 
     def _watch(self, found: Holder) -> Holder | None:
         """Return a holder once it has shown no life for long enough, or None once it has given the lock back."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.checkpoints import pin_checkpoints
 from orchestrator.curves import write_curves
@@ -19,6 +20,7 @@ from orchestrator.provenance import collect_provenance
 from orchestrator.pruning import Judge
 from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
+from orchestrator.remote_folder import RemoteFolder
 from orchestrator.rendering import write_tables
 from orchestrator.scheduler import View, schedule
 from orchestrator.sweep_checks import check_epochs
@@ -28,6 +30,9 @@ from orchestrator.trials import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.probes import METRICS
+
+if TYPE_CHECKING:
+    from orchestrator.remote_results import Remote
 
 LEDGER_NAME = "ledger.sqlite"
 WEIGHTS_NAME = "weights"
@@ -70,6 +75,7 @@ def run_sweep(
     make_executor: ExecutorFactory,
     make_view: ViewFactory,
     load_data: Callable[[Sequence[Trial]], Datasets],
+    remote: Remote | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run what is missing of a sweep, and write its tables.
@@ -81,6 +87,7 @@ def run_sweep(
         make_view: Makes the view.
         load_data: Loads the data of the trials; only called if there is something to run, and before
             anything is written.
+        remote: Where workers keep states and weights; None = in ``folder``, which they share.
         should_stop: Asked several times a second.
 
     Raises:
@@ -106,7 +113,10 @@ def run_sweep(
         provenance = collect_provenance()
         ledger.register(info, trials, provenance)
         ledger.release_running()
-        states = TrainingStates(folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s)
+        states = TrainingStates(
+            folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s, shared=remote.states if remote else None
+        )
+        weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
         finished = True
         if pending:
             finished = _run_trials(
@@ -116,7 +126,7 @@ def run_sweep(
                 executor=make_executor(datasets, len(pending)),
                 make_view=make_view,
                 states=states,
-                weights=(folder / WEIGHTS_NAME).resolve() if sweep.keep_weights else None,
+                weights=weights if sweep.keep_weights else None,
                 should_stop=should_stop,
             )
         # What was running when the loop was stopped is waiting again.
@@ -170,7 +180,7 @@ def _run_trials(
     executor: Executor,
     make_view: ViewFactory,
     states: TrainingStates,
-    weights: Path | None,
+    weights: Path | RemoteFolder | None,
     should_stop: Callable[[], bool],
 ) -> bool:
     try:

@@ -10,6 +10,7 @@ from typing import Protocol
 from orchestrator.executor import END_STATES, Event, Executor, Job, Reported
 from orchestrator.ledger import Ledger
 from orchestrator.records import State
+from orchestrator.remote_folder import RemoteFolder
 from orchestrator.training_states import TrainingStates
 from orchestrator.trials import Trial
 
@@ -48,7 +49,7 @@ def schedule(
     executor: Executor,
     view: View,
     states: TrainingStates,
-    weights: Path | None = None,
+    weights: Path | RemoteFolder | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Run trials to their end, in their order, as many at once as there are slots.

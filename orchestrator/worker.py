@@ -20,6 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.worker_files import LocalFiles, local_files
 from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource
 
@@ -107,16 +108,17 @@ class Attempt:
             from specvit.trial import run_trial
 
             config = self.job.config
-            self._checkpoint = _checkpoint(self.job, self._datasets, at_stop=self._interrupted.is_set)
             data = self._datasets[config.data]
-            with self._together:
+            goes_on = self._interrupted.is_set
+            with local_files(self.job, goes_on=goes_on) as files, self._together:
+                self._checkpoint = _checkpoint(self.job, self._datasets, files=files, at_stop=goes_on)
                 result = run_trial(
                     config,
                     data,
                     self,
                     probe_datasets=self._datasets,
                     checkpoint=self._checkpoint,
-                    weights=self.job.weights,
+                    weights=files.weights,
                 )
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
@@ -185,9 +187,16 @@ class _Nobody:
 
 
 def _checkpoint(
-    job: Job, datasets: Mapping[DataSource, Dataset], *, at_stop: Callable[[], bool] = lambda: False
+    job: Job,
+    datasets: Mapping[DataSource, Dataset],
+    *,
+    files: LocalFiles | None = None,
+    at_stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint | None:
-    """Say where the trial's state is, and whose: a state from other data or other software would be another trial's."""
+    """Say where the trial's state is, and whose: a state from other data or other software would be another trial's.
+
+    Processes that assist have no ``files``: they neither read nor write the state.
+    """
     if job.state is None:
         return None
     import timm
@@ -203,4 +212,11 @@ def _checkpoint(
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
-    return Checkpoint(job.state.path, json.dumps(identity), every_s=job.state.every_s, at_stop=at_stop)
+    files = files or LocalFiles(job.state.path, None)
+    return Checkpoint(
+        files.state or job.state.path,
+        json.dumps(identity),
+        every_s=job.state.every_s,
+        at_stop=at_stop,
+        after_save=files.after_save,
+    )
