@@ -261,7 +261,8 @@ def _print_raw(text: str) -> None:
 def _open_ledger(target: str, results: str) -> Iterator[Any]:
     """Open the ledger of a sweep file or a results folder for reading."""
     from orchestrator.ledger import Ledger
-    from orchestrator.remote_results import is_url, local_view
+    from orchestrator.remote_folder import is_url
+    from orchestrator.remote_results import local_view
     from orchestrator.run import LEDGER_NAME
     from orchestrator.sweepfile import load_sweep
 

@@ -1,9 +1,9 @@
 """The ledger of a sweep, mirrored to a store: SQLite needs a local disk, so what is uploaded are snapshots.
 
-A snapshot has a name of its own, ``ledger.GENERATION.SHA.sqlite``; ``ledger.json`` names the newest and is written after
-it, so that a reader finds a whole one whenever a driver dies. Which copy of the ledger goes on is decided by what the
-local folder knows of the mirror, not by clocks: if ``ledger.json`` names a snapshot that was made here, the local ledger
-has all that is there and maybe more; else another machine has gone on, and its ledger is fetched.
+A snapshot has a name of its own, ``ledger.GENERATION.SHA.sqlite``; ``ledger.json`` names the newest and is written
+after it, so that a reader finds a whole one whenever a driver dies. Which copy of the ledger goes on is decided by what
+the local folder knows of the mirror, not by clocks: if ``ledger.json`` names a snapshot that was made or fetched here,
+the local ledger has all that is there and maybe more; else another machine has gone on, and its ledger is fetched.
 """
 
 from __future__ import annotations

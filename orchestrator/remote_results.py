@@ -152,6 +152,8 @@ def local_view(location: str | Path, *, name: str | None = None) -> Path:
         return view
     names = folder.names(folders=True) if name is None else (name,)
     for sweep_name in names:
+        if "/" in sweep_name or sweep_name in {"", ".", ".."}:
+            continue  # no name of a sweep; it would lead out of the cache
         _fetch_view(folder / sweep_name, view / sweep_name)
     return view
 
