@@ -51,13 +51,15 @@ def test_a_lock_is_there_while_it_is_held_and_its_beat_goes_on(folder: RemoteFol
     lock.release()
 
 
-def test_a_second_driver_is_refused_and_told_who_holds_the_lock(folder: RemoteFolder, lock: RemoteLock) -> None:
+def test_a_second_driver_is_refused_and_told_who_holds_the_lock(folder: RemoteFolder) -> None:
+    lock = RemoteLock(folder, period_s=1.0)
     lock.acquire()
     holder = read_holder(folder)
     with pytest.raises(LockedError, match=f"{folder} is in use by process .* on .*; wait for it or stop it") as caught:
         RemoteLock(folder, period_s=PERIOD_S).acquire()
     assert str(holder) in str(caught.value)
     assert lock.is_ours()
+    lock.release()
 
 
 def test_a_lock_without_life_is_taken_over(
