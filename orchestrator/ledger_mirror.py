@@ -48,6 +48,9 @@ _KEPT_SNAPSHOTS = 2
 """The newest, and the one before, which a reader may be at."""
 
 _KNOWN_NAME = "known.json"
+_FIRST_AFTER_S = 5.0
+"""When a sweep's first upload is: others see it soon after it began."""
+
 _FETCHES = 5
 _LAST_TRIES_AFTER_S = (0.0, 1.0, 3.0)
 
@@ -287,8 +290,9 @@ class LedgerMirror:
         )
 
     def _run(self) -> None:
-        is_behind = False
-        while not self._ended.wait(self._every_s):
+        is_behind, wait_s = False, min(self._every_s, _FIRST_AFTER_S)
+        while not self._ended.wait(wait_s):
+            wait_s = self._every_s
             try:
                 self.mirror()
             except (SpecsweepError, OSError) as error:
