@@ -92,6 +92,18 @@ def rung_of(trial: Trial) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Reported) and event.trial_id == trial.trial_id
 
 
+def hang_at_the_last_trial(sweep: Sweep) -> Callable[[Event], bool]:
+    """Keep the scheduler from going on once the last trial has told of a rung; training and mirror do go on."""
+    is_reached = rung_of(expand(sweep)[-1])
+
+    def hang(event: Event) -> bool:
+        if is_reached(event):
+            time.sleep(TIMEOUT_S)
+        return False
+
+    return hang
+
+
 def results(outcome: Outcome) -> list[dict[str, float]]:
     return [dict(record.metrics) for record in outcome.records]
 
@@ -176,10 +188,11 @@ def test_a_path_is_no_url_and_is_worked_in_directly(tmp_path: Path) -> None:
 
 @pytest.fixture
 def driver(file: Path, url: str, store: RemoteFolder, trials: tuple[Trial, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a driver in a process of its own; return when the last trial's state is at the URL, and in its mirror."""
+    """Start a driver in a process of its own; return when a rung and a state of the last trial are at the URL."""
     code = (
         "import sys, tests.orchestrator.test_remote_results as module;"
-        "module.run(module.load_sweep(module.Path(sys.argv[1])), sys.argv[2])"
+        "sweep = module.load_sweep(module.Path(sys.argv[1]));"
+        "module.run(sweep, sys.argv[2], module.hang_at_the_last_trial(sweep))"
     )
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
