@@ -187,7 +187,9 @@ def test_a_path_is_no_url_and_is_worked_in_directly(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def driver(file: Path, url: str, store: RemoteFolder, trials: tuple[Trial, ...]) -> Iterator[subprocess.Popen[bytes]]:
+def driver(
+    file: Path, url: str, store: RemoteFolder, trials: tuple[Trial, ...], tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start a driver in a process of its own; return when a rung and a state of the last trial are at the URL."""
     code = (
         "import sys, tests.orchestrator.test_remote_results as module;"
@@ -195,9 +197,9 @@ def driver(file: Path, url: str, store: RemoteFolder, trials: tuple[Trial, ...])
         "module.run(sweep, sys.argv[2], module.hang_at_the_last_trial(sweep))"
     )
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(file), url], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    )
+    # A killed driver leaves temporary files behind.
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code, str(file), url], env=env)
     try:
         deadline = time.monotonic() + TIMEOUT_S
         while not _has_reported(trials[-1], url) or f"{trials[-1].trial_id}.safetensors" not in (
