@@ -89,9 +89,10 @@ def plan(
 ) -> None:
     """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
     from orchestrator.plan import make_plan, render_plan
+    from orchestrator.remote_results import local_view
     from orchestrator.sweepfile import load_sweep
 
-    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=results, num_slots=slots)
+    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=local_view(results), num_slots=slots)
     if as_json:
         print_raw(json.dumps(made.to_json(), indent=2))
     else:

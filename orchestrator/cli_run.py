@@ -23,6 +23,7 @@ from orchestrator.cli_shared import (
     Target,
     make_console,
     open_ledger,
+    refuse_url,
 )
 from specvit.errors import SpecsweepError
 
@@ -94,9 +95,10 @@ def retry(
     states = {state for state, wanted in ((State.FAILED, failed), (State.PRUNED, pruned)) if wanted}
     if not states:
         raise SpecsweepError("retry: say which trials: --failed, --pruned, or both")
-    is_file = target.is_file()
+    refuse_url(target, results)
+    is_file = Path(target).is_file()
     name = load_sweep(target, overrides or ()).name if is_file else target
-    with open_ledger(results / name if is_file else target, results) as ledger:
+    with open_ledger(name, results) as ledger:
         folder, records = ledger.path.parent, ledger.records()
     if is_held(folder):
         count = retry_in_run(folder, records, states)
@@ -104,13 +106,14 @@ def retry(
         return
     if not is_file:
         raise SpecsweepError(f"{target}: no run holds these results; give the sweep file, to begin one")
-    _run(target, overrides or (), results, executor=executor, address=address, slots=slots, states=states)
+    _run(Path(target), overrides or (), results, executor=executor, address=address, slots=slots, states=states)
 
 
 def cancel(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Stop a running sweep, as Ctrl-C would: running trials save their states, and the next run goes on."""
     from orchestrator.ordering import cancel as cancel_run
 
+    refuse_url(target, results)
     with open_ledger(target, results) as ledger:
         folder = ledger.path.parent
     cancel_run(folder)
@@ -126,6 +129,7 @@ def prune(
     """Give up an arm by hand: its trials without a result count as pruned; also while the sweep runs."""
     from orchestrator.ordering import prune as prune_arm
 
+    refuse_url(target, results)
     with open_ledger(target, results) as ledger:
         folder, records, info = ledger.path.parent, ledger.records(), ledger.sweep()
     count = prune_arm(folder, records, info, arm=arm, group=group)
@@ -136,7 +140,7 @@ def prune(
 def _run(
     sweep_file: Path,
     overrides: Sequence[str],
-    results: Path,
+    results: str,
     *,
     executor: ExecutorName,
     address: str | None,
@@ -144,6 +148,7 @@ def _run(
     states: Collection[State] | None = None,
 ) -> None:
     """Run a sweep; only its trials in certain states if they are given."""
+    from orchestrator.remote_results import results_folder
     from orchestrator.run import run_sweep
     from orchestrator.sweepfile import load_sweep
     from orchestrator.wiring import data_loader, executor_factory, print_outcome, view_factory
@@ -153,20 +158,21 @@ def _run(
 
     console = make_console()
     sweep = load_sweep(sweep_file, overrides)
-    folder = results / sweep.name
-    with _stop_on_signal() as should_stop:
+    is_local = executor is ExecutorName.LOCAL
+    with results_folder(results, sweep.name) as folder, _stop_on_signal() as should_stop:
         outcome = run_sweep(
             sweep,
-            folder=folder,
+            folder=folder.local,
+            remote=folder.remote,
             make_executor=executor_factory(
-                console, sweep, local=executor is ExecutorName.LOCAL, address=address, slots=slots, folder=folder
+                console, sweep, local=is_local, address=address, slots=slots, folder=folder.local
             ),
             make_view=view_factory(console, sweep),
             load_data=data_loader(console),
-            should_stop=should_stop,
+            should_stop=lambda: should_stop() or folder.is_taken_over(),
             chosen=None if states is None else is_chosen,
         )
-    print_outcome(console, outcome, folder)
+    print_outcome(console, outcome, folder.local)
     if not outcome.finished:
         command = shlex.join(["specsweep", *sys.argv[1:]])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)

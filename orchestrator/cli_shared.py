@@ -30,7 +30,7 @@ PIPE_WIDTH = 140
 
 SweepPath = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
 Target = Annotated[
-    Path, typer.Argument(metavar="TARGET", help="A sweep file, or the folder of a sweep's results.")
+    str, typer.Argument(metavar="TARGET", help="A sweep file, or the folder of a sweep's results, a path or a URL.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -39,9 +39,9 @@ Overrides = Annotated[
     ),
 ]
 ResultsRoot = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep.")
+    str, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep; a path or a URL.")
 ]
-DEFAULT_RESULTS = Path("results")
+DEFAULT_RESULTS = "results"
 
 
 class _Console(Console):
@@ -88,25 +88,49 @@ def ending_with_the_pipe() -> Iterator[None]:
 
 
 @contextmanager
-def open_ledger(target: Path, results_root: Path) -> Iterator[Ledger]:
-    """Open the ledger of a sweep file, a results folder, or a name in ``results_root``, for reading.
+def open_ledger(target: str, results: str) -> Iterator[Ledger]:
+    """Open the ledger of a sweep file, a results folder, or a name in ``results``, for reading.
+
+    Of results at a URL, the ledger is the mirrored one, as old as the last upload.
 
     Raises:
         SpecsweepError: If there is none.
     """
     from orchestrator.ledger import Ledger
+    from orchestrator.remote_folder import is_url
+    from orchestrator.remote_results import local_view
     from orchestrator.run import LEDGER_NAME
     from orchestrator.sweepfile import load_sweep
 
-    if target.is_dir():
-        path = target / LEDGER_NAME
-    elif target.exists():
-        path = results_root / load_sweep(target).name / LEDGER_NAME
+    if is_url(target):
+        path = local_view(target) / LEDGER_NAME
+    elif Path(target).is_dir():
+        path = Path(target) / LEDGER_NAME
+    elif Path(target).exists():
+        name = load_sweep(Path(target)).name
+        path = local_view(results, name=name) / name / LEDGER_NAME
     else:
-        path = results_root / target / LEDGER_NAME
+        path = local_view(results, name=target) / target / LEDGER_NAME
         if not path.exists():
             raise SpecsweepError(f"{target}: no such sweep file or results folder")
     if not path.exists():
-        raise SpecsweepError(f"{path}: no ledger here; has this sweep been run with this results folder?")
+        place = f"{target} with --results {results}" if is_url(target) or is_url(results) else path
+        raise SpecsweepError(f"{place}: no ledger here; has this sweep been run with this results folder?")
     with Ledger.read(path) as ledger:
         yield ledger
+
+
+TOLD_BY_FOLDER = "a run takes orders through its folder, which a URL does not reach; stop it where it runs, by Ctrl-C"
+"""Why orders do not go to a URL."""
+
+
+def refuse_url(*places: str, why: str = TOLD_BY_FOLDER) -> None:
+    """Refuse results at a URL, for commands that need the folder itself.
+
+    Raises:
+        SpecsweepError: If one of the places is a URL.
+    """
+    from orchestrator.remote_folder import is_url
+
+    for place in filter(is_url, places):
+        raise SpecsweepError(f"{place}: {why}")

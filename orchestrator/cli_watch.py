@@ -19,12 +19,17 @@ from orchestrator.cli_shared import (
     make_console,
     open_ledger,
     print_raw,
+    refuse_url,
 )
 from specvit.errors import SpecsweepError
 
 Interval = Annotated[
     float, typer.Option("--interval", min=0.1, metavar="SECONDS", help="Time between two looks of --follow.")
 ]
+
+
+MIRROR_INTERVAL_S = 10.0
+"""Least time between two looks at a mirrored ledger, which is fetched for each."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,15 +47,21 @@ def status(
     interval: Interval = 2.0,
 ) -> None:
     """Show where a sweep stands: trials by state, what runs, what waits again, what failed and why."""
-    from orchestrator.following import follow_status
+    from orchestrator.following import follow_status, look_at, look_at_mirror
+    from orchestrator.remote_folder import is_url
     from orchestrator.status import Standing, render_status
 
     with open_ledger(target, results) as ledger, ending_with_the_pipe():
         if not follow:
             make_console().print(render_status(Standing.read(ledger)))
             return
+        if is_url(target) or is_url(results):
+            every_s = max(interval, MIRROR_INTERVAL_S)
+            looks = look_at_mirror(lambda: open_ledger(target, results), interval_s=every_s)
+        else:
+            looks = look_at(ledger, interval_s=interval)
         try:
-            standing = follow_status(make_console(), ledger, interval_s=interval)
+            standing = follow_status(make_console(), looks)
         except KeyboardInterrupt as error:
             raise typer.Exit(EXIT_INTERRUPTED) from error
     if not standing.all_done:
@@ -110,6 +121,8 @@ def events(
     from orchestrator.event_stream import EventReader, encode
     from orchestrator.following import follow_events
 
+    if follow:
+        refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
     with open_ledger(target, results) as ledger, ending_with_the_pipe():
         if not follow:
             with ledger.moment() as connection:

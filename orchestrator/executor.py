@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.records import Cause, State
+from orchestrator.remote_folder import RemoteFolder
 from specvit.config import TrialConfig
 from specvit.readings import Reading
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """Say where a trial's state is kept while it trains, and how many seconds lie between two times of saving."""
+    """Say where a trial's state is kept while it trains, and how many seconds lie between two times of saving.
+
+    Attributes:
+        path: The file.
+        every_s: Seconds between two times of saving.
+        url: Where the state is shared if machines have no folder in common; workers then keep a copy of their own,
+            and of ``path`` only the name counts. Empty = ``path`` is shared.
+    """
 
     path: Path
     every_s: float
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Job:
         label: The name it carries on the dashboard and in the terminal.
         config: What is computed.
         state: Where the attempt keeps its state, and goes on from that of the attempt before; None = nowhere.
-        weights: Folder that keeps the trained weights; None = they are not kept.
+        weights: Folder that keeps the trained weights, a path or at a URL; None = they are not kept.
         share: What it occupies.
     """
 
@@ -68,7 +77,7 @@ class Job:
     label: str
     config: TrialConfig
     state: StateFile | None = None
-    weights: Path | None = None
+    weights: Path | RemoteFolder | None = None
     share: Share = WHOLE_CORE
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 
 from orchestrator.event_stream import EventReader, Happening
-from orchestrator.lock import is_held
-from orchestrator.status import Standing, render_status
+from orchestrator.status import Standing, is_running, render_status
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger
@@ -20,9 +20,7 @@ MAX_LINES = 15
 """Trials that a section of a status that is redrawn lists at most: it has to fit on a screen."""
 
 
-def follow_status(
-    console: Console, ledger: Ledger, *, interval_s: float, sleep: Callable[[float], None] = time.sleep
-) -> Standing:
+def follow_status(console: Console, looks: Iterable[Standing]) -> Standing:
     """Show where a sweep stands, until it ends.
 
     On a terminal a block that is redrawn and gives way to a last status. Elsewhere a new block whenever more has
@@ -30,14 +28,11 @@ def follow_status(
 
     Args:
         console: Where to.
-        ledger: The sweep's ledger, open for reading.
-        interval_s: Seconds between two looks.
-        sleep: Waits so many seconds.
+        looks: The standings, up to one of a sweep that has ended; at least one.
 
     Returns:
         The last standing.
     """
-    looks = _standings(ledger, interval_s=interval_s, sleep=sleep)
     if not console.is_terminal or console.is_dumb_terminal:
         return _print_changes(console, looks)
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -47,7 +42,7 @@ def follow_status(
     return standing
 
 
-def _print_changes(console: Console, looks: Iterator[Standing]) -> Standing:
+def _print_changes(console: Console, looks: Iterable[Standing]) -> Standing:
     shown: object = None
     for standing in looks:
         if shown != standing.apart_from_progress:
@@ -64,7 +59,7 @@ def follow_events(
     before = None
     while True:
         # In this order, what a run wrote before it let go of the folder is still read.
-        held, version = is_held(ledger.path.parent), ledger.version()
+        held, version = is_running(ledger.path.parent), ledger.version()
         if version != before:
             with ledger.moment() as connection:
                 news = reader.news(connection)
@@ -75,13 +70,35 @@ def follow_events(
         sleep(interval_s)
 
 
-def _standings(
-    ledger: Ledger, *, interval_s: float, sleep: Callable[[float], None]
+def look_at_mirror(
+    open_ledger: Callable[[], AbstractContextManager[Ledger]],
+    *,
+    interval_s: float,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Standing]:
-    """Yield a standing whenever something may have changed; the last one is of a sweep that has ended."""
+    """Yield the standings of a ledger that is fetched for each look; the last one is of a sweep that has ended."""
+    while True:
+        with open_ledger() as ledger:
+            standing = Standing.read(ledger)
+        yield standing
+        if standing.has_ended:
+            return
+        sleep(interval_s)
+
+
+def look_at(
+    ledger: Ledger, *, interval_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Standing]:
+    """Yield a standing whenever something may have changed; the last one is of a sweep that has ended.
+
+    Args:
+        ledger: The sweep's ledger, open for reading.
+        interval_s: Seconds between two looks.
+        sleep: Waits so many seconds.
+    """
     before = None
     while True:
-        now = (is_held(ledger.path.parent), ledger.version())
+        now = (is_running(ledger.path.parent), ledger.version())
         if now != before:
             standing = Standing.read(ledger)
             yield standing

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.budget import Budget
 from orchestrator.checkpoints import pin_checkpoints
@@ -23,6 +24,7 @@ from orchestrator.provenance import collect_provenance
 from orchestrator.pruning import Judge
 from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
+from orchestrator.remote_folder import RemoteFolder
 from orchestrator.rendering import write_tables
 from orchestrator.scheduler import Scheduler, View
 from orchestrator.shares import Shares
@@ -33,6 +35,9 @@ from orchestrator.trials import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.probes import METRICS
+
+if TYPE_CHECKING:
+    from orchestrator.remote_results import Remote
 
 LEDGER_NAME = "ledger.sqlite"
 WEIGHTS_NAME = "weights"
@@ -75,6 +80,7 @@ def run_sweep(
     make_executor: ExecutorFactory,
     make_view: ViewFactory,
     load_data: Callable[[Sequence[Trial]], Datasets],
+    remote: Remote | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     chosen: Callable[[TrialRecord], bool] | None = None,
 ) -> Outcome:
@@ -87,6 +93,7 @@ def run_sweep(
         make_view: Makes the view.
         load_data: Loads the data of the trials; only called if there is something to run, and before
             anything is written.
+        remote: Where workers keep states and weights; None = in ``folder``, which they share.
         should_stop: Asked several times a second.
         chosen: Tells of the record of a trial whether to run it; None = all that have no result.
 
@@ -113,7 +120,10 @@ def run_sweep(
         ledger.register(info, trials, provenance)
         ledger.release_running()
         ledger.take_in()
-        states = TrainingStates(folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s)
+        states = TrainingStates(
+            folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s, shared=remote.states if remote else None
+        )
+        weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
         finished = True
         if pending:
             shares = Shares(sweep.resources, ledger.larger_shares(), remember=ledger.write_larger_share)
@@ -123,7 +133,8 @@ def run_sweep(
                 with make_view(records, executor) as view:
                     scheduler = _scheduler(
                         sweep, trials, ledger=ledger, records=records, executor=executor, view=view, shares=shares,
-                        states=states, folder=folder, should_stop=should_stop,
+                        states=states, folder=folder, weights=weights if sweep.keep_weights else None,
+                        should_stop=should_stop,
                     )
                     finished = scheduler.run(pending)
             finally:
@@ -193,6 +204,7 @@ def _scheduler(
     shares: Shares,
     states: TrainingStates,
     folder: Path,
+    weights: Path | RemoteFolder | None,
     should_stop: Callable[[], bool],
 ) -> Scheduler:
     """Put the loop together."""
@@ -211,6 +223,6 @@ def _scheduler(
         lengths=Lengths(records),
         catalogue={trial.trial_id: trial for trial in trials},
         orders=OrderBox(folder).take,
-        weights=(folder / WEIGHTS_NAME).resolve() if sweep.keep_weights else None,
+        weights=weights,
         should_stop=should_stop,
     )

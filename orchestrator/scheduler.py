@@ -25,6 +25,7 @@ from orchestrator.executor import (
 from orchestrator.forecast import Lengths
 from orchestrator.orders import Cancel, Order, Prune, Retry
 from orchestrator.records import Cause, State
+from orchestrator.remote_folder import RemoteFolder
 from orchestrator.shares import Shares
 from orchestrator.sweep_schema import Limits
 from orchestrator.training_states import TrainingStates
@@ -136,7 +137,7 @@ class Scheduler:
     lengths: Lengths = field(default_factory=Lengths)
     catalogue: Mapping[str, Trial] = field(default_factory=dict)
     orders: Callable[[], Sequence[Order]] = tuple
-    weights: Path | None = None
+    weights: Path | RemoteFolder | None = None
     should_stop: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
 

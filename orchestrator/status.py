@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Group, RenderableType
@@ -49,7 +50,7 @@ class Standing:
     def read(cls, ledger: Ledger) -> Self:
         """Read the standing of a ledger's sweep, which may be running."""
         # First: whatever a run that has let go of the folder wrote is then in what is read.
-        held = is_held(ledger.path.parent)
+        held = is_running(ledger.path.parent)
         with ledger.moment() as connection:
             failures = select_failed(connection)
         return cls(
@@ -84,6 +85,13 @@ class Standing:
             for record in self.records
         )
         return replace(self, records=(), gpu_hours=0.0), records
+
+
+def is_running(folder: Path) -> bool:
+    """Tell whether a run holds results: a folder, or the local view of those at a URL."""
+    from orchestrator.remote_results import holder_of_view
+
+    return is_held(folder) or bool(holder_of_view(folder))
 
 
 def render_status(standing: Standing, *, max_lines: int | None = None) -> RenderableType:

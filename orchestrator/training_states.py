@@ -11,9 +11,13 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.executor import Event, Failed, StateFile
 from orchestrator.records import Cause
+
+if TYPE_CHECKING:
+    from orchestrator.shared_states import SharedStates
 
 FOLDER_NAME = "checkpoints"
 """Folder of the states, in the folder of a sweep's results."""
@@ -28,21 +32,27 @@ _LOG = logging.getLogger(__name__)
 class TrainingStates:
     """Know the file of every trial's state, and delete it in time."""
 
-    def __init__(self, folder: Path, *, every_s: float) -> None:
+    def __init__(self, folder: Path, *, every_s: float, shared: SharedStates | None = None) -> None:
         """Take the folder; it need not exist.
 
         Args:
             folder: Where the states are, or will be.
             every_s: Seconds between two times of saving; 0 = states are neither saved nor used.
+            shared: The states at a URL, where workers keep them; None = they share the folder.
         """
         self._folder = folder.resolve()  # workers need not run in this process's folder
         self._every_s = every_s
+        self._shared = shared
 
     def file_of(self, trial_id: str) -> StateFile | None:
         """Return where a trial keeps its state; None if it keeps none."""
         if self._every_s == 0:
             return None
-        return StateFile(self._folder / f"{trial_id}{_SUFFIX}", self._every_s)
+        path = self._folder / f"{trial_id}{_SUFFIX}"
+        if self._shared is None:
+            return StateFile(path, self._every_s)
+        self._shared.keep(path.name)
+        return StateFile(path, self._every_s, url=self._shared.url_of(path.name))
 
     def ended(self, event: Event) -> None:
         """Delete the state of a trial whose end is on record.
@@ -52,10 +62,17 @@ class TrainingStates:
         """
         if not (isinstance(event, Failed) and event.cause is not Cause.RAISED):
             self._delete({event.trial_id})
+            if self._shared is not None:
+                self._shared.discard(f"{event.trial_id}{_SUFFIX}")
 
     def clean(self, keep: Collection[str]) -> None:
         """Delete the states of all trials but those in ``keep``, and the folder once it is empty."""
         self._delete({trial_id for trial_id, _ in self._files()} - set(keep))
+        if self._shared is not None:
+            for name in self._shared.names():
+                match = _OWN_FILE.fullmatch(name)
+                if match is not None and match["trial_id"] not in keep:
+                    self._shared.discard(name)
         with suppress(OSError):
             self._folder.rmdir()
 

@@ -33,6 +33,7 @@ from orchestrator.executor import (
     Started,
 )
 from orchestrator.records import Cause
+from orchestrator.worker_files import LocalFiles, local_files
 from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource
 
@@ -45,6 +46,9 @@ _MOMENT_S = 0.02
 
 Runner = Callable[..., "TrialResult"]
 """What computes a trial: ``specvit.trial.run_trial``, or a stand-in."""
+
+_LOGGED = ("specvit", "orchestrator.worker_files", "orchestrator.remote_folder", "py.warnings")
+"""Loggers whose records belong to the trial that runs."""
 
 _SPENT = "spent"
 """Name under which a state's notes hold the wall and CPU seconds up to then."""
@@ -140,16 +144,17 @@ class Attempt:
         try:
             runner = self._runner or _run_trial()
             config = self.job.config
-            self._checkpoint = _checkpoint(self.job, self._datasets, at_stop=self._interrupted.is_set)
             data = self._datasets[config.data]
-            with self._together, _logs_to(self._log):
+            goes_on = self._interrupted.is_set
+            with _logs_to(self._log), local_files(self.job, goes_on=goes_on) as files, self._together:
+                self._checkpoint = _checkpoint(self.job, self._datasets, files=files, at_stop=goes_on)
                 result = runner(
                     config,
                     data,
                     self,
                     probe_datasets=self._datasets,
                     checkpoint=self._checkpoint,
-                    weights=self.job.weights,
+                    weights=files.weights,
                 )
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
@@ -220,7 +225,7 @@ class _LogHandler(logging.Handler):
 def _logs_to(tell: Callable[[str, str], None]) -> Iterator[None]:
     """Tell of what the code of a trial logs, and warns of where warnings are captured."""
     handler = _LogHandler(tell)
-    loggers = [logging.getLogger(name) for name in ("specvit", "py.warnings")]
+    loggers = [logging.getLogger(name) for name in _LOGGED]
     for logger in loggers:
         logger.addHandler(handler)
     try:
@@ -266,9 +271,16 @@ class _Nobody:
 
 
 def _checkpoint(
-    job: Job, datasets: Mapping[DataSource, Dataset], *, at_stop: Callable[[], bool] = lambda: False
+    job: Job,
+    datasets: Mapping[DataSource, Dataset],
+    *,
+    files: LocalFiles | None = None,
+    at_stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint | None:
-    """Say where the trial's state is, and whose: a state from other data or other software would be another trial's."""
+    """Say where the trial's state is, and whose: a state from other data or other software would be another trial's.
+
+    Processes that assist have no ``files``: they neither read nor write the state.
+    """
     if job.state is None:
         return None
     import timm
@@ -284,4 +296,11 @@ def _checkpoint(
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
-    return Checkpoint(job.state.path, json.dumps(identity), every_s=job.state.every_s, at_stop=at_stop)
+    files = files or LocalFiles(job.state.path, None)
+    return Checkpoint(
+        files.state or job.state.path,
+        json.dumps(identity),
+        every_s=job.state.every_s,
+        at_stop=at_stop,
+        after_save=files.after_save,
+    )

@@ -61,6 +61,8 @@ class Checkpoint:
         every_steps: Steps between two times of saving; None = not by steps.
         at_stop: Asked when the run is ordered to stop: whether it is to go on one day, so that its state is saved
             first. A run that is given up needs none.
+        after_save: Called with ``path`` whenever the state was saved, in the process that saved it. Training waits for
+            it, and it must not raise.
         notes: JSON values that the caller wants kept along; filled from the file where a run continues.
     """
 
@@ -69,6 +71,7 @@ class Checkpoint:
     every_s: float | None = 60.0
     every_steps: int | None = None
     at_stop: Callable[[], bool] = lambda: False
+    after_save: Callable[[Path], None] = lambda _: None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -137,6 +140,7 @@ def save_state(
         raise SpecsweepError(f"{checkpoint.path.parent}: cannot be made ({error})") from error
     with replacing(checkpoint.path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: text})
+    checkpoint.after_save(checkpoint.path)
 
 
 def read_state(path: Path) -> bytes:

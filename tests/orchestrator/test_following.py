@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orchestrator.event_stream import Happening
 from orchestrator.executor import Failed, Finished, Progressed
-from orchestrator.following import follow_events, follow_status
+from orchestrator.following import follow_events, follow_status, look_at
 from orchestrator.ledger import Ledger
 from orchestrator.lock import hold_lock
 from orchestrator.status import Standing
@@ -66,7 +66,7 @@ def watch(
     run.script = iter(script)
     file = StringIO()
     console = Console(file=file, width=120, highlight=False, force_terminal=is_terminal, color_system=None)
-    standing = follow_status(console, reader, interval_s=1.0, sleep=run.sleep)
+    standing = follow_status(console, look_at(reader, interval_s=1.0, sleep=run.sleep))
     return standing, file.getvalue()
 
 
@@ -148,7 +148,7 @@ def test_the_cursor_comes_back_where_a_person_interrupts(
 
     console = Console(file=file, width=120, force_terminal=True)
     with pytest.raises(KeyboardInterrupt):
-        follow_status(console, reader, interval_s=1.0, sleep=interrupt)
+        follow_status(console, look_at(reader, interval_s=1.0, sleep=interrupt))
     assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l")
 
 

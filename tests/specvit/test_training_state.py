@@ -256,6 +256,16 @@ def test_a_run_that_is_stopped_saves_its_state_where_it_is_to_go_on(at_stop: boo
     assert learn(ONE, checkpoint=_checkpoint(path))[0] == losses[3 if at_stop else 0 :]
 
 
+def test_whoever_is_to_hear_of_a_saved_state_finds_it_whole(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def saved(path: Path) -> None:
+        steps.append(_load(path.read_bytes())[0].step)
+
+    _saved(tmp_path / "state", after_save=saved)
+    assert steps == [3]
+
+
 def test_a_run_that_is_stopped_for_good_saves_nothing_more(tmp_path: Path) -> None:
     learn(ONE, stop_after=1, checkpoint=_checkpoint(tmp_path / "state"))
     assert list(tmp_path.iterdir()) == []
