@@ -50,7 +50,7 @@ def test_a_trial_starts_progresses_reports_and_finishes(
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert set(finished.metrics) == {"knn_top1", "loss"}
-    assert executor.poll(0.0) == ()
+    assert list(executor.poll(0.0)) == []
 
 
 def test_a_trial_that_is_ordered_to_stop_is_pruned_before_its_end(make_sweep: Callable[..., Sweep]) -> None:
@@ -93,7 +93,7 @@ def test_closing_waits_for_the_thread_of_the_running_trial(
 
 def test_an_idle_executor_has_nothing_to_tell_and_nothing_to_prune(executor: LocalExecutor) -> None:
     executor.prune("nothing")
-    assert executor.poll(0.0) == ()
+    assert list(executor.poll(0.0)) == []
 
 
 def test_computations_are_kept_to_the_given_number_of_threads() -> None:

@@ -26,6 +26,7 @@ from orchestrator.executor import (
     Progressed,
     Pruned,
     Reported,
+    Share,
     Started,
 )
 from orchestrator.grid import expand
@@ -33,7 +34,7 @@ from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.records import Cause
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.sweep_schema import Resources, Sweep
+from orchestrator.sweep_schema import Sweep
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
 from specvit.data import Dataset, DataSource
@@ -46,6 +47,12 @@ class Silence:
         pass
 
     def happened(self, event: Event) -> None:
+        pass
+
+    def waits_again(self, event: Failed, why: str) -> None:
+        pass
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
         pass
 
     def tick(self) -> None:
@@ -81,7 +88,7 @@ def datasets(trials: tuple[Trial, ...]) -> Mapping[DataSource, Dataset]:
 @pytest.fixture(scope="module")
 def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
     """Start Ray once for all tests of this file, with two workers that share a core."""
-    executor = RayExecutor(datasets, resources=Resources(cpus=0.5), max_slots=2)
+    executor = RayExecutor(datasets, shares=[Share(cpus=0.5)], max_slots=2)
     yield executor
     executor.close()
     executor.close()
@@ -93,7 +100,7 @@ def pair(executor: RayExecutor, datasets: Mapping[DataSource, Dataset]) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.ray_executor._connect", lambda _: "")
         patch.setattr("ray.shutdown", lambda: None)
-        pair = RayExecutor(datasets, resources=Resources(cpus=0.25, processes=2), max_slots=1)
+        pair = RayExecutor(datasets, shares=[Share(cpus=0.25, processes=2)], max_slots=1)
         yield pair
         pair.close()
 
@@ -142,7 +149,7 @@ def test_a_job_starts_reports_and_finishes_in_order(
     # 2 rungs in 4 steps stand at 4/3 and 8/3, rounded.
     assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]
     assert isinstance(events[-1], Finished)
-    assert executor.poll(0.0) == ()
+    assert list(executor.poll(0.0)) == []
 
 
 def test_the_same_sweep_has_the_same_table_through_both_executors(
@@ -293,9 +300,9 @@ def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
     monkeypatch.setattr("orchestrator.ray_executor._connect", lambda _: "")
     monkeypatch.setattr("ray.shutdown", lambda: None)
     with pytest.raises(ClusterError, match=r"a trial takes 100000 CPUs, but the cluster has \d+"):
-        RayExecutor({}, resources=Resources(cpus=100_000), max_slots=1)
+        RayExecutor({}, shares=[Share(cpus=100_000)], max_slots=1)
     with pytest.raises(ClusterError, match=r"a trial takes 1000 GPUs, but the cluster has \d+"):
-        RayExecutor({}, resources=Resources(gpus=1000), max_slots=1)
+        RayExecutor({}, shares=[Share(gpus=1000)], max_slots=1)
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
@@ -303,7 +310,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
-        RayExecutor({}, resources=Resources(), max_slots=1, address=address)
+        RayExecutor({}, shares=[Share()], max_slots=1, address=address)
 
 
 def end_of(executor: RayExecutor, job: Job) -> Event:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.executor import Event, Executor, Finished, Job, Reported
+from orchestrator.executor import Event, Executor, Failed, Finished, Job, Reported, Share
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.local_executor import LocalExecutor
@@ -43,6 +43,12 @@ class Watcher:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
 
+    def waits_again(self, event: Failed, why: str) -> None:
+        pass
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        pass
+
     def tick(self) -> None:
         pass
 
@@ -69,7 +75,7 @@ class Driver:
             should_stop=lambda: self.watcher.wants_to_stop,
         )
 
-    def _make_executor(self, datasets: Datasets, _: int) -> Executor:
+    def _make_executor(self, datasets: Datasets, shares: Sequence[Share]) -> Executor:
         driver = self
 
         class Recording(LocalExecutor):
@@ -208,8 +214,10 @@ def test_an_arm_that_is_removed_leaves_the_table_but_its_results_are_kept(
 
 
 def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_it_again(
-    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sweep = make_sweep(max_retries=0)
+
     def failing(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
         if config.seed == 0 and config.treatment.specialize == "norm@all":
             raise RuntimeError("out of luck")
@@ -341,7 +349,7 @@ def test_an_executor_that_cannot_be_made_leaves_a_sweep_that_can_be_run(
     class NoClusterError(Exception):
         pass
 
-    def refuse(datasets: Datasets, num_trials: int) -> Executor:
+    def refuse(datasets: Datasets, shares: Sequence[Share]) -> Executor:
         raise NoClusterError
 
     with monkeypatch.context() as patch:

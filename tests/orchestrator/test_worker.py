@@ -46,6 +46,16 @@ def _trial(body: Body) -> Callable[..., TrialResult]:
     return lambda config, dataset, observer, **_: body(config, dataset, observer)
 
 
+def until(attempt: Attempt, kind: type[Event]) -> list[Event]:
+    """Return the events of an attempt up to one of a kind."""
+    events: list[Event] = []
+    while not (events and type(events[-1]) is kind):
+        more = attempt.next_events(10.0)
+        assert more, f"no event after {events}"
+        events += more
+    return events
+
+
 @pytest.fixture
 def job(trials: tuple[Trial, ...]) -> Job:
     return Job(trials[0].trial_id, 3, trials[0].label, trials[0].config)
@@ -60,11 +70,11 @@ def events_of(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], lis
         attempt = Attempt(job, {job.config.data: NO_DATA})
         events: list[Event] = []
         while not (events and type(events[-1]) in END_STATES):
-            event = attempt.next_event(10.0)
-            assert event is not None, f"no event after {events}"
-            events.append(event)
+            more = attempt.next_events(10.0)
+            assert more, f"no event after {events}"
+            events += more
         attempt.join()
-        assert attempt.next_event(0.0) is None
+        assert attempt.next_events(0.0) == []
         return events
 
     return run
@@ -133,11 +143,11 @@ def test_a_trial_that_is_told_to_stop_is_pruned_at_its_step(
     ordered = threading.Event()
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
     attempt = Attempt(job, {job.config.data: NO_DATA})
-    assert isinstance(attempt.next_event(10.0), Started)
-    assert isinstance(attempt.next_event(10.0), Reported)
+    before = until(attempt, Reported)
+    assert [type(event) for event in before] == [Started, Reported]
     attempt.stop()
     ordered.set()
-    end = attempt.next_event(10.0)
+    (end,) = attempt.next_events(10.0)
     assert isinstance(end, Pruned)
     assert (end.trial_id, end.attempt, end.step) == (job.trial_id, 3, 3)
 
@@ -153,7 +163,7 @@ def test_a_trial_is_not_kept_waiting_by_events_that_nobody_takes(
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
     attempt = Attempt(job, {job.config.data: NO_DATA})
     attempt.join()
-    kinds = [type(attempt.next_event(0.0)) for _ in range(1002)]
+    kinds = [type(event) for event in until(attempt, Finished)]
     assert kinds == [Started, *[Progressed] * 1000, Finished]
 
 
@@ -252,7 +262,7 @@ def test_the_seconds_of_a_trial_that_went_on_count_the_attempts_before(
     monkeypatch.setattr("specvit.trial.run_trial", body)
     attempt = Attempt(replace(job, state=StateFile(Path("state"), 5.0)), {job.config.data: NO_DATA})
     attempt.join()
-    *_, end = (attempt.next_event(0.0) for _ in range(4))
+    *_, end = until(attempt, Finished)
     assert isinstance(end, Finished)
     assert 100.2 <= end.seconds < 110.0
     assert 50.0 <= end.core_seconds < 60.0
