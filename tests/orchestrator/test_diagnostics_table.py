@@ -71,24 +71,6 @@ def test_readings_that_cannot_be_recorded_leave_the_trial_running(ledger: Ledger
     assert ledger.record(Failed(trial.trial_id, attempt, "x", "x"))
 
 
-def test_a_ledger_without_the_table_opens_and_gets_it_from_its_writer(
-    sweep: Sweep, trials: tuple[Trial, ...], tmp_path: Path
-) -> None:
-    path = tmp_path / "old" / LEDGER_NAME
-    with Ledger.open(path) as ledger:
-        ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE diagnostics")
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    with Ledger.read(path) as ledger:
-        assert len(ledger.records()) == len(trials)
-        assert ledger.diagnostics() == {}
-    with Ledger.open(path) as ledger:
-        assert ledger.record(_finished(trials[0], ledger.begin_attempt(trials[0].trial_id)))
-    with Ledger.read(path) as ledger:
-        assert ledger.diagnostics() == {trials[0].trial_id: READINGS}
-
-
 def test_no_readings_make_no_file(ledger: Ledger, tmp_path: Path) -> None:
     assert write_diagnostics(tmp_path, ledger.records(), ledger.diagnostics()) == ()
     assert not (tmp_path / CSV_NAME).exists()

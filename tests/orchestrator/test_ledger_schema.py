@@ -43,11 +43,14 @@ def test_writer_syncs_normally() -> None:
 
 
 @pytest.mark.parametrize("connect", [connect_reader, connect_writer])
-def test_ledger_of_a_newer_schema_is_refused_naming_file_and_schema(path: Path, connect: object) -> None:
+@pytest.mark.parametrize("version", [1, 99])
+def test_ledger_of_an_older_or_a_newer_schema_is_refused_naming_file_and_schema(
+    path: Path, connect: object, version: int
+) -> None:
     _make(path)
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerError, match="schema 99") as caught:
+        connection.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(LedgerError, match=f"schema {version}, this specsweep reads schema 2") as caught:
         connect(path)  # type: ignore[operator]
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, SpecsweepError)
