@@ -110,7 +110,7 @@ def test_gpu_hours_are_those_of_all_gpus_of_a_trial(stage: Any, seeds: tuple[lis
     assert stage.ledger.gpu_hours() == pytest.approx(hours(40))
 
 
-def test_gpu_hours_of_earlier_runs_count_and_trials_without_gpus_cost_none(
+def test_gpu_hours_of_earlier_runs_count(
     stage: Any, seeds: tuple[list[Trial], list[Trial]]
 ) -> None:
     first, second = seeds
@@ -121,9 +121,12 @@ def test_gpu_hours_of_earlier_runs_count_and_trials_without_gpus_cost_none(
     # 20 GPU seconds were taken before; the second seed is the first of this run, but has to stop at 25.
     stage.ledger.release_running()
     assert stage.states_of(*second) == [State.LEFT_OUT] * 2
-    stage.ledger.take_in()
-    assert run(stage, second, limits)
-    assert stage.states_of(*second) == [State.DONE] * 2
+
+
+def test_trials_without_gpus_cost_no_gpu_hours(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
+    assert run(stage, [*seeds[0], *seeds[1]], Limits(max_gpu_hours=hours(1)))
+    assert stage.left == []
+    assert stage.ledger.gpu_hours() == 0.0
 
 
 def test_gpu_hours_of_attempts_that_failed_count(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
