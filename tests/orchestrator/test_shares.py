@@ -106,3 +106,9 @@ def test_host_memory_that_is_reserved_keeps_a_smaller_micro_batch(nano: Trial) -
     assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "64.0 GiB of the machine's memory reserved"
     assert shares.config_of(nano).objective.micro_batch == 4
     assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "micro_batch 2"
+
+
+def test_of_several_processes_each_computes_fewer_images_than_its_part_of_the_batch(nano: Trial) -> None:
+    shares = Shares(Resources(gpus=1, processes=4))
+    # 8 images, 2 on each.
+    assert [grow(shares, nano) for _ in range(2)] == ["micro_batch 1", ""]
