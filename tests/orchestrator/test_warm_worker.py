@@ -99,10 +99,11 @@ def test_orders_reach_the_trial_that_runs_and_no_other(
         running.set()
         first.wait(10.0)
         asked.append(observer.should_stop())
+        looked.set()
         second.wait(10.0)
         return TrialResult({}, stopped_at=3 if observer.should_stop() else None)
 
-    running, first, second = threading.Event(), threading.Event(), threading.Event()
+    running, first, looked, second = (threading.Event() for _ in range(4))
     worker = make_worker(run)
     getattr(worker, order)(job.trial_id)  # nothing runs
     batches = worker.run(job)
@@ -110,8 +111,7 @@ def test_orders_reach_the_trial_that_runs_and_no_other(
     assert running.wait(10.0)
     getattr(worker, order)("another trial")
     first.set()
-    while not asked:
-        threading.Event().wait(0.001)
+    assert looked.wait(10.0)
     getattr(worker, order)(job.trial_id)
     second.set()
     events += all_of(batches)
