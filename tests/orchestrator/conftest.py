@@ -153,7 +153,8 @@ def make_event(letter: str, job: Job, position: int) -> Event | None:
             return Logged(*key, level="WARNING", text=f"line {position}")
         case "F":
             return Finished(*key, metrics={"knn_top1": 50.0}, seconds=float(position), core_seconds=1.0)
-    return Failed(*key, error=f"{letter} {job.attempt}", traceback=f"trace of {letter} {job.attempt}", cause=_ENDS[letter])
+    text = f"{letter} {job.attempt}"
+    return Failed(*key, error=text, traceback=f"trace of {text}", cause=_ENDS[letter])
 
 
 class ScriptedExecutor:
@@ -193,7 +194,7 @@ class ScriptedExecutor:
         taken = sum(job.share.gpus * job.share.processes for job, _, _ in self._playing.values())
         return len(self._playing) < self.num_slots and taken + share.gpus * share.processes <= self._gpus
 
-    def machine(self, share: Share) -> Machine:
+    def machine(self, share: Share) -> Machine:  # noqa: ARG002
         return self._machine
 
     def submit(self, job: Job) -> None:
@@ -210,7 +211,7 @@ class ScriptedExecutor:
         self.killed.append(trial_id)
         del self._playing[trial_id]
 
-    def poll(self, timeout_s: float) -> Sequence[Event]:
+    def poll(self, timeout_s: float) -> Sequence[Event]:  # noqa: ARG002
         self._clock.now_s += 1.0
         events = list(self._late.get(round(self._clock.now_s - self._begun_s), ()))
         for trial_id, (job, script, position) in list(self._playing.items()):
@@ -336,7 +337,7 @@ class Stage:
     def tick(self) -> None:
         pass
 
-    def report(self, trial_id: str, step: int, value: float) -> bool:
+    def report(self, trial_id: str, step: int, value: float) -> bool:  # noqa: ARG002
         return trial_id in self.hopeless
 
     def end(self, trial_id: str, state: State) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,8 @@ from orchestrator.executor import Failed, Finished
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
 from orchestrator.local_executor import LocalExecutor
-from orchestrator.provenance import collect_provenance
 from orchestrator.records import State
-from orchestrator.run import LEDGER_NAME, describe, load_datasets, run_sweep
+from orchestrator.run import load_datasets, run_sweep
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
 from specvit.readings import Reading

@@ -520,4 +520,5 @@ def test_the_gpu_hours_of_an_attempt_whose_driver_died_are_those_up_to_its_last_
 def test_a_trial_that_has_run_to_its_end_is_done_and_no_other(ledger: Ledger) -> None:
     ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
     ledger.record(Pruned(B, ledger.begin_attempt(B), 2, 1.0))
-    assert [ledger.is_done(trial_id) for trial_id in (A, B, TRIALS[2].trial_id, "unknown")] == [True, False, False, False]
+    assert ledger.is_done(A)
+    assert not any(ledger.is_done(trial_id) for trial_id in (B, TRIALS[2].trial_id, "unknown"))

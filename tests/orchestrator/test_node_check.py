@@ -87,9 +87,9 @@ def test_the_versions_are_those_of_the_libraries_that_decide_numbers() -> None:
 
 def digest_at(root: Path) -> str:
     code = "from orchestrator.node_check import code_digest; print(code_digest())"
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    command, environment = [sys.executable, "-c", code], {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def test_the_digest_of_the_code_is_the_same_elsewhere_and_another_after_any_change(tmp_path: Path) -> None:

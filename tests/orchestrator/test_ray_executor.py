@@ -283,6 +283,7 @@ def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
     assert not (tmp_path / "tiny" / "checkpoints").exists()
     whole, _ = run(tmp_path / "whole")
     assert outcome.records[0].metrics == whole.records[0].metrics
+    assert outcome.records[0].reports == whole.records[0].reports
 
 
 def test_a_trial_that_is_killed_is_heard_of_no_more_and_its_worker_is_gone(

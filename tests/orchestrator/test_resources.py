@@ -80,7 +80,7 @@ def test_resources_can_be_set_on_the_command_line(load: Callable[..., Sweep]) ->
         ("{labels: {'': x}}", "resources.labels"),
         ("{processes: 3}", "resources.processes: must divide objective.batch_size, 8, not 3"),
         ("{nano: {processes: 3}}", "resources.nano.processes: must divide objective.batch_size, 8, not 3"),
-        ("{gpus: 0.5, nano: {processes: 2}}", "resources.nano.processes: must be 1 where gpus is a share of a GPU (0.5)"),
+        ("{gpus: 0.5, nano: {processes: 2}}", "nano.processes: must be 1 where gpus is a share of a GPU (0.5)"),
     ],
 )
 def test_what_a_file_cannot_say_of_resources_is_told_with_its_place(

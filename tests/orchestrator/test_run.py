@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.executor import Event, Executor, Failed, Finished, Job, Reported, Share
+from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Share
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.local_executor import LocalExecutor
@@ -76,7 +76,7 @@ class Driver:
             should_stop=lambda: self.watcher.wants_to_stop,
         )
 
-    def _make_executor(self, datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def _make_executor(self, datasets: Datasets, _: Sequence[Share]) -> Executor:
         driver = self
 
         class Recording(LocalExecutor):
@@ -534,3 +534,50 @@ def test_the_executor_is_made_for_the_shares_of_what_is_to_run(
     resources = {"cpus": 2, "nano": {"gpus": 0.5}, "micro": {"gpus": 1}}
     driver.run(make_sweep(resources=resources))
     assert [list(shares) for shares in given] == [[Share()] * 4, [Share(cpus=2.0, gpus=0.5)] * 4]
+
+
+@pytest.mark.xfail(strict=True, reason="the box of orders is made, and emptied, only when the executor is there")
+@pytest.mark.usefixtures("made_up")
+def test_an_order_given_while_the_executor_starts_is_obeyed(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = driver._make_executor
+
+    def make_slowly(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+        give(driver.folder, Cancel())  # a cluster takes seconds to start
+        return make(datasets, shares)
+
+    monkeypatch.setattr(driver, "_make_executor", make_slowly)
+    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    assert not driver.run(sweep).finished
+
+
+@pytest.mark.xfail(strict=True, reason="the judge repeats its verdict at the rung where it pruned the trial")
+def test_an_order_to_retry_a_trial_that_the_judge_pruned_runs_it_to_its_end(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        is_bad = config.treatment.specialize == "norm@all"
+        for step in (1, 2, 3):
+            observer.rung(step=step, metrics={"knn_top1": 1.0 if is_bad else 50.0})
+            deadline = time.monotonic() + (1.0 if is_bad else 0.0)
+            while not observer.should_stop() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if observer.should_stop():
+                return TrialResult({}, stopped_at=step)
+        return TrialResult({"knn_top1": 1.0})
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    sweep = make_sweep(
+        ablate={"components": ["none", "norm", "qkv"]},
+        pruning={"pruner": "median", "n_startup_trials": 1, "n_warmup_steps": 0},
+        rungs={"count": 3, "num_images": 32},
+        floors=[],
+        seeds=1,
+        priority=["norm@all"],
+    )
+    (arm,) = (trial.trial_id for trial in expand(sweep) if trial.arm == "norm@all")
+    outcome = driver.run(sweep, stop_after=order_once(driver.folder, Retry((arm,)), kind=Pruned))
+    states = {record.arm: (record.state, record.num_attempts) for record in outcome.records}
+    assert states["norm@all"] == (State.DONE, 2)

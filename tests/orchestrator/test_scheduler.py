@@ -21,8 +21,8 @@ from orchestrator.executor import (
 )
 from orchestrator.ledger import Ledger
 from orchestrator.records import Report, State
-from orchestrator.run import LEDGER_NAME
 from orchestrator.resources import Resources
+from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduler import Scheduler
 from orchestrator.shares import Shares
 from orchestrator.sweep_schema import Limits
@@ -70,10 +70,10 @@ class ScriptedExecutor:
         self.most_at_once = 0
         self._playing: dict[str, Iterator[Event]] = {}
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: Share) -> bool:  # noqa: ARG002
         return len(self._playing) < self.num_slots
 
-    def machine(self, share: Share) -> Machine:
+    def machine(self, share: Share) -> Machine:  # noqa: ARG002
         return Machine()
 
     def kill(self, trial_id: str) -> None:

@@ -33,7 +33,7 @@ def hours(seconds: float) -> float:
 
 
 def run(stage: Any, trials: list[Trial], limits: Limits, **settings: Any) -> bool:
-    finished: bool = stage.run(dict.fromkeys(trials, [TEN]), trials=trials, limits=limits, **settings)
+    finished: bool = stage.run({trial: [TEN] for trial in trials}, trials=trials, limits=limits, **settings)
     return finished
 
 

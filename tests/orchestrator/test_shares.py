@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster import GIB, Node, count_slots, machine_for
 from orchestrator.executor import Machine, Share
 from orchestrator.grid import expand
 from orchestrator.records import Cause, LargerShare
@@ -112,3 +113,33 @@ def test_of_several_processes_each_computes_fewer_images_than_its_part_of_the_ba
     shares = Shares(Resources(gpus=1, processes=4))
     # 8 images, 2 on each.
     assert [grow(shares, nano) for _ in range(2)] == ["micro_batch 1", ""]
+
+
+def host_memory_of_attempts(trial: Trial, resources: Resources, nodes: list[Node]) -> list[float]:
+    """Let a trial run out of its machine's memory as long as it gets more; return what each attempt had, in GiB."""
+    shares, had = Shares(resources), []
+    for _ in range(20):
+        share = shares.of(trial)
+        assert count_slots(nodes, share, max_slots=1) == 1, f"no room for {share}"
+        had.append(share.memory_gib)
+        if not grow(shares, trial, Cause.HOST_MEMORY, machine_for(nodes, share)):
+            return had
+    raise AssertionError("it grows without end")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_a_share_that_grew_has_room_on_the_cluster_on_which_it_did(
+    processes: int, num_nodes: int, nano: Trial
+) -> None:
+    nodes = [Node(str(number), {"CPU": 8.0, "memory": 64.0 * GIB}) for number in range(num_nodes)]
+    had = host_memory_of_attempts(nano, Resources(processes=processes), nodes)
+    assert max(had) == 64.0 / processes
+
+
+@pytest.mark.xfail(strict=True, reason="cluster.machine_for counts processes as trials, and grown divides by both")
+def test_the_first_memory_that_several_processes_reserve_is_more_than_they_had_by_chance(nano: Trial) -> None:
+    nodes = [Node("a", {"CPU": 8.0, "memory": 64.0 * GIB})]
+    _, second, *_ = host_memory_of_attempts(nano, Resources(processes=2), nodes)
+    # Four trials of two processes: an eighth each.
+    assert second == 2 * 64 / 8

@@ -129,7 +129,7 @@ def test_a_run_that_breaks_publishes_no_more(published: Published) -> None:
         with published.telemetry:
             raise OSError
 
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):
         run()
     assert published.rounds == []
 

@@ -304,7 +304,7 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
         (RuntimeError("CUDA error: an illegal memory access was encountered"), Cause.RAISED),
         (SystemExit(1), Cause.RAISED),
         (MemoryError(), Cause.HOST_MEMORY),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), Cause.HOST_MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Cause.HOST_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), Cause.GPU_MEMORY),
         (torch.OutOfMemoryError(), Cause.GPU_MEMORY),
         (RuntimeError("CUDA error: out of memory"), Cause.GPU_MEMORY),
