@@ -138,7 +138,7 @@ def count_slots(nodes: Sequence[Node], share: Share, *, max_slots: int) -> int:
 def machine_for(nodes: Sequence[Node], share: Share) -> Machine:
     """Return the machine with the most memory on which trials of a share run."""
     machines = [
-        Machine(node.has.get("memory", 0.0) / GIB, count)
+        Machine(node.has.get("memory", 0.0) / GIB, max(1, count // share.processes))
         for node in nodes
         if (count := count_slots([node], Share(**{**vars(share), "processes": 1}), max_slots=10_000))
     ]

@@ -248,6 +248,12 @@ class Ledger:
             ).fetchall()
         return frozenset(row["trial_id"] for row in rows)
 
+    def is_done(self, trial_id: str) -> bool:
+        """Tell whether a trial has run to its end."""
+        with self._transaction(write=False):
+            query = "SELECT 1 FROM newest_attempts WHERE trial_id = ? AND state = ?"
+            return self._connection.execute(query, (trial_id, State.DONE)).fetchone() is not None
+
     def sweep(self) -> SweepInfo:
         """Return what was registered of the sweep.
 
@@ -428,10 +434,15 @@ class Ledger:
         return cursor.rowcount == 1
 
     def _lose_running(self, where: str = "", *values: str) -> int:
-        return self._connection.execute(
-            f"UPDATE attempts SET state = 'lost', ended_at = ? WHERE state = 'running' {where}",
-            (_now(), *values),
-        ).rowcount
+        query = f"SELECT trial_id, attempt FROM attempts WHERE state = 'running' {where}"
+        rows = self._connection.execute(query, values).fetchall()
+        # What another process began is known up to its last progress only.
+        self._connection.executemany(
+            "UPDATE attempts SET state = 'lost', ended_at = ?, held_s = MAX(held_s, ?) "
+            "WHERE trial_id = ? AND attempt = ?",
+            [(_now(), self._held_s(row["trial_id"]), row["trial_id"], row["attempt"]) for row in rows],
+        )
+        return len(rows)
 
 
 def _now() -> str:

@@ -98,7 +98,8 @@ class OrderBox:
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
+        # Reading from a pipe, or whatever else lies there, could take for ever.
+        return sorted(path for path in self._folder.glob("*.json") if path.is_file()) if self._folder.is_dir() else []
 
 
 def _read(path: Path) -> Order | None:
@@ -109,7 +110,7 @@ def _read(path: Path) -> Order | None:
         if kind is Cancel:
             return Cancel()
         trial_ids = content["trial_ids"]
-        if not all(isinstance(trial_id, str) for trial_id in trial_ids):
+        if not isinstance(trial_ids, list) or not all(isinstance(trial_id, str) for trial_id in trial_ids):
             return None
         return kind(tuple(trial_ids))  # type: ignore[call-arg]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

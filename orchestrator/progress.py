@@ -97,9 +97,9 @@ class SweepView:
 
     def waits_again(self, event: Failed, why: str) -> None:
         """Hear that an attempt failed and its trial will be tried again; that leaves a line behind."""
-        label = self._board.label(event.trial_id)
+        label = one_line(self._board.label(event.trial_id))
         self._board.waits_again(event)
-        self._say(Text.assemble(("again    ", "yellow"), f"{label}: {event.error} ({why})"))
+        self._say(Text.assemble(("again    ", "yellow"), f"{label}: {one_line(event.error)} ({why})"))
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
         """Hear that the budget has no room for trials."""

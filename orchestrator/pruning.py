@@ -91,6 +91,13 @@ class Judge:
             group.end(trial_id, state)
 
 
+    def spare(self, trial_id: str) -> None:
+        """Prune a trial no more if it has been pruned before: somebody wants to see its end."""
+        group = self._groups.get(trial_id)
+        if group is not None:
+            group.spare(trial_id)
+
+
 class _Group:
     """Hold the study of one group, and the log of what it was told, from which the study can be remade."""
 
@@ -137,6 +144,12 @@ class _Group:
         verdict = self._show(trial_id, rung, value) and self._can_prune[trial_id]
         self._verdicts[trial_id, step] = verdict
         return verdict
+
+    def spare(self, trial_id: str) -> None:
+        if self._ended.get(trial_id) is not State.PRUNED:
+            return
+        self._can_prune[trial_id] = False
+        self._verdicts = {key: verdict and key[0] != trial_id for key, verdict in self._verdicts.items()}
 
     def end(self, trial_id: str, state: State) -> None:
         if trial_id in self._ended or state not in (State.DONE, State.PRUNED):

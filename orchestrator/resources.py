@@ -155,9 +155,11 @@ def grown(share: Share, cause: Cause, *, micro_batch: int, node_gib: float, num_
     if cause is Cause.GPU_MEMORY and 0 < gpus < 1:
         return LargerShare(min(1.0, 2 * gpus), memory_gib)
     if cause is Cause.HOST_MEMORY and node_gib > 0:
-        had = max(memory_gib, node_gib / num_beside / share.processes)
-        wanted = min(2 * had, node_gib)
-        if wanted > memory_gib and had < node_gib:
+        # All processes may be on one machine: with more than this, they might have room nowhere.
+        most_gib = node_gib / share.processes
+        had = max(memory_gib, most_gib / num_beside)
+        wanted = min(2 * had, most_gib)
+        if wanted > memory_gib and had < most_gib:
             return LargerShare(gpus, wanted)
     if micro_batch > 1:
         return LargerShare(gpus, memory_gib, micro_batch // 2)

@@ -111,6 +111,7 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder), Ledger.open(ledger_path) as ledger:
         # A failed trial has no result: running the sweep again tries it again.
+        orders = OrderBox(folder)  # from now on this run takes them
         pending = _pending(trials, ledger, chosen)
         if pending and not datasets:
             datasets = load_data(pending)
@@ -133,9 +134,12 @@ def run_sweep(
                 with make_view(records, executor) as view:
                     scheduler = _scheduler(
                         sweep, trials, ledger=ledger, records=records, executor=executor, view=view, shares=shares,
-                        states=states, folder=folder, weights=weights if sweep.keep_weights else None,
+                        states=states, orders=orders, weights=weights if sweep.keep_weights else None,
                         should_stop=should_stop,
                     )
+                    if chosen is not None:
+                        for trial in pending:
+                            scheduler.judge.spare(trial.trial_id)
                     finished = scheduler.run(pending)
             finally:
                 executor.close()
@@ -203,7 +207,7 @@ def _scheduler(
     view: View,
     shares: Shares,
     states: TrainingStates,
-    folder: Path,
+    orders: OrderBox,
     weights: Path | RemoteFolder | None,
     should_stop: Callable[[], bool],
 ) -> Scheduler:
@@ -222,7 +226,7 @@ def _scheduler(
         budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=ledger.gpu_hours()),
         lengths=Lengths(records),
         catalogue={trial.trial_id: trial for trial in trials},
-        orders=OrderBox(folder).take,
+        orders=orders.take,
         weights=weights,
         should_stop=should_stop,
     )

@@ -48,6 +48,9 @@ class Record(Protocol):
     def record_all(self, events: Sequence[Event]) -> list[Event]:
         """Record events at once; return those that count."""
 
+    def is_done(self, trial_id: str) -> bool:
+        """Tell whether a trial has run to its end."""
+
     def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that there is no room for trials."""
 
@@ -60,6 +63,9 @@ class Judge(Protocol):
 
     def end(self, trial_id: str, state: State) -> None:
         """Hear that a trial has ended."""
+
+    def spare(self, trial_id: str) -> None:
+        """Hear that a trial, if it was pruned, is to run to its end now, whatever it reports."""
 
 
 class View(Protocol):
@@ -154,6 +160,7 @@ class Scheduler:
         self._running: dict[str, _Running] = {}
         self._failures: Counter[tuple[str, bool]] = Counter()
         self._begun_seeds: set[int] = set()
+        self._unwanted: set[str] = set()  # what runs and has been ordered to end for good
         while self._waiting or self._running:
             if self.should_stop() or not self._obey(self.orders()):
                 return False
@@ -200,15 +207,16 @@ class Scheduler:
                 continue
             self.view.happened(event)
             if isinstance(event, Reported) and self._is_hopeless(event):
-                self.executor.prune(event.trial_id)
+                self._end_for_good(event.trial_id)
             if isinstance(event, Finished):
                 self.lengths.add(running.trial.group_id, running.trial.role, event.seconds)
             if type(event) in END_STATES:
                 self._ended(running, event)
 
     def _failed(self, running: _Running, event: Failed) -> None:
-        """Try a trial again, or give it up."""
-        why = self._why_again(running, event)
+        """Try a trial again, or give it up; one that was ordered to end is not begun anew."""
+        is_unwanted = event.trial_id in self._unwanted
+        why = "it was to be pruned" if is_unwanted else self._why_again(running, event)
         if not why:
             self.view.happened(event)
             self._ended(running, event)
@@ -216,6 +224,8 @@ class Scheduler:
         self._gone(running, event)
         self._waiting.appendleft(running.trial)
         self.view.waits_again(event, why)
+        if is_unwanted:
+            self._prune(frozenset({event.trial_id}))
 
     def _why_again(self, running: _Running, event: Failed) -> str:
         """Return why a trial that failed is tried again, for people; empty if it is given up."""
@@ -273,7 +283,7 @@ class Scheduler:
 
     def _prune(self, trial_ids: frozenset[str]) -> None:
         for trial_id in trial_ids & self._running.keys():
-            self.executor.prune(trial_id)
+            self._end_for_good(trial_id)
         for trial in [trial for trial in self._waiting if trial.trial_id in trial_ids]:
             self._waiting.remove(trial)
             event = Pruned(trial.trial_id, self.ledger.begin_attempt(trial.trial_id), step=0, seconds=0.0)
@@ -283,11 +293,17 @@ class Scheduler:
                 self.view.happened(recorded)
                 self.judge.end(trial.trial_id, State.PRUNED)
 
+    def _end_for_good(self, trial_id: str) -> None:
+        self._unwanted.add(trial_id)
+        self.executor.prune(trial_id)
+
     def _retry(self, trial_ids: Sequence[str]) -> None:
         here = {trial.trial_id for trial in self._waiting} | self._running.keys()
-        for trial_id in trial_ids:
+        for trial_id in dict.fromkeys(trial_ids):
+            self._unwanted.discard(trial_id)
             self._failures[trial_id, False] = self._failures[trial_id, True] = 0
-            if trial_id in self.catalogue and trial_id not in here:
+            if trial_id in self.catalogue and trial_id not in here and not self.ledger.is_done(trial_id):
+                self.judge.spare(trial_id)
                 self._waiting.append(self.catalogue[trial_id])
 
     def _is_budget_spent(self) -> bool:

@@ -64,7 +64,10 @@ class Shares:
             larger = grown(
                 ran_with,
                 cause,
-                micro_batch=objective.micro_batch or objective.batch_size,
+                # Of several processes each has its part of the batch.
+                micro_batch=min(
+                    objective.micro_batch or objective.batch_size, objective.batch_size // ran_with.processes
+                ),
                 node_gib=machine.memory_gib,
                 num_beside=machine.num_trials,
             )

@@ -198,6 +198,10 @@ def _run_trial() -> Runner:
     return run_trial
 
 
+_GPU_TEXTS = ("cuda", "cudnn", "cublas", "cusolver", "cufft", "nccl")
+"""What torch's messages of a GPU and its libraries hold."""
+
+
 def _cause_of(error: BaseException) -> Cause:
     import torch
 
@@ -205,7 +209,7 @@ def _cause_of(error: BaseException) -> Cause:
 
     if not is_out_of_memory(error):
         return Cause.RAISED
-    is_gpu = isinstance(error, torch.OutOfMemoryError) or "cuda" in str(error).lower()
+    is_gpu = isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in _GPU_TEXTS)
     return Cause.GPU_MEMORY if is_gpu else Cause.HOST_MEMORY
 
 

@@ -1,31 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from orchestrator.board import Board
 from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
-from orchestrator.records import State, TrialRecord
+from orchestrator.records import Cause, State, TrialRecord
 from orchestrator.trials import Trial
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
 def make_board(
-    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], clock: Clock
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], clock: Any
 ) -> Callable[..., Board]:
     def make(records: Sequence[TrialRecord] | None = None, num_slots: int = 1) -> Board:
         if records is None:
@@ -116,7 +104,7 @@ def test_time_left_is_unknown_until_something_was_measured(
 
 
 def test_time_left_is_the_mean_length_of_what_waits_less_what_has_run(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...], clock: Clock
+    make_board: Callable[..., Board], trials: tuple[Trial, ...], clock: Any
 ) -> None:
     board = make_board()
     board.submitted(trials[0])
@@ -138,7 +126,7 @@ def test_time_left_of_the_only_trial_is_told_from_its_own_pace(
     make_board: Callable[..., Board],
     trials: tuple[Trial, ...],
     record_of: Callable[..., TrialRecord],
-    clock: Clock,
+    clock: Any,
 ) -> None:
     board = make_board([record_of(trials[0])], num_slots=2)
     board.submitted(trials[0])
@@ -163,3 +151,43 @@ def test_time_left_is_nothing_once_all_is_done(
     make_board: Callable[..., Board], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
     assert make_board([record_of(trial, State.DONE, seconds=1.0) for trial in trials]).seconds_left() == 0.0
+
+
+def test_a_trial_that_will_be_tried_again_waits_and_its_retries_are_counted_by_cause(
+    make_board: Callable[..., Board], trials: tuple[Trial, ...]
+) -> None:
+    board = make_board()
+    for cause in (Cause.WORKER, Cause.NODE, Cause.WORKER):
+        board.submitted(trials[0])
+        board.waits_again(Failed(trials[0].trial_id, 1, error="x", traceback="", cause=cause))
+        assert board.counts[State.WAITING] == 8
+        assert (board.counts[State.RUNNING], board.running) == (0, {})
+    assert board.retries == {Cause.WORKER: 2, Cause.NODE: 1}
+    board.submitted(trials[0])
+    board.happened(finished(trials[0], 2.0))
+    assert (board.counts[State.DONE], board.counts[State.WAITING]) == (1, 7)
+
+
+def test_trials_that_are_left_out_take_no_time(make_board: Callable[..., Board], trials: tuple[Trial, ...]) -> None:
+    board = make_board()
+    board.submitted(trials[0])
+    board.happened(finished(trials[0], 10.0))
+    board.submitted(trials[3])
+    board.left_out([trials[3], *trials[4:]])
+    assert (board.counts[State.LEFT_OUT], board.counts[State.WAITING], board.running) == (5, 2, {})
+    assert {trial.role for trial in trials[1:3]} == {"floor"}
+    # Floors are reckoned at most as long as a training.
+    assert board.seconds_left() == pytest.approx(20.0)
+
+
+def test_slots_are_asked_for_whenever_they_matter(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    slots = [1]
+    records = [record_of(trials[0], State.DONE, seconds=10.0), *(record_of(trial) for trial in trials[3:5])]
+    board = Board(records, num_slots=lambda: slots[0], shown_metric="knn_top1")
+    assert board.seconds_left() == pytest.approx(20.0)
+    slots[0] = 2
+    assert (board.num_slots, board.seconds_left()) == (2, pytest.approx(10.0))
+    slots[0] = 0
+    assert board.seconds_left() == pytest.approx(20.0)

@@ -241,7 +241,7 @@ def test_sigterm_stops_a_run_on_ray_as_ctrl_c_does_and_the_same_command_goes_on(
 def test_trials_that_fail_exit_1_and_are_shown_with_their_errors(
     cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
 ) -> None:
-    write_sweep(tmp_path, seeds=1)
+    write_sweep(tmp_path, seeds=1, max_retries=0)
     diverge = ("--set", "objective.lr=1e30", "--set", "objective.clip_norm=0")
     ended = cli("run", "tiny.yaml", "--executor", "local", *diverge)
     assert ended.code == 1
@@ -395,7 +395,7 @@ def test_a_sweep_is_found_by_its_file_its_name_and_its_folder(
     assert ended.code == 0
     header, counts = ended.out.splitlines()[2:4]
     # Where nothing is to be counted, the cell is empty: 8 done of 8 trials.
-    assert header.split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
+    assert header.split() == ["group", "waiting", "running", "done", "pruned", "failed", "left", "out", "trials"]
     assert counts.split() == ["all", "8", "8"]
 
 

@@ -24,12 +24,12 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.cli import main
-from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Started
+from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Share, Started
 from orchestrator.grid import expand
 from orchestrator.identity import trial_id
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.run import load_datasets
-from orchestrator.sweep_schema import Resources, Sweep
+from orchestrator.sweep_schema import Sweep
 from orchestrator.wiring import data_loader
 from specvit.data.hugging_face import HuggingFace
 from specvit.data.scenes import Scenes
@@ -161,7 +161,7 @@ def test_workers_of_a_cluster_map_the_files_themselves(
     data = {**image_folder, "cache": "disk", "cache_folder": str(tmp_path / "cache")}
     trials = expand(make_sweep(**SECTIONS, data=data, floors=["raw_pixels"]))
     datasets = load_datasets(trials)
-    executor = RayExecutor(datasets, resources=Resources(cpus=0.5), max_slots=1)
+    executor = RayExecutor(datasets, shares=[Share(cpus=0.5)], max_slots=1)
     try:
         reference = ray.put(next(iter(datasets.values())))
         received = ray.get(reference)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orchestrator.grid import count_trials, expand
+from orchestrator.grid import arm_texts, count_trials, expand
 from orchestrator.identity import arm_id, group_id, trial_id
 from orchestrator.sweepfile import Sweep, load_sweep
 from orchestrator.trials import Trial
@@ -163,6 +163,11 @@ def test_expand_rung_probes_are_named_in_the_configuration(trials_of: Expand) ->
     "change",
     [
         "resources={cpus: 4, gpus: 1}",
+        "resources={nano: {gpus: 0.5, labels: {kind: A100}}, custom: {disk: 1}}",
+        "time_budget_h=1",
+        "max_gpu_hours=1",
+        "max_retries=0",
+        "stall_timeout_s=5",
         "name=other",
         "question=other",
         "pruning={pruner: median}",
@@ -307,3 +312,33 @@ def test_expand_comparator_by_name_and_in_full_is_one_trial(trials_of: Expand) -
     text = BASE + "seeds: 1\nfloors: []\nablate: {comparators: [%s]}\n"
     named, full = trials_of(text % "jumbo"), trials_of(text % "{comparator: jumbo, slots: 6}")
     assert [trial.trial_id for trial in named] == [trial.trial_id for trial in full]
+
+
+PRIORITIES = BASE + "seeds: 2\nablate: {components: [norm, qkv, mlp, norm+qkv], init: [copy, independent]}\n"
+
+
+def test_expand_arms_of_the_priority_come_first_within_a_seed_after_baseline_and_floors(trials_of: Expand) -> None:
+    plain = trials_of(PRIORITIES)
+    texts = ["qkv@all (independent)", "norm@all"]
+    trials = trials_of(PRIORITIES, f"priority={texts}")
+    assert sorted(t.trial_id for t in trials) == sorted(t.trial_id for t in plain)
+    for seed in (0, 1):
+        before = [t.arm for t in plain if t.seed == seed]
+        expected = [*before[:3], *texts, *(arm for arm in before[3:] if arm not in texts)]
+        assert [t.arm for t in trials if t.seed == seed] == expected
+    assert [t.seed for t in trials] == [t.seed for t in plain]
+
+
+def test_expand_a_priority_holds_in_all_groups_before_the_others_of_any(trials_of: Expand) -> None:
+    text = BASE + "seeds: 1\nfloors: []\nvary: {model.scale: [nano, micro]}\nablate: {components: [norm, mlp]}\n"
+    trials = trials_of(text, "priority=[norm@all]")
+    assert [(t.config.model.scale, t.arm) for t in trials] == [
+        (scale, arm) for arm in ("none", "norm@all", "mlp@all") for scale in ("micro", "nano")
+    ]
+
+
+def test_arm_texts_are_the_arms_of_the_table_each_once(trials_of: Expand, scratch: Path) -> None:
+    sweep = load_text(scratch, PRIORITIES, "vary={objective.lr: [1e-3, 1e-4]}")
+    arms = dict.fromkeys(t.arm for t in expand(sweep) if t.role == "arm")
+    assert sorted(arm_texts(sweep)) == sorted(arms)
+    assert len(arm_texts(sweep)) == 8

@@ -8,15 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Share, Started
+from orchestrator.executor import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Share, Started
 from orchestrator.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.provenance import Provenance
-from orchestrator.records import Report, State, TrialRecord
+from orchestrator.records import Cause, LargerShare, Report, State, TrialRecord
 from orchestrator.trials import Trial
 from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
@@ -159,7 +160,7 @@ def test_unknown_trial_cannot_be_attempted(ledger: Ledger, path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-EVENTS: list[type[Event]] = [Started, Progressed, Reported, Finished, Pruned, Failed]
+EVENTS: list[type[Event]] = [Started, Progressed, Reported, Logged, Finished, Pruned, Failed]
 
 
 def make_event(kind: type[Event], trial_id: str, attempt: int) -> Event:
@@ -170,6 +171,7 @@ def make_event(kind: type[Event], trial_id: str, attempt: int) -> Event:
         Finished: ({"knn_top1": 99.0}, 9.0, 9.0),
         Pruned: (7, 9.0),
         Failed: ("late", "late"),
+        Logged: ("WARNING", "late"),
     }
     return kind(trial_id, attempt, *arguments[kind])
 
@@ -410,3 +412,151 @@ def test_any_order_of_events_leaves_each_trial_as_its_newest_attempt_says(
                 expected[trial_id] = (State.RUNNING, attempt + 1)
         found = {record.trial_id: (record.state, record.num_attempts) for record in ledger.records()[:2]}
     assert found == expected
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_what_an_attempt_logs_is_kept_in_its_order(ledger: Ledger, path: Path) -> None:
+    first = ledger.begin_attempt(A)
+    assert ledger.record(Logged(A, first, "WARNING", "careful \udcff"))
+    assert ledger.record(Logged(A, first, "ERROR", "more\nlines"))
+    assert ledger.record(Logged(B, ledger.begin_attempt(B), "INFO", "of another"))
+    second = ledger.begin_attempt(A)
+    assert not ledger.record(Logged(A, first, "WARNING", "late"))
+    assert ledger.record(Logged(A, second, "WARNING", "anew"))
+    assert rows(path, "SELECT trial_id, attempt, position, level, text FROM logs ORDER BY 1, 2, 3") == [
+        (A, 1, 1, "WARNING", "careful ?"),
+        (A, 1, 2, "ERROR", "more\nlines"),
+        (A, 2, 1, "WARNING", "anew"),
+        (B, 1, 1, "INFO", "of another"),
+    ]
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_the_cause_of_a_failure_comes_back(ledger: Ledger, cause: Cause) -> None:
+    ledger.record(Failed(A, ledger.begin_attempt(A), "boom", "Traceback", cause=cause))
+    assert record_of(ledger, A).cause is cause
+    ledger.begin_attempt(A)
+    assert record_of(ledger, A).cause is None
+
+
+def test_events_that_are_recorded_together_are_seen_together_and_those_that_count_are_returned(
+    ledger: Ledger, path: Path
+) -> None:
+    attempt = ledger.begin_attempt(A)
+    events = [
+        Started(A, attempt, "worker-1"),
+        Progressed(A, attempt, 3, 20, 1.0),
+        Reported(A, attempt, 5, {"knn_top1": 1.0}),
+        Reported(A, attempt, 5, {"knn_top1": 2.0}),
+        Finished(A, attempt - 1, {}, 1.0, 1.0),
+        Finished(A, attempt, {"miou": 3.0}, 1.0, 1.0),
+        Logged(A, attempt, "WARNING", "late"),
+    ]
+    counted = ledger.record_all(events)
+    assert [events.index(event) for event in counted] == [0, 1, 2, 5]
+    with Ledger.read(path) as reader:
+        record = record_of(reader, A)
+    assert (record.state, record.metrics, len(record.reports)) == (State.DONE, {"miou": 3.0}, 1)
+    assert (record.step, record.steps) == (20, 20)
+    assert ledger.record_all([]) == []
+
+
+def test_events_of_which_one_cannot_be_recorded_are_not_recorded_at_all(ledger: Ledger, path: Path) -> None:
+    attempt = ledger.begin_attempt(A)
+    too_large = Reported(A, attempt, 2**70, {})
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite"):
+        ledger.record_all([Reported(A, attempt, 5, {"miou": 1.0}), Logged(A, attempt, "INFO", "x"), too_large])
+    with pytest.raises(TypeError, match="does not know events"):
+        ledger.record_all([Reported(A, attempt, 5, {"miou": 1.0}), Event(A, attempt)])
+    assert rows(path, "SELECT step FROM reports") == rows(path, "SELECT text FROM logs") == []
+    # The ledger goes on, and nothing of the lost transaction hinders what comes.
+    assert ledger.record_all([Reported(A, attempt, 5, {"miou": 1.0})]) != []
+    assert record_of(ledger, A).reports == (Report(5, {"miou": 1.0}),)
+
+
+def test_a_reader_sees_nothing_of_what_is_being_recorded_together(ledger: Ledger, path: Path) -> None:
+    attempt = ledger.begin_attempt(A)
+    with Ledger.read(path) as reader:
+        with ledger.together():
+            ledger.record(Reported(A, attempt, 5, {"miou": 1.0}))
+            ledger.record(Finished(A, attempt, {"miou": 1.0}, 1.0, 1.0))
+            assert record_of(reader, A).state is State.RUNNING
+            assert record_of(reader, A).reports == ()
+        assert record_of(reader, A).state is State.DONE
+
+
+def test_trials_that_are_left_out_say_why_until_they_are_taken_in_or_run(ledger: Ledger) -> None:
+    ledger.leave_out([A, B], "the time budget of 1 h")
+    ledger.leave_out([B], "the budget of 2 GPU hours")
+    assert [(r.state, r.left_out) for r in ledger.records()[:3]] == [
+        (State.LEFT_OUT, "the time budget of 1 h"),
+        (State.LEFT_OUT, "the budget of 2 GPU hours"),
+        (State.WAITING, None),
+    ]
+    attempt = ledger.begin_attempt(A)
+    assert (record_of(ledger, A).state, record_of(ledger, A).left_out) == (State.RUNNING, None)
+    ledger.record(Failed(A, attempt, "boom", "Traceback"))
+    assert record_of(ledger, A).state is State.FAILED
+    ledger.take_in()
+    assert record_of(ledger, B).state is State.WAITING
+    assert ledger.with_result() == frozenset()
+
+
+def test_larger_shares_are_known_to_later_runs_the_newest_of_each_scale(ledger: Ledger, path: Path) -> None:
+    assert ledger.larger_shares() == {}
+    ledger.write_larger_share("nano", LargerShare(0.5))
+    ledger.write_larger_share("micro", LargerShare(1.0, 32.5, 4))
+    ledger.write_larger_share("nano", LargerShare(1.0))
+    with Ledger.read(path) as reader:
+        assert reader.larger_shares() == {"nano": LargerShare(1.0), "micro": LargerShare(1.0, 32.5, 4)}
+
+
+def test_gpu_hours_are_those_of_all_attempts_by_the_gpus_of_each(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("orchestrator.ledger.time", SimpleNamespace(monotonic=lambda: now_s))
+    assert ledger.gpu_hours() == 0.0
+    failed = ledger.begin_attempt(A, Share(gpus=0.5))
+    pair = ledger.begin_attempt(B, Share(gpus=2.0, processes=2))
+    now_s += 1800.0
+    ledger.record(Failed(A, failed, "boom", "Traceback"))
+    assert ledger.gpu_hours() == pytest.approx(0.25)
+    # Of what runs, as far as has been heard of it.
+    ledger.record(Progressed(B, pair, 1, 20, 1.0))
+    assert ledger.gpu_hours() == pytest.approx(0.25 + 2.0)
+    lost = ledger.begin_attempt(A, Share(gpus=1.0))
+    now_s += 3600.0
+    ledger.record(Finished(B, pair, {}, 1.0, 1.0))
+    assert ledger.gpu_hours() == pytest.approx(0.25 + 6.0)
+    assert ledger.release_running() == lost - 1 == 1
+    assert ledger.gpu_hours() == pytest.approx(0.25 + 6.0 + 1.0)
+    with Ledger.read(path) as reader:
+        assert reader.gpu_hours() == ledger.gpu_hours()
+
+
+def test_the_gpu_hours_of_an_attempt_whose_driver_died_are_those_up_to_its_last_progress(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("orchestrator.ledger.time", SimpleNamespace(monotonic=lambda: now_s))
+    with Ledger.open(path) as ledger:
+        ledger.register(INFO, TRIALS, PROVENANCE)
+        attempt = ledger.begin_attempt(A, Share(gpus=1.0))
+        now_s += 3600.0
+        ledger.record(Progressed(A, attempt, 1, 20, 1.0))
+    now_s = 5.0
+    with Ledger.open(path) as ledger:
+        assert ledger.release_running() == 1
+        assert ledger.gpu_hours() == pytest.approx(1.0)
+
+
+def test_a_trial_that_has_run_to_its_end_is_done_and_no_other(ledger: Ledger) -> None:
+    ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
+    ledger.record(Pruned(B, ledger.begin_attempt(B), 2, 1.0))
+    assert ledger.is_done(A)
+    assert not any(ledger.is_done(trial_id) for trial_id in (B, TRIALS[2].trial_id, "unknown"))

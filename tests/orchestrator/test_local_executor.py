@@ -3,16 +3,30 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from typing import Any
 
 import pytest
 import torch
 
-from orchestrator.executor import END_STATES, Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started
+from orchestrator.executor import (
+    END_STATES,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Machine,
+    Progressed,
+    Pruned,
+    Reported,
+    Share,
+    Started,
+)
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
+from specvit.trial import TrialResult
 
 
 @pytest.fixture
@@ -50,7 +64,7 @@ def test_a_trial_starts_progresses_reports_and_finishes(
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert set(finished.metrics) == {"knn_top1", "loss"}
-    assert executor.poll(0.0) == ()
+    assert list(executor.poll(0.0)) == []
 
 
 def test_a_trial_that_is_ordered_to_stop_is_pruned_before_its_end(make_sweep: Callable[..., Sweep]) -> None:
@@ -93,7 +107,7 @@ def test_closing_waits_for_the_thread_of_the_running_trial(
 
 def test_an_idle_executor_has_nothing_to_tell_and_nothing_to_prune(executor: LocalExecutor) -> None:
     executor.prune("nothing")
-    assert executor.poll(0.0) == ()
+    assert list(executor.poll(0.0)) == []
 
 
 def test_computations_are_kept_to_the_given_number_of_threads() -> None:
@@ -105,3 +119,42 @@ def test_computations_are_kept_to_the_given_number_of_threads() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_there_is_room_for_one_job_whatever_it_occupies(executor: LocalExecutor, trials: tuple[Trial, ...]) -> None:
+    large = Share(cpus=1000.0, gpus=8.0)
+    assert executor.has_room(large)
+    executor.submit(job_of(trials[2]))
+    assert not executor.has_room(Share())
+    events_to_the_end(executor)
+    assert executor.has_room(large)
+    assert executor.machine(large) == Machine()
+
+
+def test_nothing_more_is_heard_of_a_trial_that_was_killed_and_the_next_one_runs(
+    executor: LocalExecutor, trials: tuple[Trial, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def deaf(config: object, dataset: object, observer: Any, **_: object) -> TrialResult:
+        while not released.wait(0.01):
+            observer.progress(step=1, steps=4, images_per_s=1.0)
+        ended.set()
+        return TrialResult({"loss": 1.0})
+
+    released = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr("specvit.trial.run_trial", deaf)
+        executor.submit(job_of(trials[0]))
+        assert isinstance(executor.poll(30.0)[0], Started)
+    executor.kill("another trial")
+    assert not executor.has_room(Share())
+    executor.kill(trials[0].trial_id)
+    assert executor.has_room(Share())
+    assert list(executor.poll(0.0)) == []
+    executor.submit(job_of(trials[2], attempt=2))
+    events = events_to_the_end(executor)
+    assert {(event.trial_id, event.attempt) for event in events} == {(trials[2].trial_id, 2)}
+    released.set()
+    assert ended.wait(10.0)
+    executor.kill(trials[0].trial_id)

@@ -209,10 +209,44 @@ def test_control_characters_in_labels_and_errors_are_shown_as_text(
     monkeypatch.setenv("TERM", "xterm")
     file = StringIO()
     odd = replace(trials[0], label="nano \x1b[2Jodd\x9b")
-    board = Board([record_of(odd)], num_slots=1, shown_metric="knn_top1")
+    board = Board([record_of(odd)], num_slots=lambda: 1, shown_metric="knn_top1")
     console = Console(file=file, force_terminal=is_terminal, color_system=None, width=120, highlight=False)
     with SweepView(console, board, title="\x07title", clock=Clock()) as view:
         view.submitted(odd)
         view.happened(Failed(odd.trial_id, 1, error="no\n\x1b]0;x\x07 file", traceback=""))
     assert r"failed   nano \x1b[2Jodd\x9b: no \x1b]0;x\x07 file" in file.getvalue()
     assert not any(sequence in file.getvalue() for sequence in ("\x1b[2J", "\x1b]", "\x07", "\x9b"))
+
+
+def test_a_trial_that_is_tried_again_leaves_a_line_with_the_reason(plain: Screen) -> None:
+    failed = Failed(plain.second.trial_id, 1, error="DataError: [bold]no[/bold] file", traceback="")
+    with plain.view as view:
+        view.submitted(plain.second)
+        view.waits_again(failed, "retry 1 of 2")
+        view.submitted(plain.second)
+    assert plain.text.splitlines()[1:] == [
+        "again    nano [red]odd[/red] [/x] seed 1: DataError: [bold]no[/bold] file (retry 1 of 2)",
+        "started  nano [red]odd[/red] [/x] seed 1",
+    ]
+
+
+def test_trials_that_are_left_out_leave_a_line_with_their_seeds_and_the_bound(plain: Screen) -> None:
+    with plain.view as view:
+        view.left_out([plain.first, plain.second], "the time budget of 2 h")
+        plain.clock.now_s += 60
+        view.tick()
+    assert plain.text.splitlines() == [
+        f"left out 2 trials of seeds {plain.first.seed}: no room in the time budget of 2 h",
+        "sweep    2 left out, about 0 s left",
+    ]
+
+
+def test_on_a_terminal_what_is_tried_again_or_left_out_leaves_a_line(live: Screen) -> None:
+    with live.view as view:
+        view.submitted(live.first)
+        view.waits_again(Failed(live.first.trial_id, 1, error="x", traceback=""), "retry 1 of 2")
+        view.left_out([live.first], "the time budget of 2 h")
+        drawn = live.draw()
+    assert "again    nano none seed 0: x (retry 1 of 2)" in live.text
+    assert "left out 1 trials of seeds 0" in live.text
+    assert "1 waiting, 1 left out" in drawn

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from orchestrator.executor import (
     Progressed,
     Pruned,
     Reported,
+    Share,
     Started,
 )
 from orchestrator.grid import expand
@@ -33,10 +35,11 @@ from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.records import Cause
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.sweep_schema import Resources, Sweep
+from orchestrator.sweep_schema import Sweep
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
 from specvit.data import Dataset, DataSource
+from specvit.errors import DataError
 
 TIMEOUT_S = 60.0
 
@@ -48,6 +51,12 @@ class Silence:
     def happened(self, event: Event) -> None:
         pass
 
+    def waits_again(self, event: Failed, why: str) -> None:
+        pass
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        pass
+
     def tick(self) -> None:
         pass
 
@@ -57,6 +66,7 @@ class Shared:
 
     def __init__(self, executor: RayExecutor) -> None:
         self.num_slots = executor.num_slots
+        self.has_room, self.machine, self.kill = executor.has_room, executor.machine, executor.kill
         self.submit, self.prune, self.poll = executor.submit, executor.prune, executor.poll
 
     def close(self) -> None:
@@ -65,7 +75,7 @@ class Shared:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Sweep:
-    return load_sweep(write_sweep(tmp_path_factory.mktemp("sweep")))
+    return load_sweep(write_sweep(tmp_path_factory.mktemp("sweep"), resources={"cpus": ALONE.cpus}))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +91,7 @@ def datasets(trials: tuple[Trial, ...]) -> Mapping[DataSource, Dataset]:
 @pytest.fixture(scope="module")
 def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
     """Start Ray once for all tests of this file, with two workers that share a core."""
-    executor = RayExecutor(datasets, resources=Resources(cpus=0.5), max_slots=2)
+    executor = RayExecutor(datasets, shares=[ALONE], max_slots=2)
     yield executor
     executor.close()
     executor.close()
@@ -93,13 +103,16 @@ def pair(executor: RayExecutor, datasets: Mapping[DataSource, Dataset]) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.ray_executor._connect", lambda _: "")
         patch.setattr("ray.shutdown", lambda: None)
-        pair = RayExecutor(datasets, resources=Resources(cpus=0.25, processes=2), max_slots=1)
+        pair = RayExecutor(datasets, shares=[PAIR], max_slots=1)
         yield pair
         pair.close()
 
 
-def job_of(trial: Trial, *, attempt: int = 1, label: str = "") -> Job:
-    return Job(trial.trial_id, attempt, label or trial.label, trial.config)
+ALONE, PAIR = Share(cpus=0.5), Share(cpus=0.25, processes=2)
+
+
+def job_of(trial: Trial, *, attempt: int = 1, label: str = "", share: Share = ALONE) -> Job:
+    return Job(trial.trial_id, attempt, label or trial.label, trial.config, share=share)
 
 
 def long_trial(make_sweep: Callable[..., Sweep]) -> Trial:
@@ -142,13 +155,13 @@ def test_a_job_starts_reports_and_finishes_in_order(
     # 2 rungs in 4 steps stand at 4/3 and 8/3, rounded.
     assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]
     assert isinstance(events[-1], Finished)
-    assert executor.poll(0.0) == ()
+    assert list(executor.poll(0.0)) == []
 
 
 def test_the_same_sweep_has_the_same_table_through_both_executors(
     executor: RayExecutor, sweep: Sweep, datasets: Mapping[DataSource, Dataset], tmp_path: Path
 ) -> None:
-    def table(make_executor: Callable[[Datasets, int], Executor], folder: Path) -> pd.DataFrame:
+    def table(make_executor: Callable[[Datasets, Sequence[Share]], Executor], folder: Path) -> pd.DataFrame:
         def make_view(*_: object) -> AbstractContextManager[Silence]:
             return nullcontext(Silence())
 
@@ -223,22 +236,26 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
     assert ended == {floor.trial_id for floor in floors}
 
 
-def test_a_trial_whose_worker_was_killed_goes_on_in_the_next_run(
+def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
     executor: RayExecutor, datasets: Mapping[DataSource, Dataset], make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     class Watcher(Silence):
         def __init__(self, *, kills: bool) -> None:
             self.kills = kills
-            self.steps: list[int] = []
+            self.steps: dict[int, list[int]] = {}
+            self.losses: list[tuple[Cause, str]] = []
 
         def happened(self, event: Event) -> None:
             if isinstance(event, Started):
                 self.pid = int(event.worker.rpartition(":")[2])
             elif isinstance(event, Progressed):
-                self.steps.append(event.step)
+                self.steps.setdefault(event.attempt, []).append(event.step)
             elif isinstance(event, Reported) and self.kills:
                 self.kills = False
                 os.kill(self.pid, signal.SIGKILL)
+
+        def waits_again(self, event: Failed, why: str) -> None:
+            self.losses.append((event.cause, why))
 
     def run(folder: Path, *, kills: bool = False) -> tuple[Outcome, Watcher]:
         watcher = Watcher(kills=kills)
@@ -255,19 +272,52 @@ def test_a_trial_whose_worker_was_killed_goes_on_in_the_next_run(
         )
         return outcome, watcher
 
-    objective = {"recipe": "dinov2_cpu", "steps": 18, "batch_size": 8}
+    # More steps than a worker does before it is killed; rungs stand at steps 20 and 40.
+    objective = {"recipe": "dinov2_cpu", "steps": 60, "batch_size": 8}
     changes = {"seeds": 1, "ablate": {"components": ["none"]}, "floors": [], "checkpoint_every_s": 1e-4}
-    sweep = make_sweep(objective=objective, **changes)  # rungs stand at steps 6 and 12
-    lost, _ = run(tmp_path / "tiny", kills=True)
-    assert lost.num_failed == 1
-    (state,) = (tmp_path / "tiny" / "checkpoints").glob("[!.]*")
-    assert state.stem == lost.records[0].trial_id
-    outcome, watcher = run(tmp_path / "tiny")
-    assert watcher.steps[0] >= 5
-    assert not state.parent.exists()
+    sweep = make_sweep(objective=objective, resources={"cpus": ALONE.cpus}, **changes)
+    outcome, watcher = run(tmp_path / "tiny", kills=True)
+    assert (outcome.num_failed, outcome.records[0].num_attempts) == (0, 2)
+    assert watcher.losses == [(Cause.WORKER, "retry 1 of 2")]
+    assert watcher.steps[2][0] >= 19
+    assert not (tmp_path / "tiny" / "checkpoints").exists()
     whole, _ = run(tmp_path / "whole")
     assert outcome.records[0].metrics == whole.records[0].metrics
     assert outcome.records[0].reports == whole.records[0].reports
+
+
+def test_a_trial_that_is_killed_is_heard_of_no_more_and_its_worker_is_gone(
+    executor: RayExecutor, make_sweep: Callable[..., Sweep], trials: tuple[Trial, ...]
+) -> None:
+    trial = long_trial(make_sweep)
+    executor.submit(job_of(trial))
+    started = events_until(executor, lambda event: isinstance(event, Started))[0]
+    assert isinstance(started, Started)
+    executor.kill("another trial")
+    executor.kill(trial.trial_id)
+    assert executor.has_room(ALONE)
+    executor.submit(job_of(trials[1]))
+    events = events_until(executor, is_terminal)
+    assert {event.trial_id for event in events} == {trials[1].trial_id}
+    pid = int(started.worker.rpartition(":")[2])
+    deadline = time.monotonic() + TIMEOUT_S
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_there_is_room_for_as_many_jobs_as_there_are_slots(
+    executor: RayExecutor, make_sweep: Callable[..., Sweep]
+) -> None:
+    assert not executor.has_room(Share(cpus=100_000))
+    running = [replace(long_trial(make_sweep), trial_id=str(number)) for number in range(2)]
+    for trial in running:
+        assert executor.has_room(ALONE)
+        executor.submit(job_of(trial))
+    assert not executor.has_room(ALONE)
+    for trial in running:
+        executor.kill(trial.trial_id)
+    assert executor.has_room(ALONE)
 
 
 def test_a_job_is_listed_by_its_label_on_the_cluster(
@@ -293,9 +343,9 @@ def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
     monkeypatch.setattr("orchestrator.ray_executor._connect", lambda _: "")
     monkeypatch.setattr("ray.shutdown", lambda: None)
     with pytest.raises(ClusterError, match=r"a trial takes 100000 CPUs, but the cluster has \d+"):
-        RayExecutor({}, resources=Resources(cpus=100_000), max_slots=1)
+        RayExecutor({}, shares=[Share(cpus=100_000)], max_slots=1)
     with pytest.raises(ClusterError, match=r"a trial takes 1000 GPUs, but the cluster has \d+"):
-        RayExecutor({}, resources=Resources(gpus=1000), max_slots=1)
+        RayExecutor({}, shares=[Share(gpus=1000)], max_slots=1)
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
@@ -303,7 +353,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
-        RayExecutor({}, resources=Resources(), max_slots=1, address=address)
+        RayExecutor({}, shares=[Share()], max_slots=1, address=address)
 
 
 def end_of(executor: RayExecutor, job: Job) -> Event:
@@ -318,16 +368,18 @@ def test_data_that_one_of_two_processes_cannot_read_are_the_reason_and_nobody_wa
     source = trials[0].config.data
 
     def spoil(worker: Any) -> None:
-        worker._unreadable[source] = ray.exceptions.RaySystemError("photos: no such folder\nand more")
+        worker._unreadable[source] = DataError("photos: no such folder")
 
     monkeypatch.setattr("orchestrator.ray_executor.SETTLE_TIMEOUT_S", 2.0)
+    floor = next(trial for trial in trials if trial.role == "floor")
+    assert isinstance(end_of(pair, job_of(floor, share=PAIR)), Finished)  # so that the workers are there
     ray.get(pair._slots[0].workers[rank].__ray_call__.remote(spoil))
-    failed = end_of(pair, job_of(trials[0]))
+    failed = end_of(pair, job_of(trials[0], share=PAIR))
     assert isinstance(failed, Failed)
     assert failed.error.partition(";")[0] == "DataError: photos: no such folder"
     assert failed.cause is Cause.RAISED
     monkeypatch.undo()
-    assert isinstance(end_of(pair, job_of(trials[0])), Finished)
+    assert isinstance(end_of(pair, job_of(trials[0], share=PAIR)), Finished)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's /proc")
@@ -355,7 +407,7 @@ def test_two_processes_train_a_trial_to_the_numbers_of_one(
     assert pair.num_slots == 1
     alone = end_of(executor, job_of(trials[0]))
     assert isinstance(alone, Finished)
-    pair.submit(job_of(trials[0]))
+    pair.submit(job_of(trials[0], share=PAIR))
     events = events_until(pair, is_terminal)
     together = events[-1]
     assert isinstance(together, Finished), together
@@ -370,7 +422,7 @@ def test_a_floor_is_not_trained_together_and_has_the_numbers_of_one(
     executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
 ) -> None:
     floor = next(trial for trial in trials if trial.role == "floor")
-    alone, together = (end_of(those, job_of(floor)) for those in (executor, pair))
+    alone, together = end_of(executor, job_of(floor)), end_of(pair, job_of(floor, share=PAIR))
     assert isinstance(alone, Finished)
     assert isinstance(together, Finished)
     assert together.metrics == alone.metrics
@@ -380,7 +432,7 @@ def test_an_order_to_stop_ends_a_trial_of_two_processes(
     pair: RayExecutor, make_sweep: Callable[..., Sweep]
 ) -> None:
     trial = long_trial(make_sweep)
-    pair.submit(job_of(trial))
+    pair.submit(job_of(trial, share=PAIR))
     events_until(pair, lambda event: isinstance(event, Reported))
     pair.prune(trial.trial_id)
     assert isinstance(events_until(pair, is_terminal)[-1], Pruned)
@@ -393,10 +445,10 @@ def test_two_processes_listen_to_this_machine_alone_and_the_loss_of_one_is_a_fai
 ) -> None:
     trial = long_trial(make_sweep)
     floor = next(trial for trial in trials if trial.role == "floor")
-    pair.submit(job_of(floor))
+    pair.submit(job_of(floor, share=PAIR))
     idle = next(event for event in events_until(pair, is_terminal) if isinstance(event, Started))
     before = num_open_ports(int(idle.worker.rpartition(":")[2]))
-    pair.submit(job_of(trial, attempt=2))
+    pair.submit(job_of(trial, attempt=2, share=PAIR))
     events = events_until(pair, lambda event: isinstance(event, Reported))
     main = next(int(event.worker.rpartition(":")[2]) for event in events if isinstance(event, Started))
     (other,) = processes_at(f"{trial.label} process 1")
@@ -408,4 +460,4 @@ def test_two_processes_listen_to_this_machine_alone_and_the_loss_of_one_is_a_fai
     assert isinstance(failed, Failed)
     assert (failed.trial_id, failed.attempt, failed.cause is Cause.WORKER) == (trial.trial_id, 2, True)
     assert "worker was lost: The actor died" in failed.error
-    assert isinstance(end_of(pair, job_of(trials[0])), Finished)
+    assert isinstance(end_of(pair, job_of(trials[0], share=PAIR)), Finished)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ class Watcher:
     def happened(self, event: Event) -> None:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
+
+    def waits_again(self, event: Failed, why: str) -> None:
+        pass
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        pass
 
     def tick(self) -> None:
         pass

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.executor import Event, Executor, Finished, Job, Reported
+from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Share
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.local_executor import LocalExecutor
+from orchestrator.orders import FOLDER_NAME, Cancel, Prune, Retry, give
 from orchestrator.records import State
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep_schema import Sweep
@@ -43,6 +44,12 @@ class Watcher:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
 
+    def waits_again(self, event: Failed, why: str) -> None:
+        pass
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        pass
+
     def tick(self) -> None:
         pass
 
@@ -69,7 +76,7 @@ class Driver:
             should_stop=lambda: self.watcher.wants_to_stop,
         )
 
-    def _make_executor(self, datasets: Datasets, _: int) -> Executor:
+    def _make_executor(self, datasets: Datasets, _: Sequence[Share]) -> Executor:
         driver = self
 
         class Recording(LocalExecutor):
@@ -208,8 +215,10 @@ def test_an_arm_that_is_removed_leaves_the_table_but_its_results_are_kept(
 
 
 def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_it_again(
-    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sweep = make_sweep(max_retries=0)
+
     def failing(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
         if config.seed == 0 and config.treatment.specialize == "norm@all":
             raise RuntimeError("out of luck")
@@ -341,7 +350,7 @@ def test_an_executor_that_cannot_be_made_leaves_a_sweep_that_can_be_run(
     class NoClusterError(Exception):
         pass
 
-    def refuse(datasets: Datasets, num_trials: int) -> Executor:
+    def refuse(datasets: Datasets, shares: Sequence[Share]) -> Executor:
         raise NoClusterError
 
     with monkeypatch.context() as patch:
@@ -396,3 +405,177 @@ def test_weights_are_kept_beside_the_tables_where_the_file_asks_for_them(
     assert folders == [driver.folder.resolve() / "weights" / record.trial_id]
     # Whether weights are kept is no part of what a trial is.
     assert driver.run(make_sweep(floors=[], seeds=1, ablate={"components": ["none"]})).num_run == 0
+
+
+def test_a_trial_that_fails_once_is_tried_again_in_the_same_run(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([RuntimeError("out of luck")])
+
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return made_up_trial(config, dataset, observer)
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    outcome = driver.run(sweep)
+    assert (outcome.num_failed, outcome.finished) == (0, True)
+    assert driver.submitted[:2] == [outcome.records[0].label] * 2
+    assert [record.num_attempts for record in outcome.records] == [2, *[1] * 7]
+
+
+def test_memory_that_runs_out_makes_the_micro_batch_smaller_in_this_run_and_the_next(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int | None] = []
+
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        sizes.append(config.objective.micro_batch)
+        if (config.objective.micro_batch or config.objective.batch_size) > 4:
+            raise MemoryError
+        return made_up_trial(config, dataset, observer)
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    few = {"ablate": {"components": ["none"]}, "floors": []}
+    assert driver.run(make_sweep(**few)).num_failed == 0
+    assert sizes == [None, 4, 4]
+    outcome = driver.run(make_sweep(**few, seeds=3))
+    assert sizes == [None, 4, 4, 4]
+    # How a trial was computed is no part of what it is.
+    assert [record.state for record in outcome.records] == [State.DONE] * 3
+
+
+def order_once(folder: Path, order: Cancel | Prune | Retry, kind: type[Event] = Finished) -> Callable[[Event], bool]:
+    """Give an order at the first event of a kind."""
+    orders = [order]
+
+    def give_it(event: Event) -> bool:
+        if isinstance(event, kind) and orders:
+            give(folder, orders.pop())
+        return False
+
+    return give_it
+
+
+def slow_trial(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+    """Wait to be stopped, for longer than orders take, where it is an arm; else end at once."""
+    if config.treatment.specialize == "none":
+        return made_up_trial(config, dataset, observer)
+    deadline = time.monotonic() + 30.0
+    while time.monotonic() < deadline and not observer.should_stop():
+        time.sleep(0.01)
+    return TrialResult({}, stopped_at=1)
+
+
+def test_an_order_to_cancel_stops_the_run_and_the_next_one_goes_on(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("specvit.trial.run_trial", slow_trial)
+        outcome = driver.run(sweep, stop_after=order_once(driver.folder, Cancel()))
+    assert not outcome.finished
+    states = {record.label: record.state for record in outcome.records}
+    assert states["nano none seed 0"] is State.DONE
+    assert states["nano norm@all seed 0"] is State.WAITING
+    assert list((driver.folder / FOLDER_NAME).iterdir()) == []
+    monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
+    assert driver.run(sweep).finished
+
+
+def test_an_order_to_prune_ends_the_trial_that_runs_and_the_table_says_so(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = tuple(trial.trial_id for trial in expand(sweep) if trial.role == "arm")
+    monkeypatch.setattr("specvit.trial.run_trial", slow_trial)
+    outcome = driver.run(sweep, stop_after=order_once(driver.folder, Prune(arms)))
+    assert outcome.finished
+    assert {record.arm: record.state for record in outcome.records if record.role == "arm"} == {
+        "norm@all": State.PRUNED
+    }
+    table = pd.read_csv(driver.folder / "table.csv").set_index("arm")
+    assert table["pruned"]["norm@all"] == 2
+    assert driver.run(sweep).num_run == 0
+
+
+@pytest.mark.usefixtures("made_up")
+def test_orders_to_an_earlier_run_are_not_obeyed(driver: Driver, sweep: Sweep) -> None:
+    driver.folder.mkdir(parents=True)
+    give(driver.folder, Cancel())
+    outcome = driver.run(sweep)
+    assert outcome.finished
+    assert not (driver.folder / FOLDER_NAME).exists()
+
+
+@pytest.mark.usefixtures("made_up")
+def test_what_a_budget_has_no_room_for_is_left_out_and_a_run_with_more_takes_it_in(
+    driver: Driver, make_sweep: Callable[..., Sweep]
+) -> None:
+    outcome = driver.run(make_sweep(time_budget_h=1e-9))
+    assert outcome.finished
+    assert {record.state for record in outcome.records} == {State.LEFT_OUT}
+    assert {record.left_out for record in outcome.records} == {"the time budget of 1e-09 h"}
+    outcome = driver.run(make_sweep())
+    assert (outcome.num_run, {record.state for record in outcome.records}) == (8, {State.DONE})
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_executor_is_made_for_the_shares_of_what_is_to_run(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Sequence[Share]] = []
+    make = driver._make_executor
+
+    def record(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+        given.append(shares)
+        return make(datasets, shares)
+
+    monkeypatch.setattr(driver, "_make_executor", record)
+    driver.run(make_sweep(seeds=1))
+    resources = {"cpus": 2, "nano": {"gpus": 0.5}, "micro": {"gpus": 1}}
+    driver.run(make_sweep(resources=resources))
+    assert [list(shares) for shares in given] == [[Share()] * 4, [Share(cpus=2.0, gpus=0.5)] * 4]
+
+
+@pytest.mark.usefixtures("made_up")
+def test_an_order_given_while_the_executor_starts_is_obeyed(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = driver._make_executor
+
+    def make_slowly(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+        give(driver.folder, Cancel())  # a cluster takes seconds to start
+        return make(datasets, shares)
+
+    monkeypatch.setattr(driver, "_make_executor", make_slowly)
+    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    assert not driver.run(sweep).finished
+
+
+def test_an_order_to_retry_a_trial_that_the_judge_pruned_runs_it_to_its_end(
+    driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        is_bad = config.treatment.specialize == "norm@all"
+        for step in (1, 2, 3):
+            observer.rung(step=step, metrics={"knn_top1": 1.0 if is_bad else 50.0})
+            deadline = time.monotonic() + (1.0 if is_bad else 0.0)
+            while not observer.should_stop() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if observer.should_stop():
+                return TrialResult({}, stopped_at=step)
+        return TrialResult({"knn_top1": 1.0})
+
+    monkeypatch.setattr("specvit.trial.run_trial", body)
+    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    sweep = make_sweep(
+        ablate={"components": ["none", "norm", "qkv"]},
+        pruning={"pruner": "median", "n_startup_trials": 1, "n_warmup_steps": 0},
+        rungs={"count": 3, "num_images": 32},
+        floors=[],
+        seeds=1,
+        priority=["norm@all"],
+    )
+    (arm,) = (trial.trial_id for trial in expand(sweep) if trial.arm == "norm@all")
+    outcome = driver.run(sweep, stop_after=order_once(driver.folder, Retry((arm,)), kind=Pruned))
+    states = {record.arm: (record.state, record.num_attempts) for record in outcome.records}
+    assert states["norm@all"] == (State.DONE, 2)

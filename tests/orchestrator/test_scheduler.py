@@ -6,11 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.executor import Event, Failed, Finished, Job, Progressed, Pruned, Reported, Started, StateFile
+from orchestrator.executor import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Machine,
+    Progressed,
+    Pruned,
+    Reported,
+    Share,
+    Started,
+    StateFile,
+)
 from orchestrator.ledger import Ledger
 from orchestrator.records import Report, State
+from orchestrator.resources import Resources
 from orchestrator.run import LEDGER_NAME
-from orchestrator.scheduler import schedule
+from orchestrator.scheduler import Scheduler
+from orchestrator.shares import Shares
+from orchestrator.sweep_schema import Limits
 from orchestrator.training_states import TrainingStates
 from orchestrator.trials import Trial
 
@@ -54,6 +69,15 @@ class ScriptedExecutor:
         self.timeouts: list[float] = []
         self.most_at_once = 0
         self._playing: dict[str, Iterator[Event]] = {}
+
+    def has_room(self, share: Share) -> bool:  # noqa: ARG002
+        return len(self._playing) < self.num_slots
+
+    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+        return Machine()
+
+    def kill(self, trial_id: str) -> None:
+        raise AssertionError(f"nothing stalls, but {trial_id} was killed")
 
     def submit(self, job: Job) -> None:
         assert len(self._playing) < self.num_slots
@@ -116,6 +140,12 @@ class Listener:
             case Pruned():
                 self.on_record[Pruned].append(record.state is State.PRUNED)
 
+    def waits_again(self, event: Failed, why: str) -> None:
+        raise AssertionError(f"nothing is tried again, but {event} was: {why}")
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        raise AssertionError(f"there is no budget, but {trials} were left out: {reason}")
+
     def tick(self) -> None:
         self.num_ticks += 1
 
@@ -128,6 +158,9 @@ class Listener:
 
     def end(self, trial_id: str, state: State) -> None:
         self.ends.append((trial_id, state))
+
+    def spare(self, trial_id: str) -> None:
+        pass
 
 
 @pytest.fixture
@@ -143,16 +176,18 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     kept: TrainingStates = KEPT_NOWHERE,
 ) -> bool:
-    return schedule(
-        trials,
+    scheduler = Scheduler(
         ledger=ledger,
         judge=listener,
         judged_metric="knn_top1",
         executor=executor,
         view=listener,
         states=kept,
+        shares=Shares(Resources()),
+        limits=Limits(max_retries=0),
         should_stop=should_stop,
     )
+    return scheduler.run(trials)
 
 
 def states(ledger: Ledger) -> list[State]:

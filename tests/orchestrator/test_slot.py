@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.executor import Event, Failed, Finished, Job, Pruned
 from orchestrator.records import Cause
-from orchestrator.slot import Fate, Loss, Slot, ended_together, is_of_messages, reason_of
+from orchestrator.slot import Fate, Loss, Slot, cause_of_loss, ended_together, is_of_messages, lost, reason_of
 from orchestrator.trials import Trial
 
 FAILED = Failed("a", 1, error="RuntimeError: connection reset", traceback="Traceback", seconds=3.0)
@@ -96,3 +96,24 @@ def test_the_reason_of_an_error_is_a_line_about_its_cause_if_it_has_one() -> Non
     error.cause = MemoryError("no more\nof it")  # type: ignore[attr-defined]
     assert reason_of(error) == "MemoryError: no more"
     assert reason_of(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR", Cause.WORKER),
+        ("The actor is dead because its worker process has died. The process was killed by SIGKILL", Cause.WORKER),
+        ("The actor died because its node has died. Node Id: 5f2a", Cause.NODE),
+        ("The node it ran on was preempted", Cause.NODE),
+        ("Task was killed due to the node running low on memory.", Cause.HOST_MEMORY),
+        ("Worker was killed since the memory usage threshold was exceeded; its node has died", Cause.HOST_MEMORY),
+        ("", Cause.WORKER),
+    ],
+)
+def test_the_cause_of_a_loss_is_told_by_the_words_of_it(text: str, cause: Cause) -> None:
+    assert cause_of_loss(text) is cause
+
+
+def test_a_lost_attempt_is_a_failure_of_its_job(trials: tuple[Trial, ...]) -> None:
+    job = Job(trials[0].trial_id, 4, trials[0].label, trials[0].config)
+    assert lost(job, "gone", Cause.NODE) == Failed(job.trial_id, 4, error="gone", traceback="", cause=Cause.NODE)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orchestrator.sweepfile import Sweep, SweepFileError, load_sweep, sweep_json_schema
+from orchestrator.sweepfile import Limits, Sweep, SweepFileError, load_sweep, sweep_json_schema
 from specvit.errors import SpecsweepError
 
 VALID = """\
@@ -216,6 +216,19 @@ MALFORMED = {
     "sliver_of_a_gpu": (changed("gpus: 0", "gpus: 1e-5"), 22, "resources.gpus: must be 0 or at least 0.0001", "not 1e-05"),
     "sliver_of_a_cpu": (changed("cpus: 1", "cpus: 1e-320"), 22, "resources.cpus: must be at least 0.0001", "not 1e-320"),
     "part_gpus": (changed("gpus: 0", "gpus: 1.5"), 22, "resources.gpus: must be a whole number", "1.5"),
+    "part_gpus_of_a_scale": (changed("gpus: 0", "nano: {gpus: 2.5}"), 22, "resources.nano.gpus: must be a whole number", "2.5"),
+    "unknown_scale_of_resources": (changed("gpus: 0", "mikro: {gpus: 1}"), 22, "resources.mikro: unknown field", "did you mean 'micro'?"),
+    "rays_own_resource": (changed("gpus: 0", "custom: {GPU: 1}"), 22, "resources.custom: must name resources of your own", "'GPU'"),
+    "negative_retries": (changed("seeds: [0, 1, 2]", "seeds: 3\nmax_retries: -1"), 14, "max_retries: must be at least 0", "-1"),
+    "half_a_retry": (changed("seeds: [0, 1, 2]", "seeds: 3\nmax_retries: 1.5"), 14, "max_retries: must be a whole number", "1.5"),
+    "no_stall_timeout": (changed("seeds: [0, 1, 2]", "seeds: 3\nstall_timeout_s: 0"), 14, "stall_timeout_s: must be greater than 0", "0"),
+    "no_time": (changed("seeds: [0, 1, 2]", "seeds: 3\ntime_budget_h: 0"), 14, "time_budget_h: must be greater than 0", "0"),
+    "endless_time": (changed("seeds: [0, 1, 2]", "seeds: 3\ntime_budget_h: .inf"), 14, "time_budget_h: must be a finite number", ".inf"),
+    "no_gpu_hours": (changed("seeds: [0, 1, 2]", "seeds: 3\nmax_gpu_hours: -2"), 14, "max_gpu_hours: must be greater than 0", "-2"),
+    "unknown_priority": (changed("seeds: [0, 1, 2]", "seeds: 3\npriority: [norm@all, qvk@all]"), 14, "priority[1]: must be an arm of the sweep (", "not 'qvk@all' (did you mean 'qkv@all'?)"),
+    "priority_of_the_baseline": (changed("seeds: [0, 1, 2]", "seeds: 3\npriority: [none]"), 14, "priority[0]: must be an arm of the sweep", "not 'none'"),
+    "priority_twice": (changed("seeds: [0, 1, 2]", "seeds: 3\npriority: [qkv@all, qkv@all]"), 14, "priority[1]: must name each arm once", "'qkv@all' again"),
+    "priority_no_list": (changed("seeds: [0, 1, 2]", "seeds: 3\npriority: qkv@all"), 14, "priority: must be a list", "'qkv@all'"),
     "nan": (changed("steps: 150", "steps: .nan"), 7, "objective.steps: must be a finite number", ".nan"),
     "duplicate_key": (VALID + "seeds: [1]\n", 23, "seeds: duplicate key", "line 13"),
     "empty_axis": (changed("[nano, micro]", "[]"), 19, "vary.model.scale: must not be empty", ""),
@@ -489,3 +502,18 @@ def test_a_placebo_is_refused_with_a_recipe_that_drops_patches(tmp_path: Path) -
     )
     with pytest.raises(SweepFileError, match=r"mae\.yaml:5: ablate\.tokens.*'placebo' with recipe 'mae_cpu'"):
         load_sweep(path)
+
+
+def test_load_sweep_without_limits_bounds_nothing_and_tries_twice_again(load: Load) -> None:
+    sweep = load(MINIMAL)
+    assert sweep.limits == Limits(
+        max_retries=2, stall_timeout_s=1800.0, time_budget_h=None, max_gpu_hours=None
+    )
+    assert sweep.priority == ()
+
+
+def test_load_sweep_takes_limits_and_priority_from_the_file_and_the_command_line(load: Load) -> None:
+    text = VALID + "max_retries: 0\nstall_timeout_s: 90\ntime_budget_h: 1.5\npriority: [norm@all]\n"
+    sweep = load(text, "max_gpu_hours=20")
+    assert sweep.limits == Limits(max_retries=0, stall_timeout_s=90.0, time_budget_h=1.5, max_gpu_hours=20.0)
+    assert sweep.priority == ("norm@all",)

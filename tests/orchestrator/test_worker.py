@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.executor import (
     END_STATES,
@@ -18,12 +20,14 @@ from orchestrator.executor import (
     Failed,
     Finished,
     Job,
+    Logged,
     Progressed,
     Pruned,
     Reported,
     Started,
     StateFile,
 )
+from orchestrator.records import Cause
 from orchestrator.trials import Trial
 from orchestrator.worker import Attempt, assist
 from specvit.config import TrialConfig
@@ -46,6 +50,16 @@ def _trial(body: Body) -> Callable[..., TrialResult]:
     return lambda config, dataset, observer, **_: body(config, dataset, observer)
 
 
+def until(attempt: Attempt, kind: type[Event]) -> list[Event]:
+    """Return the events of an attempt up to one of a kind."""
+    events: list[Event] = []
+    while not (events and type(events[-1]) is kind):
+        more = attempt.next_events(10.0)
+        assert more, f"no event after {events}"
+        events += more
+    return events
+
+
 @pytest.fixture
 def job(trials: tuple[Trial, ...]) -> Job:
     return Job(trials[0].trial_id, 3, trials[0].label, trials[0].config)
@@ -60,11 +74,11 @@ def events_of(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], lis
         attempt = Attempt(job, {job.config.data: NO_DATA})
         events: list[Event] = []
         while not (events and type(events[-1]) in END_STATES):
-            event = attempt.next_event(10.0)
-            assert event is not None, f"no event after {events}"
-            events.append(event)
+            more = attempt.next_events(10.0)
+            assert more, f"no event after {events}"
+            events += more
         attempt.join()
-        assert attempt.next_event(0.0) is None
+        assert attempt.next_events(0.0) == []
         return events
 
     return run
@@ -133,11 +147,11 @@ def test_a_trial_that_is_told_to_stop_is_pruned_at_its_step(
     ordered = threading.Event()
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
     attempt = Attempt(job, {job.config.data: NO_DATA})
-    assert isinstance(attempt.next_event(10.0), Started)
-    assert isinstance(attempt.next_event(10.0), Reported)
+    before = until(attempt, Reported)
+    assert [type(event) for event in before] == [Started, Reported]
     attempt.stop()
     ordered.set()
-    end = attempt.next_event(10.0)
+    (end,) = attempt.next_events(10.0)
     assert isinstance(end, Pruned)
     assert (end.trial_id, end.attempt, end.step) == (job.trial_id, 3, 3)
 
@@ -153,7 +167,7 @@ def test_a_trial_is_not_kept_waiting_by_events_that_nobody_takes(
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
     attempt = Attempt(job, {job.config.data: NO_DATA})
     attempt.join()
-    kinds = [type(attempt.next_event(0.0)) for _ in range(1002)]
+    kinds = [type(event) for event in until(attempt, Finished)]
     assert kinds == [Started, *[Progressed] * 1000, Finished]
 
 
@@ -252,7 +266,7 @@ def test_the_seconds_of_a_trial_that_went_on_count_the_attempts_before(
     monkeypatch.setattr("specvit.trial.run_trial", body)
     attempt = Attempt(replace(job, state=StateFile(Path("state"), 5.0)), {job.config.data: NO_DATA})
     attempt.join()
-    *_, end = (attempt.next_event(0.0) for _ in range(4))
+    *_, end = until(attempt, Finished)
     assert isinstance(end, Finished)
     assert 100.2 <= end.seconds < 110.0
     assert 50.0 <= end.core_seconds < 60.0
@@ -280,3 +294,110 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
     assert 0 < assist(job, {job.config.data: NO_DATA}, together()) < 5
     assert seen == ["joined", "stop False", "left"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("out of luck"), Cause.RAISED),
+        (ValueError("out of memory"), Cause.RAISED),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), Cause.RAISED),
+        (SystemExit(1), Cause.RAISED),
+        (MemoryError(), Cause.HOST_MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Cause.HOST_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), Cause.GPU_MEMORY),
+        (torch.OutOfMemoryError(), Cause.GPU_MEMORY),
+        (RuntimeError("CUDA error: out of memory"), Cause.GPU_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Cause.GPU_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), Cause.GPU_MEMORY),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"), Cause.GPU_MEMORY),
+    ],
+    ids=repr,
+)
+def test_the_cause_of_a_failure_tells_which_memory_ran_out(
+    error: BaseException, cause: Cause, events_of: Callable[[Body], list[Event]]
+) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        raise error
+
+    end = events_of(body)[-1]
+    assert isinstance(end, Failed)
+    assert end.cause is cause
+    assert "in body" in end.traceback
+
+
+def test_what_a_trial_logs_becomes_events_of_its_attempt_and_what_others_log_does_not(
+    job: Job, events_of: Callable[[Body], list[Event]]
+) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        logging.getLogger("specvit.gradients").warning("going on with micro_batch %d", 4)
+        logging.getLogger("elsewhere").error("not of a trial")
+        logging.getLogger("specvit").error("and so on")
+        return TrialResult({})
+
+    logger = logging.getLogger("specvit")
+    before = list(logger.handlers)
+    logged = [event for event in events_of(body) if isinstance(event, Logged)]
+    assert logged == [
+        Logged(job.trial_id, 3, level="WARNING", text="going on with micro_batch 4"),
+        Logged(job.trial_id, 3, level="ERROR", text="and so on"),
+    ]
+    assert logger.handlers == before
+
+
+def test_warnings_are_told_of_where_they_are_captured(job: Job, events_of: Callable[[Body], list[Event]]) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
+        logging.getLogger("py.warnings").warning("UserWarning: careful")
+        raise ValueError
+
+    assert [event.text for event in events_of(body) if isinstance(event, Logged)] == ["UserWarning: careful"]
+    assert logging.getLogger("py.warnings").handlers == []
+
+
+@pytest.mark.parametrize("order", ["interrupt", "stop", "both"])
+def test_an_interrupted_trial_fails_for_its_node_and_one_that_was_stopped_is_pruned(order: str, job: Job) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        while not observer.should_stop():
+            time.sleep(0.001)
+        ordered.wait(10.0)
+        return TrialResult({}, stopped_at=2)
+
+    ordered = threading.Event()
+    attempt = Attempt(job, {job.config.data: NO_DATA}, runner=body)
+    if order != "interrupt":
+        attempt.stop()
+    if order != "stop":
+        attempt.interrupt()
+    ordered.set()
+    attempt.join()
+    end = attempt.next_events(0.0)[-1]
+    if order == "stop":
+        assert isinstance(end, Pruned)
+    else:
+        assert isinstance(end, Failed)
+        assert (end.cause, end.error) == (Cause.NODE, "it was asked to go on elsewhere, at step 2")
+
+
+def test_a_trial_that_is_interrupted_after_its_last_step_is_finished(job: Job) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        ordered.wait(10.0)
+        return TrialResult({"loss": 1.0})
+
+    ordered = threading.Event()
+    attempt = Attempt(job, {job.config.data: NO_DATA}, runner=body)
+    attempt.interrupt()
+    ordered.set()
+    attempt.join()
+    assert isinstance(attempt.next_events(0.0)[-1], Finished)
+
+
+def test_events_that_come_at_once_come_together_up_to_the_end(job: Job) -> None:
+    def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
+        for step in (1, 2, 3):
+            observer.progress(step=step, steps=3, images_per_s=1.0)
+        return TrialResult({})
+
+    attempt = Attempt(job, {job.config.data: NO_DATA}, runner=body)
+    attempt.join()
+    assert [type(event) for event in attempt.next_events(0.0)] == [Started, *[Progressed] * 3, Finished]
+    assert attempt.next_events(0.0) == []
