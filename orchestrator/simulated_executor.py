@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from orchestrator.cluster import Node, Place, Room, amounts_of, check_room, count_slots
@@ -84,7 +84,8 @@ class SimulatedExecutor:
             lengths: Seconds of work of every trial, by id.
             draw: Where chance comes from.
             num_slots: Jobs that run at once, at most; None = as many as nodes have room for.
-            nodes: What jobs occupy their shares of; empty = every job occupies a slot, whatever its share.
+            nodes: What jobs occupy their shares of, as far as the nodes name it: of nodes that are told by their cores
+                alone they occupy those. Empty = every job occupies a slot, whatever its share.
             shares: What jobs will take, each kind at least once, the first one's first.
             conditions: What goes wrong, and what is lost by it.
 
@@ -93,8 +94,6 @@ class SimulatedExecutor:
         """
         if num_slots is None and not nodes:
             raise ValueError("either num_slots or nodes must be given")
-        for share in dict.fromkeys(shares) if nodes else ():
-            check_room(nodes, share)
         self._lengths, self._draw = lengths, draw
         self._max_slots = math.inf if num_slots is None else num_slots
         self._shares, self._conditions = tuple(shares), conditions or Conditions()
@@ -106,11 +105,16 @@ class SimulatedExecutor:
         self._running: dict[str, _Attempt] = {}
         self._idle: dict[Share, list[_Slot]] = {}
         self._num_open = 0
+        self._named = {name for node in nodes for name in node.has}
+        self._taken: dict[Share, Share] = {}
         self._kept_s: dict[str, float] = {}
         self._busy_s = self._gpu_s = 0.0
         self._all_nodes = tuple(nodes)
         self._fractions: dict[Share, float] = {}
+        self._counted: int | None = None
         self._use(nodes)
+        for share in dict.fromkeys(shares) if nodes else ():
+            check_room(nodes, self._takes(share))
         for node in nodes if math.isfinite(self._conditions.node_life_s) else ():
             self._let_live(node)
 
@@ -125,7 +129,7 @@ class SimulatedExecutor:
             return int(self._max_slots)
         if self._counted is None:
             most = min(self._max_slots, len(self._lengths))
-            self._counted = count_slots(self._nodes, self._shares[0], max_slots=int(most)) if self._shares else 0
+            self._counted = count_slots(self._nodes, self._takes(self._shares[0]), max_slots=int(most)) if self._shares else 0
         return max(self._counted, len(self._running))
 
     @property
@@ -142,7 +146,7 @@ class SimulatedExecutor:
         """Return which share of the whole a job occupies: of what it takes the most of."""
         if share not in self._fractions:
             parts = [1 / self._max_slots]
-            for name, amount in amounts_of(share).items() if self._all_nodes else ():
+            for name, amount in amounts_of(self._takes(share)).items() if self._all_nodes else ():
                 parts.append(amount * share.processes / sum(node.has.get(name, 0.0) for node in self._all_nodes))
             self._fractions[share] = max(parts)
         return self._fractions[share]
@@ -156,7 +160,7 @@ class SimulatedExecutor:
         idle = [slot for slots in self._idle.values() for slot in slots]
         for slot in idle:
             self._room.give(slot.places)
-        places = self._room.take(share)
+        places = self._room.take(self._takes(share))
         self._room.give(places or ())
         for slot in idle:
             self._room.occupy(slot.places)
@@ -214,6 +218,18 @@ class SimulatedExecutor:
     def close(self) -> None:
         """Do nothing: nothing was taken."""
 
+    def _takes(self, share: Share) -> Share:
+        """Return a share without what no node names."""
+        if share not in self._taken:
+            self._taken[share] = replace(
+                share,
+                gpus=share.gpus if "GPU" in self._named else 0.0,
+                memory_gib=share.memory_gib if "memory" in self._named else 0.0,
+                custom=tuple((name, amount) for name, amount in share.custom if name in self._named),
+                labels=share.labels if any(node.labels for node in self._all_nodes) else (),
+            )
+        return self._taken[share]
+
     def _at(self, at_s: float, happen: Callable[[], Sequence[Event]]) -> None:
         heapq.heappush(self._to_come, (at_s, next(self._numbers), happen))
 
@@ -261,10 +277,10 @@ class SimulatedExecutor:
         """Return a free slot of a share; one is opened if there is none, in place of others if need be."""
         if slots := self._idle.get(share):
             return slots.pop()
-        places = self._room.take(share) if self._num_open < self._max_slots else None
+        places = self._room.take(self._takes(share)) if self._num_open < self._max_slots else None
         while places is None:
             self._close_slot(next(slots for slots in self._idle.values() if slots).pop())
-            places = self._room.take(share)
+            places = self._room.take(self._takes(share))
         self._num_open += 1
         return _Slot(share, places)
 
@@ -276,7 +292,7 @@ class SimulatedExecutor:
         """Take the nodes that are there from now on."""
         self._nodes = tuple(nodes)
         self._room = Room(nodes) if self._all_nodes else _Boundless()
-        self._counted: int | None = None
+        self._counted = None
         self._full: set[Share] = set()
         for slot in (*(a.slot for a in self._running.values()), *itertools.chain(*self._idle.values())):
             self._room.occupy(slot.places)
