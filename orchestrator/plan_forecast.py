@@ -76,8 +76,9 @@ class Forecast:
         facts = [f"slots busy {100 * middle.busy:.0f}% of the time"]
         if middle.gpu_hours:
             facts.append(f"{middle.gpu_hours:.1f} GPU hours")
-        if self.first_seed_s:
-            facts.append(f"the first seed is complete after {format_seconds(self.first_seed_s)}")
+        if self.first_seed_s is not None:
+            when = f"after {format_seconds(self.first_seed_s)}" if self.first_seed_s else "already"
+            facts.append(f"the first seed is complete {when}")
         if self.failure_rate:
             facts.append(f"{100 * self.failure_rate:.1f}% of attempts fail, as so far")
         lines.append("; ".join(facts))

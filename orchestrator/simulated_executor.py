@@ -7,12 +7,13 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.cluster import Node, Place, Room, amounts_of, check_room, count_slots
+from orchestrator.cluster import Node
 from orchestrator.executor import Event, Failed, Finished, Job, Machine, Pruned, Share
 from orchestrator.records import Cause
+from orchestrator.simulated_slots import SimulatedSlot, SimulatedSlots
 
 _EPSILON = 1e-9
 
@@ -39,20 +40,11 @@ class Conditions:
 
 
 @dataclass(eq=False)
-class _Slot:
-    """Hold a worker's place, of one share."""
-
-    share: Share
-    places: tuple[Place, ...] = ()
-    is_warm: bool = False
-
-
-@dataclass(eq=False)
 class _Attempt:
     """Hold an attempt that runs: when it was submitted, and when its work begins."""
 
     job: Job
-    slot: _Slot
+    slot: SimulatedSlot
     submitted_s: float
     begins_s: float
 
@@ -92,29 +84,16 @@ class SimulatedExecutor:
         Raises:
             ClusterError: If a share has no room on the nodes.
         """
-        if num_slots is None and not nodes:
-            raise ValueError("either num_slots or nodes must be given")
-        self._lengths, self._draw = lengths, draw
-        self._max_slots = math.inf if num_slots is None else num_slots
-        self._shares, self._conditions = tuple(shares), conditions or Conditions()
+        self._slots = SimulatedSlots(num_slots=num_slots, nodes=nodes, shares=shares)
+        self._lengths, self._draw, self._conditions = lengths, draw, conditions or Conditions()
         self.max_step_s = math.inf
         self._now_s = 0.0
         self._numbers = itertools.count()
         self._to_come: list[_Happening] = []
         self._at_once: list[Event] = []
         self._running: dict[str, _Attempt] = {}
-        self._idle: dict[Share, list[_Slot]] = {}
-        self._num_open = 0
-        self._named = {name for node in nodes for name in node.has}
-        self._taken: dict[Share, Share] = {}
         self._kept_s: dict[str, float] = {}
         self._busy_s = self._gpu_s = 0.0
-        self._all_nodes = tuple(nodes)
-        self._fractions: dict[Share, float] = {}
-        self._counted: int | None = None
-        self._use(nodes)
-        for share in dict.fromkeys(shares) if nodes else ():
-            check_room(nodes, self._takes(share))
         for node in nodes if math.isfinite(self._conditions.node_life_s) else ():
             self._let_live(node)
 
@@ -125,12 +104,7 @@ class SimulatedExecutor:
     @property
     def num_slots(self) -> int:
         """Return how many jobs run at once; where their shares differ, those of the first kind."""
-        if not self._all_nodes:
-            return int(self._max_slots)
-        if self._counted is None:
-            most = min(self._max_slots, len(self._lengths))
-            self._counted = count_slots(self._nodes, self._takes(self._shares[0]), max_slots=int(most)) if self._shares else 0
-        return max(self._counted, len(self._running))
+        return self._slots.count(most=len(self._lengths))
 
     @property
     def busy_s(self) -> float:
@@ -144,30 +118,11 @@ class SimulatedExecutor:
 
     def fraction(self, share: Share) -> float:
         """Return which share of the whole a job occupies: of what it takes the most of."""
-        if share not in self._fractions:
-            parts = [1 / self._max_slots]
-            for name, amount in amounts_of(self._takes(share)).items() if self._all_nodes else ():
-                parts.append(amount * share.processes / sum(node.has.get(name, 0.0) for node in self._all_nodes))
-            self._fractions[share] = max(parts)
-        return self._fractions[share]
+        return self._slots.fraction(share)
 
     def has_room(self, share: Share) -> bool:
         """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
-        if len(self._running) >= self._max_slots or share in self._full:
-            return False
-        if self._idle.get(share) or not self._all_nodes:
-            return True
-        idle = [slot for slots in self._idle.values() for slot in slots]
-        for slot in idle:
-            self._room.give(slot.places)
-        places = self._room.take(self._takes(share))
-        self._room.give(places or ())
-        for slot in idle:
-            self._room.occupy(slot.places)
-        if places is None:
-            # As long as no job ends, there is no use in looking through the nodes again.
-            self._full.add(share)
-        return places is not None
+        return self._slots.has_room(share)
 
     def machine(self, share: Share) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved: none runs out of it here."""
@@ -175,7 +130,7 @@ class SimulatedExecutor:
 
     def submit(self, job: Job) -> None:
         """Start ``job``; the caller has seen to it that there is room."""
-        slot = self._slot_for(job.share)
+        slot = self._slots.take(job.share)
         conditions = self._conditions
         lead_s = conditions.overhead_s + (0.0 if slot.is_warm else conditions.start_up_s)
         slot.is_warm = True
@@ -218,18 +173,6 @@ class SimulatedExecutor:
     def close(self) -> None:
         """Do nothing: nothing was taken."""
 
-    def _takes(self, share: Share) -> Share:
-        """Return a share without what no node names."""
-        if share not in self._taken:
-            self._taken[share] = replace(
-                share,
-                gpus=share.gpus if "GPU" in self._named else 0.0,
-                memory_gib=share.memory_gib if "memory" in self._named else 0.0,
-                custom=tuple((name, amount) for name, amount in share.custom if name in self._named),
-                labels=share.labels if any(node.labels for node in self._all_nodes) else (),
-            )
-        return self._taken[share]
-
     def _at(self, at_s: float, happen: Callable[[], Sequence[Event]]) -> None:
         heapq.heappush(self._to_come, (at_s, next(self._numbers), happen))
 
@@ -270,64 +213,22 @@ class SimulatedExecutor:
         del self._running[job.trial_id]
         self._busy_s += self._held_s(attempt) * self.fraction(job.share)
         self._gpu_s += self._held_s(attempt) * _gpus(job)
-        self._idle.setdefault(job.share, []).append(attempt.slot)
-        self._full.clear()
-
-    def _slot_for(self, share: Share) -> _Slot:
-        """Return a free slot of a share; one is opened if there is none, in place of others if need be."""
-        if slots := self._idle.get(share):
-            return slots.pop()
-        places = self._room.take(self._takes(share)) if self._num_open < self._max_slots else None
-        while places is None:
-            self._close_slot(next(slots for slots in self._idle.values() if slots).pop())
-            places = self._room.take(self._takes(share))
-        self._num_open += 1
-        return _Slot(share, places)
-
-    def _close_slot(self, slot: _Slot) -> None:
-        self._room.give(slot.places)
-        self._num_open -= 1
-
-    def _use(self, nodes: Sequence[Node]) -> None:
-        """Take the nodes that are there from now on."""
-        self._nodes = tuple(nodes)
-        self._room = Room(nodes) if self._all_nodes else _Boundless()
-        self._counted = None
-        self._full: set[Share] = set()
-        for slot in (*(a.slot for a in self._running.values()), *itertools.chain(*self._idle.values())):
-            self._room.occupy(slot.places)
+        self._slots.free(attempt.slot)
 
     def _let_live(self, node: Node) -> None:
         life_s = self._draw.expovariate(1 / self._conditions.node_life_s)
         self._at(self._now_s + life_s, partial(self._let_die, node))
 
     def _let_die(self, node: Node) -> Sequence[Event]:
-        def is_on(slot: _Slot) -> bool:
-            return any(place.node_id == node.node_id for place in slot.places)
-
-        hit = [attempt for attempt in self._running.values() if is_on(attempt.slot)]
+        hit = [attempt for attempt in self._running.values() if attempt.slot.is_on(node)]
         events = [event for attempt in hit for event in self._fail(attempt, Cause.NODE)]
-        for slots in self._idle.values():
-            self._num_open -= sum(map(is_on, slots))
-            slots[:] = [slot for slot in slots if not is_on(slot)]
-        self._use([other for other in self._nodes if other is not node])
+        self._slots.remove(node)
         self._at(self._now_s + self._conditions.node_absence_s, partial(self._bring_back, node))
         return events
 
     def _bring_back(self, node: Node) -> Sequence[Event]:
-        self._use([*self._nodes, node])
+        self._slots.bring_back(node)
         self._let_live(node)
-        return ()
-
-
-class _Boundless(Room):
-    """Have room for every job: it is the number of slots that bounds them."""
-
-    def __init__(self) -> None:
-        super().__init__(())
-
-    def take(self, share: Share) -> tuple[Place, ...]:  # noqa: ARG002
-        """Take nothing."""
         return ()
 
 

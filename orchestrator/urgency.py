@@ -14,8 +14,8 @@ _SPREAD = 0.5
 _ALIKE = 1.2
 """Trials whose lengths differ by no more than this factor keep their order: noise is no reason to mix seeds."""
 
-_LEAST_STEP = 0.01
-"""Part of the time that is left after which to look again, at least."""
+_LEAST_STEP, _MOST_STEP = 0.01, 0.1
+"""Parts of the time that is left after which to look again, at least and at most."""
 
 
 class Urgency:
@@ -38,7 +38,7 @@ class Urgency:
 
     @property
     def is_due(self) -> bool:
-        """Return whether it is time to look: before, no trial can have become urgent."""
+        """Return whether it is time to look: before, hardly a trial can have become urgent."""
         return self._clock() >= self._look_s
 
     def sorted(
@@ -68,8 +68,9 @@ class Urgency:
         left_s /= num_slots()
         bound_s = left_s / (1 + _SPREAD)
         next_s = max((length_s for length_s in lengths_s if length_s < bound_s), default=0.0)
-        # What is left shrinks no faster than time passes.
-        self._look_s = self._clock() + max(left_s - next_s * (1 + _SPREAD), left_s * _LEAST_STEP)
+        # What is left shrinks no faster than time passes; but a trial may turn out to be longer than its like.
+        step_s = min(left_s - next_s * (1 + _SPREAD), left_s * _MOST_STEP)
+        self._look_s = self._clock() + max(step_s, left_s * _LEAST_STEP)
         longest_s = max(lengths_s, default=0.0)
         if longest_s < bound_s or not longest_s:
             return waiting
