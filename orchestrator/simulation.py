@@ -182,7 +182,7 @@ def _step_s(limits: Limits, gpu_hours_used: float, shares: Sequence[Share], exec
         steps_s.append(limits.time_budget_h * 3600 / _LOOKS_AT_BUDGET)
     if limits.max_gpu_hours is not None:
         # As many GPUs as trials can occupy at once, at most.
-        gpus = max(share.gpus * share.processes / executor.fraction(share) for share in shares)
+        gpus = max((share.gpus * share.processes / executor.fraction(share) for share in shares), default=0.0)
         left_h = max(0.0, limits.max_gpu_hours - gpu_hours_used)
         if gpus and left_h:
             steps_s.append(left_h / gpus * 3600 / _LOOKS_AT_BUDGET)

@@ -243,23 +243,23 @@ class HandPlayed:
     def clock(self) -> float:
         return self.now_s
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: Share) -> bool:  # noqa: ARG002
         return len(self.running) < self.num_slots
 
-    def machine(self, share: Share) -> Machine:
+    def machine(self, share: Share) -> Machine:  # noqa: ARG002
         return Machine()
 
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
         self.running.append((self.now_s + self.lengths[job.trial_id], job))
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str) -> None:  # noqa: ARG002
         raise AssertionError
 
-    def kill(self, trial_id: str) -> None:
+    def kill(self, trial_id: str) -> None:  # noqa: ARG002
         raise AssertionError
 
-    def poll(self, timeout_s: float) -> list[Event]:
+    def poll(self, timeout_s: float) -> list[Event]:  # noqa: ARG002
         self.now_s, job = first = min(self.running, key=lambda entry: entry[0])
         self.running.remove(first)
         seconds = self.lengths[job.trial_id]
