@@ -15,12 +15,14 @@ class Lengths:
         """Learn from the records of trials that are done."""
         self._sums: dict[tuple[str, bool], tuple[float, int]] = {}
         self._arms: dict[str, tuple[float, int]] = {}
+        self._guesses: dict[bool, float | None] = {}
         for record in records:
             if record.state is State.DONE and record.seconds is not None:
                 self.add(record.group_id, record.role, record.seconds, record.arm_id)
 
     def add(self, group_id: str, role: str, seconds: float, arm_id: str = "") -> None:
         """Learn from one more trial."""
+        self._guesses.clear()
         total, count = self._sums.get((group_id, role == "floor"), (0.0, 0))
         self._sums[group_id, role == "floor"] = (total + seconds, count + 1)
         if arm_id:
@@ -40,6 +42,12 @@ class Lengths:
         if (group_id, is_floor) in self._sums:
             total, count = self._sums[group_id, is_floor]
             return total / count
+        if is_floor not in self._guesses:
+            self._guesses[is_floor] = self._guess(is_floor=is_floor)
+        return self._guesses[is_floor]
+
+    def _guess(self, *, is_floor: bool) -> float | None:
+        """Guess the seconds of a trial whose group was not measured."""
         means = {key: total / count for key, (total, count) in self._sums.items()}
         alike = [mean for (_, of_floors), mean in means.items() if of_floors == is_floor]
         if not alike and is_floor:
