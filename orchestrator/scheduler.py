@@ -104,7 +104,7 @@ class _Running:
 
 @dataclass
 class Scheduler:
-    """Run trials to their end, in their order, as many at once as there is room for.
+    """Run trials to their end, in their order (but see ``orchestrator.urgency``), as many at once as there is room for.
 
     Attributes:
         ledger: Where everything is recorded before anything else hears of it.
@@ -198,6 +198,7 @@ class Scheduler:
             return
         is_bounded = self.budget is not None and self.budget.is_bounded
         eligible = [t for t in self._waiting if not is_bounded or t.seed in self._begun_seeds]
+        others = [t for t in self._waiting if is_bounded and t.seed not in self._begun_seeds]
         now_s = self.clock()
         ordered = self._urgency.sorted(
             eligible,
@@ -205,7 +206,7 @@ class Scheduler:
             num_slots=lambda: max(1, self.executor.num_slots),
         )
         if ordered is not eligible:
-            self._waiting = deque([*ordered, *list(self._waiting)[len(eligible) :]])
+            self._waiting = deque([*ordered, *others])
 
     def _hear(self, events: Sequence[Event]) -> None:
         """Record what has happened, then act on it."""

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
+from orchestrator.budget import Budget
 from orchestrator.forecast import Lengths
+from orchestrator.memory_record import MemoryRecord
+from orchestrator.orders import Order, Retry
+from orchestrator.resources import Resources
+from orchestrator.scheduler import Scheduler
+from orchestrator.shares import Shares
+from orchestrator.simulated_executor import SimulatedExecutor
+from orchestrator.simulation import _NoStates, _Watcher
+from orchestrator.sweep_schema import Limits
 from orchestrator.trials import Trial
 from orchestrator.urgency import Urgency
 
@@ -75,3 +85,38 @@ def test_it_is_time_to_look_again_after_a_part_of_the_time_that_is_left(make: Ca
     assert not urgency.is_due
     now_s = 50 / 2  # of 50 s to come
     assert urgency.is_due
+
+
+def test_under_a_budget_seeds_that_have_begun_are_sorted_and_no_trial_is_forgotten_or_run_twice(
+    trials: tuple[Trial, ...],
+) -> None:
+    def of_seed(seed: int, arm: str) -> Trial:
+        config = replace(trials[0].config, seed=seed)
+        return replace(trials[0], trial_id=f"{arm}{seed}", arm_id=arm, config=config)
+
+    run = [of_seed(seed, arm) for seed in (0, 1) for arm in "abcl"]
+    again = of_seed(0, "x")  # a failed trial of the first seed, which a user wants to be tried again: it comes last
+    seconds = {"a": 2.0, "b": 2.0, "c": 2.0, "x": 2.0, "l": 9.0}
+    executor = SimulatedExecutor(
+        {t.trial_id: seconds[t.arm_id] for t in [*run, again]}, draw=random.Random(0), num_slots=2
+    )
+    record, watcher = MemoryRecord(t.trial_id for t in [*run, again]), _Watcher(executor)
+    orders: Iterator[Sequence[Order]] = iter([[Retry((again.trial_id,))]])
+    Scheduler(
+        ledger=record,
+        judge=watcher,
+        judged_metric="",
+        executor=executor,
+        view=watcher,
+        states=_NoStates(),
+        shares=Shares(Resources()),
+        budget=Budget(Limits(time_budget_h=1), clock=executor.clock),
+        lengths=lengths(run[0].group_id, **seconds),
+        catalogue={t.trial_id: t for t in [*run, again]},
+        orders=lambda: next(orders, ()),
+        clock=executor.clock,
+    ).run(run)
+    # Nothing is sorted before the first seed has begun; then its long trial goes first, ahead of the next seed's.
+    assert watcher.started[:3] == ["a0", "b0", "l0"]
+    assert sorted(watcher.started) == sorted(t.trial_id for t in [*run, again])
+    assert watcher.started.index("l1") > watcher.started.index("a1")
