@@ -2,88 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from statistics import fmean
 
 from orchestrator.records import State, TrialRecord
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """Hold how much is to do, and how long it will take.
-
-    Attributes:
-        num_pending: Trials without a result.
-        num_measured: Done trials that the forecast rests on.
-        work_s: Seconds of trials that are to do, on one slot after the other; None if nothing was measured.
-        num_slots: Slots that share the work.
-    """
-
-    num_pending: int
-    num_measured: int
-    work_s: float | None
-    num_slots: int
-
-    @property
-    def seconds(self) -> float | None:
-        """Return the wall time that is left, or None if nothing was measured."""
-        if self.work_s is None:
-            return None
-        return self.work_s / max(1, min(self.num_slots, self.num_pending))
-
-
 class Lengths:
-    """Know how long trials take: the means of those that are done, by group, floors apart."""
+    """Know how long trials take: the means of those that are done, by arm, or else by group, floors apart."""
 
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
         """Learn from the records of trials that are done."""
         self._sums: dict[tuple[str, bool], tuple[float, int]] = {}
+        self._arms: dict[str, tuple[float, int]] = {}
+        self._guesses: dict[bool, float | None] = {}
         for record in records:
             if record.state is State.DONE and record.seconds is not None:
-                self.add(record.group_id, record.role, record.seconds)
+                self.add(record.group_id, record.role, record.seconds, record.arm_id)
 
-    def add(self, group_id: str, role: str, seconds: float) -> None:
+    def add(self, group_id: str, role: str, seconds: float, arm_id: str = "") -> None:
         """Learn from one more trial."""
+        self._guesses.clear()
         total, count = self._sums.get((group_id, role == "floor"), (0.0, 0))
         self._sums[group_id, role == "floor"] = (total + seconds, count + 1)
+        if arm_id:
+            total, count = self._arms.get(arm_id, (0.0, 0))
+            self._arms[arm_id] = (total + seconds, count + 1)
 
-    def of(self, group_id: str, role: str) -> float | None:
+    def of(self, group_id: str, role: str, arm_id: str = "") -> float | None:
         """Guess the wall seconds of a trial: the mean of its like, or else of those in other groups; None if unknown.
 
+        Its like are those of its arm, if one of them was measured, and else those of its group.
         Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
         """
+        if arm_id in self._arms:
+            total, count = self._arms[arm_id]
+            return total / count
         is_floor = role == "floor"
         if (group_id, is_floor) in self._sums:
             total, count = self._sums[group_id, is_floor]
             return total / count
+        if is_floor not in self._guesses:
+            self._guesses[is_floor] = self._guess(is_floor=is_floor)
+        return self._guesses[is_floor]
+
+    def _guess(self, *, is_floor: bool) -> float | None:
+        """Guess the seconds of a trial whose group was not measured."""
         means = {key: total / count for key, (total, count) in self._sums.items()}
         alike = [mean for (_, of_floors), mean in means.items() if of_floors == is_floor]
         if not alike and is_floor:
             alike = list(means.values())
         return fmean(alike) if alike else None
-
-
-def forecast(
-    pending: Sequence[tuple[str, str]], measured_records: Sequence[TrialRecord], *, num_slots: int
-) -> Forecast:
-    """Forecast the wall time of trials.
-
-    Args:
-        pending: Group id and role of every trial that is to do.
-        measured_records: Records to learn from, of this sweep or of another with the same groups.
-        num_slots: How many trials run at once, at least 1.
-    """
-    measured = Lengths(measured_records)
-    lengths = [measured.of(group_id, role) for group_id, role in pending]
-    known = [length for length in lengths if length is not None]
-    num_measured = sum(record.state is State.DONE for record in measured_records)
-    return Forecast(
-        num_pending=len(pending),
-        num_measured=num_measured,
-        work_s=sum(known) if len(known) == len(lengths) else None,
-        num_slots=num_slots,
-    )
 
 
 def format_seconds(seconds: float | None) -> str:

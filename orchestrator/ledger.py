@@ -47,7 +47,10 @@ from orchestrator.registration import SweepInfo, read_registration, write_regist
 from orchestrator.trials import Trial
 from specvit.readings import Reading
 
-__all__ = ["Ledger", "LedgerError", "LedgerWriteError", "SweepInfo"]
+__all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInfo"]
+
+LEDGER_NAME = "ledger.sqlite"
+"""Name of the file, in the folder of a sweep's results."""
 
 _PROGRESS_PERIOD_S = 1.0
 
@@ -211,6 +214,14 @@ class Ledger:
         with self._transaction(write=False):
             (total,) = self._connection.execute("SELECT TOTAL(gpus * held_s) FROM attempts").fetchone()
         return float(total) / 3600
+
+    def failure_rate(self) -> float:
+        """Return the share of the attempts that failed or were lost among those that have ended; 0 if none have."""
+        with self._transaction(write=False):
+            (rate,) = self._connection.execute(
+                "SELECT AVG(state IN ('failed', 'lost')) FROM attempts WHERE state != 'running'"
+            ).fetchone()
+        return float(rate or 0.0)
 
     def release_running(self) -> int:
         """Mark the attempts that a dead driver left running as lost, so that their trials wait again.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.checkpoints import pin_checkpoints
-from orchestrator.forecast import Forecast, Lengths, forecast, format_seconds
+from orchestrator.cluster import Node
+from orchestrator.forecast import Lengths, format_seconds
 from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import LEDGER_NAME, Ledger
 from orchestrator.plain_text import one_line
-from orchestrator.records import State, TrialRecord
-from orchestrator.run import LEDGER_NAME
+from orchestrator.plan_forecast import Forecast, forecast
+from orchestrator.records import LargerShare, State, TrialRecord
+from orchestrator.shares import Shares
+from orchestrator.simulated_executor import Conditions
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
 
@@ -57,25 +60,34 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
+        made = self.forecast
         return {
             "name": self.name,
             "question": self.question,
             "groups": self.num_groups,
             "arms": [asdict(arm) for arm in self.arms],
             "trials": self.num_trials,
-            "pending": self.forecast.num_pending,
+            "pending": made.num_pending,
             "seeds": list(self.seeds),
-            "slots": self.forecast.num_slots,
-            "forecast_seconds": self.forecast.seconds,
-            "forecast_from_trials": self.forecast.num_measured,
+            "slots": made.num_slots,
+            "forecast_seconds": made.seconds,
+            "forecast_range_seconds": None if made.range_s is None else list(made.range_s),
+            "forecast_from_trials": made.num_measured,
+            "forecast_failure_rate": made.failure_rate,
+            "busy_percent": None if made.middle is None else 100 * made.middle.busy,
+            "gpu_hours": None if made.middle is None else made.middle.gpu_hours,
+            "first_seed_complete_seconds": made.first_seed_s,
+            "left_out_trials": None if made.middle is None else len(made.middle.left_out),
+            "left_out_seeds": None if made.middle is None else list(made.left_out_seeds),
+            "left_out_reason": None if made.middle is None else made.middle.reason,
         }
 
 
 def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None) -> Plan:
     """Plan a sweep.
 
-    The forecast rests on trials that have been measured: this sweep's own, and those of other sweeps under
-    the same results folder that ran the same group.
+    The forecast is a simulation of the run. It rests on trials that have been measured: this sweep's own, and those of
+    other sweeps under the same results folder that ran the same group.
 
     Args:
         sweep: The sweep.
@@ -88,21 +100,18 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
     for group in sweep.groups:
         group.data.check_installed()
     trials = expand(pin_checkpoints(sweep))
-    own_path = results_root / sweep.name / LEDGER_NAME
-    own = _read_records(own_path)
-    with_result = _read_with_result(own_path)
-    pending = [trial for trial in trials if trial.trial_id not in with_result]
+    past = _read_past(results_root / sweep.name / LEDGER_NAME)
+    pending = [trial for trial in trials if trial.trial_id not in past.with_result]
     groups = {trial.group_id for trial in trials}
-    measured = [record for record in own if record.state is State.DONE]
+    measured = list(past.done)
     if not groups <= {record.group_id for record in measured}:
         for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
             if path.parent.name != sweep.name:
-                measured += [
-                    r for r in _read_records(path) if r.state is State.DONE and r.group_id in groups
-                ]
+                measured += [record for record in _read_past(path).done if record.group_id in groups]
+    shares = Shares(sweep.resources, past.larger_shares)
+    nodes: tuple[Node, ...] = ()
     if num_slots is None:
-        cpus_per_trial = sweep.resources.cpus * sweep.resources.processes
-        num_slots = max(1, math.floor((os.cpu_count() or 1) / cpus_per_trial))
+        num_slots, nodes = _this_machine([*(pending or trials)], shares)
     return Plan(
         name=sweep.name,
         question=sweep.question,
@@ -111,7 +120,15 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         num_trials=len(trials),
         seeds=sweep.seeds,
         forecast=forecast(
-            [(trial.group_id, trial.role) for trial in pending], measured, num_slots=num_slots
+            pending,
+            measured,
+            shares=shares,
+            num_slots=num_slots,
+            nodes=nodes,
+            limits=sweep.limits,
+            conditions=Conditions(failure_rate=past.failure_rate, checkpoint_every_s=sweep.checkpoint_every_s),
+            gpu_hours_used=past.gpu_hours,
+            complete_seeds=sorted(set(sweep.seeds) - {trial.seed for trial in pending}),
         ),
     )
 
@@ -138,7 +155,7 @@ def render_plan(plan: Plan) -> RenderableType:
             f"{plan.forecast.num_pending} to run"
         )
     )
-    parts.append(Text(_forecast_text(plan.forecast)))
+    parts.append(Text(plan.forecast.text()))
     return RichGroup(*parts)
 
 
@@ -152,17 +169,6 @@ def _cells(arm: PlannedArm) -> list[Text]:
         format_seconds(arm.seconds_per_trial),
     )
     return [Text(one_line(name), style="dim" if arm.role == "floor" else ""), *map(Text, values)]
-
-
-def _forecast_text(made: Forecast) -> str:
-    if made.num_pending == 0:
-        return "nothing to run"
-    if made.seconds is None:
-        return "no forecast: no trial of this sweep has been measured yet"
-    return (
-        f"forecast: {format_seconds(made.seconds)} on {made.num_slots} "
-        f"slot{'s' * (made.num_slots != 1)}, from {made.num_measured} measured trials"
-    )
 
 
 def _arms(
@@ -186,22 +192,41 @@ def _arms(
             extra_parameters_percent=first.extra_parameters_percent,
             num_trials=len(of_arm),
             num_pending=sum(trial.trial_id in pending for trial in of_arm),
-            seconds_per_trial=lengths.of(first.group_id, first.role),
+            seconds_per_trial=lengths.of(first.group_id, first.role, first.arm_id),
         )
         for of_arm in ordered
         for first in of_arm[:1]
     )
 
 
-def _read_records(path: Path) -> list[TrialRecord]:
-    if not path.exists():
-        return []
-    with Ledger.read(path) as ledger:
-        return list(ledger.records())
+def _this_machine(trials: Sequence[Trial], shares: Shares) -> tuple[int, tuple[Node, ...]]:
+    """Return how many trials run at once here, those of the first kind, and this machine by its cores alone."""
+    needed = [share.cpus * share.processes for share in map(shares.of, trials)]
+    num_cores = float(os.cpu_count() or 1)
+    # A trial that wants more cores than there are is taken to run all the same, by itself.
+    machine = Node("this machine", {"CPU": max(num_cores, *needed)})
+    return max(1, math.floor(num_cores / needed[0])), (machine,)
 
 
-def _read_with_result(path: Path) -> frozenset[str]:
+@dataclass(frozen=True)
+class _Past:
+    """Hold what a ledger tells of the runs so far."""
+
+    done: tuple[TrialRecord, ...] = ()
+    with_result: frozenset[str] = frozenset()
+    larger_shares: Mapping[str, LargerShare] = field(default_factory=dict)
+    failure_rate: float = 0.0
+    gpu_hours: float = 0.0
+
+
+def _read_past(path: Path) -> _Past:
     if not path.exists():
-        return frozenset()
+        return _Past()
     with Ledger.read(path) as ledger:
-        return ledger.with_result()
+        return _Past(
+            done=tuple(record for record in ledger.records() if record.state is State.DONE),
+            with_result=ledger.with_result(),
+            larger_shares=ledger.larger_shares(),
+            failure_rate=ledger.failure_rate(),
+            gpu_hours=ledger.gpu_hours(),
+        )

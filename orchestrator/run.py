@@ -16,7 +16,7 @@ from orchestrator.diagnostics_table import write_diagnostics
 from orchestrator.executor import Executor, Share
 from orchestrator.forecast import Lengths
 from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import LEDGER_NAME, Ledger
 from orchestrator.lock import hold_lock
 from orchestrator.orders import OrderBox
 from orchestrator.origin import write_origin
@@ -39,7 +39,8 @@ from specvit.probes import METRICS
 if TYPE_CHECKING:
     from orchestrator.remote_results import Remote
 
-LEDGER_NAME = "ledger.sqlite"
+__all__ = ["LEDGER_NAME", "WEIGHTS_NAME", "Outcome", "describe", "load_datasets", "run_sweep"]
+
 WEIGHTS_NAME = "weights"
 """Folder of kept weights, in the folder of a sweep's results."""
 

@@ -30,6 +30,7 @@ from orchestrator.shares import Shares
 from orchestrator.sweep_schema import Limits
 from orchestrator.training_states import TrainingStates
 from orchestrator.trials import Trial
+from orchestrator.urgency import Urgency
 
 POLL_S = 0.25
 
@@ -110,7 +111,7 @@ class _Running:
 
 @dataclass
 class Scheduler:
-    """Run trials to their end, in their order, as many at once as there is room for.
+    """Run trials to their end, in their order (but see ``orchestrator.urgency``), as many at once as there is room for.
 
     Attributes:
         ledger: Where everything is recorded before anything else hears of it.
@@ -161,6 +162,7 @@ class Scheduler:
         self._failures: Counter[tuple[str, bool]] = Counter()
         self._begun_seeds: set[int] = set()
         self._unwanted: set[str] = set()  # what runs and has been ordered to end for good
+        self._urgency = Urgency(self.lengths, clock=self.clock)
         while self._waiting or self._running:
             if self.should_stop() or not self._obey(self.orders()):
                 return False
@@ -174,6 +176,7 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Hand out trials as long as there is room for the first that waits."""
+        self._put_urgent_first()
         while self._waiting:
             trial = self._waiting[0]
             if trial.seed not in self._begun_seeds and (reason := self._no_room_for_seed(trial.seed)):
@@ -197,6 +200,22 @@ class Scheduler:
             self.view.submitted(trial)
             self.executor.submit(job)
 
+    def _put_urgent_first(self) -> None:
+        """Let trials that would hold up the end of the run start next, of seeds for which there is room."""
+        if not self._waiting or not self._urgency.is_due:
+            return
+        is_bounded = self.budget is not None and self.budget.is_bounded
+        eligible = [t for t in self._waiting if not is_bounded or t.seed in self._begun_seeds]
+        others = [t for t in self._waiting if is_bounded and t.seed not in self._begun_seeds]
+        now_s = self.clock()
+        ordered = self._urgency.sorted(
+            eligible,
+            running=[(running.trial, now_s - running.begun_s) for running in self._running.values()],
+            num_slots=lambda: max(1, self.executor.num_slots),
+        )
+        if ordered is not eligible:
+            self._waiting = deque([*ordered, *others])
+
     def _hear(self, events: Sequence[Event]) -> None:
         """Record what has happened, then act on it."""
         for event in self.ledger.record_all(events):
@@ -209,7 +228,7 @@ class Scheduler:
             if isinstance(event, Reported) and self._is_hopeless(event):
                 self._end_for_good(event.trial_id)
             if isinstance(event, Finished):
-                self.lengths.add(running.trial.group_id, running.trial.role, event.seconds)
+                self.lengths.add(running.trial.group_id, running.trial.role, event.seconds, running.trial.arm_id)
             if type(event) in END_STATES:
                 self._ended(running, event)
 
@@ -337,7 +356,7 @@ class Scheduler:
         )
 
     def _work(self, trial: Trial, *, done_s: float = 0.0) -> Work | None:
-        seconds = self.lengths.of(trial.group_id, trial.role)
+        seconds = self.lengths.of(trial.group_id, trial.role, trial.arm_id)
         share = self.shares.of(trial)
         return None if seconds is None else Work(max(0.0, seconds - done_s), share.gpus * share.processes)
 

@@ -32,11 +32,14 @@ class Shares:
         self._resources = resources
         self._larger = dict(larger or {})
         self._remember = remember
+        self._known: dict[str, Share] = {}
 
     def of(self, trial: Trial) -> Share:
         """Return what a trial occupies."""
         scale = trial.config.model.scale
-        return share_of(self._resources, scale, self._larger.get(scale))
+        if scale not in self._known:
+            self._known[scale] = share_of(self._resources, scale, self._larger.get(scale))
+        return self._known[scale]
 
     def config_of(self, trial: Trial) -> TrialConfig:
         """Return a trial's configuration, its batch computed in parts as small as its siblings need."""
@@ -77,6 +80,7 @@ class Shares:
             if larger.micro_batch is None and scale in self._larger:
                 larger = replace(larger, micro_batch=self._larger[scale].micro_batch)
             self._larger[scale] = larger
+            self._known.pop(scale, None)
             self._remember(scale, larger)
         return self._text(trial, ran_with=ran_with)
 

@@ -147,6 +147,16 @@ def test_failed_trial_can_be_attempted_again_and_shows_the_newest_attempt(ledger
     assert (record.state, record.num_attempts, record.error, record.reports) == (State.RUNNING, 2, None, ())
 
 
+def test_failure_rate_is_the_share_of_ended_attempts_that_failed_or_were_lost(ledger: Ledger) -> None:
+    assert ledger.failure_rate() == 0.0
+    ledger.begin_attempt(A)
+    assert ledger.failure_rate() == 0.0
+    ledger.record(Failed(A, ledger.begin_attempt(A), "boom", "Traceback"))  # the attempt before is lost by it
+    ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
+    ledger.record(Pruned(B, ledger.begin_attempt(B), 2, 1.0))
+    assert ledger.failure_rate() == 2 / 4
+
+
 def test_done_trial_cannot_be_attempted_again(ledger: Ledger) -> None:
     ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
     with pytest.raises(LedgerError, match="is done"):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.executor import Finished, Pruned
+from orchestrator.executor import Failed, Finished, Pruned
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan, make_plan, render_plan
 from orchestrator.provenance import collect_provenance
+from orchestrator.records import Cause
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
@@ -24,6 +25,12 @@ NANO_PARAMETERS = (
     + 2 * 64  # final norm
 )
 NORM_PARAMETERS = 6 * 2 * 2 * 64
+
+
+@pytest.fixture(autouse=True)
+def _few_slots_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cases that can be worked out by hand show what happens from eight slots on."""
+    monkeypatch.setattr("orchestrator.urgency._FEW_SLOTS", 1)
 
 
 def fill_ledger(sweep: Sweep, results: Path, *, seconds: dict[str, float]) -> None:
@@ -76,10 +83,14 @@ def test_what_has_a_result_is_not_planned_again_and_tells_the_length_of_the_rest
     fill_ledger(sweep, tmp_path, seconds={"none": 10.0, "norm@all": 14.0, "random init": 2.0, "raw pixels": 1.0})
     plan = make_plan(sweep, results_root=tmp_path, num_slots=2)
     assert [arm.num_pending for arm in plan.arms] == [1, 1, 1, 1]
-    assert [arm.seconds_per_trial for arm in plan.arms] == [12.0, 12.0, 1.5, 1.5]
+    assert [arm.seconds_per_trial for arm in plan.arms] == [10.0, 14.0, 2.0, 1.0]
     assert plan.forecast.num_measured == 4
-    assert plan.forecast.seconds == (12.0 + 12.0 + 1.5 + 1.5) / 2
-    assert "forecast: 14 s on 2 slots, from 4 measured trials" in rendered(plan)
+    # The long trial on one slot, the others (10, 2 and 1 s) on the other one.
+    assert plan.forecast.seconds == 14.0
+    assert plan.forecast.first_seed_s == 0.0
+    text = rendered(plan)
+    assert "forecast: 14 s on 2 slots, from 4 measured trials" in text
+    assert f"slots busy {100 * 27 / 28:.0f}% of the time; the first seed is complete already" in text
 
 
 def test_a_pruned_trial_is_not_planned_again_and_is_not_measured(
@@ -128,6 +139,62 @@ def test_lengths_in_epochs_are_planned_without_the_images_each_its_own_group(
     measured = make_plan(once, results_root=tmp_path, num_slots=1)
     # Of each arm and floor one seed is left or both: 1 + 2 trials of 20 s, 1 + 2 of 4 s.
     assert measured.forecast.seconds == 3 * 20.0 + 3 * 4.0
+
+
+def test_what_the_budget_has_no_room_for_is_told_with_its_seeds(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    def plan(**limits: float) -> Plan:
+        return make_plan(make_sweep(seeds=3, resources={"gpus": 0.5}, **limits), results_root=tmp_path, num_slots=2)
+
+    arms = ("none", "norm@all", "random init", "raw pixels")
+    fill_ledger(make_sweep(seeds=3), tmp_path, seconds=dict.fromkeys(arms, 3600.0))
+    # Each of the two seeds that are left takes four hours on half a GPU, two at a time.
+    for enough in (plan(max_gpu_hours=4.5), plan(time_budget_h=4.5)):
+        assert (enough.forecast.seconds, enough.to_json()["left_out_trials"]) == (4 * 3600.0, 0)
+        assert enough.to_json()["gpu_hours"] == 4.0
+    less = plan(max_gpu_hours=3)
+    text = rendered(less)
+    assert "forecast: 2 h 00 min on 2 slots, from 4 measured trials" in text
+    assert "2.0 GPU hours" in text
+    assert "the budget of 3 GPU hours leaves out 4 trials, of seed 2" in text
+    told = less.to_json()
+    assert (told["left_out_trials"], told["left_out_seeds"]) == (4, [2])
+    assert told["left_out_reason"] == "the budget of 3 GPU hours"
+    assert plan(time_budget_h=3).to_json()["left_out_seeds"] == [2]
+
+
+def test_attempts_fail_as_often_as_the_ledger_has_seen_them_fail(sweep: Sweep, tmp_path: Path) -> None:
+    fill_ledger(sweep, tmp_path, seconds={"none": 100.0, "random init": 1.0, "raw pixels": 1.0})
+    arm = next(trial for trial in expand(sweep) if trial.arm == "norm@all")
+    with Ledger.open(tmp_path / sweep.name / LEDGER_NAME) as ledger:
+        attempt = ledger.begin_attempt(arm.trial_id)
+        ledger.record(Failed(arm.trial_id, attempt, error="ValueError: no", traceback="", cause=Cause.RAISED))
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=1)
+    assert plan.forecast.failure_rate == 1 / 4
+    assert "25.0% of attempts fail, as so far" in rendered(plan)
+    low_s, high_s = plan.to_json()["forecast_range_seconds"]
+    # Three trials of 100 s and two of 1 s, of which none or some fail, after less than their length.
+    assert 3 * 100.0 + 2 * 1.0 <= low_s <= plan.forecast.seconds <= high_s
+
+
+def test_scales_occupy_the_cores_that_their_own_resources_say(
+    make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    made = make_sweep(
+        floors=[],
+        seeds=1,
+        ablate={"components": ["none"]},
+        vary={"model.scale": ["nano", "micro"], "objective.lr": [0.001, 0.002]},
+        resources={"cpus": 1, "micro": {"cpus": 4}},
+    )
+    objective = {"recipe": "dinov2_cpu", "steps": 4, "batch_size": 8, "lr": 0.001}
+    fill_ledger(make_sweep(name="other", objective=objective), tmp_path, seconds={"none": 10.0})
+    plan = make_plan(made, results_root=tmp_path)
+    # Trials of micro, first in order, take all four cores, one after the other; those of nano run side by side.
+    assert plan.forecast.num_slots == 1
+    assert plan.forecast.seconds == 10.0 + 10.0 + 10.0
 
 
 def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
@@ -184,6 +251,15 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
         "pending": 6,
         "seeds": [0, 1],
         "slots": 2,
-        "forecast_seconds": (3 * 10.0 + 3 * 2.0) / 2,
+        # Trained trials of 10 s and floors of 2 s: floor, baseline, floors (2 to 16 s); arm, arm (10 to 20 s).
+        "forecast_seconds": 20.0,
+        "forecast_range_seconds": [20.0, 20.0],
         "forecast_from_trials": 2,
+        "forecast_failure_rate": 0.0,
+        "busy_percent": pytest.approx(100 * (3 * 10.0 + 3 * 2.0) / (2 * 20.0)),
+        "gpu_hours": 0.0,
+        "first_seed_complete_seconds": 10.0,
+        "left_out_trials": 0,
+        "left_out_seeds": [],
+        "left_out_reason": "",
     }
