@@ -235,7 +235,7 @@ class LedgerMirror:
             SpecsweepError: If that is not possible.
         """
         doomed = self._states.doomed()  # before the snapshot, which thus has the ends of their trials
-        if not (self._folder / LEDGER_NAME).exists():
+        if not self._has_ledger():
             return
         snapshot = self._own / "snapshot.sqlite"
         sha256 = self._snapshot(snapshot)
@@ -260,6 +260,14 @@ class LedgerMirror:
         while len(self._snapshots) > _KEPT_SNAPSHOTS:
             self._remote.delete(self._snapshots[0])
             self._snapshots.popleft()
+
+    def _has_ledger(self) -> bool:
+        """Tell whether there is a ledger, and not just a file in which it is about to be made."""
+        source = self._folder / LEDGER_NAME
+        if not source.exists():
+            return False
+        with naming(source), closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("PRAGMA user_version").fetchone()[0])
 
     def _snapshot(self, target: Path) -> str:
         """Write the ledger as it is at one moment into a file; return its SHA-256. Writers are not kept waiting."""

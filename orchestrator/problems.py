@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.plain_text import visible
 from specvit.errors import ConfigError
 
 FieldPath = tuple[str | int, ...]
@@ -104,7 +103,8 @@ def field_text(path: FieldPath) -> str:
 
 def shortened(text: str) -> str:
     """Write text so that it stays in its line and commands no terminal; leave out the middle if it is very long."""
-    text = visible(text).replace("\n", "\\n").replace("\t", "\\t")
+    if not text.isprintable():  # a line end and a tab neither
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     if len(text) <= _MAX_LINE_CHARS:
         return text
     return f"{text[:_MAX_LINE_CHARS - _MAX_END_CHARS]} ... {text[-_MAX_END_CHARS:]}"  # rules come at the end

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.budget import Budget
 from orchestrator.checkpoints import pin_checkpoints
+from orchestrator.collaborators import View
 from orchestrator.curves import write_curves
 from orchestrator.diagnostics_table import write_diagnostics
 from orchestrator.executor import Executor, Share
@@ -26,7 +27,7 @@ from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
 from orchestrator.remote_folder import RemoteFolder
 from orchestrator.rendering import write_tables
-from orchestrator.scheduler import Scheduler, View
+from orchestrator.scheduler import Scheduler
 from orchestrator.shares import Shares
 from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from orchestrator.budget import Budget, Work
+from orchestrator.collaborators import Judge, Record, View
 from orchestrator.executor import (
     END_STATES,
     Event,
@@ -20,7 +20,6 @@ from orchestrator.executor import (
     Progressed,
     Pruned,
     Reported,
-    Share,
 )
 from orchestrator.forecast import Lengths
 from orchestrator.orders import Cancel, Order, Prune, Retry
@@ -38,54 +37,6 @@ MAX_NODE_LOSSES = 20
 """How often a trial is tried again because its machine was lost: it may be the trial that brings machines down."""
 
 _MEMORY = (Cause.GPU_MEMORY, Cause.HOST_MEMORY)
-
-
-class Record(Protocol):
-    """Keep the record; see ``orchestrator.ledger``."""
-
-    def begin_attempt(self, trial_id: str, share: Share = ...) -> int:
-        """Record that a trial is handed to the executor; return the number of the attempt."""
-
-    def record_all(self, events: Sequence[Event]) -> list[Event]:
-        """Record events at once; return those that count."""
-
-    def is_done(self, trial_id: str) -> bool:
-        """Tell whether a trial has run to its end."""
-
-    def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
-        """Record that there is no room for trials."""
-
-
-class Judge(Protocol):
-    """Decide on running trials; see ``orchestrator.pruning``."""
-
-    def report(self, trial_id: str, step: int, value: float) -> bool:
-        """Hear of a rung's metric; return whether the trial is to be pruned."""
-
-    def end(self, trial_id: str, state: State) -> None:
-        """Hear that a trial has ended."""
-
-    def spare(self, trial_id: str) -> None:
-        """Hear that a trial, if it was pruned, is to run to its end now, whatever it reports."""
-
-
-class View(Protocol):
-    """Show what goes on; see ``orchestrator.progress``."""
-
-    def submitted(self, trial: Trial) -> None:
-        """Hear that a trial was given to a slot."""
-
-    def happened(self, event: Event) -> None:
-        """Hear of an event that was recorded."""
-
-    def waits_again(self, event: Failed, why: str) -> None:
-        """Hear that an attempt failed and its trial will be tried again."""
-
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        """Hear that the budget has no room for trials."""
-
-    def tick(self) -> None:
-        """Hear that time has passed."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ from specvit.errors import ConfigError
 if TYPE_CHECKING:
     from orchestrator.executor import Executor, Share
     from orchestrator.run import Datasets, Outcome
-    from orchestrator.scheduler import View
+    from orchestrator.collaborators import View
     from orchestrator.sweep_schema import Sweep
     from orchestrator.trials import Trial
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.problems import Places, Problem, SweepFileError, one_line
+from orchestrator.problems import Places, Problem, SweepFileError, shortened
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from orchestrator.problems import Places, Problem, SweepFileError, one_line
     ],
 )
 def test_one_line_shows_what_commands_a_terminal_as_its_code(text: str, shown: str) -> None:
-    assert one_line(text) == shown
+    assert shortened(text) == shown
 
 
 def test_one_line_of_very_long_text_keeps_its_beginning_and_its_end() -> None:
-    shown = one_line(f"x.yaml:1: {'a' * 100_000}: must be short")
+    shown = shortened(f"x.yaml:1: {'a' * 100_000}: must be short")
     assert shown.startswith("x.yaml:1: aaa")
     assert shown.endswith("aaa: must be short")
     assert len(shown) < 1100
