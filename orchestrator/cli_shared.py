@@ -96,10 +96,9 @@ def open_ledger(target: str, results: str) -> Iterator[Ledger]:
     Raises:
         SpecsweepError: If there is none.
     """
-    from orchestrator.ledger import Ledger
+    from orchestrator.ledger import LEDGER_NAME, Ledger
     from orchestrator.remote_folder import is_url
     from orchestrator.remote_results import local_view
-    from orchestrator.run import LEDGER_NAME
     from orchestrator.sweepfile import load_sweep
 
     if is_url(target):

@@ -26,9 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from orchestrator.ledger import LEDGER_NAME
 from orchestrator.ledger_schema import naming
 from orchestrator.remote_folder import RemoteError, RemoteFolder
-from orchestrator.run import LEDGER_NAME
 from orchestrator.shared_states import SharedStates
 from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError

@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from orchestrator.executor import Pruned
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import LEDGER_NAME, Ledger
 from orchestrator.lock import hold_lock, is_held
 from orchestrator.orders import Cancel, Order, Prune, Retry, give
 from orchestrator.problems import nearest
 from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
 from orchestrator.rendering import write_tables
-from orchestrator.run import LEDGER_NAME
 from specvit.errors import SpecsweepError
 
 TAKE_TIMEOUT_S = 30.0

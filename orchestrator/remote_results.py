@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.ledger import LEDGER_NAME
 from orchestrator.ledger_mirror import (
     LEDGER_FILES,
     MIRROR_EVERY_S,
@@ -29,9 +30,9 @@ from orchestrator.ledger_mirror import (
 from orchestrator.lock import LockedError, hold_lock
 from orchestrator.remote_folder import RemoteError, RemoteFolder, is_url
 from orchestrator.remote_lock import PERIOD_S, RemoteLock, read_holder
-from orchestrator.run import LEDGER_NAME, WEIGHTS_NAME
 from orchestrator.shared_states import SharedStates
 from orchestrator.training_states import FOLDER_NAME as STATES_FOLDER
+from orchestrator.training_states import WEIGHTS_NAME
 from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
 

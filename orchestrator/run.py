@@ -31,7 +31,7 @@ from orchestrator.scheduler import Scheduler
 from orchestrator.shares import Shares
 from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep
-from orchestrator.training_states import FOLDER_NAME, TrainingStates
+from orchestrator.training_states import FOLDER_NAME, WEIGHTS_NAME, TrainingStates
 from orchestrator.trials import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from orchestrator.remote_results import Remote
 
 __all__ = ["LEDGER_NAME", "WEIGHTS_NAME", "Outcome", "describe", "load_datasets", "run_sweep"]
-
-WEIGHTS_NAME = "weights"
-"""Folder of kept weights, in the folder of a sweep's results."""
 
 Datasets = Mapping[DataSource, Dataset]
 ExecutorFactory = Callable[[Datasets, Sequence[Share]], Executor]

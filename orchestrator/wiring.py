@@ -17,9 +17,9 @@ from orchestrator.plain_text import visible
 from specvit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.collaborators import View
     from orchestrator.executor import Executor, Share
     from orchestrator.run import Datasets, Outcome
-    from orchestrator.collaborators import View
     from orchestrator.sweep_schema import Sweep
     from orchestrator.trials import Trial
 
