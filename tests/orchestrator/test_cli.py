@@ -395,7 +395,7 @@ def test_a_sweep_is_found_by_its_file_its_name_and_its_folder(
     assert ended.code == 0
     header, counts = ended.out.splitlines()[2:4]
     # Where nothing is to be counted, the cell is empty: 8 done of 8 trials.
-    assert header.split() == ["group", "waiting", "running", "done", "pruned", "failed", "left", "out", "trials"]
+    assert header.split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
     assert counts.split() == ["all", "8", "8"]
 
 
