@@ -43,7 +43,7 @@ def test_trials_are_counted_by_group_and_state(
     records = [replace(r, group="model.scale=[b]nano" if i < 4 else "micro") for i, r in enumerate(records)]
     lines = shown(records)
     assert lines[:2] == ["tiny", "Does a tiny sweep run?"]
-    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "left", "out", "trials"]
+    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
     assert lines[3].split() == ["model.scale=[b]nano", "3", "1", "4"]
     assert lines[4].split() == ["micro", "2", "1", "1", "4"]
 
@@ -122,7 +122,7 @@ def test_trials_that_were_left_out_are_counted_by_reason(
         for trial, reason in zip(trials[:3], reasons, strict=True)
     ]
     lines = shown(records)
-    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "left", "out", "trials"]
+    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
     at = lines.index("left out")
     assert lines[at + 1 :] == ["  2 trials: no GPU hours left", "  1 trial: too late"]
 
