@@ -122,7 +122,7 @@ def test_trials_that_were_left_out_are_counted_by_reason(
         for trial, reason in zip(trials[:3], reasons, strict=True)
     ]
     lines = shown(records)
-    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
+    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "left", "out", "trials"]
     at = lines.index("left out")
     assert lines[at + 1 :] == ["  2 trials: no GPU hours left", "  1 trial: too late"]
 
