@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.budget import Budget
 from orchestrator.checkpoints import pin_checkpoints
+from orchestrator.cluster import ClusterError
 from orchestrator.collaborators import View
 from orchestrator.curves import write_curves
 from orchestrator.diagnostics_table import write_diagnostics
@@ -126,8 +127,7 @@ def run_sweep(
         weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
         finished = True
         if pending:
-            shares = Shares(sweep.resources, ledger.larger_shares(), remember=ledger.write_larger_share)
-            executor = make_executor(datasets, [shares.of(trial) for trial in pending])
+            shares, executor = _make_executor(sweep, pending, datasets, ledger=ledger, make=make_executor)
             try:
                 records = ledger.records()
                 with make_view(records, executor) as view:
@@ -194,6 +194,21 @@ def _pending(
         return [trial for trial in trials if trial.trial_id not in with_result]
     wanted = {record.trial_id for record in ledger.records() if chosen(record)}
     return [trial for trial in trials if trial.trial_id in wanted]
+
+
+def _make_executor(
+    sweep: Sweep, pending: Sequence[Trial], datasets: Datasets, *, ledger: Ledger, make: ExecutorFactory
+) -> tuple[Shares, Executor]:
+    """Make the executor, and say what trials get on it: if there is room, what earlier runs have found them to need."""
+    larger = ledger.larger_shares()
+    while True:
+        shares = Shares(sweep.resources, larger, remember=ledger.write_larger_share)
+        try:
+            return shares, make(datasets, [shares.of(trial) for trial in pending])
+        except ClusterError:
+            if not larger:
+                raise
+            larger = {}  # they were found on larger machines
 
 
 def _scheduler(

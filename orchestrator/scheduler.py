@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,11 @@ POLL_S = 0.25
 
 MAX_NODE_LOSSES = 20
 """How often a trial is tried again because its machine was lost: it may be the trial that brings machines down."""
+
+STANDSTILL_S = 60.0
+"""Time without a running trial after which people are told what the next one waits for."""
+
+_LOG = logging.getLogger(__name__)
 
 _MEMORY = (Cause.GPU_MEMORY, Cause.HOST_MEMORY)
 
@@ -113,6 +119,7 @@ class Scheduler:
         self._failures: Counter[tuple[str, bool]] = Counter()
         self._begun_seeds: set[int] = set()
         self._unwanted: set[str] = set()  # what runs and has been ordered to end for good
+        self._idle_since_s: float | None = None
         self._urgency = Urgency(self.lengths, clock=self.clock)
         while self._waiting or self._running:
             if self.should_stop() or not self._obey(self.orders()):
@@ -135,8 +142,10 @@ class Scheduler:
                 continue
             share = self.shares.of(trial)
             if not self.executor.has_room(share):
+                self._warn_of_standstill(trial)
                 return
             self._waiting.popleft()
+            self._idle_since_s = None
             self._begun_seeds.add(trial.seed)
             job = Job(
                 trial_id=trial.trial_id,
@@ -150,6 +159,15 @@ class Scheduler:
             self._running[trial.trial_id] = _Running(trial, job, self.clock())
             self.view.submitted(trial)
             self.executor.submit(job)
+
+    def _warn_of_standstill(self, trial: Trial) -> None:
+        """Say so, from time to time, if nothing runs and there is no room for the trial that comes next."""
+        now_s = self.clock()
+        if self._running or self._idle_since_s is None:
+            self._idle_since_s = now_s
+        elif now_s - self._idle_since_s > STANDSTILL_S:
+            self._idle_since_s = now_s
+            _LOG.warning("nothing runs: there is no room for %s, which takes %s", trial.label, self.shares.of(trial))
 
     def _put_urgent_first(self) -> None:
         """Let trials that would hold up the end of the run start next, of seeds for which there is room."""

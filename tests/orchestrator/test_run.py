@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.cluster import ClusterError
 from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Share
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.orders import FOLDER_NAME, Cancel, Prune, Retry, give
-from orchestrator.records import State
+from orchestrator.records import LargerShare, State
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep_schema import Sweep
 from orchestrator.trials import Trial
@@ -579,3 +580,36 @@ def test_an_order_to_retry_a_trial_that_the_judge_pruned_runs_it_to_its_end(
     outcome = driver.run(sweep, stop_after=order_once(driver.folder, Retry((arm,)), kind=Pruned))
     states = {record.arm: (record.state, record.num_attempts) for record in outcome.records}
     assert states["norm@all"] == (State.DONE, 2)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_larger_shares_that_this_cluster_has_no_room_for_are_left_aside(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.run(sweep, stop_after=lambda event: isinstance(event, Finished))
+    with Ledger.open(driver.folder / LEDGER_NAME) as ledger:
+        ledger.write_larger_share("nano", LargerShare(memory_gib=64.0))
+    make, tried = driver._make_executor, []
+
+    def make_small(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+        tried.append(shares[0].memory_gib)
+        if shares[0].memory_gib > 8:
+            raise ClusterError("a trial takes 64 GiB of memory, but the cluster has 8")
+        return make(datasets, shares)
+
+    monkeypatch.setattr(driver, "_make_executor", make_small)
+    outcome = driver.run(sweep)
+    assert tried == [64.0, 0.0]
+    assert {record.state for record in outcome.records} == {State.DONE}
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_cluster_without_room_for_what_the_file_says_is_refused(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+        raise ClusterError("no room")
+
+    monkeypatch.setattr(driver, "_make_executor", refuse)
+    with pytest.raises(ClusterError, match="no room"):
+        driver.run(sweep)

@@ -251,3 +251,12 @@ def test_the_share_of_every_attempt_is_on_record(stage: Any, trials: Trials) -> 
     assert [row["gpus"] for row in stage.attempts(trials[0])] == [0.5, 1.0]
     assert '"custom": [["disk", 1.0]]' in stage.attempts(trials[0])[0]["share"]
     assert stage.executor.jobs[0].share == Share(gpus=0.5, custom=(("disk", 1.0),))
+
+
+def test_where_nothing_runs_for_lack_of_room_people_are_told_for_which_trial(
+    stage: Any, trials: Trials, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = trials[0]
+    assert not stage.run({}, trials=trials[:1], resources={"gpus": 4}, gpus=2, seconds_at_most=100)
+    (message,) = caplog.messages
+    assert message.startswith(f"nothing runs: there is no room for {first.label}, which takes Share(cpus=1.0, gpus=4.0")
