@@ -267,7 +267,7 @@ class LedgerMirror:
         if not source.exists():
             return False
         with naming(source), closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            return bool(connection.execute("PRAGMA user_version").fetchone()[0])
+            return bool(connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0])
 
     def _snapshot(self, target: Path) -> str:
         """Write the ledger as it is at one moment into a file; return its SHA-256. Writers are not kept waiting."""
