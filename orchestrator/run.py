@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,8 @@ def run_sweep(
         datasets = load_data(trials)
         check_epochs(sweep, datasets)
     folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder), Ledger.open(ledger_path) as ledger:
+    # Orders of before are dropped at once: from here on whoever gives one finds the folder held.
+    with hold_lock(folder), nullcontext(OrderBox(folder)) as orders, Ledger.open(ledger_path) as ledger:
         # A failed trial has no result: running the sweep again tries it again.
         pending = _pending(trials, ledger, chosen)
         if pending and not datasets:
@@ -123,7 +124,7 @@ def run_sweep(
                 with make_view(records, executor) as view:
                     scheduler = _scheduler(
                         sweep, trials, ledger=ledger, records=records, executor=executor, view=view, shares=shares,
-                        states=states, folder=folder, should_stop=should_stop,
+                        states=states, folder=folder, orders=orders, should_stop=should_stop,
                     )
                     finished = scheduler.run(pending)
             finally:
@@ -193,6 +194,7 @@ def _scheduler(
     shares: Shares,
     states: TrainingStates,
     folder: Path,
+    orders: OrderBox,
     should_stop: Callable[[], bool],
 ) -> Scheduler:
     """Put the loop together."""
@@ -210,7 +212,7 @@ def _scheduler(
         budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=ledger.gpu_hours()),
         lengths=Lengths(records),
         catalogue={trial.trial_id: trial for trial in trials},
-        orders=OrderBox(folder).take,
+        orders=orders.take,
         weights=(folder / WEIGHTS_NAME).resolve() if sweep.keep_weights else None,
         should_stop=should_stop,
     )

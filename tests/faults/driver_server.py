@@ -12,8 +12,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ import stand_ins
 import orchestrator.curves
 import orchestrator.local_executor
 import orchestrator.run
-import specvit.trial
+import specvit.trial  # noqa: F401  a driver would import it with its first trial
+from orchestrator.local_executor import LocalExecutor
 from orchestrator.lock import LockedError
 from orchestrator.provenance import collect_provenance
 from orchestrator.sweepfile import load_sweep
@@ -44,15 +46,13 @@ class Silence:
 
 def main() -> None:
     """Serve until the requests end."""
-    # Loads what is loaded late, so that no driver has to.
-    import specvit.learners  # noqa: F401
-
     provenance = collect_provenance()
     orchestrator.run.collect_provenance = lambda: provenance
     load_data = functools.cache(_load)
     orchestrator.curves.draw_curves = _draw_nothing
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    _warm_up(load_data)
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
@@ -66,6 +66,14 @@ def main() -> None:
         if child == 0:
             os._exit(_drive(request, load_data))
         print(json.dumps(child), file=answers)
+
+
+def _warm_up(load_data: Callable[[Path], orchestrator.run.Datasets]) -> None:
+    """Drive a sweep in this process, so that all is imported that a driver needs."""
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "sweep.yaml"
+        file.write_text(sys.argv[1])
+        _run({"trials": "stand-ins", "journal": os.devnull}, Path(name) / "results", file, load_data)
 
 
 def _load(file: Path) -> orchestrator.run.Datasets:
@@ -88,18 +96,7 @@ def _drive(request: dict[str, Any], load_data: Callable[[Path], orchestrator.run
         points = crash_points.CrashPoints(
             folder, kill_at=tuple(kill_at) if kill_at else None, all_statements=request.get("all_statements", False)
         )
-        if request["trials"] != "real":
-            kind = stand_ins.InStepAttempt if request["trials"] == "in step" else stand_ins.StandInAttempt
-            orchestrator.local_executor.Attempt = functools.partial(  # type: ignore[misc, assignment]
-                kind, journal=Path(request["journal"]), pace_s=request.get("pace_s", 0.0)
-            )
-        outcome = orchestrator.run.run_sweep(
-            load_sweep(file),
-            folder=folder,
-            make_executor=lambda datasets, _: orchestrator.local_executor.LocalExecutor(datasets),
-            make_view=lambda *_: nullcontext(Silence()),
-            load_data=lambda _: load_data(file),
-        )
+        outcome = _run(request, folder, file, load_data)
         if "points" in request:
             rows = [[thread, number, name] for (thread, number), name in points.names.items()]
             Path(request["points"]).write_text(json.dumps(rows))
@@ -110,6 +107,26 @@ def _drive(request: dict[str, Any], load_data: Callable[[Path], orchestrator.run
         traceback.print_exc()
         return 1
     return 4 if outcome.num_failed else 0
+
+
+def _run(
+    request: dict[str, Any], folder: Path, file: Path, load_data: Callable[[Path], orchestrator.run.Datasets]
+) -> orchestrator.run.Outcome:
+    def make_executor(datasets: orchestrator.run.Datasets, _: object) -> LocalExecutor:
+        if request["trials"] == "real":
+            return LocalExecutor(datasets)
+        kind = stand_ins.InStepAttempt if request["trials"] == "in step" else stand_ins.StandInAttempt
+        attempt = functools.partial(kind, journal=Path(request["journal"]), pace_s=request.get("pace_s", 0.0))
+        orchestrator.local_executor.Attempt = attempt  # type: ignore[misc, assignment]
+        return LocalExecutor(datasets)
+
+    return orchestrator.run.run_sweep(
+        load_sweep(file),
+        folder=folder,
+        make_executor=make_executor,
+        make_view=lambda *_: nullcontext(Silence()),
+        load_data=lambda _: load_data(file),
+    )
 
 
 if __name__ == "__main__":

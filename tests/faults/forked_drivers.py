@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,11 +43,12 @@ class Site:
 class DriverServer:
     """Start drivers, kill them, and wait for their end; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, sweep: Mapping[str, Any]) -> None:
+        """Start the server; it imports what driving ``sweep`` takes."""
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, SCRIPT.parent)))}
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, str(SCRIPT), json.dumps(sweep)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def start(self, site: Site, **wishes: Any) -> int:

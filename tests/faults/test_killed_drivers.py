@@ -48,7 +48,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DriverServer]:
-    with DriverServer() as running:
+    with DriverServer(SWEEP) as running:
         yield running
 
 
