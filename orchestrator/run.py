@@ -30,6 +30,7 @@ from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep
 from orchestrator.training_states import FOLDER_NAME, TrainingStates
 from orchestrator.trials import Trial
+from specvit.atomic import remove_leftovers
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.probes import METRICS
@@ -104,6 +105,7 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     # Orders of before are dropped at once: from here on whoever gives one finds the folder held.
     with hold_lock(folder), nullcontext(OrderBox(folder)) as orders, Ledger.open(ledger_path) as ledger:
+        remove_leftovers(folder)
         # A failed trial has no result: running the sweep again tries it again.
         pending = _pending(trials, ledger, chosen)
         if pending and not datasets:
@@ -134,10 +136,11 @@ def run_sweep(
         if finished:
             states.clean(keep={trial.trial_id for trial in trials} - ledger.with_result())
         records, diagnostics = ledger.records(), ledger.diagnostics()
+        # If the run before died with all its trials done, they are of that run.
+        provenance = ledger.newest_provenance() or provenance
     write_tables(folder, records, info)
     written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
-    if pending:
-        write_origin(folder, info, provenance)
+    write_origin(folder, info, provenance)
     return Outcome(
         info=info, records=records, num_run=len(pending), finished=finished, written=written
     )

@@ -6,6 +6,7 @@ import csv
 import io
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +24,13 @@ class Ended:
         results: Trial id to the final metrics, as they are stored.
         reports: Trial id to the step and metrics of each rung, as they are stored.
         seconds: Trial id to wall and CPU seconds.
-        tables: Name to content of the tables.
-        names: Names of all files in the folder.
+        files: Name to content of the files beside the ledger: tables, curves, the sweep file, the environment.
     """
 
     results: dict[str, str]
     reports: dict[str, list[tuple[int, str]]]
     seconds: dict[str, tuple[float, float]]
-    tables: dict[str, bytes]
-    names: frozenset[str]
+    files: dict[str, bytes]
 
 
 def read_end(folder: Path) -> Ended:
@@ -45,8 +44,7 @@ def read_end(folder: Path) -> Ended:
         results={trial_id: row["metrics"] for trial_id, row in done.items()},
         reports=dict(reports),
         seconds={trial_id: (row["seconds"], row["core_seconds"]) for trial_id, row in done.items()},
-        tables={name: (folder / name).read_bytes() for name in ("table.md", "table.csv")},
-        names=frozenset(path.name for path in folder.iterdir()) - OWN,
+        files={path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name not in OWN},
     )
 
 
@@ -88,11 +86,11 @@ def find_faults(folder: Path, *, num_trials: int, rungs: tuple[int, ...]) -> lis
     return faults
 
 
-def without_times(tables: dict[str, bytes]) -> dict[str, object]:
-    """Return tables without the columns of wall and CPU time, which differ from run to run where trials are real."""
-    rows = list(csv.DictReader(io.StringIO(tables["table.csv"].decode())))
+def without_times(files: Mapping[str, bytes]) -> dict[str, object]:
+    """Return the tables without the columns of wall and CPU time, which differ from run to run where trials are real."""
+    rows = list(csv.DictReader(io.StringIO(files["table.csv"].decode())))
     kept = [{name: text for name, text in row.items() if name not in TIMES} for row in rows]
-    lines = tables["table.md"].decode().splitlines()
+    lines = files["table.md"].decode().splitlines()
     return {"table.csv": kept, "table.md": [line.rsplit("|", 2)[0] if line.startswith("|") else line for line in lines]}
 
 

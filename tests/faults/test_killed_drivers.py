@@ -97,7 +97,7 @@ def folders(tmp_path: Path, file: Path) -> Folders:
 def faults_of(site: Site, whole: Whole) -> list[str]:
     """Return in what a sweep of stand-ins that ended is not as it should be, or not as the uninterrupted one."""
     ended = read_end(site.folder)
-    parts = ("results", "reports", "seconds", "tables", "names")
+    parts = ("results", "reports", "seconds", "files")
     return [
         *find_faults(site.folder, num_trials=NUM_TRIALS, rungs=RUNGS),
         *(f"other {part} than uninterrupted" for part in parts if getattr(ended, part) != getattr(whole.ended, part)),
