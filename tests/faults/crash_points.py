@@ -21,6 +21,8 @@ from typing import Any
 Place = tuple[str, int]
 """Thread (``driver`` or ``worker``) and number of a point in it, from 1: each thread comes by its points in order."""
 
+DIGITS_OF_ID = 64
+
 
 class CrashPoints:
     """Count the points that a process comes by, and kill it at one of them."""
@@ -94,7 +96,7 @@ class CrashPoints:
             if not str(path).startswith(points._folder) or not path.exists():
                 return act(path, *arguments, **options)
             subject = arguments[0] if method == "replace" else path
-            kind = subject.suffix if len(subject.stem) == 64 else subject.name  # noqa: PLR2004
+            kind = subject.suffix if len(subject.stem) == DIGITS_OF_ID else subject.name
             return points._around(f"{method} {kind}", lambda: act(path, *arguments, **options))
 
         setattr(pathlib.Path, method, watched)

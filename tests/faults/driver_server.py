@@ -30,6 +30,7 @@ from orchestrator.local_executor import LocalExecutor
 from orchestrator.lock import LockedError
 from orchestrator.provenance import collect_provenance
 from orchestrator.sweepfile import load_sweep
+from orchestrator.worker import Attempt
 from specvit.atomic import replacing
 
 LIMIT_S = 120
@@ -114,6 +115,7 @@ def _run(
 ) -> orchestrator.run.Outcome:
     def make_executor(datasets: orchestrator.run.Datasets, _: object) -> LocalExecutor:
         if request["trials"] == "real":
+            orchestrator.local_executor.Attempt = Attempt  # type: ignore[misc]
             return LocalExecutor(datasets)
         kind = stand_ins.InStepAttempt if request["trials"] == "in step" else stand_ins.StandInAttempt
         attempt = functools.partial(kind, journal=Path(request["journal"]), pace_s=request.get("pace_s", 0.0))

@@ -76,8 +76,8 @@ def find_faults(folder: Path, *, num_trials: int, rungs: tuple[int, ...]) -> lis
             faults.append(f"{label}: attempts are numbered {numbers}")
         if states != (*["lost"] * (len(states) - 1), "done"):
             faults.append(f"{label}: attempts ended as {states}")
-        last = len(numbers)
-        told = sorted((step, count) for (of, attempt, step), count in steps.items() if (of, attempt) == (trial_id, last))
+        newest = (trial_id, len(numbers))
+        told = sorted((step, count) for (*attempt, step), count in steps.items() if tuple(attempt) == newest)
         wanted = [(step, 1) for step in rungs] if trial_id in trained else []
         if told != wanted:
             faults.append(f"{label}: rungs (step, times) {told}, not {wanted}")
@@ -87,7 +87,7 @@ def find_faults(folder: Path, *, num_trials: int, rungs: tuple[int, ...]) -> lis
 
 
 def without_times(files: Mapping[str, bytes]) -> dict[str, object]:
-    """Return the tables without the columns of wall and CPU time, which differ from run to run where trials are real."""
+    """Return the tables without the columns of wall and CPU time, in which real trials differ from run to run."""
     rows = list(csv.DictReader(io.StringIO(files["table.csv"].decode())))
     kept = [{name: text for name, text in row.items() if name not in TIMES} for row in rows]
     lines = files["table.md"].decode().splitlines()

@@ -48,7 +48,11 @@ class DriverServer:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, SCRIPT.parent)))}
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), json.dumps(sweep)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, str(SCRIPT), json.dumps(sweep)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def start(self, site: Site, **wishes: Any) -> int:
@@ -61,7 +65,7 @@ class DriverServer:
         return self._ask({"wait": pid})
 
     def kill(self, pid: int) -> int:
-        """Kill a driver if it has not ended; return its exit code. Until it was waited for, nobody else is called so."""
+        """Kill a driver if it has not ended; return its exit code. Until then its number is nobody else's."""
         os.kill(pid, signal.SIGKILL)
         return self.wait(pid)
 
