@@ -25,6 +25,9 @@ MARK = "SPECSWEEP_FAULTS_RUN"
 
 NUM_KILLS = 50 if IS_LONG else 4
 NUM_RAY_KILLS = 20
+LEAST_RAY_PROCESSES = 3
+"""Of a cluster that runs a trial: the control service, the raylet, a worker."""
+
 TIMEOUT_S = 120.0
 GONE_AFTER_S = 30.0
 
@@ -89,9 +92,13 @@ def has_rows(site: Site, query: str) -> bool:
 
 def kill_at_random(
     whole: Whole, folders: Folders, *, executor: str, num_kills: int, after_kill: Callable[[Command], list[str]]
-) -> None:
-    """Kill commands while they start, or a moment after a trial has reported, by turns."""
-    draw, killed, wrong = random.Random(3), 0, {}
+) -> int:
+    """Kill commands while they start, or a moment after a trial has reported, by turns.
+
+    Returns:
+        How many processes a command had beside itself when it was killed, at most.
+    """
+    draw, killed, most, wrong = random.Random(3), 0, 0, {}
     while killed < num_kills:
         site, code, kills_here = folders.new(whole), KILLED, 0
         while code == KILLED:
@@ -102,6 +109,7 @@ def kill_at_random(
                     time.sleep(draw.uniform(0.0, 0.7))
                 else:
                     time.sleep(draw.uniform(0.0, 5.0))
+                most = max(most, len(command.descendants()))
                 code = command.kill()
                 killed += code == KILLED
                 kills_here += code == KILLED
@@ -114,6 +122,7 @@ def kill_at_random(
             wrong[site.root.name] = faults
     assert wrong == {}
     assert killed == num_kills
+    return most
 
 
 def test_commands_that_are_killed_while_they_start_or_run_end_the_sweep_with_the_same_numbers(
@@ -139,5 +148,6 @@ def test_of_commands_on_ray_that_are_killed_no_process_is_left_and_the_sweep_end
                 os.kill(pid, signal.SIGKILL)
         return list(left.values())
 
-    kill_at_random(real, folders, executor="ray", num_kills=NUM_RAY_KILLS, after_kill=find_survivors)
+    most = kill_at_random(real, folders, executor="ray", num_kills=NUM_RAY_KILLS, after_kill=find_survivors)
+    assert most >= LEAST_RAY_PROCESSES
     print(f"the last process of a killed run was gone after {slowest:.1f} s at most")  # noqa: T201
