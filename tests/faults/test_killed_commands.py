@@ -23,7 +23,7 @@ PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 MARK = "SPECSWEEP_FAULTS_RUN"
 """Environment variable that all processes of a run inherit, and by which they are found."""
 
-NUM_KILLS = 50 if IS_LONG else 4
+NUM_KILLS = 50 if IS_LONG else 3
 NUM_RAY_KILLS = 20
 LEAST_RAY_PROCESSES = 3
 """Of a cluster that runs a trial: the control service, the raylet, a worker."""

@@ -16,9 +16,9 @@ import pytest
 from .forked_drivers import DriverServer, Site
 from .killed_sweeps import IS_LONG, KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
 
-NUM_TWICE = 150 if IS_LONG else 15
-NUM_RANDOM = 500 if IS_LONG else 40
-NUM_REAL = 60 if IS_LONG else 5
+NUM_TWICE = 150 if IS_LONG else 8
+NUM_RANDOM = 500 if IS_LONG else 34
+NUM_REAL = 60 if IS_LONG else 4
 LEAST_KILLS = 200
 
 
@@ -38,7 +38,7 @@ def test_a_driver_comes_by_every_kind_of_transition_and_by_enough_of_them(short:
     recorded = [name for name in short.points.values() if name == "after COMMIT of record_all"]
     begun = [name for name in short.points.values() if name == "after COMMIT of begin_attempt"]
     assert (len(recorded), len(begun)) == (events, NUM_TRAINED + NUM_FLOORS)
-    assert len(short.points) + 2 * NUM_TWICE + NUM_RANDOM >= LEAST_KILLS
+    assert len(short.points) + 2 * NUM_TWICE + NUM_RANDOM + NUM_REAL >= LEAST_KILLS
 
 
 def test_after_a_driver_that_was_killed_at_any_transition_the_next_ends_the_sweep_as_if_nothing_had_been(
@@ -89,7 +89,7 @@ def test_after_a_driver_that_was_killed_at_any_statement_the_next_ends_the_sweep
 def test_drivers_that_are_killed_at_random_times_end_the_sweep_as_if_nothing_had_been(
     server: DriverServer, fine: Whole, folders: Folders
 ) -> None:
-    kill_at_random(server, fine, folders, num_kills=NUM_RANDOM, draw_delay=lambda draw: draw.uniform(0.0, 0.3))
+    kill_at_random(server, fine, folders, num_kills=NUM_RANDOM, draw_delay=lambda draw: draw.uniform(0.0, 0.25))
 
 
 def test_drivers_of_real_trials_that_are_killed_at_random_times_end_the_sweep_with_the_same_numbers(
