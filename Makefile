@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test check lint types imports bench clean
+.PHONY: sweep test check lint types imports faults bench clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -22,6 +22,9 @@ types: $(VENV)/installed-dev
 
 imports: $(VENV)/installed-dev
 	$(BIN)/lint-imports
+
+faults: $(VENV)/installed-dev  ## Run the long part of tests/faults: kills, mutations, clocks
+	SPECSWEEP_FAULTS=long $(BIN)/python -m pytest tests/faults -s
 
 bench: $(VENV)/installed-bench  ## Measure speed, as ratios side by side
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= --import-mode=importlib --benchmark-only -s
