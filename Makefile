@@ -12,9 +12,6 @@ sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 test: $(VENV)/installed-dev  ## Run all tests
 	$(BIN)/python -m pytest
 
-faults: $(VENV)/installed-dev  ## Run the fault tests at full length: files damaged at every byte, full disks
-	SPECSWEEP_FAULTS=long $(BIN)/python -m pytest tests/faults
-
 check: lint types imports  ## Run ruff, mypy --strict and the import rules
 
 lint: $(VENV)/installed-dev
@@ -25,6 +22,9 @@ types: $(VENV)/installed-dev
 
 imports: $(VENV)/installed-dev
 	$(BIN)/lint-imports
+
+faults: $(VENV)/installed-dev  ## Run the fault tests at full length: kills, lost nodes, damaged files, full disks
+	SPECSWEEP_FAULTS=long $(BIN)/python -m pytest tests/faults -s
 
 bench: $(VENV)/installed-bench  ## Measure speed, as ratios side by side
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= --import-mode=importlib --benchmark-only -s

@@ -278,11 +278,15 @@ class Ledger:
         """Return what the runs of the driver ran on, the oldest first."""
         with self._transaction(write=False):
             rows = self._connection.execute("SELECT provenance FROM runs ORDER BY run").fetchall()
-        stored = (json.loads(row["provenance"]) for row in rows)
-        return tuple(
-            Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})
-            for fields in stored
-        )
+        return tuple(_to_provenance(row["provenance"]) for row in rows)
+
+    def newest_provenance(self) -> Provenance | None:
+        """Return what the run ran on that began the newest attempts; None if no run began one."""
+        with self._transaction(write=False):
+            row = self._connection.execute(
+                "SELECT provenance FROM runs WHERE run = (SELECT MAX(run) FROM attempts)"
+            ).fetchone()
+        return None if row is None else _to_provenance(row["provenance"])
 
     @contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
@@ -454,6 +458,11 @@ class Ledger:
             [(_now(), self._held_s(row["trial_id"]), row["trial_id"], row["attempt"]) for row in rows],
         )
         return len(rows)
+
+
+def _to_provenance(text: str) -> Provenance:
+    fields = json.loads(text)
+    return Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})
 
 
 def _now() -> str:

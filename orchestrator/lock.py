@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ from specvit.errors import SpecsweepError
 
 LOCK_NAME = "lock"
 """The file, in the folder of a sweep's results."""
+
+_ASKED_S = 5.0
+"""Longest wait for processes that only ask whether a folder is held: each takes a moment."""
 
 
 class LockedError(SpecsweepError):
@@ -68,12 +72,23 @@ def is_held(folder: Path) -> bool:
 
 
 def _acquire(descriptor: int, path: Path) -> None:
+    until_s = time.monotonic() + _ASKED_S
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LockedError(f"{path.parent} is in use by {_describe(path)}; wait for it or stop it") from error
+        while not _is_granted(descriptor, fcntl.LOCK_EX):
+            # Whoever asks (``is_held``) shares the lock for a moment; with a holder nobody can share it.
+            if not _is_granted(descriptor, fcntl.LOCK_SH) or time.monotonic() > until_s:
+                raise LockedError(f"{path.parent} is in use by {_describe(path)}; wait for it or stop it")
+            time.sleep(0.001)
     except OSError as error:
         raise LockedError(f"{path}: this file system cannot lock files ({error.strerror})") from error
+
+
+def _is_granted(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder() -> bytes:

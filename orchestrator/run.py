@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from orchestrator.sweep_checks import check_epochs
 from orchestrator.sweep_schema import Sweep
 from orchestrator.training_states import FOLDER_NAME, WEIGHTS_NAME, TrainingStates
 from orchestrator.trials import Trial
+from specvit.atomic import remove_leftovers
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.probes import METRICS
@@ -109,9 +110,10 @@ def run_sweep(
         datasets = load_data(trials)
         check_epochs(sweep, datasets)
     folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder), Ledger.open(ledger_path) as ledger:
+    # Orders of before are dropped at once: from here on whoever gives one finds the folder held.
+    with hold_lock(folder), nullcontext(OrderBox(folder)) as orders, Ledger.open(ledger_path) as ledger:
+        remove_leftovers(folder)
         # A failed trial has no result: running the sweep again tries it again.
-        orders = OrderBox(folder)  # from now on this run takes them
         pending = _pending(trials, ledger, chosen)
         if pending and not datasets:
             datasets = load_data(pending)
@@ -147,10 +149,11 @@ def run_sweep(
         if finished:
             states.clean(keep={trial.trial_id for trial in trials} - ledger.with_result())
         records, diagnostics = ledger.records(), ledger.diagnostics()
+        # If the run before died with all its trials done, they are of that run.
+        provenance = ledger.newest_provenance() or provenance
     write_tables(folder, records, info)
     written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
-    if pending:
-        write_origin(folder, info, provenance)
+    write_origin(folder, info, provenance)
     return Outcome(
         info=info, records=records, num_run=len(pending), finished=finished, written=written
     )

@@ -28,6 +28,8 @@ WEIGHTS_NAME = "weights"
 _SUFFIX = ".safetensors"
 _OWN_FILE = re.compile(rf"\.?(?P<trial_id>[0-9a-f]{{64}}){re.escape(_SUFFIX)}(\.[0-9]+)?")
 """A state, or what a process that was killed while writing one has left."""
+_UNNAMED_FILE = re.compile(r"\.tmp[0-9A-Za-z]{6}")
+"""What safetensors calls a file until it is complete."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,24 +71,26 @@ class TrainingStates:
                 self._shared.discard(f"{event.trial_id}{_SUFFIX}")
 
     def clean(self, keep: Collection[str]) -> None:
-        """Delete the states of all trials but those in ``keep``, and the folder once it is empty."""
+        """Delete the states of all trials but those in ``keep``, and the folder once it is empty.
+
+        Only while no trial runs: what is half written is deleted too.
+        """
         self._delete({trial_id for trial_id, _ in self._files()} - set(keep))
         if self._shared is not None:
             for name in self._shared.names():
                 match = _OWN_FILE.fullmatch(name)
                 if match is not None and match["trial_id"] not in keep:
                     self._shared.discard(name)
+        for path in self._folder.glob(".tmp*"):
+            if _UNNAMED_FILE.fullmatch(path.name):
+                _unlink(path)
         with suppress(OSError):
             self._folder.rmdir()
 
     def _delete(self, trial_ids: Collection[str]) -> None:
         for trial_id, path in self._files():
             if trial_id in trial_ids:
-                try:
-                    path.unlink(missing_ok=True)
-                except OSError as error:
-                    # It costs room on the disk, no result: the end of a trial is on record.
-                    _LOG.warning("%s: cannot be deleted (%s)", path, error)
+                _unlink(path)
 
     def _files(self) -> list[tuple[str, Path]]:
         """Return the id of its trial and the path of every file of ours; what users put here is not."""
@@ -94,3 +98,11 @@ class TrainingStates:
             return []
         matches = [(_OWN_FILE.fullmatch(path.name), path) for path in self._folder.iterdir()]
         return [(match["trial_id"], path) for match, path in matches if match is not None]
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        # It costs room on the disk, no result: the end of a trial is on record.
+        _LOG.warning("%s: cannot be deleted (%s)", path, error)

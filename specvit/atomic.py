@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from specvit.errors import SpecsweepError
+
+_TEMPORARY = re.compile(r"\.\w+\.(md|csv|png|json|yaml)\.(?P<process>[0-9]+)")
+"""What the files are called that ``replacing`` gives for tables, figures and their like."""
 
 
 @contextmanager
@@ -39,6 +43,28 @@ def write_atomically(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote a table, a figure or their like have left in ``folder``.
+
+    A file that cannot be deleted stays: it is in nobody's way.
+    """
+    for path in folder.iterdir():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and not _is_alive(int(match["process"])):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,6 +104,15 @@ def test_sweep_and_provenance_come_back_as_given(ledger: Ledger, path: Path) -> 
     with Ledger.read(path) as reader:
         assert reader.sweep() == INFO
         assert reader.provenance() == (PROVENANCE, PROVENANCE)
+
+
+def test_newest_provenance_is_that_of_the_run_which_began_the_newest_attempt(ledger: Ledger) -> None:
+    assert ledger.newest_provenance() is None
+    computing = replace(PROVENANCE, argv=("specsweep", "run", "computing.yaml"))
+    ledger.register(INFO, TRIALS, computing)
+    ledger.begin_attempt(A)
+    ledger.register(INFO, TRIALS, PROVENANCE)  # a run that finds nothing to do
+    assert ledger.newest_provenance() == computing
 
 
 def test_finished_trial_is_done_with_its_rungs_and_metrics(ledger: Ledger) -> None:

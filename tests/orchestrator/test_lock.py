@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,15 @@ def test_a_folder_is_held_as_long_as_a_process_holds_it_and_asking_changes_nothi
     assert not is_held(tmp_path)
     with hold_lock(tmp_path):
         pass
+
+
+def test_a_folder_that_somebody_asks_about_at_this_moment_can_be_held(tmp_path: Path) -> None:
+    with hold_lock(tmp_path):
+        pass
+    asking = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)  # as is_held does
+    timer = threading.Timer(0.05, os.close, [asking])
+    timer.start()
+    with hold_lock(tmp_path):
+        assert is_held(tmp_path)
+    timer.join()

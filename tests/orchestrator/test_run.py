@@ -15,6 +15,7 @@ from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned
 from orchestrator.grid import expand
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.local_executor import LocalExecutor
+from orchestrator.lock import is_held
 from orchestrator.orders import FOLDER_NAME, Cancel, Prune, Retry, give
 from orchestrator.records import LargerShare, State
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
@@ -360,6 +361,36 @@ def test_an_executor_that_cannot_be_made_leaves_a_sweep_that_can_be_run(
             driver.run(sweep)
     monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
     assert driver.run(sweep).num_run == 8
+
+
+@pytest.mark.usefixtures("made_up")
+def test_an_order_given_while_a_run_starts_is_obeyed(
+    driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_executor = driver._make_executor
+
+    def give_and_make(datasets: Datasets, shares: int) -> Executor:
+        assert is_held(driver.folder)
+        give(driver.folder, Cancel())
+        return make_executor(datasets, shares)
+
+    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    monkeypatch.setattr(driver, "_make_executor", give_and_make)
+    outcome = driver.run(sweep)
+    assert not outcome.finished
+    assert {record.state for record in outcome.records} == {State.WAITING}
+
+
+@pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize("name", ["sweep.yaml", "environment.json", "table.md"])
+def test_a_run_that_finds_all_done_writes_what_one_that_died_at_its_end_did_not(
+    name: str, driver: Driver, sweep: Sweep
+) -> None:
+    driver.run(sweep)
+    before = (driver.folder / name).read_bytes()
+    (driver.folder / name).unlink()
+    assert driver.run(sweep).num_run == 0
+    assert (driver.folder / name).read_bytes() == before
 
 
 @pytest.mark.usefixtures("made_up")

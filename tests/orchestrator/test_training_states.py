@@ -85,3 +85,13 @@ def test_a_state_that_cannot_be_deleted_is_told_of_and_stops_nothing(
     with caplog.at_level(logging.WARNING):
         states.ended(Pruned(A, 1, step=2, seconds=1.0))
     assert [f"{A}.safetensors: cannot be deleted" in record.message for record in caplog.records] == [True]
+
+
+def test_cleaning_takes_what_safetensors_was_writing_when_its_process_was_killed(
+    states: TrainingStates, folder: Path
+) -> None:
+    for name in (".tmpn5A4o0", ".tmp", ".tmp-mine", "x.tmpn5A4o0"):
+        (folder / name).write_bytes(b"x")
+    states.clean(keep={A, B})
+    assert names(folder) >= {f"{A}.safetensors", f"{B}.safetensors", ".tmp", ".tmp-mine", "x.tmpn5A4o0"}
+    assert ".tmpn5A4o0" not in names(folder)

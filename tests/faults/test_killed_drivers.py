@@ -1,0 +1,131 @@
+"""Drivers that are killed: wherever they die, the next one ends the sweep as if nothing had been.
+
+Each arm and seed is done exactly once, no rung is lost or doubled, and what lies in the folder is the uninterrupted
+run's to the last byte, seconds included, which stand-ins count by steps. Of real trials the columns of wall and CPU
+time are left out. At least 200 drivers are killed here; with ``SPECSWEEP_FAULTS=long`` thousands.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .forked_drivers import DriverServer, Site
+from .killed_sweeps import IS_LONG, KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
+
+NUM_TWICE = 150 if IS_LONG else 8
+NUM_RANDOM = 500 if IS_LONG else 34
+NUM_REAL = 60 if IS_LONG else 4
+LEAST_KILLS = 200
+
+
+def test_stand_ins_count_their_seconds_by_steps(short: Whole) -> None:
+    trained = (short.subject.steps / 2, short.subject.steps / 4)
+    assert sorted(short.ended.seconds.values()) == [(0.0, 0.0)] * NUM_FLOORS + [trained] * NUM_TRAINED
+
+
+def test_a_driver_comes_by_every_kind_of_transition_and_by_enough_of_them(short: Whole) -> None:
+    names = set(short.points.values())
+    transactions = ("the schema", "register", "release_running", "take_in", "begin_attempt", "record_all")
+    changes = ("replace .safetensors", "unlink .safetensors", "replace table.md", "replace table.csv")
+    for name in (*(f"COMMIT of {method}" for method in transactions), *changes):
+        assert {f"before {name}", f"after {name}"} <= names
+    # Every trial is begun; every event is on record by itself: a start, the steps, the rungs and an end.
+    events = NUM_TRAINED * (1 + short.subject.steps + len(short.subject.rungs) + 1) + NUM_FLOORS * 3
+    recorded = [name for name in short.points.values() if name == "after COMMIT of record_all"]
+    begun = [name for name in short.points.values() if name == "after COMMIT of begin_attempt"]
+    assert (len(recorded), len(begun)) == (events, NUM_TRAINED + NUM_FLOORS)
+    assert len(short.points) + 2 * NUM_TWICE + NUM_RANDOM + NUM_REAL >= LEAST_KILLS
+
+
+def test_after_a_driver_that_was_killed_at_any_transition_the_next_ends_the_sweep_as_if_nothing_had_been(
+    server: DriverServer, short: Whole, folders: Folders
+) -> None:
+    wrong = {}
+    for place, name in short.points.items():
+        site = folders.new(short)
+        codes = [server.run(site, kill_at=place), server.run(site)]
+        if faults := faults_after(codes, [KILLED, 0], site, short):
+            wrong[f"{place}: {name}"] = faults
+    assert wrong == {}
+
+
+def test_after_drivers_that_were_killed_one_after_the_other_a_third_ends_the_sweep_as_if_nothing_had_been(
+    server: DriverServer, short: Whole, folders: Folders
+) -> None:
+    draw, wrong = random.Random(1), {}
+    places = list(short.points)
+    for _ in range(NUM_TWICE):
+        first = draw.choice(places)
+        # What is left for the second driver has hardly more points than the first one did not reach.
+        second = "driver", draw.randint(1, max(10, len(places) // 2 - first[1]))
+        site = folders.new(short)
+        codes = [server.run(site, kill_at=first), server.run(site, kill_at=second), server.run(site)]
+        if faults := faults_after(codes, [KILLED, KILLED, 0], site, short):
+            wrong[f"{first}, then {second}"] = faults
+    assert wrong == {}
+
+
+@pytest.mark.skipif(not IS_LONG, reason="of the long part: every statement, some thousand runs")
+def test_after_a_driver_that_was_killed_at_any_statement_the_next_ends_the_sweep_as_if_nothing_had_been(
+    server: DriverServer, short: Whole, folders: Folders
+) -> None:
+    wrong, number = {}, 0
+    while True:
+        number += 1
+        site = folders.new(short)
+        code = server.run(site, kill_at=("driver", number), all_statements=True)
+        if code == 0:
+            break
+        if faults := faults_after([code, server.run(site)], [KILLED, 0], site, short):
+            wrong[number] = faults
+    assert wrong == {}
+    assert number > len(short.points)
+
+
+def test_drivers_that_are_killed_at_random_times_end_the_sweep_as_if_nothing_had_been(
+    server: DriverServer, fine: Whole, folders: Folders
+) -> None:
+    kill_at_random(server, fine, folders, num_kills=NUM_RANDOM, draw_delay=lambda draw: draw.uniform(0.0, 0.25))
+
+
+def test_drivers_of_real_trials_that_are_killed_at_random_times_end_the_sweep_with_the_same_numbers(
+    server: DriverServer, real: Whole, folders: Folders
+) -> None:
+    kill_at_random(server, real, folders, num_kills=NUM_REAL, draw_delay=lambda draw: draw.uniform(0.1, 1.5))
+
+
+def kill_at_random(
+    server: DriverServer,
+    whole: Whole,
+    folders: Folders,
+    *,
+    num_kills: int,
+    draw_delay: Callable[[random.Random], float],
+) -> None:
+    """Kill drivers after random times, of one sweep after the other; let the last sweep come to its end."""
+    draw, wrong, killed = random.Random(2), {}, 0
+    while killed < num_kills:
+        site, codes = folders.new(whole), [KILLED]
+        while codes[-1] == KILLED:
+            pid = server.start(site, **whole.subject.wishes)
+            if killed < num_kills:
+                time.sleep(draw_delay(draw))
+                codes.append(server.kill(pid))
+                killed += codes[-1] == KILLED
+            else:
+                codes.append(server.wait(pid))
+        if faults := faults_after(codes[1:], [KILLED] * (len(codes) - 2) + [0], site, whole):
+            wrong[site.root.name] = faults
+    assert wrong == {}
+    assert killed == num_kills
+
+
+def faults_after(codes: list[int], wanted: list[int], site: Site, whole: Whole) -> list[str]:
+    """Return what is wrong with a sweep after drivers that ended with ``codes``."""
+    if codes != wanted:
+        return [f"exit codes {codes}, not {wanted}", site.log.read_text()]
+    return whole.faults_of(site, num_kills=len(codes) - 1)
