@@ -30,6 +30,9 @@ LEAST_RAY_PROCESSES = 3
 
 TIMEOUT_S = 120.0
 GONE_AFTER_S = 30.0
+AGENTS_GONE_AFTER_S = 120.0
+"""Ray's agents that were starting when their cluster was lost look for its control service for 60 s, then end."""
+
 
 
 class Command:
@@ -69,7 +72,7 @@ class Command:
             # A process may end between two looks; one that is dead and not yet waited for has no environment.
             with suppress(OSError):
                 if mark in (folder / "environ").read_bytes() and int(folder.name) != self._process.pid:
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
 
@@ -135,14 +138,17 @@ def test_commands_that_are_killed_while_they_start_or_run_end_the_sweep_with_the
 def test_of_commands_on_ray_that_are_killed_no_process_is_left_and_the_sweep_ends_with_the_same_numbers(
     real: Whole, folders: Folders
 ) -> None:
-    slowest = 0.0
+    slowest = {"agents": 0.0, "others": 0.0}
 
     def find_survivors(command: Command) -> list[str]:
-        nonlocal slowest
         started = time.monotonic()
-        while (left := command.descendants()) and time.monotonic() - started < GONE_AFTER_S:
+        while left := command.descendants():
+            passed = time.monotonic() - started
+            others = [line for line in left.values() if not is_agent(line)]
+            slowest["others" if others else "agents"] = max(slowest["others" if others else "agents"], passed)
+            if passed > (GONE_AFTER_S if others else AGENTS_GONE_AFTER_S):
+                break
             time.sleep(0.1)
-        slowest = max(slowest, time.monotonic() - started)
         for pid in left:  # they are this test's own
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -150,4 +156,10 @@ def test_of_commands_on_ray_that_are_killed_no_process_is_left_and_the_sweep_end
 
     most = kill_at_random(real, folders, executor="ray", num_kills=NUM_RAY_KILLS, after_kill=find_survivors)
     assert most >= LEAST_RAY_PROCESSES
-    print(f"the last process of a killed run was gone after {slowest:.1f} s at most")  # noqa: T201
+    print(f"seconds after which the last process of a killed run was gone, at most: {slowest}")  # noqa: T201
+
+
+def is_agent(command_line: str) -> bool:
+    """Tell whether a process is one of the two agents that Ray starts beside a raylet, whose own line names them."""
+    program = command_line.split(maxsplit=1)[0]
+    return not program.endswith(("/raylet", "/gcs_server")) and "agent" in command_line.lower()
