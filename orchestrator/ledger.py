@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.diagnostics_table import insert_readings, select_readings
+from orchestrator.diagnostics_table import insert_readings
 from orchestrator.executor import (
     WHOLE_CORE,
     Event,
@@ -32,7 +32,7 @@ from orchestrator.executor import (
     Started,
 )
 from orchestrator.ledger_place import Place
-from orchestrator.ledger_records import select_records
+from orchestrator.ledger_reading import LedgerReading
 from orchestrator.ledger_schema import (
     LedgerError,
     LedgerWriteError,
@@ -42,10 +42,9 @@ from orchestrator.ledger_schema import (
     naming,
 )
 from orchestrator.provenance import Provenance
-from orchestrator.records import LargerShare, State, TrialRecord
-from orchestrator.registration import SweepInfo, read_registration, write_registration
+from orchestrator.records import LargerShare, State
+from orchestrator.registration import SweepInfo, write_registration
 from orchestrator.trials import Trial
-from specvit.readings import Reading
 
 __all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInfo"]
 
@@ -55,13 +54,11 @@ LEDGER_NAME = "ledger.sqlite"
 _PROGRESS_PERIOD_S = 1.0
 
 
-class Ledger:
+class Ledger(LedgerReading):
     """Keep the record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        connection.row_factory = sqlite3.Row
-        self._connection = connection
-        self._path = path
+        super().__init__(connection, path)
         self._place = Place(path)
         self._is_stopped = False
         self._run: int | None = None
@@ -89,11 +86,6 @@ class Ledger:
             LedgerError: If the file is absent, damaged, of another version, or not a ledger.
         """
         return cls(connect_reader(path), path)
-
-    @property
-    def path(self) -> Path:
-        """Return the file."""
-        return self._path
 
     def register(self, sweep: SweepInfo, trials: Sequence[Trial], provenance: Provenance) -> None:
         """Record what is to be run, and that a run of the driver begins. Safe to repeat.
@@ -202,27 +194,6 @@ class Ledger:
                 (scale, larger.gpus, larger.memory_gib, larger.micro_batch),
             )
 
-    def larger_shares(self) -> dict[str, LargerShare]:
-        """Return what trials get since one of their scale ran out of memory, by scale."""
-        with self._transaction(write=False):
-            rows = self._connection.execute("SELECT scale, gpus, memory_gib, micro_batch FROM larger_shares").fetchall()
-        return {row["scale"]: LargerShare(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
-
-    def gpu_hours(self) -> float:
-        """Return the GPU hours that the attempts of this sweep have taken, of the running ones those so far."""
-        self._flush_progress()
-        with self._transaction(write=False):
-            (total,) = self._connection.execute("SELECT TOTAL(gpus * held_s) FROM attempts").fetchone()
-        return float(total) / 3600
-
-    def failure_rate(self) -> float:
-        """Return the share of the attempts that failed or were lost among those that have ended; 0 if none have."""
-        with self._transaction(write=False):
-            (rate,) = self._connection.execute(
-                "SELECT AVG(state IN ('failed', 'lost')) FROM attempts WHERE state != 'running'"
-            ).fetchone()
-        return float(rate or 0.0)
-
     def release_running(self) -> int:
         """Mark the attempts that a dead driver left running as lost, so that their trials wait again.
 
@@ -231,74 +202,6 @@ class Ledger:
         """
         with self.together():
             return self._lose_running()
-
-    def records(self, *, with_reports: bool = True) -> tuple[TrialRecord, ...]:
-        """Return every trial of the sweep as it stands, in the order of the sweep file.
-
-        Args:
-            with_reports: Whether their rungs are read too, which takes most of the time.
-        """
-        self._flush_progress()
-        # One transaction, so that reports and states are of the same moment.
-        with self._transaction(write=False):
-            return select_records(self._connection, with_reports=with_reports)
-
-    def diagnostics(self) -> dict[str, tuple[Reading, ...]]:
-        """Return what was read off the backbones: trial id to readings by block, site and quantity.
-
-        Only trials that have some are in it, in the order of the sweep file.
-        """
-        with self._transaction(write=False):
-            return select_readings(self._connection)
-
-    def with_result(self) -> frozenset[str]:
-        """Return the ids of the trials that are done or pruned, also of those that are not in the sweep now."""
-        with self._transaction(write=False):
-            rows = self._connection.execute(
-                "SELECT trial_id FROM newest_attempts WHERE state IN (?, ?)", (State.DONE, State.PRUNED)
-            ).fetchall()
-        return frozenset(row["trial_id"] for row in rows)
-
-    def is_done(self, trial_id: str) -> bool:
-        """Tell whether a trial has run to its end."""
-        with self._transaction(write=False):
-            query = "SELECT 1 FROM newest_attempts WHERE trial_id = ? AND state = ?"
-            return self._connection.execute(query, (trial_id, State.DONE)).fetchone() is not None
-
-    def sweep(self) -> SweepInfo:
-        """Return what was registered of the sweep.
-
-        Raises:
-            LedgerError: If nothing was registered yet.
-        """
-        with self._transaction(write=False):
-            return read_registration(self._connection, path=self._path)
-
-    def provenance(self) -> tuple[Provenance, ...]:
-        """Return what the runs of the driver ran on, the oldest first."""
-        with self._transaction(write=False):
-            rows = self._connection.execute("SELECT provenance FROM runs ORDER BY run").fetchall()
-        return tuple(_to_provenance(row["provenance"]) for row in rows)
-
-    def newest_provenance(self) -> Provenance | None:
-        """Return what the run ran on that began the newest attempts; None if no run began one."""
-        with self._transaction(write=False):
-            row = self._connection.execute(
-                "SELECT provenance FROM runs WHERE run = (SELECT MAX(run) FROM attempts)"
-            ).fetchone()
-        return None if row is None else _to_provenance(row["provenance"])
-
-    @contextmanager
-    def moment(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection for reading, with rows by name; all that is read in this context is of one moment."""
-        self._flush_progress()
-        with self._transaction(write=False):
-            yield self._connection
-
-    def version(self) -> int:
-        """Return a number that changes whenever another process has written; asking costs next to nothing."""
-        with naming(self._path):
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Write what is pending and close the file. Safe to call twice."""
@@ -316,6 +219,9 @@ class Ledger:
     ) -> None:
         self.close()
 
+    def _before_reading(self) -> None:
+        self._flush_progress()
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Put everything that is recorded in this context on record at its end, at once or not at all.
@@ -331,23 +237,20 @@ class Ledger:
             yield
 
     @contextmanager
-    def _transaction(self, *, write: bool = True) -> Iterator[None]:
-        """Make the statements in this context one transaction; pending progress goes along with a write."""
+    def _transaction(self) -> Iterator[None]:
+        """Make the statements in this context one transaction; pending progress goes along."""
         try:
-            with naming(self._path, writing=write):
-                if write:
-                    self._place.check()
-                self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            with naming(self._path, writing=True):
+                self._place.check()
+                self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield
-                    if write:
-                        self._write_progress()
+                    self._write_progress()
                     self._connection.execute("COMMIT")
                 except BaseException:
                     self._roll_back()
                     raise
-            if write:
-                self._place.check()
+            self._place.check()
         except LedgerWriteError:
             self._is_stopped = True
             raise
@@ -458,11 +361,6 @@ class Ledger:
             [(_now(), self._held_s(row["trial_id"]), row["trial_id"], row["attempt"]) for row in rows],
         )
         return len(rows)
-
-
-def _to_provenance(text: str) -> Provenance:
-    fields = json.loads(text)
-    return Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})
 
 
 def _now() -> str:
