@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
 
-test: $(VENV)/installed-dev  ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-dev  ## Run all tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports  ## Run ruff, mypy --strict and the import rules
 

@@ -76,10 +76,11 @@ class CrashPoints:
                     return result
                 return act(sql, *parameters)
 
-            def executescript(self, sql: str) -> sqlite3.Cursor:
-                act = super().executescript
-                result: sqlite3.Cursor = points._around("COMMIT of the schema", lambda: act(sql))
-                return result
+            def __exit__(self, *error: Any) -> Any:
+                act = super().__exit__
+                if self.in_transaction and error[0] is None:
+                    return points._around("COMMIT of the schema", lambda: act(*error))
+                return act(*error)
 
         connect = sqlite3.connect
 
