@@ -97,15 +97,10 @@ class Watcher:
         assert time.monotonic() - self._begun_s < 4 * TIMEOUT_S, f"only {self.events[-20:]}"
         self._on_tick()
 
-    def first_step(self, trial_id: str, attempt: int) -> int:
-        """Return the first step that was heard of in an attempt."""
-        steps = (e.step for e in self.events if isinstance(e, Progressed) and (e.trial_id, e.attempt) == (trial_id, attempt))
-        return next(steps)
-
-    def last_step(self, trial_id: str, attempt: int) -> int:
-        """Return the last step that was heard of in an attempt, 0 without one."""
-        steps = [e.step for e in self.events if isinstance(e, Progressed) and (e.trial_id, e.attempt) == (trial_id, attempt)]
-        return max(steps, default=0)
+    def steps(self, trial_id: str, attempt: int) -> list[int]:
+        """Return the steps that were heard of in an attempt, in order."""
+        heard = (e for e in self.events if isinstance(e, Progressed))
+        return [event.step for event in heard if (event.trial_id, event.attempt) == (trial_id, attempt)]
 
 
 def pid_of(event: Started) -> int:
@@ -132,6 +127,26 @@ class Lent:
 
     def close(self) -> None:
         """Leave it open."""
+
+
+class Shared:
+    """Keep an executor open for several tests; another one can take its place, since a process has one at a time."""
+
+    def __init__(self, make: Callable[[], RayExecutor]) -> None:
+        self._make = make
+        self._executor: RayExecutor | None = None
+
+    def open(self) -> RayExecutor:
+        """Return the executor, made anew if it was closed."""
+        if self._executor is None:
+            self._executor = self._make()
+        return self._executor
+
+    def close(self) -> None:
+        """Close the executor, until it is opened again."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
 
 
 @dataclass
@@ -197,7 +212,7 @@ def ray_cluster(**head: Any) -> Iterator[Any]:
     """Start a cluster of one node; it ends with the context."""
     from ray.cluster_utils import Cluster
 
-    args = {"include_dashboard": False, "dashboard_host": "127.0.0.1", "node_ip_address": "127.0.0.1"}
+    args = {"include_dashboard": False, "dashboard_host": "127.0.0.1"}
     cluster = Cluster(initialize_head=True, head_node_args=args | head)
     try:
         yield cluster
