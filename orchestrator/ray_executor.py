@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -152,7 +152,8 @@ class RayExecutor:
     def prune(self, trial_id: str) -> None:
         """Send the running trial the order to stop."""
         for slot in self._slots.of(trial_id):
-            slot.workers[0].stop.remote(trial_id)
+            assert slot.job is not None
+            slot.workers[0].stop.remote(trial_id, slot.job.attempt)
 
     def kill(self, trial_id: str) -> None:
         """End the workers of the running trial, and start others."""
@@ -176,7 +177,7 @@ class RayExecutor:
                 if reference in slot.awaited:
                     events += self._take(slot) if reference is slot.events else self._assisted(slot, reference)
             ready = self._ready(0.0)
-        return tuple(events)
+        return (*events, *self._leave_lost_nodes())
 
     def publish(self, samples: Sequence[Sample]) -> None:
         """Set the cluster's metrics, which Prometheus collects from Ray."""
@@ -206,7 +207,7 @@ class RayExecutor:
     def _interrupt(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
             assert slot.job is not None
-            slot.workers[0].interrupt.remote(slot.job.trial_id)
+            slot.workers[0].interrupt.remote(slot.job.trial_id, slot.job.attempt)
 
     def _ready(self, timeout_s: float, *, at_most: int | None = None) -> list[tuple[Any, Slot]]:
         slot_of = {reference: slot for slot in self._slots for reference in slot.awaited}
@@ -292,7 +293,7 @@ class RayExecutor:
             "resources": dict(share.custom) or None,
             "max_concurrency": 2,
         }
-        selectors = [{**dict(share.labels), **self._pin(place.node_id)} for place in slot.places]
+        selectors = [{**dict(share.labels), _NODE_LABEL: place.node_id} for place in slot.places]
         if share.processes > 1:
             bundles = [amounts_of(share)] * share.processes
             slot.placement = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
@@ -300,7 +301,7 @@ class RayExecutor:
             if slot.placement is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(slot.placement, rank)
             else:
-                options["label_selector"] = selector or None
+                options["label_selector"] = selector
             worker = ray.remote(WarmWorker).options(**options)
             slot.workers.append(
                 worker.remote(
@@ -313,10 +314,6 @@ class RayExecutor:
             )
         slot.hosts = [worker.host.remote() for worker in slot.workers] if slot.placement is not None else []
 
-    def _pin(self, node_id: str) -> dict[str, str]:
-        """Return what places an actor on the node where room was found; nothing where there is one node only."""
-        return {_NODE_LABEL: node_id} if len(self._slots.nodes) > 1 else {}
-
     def _join(self) -> None:
         """Start or join the cluster, hand it the data, and check its nodes."""
         self.dashboard_url = _connect(self._address)
@@ -325,7 +322,9 @@ class RayExecutor:
             self._gcs_address, self._own_node = context.gcs_address, context.get_node_id()
             self._references = {source: ray.put(dataset) for source, dataset in self._datasets.items()}
             self._checks = NodeChecks(self._ask, self._answer)
-            self._checks.require(_alive(), timeout_s=CHECK_TIMEOUT_S)
+            leaving = _draining()  # nothing can be asked of these any more
+            staying = [node for node in _alive() if node.node_id not in leaving]
+            self._checks.require(staying, timeout_s=CHECK_TIMEOUT_S)
             self._use_nodes()
         except BaseException:
             ray.shutdown()
@@ -335,11 +334,20 @@ class RayExecutor:
         """See which nodes there are, take those into use that have code and data, and leave those that are to go."""
         self._looked_s = time.monotonic()
         alive, leaving = _alive(), _draining()
-        self._slots.use([node for node in self._checks.passed(alive) if node.node_id not in leaving])
+        self._alive = frozenset(node.node_id for node in alive)
+        self._slots.use(self._checks.passed([node for node in alive if node.node_id not in leaving]))
         for slot in self._slots:
             if slot.node_ids & leaving and not slot.is_leaving:
                 slot.is_leaving = True
                 self._interrupt([slot]) if slot.job is not None else self._slots.close(slot)
+
+    def _leave_lost_nodes(self) -> Iterator[Event]:
+        """Close the slots on nodes that are gone: Ray says nothing of jobs that were on their way there."""
+        for slot in self._slots:
+            if not slot.node_ids <= self._alive:
+                if slot.job is not None:
+                    yield lost(slot.free(), "its node is gone", Cause.NODE)
+                self._slots.close(slot)
 
     def _ask(self, node: Node) -> Any:
         """Have a node say what it has of code and data; this process's own machine has the same."""
@@ -391,7 +399,7 @@ class RayExecutor:
         self._tried_s = now_s
         try:
             self._join()
-        except ClusterError as error:
+        except (ClusterError, ray.exceptions.RayError) as error:
             if now_s - self._gone_since_s > COME_BACK_TIMEOUT_S:
                 raise ClusterError(f"it did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
             return ()

@@ -55,9 +55,17 @@ class StandIn:
         for path in self.folder.iterdir():
             path.unlink()
         for trial_id, fault in faults.items():
-            for time_ in range(fault.times):
-                (self.folder / f"{trial_id}.{time_}.{fault.kind}").touch()
+            self.add(trial_id, fault)
         (self.folder / "step_s").write_text(str(step_s))
+
+    def add(self, trial_id: str, fault: Fault) -> None:
+        """Order one more fault, also of a trial that runs."""
+        for number in range(fault.times):
+            (self.folder / f"{trial_id}.{number}.{fault.kind}").touch()
+
+    def is_hanging(self, trial_id: str) -> bool:
+        """Tell whether a trial hangs, as was ordered."""
+        return (self.folder / f"hanging {trial_id}").exists()
 
     def faster(self, step_s: float) -> None:
         """Change how long a step takes, for trials that run too."""
