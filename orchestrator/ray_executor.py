@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.cluster import (
@@ -28,6 +29,7 @@ from orchestrator.cluster import (
     check_room,
     count_slots,
     has_token,
+    is_reachable,
     machine_for,
 )
 
@@ -104,6 +106,7 @@ class RayExecutor:
         self._slots = Slots(_dismiss)
         self._gone_since_s: float | None = None
         self._instruments: dict[str, Any] = {}
+        self._suspects: set[str] = set()
         self._join()
         try:
             for share in dict.fromkeys(shares):
@@ -260,9 +263,12 @@ class RayExecutor:
                 slot.core_seconds += ray.get(reference)
             except ray.exceptions.RayError as error:
                 losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
+        ended = ended_together(end, core_seconds=slot.core_seconds, losses=losses)
         if losses:
             self._slots.close(slot)
-        return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
+            if isinstance(ended, Failed) and ended.cause is Cause.WORKER and self._has_lost_node(slot):
+                return replace(ended, cause=Cause.NODE)
+        return ended
 
     def _ended_by(self, slot: Slot, error: Exception) -> list[Event]:
         """End an attempt whose main worker says nothing more: it was lost, unless another one tells the cause."""
@@ -270,8 +276,7 @@ class RayExecutor:
             return list(self._lose_cluster())
         job, reason = slot.free(), reason_of(error)
         self._slots.close(slot)
-        with suppress(ray.exceptions.RayError):
-            self._use_nodes()  # at once: nothing is to be placed on a node that has just been lost
+        is_node = self._has_lost_node(slot)
         is_lost = not _is_raised(error) or is_of_messages(reason)
         return [
             Failed(
@@ -279,9 +284,15 @@ class RayExecutor:
                 attempt=job.attempt,
                 error=f"the worker was lost: {reason}" if is_lost else reason,
                 traceback=str(error),
-                cause=cause_of_loss(str(error)) if is_lost else Cause.RAISED,
+                cause=(Cause.NODE if is_node else cause_of_loss(str(error))) if is_lost else Cause.RAISED,
             )
         ]
+
+    def _has_lost_node(self, slot: Slot) -> bool:
+        """Tell whether a worker of a slot was lost with its node; nothing is placed on that one any more."""
+        with suppress(ray.exceptions.RayError):
+            self._use_nodes(slot.node_ids)
+        return not slot.node_ids <= self._alive
 
     def _hire(self, slot: Slot) -> None:
         """Start the workers of a slot where room for it was found; several as close together as there is room."""
@@ -330,10 +341,18 @@ class RayExecutor:
             ray.shutdown()
             raise
 
-    def _use_nodes(self) -> None:
-        """See which nodes there are, take those into use that have code and data, and leave those that are to go."""
+    def _use_nodes(self, suspects: frozenset[str] = frozenset()) -> None:
+        """See which nodes there are, take those into use that have code and data, and leave those that are to go.
+
+        Args:
+            suspects: Where a worker was lost: Ray takes a while to see that a node is.
+        """
         self._looked_s = time.monotonic()
         alive, leaving = _alive(), _draining()
+        self._suspects |= suspects
+        asked = [node for node in alive if node.node_id in self._suspects]
+        self._suspects = {n.node_id for n in asked if not is_reachable(n.address, timeout_s=LOOK_PERIOD_S)}
+        alive = [node for node in alive if node.node_id not in self._suspects]
         self._alive = frozenset(node.node_id for node in alive)
         self._slots.use(self._checks.passed([node for node in alive if node.node_id not in leaving]))
         for slot in self._slots:
@@ -368,11 +387,7 @@ class RayExecutor:
         return compare(self._wanted, found)
 
     def _is_there(self) -> bool:
-        try:
-            check_reachable(self._gcs_address, timeout_s=LOOK_PERIOD_S)
-        except ClusterError:
-            return False
-        return True
+        return is_reachable(self._gcs_address, timeout_s=LOOK_PERIOD_S)
 
     def _lose_cluster(self) -> Sequence[Event]:
         """End all attempts, since the cluster is gone, and begin to wait for it."""
@@ -446,7 +461,11 @@ def _is_raised(error: Exception) -> bool:
 def _alive() -> list[Node]:
     """Return the nodes of the cluster that are alive."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [Node(n["NodeID"], n["Resources"], n.get("Labels") or {}) for n in nodes if n["Alive"]]
+    return [
+        Node(n["NodeID"], n["Resources"], n.get("Labels") or {}, f"{n['NodeManagerAddress']}:{n['NodeManagerPort']}")
+        for n in nodes
+        if n["Alive"]
+    ]
 
 
 def _draining() -> frozenset[str]:
