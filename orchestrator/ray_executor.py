@@ -29,7 +29,6 @@ from orchestrator.cluster import (
     check_room,
     count_slots,
     has_token,
-    is_reachable,
     machine_for,
 )
 
@@ -44,6 +43,7 @@ from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
 from orchestrator.node_check import Found, NodeChecks, Wanted, compare, look
 from orchestrator.records import Cause
@@ -58,14 +58,8 @@ from specvit.errors import DataError
 SETTLE_TIMEOUT_S = 10.0
 """Longest wait, once a trial of several processes has come to an end, for what each has to say of it."""
 
-LOOK_PERIOD_S = 2.0
-"""Time between two looks at the cluster: is it there, and which nodes has it."""
-
 CHECK_TIMEOUT_S = 120.0
 """Longest wait for what a node says of its code and data."""
-
-COME_BACK_TIMEOUT_S = 3600.0
-"""Longest wait for a cluster that is gone."""
 
 CLOSE_TIMEOUT_S = 10.0
 """Longest wait, at the end, for trials to save their states."""
@@ -104,9 +98,8 @@ class RayExecutor:
         self._first_share, self._max_slots = shares[0], max_slots
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._slots = Slots(_dismiss)
-        self._gone_since_s: float | None = None
+        self._watch = ClusterWatch()
         self._instruments: dict[str, Any] = {}
-        self._suspects: set[str] = set()
         self._join()
         try:
             for share in dict.fromkeys(shares):
@@ -118,14 +111,14 @@ class RayExecutor:
     @property
     def num_slots(self) -> int:
         """Return how many trials run at once; where their shares differ, those of the first kind."""
-        if self._gone_since_s is not None:
+        if self._watch.is_gone:
             return 0
         room = count_slots(self._slots.nodes, self._first_share, max_slots=self._max_slots)
         return max(room, len(self._slots.busy))
 
     def has_room(self, share: Share) -> bool:
         """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
-        if self._gone_since_s is not None or len(self._slots.busy) >= self._max_slots:
+        if self._watch.is_gone or len(self._slots.busy) >= self._max_slots:
             return False
         return self._slots.has_room(share)
 
@@ -166,16 +159,16 @@ class RayExecutor:
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
-        if self._gone_since_s is not None:
+        if self._watch.is_gone:
             return self._wait_for_cluster(timeout_s)
-        if time.monotonic() - self._looked_s >= LOOK_PERIOD_S:
+        if self._watch.is_due():
             if not self._is_there():
                 return self._lose_cluster()
             with suppress(ray.exceptions.RayError):
                 self._use_nodes()
         events: list[Event] = []
         ready = self._ready(timeout_s, at_most=1)
-        while ready and self._gone_since_s is None:
+        while ready and not self._watch.is_gone:
             for reference, slot in ready:
                 if reference in slot.awaited:
                     events += self._take(slot) if reference is slot.events else self._assisted(slot, reference)
@@ -184,7 +177,7 @@ class RayExecutor:
 
     def publish(self, samples: Sequence[Sample]) -> None:
         """Set the cluster's metrics, which Prometheus collects from Ray."""
-        if self._gone_since_s is not None:
+        if self._watch.is_gone:
             return
         for sample in samples:
             kind = Counter if sample.is_counter else Gauge
@@ -195,7 +188,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """Let running trials save their states, stop the workers and leave the cluster; one of our own ends."""
-        if self._gone_since_s is None:
+        if not self._watch.is_gone:
             self._interrupt(self._slots.busy)
             until_s = time.monotonic() + CLOSE_TIMEOUT_S
             while self._slots.busy and time.monotonic() < until_s and self._is_there():
@@ -347,12 +340,7 @@ class RayExecutor:
         Args:
             suspects: Where a worker was lost: Ray takes a while to see that a node is.
         """
-        self._looked_s = time.monotonic()
-        alive, leaving = _alive(), _draining()
-        self._suspects |= suspects
-        asked = [node for node in alive if node.node_id in self._suspects]
-        self._suspects = {n.node_id for n in asked if not is_reachable(n.address, timeout_s=LOOK_PERIOD_S)}
-        alive = [node for node in alive if node.node_id not in self._suspects]
+        alive, leaving = self._watch.answering(_alive(), suspects=suspects), _draining()
         self._alive = frozenset(node.node_id for node in alive)
         self._slots.use(self._checks.passed([node for node in alive if node.node_id not in leaving]))
         for slot in self._slots:
@@ -387,7 +375,7 @@ class RayExecutor:
         return compare(self._wanted, found)
 
     def _is_there(self) -> bool:
-        return is_reachable(self._gcs_address, timeout_s=LOOK_PERIOD_S)
+        return self._watch.is_there(self._gcs_address)
 
     def _lose_cluster(self) -> Sequence[Event]:
         """End all attempts, since the cluster is gone, and begin to wait for it."""
@@ -395,7 +383,7 @@ class RayExecutor:
         jobs = [slot.free() for slot in self._slots.busy]
         self._slots.clear()
         self._instruments = {}
-        self._gone_since_s = self._tried_s = time.monotonic()
+        self._watch.lose()
         with suppress(Exception):  # whatever is left of it
             ray.shutdown()
         return tuple(lost(job, "the Ray cluster is gone", Cause.NODE) for job in jobs)
@@ -406,19 +394,15 @@ class RayExecutor:
         Raises:
             ClusterError: If it has been gone for too long.
         """
-        assert self._gone_since_s is not None
-        now_s = time.monotonic()
-        if now_s - self._tried_s < LOOK_PERIOD_S:
+        if not self._watch.is_due():
             time.sleep(timeout_s)
             return ()
-        self._tried_s = now_s
         try:
             self._join()
         except (ClusterError, ray.exceptions.RayError) as error:
-            if now_s - self._gone_since_s > COME_BACK_TIMEOUT_S:
-                raise ClusterError(f"it did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
+            self._watch.check_patience(error)
             return ()
-        self._gone_since_s = None
+        self._watch.back()
         _LOG.warning("the Ray cluster is back")
         return ()
 

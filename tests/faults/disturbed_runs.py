@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.executor import Event, Executor, Failed, Job, Machine, Progressed, Share, Started
+from orchestrator.executor import END_STATES, Event, Executor, Failed, Job, Machine, Progressed, Share, Started
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
@@ -81,6 +81,8 @@ class Watcher:
         if isinstance(event, Started):
             self.running[event.trial_id] = pid_of(event)
             self.pids.add(pid_of(event))
+        elif type(event) in END_STATES:
+            self.running.pop(event.trial_id, None)
         self._on_event(event)
 
     def waits_again(self, event: Failed, why: str) -> None:

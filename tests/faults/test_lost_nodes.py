@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,15 +17,18 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import ClusterError
+from orchestrator.cluster import ClusterError, is_reachable
 from orchestrator.executor import Event, Progressed, Share, Started
 from orchestrator.grid import expand
 from orchestrator.node_check import Wanted
 from orchestrator.ray_executor import RayExecutor
+from orchestrator.run import LEDGER_NAME
+from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
 
 from .disturbed_runs import (
     IS_LONG,
+    TIMEOUT_S,
     Ground,
     Watcher,
     causes,
@@ -29,13 +37,16 @@ from .disturbed_runs import (
     make_sweep,
     pid_of,
     ray_cluster,
+    rows,
     shares_of,
     table,
     wait_until,
+    write_sweep,
 )
-from .processes import descendants_of, is_alive, parent_of
+from .processes import descendants_of, is_alive, kill, parent_of
 from .stand_in import FAULT_STEP, Fault
 
+PROGRAM, RAY = (str(Path(sys.executable).with_name(name)) for name in ("specsweep", "ray"))
 OTHER_CODE = replace(Wanted.of_this_code(), code="other")
 
 
@@ -207,15 +218,21 @@ def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     cluster: Any, ground: Ground, tmp_path: Path
 ) -> None:
     labels = {"zone": "b"}
-    node = cluster.add_node(num_cpus=1, num_gpus=1, labels=labels, resources={"fast_disk": 1})
-    other = cluster.add_node(num_cpus=1, num_gpus=1, resources={"fast_disk": 1})
+    of_both = {"num_cpus": 1, "num_gpus": 1, "resources": {"fast_disk": 1}, "wait": False}
+    node, _ = cluster.add_node(labels=labels, **of_both), cluster.add_node(**of_both)
+    cluster.wait_for_nodes()
     of_nano = {"gpus": 0.25, "custom": {"fast_disk": 0.25}, "labels": labels}
     sweep = make_sweep(tmp_path, seeds=2, resources={"cpus": 0.25, "nano": of_nano})
     trials = expand(sweep)
     ground.stand_in.order({}, step_s=0.1)
     pids: list[set[int]] = []
-    watcher = Watcher(on_tick=lambda: pids.append(set(watcher.running.values())))
-    executor: list[RayExecutor] = []
+    parents: set[int] = set()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Started):
+            parents.add(parent_of(pid_of(event)))
+
+    watcher = Watcher(on_event, lambda: pids.append(set(watcher.running.values())))
 
     def make_executor(shares: Sequence[Share]) -> RayExecutor:
         made = RayExecutor(
@@ -227,8 +244,72 @@ def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     ground.run(sweep, tmp_path / "run", make_executor, watcher)
     check_invariants(tmp_path / "run", trials)
     assert max(map(len, pids)) == 4
-    assert {parent_of(pid) for pid in watcher.pids} <= {raylet_of(node), 0}
+    assert parents == {raylet_of(node)}
     for trial in trials:
         (share,) = shares_of(tmp_path / "run", trial.trial_id)
         assert (share["gpus"], share["custom"], share["labels"]) == (0.25, [["fast_disk", 0.25]], [["zone", "b"]])
-    assert raylet_of(other) > 0
+
+
+class Head:
+    """Start the head of a cluster at the same port again and again, as a subprocess, and kill it."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            self.port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the head, and wait until it listens."""
+        command = [RAY, "start", "--head", "--block", f"--port={self.port}", "--num-cpus=1", "--include-dashboard=false"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        wait_until(lambda: is_reachable(f"127.0.0.1:{self.port}", timeout_s=1.0))
+
+    def kill(self) -> None:
+        """Kill the head and all its processes, as a power cut would."""
+        if self._process is not None:
+            processes = descendants_of(self._process.pid)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for pid in processes:
+                kill(pid)
+            wait_until(lambda: not any(map(is_alive, processes)))
+            self._process = None
+
+
+@pytest.mark.skipif(not IS_LONG, reason="takes a minute; make faults runs it")
+def test_a_driver_whose_head_is_killed_waits_joins_again_and_ends_with_the_same_table(
+    ground: Ground, tmp_path: Path
+) -> None:
+    objective = {"recipe": "dinov2_cpu", "steps": 60, "batch_size": 8}
+    file = write_sweep(tmp_path, objective=objective, seeds=2, max_retries=0)
+    trials = expand(load_sweep(file))
+    whole = ground.undisturbed_table(load_sweep(file), tmp_path / "whole", real=True)
+    folder = tmp_path / "disturbed"
+    head = Head()
+    head.start()
+    command = [PROGRAM, "run", str(file), "--results", str(tmp_path), "--address", f"127.0.0.1:{head.port}"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: num_attempts(folder, "step > 0") >= 1 or driver.poll() is not None)
+        head.kill()
+        wait_until(lambda: num_attempts(folder, "cause = 'node'") >= 1 or driver.poll() is not None)
+        assert driver.poll() is None
+        head.start()
+        output, _ = driver.communicate(timeout=TIMEOUT_S)
+        assert driver.returncode == 0, output
+    finally:
+        kill(driver.pid)
+        driver.wait()
+        head.kill()
+    check_invariants(folder, trials, rungs=(20, 40))
+    assert table(folder) == whole
+    assert "is gone; waiting for it to come back" in output
+    assert "the Ray cluster is back" in output
+
+
+def num_attempts(folder: Path, which: str) -> int:
+    """Count attempts; none where there is no ledger yet."""
+    if not (folder / LEDGER_NAME).exists():
+        return 0
+    return int(rows(folder, f"SELECT COUNT(*) FROM attempts WHERE {which}")[0][0])

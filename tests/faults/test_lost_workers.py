@@ -50,8 +50,8 @@ from .stand_in import FAULT_STEP, RUNGS, Fault
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 HALF_A_CORE = Share(cpus=0.5)
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-NUM_KILLS = 40 if IS_LONG else 2
-NUM_SEEDS = 12 if IS_LONG else 2
+NUM_KILLS = 40 if IS_LONG else 1
+NUM_SEEDS = 12 if IS_LONG else 1
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,11 @@ def test_real_trials_whose_workers_are_killed_go_on_bit_for_bit(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
     objective = {"recipe": "dinov2_cpu", "steps": 18, "batch_size": 8}
-    sweep = make_sweep(tmp_path, seeds=4 if IS_LONG else 1, objective=objective, resources={"cpus": 0.5})  # rungs stand at steps 6 and 12
+    # Rungs stand at steps 6 and 12.
+    components = {"components": ["none", "norm"] if IS_LONG else ["none"]}
+    sweep = make_sweep(
+        tmp_path, seeds=4 if IS_LONG else 1, ablate=components, objective=objective, resources={"cpus": 0.5}
+    )
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, tmp_path / "whole", real=True)
     killed: set[str] = set()
@@ -217,7 +221,7 @@ def test_real_trials_whose_workers_are_killed_go_on_bit_for_bit(
     assert table(tmp_path / "run") == whole
     for trial in trials:
         assert causes(tmp_path / "run", trial) == ["worker", None]
-        assert watcher.steps(trial.trial_id, 2)[0] > 5
+        assert watcher.steps(trial.trial_id, 2)[0] >= 5  # a rung is told of before the step's state is saved
 
 
 def test_ctrl_c_saves_states_on_ray_and_the_next_run_goes_on_from_them(
@@ -268,7 +272,7 @@ def test_metrics_of_a_sweep_are_served_where_prometheus_looks(executor: RayExecu
             ]
         )
         time.sleep(0.5)
-        with urllib.request.urlopen(address, timeout=10.0) as answer:  # noqa: S310
+        with urllib.request.urlopen(address, timeout=10.0) as answer:
             return "\n".join(line for line in answer.read().decode().splitlines() if "specsweep" in line)
 
     wait_until(lambda: "ray_specsweep_trials{" in (text := served()) and "ray_specsweep_retries" in text)
