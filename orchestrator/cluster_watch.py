@@ -1,4 +1,4 @@
-"""Whether a cluster and its nodes are there, asked of them directly: Ray itself takes much longer to see that one is not."""
+"""Whether a cluster and its nodes are there, asked of them directly: Ray takes much longer to see that one is not."""
 
 from __future__ import annotations
 

@@ -72,6 +72,7 @@ class Watcher:
         self.again: list[tuple[Failed, str]] = []
         self.running: dict[str, int] = {}
         self.pids: set[int] = set()
+        self.attempts: set[tuple[str, int]] = set()
         self.wants_to_stop = False
         self._begun_s = time.monotonic()
 
@@ -81,15 +82,20 @@ class Watcher:
         if isinstance(event, Started):
             self.running[event.trial_id] = pid_of(event)
             self.pids.add(pid_of(event))
+            self.attempts.add((event.trial_id, event.attempt))
         elif type(event) in END_STATES:
-            self.running.pop(event.trial_id, None)
+            self._ended(event)
         self._on_event(event)
 
     def waits_again(self, event: Failed, why: str) -> None:
         """Hear that a trial will be tried again."""
         self.events.append(event)
         self.again.append((event, why))
+        self._ended(event)
+
+    def _ended(self, event: Event) -> None:
         self.running.pop(event.trial_id, None)
+        self.attempts.discard((event.trial_id, event.attempt))
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
         """Hear that the budget has no room for trials."""
@@ -240,6 +246,14 @@ def rows(folder: Path, query: str, *values: object) -> list[Any]:
         connection.close()
 
 
+def count(folder: Path, table_and_condition: str) -> int:
+    """Count rows of a ledger that is being written; none where there is no ledger yet."""
+    try:
+        return int(rows(folder, f"SELECT COUNT(*) FROM {table_and_condition}")[0][0])
+    except sqlite3.OperationalError:
+        return 0
+
+
 def check_invariants(folder: Path, trials: Sequence[Trial], *, rungs: Sequence[int] = RUNGS) -> None:
     """See that each arm and seed came to its end exactly once, and that every rung is on record exactly once."""
     done = rows(folder, "SELECT trial_id, attempt FROM attempts WHERE state = 'done' ORDER BY trial_id")
@@ -261,7 +275,8 @@ def check_invariants(folder: Path, trials: Sequence[Trial], *, rungs: Sequence[i
 
 def causes(folder: Path, trial: Trial) -> list[str | None]:
     """Return why the attempts at a trial failed, in order; None for the one that did not."""
-    return [c for (c,) in rows(folder, "SELECT cause FROM attempts WHERE trial_id = ? ORDER BY attempt", trial.trial_id)]
+    found = rows(folder, "SELECT cause FROM attempts WHERE trial_id = ? ORDER BY attempt", trial.trial_id)
+    return [cause for (cause,) in found]
 
 
 def wait_until(holds: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:

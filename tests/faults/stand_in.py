@@ -1,4 +1,4 @@
-"""A stand-in for ``specvit.trial.run_trial``: trials of cheap steps with rungs and states, and faults that were ordered.
+"""A stand-in for ``specvit.trial.run_trial``: trials of cheap steps, with rungs and states, and with ordered faults.
 
 It runs in the workers of a cluster. What it computes is a chain of hashes over all steps: a step that is lost, doubled
 or taken from another trial's state changes every number after it.
@@ -25,6 +25,8 @@ STEPS = 24
 RUNGS = (6, 12, 18)
 FAULT_STEP = 9
 """The step at which an ordered fault happens."""
+HOLD_STEP = 20
+"""The step at which trials are held, if they are."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,25 @@ class StandIn:
 
     folder: Path
 
-    def order(self, faults: Mapping[str, Fault], *, step_s: float = 0.01) -> None:
-        """Order faults by the ids of trials, in place of those before; a step takes ``step_s``."""
+    def order(self, faults: Mapping[str, Fault], *, step_s: float = 0.01, hold: bool = False) -> None:
+        """Order faults in place of those before.
+
+        Args:
+            faults: By the ids of trials.
+            step_s: How long a step takes.
+            hold: Whether trials do not come to their ends until they are released.
+        """
         for path in self.folder.iterdir():
             path.unlink()
         for trial_id, fault in faults.items():
             self.add(trial_id, fault)
         (self.folder / "step_s").write_text(str(step_s))
+        if hold:
+            (self.folder / "hold").touch()
+
+    def release(self) -> None:
+        """Let trials come to their ends."""
+        (self.folder / "hold").unlink(missing_ok=True)
 
     def add(self, trial_id: str, fault: Fault) -> None:
         """Order one more fault, also of a trial that runs."""
@@ -66,12 +80,6 @@ class StandIn:
     def is_hanging(self, trial_id: str) -> bool:
         """Tell whether a trial hangs, as was ordered."""
         return (self.folder / f"hanging {trial_id}").exists()
-
-    def faster(self, step_s: float) -> None:
-        """Change how long a step takes, for trials that run too."""
-        temporary = self.folder / "step_s.new"
-        temporary.write_text(str(step_s))
-        temporary.replace(self.folder / "step_s")
 
     def stand_aside(self) -> None:
         """Have trials computed by ``run_trial`` itself, until the next orders."""
@@ -111,6 +119,8 @@ class StandIn:
             if step in RUNGS:
                 rungs[step] = {"knn_top1": number_of(digest)}
                 observer.rung(step=step, metrics=rungs[step])
+            while step == HOLD_STEP and (self.folder / "hold").exists() and not observer.should_stop():
+                time.sleep(0.05)
             stopped = observer.should_stop()
             if step == FAULT_STEP:
                 if self._take(trial_id, "dies"):

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from orchestrator.executor import Event, Progressed, Share, Started
 from orchestrator.grid import expand
 from orchestrator.node_check import Wanted
 from orchestrator.ray_executor import RayExecutor
-from orchestrator.run import LEDGER_NAME
 from orchestrator.sweepfile import load_sweep
 from orchestrator.trials import Trial
 
@@ -33,11 +32,11 @@ from .disturbed_runs import (
     Watcher,
     causes,
     check_invariants,
+    count,
     make_ground,
     make_sweep,
     pid_of,
     ray_cluster,
-    rows,
     shares_of,
     table,
     wait_until,
@@ -84,27 +83,27 @@ class Story:
     """Lose, add and drain nodes while a sweep runs, one after the other.
 
     Attributes:
+        running: Returns the trials and attempts that have begun and not ended.
         nodes: The node that each attempt began on, by trial and attempt; None = one that was gone by then.
         hung: The trial whose node is lost while it writes its state.
         lost: That node.
         orphans: The processes that were of that node.
         unfit: A node that comes with other code.
         late: A node that comes, is used, and is drained.
-        drained: The trial that ran there when it was.
-        drained_at: The step at which that trial was.
+        drained: The trial and attempt that ran there when it was.
     """
 
     cluster: Any
     ground: Ground
     executor: RayExecutor
+    running: Callable[[], Collection[tuple[str, int]]]
     nodes: dict[tuple[str, int], Any] = field(default_factory=dict)
     hung: str = ""
     lost: Any = None
     orphans: set[int] = field(default_factory=set)
     unfit: Any = None
     late: Any = None
-    drained: str = ""
-    drained_at: int = 0
+    drained: tuple[str, int] | None = None
 
     def happened(self, event: Event) -> None:
         """Hear of an event."""
@@ -115,10 +114,9 @@ class Story:
                 self.hung = event.trial_id
                 self.ground.stand_in.add(event.trial_id, Fault("hangs while saving"))
         is_late = self.late is not None and self.nodes.get((event.trial_id, event.attempt)) is self.late
-        if isinstance(event, Progressed) and is_late and not self.drained:
-            self.drained, self.drained_at = event.trial_id, event.step
+        if isinstance(event, Progressed) and is_late and self.drained is None:
+            self.drained = event.trial_id, event.attempt
             drain(self.late.node_id, deadline_s=600.0)
-            self.ground.stand_in.faster(0.02)
 
     def tick(self) -> None:
         """Hear that time has passed."""
@@ -131,6 +129,8 @@ class Story:
         elif self.unfit is not None and self.late is None and self.unfit.node_id in self.executor._checks._passed:
             self.executor._wanted = Wanted.of_this_code()
             self.late = self.cluster.add_node(num_cpus=1, wait=False)
+        elif self.drained is not None and self.drained not in self.running():
+            self.ground.stand_in.release()
 
 
 @dataclass
@@ -149,14 +149,14 @@ class Told:
 def told(cluster: Any, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """Run a sweep through the story, in which no trial may be tried again for a fault of its own."""
     folder = tmp_path_factory.mktemp("story")
-    sweep = make_sweep(folder, seeds=20 if IS_LONG else 4, max_retries=0)
+    sweep = make_sweep(folder, seeds=20 if IS_LONG else 2, max_retries=0)
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, folder / "whole")
-    ground.stand_in.order({}, step_s=0.25)
+    ground.stand_in.order({}, step_s=0.02, hold=True)
     executor = RayExecutor(
         ground.datasets, shares=[Share()], max_slots=4, address=cluster.address, runner=ground.stand_in
     )
-    story = Story(cluster, ground, executor)
+    story = Story(cluster, ground, executor, lambda: watcher.attempts)
     watcher = Watcher(story.happened, story.tick)
     log = io.StringIO()
     handler = logging.StreamHandler(log)
@@ -176,7 +176,7 @@ def test_a_sweep_whose_nodes_come_and_go_has_the_table_of_an_undisturbed_run(tol
 
 def test_the_trial_of_a_node_lost_during_a_write_goes_on_elsewhere_and_it_does_not_count_as_a_retry(told: Told) -> None:
     story = told.story
-    assert causes(told.folder, told.trials[story.hung]) == ["node", None]  # no retry was allowed
+    assert causes(told.folder, told.trials[story.hung])[0] == "node"  # no retry was allowed
     assert story.nodes[story.hung, 2] not in (None, story.lost)
     assert told.watcher.steps(story.hung, 2)[0] == FAULT_STEP  # the state of the step before was whole
     wait_until(lambda: not any(map(is_alive, story.orphans)))
@@ -188,14 +188,14 @@ def test_a_node_that_comes_is_used(told: Told) -> None:
 
 def test_the_trial_of_a_drained_node_saves_its_state_and_goes_on_elsewhere_and_the_node_is_left(told: Told) -> None:
     story = told.story
-    first, second = (key for key in story.nodes if key[0] == story.drained)
-    assert causes(told.folder, told.trials[story.drained]) == ["node", None]
-    assert story.nodes[first] is story.late
-    assert story.nodes[second] is not story.late
-    assert told.watcher.steps(*second)[0] == told.watcher.steps(*first)[-1] + 1 > story.drained_at
-    later = list(story.nodes)[list(story.nodes).index(second) :]
-    assert not any(story.nodes[key] is story.late for key in later)
-    assert [why.partition(",")[0] for why in errors_of(told, story.drained)] == ["it was asked to go on elsewhere"]
+    assert story.drained is not None
+    trial_id, attempt = story.drained
+    after = trial_id, attempt + 1
+    assert causes(told.folder, told.trials[trial_id])[attempt - 1 :] == ["node", None]
+    assert errors_of(told, trial_id)[-1].startswith("it was asked to go on elsewhere, at step ")
+    assert told.watcher.steps(*after)[0] == told.watcher.steps(*story.drained)[-1] + 1
+    order = list(story.nodes)
+    assert not any(story.nodes[key] is story.late for key in order[order.index(after) :])
 
 
 def test_a_node_with_other_code_is_warned_of_and_not_used(told: Told) -> None:
@@ -224,15 +224,16 @@ def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     of_nano = {"gpus": 0.25, "custom": {"fast_disk": 0.25}, "labels": labels}
     sweep = make_sweep(tmp_path, seeds=2, resources={"cpus": 0.25, "nano": of_nano})
     trials = expand(sweep)
-    ground.stand_in.order({}, step_s=0.1)
-    pids: list[set[int]] = []
+    ground.stand_in.order({}, hold=True)
     parents: set[int] = set()
 
     def on_event(event: Event) -> None:
         if isinstance(event, Started):
             parents.add(parent_of(pid_of(event)))
+        if len(set(watcher.running.values())) == 4:  # until then they wait for each other
+            ground.stand_in.release()
 
-    watcher = Watcher(on_event, lambda: pids.append(set(watcher.running.values())))
+    watcher = Watcher(on_event)
 
     def make_executor(shares: Sequence[Share]) -> RayExecutor:
         made = RayExecutor(
@@ -243,7 +244,7 @@ def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
 
     ground.run(sweep, tmp_path / "run", make_executor, watcher)
     check_invariants(tmp_path / "run", trials)
-    assert max(map(len, pids)) == 4
+    assert len(watcher.pids) == 4
     assert parents == {raylet_of(node)}
     for trial in trials:
         (share,) = shares_of(tmp_path / "run", trial.trial_id)
@@ -261,7 +262,7 @@ class Head:
 
     def start(self) -> None:
         """Start the head, and wait until it listens."""
-        command = [RAY, "start", "--head", "--block", f"--port={self.port}", "--num-cpus=1", "--include-dashboard=false"]
+        command = [RAY, "start", "--head", "--block", f"--port={self.port}", "--num-cpus=1"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         wait_until(lambda: is_reachable(f"127.0.0.1:{self.port}", timeout_s=1.0))
 
@@ -291,9 +292,9 @@ def test_a_driver_whose_head_is_killed_waits_joins_again_and_ends_with_the_same_
     command = [PROGRAM, "run", str(file), "--results", str(tmp_path), "--address", f"127.0.0.1:{head.port}"]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: num_attempts(folder, "step > 0") >= 1 or driver.poll() is not None)
+        wait_until(lambda: count(folder, "attempts WHERE step > 0") or driver.poll() is not None)
         head.kill()
-        wait_until(lambda: num_attempts(folder, "cause = 'node'") >= 1 or driver.poll() is not None)
+        wait_until(lambda: count(folder, "attempts WHERE cause = 'node'") or driver.poll() is not None)
         assert driver.poll() is None
         head.start()
         output, _ = driver.communicate(timeout=TIMEOUT_S)
@@ -306,10 +307,3 @@ def test_a_driver_whose_head_is_killed_waits_joins_again_and_ends_with_the_same_
     assert table(folder) == whole
     assert "is gone; waiting for it to come back" in output
     assert "the Ray cluster is back" in output
-
-
-def num_attempts(folder: Path, which: str) -> int:
-    """Count attempts; none where there is no ledger yet."""
-    if not (folder / LEDGER_NAME).exists():
-        return 0
-    return int(rows(folder, f"SELECT COUNT(*) FROM attempts WHERE {which}")[0][0])

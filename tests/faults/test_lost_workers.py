@@ -17,14 +17,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.executor import Event, Progressed, Reported, Share, Started
+from orchestrator.executor import Event, Reported, Share, Started
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.records import State
-from orchestrator.run import LEDGER_NAME
 from orchestrator.telemetry import Sample
-from orchestrator.trials import Trial
 
 from .disturbed_runs import (
     IS_LONG,
@@ -34,6 +32,7 @@ from .disturbed_runs import (
     Watcher,
     causes,
     check_invariants,
+    count,
     make_ground,
     make_sweep,
     pid_of,
@@ -45,7 +44,7 @@ from .disturbed_runs import (
     write_sweep,
 )
 from .processes import command_of, descendants_of, is_alive, kill, named
-from .stand_in import FAULT_STEP, RUNGS, Fault
+from .stand_in import FAULT_STEP, HOLD_STEP, Fault
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 HALF_A_CORE = Share(cpus=0.5)
@@ -97,7 +96,7 @@ def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_un
     rng = random.Random(0)
     # Half of the trials die while they write their state, each once; the others die at a step.
     kinds = ("dies while saving", "dies")
-    ground.stand_in.order({t.trial_id: Fault(kinds[i % 2]) for i, t in enumerate(trials)}, step_s=0.02)
+    ground.stand_in.order({t.trial_id: Fault(kinds[i % 2]) for i, t in enumerate(trials)}, step_s=0.02, hold=True)
     killed: list[int] = []
     killed_starting: set[int] = set()
 
@@ -109,6 +108,8 @@ def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_un
         if not killed_starting and (starting := starting_workers()):
             killed_starting.add(min(starting))
             kill(min(starting))
+        if len(killed) >= NUM_KILLS and killed_starting:
+            ground.stand_in.release()
 
     watcher = Watcher(on_tick=on_tick)
     outcome = ground.run(sweep, tmp_path / "run", Lent(executor), watcher)
@@ -231,8 +232,8 @@ def test_ctrl_c_saves_states_on_ray_and_the_next_run_goes_on_from_them(
     sweep = make_sweep(tmp_path, seeds=1, resources={"cpus": 0.5}, checkpoint_every_s=3600)
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, tmp_path / "whole")
-    ground.stand_in.order({}, step_s=0.1)
-    stopped_at = 4
+    ground.stand_in.order({}, hold=True)
+    stopped_at = HOLD_STEP
 
     def on_event(event: Event) -> None:
         watcher.wants_to_stop = all(stopped_at in watcher.steps(trial.trial_id, 1) for trial in trials)
@@ -246,7 +247,7 @@ def test_ctrl_c_saves_states_on_ray_and_the_next_run_goes_on_from_them(
     states = {path.stem for path in (tmp_path / "run" / "checkpoints").glob("[!.]*")}
     assert states == {trial.trial_id for trial in trials}
     wait_until(lambda: not any(map(is_alive, watcher.pids)))
-    ground.stand_in.faster(0.0)
+    ground.stand_in.order({}, step_s=0.0)
     again = Watcher()
     monkeypatch.setattr("specvit.trial.run_trial", ground.stand_in)
     ground.run(sweep, tmp_path / "run", LocalExecutor(ground.datasets), again)
@@ -284,13 +285,13 @@ def test_metrics_of_a_sweep_are_served_where_prometheus_looks(executor: RayExecu
 
 
 def test_a_driver_that_is_killed_or_ends_leaves_no_process_of_its_cluster(tmp_path: Path) -> None:
-    objective = {"recipe": "dinov2_cpu", "steps": 60, "batch_size": 8}
+    objective = {"recipe": "dinov2_cpu", "steps": 120, "batch_size": 8}
     file = write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, objective=objective)
     command = [PROGRAM, "run", str(file), "--results", str(tmp_path), "--slots", "1"]
     folder = tmp_path / "disturbed"
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: num_reports(folder) or driver.poll() is not None)
+        wait_until(lambda: count(folder, "reports") or driver.poll() is not None)
         assert driver.poll() is None
         started, session = started_by(driver)
         assert len(started) > 3
@@ -302,7 +303,7 @@ def test_a_driver_that_is_killed_or_ends_leaves_no_process_of_its_cluster(tmp_pa
         if IS_LONG:
             wait_until(lambda: not any(map(is_alive, agents)))
             driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            wait_until(lambda: num_reports(folder) > 1 or driver.poll() is not None)
+            wait_until(lambda: count(folder, "reports WHERE attempt = 2") or driver.poll() is not None)
             started, session = started_by(driver)
             assert driver.wait() == 0
             wait_until(lambda: not any(map(is_alive, started | named(session))), timeout_s=30.0)
@@ -310,13 +311,6 @@ def test_a_driver_that_is_killed_or_ends_leaves_no_process_of_its_cluster(tmp_pa
     finally:
         kill(driver.pid)
         driver.wait()
-
-
-def num_reports(folder: Path) -> int:
-    """Count the attempts that have told of a rung."""
-    if not (folder / LEDGER_NAME).exists():
-        return 0
-    return int(rows(folder, "SELECT COUNT(DISTINCT attempt) FROM reports")[0][0])
 
 
 def started_by(driver: subprocess.Popen[bytes]) -> tuple[set[int], str]:

@@ -17,7 +17,7 @@ class World:
     def clock(self) -> float:
         return self.now_s
 
-    def answers(self, address: str, *, timeout_s: float) -> bool:
+    def answers(self, address: str, *, timeout_s: float) -> bool:  # noqa: ARG002
         self.asked.append(address)
         return address in self.listening
 
