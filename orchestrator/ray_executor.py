@@ -326,13 +326,35 @@ class RayExecutor:
             self._gcs_address, self._own_node = context.gcs_address, context.get_node_id()
             self._references = {source: ray.put(dataset) for source, dataset in self._datasets.items()}
             self._checks = NodeChecks(self._ask, self._answer)
-            leaving = _draining()  # nothing can be asked of these any more
-            staying = [node for node in _alive() if node.node_id not in leaving]
-            self._checks.require(staying, timeout_s=CHECK_TIMEOUT_S)
+            self._require_nodes()
             self._use_nodes()
         except BaseException:
             ray.shutdown()
             raise
+
+    def _require_nodes(self) -> None:
+        """Check the nodes that the cluster begins with, of which some may be going just now.
+
+        Raises:
+            ClusterError: If one that stays lacks something.
+        """
+        nodes = self._staying()
+        while True:
+            try:
+                self._checks.require(nodes, timeout_s=CHECK_TIMEOUT_S)
+                return
+            except ClusterError:
+                before, nodes = nodes, self._staying()
+                if {node.node_id for node in before} <= {node.node_id for node in nodes}:
+                    raise
+
+    def _staying(self) -> list[Node]:
+        alive, leaving = _alive(), _draining()
+        return [
+            node
+            for node in self._watch.answering(alive, suspects=[node.node_id for node in alive])
+            if node.node_id not in leaving
+        ]
 
     def _use_nodes(self, suspects: frozenset[str] = frozenset()) -> None:
         """See which nodes there are, take those into use that have code and data, and leave those that are to go.

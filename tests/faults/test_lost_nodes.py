@@ -84,11 +84,11 @@ class Story:
 
     Attributes:
         running: Returns the trials and attempts that have begun and not ended.
+        unfit: A node that comes with other code.
         nodes: The node that each attempt began on, by trial and attempt; None = one that was gone by then.
         hung: The trial whose node is lost while it writes its state.
         lost: That node.
         orphans: The processes that were of that node.
-        unfit: A node that comes with other code.
         late: A node that comes, is used, and is drained.
         drained: The trial and attempt that ran there when it was.
     """
@@ -97,11 +97,11 @@ class Story:
     ground: Ground
     executor: RayExecutor
     running: Callable[[], Collection[tuple[str, int]]]
+    unfit: Any
     nodes: dict[tuple[str, int], Any] = field(default_factory=dict)
     hung: str = ""
     lost: Any = None
     orphans: set[int] = field(default_factory=set)
-    unfit: Any = None
     late: Any = None
     drained: tuple[str, int] | None = None
 
@@ -120,14 +120,12 @@ class Story:
 
     def tick(self) -> None:
         """Hear that time has passed."""
-        if self.lost is None and self.ground.stand_in.is_hanging(self.hung):
+        is_unfit_checked = self.unfit.node_id in self.executor._checks._passed
+        if self.lost is None and is_unfit_checked and self.ground.stand_in.is_hanging(self.hung):
+            self.executor._wanted = Wanted.of_this_code()
             self.lost = self.nodes[self.hung, 1]
             self.orphans = descendants_of(raylet_of(self.lost))
             self.cluster.remove_node(self.lost, allow_graceful=False)
-            self.executor._wanted = OTHER_CODE
-            self.unfit = self.cluster.add_node(num_cpus=1, wait=False)
-        elif self.unfit is not None and self.late is None and self.unfit.node_id in self.executor._checks._passed:
-            self.executor._wanted = Wanted.of_this_code()
             self.late = self.cluster.add_node(num_cpus=1, wait=False)
         elif self.drained is not None and self.drained not in self.running():
             self.ground.stand_in.release()
@@ -156,7 +154,9 @@ def told(cluster: Any, ground: Ground, tmp_path_factory: pytest.TempPathFactory)
     executor = RayExecutor(
         ground.datasets, shares=[Share()], max_slots=4, address=cluster.address, runner=ground.stand_in
     )
-    story = Story(cluster, ground, executor, lambda: watcher.attempts)
+    executor._wanted = OTHER_CODE  # of nodes that come
+    unfit = cluster.add_node(num_cpus=1, wait=False)
+    story = Story(cluster, ground, executor, lambda: watcher.attempts, unfit)
     watcher = Watcher(story.happened, story.tick)
     log = io.StringIO()
     handler = logging.StreamHandler(log)
@@ -218,9 +218,8 @@ def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     cluster: Any, ground: Ground, tmp_path: Path
 ) -> None:
     labels = {"zone": "b"}
-    of_both = {"num_cpus": 1, "num_gpus": 1, "resources": {"fast_disk": 1}, "wait": False}
+    of_both = {"num_cpus": 1, "num_gpus": 1, "resources": {"fast_disk": 1}}
     node, _ = cluster.add_node(labels=labels, **of_both), cluster.add_node(**of_both)
-    cluster.wait_for_nodes()
     of_nano = {"gpus": 0.25, "custom": {"fast_disk": 0.25}, "labels": labels}
     sweep = make_sweep(tmp_path, seeds=2, resources={"cpus": 0.25, "nano": of_nano})
     trials = expand(sweep)
