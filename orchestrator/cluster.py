@@ -37,6 +37,15 @@ def check_reachable(address: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> No
         raise ClusterError(f"no Ray cluster at {address}: {error}") from error
 
 
+def is_reachable(address: str, *, timeout_s: float) -> bool:
+    """Tell whether somebody listens at ``host:port``; also true if that cannot be asked."""
+    try:
+        check_reachable(address, timeout_s=timeout_s)
+    except ClusterError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Node:
     """Hold what a node has.
@@ -45,11 +54,13 @@ class Node:
         node_id: Its id.
         has: Amounts by Ray's names: ``CPU``, ``GPU``, ``memory`` in bytes, custom ones.
         labels: Its labels.
+        address: Where its daemon listens, ``host:port``.
     """
 
     node_id: str
     has: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 # Ray reads this when it is imported: no calls home.
@@ -28,7 +29,8 @@ from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster import ClusterError, Node, amounts_of, check_reachable, check_room, count_slots, machine_for
+from orchestrator.cluster import ClusterError, Node, amounts_of, check_reachable, check_room, machine_for
+from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
 from orchestrator.node_check import Found, NodeChecks, Wanted, compare, look
 from orchestrator.records import Cause
@@ -43,14 +45,8 @@ from specvit.errors import DataError
 SETTLE_TIMEOUT_S = 10.0
 """Longest wait, once a trial of several processes has come to an end, for what each has to say of it."""
 
-LOOK_PERIOD_S = 2.0
-"""Time between two looks at the cluster: is it there, and which nodes has it."""
-
 CHECK_TIMEOUT_S = 120.0
 """Longest wait for what a node says of its code and data."""
-
-COME_BACK_TIMEOUT_S = 3600.0
-"""Longest wait for a cluster that is gone."""
 
 CLOSE_TIMEOUT_S = 10.0
 """Longest wait, at the end, for trials to save their states."""
@@ -89,8 +85,9 @@ class RayExecutor:
         self._first_share, self._max_slots = shares[0], max_slots
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._slots = Slots(_dismiss)
-        self._gone_since_s: float | None = None
+        self._watch = ClusterWatch()
         self._instruments: dict[str, Any] = {}
+        self._early: list[Event] = []  # what is known of jobs before they are heard of
         self._join()
         try:
             for share in dict.fromkeys(shares):
@@ -102,14 +99,13 @@ class RayExecutor:
     @property
     def num_slots(self) -> int:
         """Return how many trials run at once; where their shares differ, those of the first kind."""
-        if self._gone_since_s is not None:
+        if self._watch.is_gone:
             return 0
-        room = count_slots(self._slots.nodes, self._first_share, max_slots=self._max_slots)
-        return max(room, len(self._slots.busy))
+        return max(self._slots.count(self._first_share, at_most=self._max_slots), len(self._slots.busy))
 
     def has_room(self, share: Share) -> bool:
         """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
-        if self._gone_since_s is not None or len(self._slots.busy) >= self._max_slots:
+        if self._watch.is_gone or len(self._slots.busy) >= self._max_slots:
             return False
         return self._slots.has_room(share)
 
@@ -120,10 +116,16 @@ class RayExecutor:
     def submit(self, job: Job) -> None:
         """Start ``job`` on a slot of its share, under its label."""
         slot = self._slots.take(job.share)
+        slot.job = job
+        try:
+            self._start(slot, job)
+        except ray.exceptions.RayError as error:  # in this moment the node, or the cluster, is lost
+            self._early += self._ended_by(slot, error)
+
+    def _start(self, slot: Slot, job: Job) -> None:
         if not slot.workers:
             self._hire(slot)
         main, *others = slot.workers
-        slot.job = job
         run = main.run.options(name=job.label)
         if not (others and job.config.treatment.is_trained):
             slot.events = run.remote(job)
@@ -139,7 +141,8 @@ class RayExecutor:
     def prune(self, trial_id: str) -> None:
         """Send the running trial the order to stop."""
         for slot in self._slots.of(trial_id):
-            slot.workers[0].stop.remote(trial_id)
+            assert slot.job is not None
+            slot.workers[0].stop.remote(trial_id, slot.job.attempt)
 
     def kill(self, trial_id: str) -> None:
         """End the workers of the running trial, and start others."""
@@ -149,25 +152,25 @@ class RayExecutor:
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
-        if self._gone_since_s is not None:
+        if self._watch.is_gone:
             return self._wait_for_cluster(timeout_s)
-        if time.monotonic() - self._looked_s >= LOOK_PERIOD_S:
+        if self._watch.is_due():
             if not self._is_there():
                 return self._lose_cluster()
             with suppress(ray.exceptions.RayError):
                 self._use_nodes()
-        events: list[Event] = []
-        ready = self._ready(timeout_s, at_most=1)
-        while ready and self._gone_since_s is None:
+        events, self._early = self._early, []
+        ready = self._ready(0.0 if events else timeout_s, at_most=1)
+        while ready and not self._watch.is_gone:
             for reference, slot in ready:
                 if reference in slot.awaited:
                     events += self._take(slot) if reference is slot.events else self._assisted(slot, reference)
             ready = self._ready(0.0)
-        return tuple(events)
+        return (*events, *self._leave_lost_nodes())
 
     def publish(self, samples: Sequence[Sample]) -> None:
         """Set the cluster's metrics, which Prometheus collects from Ray."""
-        if self._gone_since_s is not None:
+        if self._watch.is_gone:
             return
         for sample in samples:
             kind = Counter if sample.is_counter else Gauge
@@ -178,7 +181,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """Let running trials save their states, stop the workers and leave the cluster; one of our own ends."""
-        if self._gone_since_s is None:
+        if not self._watch.is_gone:
             self._interrupt(self._slots.busy)
             until_s = time.monotonic() + CLOSE_TIMEOUT_S
             while self._slots.busy and time.monotonic() < until_s and self._is_there():
@@ -193,7 +196,7 @@ class RayExecutor:
     def _interrupt(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
             assert slot.job is not None
-            slot.workers[0].interrupt.remote(slot.job.trial_id)
+            slot.workers[0].interrupt.remote(slot.job.trial_id, slot.job.attempt)
 
     def _ready(self, timeout_s: float, *, at_most: int | None = None) -> list[tuple[Any, Slot]]:
         slot_of = {reference: slot for slot in self._slots for reference in slot.awaited}
@@ -246,9 +249,12 @@ class RayExecutor:
                 slot.core_seconds += ray.get(reference)
             except ray.exceptions.RayError as error:
                 losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
+        ended = ended_together(end, core_seconds=slot.core_seconds, losses=losses)
         if losses:
             self._slots.close(slot)
-        return ended_together(end, core_seconds=slot.core_seconds, losses=losses)
+            if isinstance(ended, Failed) and ended.cause is Cause.WORKER and self._has_lost_node(slot):
+                return replace(ended, cause=Cause.NODE)
+        return ended
 
     def _ended_by(self, slot: Slot, error: Exception) -> list[Event]:
         """End an attempt whose main worker says nothing more: it was lost, unless another one tells the cause."""
@@ -256,8 +262,7 @@ class RayExecutor:
             return list(self._lose_cluster())
         job, reason = slot.free(), reason_of(error)
         self._slots.close(slot)
-        with suppress(ray.exceptions.RayError):
-            self._use_nodes()  # at once: nothing is to be placed on a node that has just been lost
+        is_node = self._has_lost_node(slot)
         is_lost = not _is_raised(error) or is_of_messages(reason)
         return [
             Failed(
@@ -265,9 +270,15 @@ class RayExecutor:
                 attempt=job.attempt,
                 error=f"the worker was lost: {reason}" if is_lost else reason,
                 traceback=str(error),
-                cause=cause_of_loss(str(error)) if is_lost else Cause.RAISED,
+                cause=(Cause.NODE if is_node else cause_of_loss(str(error))) if is_lost else Cause.RAISED,
             )
         ]
+
+    def _has_lost_node(self, slot: Slot) -> bool:
+        """Tell whether a worker of a slot was lost with its node; nothing is placed on that one any more."""
+        with suppress(ray.exceptions.RayError):
+            self._use_nodes(slot.node_ids)
+        return not slot.node_ids <= self._alive
 
     def _hire(self, slot: Slot) -> None:
         """Start the workers of a slot where room for it was found; several as close together as there is room."""
@@ -279,7 +290,7 @@ class RayExecutor:
             "resources": dict(share.custom) or None,
             "max_concurrency": 2,
         }
-        selectors = [{**dict(share.labels), **self._pin(place.node_id)} for place in slot.places]
+        selectors = [{**dict(share.labels), _NODE_LABEL: place.node_id} for place in slot.places]
         if share.processes > 1:
             bundles = [amounts_of(share)] * share.processes
             slot.placement = placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)
@@ -287,7 +298,7 @@ class RayExecutor:
             if slot.placement is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(slot.placement, rank)
             else:
-                options["label_selector"] = selector or None
+                options["label_selector"] = selector
             worker = ray.remote(WarmWorker).options(**options)
             slot.workers.append(
                 worker.remote(
@@ -300,10 +311,6 @@ class RayExecutor:
             )
         slot.hosts = [worker.host.remote() for worker in slot.workers] if slot.placement is not None else []
 
-    def _pin(self, node_id: str) -> dict[str, str]:
-        """Return what places an actor on the node where room was found; nothing where there is one node only."""
-        return {_NODE_LABEL: node_id} if len(self._slots.nodes) > 1 else {}
-
     def _join(self) -> None:
         """Start or join the cluster, hand it the data, and check its nodes."""
         self.dashboard_url = _connect(self._address)
@@ -312,21 +319,57 @@ class RayExecutor:
             self._gcs_address, self._own_node = context.gcs_address, context.get_node_id()
             self._references = {source: ray.put(dataset) for source, dataset in self._datasets.items()}
             self._checks = NodeChecks(self._ask, self._answer)
-            self._checks.require(_alive(), timeout_s=CHECK_TIMEOUT_S)
+            self._require_nodes()
             self._use_nodes()
         except BaseException:
             ray.shutdown()
             raise
 
-    def _use_nodes(self) -> None:
-        """See which nodes there are, take those into use that have code and data, and leave those that are to go."""
-        self._looked_s = time.monotonic()
+    def _require_nodes(self) -> None:
+        """Check the nodes that the cluster begins with, of which some may be going just now.
+
+        Raises:
+            ClusterError: If one that stays lacks something.
+        """
+        nodes = self._staying()
+        while True:
+            try:
+                self._checks.require(nodes, timeout_s=CHECK_TIMEOUT_S)
+                return
+            except ClusterError:
+                before, nodes = nodes, self._staying()
+                if {node.node_id for node in before} <= {node.node_id for node in nodes}:
+                    raise
+
+    def _staying(self) -> list[Node]:
         alive, leaving = _alive(), _draining()
-        self._slots.use([node for node in self._checks.passed(alive) if node.node_id not in leaving])
+        return [
+            node
+            for node in self._watch.answering(alive, suspects=[node.node_id for node in alive])
+            if node.node_id not in leaving
+        ]
+
+    def _use_nodes(self, suspects: frozenset[str] = frozenset()) -> None:
+        """See which nodes there are, take those into use that have code and data, and leave those that are to go.
+
+        Args:
+            suspects: Where a worker was lost: Ray takes a while to see that a node is.
+        """
+        alive, leaving = self._watch.answering(_alive(), suspects=suspects), _draining()
+        self._alive = frozenset(node.node_id for node in alive)
+        self._slots.use(self._checks.passed([node for node in alive if node.node_id not in leaving]))
         for slot in self._slots:
             if slot.node_ids & leaving and not slot.is_leaving:
                 slot.is_leaving = True
                 self._interrupt([slot]) if slot.job is not None else self._slots.close(slot)
+
+    def _leave_lost_nodes(self) -> Iterator[Event]:
+        """Close the slots on nodes that are gone: Ray says nothing of jobs that were on their way there."""
+        for slot in self._slots:
+            if not slot.node_ids <= self._alive:
+                if slot.job is not None:
+                    yield lost(slot.free(), "its node is gone", Cause.NODE)
+                self._slots.close(slot)
 
     def _ask(self, node: Node) -> Any:
         """Have a node say what it has of code and data; this process's own machine has the same."""
@@ -347,11 +390,7 @@ class RayExecutor:
         return compare(self._wanted, found)
 
     def _is_there(self) -> bool:
-        try:
-            check_reachable(self._gcs_address, timeout_s=LOOK_PERIOD_S)
-        except ClusterError:
-            return False
-        return True
+        return self._watch.is_there(self._gcs_address)
 
     def _lose_cluster(self) -> Sequence[Event]:
         """End all attempts, since the cluster is gone, and begin to wait for it."""
@@ -359,7 +398,7 @@ class RayExecutor:
         jobs = [slot.free() for slot in self._slots.busy]
         self._slots.clear()
         self._instruments = {}
-        self._gone_since_s = self._tried_s = time.monotonic()
+        self._watch.lose()
         with suppress(Exception):  # whatever is left of it
             ray.shutdown()
         return tuple(lost(job, "the Ray cluster is gone", Cause.NODE) for job in jobs)
@@ -370,19 +409,15 @@ class RayExecutor:
         Raises:
             ClusterError: If it has been gone for too long.
         """
-        assert self._gone_since_s is not None
-        now_s = time.monotonic()
-        if now_s - self._tried_s < LOOK_PERIOD_S:
+        if not self._watch.is_due():
             time.sleep(timeout_s)
             return ()
-        self._tried_s = now_s
         try:
             self._join()
-        except ClusterError as error:
-            if now_s - self._gone_since_s > COME_BACK_TIMEOUT_S:
-                raise ClusterError(f"it did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
+        except (ClusterError, ray.exceptions.RayError) as error:
+            self._watch.check_patience(error)
             return ()
-        self._gone_since_s = None
+        self._watch.back()
         _LOG.warning("the Ray cluster is back")
         return ()
 
@@ -425,7 +460,11 @@ def _is_raised(error: Exception) -> bool:
 def _alive() -> list[Node]:
     """Return the nodes of the cluster that are alive."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [Node(n["NodeID"], n["Resources"], n.get("Labels") or {}) for n in nodes if n["Alive"]]
+    return [
+        Node(n["NodeID"], n["Resources"], n.get("Labels") or {}, f"{n['NodeManagerAddress']}:{n['NodeManagerPort']}")
+        for n in nodes
+        if n["Alive"]
+    ]
 
 
 def _draining() -> frozenset[str]:

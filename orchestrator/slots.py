@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from orchestrator.cluster import Node, Room
+from orchestrator.cluster import Node, Room, count_slots
 from orchestrator.executor import Share
 from orchestrator.slot import Slot
 
@@ -21,6 +21,7 @@ class Slots:
         self._dismiss = dismiss
         self._slots: list[Slot] = []
         self._room = Room(())
+        self._counts: dict[tuple[Share, int], int] = {}
         self.nodes: tuple[Node, ...] = ()
 
     def __iter__(self) -> Iterator[Slot]:
@@ -40,8 +41,16 @@ class Slots:
         if {node.node_id for node in nodes} == {node.node_id for node in self.nodes}:
             return
         self.nodes, self._room = tuple(nodes), Room(nodes)
+        self._counts = {}
         for slot in self._slots:
             self._room.occupy(slot.places)
+
+    def count(self, share: Share, *, at_most: int) -> int:
+        """Return how many jobs of a share the nodes have room for when they are free."""
+        key = share, at_most
+        if key not in self._counts:  # many are asked for, and nodes change seldom
+            self._counts[key] = count_slots(self.nodes, share, max_slots=at_most)
+        return self._counts[key]
 
     def has_room(self, share: Share) -> bool:
         """Tell whether a job could start now, on a free slot or on one that is opened in place of free ones."""
@@ -77,4 +86,4 @@ class Slots:
 
     def clear(self) -> None:
         """Forget all slots and nodes: their cluster is gone."""
-        self._slots, self._room, self.nodes = [], Room(()), ()
+        self._slots, self._room, self.nodes, self._counts = [], Room(()), (), {}

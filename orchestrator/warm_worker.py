@@ -52,6 +52,8 @@ class WarmWorker:
         self._host = host
         self._runner = runner
         self._attempt: Attempt | None = None
+        self._early: list[tuple[str, int, bool]] = []
+        self._orders = threading.Lock()
         self._store: Any = None
         self._assisting = threading.Lock()
 
@@ -76,7 +78,12 @@ class WarmWorker:
             yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text)]
             return
         together = None if meeting is None else self._joined(meeting, 0, num_processes)
-        attempt = self._attempt = Attempt(job, self._datasets, together=together, runner=self._runner)
+        with self._orders:
+            attempt = self._attempt = Attempt(job, self._datasets, together=together, runner=self._runner)
+            early, self._early = self._early, []
+        for trial_id, number, is_for_good in early:
+            if (trial_id, number) == (job.trial_id, job.attempt):
+                attempt.stop() if is_for_good else attempt.interrupt()
         while True:
             events = attempt.next_events()
             yield events
@@ -89,15 +96,28 @@ class WarmWorker:
         with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
             return assist(job, self._datasets, self._joined(meeting, rank, num_processes))
 
-    def stop(self, trial_id: str) -> None:
-        """Ask the running trial to stop for good, if it is the one."""
-        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
-            self._attempt.stop()
+    def stop(self, trial_id: str, attempt: int | None = None) -> None:
+        """Ask a trial to stop for good.
 
-    def interrupt(self, trial_id: str) -> None:
-        """Ask the running trial, if it is the one, to save its state and stop, since it will go on elsewhere."""
-        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
-            self._attempt.interrupt()
+        Args:
+            trial_id: The trial; if another one runs, nothing happens.
+            attempt: Which attempt, also one that has not begun yet; None = the one that runs.
+        """
+        self._order(trial_id, attempt, is_for_good=True)
+
+    def interrupt(self, trial_id: str, attempt: int | None = None) -> None:
+        """Ask a trial, likewise, to save its state and stop, since it will go on elsewhere."""
+        self._order(trial_id, attempt, is_for_good=False)
+
+    def _order(self, trial_id: str, number: int | None, *, is_for_good: bool) -> None:
+        with self._orders:
+            attempt = self._attempt
+            if attempt is None or attempt.job.trial_id != trial_id or number not in (None, attempt.job.attempt):
+                if number is not None:
+                    # Orders overtake the job that they are for: it takes this process a while to begin.
+                    self._early.append((trial_id, number, is_for_good))
+                return
+        attempt.stop() if is_for_good else attempt.interrupt()
 
     def _check_data(self, job: Job) -> None:
         """Raise a ``DataError`` if the job needs data that this worker could not read."""

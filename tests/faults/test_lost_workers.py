@@ -1,0 +1,321 @@
+"""Workers that are lost, stall, raise or run out of memory: every trial has its result once, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.executor import Event, Reported, Share, Started
+from orchestrator.grid import expand
+from orchestrator.local_executor import LocalExecutor
+from orchestrator.ray_executor import RayExecutor
+from orchestrator.records import State
+from orchestrator.telemetry import Sample
+
+from .disturbed_runs import (
+    IS_LONG,
+    Ground,
+    Lent,
+    Shared,
+    Watcher,
+    causes,
+    check_invariants,
+    count,
+    make_ground,
+    make_sweep,
+    pid_of,
+    ray_cluster,
+    rows,
+    shares_of,
+    table,
+    wait_until,
+    write_sweep,
+)
+from .processes import command_of, descendants_of, is_alive, kill, named
+from .stand_in import FAULT_STEP, HOLD_STEP, Fault
+
+PROGRAM = str(Path(sys.executable).with_name("specsweep"))
+HALF_A_CORE = Share(cpus=0.5)
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+NUM_KILLS = 40 if IS_LONG else 1
+NUM_SEEDS = 12 if IS_LONG else 1
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    return make_ground(tmp_path_factory.mktemp("ground") / "orders")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Start a cluster of one node, with a GPU that is none."""
+    with ray_cluster(num_cpus=2, num_gpus=1, _system_config={"metrics_report_interval_ms": 500}) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Any, ground: Ground) -> Iterator[Shared]:
+    """Hold the executor that tests share: two slots of the cluster, whose trials the stand-in computes."""
+    shared = Shared(
+        lambda: RayExecutor(
+            ground.datasets, shares=[HALF_A_CORE], max_slots=2, address=cluster.address, runner=ground.stand_in
+        )
+    )
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def executor(shared: Shared) -> RayExecutor:
+    return shared.open()
+
+
+def starting_workers() -> set[int]:
+    """Return the ids of the workers that have not begun their first job."""
+    return {pid for pid in descendants_of(os.getpid()) if "WarmWorker.__init__" in command_of(pid)}
+
+
+def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_undisturbed_run(
+    executor: RayExecutor, ground: Ground, tmp_path: Path
+) -> None:
+    sweep = make_sweep(tmp_path, seeds=NUM_SEEDS, max_retries=1000, resources={"cpus": 0.5})
+    trials = expand(sweep)
+    whole = ground.undisturbed_table(sweep, tmp_path / "whole")
+    rng = random.Random(0)
+    # Half of the trials die while they write their state, each once; the others die at a step.
+    kinds = ("dies while saving", "dies")
+    ground.stand_in.order({t.trial_id: Fault(kinds[i % 2]) for i, t in enumerate(trials)}, step_s=0.02, hold=True)
+    killed: list[int] = []
+    killed_starting: set[int] = set()
+
+    def on_tick() -> None:
+        if len(killed) < NUM_KILLS and watcher.running and rng.random() < 0.3:
+            trial_id = rng.choice(sorted(watcher.running))
+            killed.append(watcher.running.pop(trial_id))
+            kill(killed[-1])
+        if not killed_starting and (starting := starting_workers()):
+            killed_starting.add(min(starting))
+            kill(min(starting))
+        if len(killed) >= NUM_KILLS and killed_starting:
+            ground.stand_in.release()
+
+    watcher = Watcher(on_tick=on_tick)
+    outcome = ground.run(sweep, tmp_path / "run", Lent(executor), watcher)
+    assert outcome.num_failed == 0
+    assert killed
+    assert killed_starting
+    check_invariants(tmp_path / "run", trials)
+    assert table(tmp_path / "run") == whole
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert {cause for trial in trials for cause in causes(tmp_path / "run", trial)} == {"worker", None}
+    steps = {
+        trial.trial_id: [watcher.steps(trial.trial_id, n) for n in range(1, len(causes(tmp_path / "run", trial)) + 1)]
+        for trial in trials
+    }
+    for of_trial in steps.values():  # nobody begins anew, and at most the step that was not saved is done again
+        heard = [attempt for attempt in of_trial if attempt]
+        assert all(after[0] >= before[-1] for before, after in pairwise(heard))
+        assert heard[-1][0] >= FAULT_STEP
+
+
+def test_workers_killed_while_idle_are_replaced_when_the_next_trials_come(
+    executor: RayExecutor, ground: Ground, tmp_path: Path
+) -> None:
+    sweep = make_sweep(tmp_path, seeds=1, resources={"cpus": 0.5})
+    trials = expand(sweep)
+    whole = ground.undisturbed_table(sweep, tmp_path / "whole")
+    warm = Watcher()
+    ground.run(sweep, tmp_path / "before", Lent(executor), warm)
+    for pid in warm.pids:
+        kill(pid)
+    watcher = Watcher()
+    outcome = ground.run(sweep, tmp_path / "run", Lent(executor), watcher)
+    assert outcome.num_failed == 0
+    assert not warm.pids & watcher.pids
+    check_invariants(tmp_path / "run", trials)
+    assert table(tmp_path / "run") == whole
+
+
+def test_one_that_stalls_is_killed_and_one_that_raises_is_given_up_with_every_traceback_on_record(
+    executor: RayExecutor, ground: Ground, tmp_path: Path
+) -> None:
+    limits = {"max_retries": 1, "stall_timeout_s": 4.0}
+    sweep = make_sweep(tmp_path, seeds=1, resources={"cpus": 0.5}, **limits)
+    raises, stops = expand(sweep)
+    ground.stand_in.order({raises.trial_id: Fault("raises", 2), stops.trial_id: Fault("stops")})
+    watcher = Watcher()
+    outcome = ground.run(sweep, tmp_path / "run", Lent(executor), watcher)
+    assert [record.state for record in outcome.records] == [State.FAILED, State.DONE]
+    check_invariants(tmp_path / "run", [stops])
+    assert causes(tmp_path / "run", stops) == ["stalled", None]
+    assert watcher.steps(stops.trial_id, 2)[0] >= FAULT_STEP  # a signal can come a step late
+    stalled = next(e for e in watcher.events if isinstance(e, Started) and e.trial_id == stops.trial_id)
+    wait_until(lambda: not is_alive(pid_of(stalled)))
+    failures = rows(
+        tmp_path / "run", "SELECT error, traceback FROM attempts WHERE trial_id = ? ORDER BY attempt", raises.trial_id
+    )
+    assert len(failures) == 2
+    for error, traceback in failures:
+        assert error == f"ArithmeticError: ordered at step {FAULT_STEP}"
+        assert traceback.startswith("Traceback (most recent call last):")
+        assert error in traceback
+    assert watcher.steps(raises.trial_id, 2)[0] == 1
+
+
+def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_its_siblings_begin_with_them(
+    executor: RayExecutor, ground: Ground, tmp_path: Path
+) -> None:
+    sweep = make_sweep(tmp_path, seeds=2, max_retries=0, resources={"cpus": 0.5, "gpus": 0.5})
+    trials = expand(sweep)
+    whole = ground.undisturbed_table(sweep, tmp_path / "whole")
+    ground.stand_in.order({trials[0].trial_id: Fault("memory", 2)}, step_s=0.05)
+    watcher = Watcher()
+    outcome = ground.run(sweep, tmp_path / "run", Lent(executor), watcher)
+    assert outcome.num_failed == 0
+    check_invariants(tmp_path / "run", trials)
+    assert table(tmp_path / "run") == whole
+    assert causes(tmp_path / "run", trials[0]) == ["gpu_memory", "gpu_memory", None]
+    assert [why for _, why in watcher.again] == ["with 1 GPUs in place of 0.5", "with micro_batch 4"]
+    assert [share["gpus"] for share in shares_of(tmp_path / "run", trials[0].trial_id)] == [0.5, 1.0, 1.0]
+    for sibling in trials[2:]:
+        assert [share["gpus"] for share in shares_of(tmp_path / "run", sibling.trial_id)] == [1.0]
+    # It went on from its state, as no exception of its own had ended it.
+    assert watcher.steps(trials[0].trial_id, 3)[0] == FAULT_STEP
+
+
+def test_real_trials_whose_workers_are_killed_go_on_bit_for_bit(
+    executor: RayExecutor, ground: Ground, tmp_path: Path
+) -> None:
+    objective = {"recipe": "dinov2_cpu", "steps": 18, "batch_size": 8}
+    # Rungs stand at steps 6 and 12.
+    components = {"components": ["none", "norm"] if IS_LONG else ["none"]}
+    sweep = make_sweep(
+        tmp_path, seeds=4 if IS_LONG else 1, ablate=components, objective=objective, resources={"cpus": 0.5}
+    )
+    trials = expand(sweep)
+    whole = ground.undisturbed_table(sweep, tmp_path / "whole", real=True)
+    killed: set[str] = set()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Reported) and event.trial_id not in killed:
+            killed.add(event.trial_id)
+            kill(watcher.running[event.trial_id])
+
+    watcher = Watcher(on_event)
+    ground.stand_in.stand_aside()
+    outcome = ground.run(sweep, tmp_path / "run", Lent(executor), watcher)
+    assert outcome.num_failed == 0
+    assert killed == {trial.trial_id for trial in trials}
+    check_invariants(tmp_path / "run", trials, rungs=(6, 12))
+    assert table(tmp_path / "run") == whole
+    for trial in trials:
+        assert causes(tmp_path / "run", trial) == ["worker", None]
+        assert watcher.steps(trial.trial_id, 2)[0] >= 5  # a rung is told of before the step's state is saved
+
+
+def test_ctrl_c_saves_states_on_ray_and_the_next_run_goes_on_from_them(
+    shared: Shared, cluster: Any, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.close()  # a process has one connection to Ray
+    sweep = make_sweep(tmp_path, seeds=1, resources={"cpus": 0.5}, checkpoint_every_s=3600)
+    trials = expand(sweep)
+    whole = ground.undisturbed_table(sweep, tmp_path / "whole")
+    ground.stand_in.order({}, hold=True)
+    stopped_at = HOLD_STEP
+
+    def on_event(event: Event) -> None:
+        watcher.wants_to_stop = all(stopped_at in watcher.steps(trial.trial_id, 1) for trial in trials)
+
+    executor = RayExecutor(
+        ground.datasets, shares=[HALF_A_CORE], max_slots=2, address=cluster.address, runner=ground.stand_in
+    )
+    watcher = Watcher(on_event)
+    outcome = ground.run(sweep, tmp_path / "run", executor, watcher)
+    assert not outcome.finished
+    states = {path.stem for path in (tmp_path / "run" / "checkpoints").glob("[!.]*")}
+    assert states == {trial.trial_id for trial in trials}
+    wait_until(lambda: not any(map(is_alive, watcher.pids)))
+    ground.stand_in.order({}, step_s=0.0)
+    again = Watcher()
+    monkeypatch.setattr("specvit.trial.run_trial", ground.stand_in)
+    ground.run(sweep, tmp_path / "run", LocalExecutor(ground.datasets), again)
+    check_invariants(tmp_path / "run", trials)
+    assert table(tmp_path / "run") == whole
+    for trial in trials:
+        assert again.steps(trial.trial_id, 2)[0] > stopped_at
+    assert rows(tmp_path / "run", "SELECT DISTINCT state FROM attempts WHERE attempt = 1") == [("lost",)]
+
+
+def test_metrics_of_a_sweep_are_served_where_prometheus_looks(executor: RayExecutor) -> None:
+    import ray
+
+    tags = {"sweep": "disturbed", "state": "done"}
+    (node,) = ray.nodes()
+    address = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+
+    def served() -> str:
+        executor.publish(
+            [
+                Sample("specsweep_trials", 3.0, tags),
+                Sample("specsweep_retries", 1.0, {"sweep": "disturbed", "cause": "worker"}, is_counter=True),
+            ]
+        )
+        time.sleep(0.5)
+        with urllib.request.urlopen(address, timeout=10.0) as answer:
+            return "\n".join(line for line in answer.read().decode().splitlines() if "specsweep" in line)
+
+    wait_until(lambda: "ray_specsweep_trials{" in (text := served()) and "ray_specsweep_retries" in text)
+    lines = [line for line in served().splitlines() if line.startswith("ray_specsweep_trials{")]
+    (line,) = lines
+    assert line.endswith(" 3.0")
+    assert 'state="done"' in line
+    assert 'sweep="disturbed"' in line
+
+
+def test_a_driver_that_is_killed_or_ends_leaves_no_process_of_its_cluster(tmp_path: Path) -> None:
+    objective = {"recipe": "dinov2_cpu", "steps": 120, "batch_size": 8}
+    file = write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, objective=objective)
+    command = [PROGRAM, "run", str(file), "--results", str(tmp_path), "--slots", "1"]
+    folder = tmp_path / "disturbed"
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: count(folder, "reports") or driver.poll() is not None)
+        assert driver.poll() is None
+        started, session = started_by(driver)
+        assert len(started) > 3
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        # Ray's own agents spend a minute on telling the head, which is gone, that their node is gone.
+        agents = {pid for pid in started if command_of(pid) in AGENTS}
+        wait_until(lambda: not any(map(is_alive, (started | named(session)) - agents)), timeout_s=30.0)
+        if IS_LONG:
+            wait_until(lambda: not any(map(is_alive, agents)))
+            driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            wait_until(lambda: count(folder, "reports WHERE attempt = 2") or driver.poll() is not None)
+            started, session = started_by(driver)
+            assert driver.wait() == 0
+            wait_until(lambda: not any(map(is_alive, started | named(session))), timeout_s=30.0)
+            assert rows(folder, "SELECT state FROM attempts ORDER BY attempt") == [("lost",), ("done",)]
+    finally:
+        kill(driver.pid)
+        driver.wait()
+
+
+def started_by(driver: subprocess.Popen[bytes]) -> tuple[set[int], str]:
+    """Return the processes that a driver has started, and the session of Ray that they are of."""
+    started = descendants_of(driver.pid)
+    found = re.search(r"/session_[0-9_-]+", " ".join(map(command_of, started)))
+    assert found
+    return started, found[0]
