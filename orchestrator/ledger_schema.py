@@ -60,7 +60,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     if path.is_file():
         # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
         with closing(_connect_read_only(path)) as connection, naming(path):
-            _check(connection, path)
+            if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
+                with closing(_migrated_copy(connection)) as copy:
+                    check_values(copy, path)
     with naming(path, writing=True):
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:

@@ -105,8 +105,7 @@ def _depth(value: Any) -> int:
 
 
 def _is_config(text: str) -> bool:
-    probes = json.loads(text)["rungs"]["probes"]
-    return _is_plain_json(text) and isinstance(probes, list) and all(isinstance(probe, str) for probe in probes)
+    return _is_plain_json(text) and _are_texts(json.loads(text).get("rungs", {}).get("probes", []))
 
 
 def _is_provenance(text: str) -> bool:
