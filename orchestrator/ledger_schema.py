@@ -21,7 +21,7 @@ from orchestrator.ledger_errors import LedgerError, LedgerWriteError, naming
 from orchestrator.ledger_log import count_lost_transactions
 from orchestrator.ledger_migration import create, migrate
 from orchestrator.ledger_seals import check_seals, damaged, keep_seals
-from orchestrator.ledger_strangers import distrust, refuse_foreign_files, refuse_foreign_schema
+from orchestrator.ledger_strangers import distrust, refuse_foreign_files, refuse_foreign_schema, use_own_views
 from orchestrator.ledger_tables import APPLICATION_ID, SCHEMA_VERSION
 from orchestrator.ledger_values import check_values, decode_metrics
 
@@ -79,6 +79,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             _warn_of_lost(path, num_frames)
             connection.execute("PRAGMA foreign_keys = ON")
             keep_seals(connection)
+            use_own_views(connection)
         except BaseException:
             connection.close()
             raise
@@ -105,6 +106,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
             if schema < SCHEMA_VERSION:
                 connection = _migrated_copy(connection)
                 check_values(connection, path)
+            use_own_views(connection)
+            connection.execute("PRAGMA query_only = ON")
     except BaseException:
         connection.close()
         raise
@@ -162,7 +165,6 @@ def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.backup(copy)
     distrust(copy)
     migrate(copy)
-    copy.execute("PRAGMA query_only = ON")
     return copy
 
 

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from orchestrator.ledger_errors import LedgerError
-from orchestrator.ledger_tables import PROTECTED_TABLES
+from orchestrator.ledger_tables import PROTECTED_TABLES, SCHEMA
 
 _MOST_BYTES_OF_A_VALUE = 1 << 26
 """Of a value of a row: room for any traceback, none for a ``zeroblob`` that fills the memory."""
@@ -23,6 +23,13 @@ def distrust(connection: sqlite3.Connection) -> None:
     """Keep the SQL that lies in a file from calling functions that could do harm, and from making huge values."""
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES_OF_A_VALUE)
+
+
+def use_own_views(connection: sqlite3.Connection) -> None:
+    """Read the views of today's schema as they are defined here, whatever the file defines by their names."""
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for view in SCHEMA.split("CREATE VIEW")[1:]:
+        connection.execute(f"CREATE TEMP VIEW {view.partition(';')[0]}")
 
 
 def refuse_foreign_files(path: Path, *, writing: bool = False) -> None:
@@ -53,8 +60,8 @@ def refuse_foreign_files(path: Path, *, writing: bool = False) -> None:
 def refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a ledger with triggers, or with something else in the place of a table of ours.
 
-    Views and indexes that people have added for themselves are left alone: nothing here reads the ones, and the others
-    hold no statements.
+    Views and indexes that people have added for themselves are left alone: nothing here reads the ones
+    (``use_own_views``), and the others hold no statements.
 
     Args:
         connection: To the ledger.

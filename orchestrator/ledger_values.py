@@ -10,13 +10,15 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import fields
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger_errors import LedgerError
-from orchestrator.ledger_tables import PROTECTED_TABLES
+from orchestrator.ledger_tables import PROTECTED_TABLES, SCHEMA
 from orchestrator.provenance import Provenance
 from orchestrator.records import Cause
 
@@ -24,6 +26,7 @@ _KINDS = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",
 """Declared type to the types of values that may be there."""
 
 _DEEPEST = 50
+_ENDS = ("running", "done", "pruned", "failed", "lost")
 _ROLES = ("baseline", "arm", "floor")
 _INFINITE_VALUES = ("diagnostics",)
 """Tables in which a number may be infinite, because it was measured so."""
@@ -46,7 +49,7 @@ def check_values(connection: sqlite3.Connection, path: Path) -> None:
         LedgerError: If a value is not what its column is for; the text names the column.
     """
     for table in PROTECTED_TABLES:
-        for _, column, declared, not_null, _, is_key in connection.execute(f"PRAGMA main.table_info({table})"):
+        for column, declared, not_null, is_key in _columns()[table]:
             kinds = _KINDS[declared] + (() if not_null or is_key else ("null",))
             rule = f"typeof({column}) IN ({', '.join(map(repr, kinds))})"
             if declared == "REAL" and table not in _INFINITE_VALUES:
@@ -55,6 +58,15 @@ def check_values(connection: sqlite3.Connection, path: Path) -> None:
     connection.create_function("is_fit", 2, _is_fit, deterministic=True)
     for table, column in (place.split(".") for place in _SHAPES):
         _require(connection, path, table, column, f"({column} IS NULL OR is_fit('{table}.{column}', {column}))")
+
+
+@cache
+def _columns() -> Mapping[str, list[tuple[str, str, int, int]]]:
+    """Return name, type, and whether NULL is refused, of the columns of our tables, not of those in a file."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        found = {table: connection.execute(f"PRAGMA table_info({table})").fetchall() for table in PROTECTED_TABLES}
+    return {table: [(row[1], row[2], row[3], row[5]) for row in rows] for table, rows in found.items()}
 
 
 def _require(connection: sqlite3.Connection, path: Path, table: str, column: str, rule: str) -> None:
@@ -136,6 +148,7 @@ _SHAPES: Mapping[str, Callable[[str], bool]] = {
     "runs.provenance": _is_provenance,
     "trials.role": lambda text: text in _ROLES,
     "trials.config": _is_config,
+    "attempts.state": lambda text: text in _ENDS,
     "attempts.begun_at": _is_time,
     "attempts.started_at": _is_time,
     "attempts.ended_at": _is_time,
