@@ -27,7 +27,6 @@ def distrust(connection: sqlite3.Connection) -> None:
 
 def use_own_views(connection: sqlite3.Connection) -> None:
     """Read the views of today's schema as they are defined here, whatever the file defines by their names."""
-    connection.execute("PRAGMA temp_store = MEMORY")
     for view in SCHEMA.split("CREATE VIEW")[1:]:
         connection.execute(f"CREATE TEMP VIEW {view.partition(';')[0]}")
 
