@@ -118,7 +118,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         assert ended.returncode in (0, 2, 3, 4), ended.stderr
         assert "Traceback" not in ended.stderr
         if ended.returncode:
-            assert ended.stderr.startswith("specsweep: "), ended.stderr
+            assert ended.stderr.startswith(("specsweep: ", "tiny.yaml: ")), ended.stderr
             assert ended.stderr.count("\n") == 1
         return ended
 
@@ -174,7 +174,8 @@ def run_sweep(command: Command) -> subprocess.CompletedProcess[str]:
 
 def look(command: Command, results: Path) -> list[subprocess.CompletedProcess[str]]:
     """Run every command that looks at results."""
-    with closing(sqlite3.connect(f"{results / 'ledger.sqlite'}?mode=ro", uri=True)) as connection:
+    # Not as any of our connections: this one looks at nothing beside the file.
+    with closing(sqlite3.connect(f"{(results / 'ledger.sqlite').as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         try:
             (trial_id,) = connection.execute("SELECT trial_id FROM trials").fetchone()
         except (sqlite3.Error, TypeError):
@@ -361,7 +362,7 @@ def test_a_model_checkpoint_that_is_a_pickle_is_refused_and_not_executed(
     (tmp_path / "mark").unlink()  # it would be executed, if it were unpickled
     asked = [(verb, "tiny.yaml", "--set", f"model.checkpoint={name}") for verb in ("plan", "run")]
     codes = [command(*arguments).returncode for arguments in (*asked, ("diagnose", name, "--data", "scenes"))]
-    assert codes[1:] == [2, 2]
+    assert codes == [2, 2, 2]
     assert not (tmp_path / "mark").exists()
 
 
@@ -423,7 +424,6 @@ def test_a_rollback_journal_beside_a_ledger_is_not_played_back(
     assert all(ended.returncode == 2 for ended in look(command, results) if ended.args[0] != "plan")
 
 
-CONFIG = "CREATE TABLE mine (x)"
 ENDLESS = "WITH RECURSIVE e(x) AS (SELECT 1 UNION ALL SELECT x FROM e) SELECT x FROM e"
 SQL = {
     "trigger": ("CREATE TRIGGER t AFTER INSERT ON runs BEGIN UPDATE attempts SET metrics = '{\"knn_top1\": 99}'; END",),
@@ -439,7 +439,8 @@ SQL = {
 
 @pytest.mark.parametrize("kind", SQL)
 def test_sql_in_a_ledger_is_refused_or_never_run(kind: str, command: Command, results: Path, tmp_path: Path) -> None:
-    forge(results / "ledger.sqlite", *SQL[kind])
+    # The seal of a table that never ends cannot be made; it is refused for what it is before seals are looked at.
+    forge(results / "ledger.sqlite", *SQL[kind], sealed=kind != "view in the place of a table")
     before = (results / "ledger.sqlite").read_bytes()
     codes = {ended.returncode for ended in (*look(command, results), run_sweep(command)) if ended.args[0] != "plan"}
     if kind == "endless view in the place of ours":
@@ -469,7 +470,7 @@ def test_a_ledger_of_schema_1_that_is_made_of_views_is_refused(command: Command,
 
 VALUES = {
     "trials": {
-        "label": ["x'00ff'", "NULL", "3.5"], "seed": ["'text'"], "position": ["'first'"], "role": ["'[red]king'"],
+        "label": ["x'00ff'", "NULL"], "seed": ["'text'"], "position": ["'first'"], "role": ["'[red]king'"],
         "num_parameters": ["'many'"], "extra_parameters_percent": ["9e999", "'x'"],
         "config": ["'{'", "'[]'", "'{\"rungs\": 3}'", "'{\"rungs\": {\"probes\": [[1]]}}'", "DEEP"],
     },
