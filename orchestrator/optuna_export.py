@@ -176,7 +176,8 @@ def _objective(
                 f"--metric: no probe of this sweep reports {asked!r}; they report {', '.join(known) or 'nothing'}"
             )
         return asked
-    probes = [name for config in configs.values() for name in config.get("rungs", {}).get("probes", ()) if name in PROBES]
+    of_rungs = [config.get("rungs", {}).get("probes", ()) for config in configs.values()]
+    probes = [name for names in of_rungs for name in names if name in PROBES]
     names = [metric.name for name in probes[:1] for metric in PROBES[name].metrics]
     chosen = next((name for name in (*names, *known) if name in known), None)
     if chosen is None:

