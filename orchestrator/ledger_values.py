@@ -1,7 +1,8 @@
 """What the values of a ledger must be: checked as it is opened, so that whatever reads them can rely on it.
 
-Metrics, of which there are many, are checked as they are read. SQLite keeps any value in any column, and seals only tell that a value is the one that was written. A ledger that came
+SQLite keeps any value in any column, and seals only tell that a value is the one that was written. A ledger that came
 from others may hold text where numbers belong, or JSON of another shape, and every command would end in a trace.
+Metrics and configurations, of which there are many, are checked as they are read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import fields
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def decode_metrics(text: str) -> dict[str, float]:
     except (ValueError, AttributeError, OverflowError, RecursionError):
         pass
     raise UnfitValueError(f"metrics must be numbers by name, not {text[:_SHOWN]!r}")
+
+
+def decode_config(text: str) -> dict[str, Any]:
+    """Read a trial's configuration as the ledger keeps it.
+
+    Raises:
+        UnfitValueError: If it is none.
+    """
+    try:
+        config = json.loads(text)
+        if _is_plain(config) and _are_texts(config.get("rungs", {}).get("probes", [])):
+            return dict(config)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise UnfitValueError(f"config must be a trial's configuration, not {text[:_SHOWN]!r}")
 
 
 def check_values(connection: sqlite3.Connection, path: Path) -> None:
@@ -90,6 +106,7 @@ def _require(connection: sqlite3.Connection, path: Path, table: str, column: str
         )
 
 
+@lru_cache(maxsize=256)  # few shares, roles and states are there, each of them often
 def _is_fit(place: str, text: str) -> bool:
     try:
         return _SHAPES[place](text)
@@ -110,9 +127,8 @@ def _is_list_of(kind: type, text: str) -> bool:
     return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
-def _is_plain_json(text: str) -> bool:
-    """Tell whether a text is a JSON object that can be written as JSON again, and is not deep."""
-    value = json.loads(text)
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is an object that can be written as JSON again, and is not deep."""
     json.dumps(value, allow_nan=False)
     return isinstance(value, dict) and _depth(value) <= _DEEPEST
 
@@ -120,10 +136,6 @@ def _is_plain_json(text: str) -> bool:
 def _depth(value: Any) -> int:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + max(map(_depth, inner), default=0)
-
-
-def _is_config(text: str) -> bool:
-    return _is_plain_json(text) and _are_texts(json.loads(text).get("rungs", {}).get("probes", []))
 
 
 def _is_provenance(text: str) -> bool:
@@ -152,12 +164,11 @@ _SHAPES: Mapping[str, Callable[[str], bool]] = {
     "sweep.seeds": lambda text: _is_list_of(int, text),
     "runs.provenance": _is_provenance,
     "trials.role": lambda text: text in _ROLES,
-    "trials.config": _is_config,
     "attempts.state": lambda text: text in _ENDS,
     "attempts.begun_at": _is_time,
     "attempts.started_at": _is_time,
     "attempts.ended_at": _is_time,
     "attempts.cause": lambda text: text in tuple(Cause),
-    "attempts.share": _is_plain_json,
+    "attempts.share": lambda text: _is_plain(json.loads(text)),
 }
 """What the text of a column must be, beyond text, by ``table.column``."""
