@@ -68,8 +68,12 @@ def complain(error: Exception) -> None:
 
 
 def print_raw(text: str) -> None:
-    """Print a text for programs, or in a format of its own, as it is; it is out when this returns."""
-    print(text, flush=True)
+    """Print a text for programs, or in a format of its own; it is out when this returns.
+
+    Programs get it as it is. On a terminal, what would steer it is written out: a CSV of results that came from
+    others may hold anything.
+    """
+    print(visible(text) if sys.stdout.isatty() else text, flush=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.metric_text import heading
+from orchestrator.plain_text import one_line
 from specvit.atomic import replacing
 
 _PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150
@@ -51,7 +52,7 @@ def make_figure(curves: pd.DataFrame) -> Figure:
         for axes, metric in zip(row, metrics, strict=True):
             shown = curves[(curves["group"] == group) & (curves["metric"] == metric)]
             for arm, one in shown.groupby("arm", sort=False):
-                _plot(axes, one, label=str(arm), colour=colours[str(arm)])
+                _plot(axes, one, label=_as_it_is(str(arm)), colour=colours[str(arm)])
             _finish(axes, group=str(group), metric=str(metric))
     handles = {
         label: handle
@@ -91,9 +92,15 @@ def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
 
 
 def _finish(axes: Any, *, group: str, metric: str) -> None:
-    axes.set(title=group, xlabel="optimizer step", ylabel=heading(metric))
+    axes.set(title=_as_it_is(group), xlabel="optimizer step", ylabel=_as_it_is(heading(metric)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, color="0.92")
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _as_it_is(text: str) -> str:
+    """Return ``text`` so that matplotlib takes no formula from it, and does not leave it out of a legend."""
+    shown = one_line(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

@@ -24,7 +24,7 @@ def render_history(name: TrialName, attempts: Sequence[Attempt]) -> RenderableTy
         attempts: What to show of it.
     """
     left = "" if name.in_sweep else "; the sweep file no longer has it"
-    lines = [Text.assemble((one_line(name.label), "bold"), (f"  {name.trial_id}{left}", "dim"))]
+    lines = [Text.assemble((one_line(name.label), "bold"), (f"  {one_line(name.trial_id)}{left}", "dim"))]
     if not attempts:
         lines.append(Text("no attempt has begun"))
     for attempt in attempts:
@@ -48,7 +48,7 @@ def _failure_line(trial: FailedTrial) -> Text:
     now = "" if trial.state == "failed" else f", now {trial.state}"
     tries = "1 attempt" if trial.num_attempts == 1 else f"{trial.num_attempts} attempts"
     return Text.assemble(
-        (trial.trial_id[:12], "dim"),
+        (one_line(trial.trial_id[:12]), "dim"),
         f"  {one_line(trial.label)}: {trial.num_failed} of {tries} failed{now}; "
         f"attempt {trial.attempt}, {cause_text(trial.cause)}: {one_line(trial.error)}",
     )

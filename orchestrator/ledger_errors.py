@@ -40,6 +40,10 @@ class LedgerWriteError(LedgerError):
     """
 
 
+class UnfitValueError(ValueError):
+    """Signal a value that its column is not for; ``naming`` says in which ledger."""
+
+
 @contextmanager
 def naming(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turn what SQLite raises in this context into a LedgerError that names ``path``.
@@ -52,6 +56,8 @@ def naming(path: Path, *, writing: bool = False) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:  # what SQLite says of a damaged schema quotes it, byte by byte
         raise LedgerError(f"{path}: the ledger cannot be used (malformed database schema)") from error
+    except UnfitValueError as error:
+        raise LedgerError(f"{path}: the ledger cannot be used: {error}") from error
     except (sqlite3.DatabaseError, OverflowError) as error:
         code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
         if not writing or code not in _STOPS:

@@ -95,9 +95,10 @@ class Pointer:
         """
         try:
             pointer = cls(**json.loads(data))
-            if _SNAPSHOT.fullmatch(pointer.snapshot_name) and re.fullmatch("[0-9a-f]{64}", pointer.sha256):
+            is_counted = type(pointer.generation) is int and _SNAPSHOT.fullmatch(pointer.snapshot_name)
+            if is_counted and re.fullmatch("[0-9a-f]{64}", pointer.sha256):
                 return pointer
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             pass
         raise RemoteError(f"{place}: does not say where the ledger is; is it a file of specsweep?")
 

@@ -21,7 +21,9 @@ from orchestrator.ledger_errors import LedgerError, LedgerWriteError, naming
 from orchestrator.ledger_log import count_lost_transactions
 from orchestrator.ledger_migration import create, migrate
 from orchestrator.ledger_seals import check_seals, damaged, keep_seals
+from orchestrator.ledger_strangers import distrust, refuse_foreign_files, refuse_foreign_schema, use_own_views
 from orchestrator.ledger_tables import APPLICATION_ID, SCHEMA_VERSION
+from orchestrator.ledger_values import check_values, decode_metrics
 
 __all__ = [
     "LedgerError",
@@ -54,13 +56,17 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerError(f"{path.parent}: cannot be made ({error.strerror})") from error
+    refuse_foreign_files(path, writing=True)
     if path.is_file():
         # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
         with closing(_connect_read_only(path)) as connection, naming(path):
-            _check(connection, path)
+            if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
+                with closing(_migrated_copy(connection)) as copy:
+                    check_values(copy, path)
     with naming(path, writing=True):
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
+            distrust(connection)
             schema = _schema_of(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -73,6 +79,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             _warn_of_lost(path, num_frames)
             connection.execute("PRAGMA foreign_keys = ON")
             keep_seals(connection)
+            use_own_views(connection)
         except BaseException:
             connection.close()
             raise
@@ -89,6 +96,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no ledger; run the sweep first")
+    refuse_foreign_files(path)
     connection = _connect_read_only(path)
     try:
         with naming(path):
@@ -97,6 +105,9 @@ def connect_reader(path: Path) -> sqlite3.Connection:
                 raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
             if schema < SCHEMA_VERSION:
                 connection = _migrated_copy(connection)
+                check_values(connection, path)
+            use_own_views(connection)
+            connection.execute("PRAGMA query_only = ON")
     except BaseException:
         connection.close()
         raise
@@ -112,6 +123,7 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
             # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
             connection.close()
             connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
+        distrust(connection)
     return connection
 
 
@@ -151,8 +163,8 @@ def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
     copy = sqlite3.connect(":memory:", isolation_level=None)
     with closing(connection):
         connection.backup(copy)
+    distrust(copy)
     migrate(copy)
-    copy.execute("PRAGMA query_only = ON")
     return copy
 
 
@@ -163,11 +175,13 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     try:
         schema = _schema_of(connection, path)
         if schema != _EMPTY:
+            refuse_foreign_schema(connection, path)
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise damaged(path, verdict)
         if schema == SCHEMA_VERSION:
             check_seals(connection, path)
+            check_values(connection, path)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -208,9 +222,3 @@ def _encode_number(value: float) -> str:
     if math.isinf(value):
         return "1e999" if value > 0 else "-1e999"
     return repr(value)
-
-
-def decode_metrics(text: str) -> dict[str, float]:
-    """Read what ``encode_metrics`` wrote."""
-    metrics: dict[str, float | None] = json.loads(text)
-    return {name: math.nan if value is None else value for name, value in metrics.items()}

@@ -12,13 +12,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.plain_text import one_line
 from specvit.errors import SpecsweepError
+from specvit.regular_files import open_regular, read_regular
 
 LOCK_NAME = "lock"
 """The file, in the folder of a sweep's results."""
 
 _ASKED_S = 5.0
 """Longest wait for processes that only ask whether a folder is held: each takes a moment."""
+
+_MOST_BYTES = 4096
+"""Room for what a holder writes about itself, and for more."""
+
+_LONGEST_TEXT = 100
 
 
 class LockedError(SpecsweepError):
@@ -42,8 +49,11 @@ def hold_lock(folder: Path) -> Iterator[None]:
     path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # The file is emptied below: behind a link, that would be a file of the user's own.
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, follow=False)
     except OSError as error:
+        if path.is_symlink():
+            raise LockedError(f"{path}: must not be a link (it leads to {path.readlink()}); delete it") from error
         raise LockedError(f"{path}: cannot be opened for writing ({error.strerror})") from error
     try:
         _acquire(descriptor, path)
@@ -57,7 +67,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Tell whether a process holds ``folder`` now; True where that cannot be found out."""
     try:
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(folder / LOCK_NAME, os.O_RDONLY, follow=False)
     except FileNotFoundError:
         return False
     except OSError:
@@ -99,7 +109,9 @@ def _holder() -> bytes:
 def _describe(path: Path) -> str:
     """Say who holds the lock, from what the holder wrote about itself."""
     try:
-        holder = json.loads(path.read_text())
-        return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = json.loads(read_regular(path, most_bytes=_MOST_BYTES))
+        # Anyone who can write to the folder can write this: it has to stay one message.
+        pid, host, since = (one_line(str(holder[key]))[:_LONGEST_TEXT] for key in ("pid", "host", "since"))
+        return f"process {pid} on {host} (since {since})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process that has not yet said who it is"

@@ -29,6 +29,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.ledger_values import decode_config
 from orchestrator.records import State, TrialRecord
 from orchestrator.registration import SweepInfo
 from specvit.errors import SpecsweepError
@@ -127,7 +128,7 @@ def read_studies(
     Raises:
         SpecsweepError: If the sweep has no such metric, or none at all.
     """
-    configs = {row[0]: json.loads(row[1]) for row in connection.execute("SELECT trial_id, config FROM trials")}
+    configs = {row[0]: decode_config(row[1]) for row in connection.execute("SELECT trial_id, config FROM trials")}
     times = {
         row[0]: (row[1], row[2])
         for row in connection.execute("SELECT trial_id, COALESCE(started_at, begun_at), ended_at FROM newest_attempts")
@@ -176,7 +177,8 @@ def _objective(
                 f"--metric: no probe of this sweep reports {asked!r}; they report {', '.join(known) or 'nothing'}"
             )
         return asked
-    probes = [name for config in configs.values() for name in config["rungs"]["probes"] if name in PROBES]
+    of_rungs = [config.get("rungs", {}).get("probes", ()) for config in configs.values()]
+    probes = [name for names in of_rungs for name in names if name in PROBES]
     names = [metric.name for name in probes[:1] for metric in PROBES[name].metrics]
     chosen = next((name for name in (*names, *known) if name in known), None)
     if chosen is None:

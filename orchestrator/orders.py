@@ -14,13 +14,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator.own_places import refuse_link
 from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
+from specvit.regular_files import read_regular
 
 FOLDER_NAME = "orders"
 """Folder of the orders, in the folder of a sweep's results."""
 
 _PERIOD_S = 0.5
+
+_MOST_BYTES = 1 << 24
+"""Room for the ids of two hundred thousand trials."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,11 @@ def give(folder: Path, order: Order) -> Path:
         The order's file; it is gone when the order has been taken.
 
     Raises:
-        SpecsweepError: If the file cannot be written.
+        SpecsweepError: If the file cannot be written, or the folder of orders is a link.
     """
     name = next(name for name, kind in _KINDS.items() if isinstance(order, kind))
     path = folder / FOLDER_NAME / f"{time.time_ns()}-{uuid.uuid4().hex}.json"
+    refuse_link(path.parent)
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
@@ -69,8 +75,13 @@ class OrderBox:
     """Take the orders that are given to a running sweep."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder of the sweep's results; orders that nobody took are dropped: they were to another run."""
+        """Take the folder of the sweep's results; orders that nobody took are dropped: they were to another run.
+
+        Raises:
+            SpecsweepError: If the folder of orders is a link: the files behind it would be deleted.
+        """
         self._folder = folder / FOLDER_NAME
+        refuse_link(self._folder)
         self._looked_s = time.monotonic()
         self.clear()
 
@@ -98,14 +109,16 @@ class OrderBox:
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:
-        # Reading from a pipe, or whatever else lies there, could take for ever.
-        return sorted(path for path in self._folder.glob("*.json") if path.is_file()) if self._folder.is_dir() else []
+        # A folder that has become a link since is not ours. What is no file there is left alone.
+        if self._folder.is_symlink() or not self._folder.is_dir():
+            return []
+        return sorted(path for path in self._folder.glob("*.json") if path.is_file())
 
 
 def _read(path: Path) -> Order | None:
     """Return the order in a file; None if it is none, or somebody else has taken it."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path, most_bytes=_MOST_BYTES))
         kind = _KINDS[content.pop("order")]
         if kind is Cancel:
             return Cancel()

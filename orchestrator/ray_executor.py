@@ -152,6 +152,9 @@ class RayExecutor:
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
+        if self._early:
+            early, self._early = self._early, []
+            return tuple(early)
         if self._watch.is_gone:
             return self._wait_for_cluster(timeout_s)
         if self._watch.is_due():
@@ -159,8 +162,8 @@ class RayExecutor:
                 return self._lose_cluster()
             with suppress(ray.exceptions.RayError):
                 self._use_nodes()
-        events, self._early = self._early, []
-        ready = self._ready(0.0 if events else timeout_s, at_most=1)
+        events: list[Event] = []
+        ready = self._ready(timeout_s, at_most=1)
         while ready and not self._watch.is_gone:
             for reference, slot in ready:
                 if reference in slot.awaited:

@@ -75,13 +75,13 @@ class Holder:
             values = json.loads(data)
             holder = cls(**values)
             texts = (holder.token, holder.host, holder.since)
-            numbers = (holder.pid, holder.beat, float(holder.period_s))
-        except (ValueError, TypeError):
+            period_s = float(holder.period_s)
+        except (ValueError, TypeError, OverflowError, RecursionError):
             return None
         # It comes from a place that others write to, and is shown in terminals.
         are_texts = all(isinstance(text, str) and text.isprintable() for text in texts)
-        is_period = 0 < numbers[2] <= _LONGEST_PERIOD_S
-        return holder if are_texts and is_period and isinstance(holder.beat, int) else None
+        are_numbers = isinstance(holder.pid, int) and isinstance(holder.beat, int)
+        return holder if are_texts and are_numbers and 0 < period_s <= _LONGEST_PERIOD_S else None
 
 
 _NOBODY = Holder(token="", host="a machine that does not say", pid=0, since="?")

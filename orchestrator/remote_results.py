@@ -35,9 +35,13 @@ from orchestrator.training_states import FOLDER_NAME as STATES_FOLDER
 from orchestrator.training_states import WEIGHTS_NAME
 from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
+from specvit.regular_files import read_regular
 
 _STAYING = frozenset({*LEDGER_FILES, "lock", "orders", OWN_FOLDER, STATES_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""
+
+_MOST_BYTES = 1 << 16
+"""Room for what is noted in a file of ours."""
 
 _TOKEN_NAME = "token"
 _VIEWED_NAME = "viewed.json"
@@ -186,7 +190,7 @@ def _viewed(view: Path) -> dict[str, str]:
     try:
         note = json.loads(_read(view / _VIEWED_NAME))
         return {key: str(note[key]) for key in ("sha256", "holder")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -231,6 +235,6 @@ def _cannot_be_written(folder: Path) -> Iterator[None]:
 def _read(path: Path) -> str:
     """Return the text of a file; empty if there is none that can be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, most_bytes=_MOST_BYTES).decode()
     except (OSError, ValueError):
         return ""

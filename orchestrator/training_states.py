@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.executor import Event, Failed, StateFile
+from orchestrator.own_places import refuse_link
 from orchestrator.records import Cause
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ class TrainingStates:
             folder: Where the states are, or will be.
             every_s: Seconds between two times of saving; 0 = states are neither saved nor used.
             shared: The states at a URL, where workers keep them; None = they share the folder.
+
+        Raises:
+            SpecsweepError: If the folder is a link: another sweep's states, behind it, would be deleted.
         """
+        refuse_link(folder)
         self._folder = folder.resolve()  # workers need not run in this process's folder
         self._every_s = every_s
         self._shared = shared

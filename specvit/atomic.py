@@ -24,6 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
+            # Its name can be foreseen: a link that lies there would be followed, and what it leads to written over.
+            temporary.unlink(missing_ok=True)
             yield temporary
             _flush(temporary)
             temporary.replace(path)

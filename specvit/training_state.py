@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from specvit import distributed
 from specvit.atomic import replacing
 from specvit.errors import ConfigError, DataError, SpecsweepError
+from specvit.regular_files import read_regular
 
 VERSION = 1
 """Of the file's layout; raised by a change of it, so that older files are refused."""
@@ -150,7 +151,7 @@ def read_state(path: Path) -> bytes:
         DataError: If the file cannot be read, or is itself empty.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         return b""
     except OSError as error:
@@ -227,7 +228,7 @@ def _parse(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
         content = json.loads(header["__metadata__"][METADATA_KEY])
         version = content["version"]
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: is no training state, or a damaged one ({type(error).__name__}: {error})") from error
     if version != VERSION:
         raise DataError(f"{path}: is a training state of version {version}, not {VERSION}")

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeGuard
 
 from specvit.data.named_paths import is_inside
 from specvit.errors import DataError
+from specvit.regular_files import read_regular
 
 _DROPPED = frozenset({"segmentation", "keypoints", "coco_url", "flickr_url"})
 
@@ -65,7 +66,7 @@ def read_annotations(path: Path) -> Annotations:
             that is none; the text names the file and the annotation.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise DataError(f"cannot read the annotations {str(path)!r}: {error.strerror}") from error
     digest = hashlib.sha256(content).digest()

@@ -26,6 +26,7 @@ from specvit.data.images import (
 from specvit.data.pairs import PairSource, match_by_name
 from specvit.data.storage import Rows, Storage
 from specvit.errors import DataError
+from specvit.regular_files import read_regular
 from specvit.settings import PositiveFloat, settings
 
 _LAYOUT = "depth reads ROOT/images/{train,val}/NAME.* with ROOT/depth/{train,val}/NAME.png or NAME.npy"
@@ -180,7 +181,7 @@ def squash_depth(depth: NDArray[np.float32], size: int) -> NDArray[np.float16]:
 
 def _read_npy(path: Path) -> tuple[NDArray[np.float32], bytes]:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except _NPY_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -24,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from specvit.data.loading_progress import Progress
 from specvit.errors import DataError
+from specvit.regular_files import read_regular
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ def read_content(path: Path) -> bytes:
         DataError: If it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DataError(f"cannot read the image {str(path)!r}: {_reason(error, _FORMATS)}") from error
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from specvit.data.depth import DepthMaps
 from specvit.data.named_paths import is_inside
 from specvit.errors import DataError
+from specvit.regular_files import read_regular
 from specvit.settings import Flag, PositiveFloat, settings
 
 _LAYOUT = (
@@ -55,7 +56,7 @@ class Nyuv2(DepthMaps):
         names = _LISTS[split]
         listing = next((root / name for name in names if (root / name).is_file()), root / names[0])
         try:
-            lines = listing.read_text().splitlines()
+            lines = read_regular(listing).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read {str(listing)!r}: {error}; {_LAYOUT}") from error
         below = root.joinpath(*_FOLDERS[split])

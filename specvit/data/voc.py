@@ -9,6 +9,7 @@ from specvit.data.images import existing_folder
 from specvit.data.masks import Masks
 from specvit.data.named_paths import is_inside
 from specvit.errors import DataError
+from specvit.regular_files import read_regular
 from specvit.settings import settings
 
 _LAYOUT = "voc reads the names in ROOT/ImageSets/Segmentation/{train,val}.txt, JPEGImages and SegmentationClass"
@@ -33,7 +34,7 @@ class Voc(Masks):
         masks = existing_folder(root / "SegmentationClass", rule=_LAYOUT)
         listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         try:
-            names = listing.read_text().split()
+            names = read_regular(listing).decode().split()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read {str(listing)!r}: {error}; {_LAYOUT}") from error
         if not names:

@@ -71,7 +71,10 @@ CREATE TABLE IF NOT EXISTS diagnostics (
 """
 ROWS_1 = """
 INSERT INTO sweep VALUES (1, 'components', 'Which?', 'name: components', '["knn_top1"]', '[0, 1]');
-INSERT INTO runs VALUES (1, '2026-01-01T00:00:00+00:00', '{}');
+INSERT INTO runs VALUES (1, '2026-01-01T00:00:00+00:00',
+    '{"started_at": "2026-01-01T00:00:00+00:00", "argv": ["specsweep", "run"], "host": "node", "git_sha": null,
+    "git_dirty": null, "versions": {}, "platform": "Linux", "cpu": "cpu", "num_cores": 2, "memory_gib": null,
+    "gpus": []}');
 INSERT INTO groups VALUES ('group', 'f00d');
 INSERT INTO trials VALUES
     ('a', 1, 'group', 'none', '', 'none', 'baseline', 'none seed 0', 0, 1000, 0.0, '{"seed": 0}'),

@@ -12,6 +12,7 @@ import fsspec
 from huggingface_hub import constants
 
 from specvit.errors import DataError
+from specvit.regular_files import read_regular
 
 _ERRORS = (OSError, ValueError, RuntimeError, KeyError, NotImplementedError, zipfile.BadZipFile)
 
@@ -46,7 +47,7 @@ class RowFiles:
             raise DataError(f"{name} must hold an encoded image, or name a file of its own data set, not {path!r}")
         try:
             if isinstance(place, Path) and not members:
-                return place.read_bytes()
+                return read_regular(place)
             with fsspec.open("::".join([*members, str(place)]), "rb") as file:
                 content: bytes = file.read()
         except _ERRORS as error:
