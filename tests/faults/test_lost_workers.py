@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.executor import Event, Reported, Share, Started
+from orchestrator.executor import END_STATES, Event, Job, Pruned, Reported, Share, Started, StateFile
 from orchestrator.grid import expand
 from orchestrator.local_executor import LocalExecutor
 from orchestrator.ray_executor import RayExecutor
@@ -256,6 +256,22 @@ def test_ctrl_c_saves_states_on_ray_and_the_next_run_goes_on_from_them(
     for trial in trials:
         assert again.steps(trial.trial_id, 2)[0] > stopped_at
     assert rows(tmp_path / "run", "SELECT DISTINCT state FROM attempts WHERE attempt = 1") == [("lost",)]
+
+
+def test_an_order_to_stop_reaches_a_trial_whose_worker_has_not_begun(
+    executor: RayExecutor, ground: Ground, tmp_path: Path
+) -> None:
+    (trial,) = expand(make_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}))
+    ground.stand_in.order({}, hold=True)
+    state = StateFile(tmp_path / "states" / "of_it.json", every_s=3600.0)
+    executor.submit(Job(trial.trial_id, 1, trial.label, trial.config, state=state, share=HALF_A_CORE))
+    executor.prune(trial.trial_id)
+    events: list[Event] = []
+    wait_until(lambda: events.extend(executor.poll(0.1)) or (events and type(events[-1]) in END_STATES))
+    pruned = events[-1]
+    assert isinstance(pruned, Pruned)
+    assert pruned.step < HOLD_STEP
+    assert not state.path.exists()
 
 
 def test_metrics_of_a_sweep_are_served_where_prometheus_looks(executor: RayExecutor) -> None:
