@@ -24,6 +24,7 @@ from orchestrator.ledger_seals import check_seals, damaged, keep_seals
 from orchestrator.ledger_strangers import distrust, refuse_foreign_files, refuse_foreign_schema, use_own_views
 from orchestrator.ledger_tables import APPLICATION_ID, SCHEMA_VERSION
 from orchestrator.ledger_values import check_values, decode_metrics
+from specvit.atomic import replacing
 
 __all__ = [
     "LedgerError",
@@ -63,6 +64,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
                 with closing(_migrated_copy(connection)) as copy:
                     check_values(copy, path)
+    if not path.is_file() or path.stat().st_size == 0:
+        _make(path)
     with naming(path, writing=True):
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
@@ -70,9 +73,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             schema = _schema_of(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            if schema == _EMPTY:
-                create(connection)
-            elif schema < SCHEMA_VERSION:
+            if schema < SCHEMA_VERSION:
                 migrate(connection)
             # Into the file itself, so that a ledger whose log is lost is still a ledger.
             _, num_frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -84,6 +85,14 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _make(path: Path) -> None:
+    """Make an empty ledger, whole or not at all: whenever a process dies here, no half of one is left in its place."""
+    with naming(path, writing=True), replacing(path) as temporary, closing(sqlite3.connect(temporary)) as connection:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside it
+        create(connection)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

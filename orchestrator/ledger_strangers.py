@@ -51,8 +51,7 @@ def refuse_foreign_files(path: Path, *, writing: bool = False) -> None:
     journal = real.with_name(f"{real.name}-journal")
     if _mode(journal) is not None:
         raise LedgerError(
-            f"{journal}: is no file of a ledger, which has none of this name; delete it. If nothing was recorded yet, "
-            "a run was killed as it made the ledger: delete that too"
+            f"{journal}: is no file of a ledger, which has none of this name; delete it"
         )
 
 
