@@ -373,7 +373,8 @@ def test_data_that_one_of_two_processes_cannot_read_are_the_reason_and_nobody_wa
     monkeypatch.setattr("orchestrator.ray_executor.SETTLE_TIMEOUT_S", 2.0)
     floor = next(trial for trial in trials if trial.role == "floor")
     assert isinstance(end_of(pair, job_of(floor, share=PAIR)), Finished)  # so that the workers are there
-    ray.get(pair._slots[0].workers[rank].__ray_call__.remote(spoil))
+    (slot,) = pair._slots
+    ray.get(slot.workers[rank].__ray_call__.remote(spoil))
     failed = end_of(pair, job_of(trials[0], share=PAIR))
     assert isinstance(failed, Failed)
     assert failed.error.partition(";")[0] == "DataError: photos: no such folder"
