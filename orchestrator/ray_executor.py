@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +34,9 @@ from orchestrator.cluster import (
 )
 
 # Ray reads these when it is imported: no calls home; and a token that is here is shown to every cluster, which Ray by
-# itself does for its own only.
+# itself does for its own only. Where it has been imported, it would no longer read this, but its processes would.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if has_token():
+if has_token() and "ray" not in sys.modules:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
