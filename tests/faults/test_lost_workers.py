@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -189,8 +190,13 @@ def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_
     assert causes(tmp_path / "run", trials[0]) == ["gpu_memory", "gpu_memory", None]
     assert [why for _, why in watcher.again] == ["with 1 GPUs in place of 0.5", "with micro_batch 4"]
     assert [share["gpus"] for share in shares_of(tmp_path / "run", trials[0].trial_id)] == [0.5, 1.0, 1.0]
-    for sibling in trials[2:]:
-        assert [share["gpus"] for share in shares_of(tmp_path / "run", sibling.trial_id)] == [1.0]
+    later = rows(
+        tmp_path / "run",
+        "SELECT share FROM attempts WHERE trial_id <> ?1 AND begun_at > "
+        "(SELECT ended_at FROM attempts WHERE trial_id = ?1 AND attempt = 1)",
+        trials[0].trial_id,
+    )
+    assert {json.loads(share)["gpus"] for (share,) in later} == {1.0}
     # It went on from its state, as no exception of its own had ended it.
     assert watcher.steps(trials[0].trial_id, 3)[0] == FAULT_STEP
 
