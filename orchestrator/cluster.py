@@ -46,6 +46,24 @@ def is_reachable(address: str, *, timeout_s: float) -> bool:
     return True
 
 
+def asks_for_token(address: str) -> bool:
+    """Tell whether the cluster at ``host:port`` refuses those who show no token; False if that is not known.
+
+    Source: Ray's control service answers any call without a token by gRPC's UNAUTHENTICATED.
+    """
+    import grpc
+
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        return False
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=CONNECT_TIMEOUT_S)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
+    return False
+
+
 @dataclass(frozen=True)
 class Node:
     """Hold what a node has.

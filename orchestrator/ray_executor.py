@@ -29,7 +29,15 @@ from ray.util.metrics import Counter, Gauge
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster import ClusterError, Node, amounts_of, check_reachable, check_room, machine_for
+from orchestrator.cluster import (
+    ClusterError,
+    Node,
+    amounts_of,
+    asks_for_token,
+    check_reachable,
+    check_room,
+    machine_for,
+)
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.executor import END_STATES, Event, Failed, Job, Machine, Share
 from orchestrator.node_check import Found, NodeChecks, Wanted, compare, look
@@ -477,7 +485,10 @@ def _draining() -> frozenset[str]:
 
 @contextmanager
 def _token_shown() -> Iterator[None]:
-    """Have Ray show its token, if there is one here, to a cluster at an address: it does so to its own."""
+    """Have Ray show its token, if there is one here, to a cluster at an address that asks for it.
+
+    By itself it does so to its own only. Shown to a cluster without tokens, its workers would in turn be asked for one.
+    """
     mode = os.environ.get("RAY_AUTH_MODE")
     logging.getLogger("ray").setLevel(logging.ERROR)
     with suppress(ImportError):  # releases of Ray before 2.60 have no such default
@@ -500,7 +511,7 @@ def _connect(address: str | None) -> str:
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with _token_shown() if address else nullcontext():
+        with _token_shown() if address and asks_for_token(address) else nullcontext():
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "; if it asks for a token, that has to be in ~/.ray/auth_token or RAY_AUTH_TOKEN" if address else ""
