@@ -50,8 +50,8 @@ from .stand_in import FAULT_STEP, HOLD_STEP, Fault
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 HALF_A_CORE = Share(cpus=0.5)
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-NUM_KILLS = 40 if IS_LONG else 1
-NUM_SEEDS = 12 if IS_LONG else 1
+NUM_KILLS = 24 if IS_LONG else 1
+NUM_SEEDS = 8 if IS_LONG else 1
 
 
 @pytest.fixture(scope="module")
