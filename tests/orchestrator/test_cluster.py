@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import socket
 
 import pytest
 
-from orchestrator.cluster import GIB, ClusterError, Node, Room, check_room, count_slots, machine_for
+from orchestrator.cluster import GIB, ClusterError, Node, Room, asks_for_token, check_room, count_slots, machine_for
 from orchestrator.executor import Machine, Share
 
 Labels = dict[str, str]
@@ -111,3 +112,12 @@ def test_the_machine_of_a_share_is_the_one_with_the_most_memory_that_has_room_fo
     assert machine_for(nodes, Share(cpus=2)) == Machine(64.0, 2)
     assert machine_for(nodes, Share(gpus=0.5)) == Machine(32.0, 4)
     assert machine_for(nodes, Share(gpus=3)) == Machine()
+
+
+def test_where_nobody_listens_nobody_asks_for_a_token() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    assert not asks_for_token(address)
+    assert not asks_for_token("auto")
+    assert not asks_for_token("ray://127.0.0.1:10001")

@@ -16,7 +16,7 @@ import pytest
 import ray
 from pandas.testing import assert_frame_equal
 
-from orchestrator.cluster import ClusterError
+from orchestrator.cluster import ClusterError, asks_for_token
 from orchestrator.executor import (
     END_STATES,
     Event,
@@ -139,6 +139,11 @@ def test_the_dashboard_listens_to_this_machine_alone(executor: RayExecutor) -> N
     assert (url.scheme, url.hostname) == ("http", "127.0.0.1")
     assert url.port is not None
     socket.create_connection(("127.0.0.1", url.port), timeout=10.0).close()
+
+
+@pytest.mark.usefixtures("executor")
+def test_our_own_cluster_asks_for_a_token() -> None:
+    assert asks_for_token(ray.get_runtime_context().gcs_address)
 
 
 def test_there_are_as_many_slots_as_are_of_use(executor: RayExecutor) -> None:
