@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
     epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
-    "4 results cannot be written, 130 stopped by Ctrl-C.",
+    "4 results cannot be written or the cluster is gone, 130 stopped by Ctrl-C.",
 )
 
 
@@ -168,11 +168,14 @@ def schema() -> None:
 
 def _exit_code(error: BaseException) -> int:
     """Tell what cannot be used from what cannot be written now, after which the same command goes on."""
+    from orchestrator.cluster import ClusterLostError
+
     is_lock = isinstance(error, LockedError)
     causes = _UNWRITABLE if is_lock else _NO_ROOM
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, LedgerWriteError) or (isinstance(found, OSError) and found.errno in causes):
+        is_full = isinstance(found, OSError) and found.errno in causes
+        if is_full or isinstance(found, LedgerWriteError | ClusterLostError):
             return EXIT_STOPPED
         found = found.__cause__
     return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT

@@ -22,6 +22,10 @@ class ClusterError(SpecsweepError):
     """Signal a cluster that cannot run the trials; the text says what is missing."""
 
 
+class ClusterLostError(ClusterError):
+    """Signal a cluster that went while a sweep ran on it, and did not come back."""
+
+
 def check_reachable(address: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
     """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes.
 

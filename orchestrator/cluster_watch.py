@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from orchestrator.cluster import ClusterError, Node, is_reachable
+from orchestrator.cluster import ClusterLostError, Node, is_reachable
 
 LOOK_PERIOD_S = 2.0
 """Time between two looks at the cluster, and between two tries to join one that is gone; longest wait for an answer."""
@@ -67,10 +67,10 @@ class ClusterWatch:
             error: Why it could not be joined.
 
         Raises:
-            ClusterError: If it has.
+            ClusterLostError: If it has.
         """
         if self._gone_since_s is not None and self._clock() - self._gone_since_s > COME_BACK_TIMEOUT_S:
-            raise ClusterError(f"it did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
+            raise ClusterLostError(f"the cluster did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
 
     def answering(self, nodes: Sequence[Node], *, suspects: Collection[str] = ()) -> list[Node]:
         """Return the nodes without those that have fallen silent.

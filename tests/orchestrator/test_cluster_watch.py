@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster import ClusterError, Node
+from orchestrator.cli import main
+from orchestrator.cli_shared import EXIT_STOPPED
+from orchestrator.cluster import ClusterError, ClusterLostError, Node
 from orchestrator.cluster_watch import COME_BACK_TIMEOUT_S, LOOK_PERIOD_S, ClusterWatch
 
 
@@ -62,7 +64,7 @@ def test_a_cluster_that_stays_away_for_too_long_is_given_up_with_the_reason(worl
     world.now_s += COME_BACK_TIMEOUT_S
     watch.check_patience(refused)
     world.now_s += 1.0
-    with pytest.raises(ClusterError, match="it did not come back within 3600 s: nobody listens"):
+    with pytest.raises(ClusterLostError, match="the cluster did not come back within 3600 s: nobody listens"):
         watch.check_patience(refused)
 
 
@@ -81,3 +83,16 @@ def test_only_nodes_in_doubt_are_asked_and_silent_ones_are_left_out_until_they_a
     assert watch.answering(nodes) == nodes
     assert watch.answering(nodes) == nodes
     assert world.asked[3:] == ["c:1"]
+
+
+def test_a_command_whose_cluster_did_not_come_back_ends_as_one_that_can_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lose() -> None:
+        raise ClusterLostError("the cluster did not come back")
+
+    monkeypatch.setattr("orchestrator.cli.app", lose)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == EXIT_STOPPED
+    assert capsys.readouterr().err == "specsweep: the cluster did not come back\n"
