@@ -70,7 +70,8 @@ class ClusterWatch:
             ClusterLostError: If it has.
         """
         if self._gone_since_s is not None and self._clock() - self._gone_since_s > COME_BACK_TIMEOUT_S:
-            raise ClusterLostError(f"the cluster did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}") from error
+            text = f"the cluster did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}"
+            raise ClusterLostError(text) from error
 
     def answering(self, nodes: Sequence[Node], *, suspects: Collection[str] = ()) -> list[Node]:
         """Return the nodes without those that have fallen silent.
