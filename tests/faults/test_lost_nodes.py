@@ -214,6 +214,7 @@ def test_a_cluster_that_begins_with_a_node_of_other_code_is_refused(cluster: Any
         RayExecutor(ground.datasets, shares=[Share()], max_slots=1, address=cluster.address, wanted=OTHER_CODE)
 
 
+@pytest.mark.skipif(not IS_LONG, reason="needs nodes of its own; make faults runs it")
 def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     cluster: Any, ground: Ground, tmp_path: Path
 ) -> None:

@@ -201,6 +201,7 @@ def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_
     assert watcher.steps(trials[0].trial_id, 3)[0] == FAULT_STEP
 
 
+@pytest.mark.skipif(not IS_LONG, reason="trains for long; make faults runs it, tests of the executor do so once")
 def test_real_trials_whose_workers_are_killed_go_on_bit_for_bit(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
