@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from orchestrator.executor import (
     Started,
 )
 from orchestrator.ledger_place import Place
+from orchestrator.ledger_progress import PendingProgress
 from orchestrator.ledger_reading import LedgerReading
 from orchestrator.ledger_schema import (
     LedgerError,
@@ -51,9 +51,6 @@ __all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInf
 LEDGER_NAME = "ledger.sqlite"
 """Name of the file, in the folder of a sweep's results."""
 
-_PROGRESS_PERIOD_S = 1.0
-
-
 class Ledger(LedgerReading):
     """Keep the record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
@@ -62,9 +59,7 @@ class Ledger(LedgerReading):
         self._place = Place(path)
         self._is_stopped = False
         self._run: int | None = None
-        self._progress: dict[str, Progressed] = {}
-        self._begun_s: dict[str, float] = {}
-        self._progress_written_s = time.monotonic()
+        self._progress = PendingProgress()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -139,7 +134,7 @@ class Ledger(LedgerReading):
                 "VALUES (?, ?, ?, 'running', ?, ?, ?)",
                 (trial_id, attempt, self._run, _now(), json.dumps(asdict(share)), share.gpus * share.processes),
             )
-        self._begun_s[trial_id] = time.monotonic()
+        self._progress.begin(trial_id)
         return attempt
 
     def record(self, event: Event) -> bool:
@@ -245,7 +240,7 @@ class Ledger(LedgerReading):
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield
-                    self._write_progress()
+                    self._progress.write(self._connection)
                     self._connection.execute("COMMIT")
                 except BaseException:
                     self._roll_back()
@@ -269,8 +264,7 @@ class Ledger(LedgerReading):
             ).fetchone()
         if running is None:
             return False
-        self._progress[event.trial_id] = event
-        if time.monotonic() - self._progress_written_s >= _PROGRESS_PERIOD_S:
+        if self._progress.note(event):
             self._flush_progress()
         return True
 
@@ -278,21 +272,6 @@ class Ledger(LedgerReading):
         if self._progress:
             with self.together():
                 pass
-
-    def _write_progress(self) -> None:
-        self._connection.executemany(
-            "UPDATE attempts SET step = ?, steps = ?, images_per_s = ?, held_s = ? "
-            "WHERE trial_id = ? AND attempt = ? AND state = 'running'",
-            [
-                (e.step, e.steps, e.images_per_s, self._held_s(e.trial_id), e.trial_id, e.attempt)
-                for e in self._progress.values()
-            ],
-        )
-        self._progress.clear()
-        self._progress_written_s = time.monotonic()
-
-    def _held_s(self, trial_id: str) -> float:
-        return time.monotonic() - self._begun_s.get(trial_id, time.monotonic())
 
     def _write_report(self, event: Event, step: int, metrics: Mapping[str, float]) -> bool:
         text = encode_metrics(metrics)
@@ -340,8 +319,8 @@ class Ledger(LedgerReading):
     def _set(self, event: Event, **columns: Any) -> bool:
         """Set ``columns`` of a running attempt; every older attempt has ended, so this is the fence."""
         if "state" in columns:
-            self._write_progress()
-            columns["held_s"] = self._held_s(event.trial_id)
+            self._progress.write(self._connection)
+            columns["held_s"] = self._progress.held_s(event.trial_id)
         assignments = ", ".join(f"{name} = ?" for name in columns)
         if columns.get("state") == State.DONE:
             assignments += ", step = COALESCE(steps, step)"
@@ -358,7 +337,7 @@ class Ledger(LedgerReading):
         self._connection.executemany(
             "UPDATE attempts SET state = 'lost', ended_at = ?, held_s = MAX(held_s, ?) "
             "WHERE trial_id = ? AND attempt = ?",
-            [(_now(), self._held_s(row["trial_id"]), row["trial_id"], row["attempt"]) for row in rows],
+            [(_now(), self._progress.held_s(row["trial_id"]), row["trial_id"], row["attempt"]) for row in rows],
         )
         return len(rows)
 

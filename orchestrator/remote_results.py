@@ -27,7 +27,8 @@ from orchestrator.ledger_mirror import (
     LedgerMirror,
     fetch_ledger,
 )
-from orchestrator.lock import LockedError, hold_lock
+from orchestrator.lock import LOCK_NAME, LockedError, hold_lock
+from orchestrator.orders import FOLDER_NAME as ORDERS_FOLDER
 from orchestrator.remote_folder import RemoteError, RemoteFolder, is_url
 from orchestrator.remote_lock import PERIOD_S, RemoteLock, read_holder
 from orchestrator.shared_states import SharedStates
@@ -37,7 +38,7 @@ from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
 from specvit.regular_files import read_regular
 
-_STAYING = frozenset({*LEDGER_FILES, "lock", "orders", OWN_FOLDER, STATES_FOLDER})
+_STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, ORDERS_FOLDER, OWN_FOLDER, STATES_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""
 
 _MOST_BYTES = 1 << 16

@@ -79,7 +79,9 @@ class Slots:
         return slot
 
     def close(self, slot: Slot) -> None:
-        """End a slot and its workers."""
+        """End a slot and its workers; safe to call twice."""
+        if not any(other is slot for other in self._slots):
+            return  # its room may be another one's by now
         self._dismiss(slot)
         self._room.give(slot.places)
         self._slots = [other for other in self._slots if other is not slot]

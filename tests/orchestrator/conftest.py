@@ -378,5 +378,5 @@ def clock() -> Clock:
 @pytest.fixture
 def stage(ledger: Ledger, trials: tuple[Trial, ...], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Run a scheduler with scripted trials; the ledger goes by the same clock as the scheduler."""
-    monkeypatch.setattr("orchestrator.ledger.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("orchestrator.ledger_progress.time", SimpleNamespace(monotonic=clock))
     return Stage(ledger, trials, clock)

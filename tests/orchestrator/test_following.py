@@ -87,7 +87,7 @@ def test_a_block_is_printed_when_something_changed_and_not_otherwise(elsewhere: 
 def test_progress_alone_prints_no_new_block(
     elsewhere: Elsewhere, reader: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.ledger._PROGRESS_PERIOD_S", 0.0)
+    monkeypatch.setattr("orchestrator.ledger_progress.PERIOD_S", 0.0)
     run = elsewhere
     attempt = run.ledger.begin_attempt(run.ids[0])
     progress = [

@@ -237,7 +237,7 @@ def test_progress_reaches_readers_within_a_second(
     with Ledger.read(path) as reader:
         ledger.record(Progressed(A, attempt, 3, 20, 1.0))
         assert record_of(reader, A).step == 0
-        monkeypatch.setattr("orchestrator.ledger._PROGRESS_PERIOD_S", 0.0)
+        monkeypatch.setattr("orchestrator.ledger_progress.PERIOD_S", 0.0)
         ledger.record(Progressed(A, attempt, 4, 20, 1.0))
         assert (record_of(reader, A).step, record_of(reader, A).steps) == (4, 20)
 
@@ -346,7 +346,7 @@ def test_what_is_read_in_a_moment_is_of_one_moment(ledger: Ledger, path: Path) -
 def test_reader_can_ask_for_gpu_hours_which_writes_nothing(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_held_s", lambda _: 1800.0)
+    monkeypatch.setattr(ledger._progress, "held_s", lambda _: 1800.0)
     ledger.record(Finished(A, ledger.begin_attempt(A, Share(gpus=2.0, processes=2)), {}, 1.0, 1.0))
     with Ledger.read(path) as reader:
         # Two processes with two GPUs each, for half an hour.
@@ -539,7 +539,7 @@ def test_gpu_hours_are_those_of_all_attempts_by_the_gpus_of_each(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 100.0
-    monkeypatch.setattr("orchestrator.ledger.time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr("orchestrator.ledger_progress.time", SimpleNamespace(monotonic=lambda: now_s))
     assert ledger.gpu_hours() == 0.0
     failed = ledger.begin_attempt(A, Share(gpus=0.5))
     pair = ledger.begin_attempt(B, Share(gpus=2.0, processes=2))
@@ -563,7 +563,7 @@ def test_the_gpu_hours_of_an_attempt_whose_driver_died_are_those_up_to_its_last_
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 100.0
-    monkeypatch.setattr("orchestrator.ledger.time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr("orchestrator.ledger_progress.time", SimpleNamespace(monotonic=lambda: now_s))
     with Ledger.open(path) as ledger:
         ledger.register(INFO, TRIALS, PROVENANCE)
         attempt = ledger.begin_attempt(A, Share(gpus=1.0))

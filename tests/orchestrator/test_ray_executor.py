@@ -361,6 +361,23 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         RayExecutor({}, shares=[Share()], max_slots=1, address=address)
 
 
+def test_a_job_whose_cluster_fails_as_it_starts_ends_and_its_slot_works_again(
+    executor: RayExecutor, trials: tuple[Trial, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ray.exceptions.RaySystemError("the node has just died")
+
+    job = job_of(next(trial for trial in trials if trial.role == "floor"))
+    with monkeypatch.context() as patch:
+        patch.setattr(executor, "_start", fail)
+        executor.submit(job)
+    (failed,) = executor.poll(0.0)
+    assert isinstance(failed, Failed)
+    assert (failed.trial_id, failed.attempt) == (job.trial_id, job.attempt)
+    assert failed.error == "the worker was lost: System error: the node has just died"
+    assert isinstance(end_of(executor, job), Finished)
+
+
 def end_of(executor: RayExecutor, job: Job) -> Event:
     executor.submit(job)
     return events_until(executor, is_terminal)[-1]
