@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test faults check lint types imports bench clean
+.PHONY: sweep test faults check lint types imports tree bench clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -12,7 +12,7 @@ sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 test: $(VENV)/installed-dev  ## Run all tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: lint types imports  ## Run ruff, mypy --strict and the import rules
+check: lint types imports tree  ## Run ruff, mypy --strict and the import rules; no stray files
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -22,6 +22,10 @@ types: $(VENV)/installed-dev
 
 imports: $(VENV)/installed-dev
 	$(BIN)/lint-imports
+
+tree:  ## Fail if a run of the tests, or anything else, left files that git neither knows nor ignores
+	@left=$$(git ls-files --others --exclude-standard 2>/dev/null); test -z "$$left" || \
+		{ echo "neither added nor ignored: $$left"; exit 1; }
 
 faults: $(VENV)/installed-dev  ## Run the fault tests at full length: kills, lost nodes, damaged files, full disks
 	SPECSWEEP_FAULTS=long $(BIN)/python -m pytest tests/faults -s

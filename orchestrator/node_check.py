@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import orchestrator
+import specvit
 from orchestrator.cluster import ClusterError, Node
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
@@ -58,10 +60,10 @@ class Found:
 def code_digest() -> str:
     """Return a digest of the source files of ``specvit`` and ``orchestrator``, as they are installed here."""
     digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent.parent
-    for package in ("specvit", "orchestrator"):
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\0".encode())
+    for package in (specvit, orchestrator):
+        folder = Path(package.__path__[0]).resolve()
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{package.__name__}/{path.relative_to(folder)}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

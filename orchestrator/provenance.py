@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import orchestrator
+
 _PACKAGES = (
     *("specsweep", "torch", "torchvision", "timm", "ray", "optuna"),
     *("numpy", "scipy", "pandas", "pydantic"),
@@ -55,7 +57,7 @@ class Provenance:
 
 def collect_provenance() -> Provenance:
     """Collect the provenance of this process. What cannot be found out is left empty; nothing fails."""
-    git_sha, git_dirty = find_commit(Path(__file__).resolve().parent.parent)
+    git_sha, git_dirty = find_commit(Path(orchestrator.__path__[0]).resolve().parent)
     return Provenance(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         argv=tuple(sys.argv),

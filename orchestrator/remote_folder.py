@@ -104,17 +104,28 @@ class RemoteFolder:
     def create(self, name: str, data: bytes) -> bool:
         """Write a small file unless one of that name is there; atomic where the store has conditional writes.
 
+        A store that has none is asked what is there, and then written to: of two processes that come in the same
+        moment both may be told that they wrote.
+
         Returns:
             Whether it was written.
 
         Raises:
-            RemoteError: If that is not possible.
+            RemoteError: If that is not possible. A conditional write that fails is never followed by another kind of
+                write; where it failed after all was written (a connection that broke before the answer), the file
+                is there with ``data`` in it.
         """
-        with suppress(Exception), self._telling("written", name) as store:
+        with self._telling("written", name) as store:
             self._make_parent(store, name)
-            store.pipe_file(self._path(store, name), data, mode="create")
-            return True
-        # Refused, or the store has no conditional writes: what is there tells.
+            try:
+                store.pipe_file(self._path(store, name), data, mode="create")
+            except FileExistsError:
+                return False
+            except (NotImplementedError, TypeError, ValueError) as error:
+                if not _says_no_such_mode(error):
+                    raise
+            else:
+                return True
         if self.get_bytes(name) is not None:
             return False
         self.put_bytes(name, data)
@@ -237,3 +248,9 @@ class RemoteFolder:
             with suppress(Exception):
                 store.rm_file(temporary)
             raise
+
+
+def _says_no_such_mode(error: NotImplementedError | TypeError | ValueError) -> bool:
+    """Return whether a store has no conditional writes: it knows no ``mode``, or not this one."""
+    # A TypeError or a ValueError can also be a fault of the store's answer, which says nothing of modes.
+    return isinstance(error, NotImplementedError) or (type(error) in (TypeError, ValueError) and "mode" in str(error))

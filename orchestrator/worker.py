@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+import specvit
+from orchestrator import remote_folder, worker_files
 from orchestrator.executor import (
     END_STATES,
     Event,
@@ -47,7 +49,7 @@ _MOMENT_S = 0.02
 Runner = Callable[..., "TrialResult"]
 """What computes a trial: ``specvit.trial.run_trial``, or a stand-in."""
 
-_LOGGED = ("specvit", "orchestrator.worker_files", "orchestrator.remote_folder", "py.warnings")
+_LOGGED = (specvit.__name__, worker_files.__name__, remote_folder.__name__, "py.warnings")
 """Loggers whose records belong to the trial that runs."""
 
 _SPENT = "spent"

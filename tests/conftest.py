@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-_BESIDE_THE_REPOSITORY = Path(__file__).parents[2] / "shared" / "data"
+_ROOT = Path(__file__).parents[1]
+_BESIDE_THE_REPOSITORY = _ROOT.parent / "shared" / "data"
+_STRAY_BEFORE = pytest.StashKey[set[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +20,29 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images in {folder}; set SPECSWEEP_DATA to their folder")
     return folder
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Note which files git does not know before the tests run."""
+    session.config.stash[_STRAY_BEFORE] = _stray_files()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that left files in the checkout: tests write to folders of their own."""
+    if hasattr(session.config, "workerinput"):
+        return  # one of several processes; the one that started them looks
+    if left := sorted(_stray_files() - session.config.stash[_STRAY_BEFORE]):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\nthe tests left files in the checkout: {', '.join(left)}", red=True)
+
+
+def _stray_files() -> set[str]:
+    """Return the files of the checkout that git neither knows nor ignores; none outside of a checkout."""
+    listing = ["git", "-C", str(_ROOT), "ls-files", "--others", "--exclude-standard"]
+    try:
+        return set(subprocess.run(listing, capture_output=True, text=True, check=True).stdout.splitlines())
+    except (OSError, subprocess.CalledProcessError):
+        return set()

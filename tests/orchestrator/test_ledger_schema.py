@@ -36,9 +36,9 @@ def test_writer_makes_the_file_and_its_folders_in_wal_mode(tmp_path: Path) -> No
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_writer_waits_for_the_disk() -> None:
+def test_writer_waits_for_the_disk(path: Path) -> None:
     # 2 = FULL: in WAL mode neither the death of the process nor a power cut takes a transaction back.
-    connection = connect_writer(Path(":memory:"))
+    connection = connect_writer(path)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -144,20 +145,20 @@ STATEMENTS = (
 def test_seals_agree_with_the_tables_after_any_statements_and_values(
     history: list[tuple[str, dict[str, object]]],
 ) -> None:
-    connection = connect_writer(Path(":memory:"))
-    connection.execute("PRAGMA foreign_keys = OFF")
-    for statement, values in history:
-        connection.execute(statement, values)
-        check_seals(connection, Path("ledger"))
-    connection.close()
+    with tempfile.TemporaryDirectory() as folder:  # a fixture's folder would be shared by the examples
+        connection = connect_writer(Path(folder) / "ledger.sqlite")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        for statement, values in history:
+            connection.execute(statement, values)
+            check_seals(connection, Path("ledger"))
+        connection.close()
 
 
-def test_digests_tell_values_apart_that_look_alike() -> None:
+def test_digests_tell_values_apart_that_look_alike(tmp_path: Path) -> None:
     alike: tuple[object, ...] = (1, 1.0, "1", b"1", None, "null", "1.0", math.inf, "Infinity", "", 0, "[1]")
     found = set()
+    connection = connect_writer(tmp_path / "ledger.sqlite")
     for value in alike:
-        connection = connect_writer(Path(":memory:"))
-        connection.execute("CREATE TEMP TABLE any (value)")
         (digest,) = connection.execute("SELECT row_digest('t', ?)", (value,)).fetchone()
         found.add(digest)
     assert len(found) == len(alike)

@@ -13,7 +13,11 @@ from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES
 
 INFO = SweepInfo("components", "Which?", "name: components\n", ("miou",), (0,))
-PATH = Path(":memory:")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
 
 
 def make_trial(seed: int) -> Trial:
@@ -29,9 +33,9 @@ def make_trial(seed: int) -> Trial:
     return Trial("t", "g", "a", "", "norm@all", "arm", "norm@all seed 3", 1000, 2.5, config)
 
 
-def test_configuration_is_stored_as_json_with_every_field() -> None:
-    connection = connect_writer(PATH)
-    write_registration(connection, INFO, [make_trial(3)], path=PATH)
+def test_configuration_is_stored_as_json_with_every_field(path: Path) -> None:
+    connection = connect_writer(path)
+    write_registration(connection, INFO, [make_trial(3)], path=path)
     config = json.loads(connection.execute("SELECT config FROM trials").fetchone()[0])
     assert set(config) == set(TrialConfig.__dataclass_fields__)
     told = {name: config["treatment"][name] for name in ("kind", "specialize", "init", "tokens", "comparator")}
@@ -41,15 +45,15 @@ def test_configuration_is_stored_as_json_with_every_field() -> None:
     assert (config["objective"]["recipe"], config["data"]["source"]) == ("deit3", "scenes")
 
 
-def test_registration_comes_back_as_given_and_the_newest_counts() -> None:
-    connection = connect_writer(PATH)
-    write_registration(connection, INFO, [], path=PATH)
+def test_registration_comes_back_as_given_and_the_newest_counts(path: Path) -> None:
+    connection = connect_writer(path)
+    write_registration(connection, INFO, [], path=path)
     edited = SweepInfo("components", "Which now?", "name: components\n# edited\n", ("knn_top1", "miou"), (0, 1))
-    write_registration(connection, edited, [], path=PATH)
-    assert read_registration(connection, path=PATH) == edited
+    write_registration(connection, edited, [], path=path)
+    assert read_registration(connection, path=path) == edited
 
 
-def test_seed_that_the_file_cannot_hold_is_refused_as_an_error_of_the_ledger() -> None:
-    connection = connect_writer(PATH)
-    with pytest.raises(LedgerError, match="too large"), naming(PATH):
-        write_registration(connection, INFO, [make_trial(2**64)], path=PATH)
+def test_seed_that_the_file_cannot_hold_is_refused_as_an_error_of_the_ledger(path: Path) -> None:
+    connection = connect_writer(path)
+    with pytest.raises(LedgerError, match="too large"), naming(path):
+        write_registration(connection, INFO, [make_trial(2**64)], path=path)

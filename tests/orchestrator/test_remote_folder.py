@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from uuid import uuid4
 
+import fsspec
 import pytest
 
 from orchestrator.remote_folder import RemoteError, RemoteFolder, is_url
@@ -62,6 +63,55 @@ def test_a_file_is_created_once(folder: RemoteFolder) -> None:
     assert folder.create("lock", b"first")
     assert not folder.create("lock", b"second")
     assert folder.get_bytes("lock") == b"first"
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError("slow"), OSError("throttled"), ValueError("no JSON in the answer"), TypeError("no answer")]
+)
+def test_a_conditional_write_that_fails_is_an_error_and_not_followed_by_another_write(
+    folder: RemoteFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    folder.put_bytes("beside", b"x")
+    written = _refusing_conditional_writes(folder, monkeypatch, error)
+    with pytest.raises(RemoteError, match=rf"^{folder}/lock: cannot be written \({type(error).__name__}: {error}\)"):
+        folder.create("lock", b"own")
+    assert written == []
+    assert folder.get_bytes("lock") is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError(),
+        TypeError("pipe_file() got an unexpected keyword argument 'mode'"),
+        ValueError("unsupported mode: 'xb'"),
+    ],
+)
+def test_a_store_without_conditional_writes_is_asked_what_is_there(
+    folder: RemoteFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    folder.put_bytes("beside", b"x")
+    _refusing_conditional_writes(folder, monkeypatch, error)
+    assert folder.create("lock", b"first")
+    assert not folder.create("lock", b"second")
+    assert folder.get_bytes("lock") == b"first"
+
+
+def _refusing_conditional_writes(
+    folder: RemoteFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> list[str]:
+    """Let conditional writes fail by ``error``; return the list of the other writes to come."""
+    store, written = fsspec.core.url_to_fs(folder.url)[0], []
+    write = store.pipe_file
+
+    def pipe_file(path: str, value: bytes, mode: str = "overwrite", **options: object) -> None:
+        if mode == "create":
+            raise error
+        written.append(path)
+        write(path, value, **options)
+
+    monkeypatch.setattr(store, "pipe_file", pipe_file)
+    return written
 
 
 def test_what_another_thread_has_written_is_seen(folder: RemoteFolder) -> None:
