@@ -1,0 +1,64 @@
+"""A change of structure renames no trial and changes no table: what older code has written is read as it was meant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.grid import expand
+from orchestrator.sweepfile import load_sweep
+
+from .pinned_ledger import write_ledger
+
+ROOT = Path(__file__).parents[2]
+ASSETS = Path(__file__).parents[1] / "assets"
+FORMATS = {"text": "txt", "md": "md", "csv": "csv", "json": "json"}
+
+
+def shipped_ids() -> dict[str, dict[str, object]]:
+    """Return for each shipped sweep the number of its trials, the first id, and a digest of all ids in order."""
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted((ROOT / "sweeps").rglob("*.yaml")):
+        ids = [trial.trial_id for trial in expand(load_sweep(path))]
+        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        found[str(path.relative_to(ROOT))] = {"trials": len(ids), "first": ids[0], "digest": digest}
+    return found
+
+
+def print_table(folder: Path, form: str) -> str:
+    """Return what ``specsweep table`` prints of the ledger in a folder."""
+    command = [str(Path(sys.executable).with_name("specsweep")), "table", str(folder), "--format", form]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_ids_of_every_shipped_sweep_are_those_of_before() -> None:
+    assert shipped_ids() == json.loads((ASSETS / "trial_ids.json").read_text())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tables_of_a_ledger_of_before_are_those_of_before(form: str, tmp_path: Path) -> None:
+    shutil.copy(ASSETS / "ledger_schema_2.sqlite", tmp_path / "ledger.sqlite")
+    assert print_table(tmp_path, form) == (ASSETS / f"table.{FORMATS[form]}").read_text()
+
+
+def test_tables_of_the_same_ledger_written_today_are_those_of_before(tmp_path: Path) -> None:
+    write_ledger(tmp_path / "ledger.sqlite")
+    assert print_table(tmp_path, "csv") == (ASSETS / "table.csv").read_text()
+
+
+def write() -> None:
+    """Write the pins of ids and tables anew; the ledger stays, since it is what older code has written."""
+    (ASSETS / "trial_ids.json").write_text(json.dumps(shipped_ids(), indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(ASSETS / "ledger_schema_2.sqlite", Path(folder) / "ledger.sqlite")
+        for form, ending in FORMATS.items():
+            (ASSETS / f"table.{ending}").write_text(print_table(Path(folder), form))
