@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.own_places import refuse_link
 from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
-from specvit.regular_files import read_regular
+from specvit.regular_files import read_regular, reject_symlink
 
 FOLDER_NAME = "orders"
 """Folder of the orders, in the folder of a sweep's results."""
@@ -62,7 +61,7 @@ def give(folder: Path, order: Order) -> Path:
     """
     name = next(name for name, kind in _KINDS.items() if isinstance(order, kind))
     path = folder / FOLDER_NAME / f"{time.time_ns()}-{uuid.uuid4().hex}.json"
-    refuse_link(path.parent)
+    reject_symlink(path.parent)
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
@@ -81,7 +80,7 @@ class OrderBox:
             SpecsweepError: If the folder of orders is a link: the files behind it would be deleted.
         """
         self._folder = folder / FOLDER_NAME
-        refuse_link(self._folder)
+        reject_symlink(self._folder)
         self._looked_s = time.monotonic()
         self.clear()
 

@@ -22,7 +22,6 @@ from orchestrator.ledger import LEDGER_NAME, Ledger
 from orchestrator.lock import hold_lock
 from orchestrator.orders import OrderBox
 from orchestrator.origin import write_origin
-from orchestrator.own_places import refuse_link
 from orchestrator.provenance import collect_provenance
 from orchestrator.pruning import Judge
 from orchestrator.records import State, TrialRecord
@@ -39,6 +38,7 @@ from specvit.atomic import remove_leftovers
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.probes import METRICS
+from specvit.regular_files import reject_symlink
 
 if TYPE_CHECKING:
     from orchestrator.remote_results import Remote
@@ -127,7 +127,7 @@ def run_sweep(
         states = TrainingStates(
             folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s, shared=remote.states if remote else None
         )
-        refuse_link(folder / WEIGHTS_NAME)
+        reject_symlink(folder / WEIGHTS_NAME)
         weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
         finished = True
         if pending:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.executor import Event, Failed, StateFile
-from orchestrator.own_places import refuse_link
 from orchestrator.records import Cause
+from specvit.regular_files import reject_symlink
 
 if TYPE_CHECKING:
     from orchestrator.shared_states import SharedStates
@@ -49,7 +49,7 @@ class TrainingStates:
         Raises:
             SpecsweepError: If the folder is a link: another sweep's states, behind it, would be deleted.
         """
-        refuse_link(folder)
+        reject_symlink(folder)
         self._folder = folder.resolve()  # workers need not run in this process's folder
         self._every_s = every_s
         self._shared = shared

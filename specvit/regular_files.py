@@ -2,6 +2,10 @@
 
 Opening a named pipe waits until somebody writes to it, and a device may never end: a program that reads either where
 it expected a file hangs. A folder that came from elsewhere can hold both, or links to them.
+
+A link in a results folder could point anywhere, and what a run does to the files in such a place it would do there:
+files of the user's would be emptied, replaced or deleted. The results folder itself may be a link, since its path is
+the user's own.
 """
 
 from __future__ import annotations
@@ -10,6 +14,21 @@ import errno
 import os
 import stat
 from pathlib import Path
+
+from specvit.errors import SpecsweepError
+
+
+def reject_symlink(path: Path) -> None:
+    """Raise if a place that is written to and deleted from is a link; it need not exist.
+
+    Raises:
+        SpecsweepError: If it is one; the text names it and where it leads.
+    """
+    if path.is_symlink():
+        raise SpecsweepError(
+            f"{path}: must not be a link (it leads to {path.readlink()}), for this place is written to and deleted "
+            "from; delete the link, or link the whole results folder"
+        )
 
 
 def open_regular(path: Path, flags: int, *, follow: bool = True) -> int:
