@@ -17,9 +17,9 @@ from rich.table import Table
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from orchestrator.diagnostics_figure import draw_figure
-from orchestrator.diagnostics_table import CSV_NAME, render_readings
-from orchestrator.problems import nearest
+from orchestrator.reports.diagnostics_csv import CSV_NAME, render_readings
+from orchestrator.reports.diagnostics_figure import draw_figure
+from orchestrator.sweep.problems import nearest
 from specvit.atomic import write_atomically
 from specvit.augment import MEAN, STD
 from specvit.data import DATA_SOURCES, DataSource

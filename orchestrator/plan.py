@@ -15,18 +15,18 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.checkpoints import pin_checkpoints
-from orchestrator.cluster import Node
-from orchestrator.forecast import Lengths, format_seconds
-from orchestrator.grid import expand
-from orchestrator.ledger import LEDGER_NAME, Ledger
-from orchestrator.plain_text import one_line
-from orchestrator.plan_forecast import Forecast, forecast
-from orchestrator.records import LargerShare, State, TrialRecord
-from orchestrator.shares import Shares
-from orchestrator.simulated_executor import Conditions
-from orchestrator.sweep_schema import Sweep
-from orchestrator.trials import Trial
+from orchestrator.execution.capacity import Node
+from orchestrator.execution.simulated import Conditions
+from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.durations import Lengths, format_seconds
+from orchestrator.scheduling.forecast import Forecast, forecast
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.pretrained import pin_checkpoints
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import LargerShare, State, TrialRecord
+from orchestrator.trials.trial import Trial
+from specvit.messages import one_line
 
 MAX_SHOWN = 1000
 """Arms that a rendered plan shows: more than anyone reads, and few enough to be printed within seconds."""

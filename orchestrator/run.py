@@ -9,31 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.budget import Budget
-from orchestrator.checkpoints import pin_checkpoints
-from orchestrator.cluster import ClusterError
-from orchestrator.collaborators import View
-from orchestrator.curves import write_curves
-from orchestrator.diagnostics_table import write_diagnostics
-from orchestrator.executor import Executor, Share
-from orchestrator.forecast import Lengths
-from orchestrator.grid import expand
-from orchestrator.ledger import LEDGER_NAME, Ledger
-from orchestrator.lock import hold_lock
-from orchestrator.orders import OrderBox
-from orchestrator.origin import write_origin
-from orchestrator.provenance import collect_provenance
-from orchestrator.pruning import Judge
-from orchestrator.records import State, TrialRecord
-from orchestrator.registration import SweepInfo
-from orchestrator.remote_folder import RemoteFolder
-from orchestrator.rendering import write_tables
-from orchestrator.scheduler import Scheduler
-from orchestrator.shares import Shares
-from orchestrator.sweep_checks import check_epochs
-from orchestrator.sweep_schema import Sweep
-from orchestrator.training_states import FOLDER_NAME, WEIGHTS_NAME, TrainingStates
-from orchestrator.trials import Trial
+from orchestrator.execution.capacity import ClusterError
+from orchestrator.execution.executor import Executor, Share
+from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.ledger.provenance import collect_provenance
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.curves import write_curves
+from orchestrator.reports.diagnostics_csv import write_diagnostics
+from orchestrator.reports.provenance_files import write_origin
+from orchestrator.reports.table_files import write_tables
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.budget import Budget
+from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.protocols import View
+from orchestrator.scheduling.pruning import Judge
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, TrainingStates
+from orchestrator.storage.command_inbox import OrderBox
+from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.sweep.checks import check_epochs
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.pretrained import pin_checkpoints
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Trial
 from specvit.atomic import remove_leftovers
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
@@ -41,7 +41,7 @@ from specvit.probes import METRICS
 from specvit.regular_files import reject_symlink
 
 if TYPE_CHECKING:
-    from orchestrator.remote_results import Remote
+    from orchestrator.storage.results_folder import Remote
 
 __all__ = ["LEDGER_NAME", "WEIGHTS_NAME", "Outcome", "describe", "load_datasets", "run_sweep"]
 

@@ -20,22 +20,22 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.board import Board
-from orchestrator.executor import Event, Failed, Finished, Job, Machine, Progressed, Reported, Share, Started
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
-from orchestrator.provenance import collect_provenance
-from orchestrator.pruning import Judge
-from orchestrator.ray_executor import RayExecutor
-from orchestrator.rendering import render_markdown
+from orchestrator.execution.executor import Event, Failed, Finished, Job, Machine, Progressed, Reported, Share, Started
+from orchestrator.execution.ray_cluster.executor import RayExecutor
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import collect_provenance
+from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.reports.ablation_table import build_tables
+from orchestrator.reports.table_files import render_markdown
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.scheduler import Scheduler
-from orchestrator.shares import Shares
-from orchestrator.sweep_schema import Sweep
-from orchestrator.sweepfile import load_sweep
-from orchestrator.tables import build_tables
-from orchestrator.training_states import TrainingStates
-from orchestrator.trials import Trial
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.pruning import Judge
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.trial import Observer, TrialResult
 

@@ -27,7 +27,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 import specvit.probing
 import specvit.trial
-from orchestrator.sweepfile import load_sweep
+from orchestrator.sweep.loading import load_sweep
 from specvit.config import Treatment, TrialConfig
 from specvit.data.scenes import Scenes
 from specvit.device import select_device

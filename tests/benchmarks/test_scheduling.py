@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from orchestrator.cluster import Node
-from orchestrator.executor import Finished
-from orchestrator.forecast import Lengths
-from orchestrator.grid import expand
-from orchestrator.ledger import LEDGER_NAME, Ledger
-from orchestrator.provenance import collect_provenance
+from orchestrator.execution.capacity import Node
+from orchestrator.execution.executor import Finished
+from orchestrator.execution.simulated import Conditions
+from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import describe
-from orchestrator.shares import Shares
-from orchestrator.simulated_executor import Conditions
-from orchestrator.simulation import simulate
-from orchestrator.sweepfile import load_sweep
-from orchestrator.trials import Trial
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.simulation import simulate
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.trial import Trial
 
 COMPONENTS = ["none", "norm", "qkv", "mlp", "proj", "norm+qkv", "norm+mlp", "qkv+mlp", "norm1", "norm2"]
 SWEEP = {
@@ -125,7 +125,7 @@ def test_plan_of_ten_thousand_trials_in_seconds(benchmark: BenchmarkFixture, tmp
             attempt, seconds = ledger.begin_attempt(trial.trial_id), lengths[trial.trial_id]
             metrics = {"knn_top1": 50.0, "linear_top1": 50.0, "miou": 50.0}
             ledger.record(Finished(trial.trial_id, attempt, metrics, seconds=seconds, core_seconds=seconds))
-    program = "import sys; from orchestrator.cli import main; main()"
+    program = "import sys; from orchestrator.cli.app import main; main()"
     command = [sys.executable, "-c", program, "plan", str(path), "--slots", "64"]
 
     def plan() -> str:

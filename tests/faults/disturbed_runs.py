@@ -15,14 +15,24 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.executor import END_STATES, Event, Executor, Failed, Job, Machine, Progressed, Share, Started
-from orchestrator.grid import expand
-from orchestrator.local_executor import LocalExecutor
-from orchestrator.ray_executor import RayExecutor
+from orchestrator.execution.executor import (
+    END_STATES,
+    Event,
+    Executor,
+    Failed,
+    Job,
+    Machine,
+    Progressed,
+    Share,
+    Started,
+)
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.sweep_schema import Sweep
-from orchestrator.sweepfile import load_sweep
-from orchestrator.trials import Trial
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.trial import Trial
 
 from . import stand_in
 from .stand_in import RUNGS, StandIn

@@ -22,15 +22,15 @@ from typing import Any
 import crash_points
 import stand_ins
 
-import orchestrator.curves
-import orchestrator.local_executor
+import orchestrator.execution.local
+import orchestrator.reports.curves
 import orchestrator.run
 import specvit.trial  # noqa: F401  a driver would import it with its first trial
-from orchestrator.local_executor import LocalExecutor
-from orchestrator.lock import LockedError
-from orchestrator.provenance import collect_provenance
-from orchestrator.sweepfile import load_sweep
-from orchestrator.worker import Attempt
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.execution.worker import Attempt
+from orchestrator.ledger.provenance import collect_provenance
+from orchestrator.storage.folder_lock import LockedError
+from orchestrator.sweep.loading import load_sweep
 from specvit.atomic import replacing
 
 LIMIT_S = 120
@@ -50,7 +50,7 @@ def main() -> None:
     provenance = collect_provenance()
     orchestrator.run.collect_provenance = lambda: provenance
     load_data = functools.cache(_load)
-    orchestrator.curves.draw_curves = _draw_nothing
+    orchestrator.reports.curves.draw_curves = _draw_nothing
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     _warm_up(load_data)
@@ -115,11 +115,11 @@ def _run(
 ) -> orchestrator.run.Outcome:
     def make_executor(datasets: orchestrator.run.Datasets, _: object) -> LocalExecutor:
         if request["trials"] == "real":
-            orchestrator.local_executor.Attempt = Attempt  # type: ignore[misc]
+            orchestrator.execution.local.Attempt = Attempt  # type: ignore[misc]
             return LocalExecutor(datasets)
         kind = stand_ins.InStepAttempt if request["trials"] == "in step" else stand_ins.StandInAttempt
         attempt = functools.partial(kind, journal=Path(request["journal"]), pace_s=request.get("pace_s", 0.0))
-        orchestrator.local_executor.Attempt = attempt  # type: ignore[misc, assignment]
+        orchestrator.execution.local.Attempt = attempt  # type: ignore[misc, assignment]
         return LocalExecutor(datasets)
 
     return orchestrator.run.run_sweep(

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.executor import Event, Failed, Finished, Logged, Pruned, Reported, Started
-from orchestrator.ledger import Ledger, LedgerError, SweepInfo
-from orchestrator.ledger_tables import PROTECTED_TABLES
-from orchestrator.provenance import Provenance
-from orchestrator.records import LargerShare
-from orchestrator.trials import Trial
+from orchestrator.execution.executor import Event, Failed, Finished, Logged, Pruned, Reported, Started
+from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
+from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.schema import PROTECTED_TABLES
+from orchestrator.trials.records import LargerShare
+from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES

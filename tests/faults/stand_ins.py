@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from orchestrator.executor import Event, Job
-from orchestrator.worker import Attempt
+from orchestrator.execution.executor import Event, Job
+from orchestrator.execution.worker import Attempt
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.training_state import Checkpoint, SavedStep, load_state, read_state, save_state

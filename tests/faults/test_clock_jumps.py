@@ -15,14 +15,14 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
-from orchestrator.executor import Job, Share
-from orchestrator.ledger import Ledger
-from orchestrator.local_executor import LocalExecutor
-from orchestrator.orders import Order, OrderBox, Prune, Retry, give
+from orchestrator.cli.wiring import view_factory
+from orchestrator.execution.executor import Job, Share
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.monitoring.status import Standing, render_status
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.status import Standing, render_status
-from orchestrator.sweepfile import load_sweep
-from orchestrator.wiring import view_factory
+from orchestrator.storage.command_inbox import Order, OrderBox, Prune, Retry, give
+from orchestrator.sweep.loading import load_sweep
 
 from .finished_sweeps import find_faults, read_end, select
 from .killed_sweeps import NUM_FLOORS, NUM_TRAINED, SHORT
@@ -74,8 +74,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run the sweep of stand-ins into a folder of a name, with the view that people see."""
     file = tmp_path / "jumps.yaml"
     file.write_text(json.dumps(SECTIONS))
-    monkeypatch.setattr("orchestrator.local_executor.Attempt", partial(StandInAttempt, pace_s=0.002))
-    monkeypatch.setattr("orchestrator.curves.draw_curves", lambda *_: None)
+    monkeypatch.setattr("orchestrator.execution.local.Attempt", partial(StandInAttempt, pace_s=0.002))
+    monkeypatch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
 
     def run_here(name: str) -> tuple[Outcome, list[str], Path]:
         sweep, submitted, folder = load_sweep(file), list[str](), tmp_path / name

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.ledger.ledger import Ledger, LedgerError
 from specvit.errors import DataError
 from specvit.training_state import Checkpoint, SavedStep, load_state, save_state
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.cli import EXIT_STOPPED
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
-from orchestrator.provenance import collect_provenance
+from orchestrator.cli.app import EXIT_STOPPED
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import describe
-from orchestrator.sweepfile import load_sweep
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
 
 from .mounts import run_with_mounts, why_no_mounts
 

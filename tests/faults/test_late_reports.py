@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.executor import (
+from orchestrator.execution.executor import (
     Event,
     Failed,
     Finished,
@@ -24,18 +24,18 @@ from orchestrator.executor import (
     Share,
     Started,
 )
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
-from orchestrator.provenance import collect_provenance
-from orchestrator.records import Cause, State
-from orchestrator.rendering import render_csv, render_markdown
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import collect_provenance
+from orchestrator.reports.ablation_table import build_tables
+from orchestrator.reports.table_files import render_csv, render_markdown
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.scheduler import Scheduler
-from orchestrator.shares import Shares
-from orchestrator.sweepfile import load_sweep
-from orchestrator.tables import build_tables
-from orchestrator.training_states import TrainingStates
-from orchestrator.trials import Trial
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.records import Cause, State
+from orchestrator.trials.trial import Trial
 
 from .finished_sweeps import dump, select
 from .killed_sweeps import IS_LONG, SHORT

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import EXIT_STOPPED
-from orchestrator.executor import Finished, Progressed
-from orchestrator.ledger import Ledger, LedgerError, LedgerWriteError
+from orchestrator.cli.app import EXIT_STOPPED
+from orchestrator.execution.executor import Finished, Progressed
+from orchestrator.ledger.ledger import Ledger, LedgerError, LedgerWriteError
 
 from .ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of
 

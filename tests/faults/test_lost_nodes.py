@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import ClusterError, is_reachable
-from orchestrator.executor import Event, Progressed, Share, Started
-from orchestrator.grid import expand
-from orchestrator.node_check import Wanted
-from orchestrator.ray_executor import RayExecutor
-from orchestrator.sweepfile import load_sweep
-from orchestrator.trials import Trial
+from orchestrator.execution.capacity import ClusterError, is_reachable
+from orchestrator.execution.executor import Event, Progressed, Share, Started
+from orchestrator.execution.ray_cluster.executor import RayExecutor
+from orchestrator.execution.ray_cluster.node_check import Wanted
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.trial import Trial
 
 from .disturbed_runs import (
     IS_LONG,

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.executor import END_STATES, Event, Job, Pruned, Reported, Share, Started, StateFile
-from orchestrator.grid import expand
-from orchestrator.local_executor import LocalExecutor
-from orchestrator.ray_executor import RayExecutor
-from orchestrator.records import State
-from orchestrator.telemetry import Sample
+from orchestrator.execution.executor import END_STATES, Event, Job, Pruned, Reported, Share, Started, StateFile
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.execution.ray_cluster.executor import RayExecutor
+from orchestrator.monitoring.prometheus import Sample
+from orchestrator.sweep.grid import expand
+from orchestrator.trials.records import State
 
 from .disturbed_runs import (
     IS_LONG,

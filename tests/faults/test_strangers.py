@@ -9,9 +9,10 @@ What other tests show already, and this file does not repeat:
   ``test_hugging_face*.py`` in ``tests/specvit/data``;
 * images with too many pixels, names that leave a data set's folder: ``test_images.py``, ``test_coco.py``,
   ``test_nyuv2.py``, ``test_presets.py``, ``test_named_paths.py`` there;
-* what an order's file may hold: ``tests/orchestrator/test_orders.py``; a mirror's pointer that names other files:
-  ``tests/orchestrator/test_ledger_mirror.py``; files for clusters: ``tests/orchestrator/test_cluster_files.py``;
-* the dashboard's address, asked of a running Ray: ``tests/orchestrator/test_ray_executor.py``.
+* what an order's file may hold: ``tests/orchestrator/storage/test_command_inbox.py``;
+  a mirror's pointer that names other files: ``tests/orchestrator/storage/test_ledger_mirror.py``; files for clusters:
+  ``tests/orchestrator/execution/ray_cluster/test_cluster_files.py``;
+* the dashboard's address, asked of a running Ray: ``tests/orchestrator/execution/ray_cluster/test_executor.py``.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from orchestrator.cli import main
-from orchestrator.executor import Failed, Logged
-from orchestrator.ledger import Ledger
-from orchestrator.ledger_mirror import Pointer
-from orchestrator.ledger_seals import make_seals
-from orchestrator.lock import LockedError, hold_lock
-from orchestrator.remote_folder import RemoteError
-from orchestrator.remote_lock import Holder
+from orchestrator.cli.app import main
+from orchestrator.execution.executor import Failed, Logged
+from orchestrator.ledger.checksums import make_seals
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.storage.folder_lock import LockedError, hold_lock
+from orchestrator.storage.ledger_mirror import Pointer
+from orchestrator.storage.remote_folder import RemoteError
+from orchestrator.storage.remote_lock import Holder
 from specvit.data import DATA_SOURCES
 from specvit.data.tar_shards import index_shards
 from specvit.errors import DataError
@@ -573,7 +574,7 @@ def test_a_csv_is_data_for_programs_and_harmless_on_a_terminal(
     labelled: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert HOSTILE in command("table", labelled, "--format", "csv").stdout
-    monkeypatch.setattr("orchestrator.cli_shared.sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("orchestrator.cli.arguments.sys.stdout.isatty", lambda: True)
     assert not set("\x1b\x9b\x07\u202e") & set(command("table", labelled, "--format", "csv").stdout)
 
 
@@ -671,7 +672,7 @@ def test_an_image_or_a_depth_map_that_is_no_file_is_refused_and_nobody_waits_for
 def test_our_own_dashboard_is_told_to_listen_to_this_machine_alone_and_the_token_stays(
     address: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import ray_executor
+    from orchestrator.execution.ray_cluster import executor
 
     given: dict[str, Any] = {}
 
@@ -679,13 +680,13 @@ def test_our_own_dashboard_is_told_to_listen_to_this_machine_alone_and_the_token
         given.update(options, mode=os.environ.get("RAY_AUTH_MODE"))
         return SimpleNamespace(dashboard_url="127.0.0.1:8265")
 
-    monkeypatch.setattr(ray_executor.ray, "init", init)
-    monkeypatch.setattr(ray_executor, "check_reachable", lambda _: None)
+    monkeypatch.setattr(executor.ray, "init", init)
+    monkeypatch.setattr(executor, "check_reachable", lambda _: None)
     for mode in (None, "token"):
         monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
         if mode is not None:
             monkeypatch.setenv("RAY_AUTH_MODE", mode)
-        ray_executor._connect(address)
+        executor._connect(address)
         assert given["mode"] in (None, "token")
         assert os.environ.get("RAY_AUTH_MODE") == mode
         # A cluster that is up already has settled where its dashboard listens.

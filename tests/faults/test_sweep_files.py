@@ -21,7 +21,7 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from orchestrator.cli import main
+from orchestrator.cli.app import main
 
 from .hostile_values import MARKER
 from .sweep_files import BASES, Case, cases

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import ordering
-from orchestrator.ledger import Ledger
-from orchestrator.orders import FOLDER_NAME, Prune, give
-from orchestrator.records import State
+from orchestrator import control
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.storage.command_inbox import FOLDER_NAME, Prune, give
+from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 
 from .finished_sweeps import dump
@@ -121,14 +121,14 @@ def test_of_drivers_that_start_together_one_runs_the_sweep_and_the_others_exit_w
 def test_an_order_that_a_driver_which_stands_still_does_not_take_is_withdrawn_with_an_error(
     holder: int, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordering, "TAKE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(control, "TAKE_TIMEOUT_S", 0.3)
     with Ledger.read(site.folder / "ledger.sqlite") as ledger:
         records, info = ledger.records(), ledger.sweep()
     before = dump(site.folder)
     orders: list[Callable[[], object]] = [
-        lambda: ordering.prune(site.folder, records, info, arm="norm@all"),
-        lambda: ordering.retry_in_run(site.folder, records, {State.WAITING}),
-        lambda: ordering.cancel(site.folder),
+        lambda: control.prune(site.folder, records, info, arm="norm@all"),
+        lambda: control.retry_in_run(site.folder, records, {State.WAITING}),
+        lambda: control.cancel(site.folder),
     ]
     for order in orders:
         with pytest.raises(SpecsweepError, match=f"{site.folder}: the run has not taken the order .* it is withdrawn"):

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.budget import Budget
-from orchestrator.cli import main
-from orchestrator.executor import (
+from orchestrator.cli.app import main
+from orchestrator.execution.executor import (
     END_STATES,
     Event,
     Failed,
@@ -29,20 +28,21 @@ from orchestrator.executor import (
     Share,
     Started,
 )
-from orchestrator.forecast import Lengths
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
-from orchestrator.orders import Order
-from orchestrator.provenance import collect_provenance
-from orchestrator.records import Cause, State, TrialRecord
-from orchestrator.resources import Resources
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.scheduler import Scheduler
-from orchestrator.shares import Shares
-from orchestrator.sweep_schema import Limits, Sweep
-from orchestrator.sweepfile import load_sweep
-from orchestrator.training_states import TrainingStates
-from orchestrator.trials import Trial
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.budget import Budget
+from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.command_inbox import Order
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.resource_settings import Resources
+from orchestrator.sweep.schema import Limits, Sweep
+from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.trial import Trial
 
 TINY: dict[str, object] = {
     "question": "Does a tiny sweep run?",
@@ -378,5 +378,5 @@ def clock() -> Clock:
 @pytest.fixture
 def stage(ledger: Ledger, trials: tuple[Trial, ...], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Run a scheduler with scripted trials; the ledger goes by the same clock as the scheduler."""
-    monkeypatch.setattr("orchestrator.ledger_progress.time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr("orchestrator.ledger.progress_buffer.time", SimpleNamespace(monotonic=clock))
     return Stage(ledger, trials, clock)

@@ -13,9 +13,9 @@ import timm
 import torch
 from PIL import Image
 
-from orchestrator.cli import main
+from orchestrator.cli.app import main
 from orchestrator.diagnose import load, parse_source
-from orchestrator.diagnostics_figure import draw_figure, make_figure
+from orchestrator.reports.diagnostics_figure import draw_figure, make_figure
 from specvit.checkpoints import save_model
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.high_norm import parse_high_norm

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.executor import Failed, Finished, Pruned
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
+from orchestrator.execution.executor import Failed, Finished, Pruned
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.plan import Plan, make_plan, render_plan
-from orchestrator.provenance import collect_provenance
-from orchestrator.records import Cause
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.sweep_schema import Sweep
-from orchestrator.trials import Trial
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import Cause
+from orchestrator.trials.trial import Trial
 
 NANO_PARAMETERS = (
     (3 * 4 * 4 * 64 + 64)  # patch embedding
@@ -30,7 +30,7 @@ NORM_PARAMETERS = 6 * 2 * 2 * 64
 @pytest.fixture(autouse=True)
 def _few_slots_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let cases that can be worked out by hand show what happens from eight slots on."""
-    monkeypatch.setattr("orchestrator.urgency._FEW_SLOTS", 1)
+    monkeypatch.setattr("orchestrator.scheduling.longest_first._FEW_SLOTS", 1)
 
 
 def fill_ledger(sweep: Sweep, results: Path, *, seconds: dict[str, float]) -> None:

@@ -10,17 +10,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.cluster import ClusterError
-from orchestrator.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Share
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger, LedgerError
-from orchestrator.local_executor import LocalExecutor
-from orchestrator.lock import is_held
-from orchestrator.orders import FOLDER_NAME, Cancel, Prune, Retry, give
-from orchestrator.records import LargerShare, State
+from orchestrator.execution.capacity import ClusterError
+from orchestrator.execution.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Share
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.ledger.ledger import Ledger, LedgerError
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.sweep_schema import Sweep
-from orchestrator.trials import Trial
+from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, give
+from orchestrator.storage.folder_lock import is_held
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import LargerShare, State
+from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.data import Dataset
 from specvit.errors import ConfigError, DataError
@@ -374,7 +374,7 @@ def test_an_order_given_while_a_run_starts_is_obeyed(
         give(driver.folder, Cancel())
         return make_executor(datasets, shares)
 
-    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    monkeypatch.setattr("orchestrator.storage.command_inbox._PERIOD_S", 0.0)
     monkeypatch.setattr(driver, "_make_executor", give_and_make)
     outcome = driver.run(sweep)
     assert not outcome.finished
@@ -579,7 +579,7 @@ def test_an_order_given_while_the_executor_starts_is_obeyed(
         return make(datasets, shares)
 
     monkeypatch.setattr(driver, "_make_executor", make_slowly)
-    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    monkeypatch.setattr("orchestrator.storage.command_inbox._PERIOD_S", 0.0)
     assert not driver.run(sweep).finished
 
 
@@ -598,7 +598,7 @@ def test_an_order_to_retry_a_trial_that_the_judge_pruned_runs_it_to_its_end(
         return TrialResult({"knn_top1": 1.0})
 
     monkeypatch.setattr("specvit.trial.run_trial", body)
-    monkeypatch.setattr("orchestrator.orders._PERIOD_S", 0.0)
+    monkeypatch.setattr("orchestrator.storage.command_inbox._PERIOD_S", 0.0)
     sweep = make_sweep(
         ablate={"components": ["none", "norm", "qkv"]},
         pruning={"pruner": "median", "n_startup_trials": 1, "n_warmup_steps": 0},

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.executor import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
-from orchestrator.grid import expand
-from orchestrator.ledger import Ledger
-from orchestrator.provenance import Provenance
-from orchestrator.records import Cause
+from orchestrator.execution.executor import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import Provenance
 from orchestrator.run import describe
-from orchestrator.sweepfile import load_sweep
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.records import Cause
 from specvit.readings import Reading
 
 SWEEP = {

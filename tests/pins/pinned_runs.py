@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.grid import expand
-from orchestrator.sweepfile import load_sweep
-from orchestrator.trials import Trial
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.trial import Trial
 from specvit.data import Dataset
 from specvit.training_state import Checkpoint
 from specvit.trial import run_trial

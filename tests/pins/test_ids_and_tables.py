@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.grid import expand
-from orchestrator.sweepfile import load_sweep
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
 
 from .pinned_ledger import write_ledger
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from orchestrator.provenance import collect_provenance
+from orchestrator.ledger.provenance import collect_provenance
 from specvit.data import DATA_SOURCES, Dataset
 
 from .pinned_runs import RECIPES, RESUMED_AT, STEPS, loss_lines, pinned_trials, run_losses

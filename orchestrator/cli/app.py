@@ -1,0 +1,185 @@
+"""The command line. It parses, prints and sets the exit code; the work is done elsewhere.
+
+Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
+the results folder; 4 results cannot be written (a full disk, a read-only file), 130 stopped by Ctrl-C: to be
+continued by the same command.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import export, run, watch
+from orchestrator.cli.arguments import (
+    DEFAULT_RESULTS,
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_LOCKED,
+    EXIT_STOPPED,
+    Overrides,
+    ResultsRoot,
+    SweepPath,
+    Target,
+    complain,
+    make_console,
+    open_ledger,
+    print_raw,
+)
+from orchestrator.ledger.errors import LedgerWriteError
+from orchestrator.storage.folder_lock import LockedError
+from specvit.errors import SpecsweepError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (*_NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
+    epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
+    "4 results cannot be written or the cluster is gone, 130 stopped by Ctrl-C.",
+)
+
+
+run.add_to(app)
+
+
+class Format(StrEnum):
+    """Name the forms in which tables are printed."""
+
+    TEXT = "text"
+    MARKDOWN = "md"
+    CSV = "csv"
+    JSON = "json"
+
+
+def main() -> None:
+    """Run the command line; turn what a user can cause into one message and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the locale's encoding lacks a character, its code is printed, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except (SpecsweepError, OSError) as error:
+        # Also a folder that cannot be written, or a disk that is full: the system's words name the file.
+        complain(error)
+        sys.exit(_exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+@app.command()
+def plan(
+    sweep_file: SweepPath,
+    overrides: Overrides = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Slots to forecast for; default: what this machine has room for.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
+    from orchestrator.plan import make_plan, render_plan
+    from orchestrator.storage.results_folder import local_view
+    from orchestrator.sweep.loading import load_sweep
+
+    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=local_view(results), num_slots=slots)
+    if as_json:
+        print_raw(json.dumps(made.to_json(), indent=2))
+    else:
+        make_console().print(render_plan(made))
+
+
+@app.command()
+def table(
+    target: Target,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    format_: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.TEXT,
+) -> None:
+    """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
+    from orchestrator.reports.ablation_table import build_tables
+    from orchestrator.reports.diagnostics_csv import write_diagnostics
+    from orchestrator.reports.table_files import render_csv, render_json, render_markdown, render_rich
+
+    with open_ledger(target, results) as ledger:
+        info, records = ledger.sweep(), ledger.records()
+        try:
+            write_diagnostics(ledger.path.parent, records, ledger.diagnostics())
+        except SpecsweepError as error:
+            complain(error)  # of results in a folder that is read-only there is a table all the same
+    tables = build_tables(records, info.metrics)
+    if format_ is Format.TEXT:
+        make_console().print(render_rich(tables, info))
+        return
+    render = {Format.MARKDOWN: render_markdown, Format.CSV: render_csv, Format.JSON: render_json}[format_]
+    print_raw(render(tables, info).rstrip("\n"))
+
+
+@app.command()
+def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
+    """Write a sweep's rungs as curves over training, a CSV and a figure; also of a sweep that still runs."""
+    from orchestrator.reports.curves import write_curves
+
+    with open_ledger(target, results) as ledger:
+        written = write_curves(ledger.path.parent, ledger.records())
+    if not written:
+        raise SpecsweepError(f"{target}: no trial has come to a rung; rungs.count says how many there are (0 = none)")
+    print_raw(f"written: {', '.join(map(str, written))}")
+
+
+@app.command("diagnose")
+def diagnose_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model file that specvit wrote, or the name of a model of timm's.")
+    ],
+    data: Annotated[
+        str, typer.Option(metavar="SOURCE[:ROOT]", help="Images (val split): scenes, image_folder:DIR, masks:DIR.")
+    ],
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images, at most.")] = 256,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write to; default: results/diagnostics/MODEL.")
+    ] = None,
+    untrained: Annotated[bool, typer.Option(help="Draw the weights of timm's model at random.")] = False,
+) -> None:
+    """Look into one model: cosines, norms and attention of [CLS] and patches, block by block."""
+    from orchestrator.diagnose import diagnose_model
+
+    diagnose_model(
+        model, data=data, num_images=images, folder=out, untrained=untrained, console=make_console()
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the sweep file, for editors."""
+    from orchestrator.sweep.schema import sweep_json_schema
+
+    print_raw(json.dumps(sweep_json_schema(), indent=2))
+
+
+def _exit_code(error: BaseException) -> int:
+    """Tell what cannot be used from what cannot be written now, after which the same command goes on."""
+    from orchestrator.execution.capacity import ClusterLostError
+
+    is_lock = isinstance(error, LockedError)
+    causes = _UNWRITABLE if is_lock else _NO_ROOM
+    found: BaseException | None = error
+    while found is not None:
+        is_full = isinstance(found, OSError) and found.errno in causes
+        if is_full or isinstance(found, LedgerWriteError | ClusterLostError):
+            return EXIT_STOPPED
+        found = found.__cause__
+    return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
+
+
+watch.add_to(app)
+export.add_to(app)

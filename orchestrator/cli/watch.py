@@ -1,0 +1,137 @@
+"""The commands that look at a sweep from elsewhere, while it runs and after it: status, logs, events.
+
+They read the ledger, and write nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.arguments import (
+    DEFAULT_RESULTS,
+    EXIT_FAILED_TRIALS,
+    EXIT_INTERRUPTED,
+    ResultsRoot,
+    Target,
+    ending_with_the_pipe,
+    make_console,
+    open_ledger,
+    print_raw,
+    refuse_url,
+)
+from specvit.errors import SpecsweepError
+
+Interval = Annotated[
+    float, typer.Option("--interval", min=0.1, metavar="SECONDS", help="Time between two looks of --follow.")
+]
+
+
+MIRROR_INTERVAL_S = 10.0
+"""Least time between two looks at a mirrored ledger, which is fetched for each."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (status, logs, events):
+        app.command()(command)
+
+
+def status(
+    target: Target,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Look again until the sweep ends; exits 1 if a trial has no result then.")
+    ] = False,
+    interval: Interval = 2.0,
+) -> None:
+    """Show where a sweep stands: trials by state, what runs, what waits again, what failed and why."""
+    from orchestrator.monitoring.follow import follow_status, look_at, look_at_mirror
+    from orchestrator.monitoring.status import Standing, render_status
+    from orchestrator.storage.remote_folder import is_url
+
+    with open_ledger(target, results) as ledger, ending_with_the_pipe():
+        if not follow:
+            make_console().print(render_status(Standing.read(ledger)))
+            return
+        if is_url(target) or is_url(results):
+            every_s = max(interval, MIRROR_INTERVAL_S)
+            looks = look_at_mirror(lambda: open_ledger(target, results), interval_s=every_s)
+        else:
+            looks = look_at(ledger, interval_s=interval)
+        try:
+            standing = follow_status(make_console(), looks)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+    if not standing.all_done:
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def logs(
+    target: Target,
+    trial: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TRIAL]",
+            help="A trial's label, a part of it that no other has, or 4 or more digits that its id begins with.",
+        ),
+    ] = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    attempt: Annotated[int | None, typer.Option(min=1, metavar="N", help="Show this attempt only.")] = None,
+) -> None:
+    """Show every attempt at a trial: times, rungs, log, error, traceback. Without TRIAL: what failed, a line each."""
+    from orchestrator.ledger.attempts import find_trial, select_attempts, select_failed, select_names
+    from orchestrator.monitoring.attempt_view import render_failures, render_history
+
+    if attempt is not None and trial is None:
+        raise SpecsweepError("--attempt: needs a TRIAL whose attempt it is")
+    with open_ledger(target, results) as ledger, ledger.moment() as connection:
+        if trial is None:
+            shown = render_failures(select_failed(connection))
+        else:
+            name = find_trial(select_names(connection), trial)
+            attempts = select_attempts(connection, name.trial_id)
+            if attempt is not None and attempt > len(attempts):
+                raise SpecsweepError(f"--attempt: of {name.label} there are {len(attempts)} so far, not {attempt}")
+            shown = render_history(name, attempts if attempt is None else attempts[attempt - 1 : attempt])
+    with ending_with_the_pipe():
+        make_console().print(shown, soft_wrap=True)
+
+
+def events(
+    target: Target,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what is new until no run holds the results folder.")
+    ] = False,
+    interval: Interval = 1.0,
+) -> None:
+    """Print what happened as JSON lines for other tools, an object a line, by time.
+
+    Every object has kind, at (ISO 8601, UTC), trial_id, attempt, label, group, arm, role and seed. The kinds, and
+    the keys of their own: registered, a run began (sweep, run, trials); begun, an attempt was handed to an executor
+    (share, gpus); started, a worker took it up (worker); log (number, level, text); rung (step, metrics); done
+    (metrics, seconds, core_seconds); pruned (step, seconds); failed (cause, error, seconds); lost, its run ended
+    before it did (step); left_out, the budget has no room for the trial (reason).
+
+    What does not apply is null: the trial of registered, at and attempt of left_out. Metrics that are not finite are
+    the texts "NaN", "Infinity" and "-Infinity".
+    """
+    from orchestrator.ledger.event_stream import EventReader, encode
+    from orchestrator.monitoring.follow import follow_events
+
+    if follow:
+        refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
+    with open_ledger(target, results) as ledger, ending_with_the_pipe():
+        if not follow:
+            with ledger.moment() as connection:
+                news = EventReader().news(connection)
+            for happening in news:
+                print_raw(encode(happening))
+            return
+        try:
+            for happening in follow_events(ledger, interval_s=interval):
+                print_raw(encode(happening))
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error

@@ -1,0 +1,122 @@
+"""What ``cancel``, ``prune`` and ``retry`` do: find the trials that are meant; tell the run, or act in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from orchestrator.execution.executor import Pruned
+from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.table_files import write_tables
+from orchestrator.storage.command_inbox import Cancel, Order, Prune, Retry, give
+from orchestrator.storage.folder_lock import hold_lock, is_held
+from orchestrator.sweep.problems import nearest
+from orchestrator.trials.records import State, TrialRecord
+from specvit.errors import SpecsweepError
+
+TAKE_TIMEOUT_S = 30.0
+"""Longest wait for a run to take an order."""
+
+STOP_TIMEOUT_S = 600.0
+"""Longest wait for a run to stop: it ends the step or the probes it is at, and saves."""
+
+_PERIOD_S = 0.1
+
+
+def cancel(folder: Path) -> None:
+    """Stop the run that holds ``folder``; return when it has stopped.
+
+    Raises:
+        SpecsweepError: If none holds it, or it does not stop.
+    """
+    if not is_held(folder):
+        raise SpecsweepError(f"{folder}: no run to cancel; nothing holds the results folder")
+    _give(folder, Cancel())
+    if not _wait(lambda: not is_held(folder), STOP_TIMEOUT_S):
+        raise SpecsweepError(f"{folder}: the run was told to stop {STOP_TIMEOUT_S:g} s ago, but has not")
+
+
+def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm: str, group: str | None = None) -> int:
+    """Give up the trials of an arm that have no result yet.
+
+    Args:
+        folder: The folder of the sweep's results.
+        records: All its trials.
+        info: The sweep.
+        arm: The arm, as its row is called in the table.
+        group: The group, as its table is called; None = in all groups.
+
+    Returns:
+        The number of trials that are given up.
+
+    Raises:
+        SpecsweepError: If there is no such arm or group, if it is a baseline, or if a run does not take the order.
+        LockedError: If a run has begun in this moment.
+    """
+    trial_ids = tuple(
+        record.trial_id
+        for record in _of_arm(records, arm, group)
+        if record.state in (State.WAITING, State.RUNNING, State.FAILED, State.LEFT_OUT)
+    )
+    if trial_ids and is_held(folder):
+        _give(folder, Prune(trial_ids))
+    elif trial_ids:
+        with hold_lock(folder), Ledger.open(folder / LEDGER_NAME) as ledger:
+            ledger.release_running()
+            for trial_id in trial_ids:
+                attempt = ledger.begin_attempt(trial_id)
+                ledger.record(Pruned(trial_id, attempt, step=0, seconds=0.0))
+            write_tables(folder, ledger.records(), info)
+    return len(trial_ids)
+
+
+def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collection[State]) -> int:
+    """Tell the run that holds ``folder`` to try trials again.
+
+    Args:
+        folder: The folder of the sweep's results.
+        records: All its trials.
+        states: In which those are that are meant: failed, pruned.
+
+    Returns:
+        Their number.
+
+    Raises:
+        SpecsweepError: If the run does not take the order.
+    """
+    trial_ids = tuple(record.trial_id for record in records if record.state in states)
+    if trial_ids:
+        _give(folder, Retry(trial_ids))
+    return len(trial_ids)
+
+
+def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list[TrialRecord]:
+    groups = list(dict.fromkeys(record.group for record in records))
+    if group is not None and group not in groups:
+        raise SpecsweepError(f"no group {group!r}; known: {', '.join(map(repr, groups))}{nearest(group, groups)}")
+    here = [record for record in records if group in (None, record.group)]
+    arms = list(dict.fromkeys(record.arm for record in here if record.role != "baseline"))
+    found = [record for record in here if record.arm == arm]
+    if any(record.role == "baseline" for record in found):
+        raise SpecsweepError(f"{arm!r} is the baseline, without which there are no differences; it is not pruned")
+    if not found:
+        raise SpecsweepError(f"no arm {arm!r}; known: {', '.join(map(repr, arms))}{nearest(arm, arms)}")
+    return found
+
+
+def _give(folder: Path, order: Order) -> None:
+    path = give(folder, order)
+    if not _wait(lambda: not path.exists(), TAKE_TIMEOUT_S):
+        path.unlink(missing_ok=True)
+        raise SpecsweepError(f"{folder}: the run has not taken the order within {TAKE_TIMEOUT_S:g} s; it is withdrawn")
+
+
+def _wait(is_so: Callable[[], bool], timeout_s: float) -> bool:
+    until_s = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(_PERIOD_S)
+    return True

@@ -1,0 +1,204 @@
+"""What can be said of a cluster without Ray: whether somebody listens there, and which trials have room on nodes."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.execution.executor import Machine, Share
+from specvit.errors import SpecsweepError
+
+CONNECT_TIMEOUT_S = 10.0
+"""Longest wait for a cluster's first answer."""
+
+GIB = 2**30
+
+_EPSILON = 1e-9
+
+
+class ClusterError(SpecsweepError):
+    """Signal a cluster that cannot run the trials; the text says what is missing."""
+
+
+class ClusterLostError(ClusterError):
+    """Signal a cluster that went while a sweep ran on it, and did not come back."""
+
+
+def check_reachable(address: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes.
+
+    Raises:
+        ClusterError: If nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=timeout_s).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
+
+
+def is_reachable(address: str, *, timeout_s: float) -> bool:
+    """Tell whether somebody listens at ``host:port``; also true if that cannot be asked."""
+    try:
+        check_reachable(address, timeout_s=timeout_s)
+    except ClusterError:
+        return False
+    return True
+
+
+def asks_for_token(address: str) -> bool:
+    """Tell whether the cluster at ``host:port`` refuses those who show no token; False if that is not known.
+
+    Source: Ray's control service answers any call without a token by gRPC's UNAUTHENTICATED.
+    """
+    import grpc
+
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        return False
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=CONNECT_TIMEOUT_S)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
+    return False
+
+
+@dataclass(frozen=True)
+class Node:
+    """Hold what a node has.
+
+    Attributes:
+        node_id: Its id.
+        has: Amounts by Ray's names: ``CPU``, ``GPU``, ``memory`` in bytes, custom ones.
+        labels: Its labels.
+        address: Where its daemon listens, ``host:port``.
+    """
+
+    node_id: str
+    has: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Hold what a process occupies on a node: amounts by Ray's names, and of which GPUs how much."""
+
+    node_id: str
+    amounts: Mapping[str, float]
+    gpus: Mapping[int, float]
+
+
+def amounts_of(share: Share) -> dict[str, float]:
+    """Return what a process of a trial takes, by Ray's names."""
+    amounts = {"CPU": share.cpus, "GPU": share.gpus, "memory": share.memory_gib * GIB, **dict(share.custom)}
+    return {name: amount for name, amount in amounts.items() if amount > 0}
+
+
+class Room:
+    """Keep account of what is free on the nodes of a cluster; a process needs all that it takes on one node."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        """Begin with nodes that are free."""
+        self._nodes = {node.node_id: node for node in nodes}
+        self._free = {node.node_id: dict(node.has) for node in nodes}
+        self._gpus = {node.node_id: [1.0] * math.floor(node.has.get("GPU", 0.0)) for node in nodes}
+
+    def take(self, share: Share) -> tuple[Place, ...] | None:
+        """Take room for the processes of a trial, on the first nodes that have it; None if there is none."""
+        places: list[Place] = []
+        amounts = amounts_of(share)
+        for _ in range(share.processes):
+            place = next(filter(None, (self._place(node, amounts, share) for node in self._nodes.values())), None)
+            if place is None:
+                self.give(places)
+                return None
+            self.occupy([place])
+            places.append(place)
+        return tuple(places)
+
+    def occupy(self, places: Sequence[Place]) -> None:
+        """Take note of what is occupied; places on nodes that are gone do not count."""
+        self._change(places, -1.0)
+
+    def give(self, places: Sequence[Place]) -> None:
+        """Give back what was taken."""
+        self._change(places, 1.0)
+
+    def _change(self, places: Sequence[Place], sign: float) -> None:
+        for place in places:
+            if place.node_id in self._nodes:
+                for name, amount in place.amounts.items():
+                    self._free[place.node_id][name] = self._free[place.node_id].get(name, 0.0) + sign * amount
+                for index, part in place.gpus.items():
+                    self._gpus[place.node_id][index] += sign * part
+
+    def _place(self, node: Node, amounts: Mapping[str, float], share: Share) -> Place | None:
+        if any(node.labels.get(name) != value for name, value in share.labels):
+            return None
+        free = self._free[node.node_id]
+        if any(free.get(name, 0.0) < amount - _EPSILON for name, amount in amounts.items()):
+            return None
+        # A share is one of a single GPU: two GPUs have room for four processes with 0.4 each, not five.
+        part, wanted = min(1.0, share.gpus), max(1, math.ceil(share.gpus)) if share.gpus else 0
+        gpus = self._gpus[node.node_id]
+        fitting = [index for index, rest in enumerate(gpus) if rest >= part - _EPSILON][:wanted]
+        if len(fitting) < wanted:
+            return None
+        return Place(node.node_id, amounts, dict.fromkeys(fitting, part))
+
+
+def count_slots(nodes: Sequence[Node], share: Share, *, max_slots: int) -> int:
+    """Count the trials that can run at once.
+
+    Args:
+        nodes: The nodes, all free.
+        share: What one trial takes.
+        max_slots: Largest number that is of use.
+
+    Returns:
+        Their number, at most ``max_slots``.
+    """
+    room = Room(nodes)
+    return next((count for count in range(max_slots) if room.take(share) is None), max_slots)
+
+
+def machine_for(nodes: Sequence[Node], share: Share) -> Machine:
+    """Return the machine with the most memory on which trials of a share run."""
+    machines = [
+        Machine(node.has.get("memory", 0.0) / GIB, max(1, count // share.processes))
+        for node in nodes
+        if (count := count_slots([node], Share(**{**vars(share), "processes": 1}), max_slots=10_000))
+    ]
+    return max(machines, key=lambda machine: machine.memory_gib, default=Machine())
+
+
+def check_room(nodes: Sequence[Node], share: Share) -> None:
+    """Complain of a trial that the nodes have no room for, even when they are free.
+
+    Raises:
+        ClusterError: If they have none.
+    """
+    if count_slots(nodes, share, max_slots=1):
+        return
+    processes = share.processes
+    for name, each in amounts_of(share).items():
+        text, unit = {"CPU": ("CPUs", 1), "GPU": ("GPUs", 1), "memory": ("GiB of memory", GIB)}.get(name, (name, 1))
+        has = sum(node.has.get(name, 0.0) for node in nodes)
+        if has < each * processes:
+            shared = f" ({processes} processes of {each / unit:g})" if processes > 1 else ""
+            raise ClusterError(
+                f"a trial takes {each * processes / unit:g} {text}{shared}, but the cluster has {has / unit:g}"
+            )
+    takes = f"{share.cpus:g} CPUs and {share.gpus:g} GPUs"
+    labels = "".join(f", {name}={value}" for name, value in share.labels)
+    room = count_slots(nodes, Share(**{**vars(share), "processes": 1}), max_slots=processes)
+    raise ClusterError(
+        f"a trial takes {processes} process{'es' * (processes > 1)} with {takes} on one node{labels}, "
+        f"but the nodes of the cluster have room for {room}"
+    )

@@ -1,0 +1,68 @@
+"""An executor in the calling process: one trial at a time, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from orchestrator.execution.executor import END_STATES, Event, Job, Machine, Share
+from orchestrator.execution.worker import Attempt
+from specvit.data import Dataset, DataSource
+from specvit.device import limit_threads
+
+
+class LocalExecutor:
+    """Run jobs one after the other in this process."""
+
+    def __init__(self, datasets: Mapping[DataSource, Dataset], *, num_threads: int = 1) -> None:
+        """Take the data.
+
+        Args:
+            datasets: What the trials' data sources load.
+            num_threads: Threads that computations of this process use from now on, at least 1.
+        """
+        limit_threads(num_threads)
+        self._datasets = datasets
+        self._attempt: Attempt | None = None
+
+    @property
+    def num_slots(self) -> int:
+        """Return 1."""
+        return 1
+
+    def has_room(self, share: Share) -> bool:  # noqa: ARG002
+        """Tell whether the last job has ended; what a job occupies is all of this process."""
+        return self._attempt is None
+
+    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+        """Return a machine whose memory cannot be reserved."""
+        return Machine()
+
+    def submit(self, job: Job) -> None:
+        """Start ``job``; the last one must have ended."""
+        self._attempt = Attempt(job, self._datasets)
+
+    def prune(self, trial_id: str) -> None:
+        """Ask the running trial to stop before its next step."""
+        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
+            self._attempt.stop()
+
+    def kill(self, trial_id: str) -> None:
+        """Ask the trial to stop and hear no more of it: a thread cannot be killed, and may go on in vain."""
+        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
+            self._attempt.stop()
+            self._attempt = None
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
+        events = [] if self._attempt is None else self._attempt.next_events(timeout_s)
+        if events and type(events[-1]) in END_STATES:
+            self._attempt = None
+        return events
+
+    def close(self) -> None:
+        """Ask the running trial to save its state and stop; wait until it has, after its step or its last probes."""
+        if self._attempt is not None:
+            self._attempt.interrupt()
+            # A process that ends while a thread of it computes is aborted by torch.
+            self._attempt.join()
+            self._attempt = None

@@ -1,0 +1,1 @@
+"""The executor on Ray. The only import of ray."""

@@ -1,0 +1,133 @@
+"""The process behind a slot: it imports torch and takes the data once, then runs job after job.
+
+What it needs of the cluster it is given: how to fetch data, and its own address. A second thread of its actor takes the
+orders while a job runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from orchestrator.execution.executor import END_STATES, Event, Failed, Job
+from orchestrator.execution.worker import Attempt, Runner, assist
+from specvit.data import Dataset, DataSource
+from specvit.errors import DataError
+
+
+class WarmWorker:
+    """Run jobs, one at a time, on one slot or as a part of it."""
+
+    def __init__(
+        self,
+        references: Mapping[DataSource, Any],
+        *,
+        fetch: Callable[[Any], Dataset],
+        host: Callable[[], str],
+        num_threads: int,
+        runner: Runner | None = None,
+    ) -> None:
+        """Take the data.
+
+        Args:
+            references: Where the data of each source are.
+            fetch: Fetches data; raises a ``DataError`` if this machine cannot read them.
+            host: Returns the address of this machine.
+            num_threads: Threads that computations use, at least 1.
+            runner: What computes a trial; None = ``specvit.trial.run_trial``.
+        """
+        from specvit.device import limit_threads
+
+        limit_threads(num_threads)
+        logging.captureWarnings(True)  # so that they are recorded with the trial
+        self._datasets: dict[DataSource, Dataset] = {}
+        self._unreadable: dict[DataSource, DataError] = {}
+        for source, reference in references.items():
+            try:
+                self._datasets[source] = fetch(reference)
+            except DataError as error:  # such as files that this machine does not have
+                self._unreadable[source] = error
+        self._host = host
+        self._runner = runner
+        self._attempt: Attempt | None = None
+        self._early: list[tuple[str, int, bool]] = []
+        self._orders = threading.Lock()
+        self._store: Any = None
+        self._assisting = threading.Lock()
+
+    def host(self) -> str:
+        """Return the address of this worker's machine."""
+        return self._host()
+
+    def meet(self, *hosts: str) -> Any:
+        """Open the store at which the workers on ``hosts`` join; return where it is."""
+        from specvit.joining import LOOPBACK, open_store
+
+        self._store, meeting = open_store(LOOPBACK if len(set(hosts)) == 1 else self.host())
+        return meeting
+
+    def run(self, job: Job, meeting: Any = None, num_processes: int = 1) -> Iterator[list[Event]]:
+        """Run a job and yield its events; as the main one of several processes if they have a meeting."""
+        try:
+            self._check_data(job)
+        except DataError as error:
+            self._store = None  # closed, so that nobody waits there
+            text = str(error.__cause__ or error)
+            yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text)]
+            return
+        together = None if meeting is None else self._joined(meeting, 0, num_processes)
+        with self._orders:
+            attempt = self._attempt = Attempt(job, self._datasets, together=together, runner=self._runner)
+            early, self._early = self._early, []
+        for trial_id, number, is_for_good in early:
+            if (trial_id, number) == (job.trial_id, job.attempt):
+                attempt.stop() if is_for_good else attempt.interrupt()
+        while True:
+            events = attempt.next_events()
+            yield events
+            if type(events[-1]) in END_STATES:
+                return
+
+    def assist(self, job: Job, meeting: Any, rank: int, num_processes: int) -> float:
+        """Compute a job beside the main process; return the CPU seconds that it took."""
+        self._check_data(job)
+        with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
+            return assist(job, self._datasets, self._joined(meeting, rank, num_processes))
+
+    def stop(self, trial_id: str, attempt: int | None = None) -> None:
+        """Ask a trial to stop for good.
+
+        Args:
+            trial_id: The trial; if another one runs, nothing happens.
+            attempt: Which attempt, also one that has not begun yet; None = the one that runs.
+        """
+        self._order(trial_id, attempt, is_for_good=True)
+
+    def interrupt(self, trial_id: str, attempt: int | None = None) -> None:
+        """Ask a trial, likewise, to save its state and stop, since it will go on elsewhere."""
+        self._order(trial_id, attempt, is_for_good=False)
+
+    def _order(self, trial_id: str, number: int | None, *, is_for_good: bool) -> None:
+        with self._orders:
+            attempt = self._attempt
+            if attempt is None or attempt.job.trial_id != trial_id or number not in (None, attempt.job.attempt):
+                if number is not None:
+                    # Orders overtake the job that they are for: it takes this process a while to begin.
+                    self._early.append((trial_id, number, is_for_good))
+                return
+        attempt.stop() if is_for_good else attempt.interrupt()
+
+    def _check_data(self, job: Job) -> None:
+        """Raise a ``DataError`` if the job needs data that this worker could not read."""
+        errors = (self._unreadable.get(source) for source in job.config.sources)
+        if (error := next(filter(None, errors), None)) is not None:
+            raise error
+
+    def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
+        from specvit.joining import LOOPBACK, joined
+
+        store, self._store = self._store, None
+        host = LOOPBACK if meeting.host == LOOPBACK else self.host()
+        return joined(meeting, rank=rank, num_processes=num_processes, host=host, store=store)

@@ -1,0 +1,313 @@
+"""The worker's side: run one attempt in a thread, and turn all that happens into events.
+
+A trial is never kept waiting: its events go into a queue, and an order to stop is a flag that it reads between
+two steps. Every exception becomes a value here, and nowhere else. Where several processes train the trial, one of
+them runs the attempt, and the others ``assist``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import specvit
+from orchestrator.execution import worker_files
+from orchestrator.execution.executor import (
+    END_STATES,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Logged,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+)
+from orchestrator.execution.worker_files import LocalFiles, local_files
+from orchestrator.storage import remote_folder
+from orchestrator.trials.records import Cause
+from specvit.config import PROTOCOL_VERSION
+from specvit.data import Dataset, DataSource
+
+if TYPE_CHECKING:
+    from specvit.training_state import Checkpoint
+    from specvit.trial import TrialResult
+
+_MOMENT_S = 0.02
+"""Longest wait for one more event, to send it along with those before."""
+
+Runner = Callable[..., "TrialResult"]
+"""What computes a trial: ``specvit.trial.run_trial``, or a stand-in."""
+
+_LOGGED = (specvit.__name__, worker_files.__name__, remote_folder.__name__, "py.warnings")
+"""Loggers whose records belong to the trial that runs."""
+
+_SPENT = "spent"
+"""Name under which a state's notes hold the wall and CPU seconds up to then."""
+
+
+class Attempt:
+    """Run a job in a thread of its own; also the ``Observer`` that its trial reports to."""
+
+    def __init__(
+        self,
+        job: Job,
+        datasets: Mapping[DataSource, Dataset],
+        *,
+        together: AbstractContextManager[object] | None = None,
+        runner: Runner | None = None,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            job: What to run.
+            datasets: What the trials' data sources load.
+            together: Context in which this process is the main one of several; None = it is alone.
+            runner: What computes the trial, called as ``specvit.trial.run_trial`` is; None = that.
+        """
+        self.job = job
+        self._runner = runner
+        self._datasets = datasets
+        self._together = together or nullcontext()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._interrupted = threading.Event()
+        self._checkpoint: Checkpoint | None = None
+        self._spent_before: tuple[float, float] | None = None
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
+        self._thread = threading.Thread(target=self._run, name=job.label, daemon=True)
+        self._thread.start()
+
+    @property
+    def _key(self) -> tuple[str, int]:
+        return self.job.trial_id, self.job.attempt
+
+    def next_events(self, timeout_s: float | None = None) -> list[Event]:
+        """Return the events since the last call, waiting up to ``timeout_s`` (None = as long as it takes) for one.
+
+        What comes within a moment of the first one comes along: each message to a driver has its price.
+        """
+        events: list[Event] = []
+        try:
+            events.append(self._events.get(timeout=timeout_s))
+            until_s = time.monotonic() + _MOMENT_S
+            while type(events[-1]) not in END_STATES:
+                events.append(self._events.get(timeout=max(0.0, until_s - time.monotonic())))
+        except queue.Empty:
+            pass
+        return events
+
+    def stop(self) -> None:
+        """Ask the trial to end before its next step, for good."""
+        self._stop.set()
+
+    def interrupt(self) -> None:
+        """Ask the trial to end before its next step, and to save its state first: it is to go on one day."""
+        self._interrupted.set()
+        self._stop.set()
+
+    def join(self) -> None:
+        """Wait until the trial has ended."""
+        self._thread.join()
+
+    def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
+        """Pass on how far the trial is."""
+        if self._checkpoint is not None:
+            notes = self._checkpoint.notes
+            if self._spent_before is None:  # the notes are those of a saved state if there is one
+                wall, cpu = notes.get(_SPENT, (0.0, 0.0))
+                self._spent_before = wall, cpu
+            notes[_SPENT] = list(self._spent())
+        self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
+
+    def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass on the metrics of a rung."""
+        self._events.put(Reported(*self._key, step=step, metrics=dict(metrics)))
+
+    def should_stop(self) -> bool:
+        """Return whether the trial has been asked to stop."""
+        return self._stop.is_set()
+
+    def _log(self, level: str, text: str) -> None:
+        self._events.put(Logged(*self._key, level=level, text=text))
+
+    def _run(self) -> None:
+        self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
+        try:
+            runner = self._runner or _run_trial()
+            config = self.job.config
+            data = self._datasets[config.data]
+            goes_on = self._interrupted.is_set
+            with _logs_to(self._log), local_files(self.job, goes_on=goes_on) as files, self._together:
+                self._checkpoint = _checkpoint(self.job, self._datasets, files=files, at_stop=goes_on)
+                result = runner(
+                    config,
+                    data,
+                    self,
+                    probe_datasets=self._datasets,
+                    checkpoint=self._checkpoint,
+                    weights=files.weights,
+                )
+        except BaseException as error:
+            # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
+            self._events.put(
+                Failed(
+                    *self._key,
+                    error=f"{type(error).__name__}: {error}".splitlines()[0],
+                    traceback=traceback.format_exc(),
+                    seconds=self._spent()[0],
+                    cause=_cause_of(error),
+                )
+            )
+            return
+        seconds, core_seconds = self._spent()
+        if result.stopped_at is not None and self._interrupted.is_set():
+            reason = f"it was asked to go on elsewhere, at step {result.stopped_at}"
+            self._events.put(Failed(*self._key, error=reason, traceback="", seconds=seconds, cause=Cause.NODE))
+            return
+        if result.stopped_at is not None:
+            self._events.put(Pruned(*self._key, step=result.stopped_at, seconds=seconds))
+            return
+        self._events.put(
+            Finished(
+                *self._key,
+                metrics=dict(result.metrics),
+                seconds=seconds,
+                core_seconds=core_seconds,
+                diagnostics=result.diagnostics,
+            )
+        )
+
+    def _spent(self) -> tuple[float, float]:
+        """Return the wall and CPU seconds so far, with those of the attempts that this one goes on from."""
+        wall, cpu = self._spent_before or (0.0, 0.0)
+        return wall + time.monotonic() - self._started, cpu + time.process_time() - self._cpu_started
+
+
+def _run_trial() -> Runner:
+    from specvit.trial import run_trial
+
+    return run_trial
+
+
+_GPU_TEXTS = ("cuda", "cudnn", "cublas", "cusolver", "cufft", "nccl")
+"""What torch's messages of a GPU and its libraries hold."""
+
+
+def _cause_of(error: BaseException) -> Cause:
+    import torch
+
+    from specvit.gradients import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return Cause.RAISED
+    is_gpu = isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in _GPU_TEXTS)
+    return Cause.GPU_MEMORY if is_gpu else Cause.HOST_MEMORY
+
+
+class _LogHandler(logging.Handler):
+    """Pass on what is logged."""
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on one record."""
+        self._tell(record.levelname, record.getMessage())
+
+
+@contextmanager
+def _logs_to(tell: Callable[[str, str], None]) -> Iterator[None]:
+    """Tell of what the code of a trial logs, and warns of where warnings are captured."""
+    handler = _LogHandler(tell)
+    loggers = [logging.getLogger(name) for name in _LOGGED]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+def assist(job: Job, datasets: Mapping[DataSource, Dataset], together: AbstractContextManager[object]) -> float:
+    """Compute a job's trial beside the process that runs the attempt, without a word.
+
+    Args:
+        job: The same job.
+        datasets: What the trials' data sources load.
+        together: Context in which this process is one of several, and not the main one.
+
+    Returns:
+        The CPU seconds that it took.
+    """
+    from specvit.trial import run_trial
+
+    started = time.process_time()
+    config = job.config
+    checkpoint = _checkpoint(job, datasets)
+    with together:
+        run_trial(config, datasets[config.data], _Nobody(), probe_datasets=datasets, checkpoint=checkpoint)
+    return time.process_time() - started
+
+
+class _Nobody:
+    """Observe a trial and keep it to oneself."""
+
+    def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
+        """Hear how far the trial is."""
+
+    def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
+        """Hear the metrics of a rung."""
+
+    def should_stop(self) -> bool:
+        """Leave that to the main process."""
+        return False
+
+
+def _checkpoint(
+    job: Job,
+    datasets: Mapping[DataSource, Dataset],
+    *,
+    files: LocalFiles | None = None,
+    at_stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint | None:
+    """Say where the trial's state is, and whose: a state from other data or other software would be another trial's.
+
+    Processes that assist have no ``files``: they neither read nor write the state.
+    """
+    if job.state is None:
+        return None
+    import timm
+    import torch
+
+    from specvit.training_state import Checkpoint
+
+    identity = {
+        "trial": job.trial_id,
+        "data": [datasets[source].fingerprint for source in job.config.sources],
+        "protocol": PROTOCOL_VERSION,
+        "specsweep": metadata.version("specsweep"),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
+    files = files or LocalFiles(job.state.path, None)
+    return Checkpoint(
+        files.state or job.state.path,
+        json.dumps(identity),
+        every_s=job.state.every_s,
+        at_stop=at_stop,
+        after_save=files.after_save,
+    )

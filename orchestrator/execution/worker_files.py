@@ -1,0 +1,181 @@
+"""What an attempt keeps, where its worker shares no disk with the driver: local files, mirrored to a store.
+
+The state is fetched before training begins, and uploaded after it was saved: by a thread, for training does not wait;
+a state that was saved while the last one was on its way follows it, and only the newest one counts. A store that fails
+costs the upload, never the attempt. The store's packages and credentials are needed wherever workers run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from orchestrator.execution.executor import Job
+from orchestrator.storage.folder_lock import hold_lock, is_held
+from orchestrator.storage.remote_folder import RemoteFolder
+from specvit.errors import SpecsweepError
+
+AfterSave = Callable[[Path], None]
+
+_PREFIX = "specsweep-attempt-"
+_LEFT_BEHIND_AFTER_S = 3600.0
+_TRIES_AFTER_S = (0.0, 1.0, 3.0)
+_LONGEST_WAIT_S = 300.0
+"""How long an attempt that has ended waits for an upload; a connection may hang."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Hold where an attempt keeps its files on this machine.
+
+    Attributes:
+        state: The file of its state; None = it keeps none.
+        weights: Folder of its trained weights; None = they are not kept.
+        after_save: To be called with the state's file whenever it was saved; returns at once.
+    """
+
+    state: Path | None
+    weights: Path | None
+    after_save: AfterSave = lambda _: None
+
+
+@contextmanager
+def local_files(job: Job, *, goes_on: Callable[[], bool] = lambda: False) -> Iterator[LocalFiles]:
+    """Give the files that a job names; those of a store are fetched, and brought back to it.
+
+    Args:
+        job: The job as the driver sent it.
+        goes_on: Asked at the end: whether the trial is to go on one day, so that its last state is worth an upload.
+    """
+    state, weights = job.state, job.weights
+    if not (state is not None and state.url) and not isinstance(weights, RemoteFolder):
+        yield LocalFiles(None if state is None else state.path, weights)
+        return
+    with _temporary_folder() as folder, ExitStack() as stack:
+        files = LocalFiles(None if state is None else state.path, weights if isinstance(weights, Path) else None)
+        if isinstance(weights, RemoteFolder):
+            files = replace(files, weights=folder / "weights")
+            stack.callback(_upload_weights, folder / "weights", weights)
+        if state is not None and state.url:
+            files = replace(files, state=folder / state.path.name)
+            uploader = _Uploader(RemoteFolder(state.url.rpartition("/")[0]))
+            uploader.fetch(folder / state.path.name)
+            files = replace(files, after_save=uploader.saved)
+            # One that ends with an error may well be a trial that goes on elsewhere.
+            stack.push(lambda kind, *_: uploader.close(is_wanted=kind is not None or goes_on()))
+        yield files
+
+
+class _Uploader:
+    """Upload a state whenever it was saved, the newest only, in a thread."""
+
+    def __init__(self, folder: RemoteFolder) -> None:
+        self._folder = folder
+        self._next: Path | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="state's upload", daemon=True)
+        self._thread.start()
+
+    def fetch(self, path: Path) -> None:
+        """Bring the state here, if there is one."""
+        try:
+            _retrying(partial(self._folder.get, path.name, path))
+        except SpecsweepError as error:
+            _LOG.warning("%s; training begins anew", error)
+
+    def saved(self, path: Path) -> None:
+        """Hear that a state was saved; returns at once."""
+        # A second name for what is there now: the next save gives the first name to another file.
+        link = path.with_name(f".{path.name}.upload")
+        with self._changed:
+            try:
+                link.unlink(missing_ok=True)
+                os.link(path, link)
+            except OSError as error:
+                _LOG.warning("%s: cannot be uploaded (%s)", path, error)
+                return
+            self._next = path
+            self._changed.notify()
+
+    def close(self, *, is_wanted: bool) -> None:
+        """Wait for the upload that is on its way, and for the last one if it is wanted."""
+        with self._changed:
+            self._is_closed = True
+            if not is_wanted:
+                self._next = None
+            self._changed.notify()
+        self._thread.join(_LONGEST_WAIT_S)
+        if self._thread.is_alive():
+            _LOG.warning("%s: an upload of a state does not end; it is left alone", self._folder)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._next is not None or self._is_closed)
+                path, self._next = self._next, None
+                if path is None:
+                    return
+                going = path.with_name(f".{path.name}.going")
+                path.with_name(f".{path.name}.upload").replace(going)
+            try:
+                self._folder.put(path.name, going)
+            except (SpecsweepError, OSError) as error:
+                _LOG.warning("%s; training goes on, and the next state is tried", error)
+            finally:
+                going.unlink(missing_ok=True)
+
+
+def _upload_weights(source: Path, target: RemoteFolder) -> None:
+    """Upload a trained trial's weights; where that fails they stay here, for they took a training."""
+    files = sorted(source.glob("*")) if source.is_dir() else []
+    for file in files:
+        try:
+            _retrying(partial(target.put, file.name, file))
+        except SpecsweepError as error:
+            kept = Path(tempfile.mkdtemp(prefix="specsweep-weights-")) / file.name
+            shutil.move(file, kept)
+            _LOG.warning("%s; the weights stay in %s on this machine", error, kept)
+
+
+def _retrying(act: Callable[[], object]) -> None:
+    for pause_s in _TRIES_AFTER_S[:-1]:
+        time.sleep(pause_s)
+        with suppress(SpecsweepError):
+            act()
+            return
+    time.sleep(_TRIES_AFTER_S[-1])
+    act()
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Give a folder that goes in the end; those that killed workers have left behind go too."""
+    _delete_left_behind()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        with hold_lock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _delete_left_behind() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = folder.stat()
+            # Not the newest: one that was just made is not locked yet.
+            is_old = time.time() - status.st_mtime > _LEFT_BEHIND_AFTER_S
+            if status.st_uid == os.getuid() and is_old and not is_held(folder):
+                shutil.rmtree(folder, ignore_errors=True)

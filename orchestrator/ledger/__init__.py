@@ -1,0 +1,1 @@
+"""The one durable record of a sweep, in SQLite. The only SQL."""

@@ -1,0 +1,233 @@
+"""The file under the ledger: how it is opened and recognised, and how metrics are written in it.
+
+SQLite in WAL mode: one writer, any number of readers at the same time, and a transaction is on record when
+its call returns. ``synchronous`` is FULL: what is committed survives the death of the process and a power cut.
+
+Whoever opens a ledger checks it as a whole, structure (SQLite's ``integrity_check``) and content (the seals), before
+anything is written to it or read from it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from orchestrator.ledger.checksums import check_seals, damaged, keep_seals
+from orchestrator.ledger.errors import LedgerError, LedgerWriteError, naming
+from orchestrator.ledger.migrations import create, migrate
+from orchestrator.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
+from orchestrator.ledger.untrusted import distrust, refuse_foreign_files, refuse_foreign_schema, use_own_views
+from orchestrator.ledger.validation import check_values, decode_metrics
+from orchestrator.ledger.wal import count_lost_transactions
+from specvit.atomic import replacing
+
+__all__ = [
+    "LedgerError",
+    "LedgerWriteError",
+    "connect_reader",
+    "connect_writer",
+    "decode_metrics",
+    "encode_metrics",
+    "naming",
+]
+
+_LOG = logging.getLogger(__name__)
+
+_BUSY_TIMEOUT_S = 30.0
+_HEADER_BYTES = 100
+_EMPTY = 0
+"""The schema of a file in which nothing is yet."""
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open the ledger at ``path`` for writing; make it, and its folder, if it is not there.
+
+    A ledger of an older schema becomes one of today's.
+
+    Raises:
+        LedgerError: If the file is damaged, of a newer version, or not a ledger; it is left as it is.
+        LedgerWriteError: If there is no room, or no right to write.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(f"{path.parent}: cannot be made ({error.strerror})") from error
+    refuse_foreign_files(path, writing=True)
+    if path.is_file():
+        # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
+        with closing(_connect_read_only(path)) as connection, naming(path):
+            if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
+                with closing(_migrated_copy(connection)) as copy:
+                    check_values(copy, path)
+    if not path.is_file() or path.stat().st_size == 0:
+        _make(path)
+    with naming(path, writing=True):
+        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            distrust(connection)
+            schema = _schema_of(connection, path)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            if schema < SCHEMA_VERSION:
+                migrate(connection)
+            # Into the file itself, so that a ledger whose log is lost is still a ledger.
+            _, num_frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            _warn_of_lost(path, num_frames)
+            connection.execute("PRAGMA foreign_keys = ON")
+            keep_seals(connection)
+            use_own_views(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _make(path: Path) -> None:
+    """Make an empty ledger, whole or not at all: whenever a process dies here, no half of one is left in its place."""
+    with naming(path, writing=True), replacing(path) as temporary, closing(sqlite3.connect(temporary)) as connection:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside it
+        create(connection)
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open the ledger at ``path`` for reading only, also while a sweep writes to it.
+
+    A ledger of an older schema is left as it is, and read as it was at this moment.
+
+    Raises:
+        LedgerError: If the file is absent, damaged, of a newer version, or not a ledger.
+    """
+    if not path.is_file():
+        raise LedgerError(f"{path}: there is no ledger; run the sweep first")
+    refuse_foreign_files(path)
+    connection = _connect_read_only(path)
+    try:
+        with naming(path):
+            schema = _check(connection, path)
+            if schema == _EMPTY:
+                raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
+            if schema < SCHEMA_VERSION:
+                connection = _migrated_copy(connection)
+                check_values(connection, path)
+            use_own_views(connection)
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    _refuse_stump(path)
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    with naming(path):
+        connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        if not _is_readable(connection) and not _has_pending_writes(path):
+            # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
+            connection.close()
+            connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
+        distrust(connection)
+    return connection
+
+
+def _is_readable(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def _warn_of_lost(path: Path, num_read_frames: int) -> None:
+    num_lost = count_lost_transactions(path, num_read_frames)
+    if num_lost:
+        _LOG.warning(
+            "%s-wal: is damaged, as by a power cut: the last %d transactions cannot be read, and what they recorded "
+            "is missing; all that was recorded before is there, and what is missing is run again",
+            path,
+            num_lost,
+        )
+
+
+def _has_pending_writes(path: Path) -> bool:
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def _refuse_stump(path: Path) -> None:
+    """Refuse what is left of a ledger where SQLite would see a new file, and delete the log beside it."""
+    size = path.stat().st_size
+    if 0 < size < _HEADER_BYTES or (size == 0 and _has_pending_writes(path)):
+        raise damaged(path, f"it is cut off after {size} bytes")
+
+
+def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a ledger of today's schema in memory, in the place of an older one; that one is closed."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    with closing(connection):
+        connection.backup(copy)
+    distrust(copy)
+    migrate(copy)
+    return copy
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """Refuse what is not a ledger, or not the one that was written; return its schema."""
+    # One transaction, so that a writer's rows and their sums are of the same moment.
+    connection.execute("BEGIN")
+    try:
+        schema = _schema_of(connection, path)
+        if schema != _EMPTY:
+            refuse_foreign_schema(connection, path)
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise damaged(path, verdict)
+        if schema == SCHEMA_VERSION:
+            check_seals(connection, path)
+            check_values(connection, path)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return schema
+
+
+def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the ledger's schema; refuse what is newer, or no ledger."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    objects = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if application_id == 0 and version == 0 and not objects:
+        return _EMPTY
+    if application_id != APPLICATION_ID:
+        raise LedgerError(f"{path}: is an SQLite file, but not a ledger of specsweep")
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path}: the ledger has schema {version}, this specsweep reads schema {SCHEMA_VERSION}; "
+            "use the version of specsweep that wrote it, or another results folder"
+        )
+    if version < SCHEMA_VERSION and "seals" in objects:
+        raise damaged(path, f"it says that it has schema {version}, and has a table that came later")
+    return int(version)
+
+
+def encode_metrics(metrics: Mapping[str, float]) -> str:
+    """Write metrics as JSON that SQLite reads too: NaN as null, the infinities as 1e999 and -1e999."""
+    values = {name: float(value) for name, value in metrics.items()}
+    if all(math.isfinite(value) for value in values.values()):
+        return json.dumps(values)
+    pairs = (f"{json.dumps(name)}: {_encode_number(value)}" for name, value in values.items())
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _encode_number(value: float) -> str:
+    if math.isnan(value):
+        return "null"
+    if math.isinf(value):
+        return "1e999" if value > 0 else "-1e999"
+    return repr(value)

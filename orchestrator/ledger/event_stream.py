@@ -1,0 +1,179 @@
+"""What happened in a sweep, as JSON lines for other tools: everything so far, and then what is new.
+
+Every event is one JSON object on one line, in ASCII. All have these keys:
+
+* ``kind``: see below.
+* ``at``: when, as ISO 8601 in UTC; null for ``left_out``, of which no time is kept.
+* ``trial_id``, ``label``, ``group``, ``arm``, ``role`` (``baseline``, ``arm``, ``floor``), ``seed``: the trial;
+  null for ``registered``. ``group`` is empty if the sweep has one group only.
+* ``attempt``: number of the attempt, from 1; null for ``registered`` and ``left_out``.
+
+And keys of their own:
+
+* ``registered``: a run of the driver began. ``sweep``, its name; ``run``, its number; ``trials``, how many trials
+  the sweep has now.
+* ``begun``: an attempt was handed to an executor. ``share``, what it occupies; ``gpus``, its GPUs in all.
+* ``started``: a worker took it up. ``worker``.
+* ``log``: its code logged or warned. ``number``, from 1 in each attempt; ``level``, as Python's logging names it;
+  ``text``.
+* ``rung``: it reported. ``step``; ``metrics``, by name.
+* ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from.
+* ``pruned``: ``step``, ``seconds``.
+* ``failed``: ``cause`` (``raised``, ``gpu_memory``, ``host_memory``, ``worker``, ``stalled``, ``node``, or null),
+  ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
+* ``lost``: its driver ended before it did; the trial waits again. ``step``, the last one heard of.
+* ``left_out``: the sweep's budget has no room for the trial, as things are now. ``reason``.
+
+A metric that is not finite is the text ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, which JSON has no numbers for.
+
+Events come by time; those of one trial come in causal order also where a clock went back. Trials that the sweep
+file no longer has are not told of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.ledger.connection import decode_metrics
+
+Happening = dict[str, Any]
+"""An event as it is written: key to value."""
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_TRIAL_KEYS = ("trial_id", "attempt", "label", "group", "arm", "role", "seed")
+_TOLD = "t.position IS NOT NULL AND (a.rowid > :last OR a.rowid IN (SELECT value FROM json_each(:open)))"
+_ATTEMPTS = f"""
+SELECT a.rowid AS place, t.trial_id, a.attempt, t.label, t.group_name AS "group", t.arm, t.role, t.seed,
+       a.state, a.begun_at, a.started_at, a.ended_at, a.worker, a.share, a.gpus, a.step, a.metrics,
+       a.seconds, a.core_seconds, a.error, a.cause
+FROM attempts AS a JOIN trials AS t USING (trial_id) WHERE {_TOLD} ORDER BY a.rowid
+"""
+_REPORTS = f"""
+SELECT a.rowid AS place, r.step AS number, r.reported_at AS at, r.step, r.metrics
+FROM attempts AS a JOIN trials AS t USING (trial_id) JOIN reports AS r USING (trial_id, attempt) WHERE {_TOLD}
+"""
+_LOGS = f"""
+SELECT a.rowid AS place, l.position AS number, l.logged_at AS at, l.level, l.text
+FROM attempts AS a JOIN trials AS t USING (trial_id) JOIN logs AS l USING (trial_id, attempt) WHERE {_TOLD}
+"""
+_RUNS = """
+SELECT r.run, r.started_at, s.name, (SELECT COUNT(*) FROM trials WHERE position IS NOT NULL) AS trials
+FROM runs AS r, sweep AS s WHERE r.run > ? ORDER BY r.run
+"""
+_LEFT_OUT = """
+SELECT t.trial_id, t.label, t.group_name AS "group", t.arm, t.role, t.seed, o.reason
+FROM left_out AS o JOIN trials AS t USING (trial_id) WHERE t.position IS NOT NULL ORDER BY t.position
+"""
+
+
+def encode(happening: Happening) -> str:
+    """Write an event as one line of JSON, without the line end."""
+    return json.dumps(happening, allow_nan=False)
+
+
+@dataclass
+class _Open:
+    """Hold what was told of an attempt that has not ended: kinds, rungs by step and log lines by position."""
+
+    told: set[tuple[str, int]] = field(default_factory=set)
+
+
+class EventReader:
+    """Tell each event of a ledger once.
+
+    It remembers how far the runs and attempts were told, and the running attempts; nothing can be added to one that
+    has ended, so that asking again costs what runs, not what there is.
+    """
+
+    def __init__(self) -> None:
+        self._last_run = 0
+        self._last_place = 0
+        self._open: dict[int, _Open] = {}
+        self._left_out: dict[str, str] = {}
+        self._latest: dict[str, str] = {}
+
+    def news(self, connection: sqlite3.Connection) -> list[Happening]:
+        """Return the events that were not returned before, in order.
+
+        Args:
+            connection: To the ledger, with rows by name, inside a transaction (``Ledger.moment``).
+        """
+        timed = [*self._runs(connection), *self._attempts(connection)]
+        # Stable: what happens at one time stays in causal order.
+        timed.sort(key=lambda pair: pair[0])
+        return [*(happening for _, happening in timed), *self._omissions(connection)]
+
+    def _runs(self, connection: sqlite3.Connection) -> Iterator[tuple[str, Happening]]:
+        for run, at, name, trials in connection.execute(_RUNS, (self._last_run,)):
+            self._last_run = run
+            yield at, _happening("registered", at, {}, sweep=name, run=run, trials=trials)
+
+    def _attempts(self, connection: sqlite3.Connection) -> Iterator[tuple[str, Happening]]:
+        which = {"last": self._last_place, "open": json.dumps(list(self._open))}
+        between: dict[int, list[tuple[str, Happening]]] = {}
+        for kind, query in (("log", _LOGS), ("rung", _REPORTS)):
+            for row in connection.execute(query, which):
+                between.setdefault(row["place"], []).append((kind, dict(row)))
+        for row in connection.execute(_ATTEMPTS, which).fetchall():
+            self._last_place = max(self._last_place, row["place"])
+            still = self._open.setdefault(row["place"], _Open())
+            trial = {key: row[key] for key in _TRIAL_KEYS}
+            for (kind, number), at, fields in _told_in_order(row, between.get(row["place"], ())):
+                if (kind, number) in still.told:
+                    continue
+                still.told.add((kind, number))
+                effective = max(at, self._latest.get(row["trial_id"], at))
+                self._latest[row["trial_id"]] = effective
+                yield effective, _happening(kind, at, trial, **fields)
+            if row["state"] != "running":
+                del self._open[row["place"]]
+
+    def _omissions(self, connection: sqlite3.Connection) -> Iterator[Happening]:
+        before, self._left_out = self._left_out, {}
+        for row in connection.execute(_LEFT_OUT):
+            self._left_out[row["trial_id"]] = row["reason"]
+            if before.get(row["trial_id"]) != row["reason"]:
+                trial = {key: row[key] for key in _TRIAL_KEYS if key != "attempt"}
+                yield _happening("left_out", None, trial, reason=row["reason"])
+
+
+def _told_in_order(
+    row: sqlite3.Row, between: Iterable[tuple[str, Happening]]
+) -> Iterator[tuple[tuple[str, int], str, Happening]]:
+    """Yield key, time and fields of all events of an attempt, in causal order."""
+    yield ("begun", 0), row["begun_at"], {"share": json.loads(row["share"]), "gpus": row["gpus"]}
+    if row["started_at"] is not None:
+        yield ("started", 0), row["started_at"], {"worker": row["worker"]}
+    for kind, found in sorted(between, key=lambda pair: (pair[1]["at"], pair[1]["number"])):
+        own = ("number", "level", "text") if kind == "log" else ("step", "metrics")
+        fields = {key: found[key] for key in own}
+        if kind == "rung":
+            fields["metrics"] = _jsonable(decode_metrics(found["metrics"]))
+        yield (kind, found["number"]), found["at"], fields
+    if row["state"] != "running":
+        yield (row["state"], 0), row["ended_at"], _end_fields(row)
+
+
+def _end_fields(row: sqlite3.Row) -> Happening:
+    own = {
+        "done": ("seconds", "core_seconds"),
+        "pruned": ("step", "seconds"),
+        "failed": ("cause", "error", "seconds"),
+        "lost": ("step",),
+    }[row["state"]]
+    metrics = {"metrics": _jsonable(decode_metrics(row["metrics"]))} if row["state"] == "done" else {}
+    return metrics | {key: row[key] for key in own}
+
+
+def _happening(kind: str, at: str | None, trial: Mapping[str, Any], **fields: Any) -> Happening:
+    return {"kind": kind, "at": at, **{key: trial.get(key) for key in _TRIAL_KEYS}, **fields}
+
+
+def _jsonable(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    return {name: value if math.isfinite(value) else _NOT_FINITE[str(value)] for name, value in metrics.items()}
+

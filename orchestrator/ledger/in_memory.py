@@ -1,0 +1,78 @@
+"""A record that is kept in memory, with the ledger's fence: for runs that are only simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.execution.executor import END_STATES, WHOLE_CORE, Event, Reported, Share
+from orchestrator.ledger.connection import LedgerError
+from orchestrator.trials.records import State
+
+
+@dataclass
+class _Attempts:
+    """Hold the number of a trial's newest attempt, where it stands, and the rungs that it reported."""
+
+    newest: int = 0
+    state: State = State.WAITING
+    rungs: set[int] = field(default_factory=set)
+
+
+class MemoryRecord:
+    """Keep what a scheduler records. As in the ledger, the newest attempt of a trial alone counts, until it has ended.
+
+    Attributes:
+        num_attempts: Attempts that were begun.
+        left_out: Trials that there was no room for, by id, and why.
+    """
+
+    def __init__(self, trial_ids: Iterable[str]) -> None:
+        """Take the trials."""
+        self._trials = {trial_id: _Attempts() for trial_id in trial_ids}
+        self.num_attempts = 0
+        self.left_out: dict[str, str] = {}
+
+    def state(self, trial_id: str) -> State:
+        """Return where a trial stands."""
+        return self._trials[trial_id].state
+
+    def begin_attempt(self, trial_id: str, share: Share = WHOLE_CORE) -> int:  # noqa: ARG002
+        """Record that a trial is handed to an executor; an attempt still running is lost by that.
+
+        Raises:
+            LedgerError: If the trial is unknown, or done already.
+        """
+        attempts = self._trials.get(trial_id)
+        if attempts is None:
+            raise LedgerError(f"trial {trial_id!r} is not registered")
+        if attempts.state is State.DONE:
+            raise LedgerError(f"trial {trial_id!r} is done; it cannot be attempted again")
+        attempts.newest, attempts.state = attempts.newest + 1, State.RUNNING
+        attempts.rungs.clear()
+        self.num_attempts += 1
+        return attempts.newest
+
+    def record_all(self, events: Sequence[Event]) -> list[Event]:
+        """Record events; return those that count."""
+        return [event for event in events if self._counts(event)]
+
+    def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
+        """Record that there is no room for trials."""
+        for trial_id in trial_ids:
+            self.left_out[trial_id] = reason
+
+    def is_done(self, trial_id: str) -> bool:
+        """Return whether a trial has a result."""
+        return self._trials[trial_id].state is State.DONE
+
+    def _counts(self, event: Event) -> bool:
+        attempts = self._trials.get(event.trial_id)
+        if attempts is None or attempts.state is not State.RUNNING or attempts.newest != event.attempt:
+            return False
+        if isinstance(event, Reported):
+            if event.step in attempts.rungs:
+                return False
+            attempts.rungs.add(event.step)
+        attempts.state = END_STATES.get(type(event), State.RUNNING)
+        return True

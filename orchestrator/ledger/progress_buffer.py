@@ -1,0 +1,51 @@
+"""How far running attempts are: what changes too often to be written to the ledger each time."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from orchestrator.execution.executor import Progressed
+
+PERIOD_S = 1.0
+"""Time after which progress is written although nothing else is."""
+
+
+class PendingProgress:
+    """Hold the newest progress of every running attempt, and since when it runs by this process's clock."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._newest: dict[str, Progressed] = {}
+        self._begun_s: dict[str, float] = {}
+        self._written_s = time.monotonic()
+
+    def __bool__(self) -> bool:
+        """Return whether there is something to write."""
+        return bool(self._newest)
+
+    def begin(self, trial_id: str) -> None:
+        """Take note that an attempt at a trial begins."""
+        self._begun_s[trial_id] = time.monotonic()
+
+    def held_s(self, trial_id: str) -> float:
+        """Return the seconds since the attempt at a trial began; 0 if another process began it."""
+        return time.monotonic() - self._begun_s.get(trial_id, time.monotonic())
+
+    def note(self, event: Progressed) -> bool:
+        """Take note of progress; return whether it is time to write."""
+        self._newest[event.trial_id] = event
+        return time.monotonic() - self._written_s >= PERIOD_S
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write what is pending, inside the caller's transaction."""
+        connection.executemany(
+            "UPDATE attempts SET step = ?, steps = ?, images_per_s = ?, held_s = ? "
+            "WHERE trial_id = ? AND attempt = ? AND state = 'running'",
+            [
+                (e.step, e.steps, e.images_per_s, self.held_s(e.trial_id), e.trial_id, e.attempt)
+                for e in self._newest.values()
+            ],
+        )
+        self._newest.clear()
+        self._written_s = time.monotonic()

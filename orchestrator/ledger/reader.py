@@ -1,0 +1,139 @@
+"""What can be read from a ledger, by its writer and by others at the same time."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.ledger.connection import naming
+from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.registration import SweepInfo, read_registration
+from orchestrator.ledger.trial_records import select_records
+from orchestrator.reports.diagnostics_csv import select_readings
+from orchestrator.trials.records import LargerShare, State, TrialRecord
+from specvit.readings import Reading
+
+
+class LedgerReading:
+    """Read the record of one sweep; see ``orchestrator.ledger.ledger``, which opens it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        connection.row_factory = sqlite3.Row
+        self._connection = connection
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """Return the file."""
+        return self._path
+
+    def records(self, *, with_reports: bool = True) -> tuple[TrialRecord, ...]:
+        """Return every trial of the sweep as it stands, in the order of the sweep file.
+
+        Args:
+            with_reports: Whether their rungs are read too, which takes most of the time.
+        """
+        self._before_reading()
+        # One transaction, so that reports and states are of the same moment.
+        with self._reading():
+            return select_records(self._connection, with_reports=with_reports)
+
+    def diagnostics(self) -> dict[str, tuple[Reading, ...]]:
+        """Return what was read off the backbones: trial id to readings by block, site and quantity.
+
+        Only trials that have some are in it, in the order of the sweep file.
+        """
+        with self._reading():
+            return select_readings(self._connection)
+
+    def with_result(self) -> frozenset[str]:
+        """Return the ids of the trials that are done or pruned, also of those that are not in the sweep now."""
+        with self._reading():
+            rows = self._connection.execute(
+                "SELECT trial_id FROM newest_attempts WHERE state IN (?, ?)", (State.DONE, State.PRUNED)
+            ).fetchall()
+        return frozenset(row["trial_id"] for row in rows)
+
+    def is_done(self, trial_id: str) -> bool:
+        """Tell whether a trial has run to its end."""
+        with self._reading():
+            query = "SELECT 1 FROM newest_attempts WHERE trial_id = ? AND state = ?"
+            return self._connection.execute(query, (trial_id, State.DONE)).fetchone() is not None
+
+    def sweep(self) -> SweepInfo:
+        """Return what was registered of the sweep.
+
+        Raises:
+            LedgerError: If nothing was registered yet.
+        """
+        with self._reading():
+            return read_registration(self._connection, path=self._path)
+
+    def provenance(self) -> tuple[Provenance, ...]:
+        """Return what the runs of the driver ran on, the oldest first."""
+        with self._reading():
+            rows = self._connection.execute("SELECT provenance FROM runs ORDER BY run").fetchall()
+        return tuple(_to_provenance(row["provenance"]) for row in rows)
+
+    def newest_provenance(self) -> Provenance | None:
+        """Return what the run ran on that began the newest attempts; None if no run began one."""
+        with self._reading():
+            row = self._connection.execute(
+                "SELECT provenance FROM runs WHERE run = (SELECT MAX(run) FROM attempts)"
+            ).fetchone()
+        return None if row is None else _to_provenance(row["provenance"])
+
+    @contextmanager
+    def moment(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for reading, with rows by name; all that is read in this context is of one moment."""
+        self._before_reading()
+        with self._reading():
+            yield self._connection
+
+    def version(self) -> int:
+        """Return a number that changes whenever another process has written; asking costs next to nothing."""
+        with naming(self._path):
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def larger_shares(self) -> dict[str, LargerShare]:
+        """Return what trials get since one of their scale ran out of memory, by scale."""
+        with self._reading():
+            rows = self._connection.execute("SELECT scale, gpus, memory_gib, micro_batch FROM larger_shares").fetchall()
+        return {row["scale"]: LargerShare(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
+
+    def gpu_hours(self) -> float:
+        """Return the GPU hours that the attempts of this sweep have taken, of the running ones those so far."""
+        self._before_reading()
+        with self._reading():
+            (total,) = self._connection.execute("SELECT TOTAL(gpus * held_s) FROM attempts").fetchone()
+        return float(total) / 3600
+
+    def failure_rate(self) -> float:
+        """Return the share of the attempts that failed or were lost among those that have ended; 0 if none have."""
+        with self._reading():
+            (rate,) = self._connection.execute(
+                "SELECT AVG(state IN ('failed', 'lost')) FROM attempts WHERE state != 'running'"
+            ).fetchone()
+        return float(rate or 0.0)
+
+    def _before_reading(self) -> None:
+        """Put on record what a writer has not written yet."""
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Make the statements in this context see one moment."""
+        with naming(self._path):
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+
+def _to_provenance(text: str) -> Provenance:
+    fields = json.loads(text)
+    return Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})

@@ -1,0 +1,128 @@
+"""What a ledger is told before anything runs: the sweep, its trials, the data they see."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic_core import to_json
+
+from orchestrator.ledger.connection import LedgerError
+from orchestrator.trials.trial import Trial
+
+_WRITE_SWEEP = """
+INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds) VALUES (1, ?, ?, ?, ?, ?)
+"""
+# Names are no part of a trial's identity: a new axis renames the trials that the ledger knows.
+_WRITE_TRIAL = """
+INSERT INTO trials (
+    trial_id, position, group_id, arm_id, group_name, arm, role, label, seed,
+    num_parameters, extra_parameters_percent, config
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (trial_id) DO UPDATE SET
+    position = excluded.position, group_id = excluded.group_id, arm_id = excluded.arm_id,
+    group_name = excluded.group_name, arm = excluded.arm, role = excluded.role, label = excluded.label,
+    num_parameters = excluded.num_parameters, extra_parameters_percent = excluded.extra_parameters_percent
+"""
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """Hold what a table needs to know of the sweep beside its trials.
+
+    Attributes:
+        name: Name of the sweep; a ledger belongs to one.
+        question: What the sweep asks, in a sentence.
+        text: The sweep file as it was read.
+        metrics: Names of the final metrics, in the order of the table's columns.
+        seeds: Seeds that every arm is run with.
+        data_fingerprints: Group id to the fingerprint of the data that the group's trials see.
+    """
+
+    name: str
+    question: str
+    text: str
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data_fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_registration(
+    connection: sqlite3.Connection, sweep: SweepInfo, trials: Sequence[Trial], *, path: Path
+) -> None:
+    """Record the sweep and its trials, inside the caller's transaction.
+
+    Args:
+        connection: The ledger, open for writing.
+        sweep: The sweep.
+        trials: Its trials, in their order. Known trials that are not among them lose their place only.
+        path: Where the ledger lies, for messages.
+
+    Raises:
+        LedgerError: If the ledger belongs to another sweep, or a group's data have changed.
+    """
+    _refuse_other_sweep(connection, sweep, path)
+    _refuse_other_data(connection, sweep, trials, path)
+    lists = (json.dumps(sweep.metrics), json.dumps(sweep.seeds))
+    connection.execute(_WRITE_SWEEP, (sweep.name, sweep.question, sweep.text, *lists))
+    connection.executemany(
+        "INSERT OR REPLACE INTO groups (group_id, data_fingerprint) VALUES (?, ?)",
+        sweep.data_fingerprints.items(),
+    )
+    connection.execute("UPDATE trials SET position = NULL")
+    connection.executemany(_WRITE_TRIAL, (_to_row(position, trial) for position, trial in enumerate(trials)))
+
+
+def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInfo:
+    """Return the sweep that was registered.
+
+    Raises:
+        LedgerError: If none was.
+    """
+    row = connection.execute("SELECT name, question, text, metrics, seeds FROM sweep").fetchone()
+    if row is None:
+        raise LedgerError(f"{path}: no sweep is registered yet; run the sweep first")
+    name, question, text, metrics, seeds = row
+    groups = connection.execute("SELECT group_id, data_fingerprint FROM groups").fetchall()
+    return SweepInfo(
+        name=name,
+        question=question,
+        text=text,
+        metrics=tuple(json.loads(metrics)),
+        seeds=tuple(json.loads(seeds)),
+        data_fingerprints=dict(map(tuple, groups)),
+    )
+
+
+def _refuse_other_sweep(connection: sqlite3.Connection, sweep: SweepInfo, path: Path) -> None:
+    row = connection.execute("SELECT name FROM sweep").fetchone()
+    if row is not None and row[0] != sweep.name:
+        raise LedgerError(
+            f"{path}: the ledger is of the sweep {row[0]!r}, not of {sweep.name!r}; "
+            "rename the sweep or use another results folder"
+        )
+
+
+def _refuse_other_data(
+    connection: sqlite3.Connection, sweep: SweepInfo, trials: Sequence[Trial], path: Path
+) -> None:
+    groups = {trial.group_id: trial.group for trial in trials}
+    for group_id, recorded in connection.execute("SELECT group_id, data_fingerprint FROM groups"):
+        given = sweep.data_fingerprints.get(group_id, recorded)
+        if group_id in groups and given != recorded:
+            group = f" of group {groups[group_id]!r}" if groups[group_id] else ""
+            raise LedgerError(
+                f"{path}: the data{group} have changed since they were recorded here "
+                f"(fingerprint {recorded}, now {given}); bring them back or use another results folder"
+            )
+
+
+def _to_row(position: int, trial: Trial) -> tuple[str | int | float, ...]:
+    return (
+        *(trial.trial_id, position, trial.group_id, trial.arm_id, trial.group, trial.arm, trial.role),
+        *(trial.label, trial.seed, trial.num_parameters, trial.extra_parameters_percent),
+        to_json(trial.config).decode(),
+    )

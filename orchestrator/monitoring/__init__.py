@@ -1,0 +1,1 @@
+"""Watching a sweep: live view, status, events, Prometheus."""

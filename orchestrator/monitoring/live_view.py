@@ -1,0 +1,172 @@
+"""The views of a running sweep: a live one on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.execution.executor import Event, Failed, Finished, Pruned, Reported
+from orchestrator.monitoring.sweep_progress import Board, RunningTrial
+from orchestrator.reports.formatting import brief
+from orchestrator.scheduling.durations import format_seconds
+from orchestrator.trials.records import State
+from orchestrator.trials.trial import Trial
+from specvit.messages import one_line
+
+PLAIN_INTERVAL_S = 30.0
+"""Least time between two summary lines of the plain view."""
+
+LIVE_INTERVAL_S = 0.2
+"""Least time between two drawings of the live view."""
+
+_STYLES = {
+    State.WAITING: "dim",
+    State.RUNNING: "cyan",
+    State.DONE: "green",
+    State.PRUNED: "yellow",
+    State.FAILED: "red",
+    State.LEFT_OUT: "yellow",
+}
+
+
+class SweepView:
+    """Tell of a sweep on a console; a context manager.
+
+    On a terminal, a live block: trials by state, a line per running trial with its step, rate and last
+    metric, and the time that is left. Elsewhere (a file, a pipe, a job's log) a line whenever a trial ends
+    or reports, and a summary every half minute.
+    """
+
+    def __init__(
+        self, console: Console, board: Board, *, title: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take what to show and where.
+
+        Args:
+            console: Where to.
+            board: What is known of the sweep; it is kept up to date here.
+            title: Name of the sweep.
+            clock: Seconds, monotonic.
+        """
+        self._clock = clock
+        self._console = console
+        self._board = board
+        self._title = title
+        self._told_at = clock()
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            # Drawn from ``tick``: a thread that redraws would read the board while it changes.
+            self._live = Live(
+                console=console, get_renderable=self._render, auto_refresh=False, transient=True
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def submitted(self, trial: Trial) -> None:
+        """Hear that a trial was given to a slot."""
+        self._board.submitted(trial)
+        if self._live is None:
+            self._say(Text(f"started  {one_line(trial.label)}"))
+
+    def happened(self, event: Event) -> None:
+        """Hear of an event; what ends a trial leaves a line behind."""
+        self._board.happened(event)
+        line = self._line(event)
+        if line is not None:
+            self._say(line)
+
+    def waits_again(self, event: Failed, why: str) -> None:
+        """Hear that an attempt failed and its trial will be tried again; that leaves a line behind."""
+        label = one_line(self._board.label(event.trial_id))
+        self._board.waits_again(event)
+        self._say(Text.assemble(("again    ", "yellow"), f"{label}: {one_line(event.error)} ({why})"))
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        """Hear that the budget has no room for trials."""
+        self._board.left_out(trials)
+        seeds = sorted({trial.seed for trial in trials})
+        text = f"{len(trials)} trials of seeds {', '.join(map(str, seeds))}: no room in {reason}"
+        self._say(Text.assemble(("left out ", "yellow"), text))
+
+    def tick(self) -> None:
+        """Hear that time has passed."""
+        now = self._clock()
+        if now - self._told_at < (PLAIN_INTERVAL_S if self._live is None else LIVE_INTERVAL_S):
+            return
+        self._told_at = now
+        if self._live is None:
+            self._say(Text.assemble(("sweep    ", "bold"), self._summary()))
+        else:
+            self._live.refresh()
+
+    def _say(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def _line(self, event: Event) -> Text | None:
+        label = one_line(self._board.label(event.trial_id))
+        match event:
+            case Finished():
+                metrics = ", ".join(brief(name, value) for name, value in event.metrics.items())
+                return Text.assemble(("done     ", "green"), f"{label}: {metrics} ({event.seconds:.0f} s)")
+            case Pruned():
+                return Text.assemble(("pruned   ", "yellow"), f"{label} at step {event.step}")
+            case Failed():
+                return Text.assemble(("failed   ", "red"), f"{label}: {one_line(event.error)}")
+            case Reported() if self._live is None:
+                metrics = ", ".join(brief(name, value, digits=2) for name, value in event.metrics.items())
+                return Text(f"rung     {label} step {event.step}: {metrics}")
+        return None
+
+    def _summary(self) -> Text:
+        counts = self._board.counts
+        parts = [Text(f"{counts[state]} {state}", style=_STYLES[state]) for state in State if counts.get(state)]
+        left = self._board.seconds_left()
+        parts.append(Text("time left not known yet" if left is None else f"about {format_seconds(left)} left"))
+        return Text(", ").join(parts)
+
+    def _render(self) -> RenderableType:
+        counts = self._board.counts
+        total = sum(counts.values())
+        ended = total - counts.get(State.WAITING, 0) - counts.get(State.RUNNING, 0)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(one_line(self._title), style="bold"),
+            ProgressBar(total=max(1, total), completed=ended, width=30),
+            Text(f"{ended}/{total}"),
+            self._summary(),
+        )
+        running = Table(box=None, padding=(0, 1), header_style="dim")
+        for name in ("trial", "", "step", "images/s", "last rung"):
+            running.add_column(name, no_wrap=True, justify="right" if name in ("step", "images/s") else "left")
+        for trial in self._board.running.values():
+            bar = ProgressBar(total=trial.steps or 1, completed=trial.step, width=16)
+            rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
+            running.add_row(Text(one_line(trial.label)), bar, _where(trial), rate, Text(trial.last_metric))
+        return Group(head, running) if self._board.running else head
+
+
+def _where(trial: RunningTrial) -> str:
+    """Say how far a trial is; at the end of its steps, and without any, it probes."""
+    if trial.steps is None:
+        return "starting"
+    return f"{trial.step}/{trial.steps}" if trial.step < trial.steps else "probing"

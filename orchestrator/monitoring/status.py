@@ -1,0 +1,193 @@
+"""Where a sweep stands, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.ledger.attempts import FailedTrial, select_failed
+from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.monitoring.attempt_view import cause_text
+from orchestrator.storage.folder_lock import is_held
+from orchestrator.trials.records import Cause, LargerShare, State, TrialRecord
+from specvit.messages import one_line
+
+if TYPE_CHECKING:
+    from orchestrator.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Hold all that ``status`` tells of a sweep at one time.
+
+    Attributes:
+        info: The sweep.
+        records: Its trials; their rungs need not be there.
+        provenance: The runs of its driver, the oldest first.
+        is_held: Whether a run holds the results folder; if not, what was running was interrupted.
+        failures: The last failure of each trial that failed in some attempt.
+        larger_shares: What trials get since one of their scale ran out of memory, by scale.
+        gpu_hours: GPU hours that the attempts have taken.
+    """
+
+    info: SweepInfo
+    records: Sequence[TrialRecord]
+    provenance: Sequence[Provenance] = ()
+    is_held: bool = True
+    failures: Sequence[FailedTrial] = ()
+    larger_shares: Mapping[str, LargerShare] = field(default_factory=dict)
+    gpu_hours: float = 0.0
+
+    @classmethod
+    def read(cls, ledger: Ledger) -> Self:
+        """Read the standing of a ledger's sweep, which may be running."""
+        # First: whatever a run that has let go of the folder wrote is then in what is read.
+        held = is_running(ledger.path.parent)
+        with ledger.moment() as connection:
+            failures = select_failed(connection)
+        return cls(
+            info=ledger.sweep(),
+            records=ledger.records(with_reports=False),
+            provenance=ledger.provenance(),
+            is_held=held,
+            failures=failures,
+            larger_shares=ledger.larger_shares(),
+            gpu_hours=ledger.gpu_hours(),
+        )
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether nothing more will happen by itself: no run is there, or none has anything left to do.
+
+        While a run is there, what has failed may be tried again.
+        """
+        ended = (State.DONE, State.PRUNED, State.LEFT_OUT)
+        return not self.is_held or all(record.state in ended for record in self.records)
+
+    @property
+    def all_done(self) -> bool:
+        """Return whether every trial that the budget has room for has a result."""
+        return all(record.state in (State.DONE, State.PRUNED, State.LEFT_OUT) for record in self.records)
+
+    @property
+    def apart_from_progress(self) -> object:
+        """Return what differs between two standings if more has changed than how far the running trials are."""
+        records = tuple(
+            (record.trial_id, record.label, record.state, record.num_attempts, record.left_out)
+            for record in self.records
+        )
+        return replace(self, records=(), gpu_hours=0.0), records
+
+
+def is_running(folder: Path) -> bool:
+    """Tell whether a run holds results: a folder, or the local view of those at a URL."""
+    from orchestrator.storage.results_folder import holder_of_view
+
+    return is_held(folder) or bool(holder_of_view(folder))
+
+
+def render_status(standing: Standing, *, max_lines: int | None = None) -> RenderableType:
+    """Render trials by group and state, and those that run, wait again, were left out, or failed, with the reasons.
+
+    Args:
+        standing: Where the sweep stands.
+        max_lines: Trials to list in each section at most; None = all.
+    """
+    info, records = standing.info, standing.records
+    last_failures = {failure.trial_id: failure for failure in standing.failures}
+    parts: list[RenderableType] = [Text(one_line(info.name), style="bold")]
+    if info.question:
+        parts.append(Text(one_line(info.question), style="italic"))
+    parts.append(_counts(records))
+    if standing.gpu_hours:
+        parts.append(Text(f"GPU hours taken: {standing.gpu_hours:.2f}"))
+    parts += _larger_shares(standing.larger_shares)
+
+    def section(title: str, style: str, state: State, line: Callable[[TrialRecord], str]) -> None:
+        chosen = [record for record in records if record.state is state]
+        if state is State.WAITING:
+            chosen = [record for record in chosen if record.num_attempts]
+        if chosen:
+            parts.append(Text(title, style=style))
+            parts.extend(Text(f"  {line(record)}") for record in chosen[:max_lines])
+        if max_lines is not None and len(chosen) > max_lines:
+            parts.append(Text(f"  and {len(chosen) - max_lines} more", style="dim"))
+
+    interrupted = "interrupted: no run holds the results folder; run the sweep again to go on"
+    heading = ("running", "bold cyan") if standing.is_held else (interrupted, "bold yellow")
+    section(*heading, State.RUNNING, lambda record: _running_line(record, last_failures.get(record.trial_id)))
+    section(
+        "waiting again", "bold yellow", State.WAITING,
+        lambda record: _waiting_line(record, last_failures.get(record.trial_id)),
+    )
+    parts += _left_out(records)
+    section("failed", "bold red", State.FAILED, _failed_line)
+    if standing.provenance:
+        last = standing.provenance[-1]
+        command = one_line(f"last run: started {last.started_at} on {last.host}: {' '.join(last.argv)}")
+        parts.append(Text(command, style="dim"))
+    return Group(*parts)
+
+
+def _counts(records: Sequence[TrialRecord]) -> Table:
+    table = Table(box=None, header_style="dim")
+    table.add_column("group")
+    states = [state for state in State if state is not State.LEFT_OUT or any(r.state is state for r in records)]
+    for state in states:
+        table.add_column(state.value, justify="right")
+    table.add_column("trials", justify="right")
+    by_group: dict[str, Counter[State]] = {}
+    for record in records:
+        by_group.setdefault(record.group, Counter())[record.state] += 1
+    for group, counts in by_group.items():
+        cells = [str(counts[state]) if counts[state] else "" for state in states]
+        table.add_row(Text(one_line(group) or "all"), *cells, str(sum(counts.values())))
+    return table
+
+
+def _larger_shares(shares: Mapping[str, LargerShare]) -> Iterator[Text]:
+    for scale, share in shares.items():
+        parts = [f"{share.gpus:g} GPUs a process"] if share.gpus else []
+        parts += [f"{share.memory_gib:g} GiB of memory a process"] if share.memory_gib else []
+        parts += [f"micro-batches of at most {share.micro_batch}"] if share.micro_batch is not None else []
+        yield Text(f"since memory ran out, trials of scale {one_line(scale)} get {', '.join(parts)}", style="yellow")
+
+
+def _left_out(records: Sequence[TrialRecord]) -> Iterator[Text]:
+    reasons = Counter(record.left_out or "" for record in records if record.state is State.LEFT_OUT)
+    if reasons:
+        yield Text("left out", style="bold yellow")
+    for reason, count in reasons.items():
+        yield Text(f"  {count} {'trial' if count == 1 else 'trials'}: {one_line(reason)}")
+
+
+def _running_line(record: TrialRecord, failure: FailedTrial | None) -> str:
+    again = f" (attempt {record.num_attempts}{_after(failure)})" if record.num_attempts > 1 else ""
+    return f"{one_line(record.label)}{again}: step {record.step}/{record.steps or '?'}"
+
+
+def _waiting_line(record: TrialRecord, failure: FailedTrial | None) -> str:
+    tries = "1 attempt" if record.num_attempts == 1 else f"{record.num_attempts} attempts"
+    why = "the last one was lost with its run"
+    if failure is not None:
+        last = "the last one" if failure.attempt == record.num_attempts else f"attempt {failure.attempt}"
+        cut = "" if failure.attempt == record.num_attempts else f"{why}; "
+        why = f"{cut}{last} failed, {cause_text(failure.cause)}: {one_line(failure.error)}"
+    return f"{one_line(record.label)}: {tries}; {why}"
+
+
+def _failed_line(record: TrialRecord) -> str:
+    cause = "" if record.cause in (None, Cause.RAISED) else f", {cause_text(record.cause)}"
+    return f"{one_line(record.label)} (attempt {record.num_attempts}{cause}): {one_line(record.error or '')}"
+
+
+def _after(failure: FailedTrial | None) -> str:
+    return "" if failure is None else f", after {cause_text(failure.cause)}"

@@ -1,0 +1,158 @@
+"""What a view shows of a running sweep: counts, the running trials, the time that is left. No output here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.execution.executor import Event, Failed, Finished, Progressed, Pruned, Reported
+from orchestrator.reports.formatting import brief
+from orchestrator.scheduling.durations import Lengths
+from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.trial import Trial
+
+
+@dataclass
+class RunningTrial:
+    """Hold what is known of a trial that runs now."""
+
+    label: str
+    group_id: str
+    role: str
+    started: float
+    step: int = 0
+    steps: int | None = None
+    images_per_s: float = 0.0
+    last_metric: str = ""
+
+
+class Board:
+    """Follow a sweep from its records and its events."""
+
+    def __init__(
+        self,
+        records: Sequence[TrialRecord],
+        *,
+        num_slots: Callable[[], int],
+        shown_metric: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start from what the ledger knows.
+
+        Args:
+            records: All trials of the sweep; those that have failed count as waiting, they are tried again.
+            num_slots: Returns how many trials run at once, as things are now.
+            shown_metric: Name of the rung metric to show of running trials.
+            clock: Seconds, monotonic.
+        """
+        self._clock = clock
+        self._records = {record.trial_id: record for record in records}
+        self._shown_metric = shown_metric
+        self._num_slots = num_slots
+        self.running: dict[str, RunningTrial] = {}
+        self.states: dict[str, State] = {}
+        self._counts: Counter[State] = Counter()
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._lengths = Lengths(records)
+        self.retries: Counter[Cause] = Counter()
+        for record in records:
+            has_result = record.state in (State.DONE, State.PRUNED)
+            self._set(record.trial_id, record.state if has_result else State.WAITING)
+
+    @property
+    def num_slots(self) -> int:
+        """Return how many trials run at once, as things are now."""
+        return self._num_slots()
+
+    @property
+    def counts(self) -> Mapping[State, int]:
+        """Return the number of trials by state."""
+        return self._counts
+
+    def record(self, trial_id: str) -> TrialRecord:
+        """Return what the ledger knew of a trial when the run began."""
+        return self._records[trial_id]
+
+    def submitted(self, trial: Trial) -> None:
+        """Take note that a trial was given to a slot."""
+        self._set(trial.trial_id, State.RUNNING)
+        self.running[trial.trial_id] = RunningTrial(
+            label=trial.label,
+            group_id=trial.group_id,
+            role=trial.role,
+            started=self._clock(),
+        )
+
+    def happened(self, event: Event) -> None:
+        """Take note of an event."""
+        trial = self.running.get(event.trial_id)
+        if trial is None:
+            return
+        match event:
+            case Progressed():
+                trial.step, trial.steps, trial.images_per_s = event.step, event.steps, event.images_per_s
+            case Reported():
+                trial.step = event.step
+                if self._shown_metric in event.metrics:
+                    trial.last_metric = brief(self._shown_metric, event.metrics[self._shown_metric])
+            case Finished():
+                self._end(event.trial_id, State.DONE)
+                self._lengths.add(trial.group_id, trial.role, event.seconds)
+            case Pruned():
+                self._end(event.trial_id, State.PRUNED)
+            case Failed():
+                self._end(event.trial_id, State.FAILED)
+
+    def waits_again(self, event: Failed) -> None:
+        """Take note that an attempt failed and its trial will be tried again."""
+        self.retries[event.cause] += 1
+        self._end(event.trial_id, State.WAITING)
+
+    def left_out(self, trials: Sequence[Trial]) -> None:
+        """Take note that there is no room for trials."""
+        for trial in trials:
+            self.running.pop(trial.trial_id, None)
+            self._set(trial.trial_id, State.LEFT_OUT)
+
+    def label(self, trial_id: str) -> str:
+        """Return what people see of a trial."""
+        return self._records[trial_id].label
+
+    def seconds_left(self) -> float | None:
+        """Estimate the wall time that is left, or None as long as nothing has been measured."""
+        work = 0.0
+        for (group_id, role), count in self._waiting.items():
+            length = self._lengths.of(group_id, role) if count else 0.0
+            if length is None:
+                return None
+            work += count * length
+        for trial in self.running.values():
+            left = self._running_seconds_left(trial, self._lengths.of(trial.group_id, trial.role))
+            if left is None:
+                return None
+            work += left
+        num_left = self._counts[State.WAITING] + self._counts[State.RUNNING]
+        return work / max(1, min(self.num_slots, num_left))
+
+    def _running_seconds_left(self, trial: RunningTrial, length: float | None) -> float | None:
+        elapsed = self._clock() - trial.started
+        if length is not None:
+            return max(0.0, length - elapsed)
+        # No trial has ended yet: its own pace is all there is to go by.
+        return elapsed * (trial.steps - trial.step) / trial.step if trial.steps and trial.step else None
+
+    def _end(self, trial_id: str, state: State) -> None:
+        self._set(trial_id, state)
+        del self.running[trial_id]
+
+    def _set(self, trial_id: str, state: State) -> None:
+        """Move a trial from one count to another: of ten thousand trials they are not counted anew each time."""
+        record, before = self._records[trial_id], self.states.get(trial_id)
+        for one, by in ((before, -1), (state, 1)):
+            if one is not None:
+                self._counts[one] += by
+            if one is State.WAITING:
+                self._waiting[record.group_id, record.role] += by
+        self.states[trial_id] = state

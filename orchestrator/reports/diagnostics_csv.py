@@ -1,0 +1,89 @@
+"""The readings of ``specvit.diagnostics`` in a ledger, and as a table: one row per trial, block, site, quantity."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.execution.executor import Finished
+from orchestrator.trials.records import TrialRecord
+from specvit.atomic import write_atomically
+from specvit.readings import Reading
+
+CSV_NAME = "diagnostics.csv"
+
+_SELECT = """
+SELECT d.trial_id, d.block, d.site, d.quantity, d.value
+FROM diagnostics AS d JOIN newest_attempts AS a USING (trial_id, attempt) JOIN trials AS t USING (trial_id)
+WHERE t.position IS NOT NULL ORDER BY t.position, d.block, d.site, d.quantity
+"""
+_PLACE = ("block", "site", "quantity", "value")
+_TRIAL = ("group", "arm", "role", "seed", "trial_id")
+
+
+def insert_readings(connection: sqlite3.Connection, event: Finished) -> None:
+    """Record the readings of a trial that is done, inside the caller's transaction."""
+    connection.executemany(
+        "INSERT INTO diagnostics (trial_id, attempt, block, site, quantity, value) VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (event.trial_id, event.attempt, reading.block, reading.site, reading.quantity, reading.value)
+            for reading in event.diagnostics
+        ],
+    )
+
+
+def select_readings(connection: sqlite3.Connection) -> dict[str, tuple[Reading, ...]]:
+    """Read what ``insert_readings`` wrote of the sweep's trials."""
+    found: defaultdict[str, list[Reading]] = defaultdict(list)
+    for trial_id, block, site, quantity, value in connection.execute(_SELECT):
+        found[trial_id].append(Reading(block, site, quantity, math.nan if value is None else value))
+    return {trial_id: tuple(readings) for trial_id, readings in found.items()}
+
+
+def render_readings(readings: Iterable[Reading]) -> str:
+    """Write readings as CSV in full precision; what is not a number is an empty field."""
+    return _render(_PLACE, ((), readings))
+
+
+def write_diagnostics(
+    folder: Path, records: Sequence[TrialRecord], diagnostics: Mapping[str, tuple[Reading, ...]]
+) -> tuple[Path, ...]:
+    """Write ``diagnostics.csv``, if there is something to write.
+
+    Args:
+        folder: The folder of the sweep's results.
+        records: All trials of the sweep, in its order.
+        diagnostics: Trial id to its readings, from ``Ledger.diagnostics``.
+
+    Returns:
+        The path; none if no trial has readings.
+
+    Raises:
+        SpecsweepError: If the file cannot be written; the text names it.
+    """
+    if not diagnostics:
+        return ()
+    blocks = (
+        (tuple(getattr(record, name) for name in _TRIAL), diagnostics[record.trial_id])
+        for record in records
+        if record.trial_id in diagnostics
+    )
+    path = folder / CSV_NAME
+    write_atomically(path, _render((*_TRIAL, *_PLACE), *blocks))
+    return (path,)
+
+
+def _render(header: Sequence[str], *blocks: tuple[tuple[object, ...], Iterable[Reading]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for start, readings in blocks:
+        for reading in readings:
+            value = "" if math.isnan(reading.value) else repr(float(reading.value))
+            writer.writerow((*start, reading.block, reading.site, reading.quantity, value))
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Which trial next, whether it goes on, what it may cost; and the same, simulated."""

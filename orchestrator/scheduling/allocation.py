@@ -1,0 +1,93 @@
+"""What each trial gets to run on: by its scale, and more since a sibling ran out of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from orchestrator.execution.executor import Machine, Share
+from orchestrator.sweep.resource_settings import Resources, grown, share_of
+from orchestrator.trials.records import Cause, LargerShare
+from orchestrator.trials.trial import Trial
+from specvit.config import TrialConfig
+
+
+class Shares:
+    """Know the share of every trial. It grows by scale, since siblings of a scale need the same memory."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        larger: Mapping[str, LargerShare] | None = None,
+        *,
+        remember: Callable[[str, LargerShare], None] = lambda *_: None,
+    ) -> None:
+        """Take what is known.
+
+        Args:
+            resources: What the sweep file says.
+            larger: What earlier runs have found out, by scale.
+            remember: Called with a scale and what its trials get from now on.
+        """
+        self._resources = resources
+        self._larger = dict(larger or {})
+        self._remember = remember
+        self._known: dict[str, Share] = {}
+
+    def of(self, trial: Trial) -> Share:
+        """Return what a trial occupies."""
+        scale = trial.config.model.scale
+        if scale not in self._known:
+            self._known[scale] = share_of(self._resources, scale, self._larger.get(scale))
+        return self._known[scale]
+
+    def config_of(self, trial: Trial) -> TrialConfig:
+        """Return a trial's configuration, its batch computed in parts as small as its siblings need."""
+        objective = trial.config.objective
+        bound = self._larger.get(trial.config.model.scale, LargerShare()).micro_batch
+        if bound is None or (objective.micro_batch or objective.batch_size) <= bound:
+            return trial.config
+        return replace(trial.config, objective=replace(objective, micro_batch=bound))
+
+    def grow(self, trial: Trial, *, ran_with: Share, ran_config: TrialConfig, cause: Cause, machine: Machine) -> str:
+        """Give a trial that ran out of memory, and its siblings, a larger share.
+
+        Args:
+            trial: The trial.
+            ran_with: What it occupied.
+            ran_config: How it was computed.
+            cause: ``GPU_MEMORY`` or ``HOST_MEMORY``.
+            machine: Where such trials run.
+
+        Returns:
+            What it gets now, for people; empty if there is nothing to add.
+        """
+        if (self.of(trial), self.config_of(trial)) == (ran_with, ran_config):
+            objective = ran_config.objective
+            larger = grown(
+                ran_with,
+                cause,
+                # Of several processes each has its part of the batch.
+                micro_batch=min(
+                    objective.micro_batch or objective.batch_size, objective.batch_size // ran_with.processes
+                ),
+                node_gib=machine.memory_gib,
+                num_beside=machine.num_trials,
+            )
+            if larger is None:
+                return ""
+            scale = trial.config.model.scale
+            if larger.micro_batch is None and scale in self._larger:
+                larger = replace(larger, micro_batch=self._larger[scale].micro_batch)
+            self._larger[scale] = larger
+            self._known.pop(scale, None)
+            self._remember(scale, larger)
+        return self._text(trial, ran_with=ran_with)
+
+    def _text(self, trial: Trial, *, ran_with: Share) -> str:
+        share = self.of(trial)
+        if share.gpus > ran_with.gpus:
+            return f"{share.gpus:g} GPUs in place of {ran_with.gpus:g}"
+        if share.memory_gib > ran_with.memory_gib:
+            return f"{share.memory_gib:.1f} GiB of the machine's memory reserved"
+        return f"micro_batch {self.config_of(trial).objective.micro_batch}"

@@ -1,0 +1,65 @@
+"""How long trials will take, from those that have been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+
+from orchestrator.trials.records import State, TrialRecord
+
+
+class Lengths:
+    """Know how long trials take: the means of those that are done, by arm, or else by group, floors apart."""
+
+    def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
+        """Learn from the records of trials that are done."""
+        self._sums: dict[tuple[str, bool], tuple[float, int]] = {}
+        self._arms: dict[str, tuple[float, int]] = {}
+        self._guesses: dict[bool, float | None] = {}
+        for record in records:
+            if record.state is State.DONE and record.seconds is not None:
+                self.add(record.group_id, record.role, record.seconds, record.arm_id)
+
+    def add(self, group_id: str, role: str, seconds: float, arm_id: str = "") -> None:
+        """Learn from one more trial."""
+        self._guesses.clear()
+        total, count = self._sums.get((group_id, role == "floor"), (0.0, 0))
+        self._sums[group_id, role == "floor"] = (total + seconds, count + 1)
+        if arm_id:
+            total, count = self._arms.get(arm_id, (0.0, 0))
+            self._arms[arm_id] = (total + seconds, count + 1)
+
+    def of(self, group_id: str, role: str, arm_id: str = "") -> float | None:
+        """Guess the wall seconds of a trial: the mean of its like, or else of those in other groups; None if unknown.
+
+        Its like are those of its arm, if one of them was measured, and else those of its group.
+        Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
+        """
+        if arm_id in self._arms:
+            total, count = self._arms[arm_id]
+            return total / count
+        is_floor = role == "floor"
+        if (group_id, is_floor) in self._sums:
+            total, count = self._sums[group_id, is_floor]
+            return total / count
+        if is_floor not in self._guesses:
+            self._guesses[is_floor] = self._guess(is_floor=is_floor)
+        return self._guesses[is_floor]
+
+    def _guess(self, *, is_floor: bool) -> float | None:
+        """Guess the seconds of a trial whose group was not measured."""
+        means = {key: total / count for key, (total, count) in self._sums.items()}
+        alike = [mean for (_, of_floors), mean in means.items() if of_floors == is_floor]
+        if not alike and is_floor:
+            alike = list(means.values())
+        return fmean(alike) if alike else None
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Write a duration for people: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

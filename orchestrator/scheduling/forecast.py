@@ -1,0 +1,144 @@
+"""How a sweep's run would go: a few simulations of it, from what has been measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.execution.capacity import Node
+from orchestrator.execution.simulated import Conditions
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.durations import Lengths, format_seconds
+from orchestrator.scheduling.simulation import Simulated, draw_lengths, simulate
+from orchestrator.sweep.schema import Limits
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Trial
+
+_MANY = 3000
+"""Trials whose chances even out, so that fewer simulations tell as much."""
+
+_WIDE = 0.05
+"""Part of the forecast by which simulations must differ for their range to be worth telling."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Hold how much is to do, and how that would go. What depends on lengths is None if nothing was measured.
+
+    Attributes:
+        num_pending: Trials without a result.
+        num_measured: Done trials that the forecast rests on.
+        num_slots: Trials that run at once; where their shares differ, those of the first kind.
+        failure_rate: Share of attempts that are taken to fail, as they did so far, from 0 to 1.
+        runs: The simulations, the shortest run first.
+        first_seed_s: Seconds until all trials of a seed have ended, in the simulation in the middle; 0 = of one they
+            have; None also if the budget leaves room for no seed.
+        left_out_seeds: Seeds of which trials are left out there.
+    """
+
+    num_pending: int
+    num_measured: int
+    num_slots: int
+    failure_rate: float = 0.0
+    runs: tuple[Simulated, ...] = ()
+    first_seed_s: float | None = None
+    left_out_seeds: tuple[int, ...] = ()
+
+    @property
+    def middle(self) -> Simulated | None:
+        """Return the simulation whose run is neither short nor long."""
+        return self.runs[len(self.runs) // 2] if self.runs else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the wall time that is left: the median of the simulations."""
+        return None if self.middle is None else self.middle.makespan_s
+
+    @property
+    def range_s(self) -> tuple[float, float] | None:
+        """Return the shortest and the longest of the simulated times."""
+        return (self.runs[0].makespan_s, self.runs[-1].makespan_s) if self.runs else None
+
+    def text(self) -> str:
+        """Write the forecast for people, in lines."""
+        middle, seconds = self.middle, self.seconds
+        if self.num_pending == 0:
+            return "nothing to run"
+        if middle is None or seconds is None:
+            return "no forecast: no trial of this sweep has been measured yet"
+        wide = ""
+        low_s, high_s = self.runs[0].makespan_s, self.runs[-1].makespan_s
+        if high_s - low_s > _WIDE * seconds:
+            wide = f" ({format_seconds(low_s)} to {format_seconds(high_s)})"
+        slots = f"{self.num_slots} slot{'s' * (self.num_slots != 1)}"
+        lines = [f"forecast: {format_seconds(seconds)}{wide} on {slots}, from {self.num_measured} measured trials"]
+        facts = [f"slots busy {100 * middle.busy:.0f}% of the time"]
+        if middle.gpu_hours:
+            facts.append(f"{middle.gpu_hours:.1f} GPU hours")
+        if self.first_seed_s is not None:
+            when = f"after {format_seconds(self.first_seed_s)}" if self.first_seed_s else "already"
+            facts.append(f"the first seed is complete {when}")
+        if self.failure_rate:
+            facts.append(f"{100 * self.failure_rate:.1f}% of attempts fail, as so far")
+        lines.append("; ".join(facts))
+        if num := len(middle.left_out):
+            seeds = f"seed{'s' * (len(self.left_out_seeds) != 1)} {', '.join(map(str, self.left_out_seeds))}"
+            lines.append(f"{middle.reason} leaves out {num} trial{'s' * (num != 1)}, of {seeds}")
+        return "\n".join(lines)
+
+
+def forecast(
+    pending: Sequence[Trial],
+    measured: Sequence[TrialRecord],
+    *,
+    shares: Shares,
+    num_slots: int,
+    nodes: Sequence[Node] = (),
+    limits: Limits | None = None,
+    conditions: Conditions | None = None,
+    gpu_hours_used: float = 0.0,
+    complete_seeds: Sequence[int] = (),
+) -> Forecast:
+    """Forecast the run of trials.
+
+    Args:
+        pending: What is to run, in its order.
+        measured: Records to learn from, of this sweep or of another with the same groups.
+        shares: What each trial occupies.
+        num_slots: How many trials run at once, at least 1.
+        nodes: What trials occupy their shares of, in place of slots; ``num_slots`` is only told then.
+        limits: When trials are given up, and what the run may cost.
+        conditions: What goes wrong.
+        gpu_hours_used: What earlier runs of the sweep have taken.
+        complete_seeds: Seeds without a pending trial.
+    """
+    conditions = conditions or Conditions()
+    runs = []
+    for number in range(3 if len(pending) > _MANY else 5):
+        draw = random.Random(number)
+        lengths = draw_lengths(pending, measured, draw)
+        if lengths is not None:
+            runs.append(
+                simulate(
+                    pending, lengths, shares=shares, num_slots=None if nodes else num_slots, nodes=nodes,
+                    known=Lengths(measured), limits=limits, conditions=conditions, gpu_hours_used=gpu_hours_used,
+                    draw=draw,
+                )
+            )
+    runs.sort(key=lambda run: run.makespan_s)
+    made = Forecast(
+        num_pending=len(pending),
+        num_measured=sum(record.state is State.DONE for record in measured),
+        num_slots=num_slots,
+        failure_rate=conditions.failure_rate,
+        runs=tuple(runs),
+    )
+    if made.middle is None:
+        return made
+    left_out = {trial.seed: None for trial in pending if trial.trial_id in made.middle.left_out}
+    return replace(
+        made,
+        first_seed_s=0.0 if complete_seeds else made.middle.seed_complete_s(pending),
+        left_out_seeds=tuple(left_out),
+    )

@@ -1,0 +1,236 @@
+"""What a run would come to: the scheduler itself, before an executor whose trials take no time."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.execution.capacity import Node
+from orchestrator.execution.executor import END_STATES, Event, Failed, Share, StateFile
+from orchestrator.execution.simulated import Conditions, SimulatedExecutor
+from orchestrator.ledger.in_memory import MemoryRecord
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.budget import Budget
+from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.sweep.schema import Limits
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Trial
+
+_LOOKS_AT_BUDGET = 500
+"""How often a budget is looked at, besides when a trial ends: it is overdrawn by a five-hundredth at most."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Hold how a run went.
+
+    Attributes:
+        makespan_s: Seconds until its last trial had ended, or its budget was spent.
+        lower_bound_s: No schedule is shorter: the work of the trials that were not left out (without what failures
+            and starts of workers take) shared by all slots, or the longest of these trials, whichever is longer.
+        busy: Which share of the slots' time was occupied, also by what failed, from 0 to 1.
+        gpu_hours: GPU hours that were occupied.
+        num_attempts: Attempts at all trials.
+        started: Ids of trials in the order in which they started, one for each attempt.
+        ended_s: When trials came to their end, done or given up, by id.
+        given_up: Ids of the trials that failed too often.
+        left_out: Ids of the trials that the budget had no room for.
+        reason: Which bound left them out; empty if none were.
+    """
+
+    makespan_s: float
+    lower_bound_s: float
+    busy: float
+    gpu_hours: float
+    num_attempts: int
+    started: tuple[str, ...]
+    ended_s: Mapping[str, float]
+    given_up: frozenset[str]
+    left_out: frozenset[str]
+    reason: str
+
+    def seed_complete_s(self, trials: Iterable[Trial]) -> float | None:
+        """Return when all of a seed's trials had ended, for the first seed that came so far; None if none did.
+
+        Args:
+            trials: Those that the run was to do.
+        """
+        ends: dict[int, float] = {}
+        for trial in trials:
+            ends[trial.seed] = max(ends.get(trial.seed, 0.0), self.ended_s.get(trial.trial_id, math.inf))
+        first_s = min(ends.values(), default=math.inf)
+        return first_s if math.isfinite(first_s) else None
+
+
+def draw_lengths(
+    trials: Sequence[Trial], records: Iterable[TrialRecord], draw: random.Random
+) -> dict[str, float] | None:
+    """Draw how long trials take, each from recorded ones.
+
+    A trial is as long as one of its arm that is done, or else one of its group, floors apart. Trials of a group that
+    was never measured are as long as those of another on the mean, the same one for the whole group.
+
+    Args:
+        trials: What is to run.
+        records: What was measured.
+        draw: Where chance comes from.
+
+    Returns:
+        Seconds by trial id; None if nothing was measured that says something of all of them.
+    """
+    arms: dict[str, list[float]] = {}
+    groups: dict[tuple[str, bool], list[float]] = {}
+    for record in records:
+        if record.state is State.DONE and record.seconds is not None:
+            arms.setdefault(record.arm_id, []).append(record.seconds)
+            groups.setdefault((record.group_id, record.role == "floor"), []).append(record.seconds)
+    means = {key: [math.fsum(seconds) / len(seconds)] for key, seconds in groups.items()}
+    lengths: dict[str, float] = {}
+    for trial in trials:
+        key = trial.group_id, trial.role == "floor"
+        if key not in groups:
+            alike = [mean for (_, is_floor), mean in means.items() if is_floor == key[1]]
+            alike = alike or (list(means.values()) if key[1] else [])
+            if not alike:
+                return None
+            groups[key] = draw.choice(alike)
+        lengths[trial.trial_id] = draw.choice(arms.get(trial.arm_id) or groups[key])
+    return lengths
+
+
+def simulate(
+    trials: Sequence[Trial],
+    lengths: Mapping[str, float],
+    *,
+    shares: Shares,
+    num_slots: int | None = None,
+    nodes: Sequence[Node] = (),
+    known: Lengths | None = None,
+    limits: Limits | None = None,
+    conditions: Conditions | None = None,
+    gpu_hours_used: float = 0.0,
+    draw: random.Random | None = None,
+) -> Simulated:
+    """Run trials on a clock that jumps, through the scheduler that runs real ones.
+
+    Args:
+        trials: What is to run, in its order.
+        lengths: Seconds of work of every trial, by id; the scheduler does not know them.
+        shares: What each trial occupies.
+        num_slots: Trials that run at once, at most; None = as many as the nodes have room for.
+        nodes: What trials occupy their shares of; empty = each occupies a slot.
+        known: What the scheduler knows of lengths when it begins; it learns more.
+        limits: When trials are given up, and what the run may cost.
+        conditions: What goes wrong.
+        gpu_hours_used: What earlier runs of the sweep have taken.
+        draw: Where chance comes from; None = a generator with seed 0.
+
+    Raises:
+        ClusterError: If a trial has no room on the nodes.
+    """
+    limits = limits or Limits()
+    executor = SimulatedExecutor(
+        lengths,
+        draw=draw or random.Random(0),
+        num_slots=num_slots,
+        nodes=nodes,
+        shares=[shares.of(trial) for trial in trials],
+        conditions=conditions,
+    )
+    record, watcher = MemoryRecord(trial.trial_id for trial in trials), _Watcher(executor)
+    budget = Budget(limits, clock=executor.clock, gpu_hours_used=gpu_hours_used)
+    executor.max_step_s = _step_s(limits, gpu_hours_used, [shares.of(trial) for trial in trials], executor)
+    Scheduler(
+        ledger=record,
+        judge=watcher,
+        judged_metric="",
+        executor=executor,
+        view=watcher,
+        states=_NoStates(),
+        shares=shares,
+        limits=limits,
+        budget=budget,
+        lengths=known or Lengths(),
+        clock=executor.clock,
+    ).run(trials)
+    makespan_s = executor.clock()
+    done = [trial for trial in trials if trial.trial_id not in record.left_out]
+    work_s = math.fsum(lengths[trial.trial_id] * executor.fraction(shares.of(trial)) for trial in done)
+    return Simulated(
+        makespan_s=makespan_s,
+        lower_bound_s=max(work_s, max((lengths[trial.trial_id] for trial in done), default=0.0)),
+        busy=executor.busy_s / makespan_s if makespan_s else 0.0,
+        gpu_hours=executor.gpu_hours,
+        num_attempts=record.num_attempts,
+        started=tuple(watcher.started),
+        ended_s=watcher.ended_s,
+        given_up=frozenset(trial_id for trial_id in watcher.ended_s if record.state(trial_id) is State.FAILED),
+        left_out=frozenset(record.left_out),
+        reason=next(iter(record.left_out.values()), ""),
+    )
+
+
+def _step_s(limits: Limits, gpu_hours_used: float, shares: Sequence[Share], executor: SimulatedExecutor) -> float:
+    """Return how far the clock may jump, so that the budget's end is not missed by much."""
+    steps_s = [math.inf]
+    if limits.time_budget_h is not None:
+        steps_s.append(limits.time_budget_h * 3600 / _LOOKS_AT_BUDGET)
+    if limits.max_gpu_hours is not None:
+        # As many GPUs as trials can occupy at once, at most.
+        gpus = max((share.gpus * share.processes / executor.fraction(share) for share in shares), default=0.0)
+        left_h = max(0.0, limits.max_gpu_hours - gpu_hours_used)
+        if gpus and left_h:
+            steps_s.append(left_h / gpus * 3600 / _LOOKS_AT_BUDGET)
+    return min(steps_s)
+
+
+class _Watcher:
+    """Be view and judge: take note of what starts and ends, find fault with nothing."""
+
+    def __init__(self, executor: SimulatedExecutor) -> None:
+        self._executor = executor
+        self.started: list[str] = []
+        self.ended_s: dict[str, float] = {}
+
+    def submitted(self, trial: Trial) -> None:
+        self.started.append(trial.trial_id)
+
+    def happened(self, event: Event) -> None:
+        if type(event) in END_STATES:
+            self.ended_s[event.trial_id] = self._executor.clock()
+
+    def waits_again(self, event: Failed, why: str) -> None:
+        pass
+
+    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def report(self, trial_id: str, step: int, value: float) -> bool:  # noqa: ARG002
+        return False
+
+    def end(self, trial_id: str, state: State) -> None:
+        pass
+
+    def spare(self, trial_id: str) -> None:
+        pass
+
+
+class _NoStates(TrainingStates):
+    """Keep no files: the executor itself knows how far a trial had come."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), every_s=0)
+
+    def file_of(self, trial_id: str) -> StateFile | None:  # noqa: ARG002
+        return None
+
+    def ended(self, event: Event) -> None:
+        pass

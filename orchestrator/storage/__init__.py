@@ -1,0 +1,1 @@
+"""The results folder, here or at a URL: lock, checkpoints, commands, mirror."""

@@ -1,0 +1,232 @@
+"""Rules of a sweep that no single field can know: what must fit together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.sweep.ablation_checks import check_ablation
+from orchestrator.sweep.grid import arm_texts, count_trials
+from orchestrator.sweep.problems import FieldPath, Problem, nearest
+from orchestrator.sweep.resource_settings import share_of
+from orchestrator.sweep.schema import MAX_TRIALS, Group, Sweep, check_name
+from specvit.config import selected_probes
+from specvit.data import Dataset, DataSource
+from specvit.errors import ConfigError
+from specvit.probes import PROBES
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Hold one group, and what is needed to say where the user wrote a value of it.
+
+    Attributes:
+        group: The group.
+        raw: The file.
+        varied: Index of its value on each axis of ``vary``.
+    """
+
+    group: Group
+    raw: Mapping[str, object]
+    varied: Mapping[str, int]
+
+    def place(self, *paths: str) -> FieldPath:
+        """Return the first field that is varied, else the first that the file gives, else the first."""
+        for path in paths:
+            if path in self.varied:
+                return ("vary", path, self.varied[path])
+        for path in paths:
+            section, _, field = path.partition(".")
+            fields = self.raw.get(section)
+            if isinstance(fields, dict) and field in fields:
+                return (section, field)
+        return tuple(paths[0].split("."))
+
+
+def check_sweep(
+    sweep: Sweep, *, raw: Mapping[str, object], axes: Mapping[str, Sequence[object]]
+) -> list[Problem]:
+    """Check what must fit together.
+
+    Args:
+        sweep: The sweep, each field of it valid.
+        raw: The mapping it was made from.
+        axes: The varied fields and their values as given, in the order of ``sweep.groups``.
+
+    Returns:
+        The problems, each once.
+    """
+    problems = [*_check_name(sweep), *_check_probes(sweep), *_check_probe_data(sweep), *_check_paths(sweep)]
+    combinations = itertools.product(*(range(len(values)) for values in axes.values()))
+    for indices, group in zip(combinations, sweep.groups, strict=True):
+        case = _Case(group, raw, dict(zip(axes, indices, strict=True)))
+        problems += [*_check_sizes(case), *_check_targets(case, sweep), *_check_steps(case, sweep)]
+        problems += _check_processes(case, sweep)
+    problems += check_ablation(sweep)
+    if not problems:
+        problems += _check_priority(sweep)
+        num_trials = count_trials(sweep)
+        if num_trials > MAX_TRIALS:
+            problems.append(Problem((), f"the sweep must have at most {MAX_TRIALS} trials, not {num_trials}"))
+    return list(dict.fromkeys(problems))
+
+
+def check_epochs(sweep: Sweep, datasets: Mapping[DataSource, Dataset]) -> None:
+    """Check the runs whose length is given in epochs, which are known in steps once the images are.
+
+    Args:
+        sweep: The sweep.
+        datasets: What its data sources loaded; groups of a source that is not there are not checked.
+
+    Raises:
+        ConfigError: If a run has no more steps than rungs.
+    """
+    for group in sweep.groups:
+        objective, dataset = group.objective, datasets.get(group.data)
+        if objective.epochs is None or dataset is None:
+            continue
+        num_images = len(dataset.train)
+        steps = objective.for_images(num_images).steps
+        if sweep.rungs.count >= steps:
+            length = f"{objective.epochs:g} epochs of {num_images} images in batches of {objective.batch_size}"
+            raise ConfigError(
+                f"{sweep.path}: rungs.count: must be less than the steps of objective.epochs, {steps} ({length}), "
+                f"not {sweep.rungs.count}"
+            )
+
+
+def _check_name(sweep: Sweep) -> Iterator[Problem]:
+    try:
+        check_name(sweep.name)
+    except ConfigError as error:
+        yield Problem(("name",), f"{error}; the file's name does not serve, so give another here")
+
+
+def _check_probes(sweep: Sweep) -> Iterator[Problem]:
+    """Check the probes, those of the rungs, and the metric that pruning judges by."""
+    switched_on = list(selected_probes(sweep.probes))
+    if not switched_on:
+        yield Problem(("probes",), f"must switch on at least one of {', '.join(PROBES)}")
+        return
+    unknown = [name for name in sweep.rungs.probes if name not in switched_on]
+    for name in unknown:
+        path = ("rungs", "probes", sweep.rungs.probes.index(name))
+        rule = f"must be a probe that is on ({', '.join(switched_on)}), not {name!r}"
+        yield Problem(path, rule + nearest(name, switched_on))
+    for index, name in enumerate(sweep.rungs.probes):
+        if name in sweep.rungs.probes[:index]:
+            yield Problem(("rungs", "probes", index), f"must name each probe once, not {name!r} again")
+    if getattr(sweep.pruning, "pruner", "none") == "none" or unknown:
+        return
+    if sweep.rungs.count < 1:
+        rule = f"must be at least 1, since pruning judges at rungs, not {sweep.rungs.count}"
+        yield Problem(("rungs", "count"), rule)
+    metrics = [metric.name for name in sweep.rungs.probes for metric in PROBES[name].metrics]
+    metric = sweep.pruning.metric
+    if metric is not None and metric not in metrics:
+        rule = f"must be a metric of the rungs' probes ({', '.join(metrics)}), not {metric!r}"
+        yield Problem(("pruning", "metric"), rule + nearest(metric, metrics))
+
+
+def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:
+    """Check the images that probes have of their own."""
+    for name, probe in selected_probes(sweep.probes).items():
+        if probe.data is None:
+            continue
+        place = ("probes", name, "data")
+        if probe.needs not in probe.data.targets:
+            yield Problem(place, f"must have {probe.needs}, but {_has(probe.data)}")
+        for patch in dict.fromkeys(group.model.patch_size for group in sweep.groups):
+            if probe.data.image_size % patch:
+                rule = f"must be a multiple of model.patch_size, {patch}, not {probe.data.image_size}"
+                yield Problem((*place, "image_size"), rule)
+
+
+def _has(source: DataSource) -> str:
+    return f"source {source.name!r} has {', '.join(sorted(source.targets)) or 'none'}"
+
+
+def _check_paths(sweep: Sweep) -> Iterator[Problem]:
+    for path, _ in sweep.groups[0].varied:
+        section, _, field = path.partition(".")
+        if section == "data" and any(field in group.data.path_fields for group in sweep.groups):
+            yield Problem(("vary", path), "says where data lies, not what it is, so it cannot make groups")
+        if section == "objective" and any(field in group.objective.resource_fields for group in sweep.groups):
+            yield Problem(("vary", path), "says how to compute, not what, so it cannot make groups")
+
+
+def _check_sizes(case: _Case) -> Iterator[Problem]:
+    patch, image = case.group.model.patch_size, case.group.data.image_size
+    if image % patch:
+        place = case.place("model.patch_size", "data.image_size")
+        yield _broken(place, "model.patch_size", f"must divide data.image_size, {image}", patch)
+        return
+    for name, size in case.group.objective.crop_sizes().items():
+        field = f"objective.{name}"
+        place = case.place(field, "objective.recipe", "model.patch_size", "data.image_size")
+        if size % patch:
+            yield _broken(place, field, f"must be a multiple of model.patch_size, {patch}", size)
+        if size > image:
+            yield _broken(place, field, f"must be at most data.image_size, {image}", size)
+
+
+def _broken(place: FieldPath, field: str, rule: str, value: object) -> Problem:
+    """Make the problem of a field whose rule speaks of another field; name it where the place does not."""
+    subject = "" if field == ".".join(map(str, place)) else f"{field} "
+    return Problem(place, f"{subject}{rule}, not {value}")
+
+
+def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    """Check that the images carry what the recipe and the probes learn from."""
+    recipe, source = case.group.objective, case.group.data
+    has = _has(source)
+    required = recipe.required_targets()
+    for target in sorted(required.keys() - source.targets):
+        rule = f"recipe {recipe.name!r} learns from {target}, but {has}"
+        yield Problem(case.place(f"objective.{required[target]}", "data.source"), rule)
+    for name, probe in selected_probes(sweep.probes).items():
+        if probe.data is None and probe.needs not in source.targets:
+            yield Problem(("probes", name), f"predicts {probe.needs}, but {has}; give it images of its own by 'data'")
+
+
+def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    """Check the length of the runs; where it is in epochs, ``check_epochs`` does so when the images are known."""
+    objective = case.group.objective
+    if objective.epochs is not None:
+        fields = case.raw.get("objective")
+        if "objective.steps" in case.varied or (isinstance(fields, dict) and "steps" in fields):
+            rule = f"must be left out where objective.steps, {objective.steps}, is given"
+            yield _broken(case.place("objective.epochs"), "objective.epochs", rule, objective.epochs)
+        return
+    steps = objective.steps
+    if sweep.rungs.count >= steps:
+        path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")
+        rule = f"must be less than objective.steps, {steps}"
+        yield _broken(path, "rungs.count", rule, sweep.rungs.count)
+
+
+def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+    """Check that processes can share every batch, and that each has GPUs of its own."""
+    scale = case.group.model.scale
+    share = share_of(sweep.resources, scale)
+    batch_size = case.group.objective.batch_size
+    own = getattr(sweep.resources, scale)
+    place = ("resources", "processes") if own is None or own.processes is None else ("resources", scale, "processes")
+    if batch_size % share.processes:
+        yield Problem(place, f"must divide objective.batch_size, {batch_size}, not {share.processes}")
+    if share.processes > 1 and 0 < share.gpus < 1:
+        whole = f"where gpus is a share of a GPU ({share.gpus:g}), since NCCL joins whole ones"
+        yield Problem(place, f"must be 1 {whole}, not {share.processes}")
+
+
+def _check_priority(sweep: Sweep) -> Iterator[Problem]:
+    """Check that ``priority`` names arms, as the table does, each once."""
+    known = arm_texts(sweep) if sweep.priority else ()
+    for index, text in enumerate(sweep.priority):
+        place = ("priority", index)
+        if text not in known:
+            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            yield Problem(place, f"must be an arm of the sweep ({listed}), not {text!r}{nearest(text, known)}")
+        elif text in sweep.priority[:index]:
+            yield Problem(place, f"must name each arm once, not {text!r} again")

@@ -1,0 +1,256 @@
+"""From a sweep to its trials: pure, ordered, without duplicates.
+
+Groups are the product of the varied axes. Inside a group stand its baseline, once however many axes are
+crossed with it, then its floors, then its arms: specializations that are the same places at the group's
+depth are one arm. Comparators come last.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.sweep.schema import Ablation, Group, Sweep
+from orchestrator.trials.identity import canonical_json, digest, section_text
+from orchestrator.trials.trial import Trial
+from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
+from specvit.high_norm import parse_high_norm
+from specvit.modes import parse_mode
+from specvit.parameters import count_extra_parameters, count_parameters
+from specvit.scales import SCALES
+from specvit.specialization import Specialization, parse_specialization
+
+_ROLES = ("baseline", "floor", "arm")
+"""In the order in which trials start."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Hold a row of a group's table: a treatment at one depth."""
+
+    text: str
+    role: str
+    treatment: Treatment
+    specialization: Specialization
+
+
+def expand(sweep: Sweep) -> tuple[Trial, ...]:
+    """List the trials of a sweep in the order in which they start.
+
+    Args:
+        sweep: A sweep as ``load_sweep`` returns it.
+
+    Returns:
+        The trials: all of the first seed, then all of the second, ...; within a seed baselines, then
+        floors, then the arms that ``priority`` names, then the others, each kind by falling number of
+        parameters (long trials started last leave workers idle at the end), equals in the order of the file.
+    """
+    arms: list[tuple[_Arm, int]] = []
+    writer = _SectionWriter({"protocol": canonical_json(PROTOCOL_VERSION)})
+    for group, rows in _tables(sweep):
+        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows, writer)]
+    arms.sort(key=lambda entry: (entry[1], _rank(sweep, entry[0].row), -entry[0].num_parameters))
+    return tuple(arm.trial(seed) for seed in sweep.seeds for arm, _ in arms)
+
+
+def arm_texts(sweep: Sweep) -> tuple[str, ...]:
+    """Return what the rows of arms are called in the sweep's tables, each once."""
+    distinct = {id(rows): rows for _, rows in _tables(sweep)}  # groups share them
+    return tuple(dict.fromkeys(row.text for rows in distinct.values() for row in rows if row.role == "arm"))
+
+
+def _rank(sweep: Sweep, row: _Row) -> int:
+    """Return the place of an arm among those that come first; the others share the last one."""
+    if row.role != "arm" or row.text not in sweep.priority:
+        return len(sweep.priority)
+    return sweep.priority.index(row.text)
+
+
+def count_trials(sweep: Sweep) -> int:
+    """Count the trials of a sweep without making them."""
+    return sum(len(rows) for _, rows in _tables(sweep)) * len(sweep.seeds)
+
+
+def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
+    """Yield every group with the rows of its table, which depend on the depth and on whether there are registers."""
+    known: dict[tuple[int, bool], tuple[_Row, ...]] = {}
+    for group in sweep.groups:
+        depth = SCALES[group.model.scale].depth
+        has_registers = parse_high_norm(group.model.high_norm).num_registers > 0
+        if (depth, has_registers) not in known:
+            known[depth, has_registers] = _rows(sweep, depth, has_registers=has_registers)
+        yield group, known[depth, has_registers]
+
+
+def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
+    """List the distinct specializations of a sweep at one depth, the baseline first.
+
+    Args:
+        ablate: The axes; components are crossed with blocks and modes, texts written out come after them,
+            crossed with modes.
+        depth: Number of blocks of the model.
+
+    Returns:
+        Each once, in the order of first appearance.
+
+    Raises:
+        ConfigError: If a text does not resolve at this depth.
+    """
+    found = [parse_specialization("none", depth)]
+    modes = [parse_mode(text) for text in dict.fromkeys(ablate.modes)]
+    ranges = dict.fromkeys(ablate.blocks or ("all",))
+    for component in dict.fromkeys(ablate.components or ()):
+        for blocks, mode in itertools.product(ranges, modes):
+            found.append(parse_specialization(component, depth, default_range=blocks, default_mode=mode))
+    for text, mode in itertools.product(dict.fromkeys(ablate.specialize or ()), modes):
+        found.append(parse_specialization(text, depth, default_mode=mode))
+    return tuple({specialization.text: specialization for specialization in found}.values())
+
+
+def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
+    baseline, *others = specializations(sweep.ablate, depth)
+    rows = [_Row(baseline.text, "baseline", Treatment(specialize=baseline.text), baseline)]
+    for floor in sweep.floors:
+        rows.append(_Row(floor.replace("_", " "), "floor", Treatment(kind=floor), baseline))
+    for specialization, *choices in itertools.product(others, *_choices(sweep.ablate, has_registers=has_registers)):
+        if all(mode.kind == "lora" for _, _, mode in specialization.places()):
+            choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
+        treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
+        rows.append(_Row(_arm_text(treatment, has_registers=has_registers), "arm", treatment, specialization))
+    for comparator in sweep.ablate.comparators or ():
+        treatment = Treatment(kind="comparator", comparator=comparator)
+        rows.append(_Row(comparator.text, "arm", treatment, baseline))
+    # Some choices make no difference, e.g. whom registers go with where the placebo has the own weights.
+    return tuple({row.treatment: row for row in rows}.values())
+
+
+def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str, Any]]]:
+    """List what the arms choose from besides their places, axis by axis, each choice once."""
+    yield [{"init": init} for init in dict.fromkeys(ablate.init)]
+    tokens: list[dict[str, Any]] = []
+    for kind in dict.fromkeys(ablate.tokens):
+        if kind == "placebo":
+            tokens.append({"tokens": kind, "placebo_position": ablate.placebo_position})
+        else:
+            owners = dict.fromkeys(ablate.registers_with) if has_registers else ("cls",)
+            tokens += [{"registers_with": owner} for owner in owners]
+    yield tokens
+
+
+def _arm_text(treatment: Treatment, *, has_registers: bool) -> str:
+    remarks = []
+    if treatment.init == "independent":
+        remarks.append("independent")
+    if treatment.tokens == "placebo":
+        remarks.append("placebo")
+    elif has_registers and treatment.registers_with == "patches":
+        remarks.append("registers with patches")
+    return treatment.specialize + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """Hold what the trials of an arm share."""
+
+    row: _Row
+    group: str
+    group_id: str
+    arm_id: str
+    name: str
+    num_parameters: int
+    extra_parameters_percent: float
+    sections: dict[str, Any]
+    texts: dict[str, str]
+
+    def trial(self, seed: int) -> Trial:
+        return Trial(
+            trial_id=digest({**self.texts, "seed": canonical_json(seed)}),
+            group_id=self.group_id,
+            arm_id=self.arm_id,
+            group=self.group,
+            arm=self.row.text,
+            role=self.row.role,
+            label=f"{self.name} seed {seed}",
+            num_parameters=self.num_parameters,
+            extra_parameters_percent=self.extra_parameters_percent,
+            config=TrialConfig(**self.sections, seed=seed),
+        )
+
+
+class _SectionWriter:
+    """Write sections as canonical JSON, each once: trials share the objects that groups are made of."""
+
+    def __init__(self, common: dict[str, str]) -> None:
+        self._common = common
+        self._written: dict[int, tuple[object, str]] = {}
+
+    def write(self, sections: dict[str, Any]) -> dict[str, str]:
+        texts = dict(self._common)
+        for name, section in sections.items():
+            if id(section) not in self._written:
+                # The section is kept beside its text, so that no other can get its id.
+                self._written[id(section)] = (section, section_text(name, section))
+            texts[name] = self._written[id(section)][1]
+        return texts
+
+
+def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWriter) -> list[_Arm]:
+    scale = SCALES[group.model.scale]
+    plain = count_parameters(
+        scale,
+        image_size=group.data.image_size,
+        patch_size=group.model.patch_size,
+        layer_scale=group.objective.layer_scale > 0,
+        cls_position=group.objective.cls_position,
+        high_norm=parse_high_norm(group.model.high_norm),
+    )
+    sections = {
+        "model": group.model,
+        "data": group.data,
+        "objective": group.objective,
+        "probes": sweep.probes,
+        "rungs": sweep.rungs,
+        "diagnostics": sweep.diagnostics,
+    }
+    shared = writer.write(sections)
+    group_id = digest(shared)
+    group_text = ", ".join(f"{path}={_value_text(value)}" for path, value in group.varied)
+    arms = []
+    for row in rows:
+        extra = count_extra_parameters(scale, row.specialization)
+        if row.treatment.comparator is not None:
+            has_scales = group.objective.layer_scale > 0
+            extra += row.treatment.comparator.count_extra_parameters(scale, layer_scale=has_scales)
+        texts = {**shared, "treatment": writer.write({"treatment": row.treatment})["treatment"]}
+        arms.append(
+            _Arm(
+                row=row,
+                group=group_text,
+                group_id=group_id,
+                arm_id=digest(texts),
+                name=" ".join((group.model.scale, *_short_values(group), row.text)),
+                num_parameters=0 if row.treatment.kind == "raw_pixels" else plain + extra,
+                extra_parameters_percent=100 * extra / plain,
+                sections={**sections, "treatment": row.treatment},
+                texts=texts,
+            )
+        )
+    return arms
+
+
+def _short_values(group: Group) -> list[str]:
+    """Write the varied values besides the scale, with the bare field name where that says which it is."""
+    names = [path.partition(".")[2] for path, _ in group.varied]
+    texts = []
+    for (path, value), name in zip(group.varied, names, strict=True):
+        if path != "model.scale":
+            is_plain = names.count(name) == 1 and name != "seed"
+            texts.append(f"{name if is_plain else path}={_value_text(value)}")
+    return texts
+
+
+def _value_text(value: Any) -> str:
+    """Write a value as in a sweep file, text without quotes."""
+    return value if isinstance(value, str) else canonical_json(value)

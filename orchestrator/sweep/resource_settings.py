@@ -1,0 +1,166 @@
+"""What a trial occupies: the ``resources`` of a sweep file, for all scales and for each, and how a share grows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from orchestrator.execution.executor import Share
+from orchestrator.trials.records import Cause, LargerShare
+from specvit.errors import ConfigError
+from specvit.scales import SCALES
+from specvit.settings import NonNegativeFloat, PositiveInt, settings
+
+LEAST_SHARE = 1e-4
+"""Least share of a CPU core or of a GPU: Ray counts in ten-thousandths."""
+
+_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
+
+
+def _check_gpus(gpus: float) -> float:
+    if 0 < gpus < LEAST_SHARE:
+        raise ConfigError(f"must be 0 or at least {LEAST_SHARE}, not {gpus}")
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(f"must be a whole number where it is above 1, not {gpus}")
+    return gpus
+
+
+def _check_custom(custom: dict[str, float]) -> dict[str, float]:
+    for name in custom:
+        if not name or name in _RAYS_OWN or name.startswith("node:"):
+            raise ConfigError(f"must name resources of your own, not {name!r}")
+    return custom
+
+
+_Amount = Annotated[float, Field(strict=True, ge=LEAST_SHARE, allow_inf_nan=False)]
+_Gpus = Annotated[NonNegativeFloat, AfterValidator(_check_gpus)]
+_Custom = Annotated[dict[str, _Amount], AfterValidator(_check_custom)]
+_Labels = dict[Annotated[str, Field(min_length=1)], str]
+
+
+@settings
+class ScaleResources:
+    """Say what a trial of one scale occupies, where that differs from the other scales."""
+
+    cpus: _Amount | None = None
+    """CPU cores of each process."""
+    gpus: _Gpus | None = None
+    """GPUs of each process; a share such as 0.25 puts several trials on one."""
+    processes: PositiveInt | None = None
+    """Processes that train one trial together."""
+    memory_gib: NonNegativeFloat | None = None
+    """Memory of the machine that each process reserves, in GiB."""
+    custom: _Custom | None = None
+    """Ray's custom resources of each process: ``{fast_disk: 1}``."""
+    labels: _Labels | None = None
+    """Labels that a machine must have: ``{ray.io/accelerator-type: A100}``."""
+
+
+if TYPE_CHECKING:
+
+    class Resources:
+        """Say what one trial occupies. Takes no part in a trial's identity."""
+
+        cpus: float
+        gpus: float
+        processes: int
+        memory_gib: float
+        custom: dict[str, float]
+        labels: dict[str, str]
+
+        def __init__(self, **fields: Any) -> None:
+            """Take the fields of a sweep file."""
+
+else:
+    _FIELDS: dict[str, tuple[object, object, str]] = {
+        "cpus": (_Amount, 1, "CPU cores."),
+        "gpus": (_Gpus, 0, "GPUs; a share such as 0.25 puts several trials on one."),
+        "processes": (
+            PositiveInt,
+            1,
+            "Processes that train one trial together, each with that many CPU cores and GPUs. It changes a result by "
+            "rounding alone; ``objective.batch_size`` has to be a multiple of it.",
+        ),
+        "memory_gib": (NonNegativeFloat, 0, "Memory of the machine that each process reserves, in GiB; 0 = none."),
+        "custom": (_Custom, Field(default_factory=dict), "Ray's custom resources of each process: ``{fast_disk: 1}``."),
+        "labels": (
+            _Labels,
+            Field(default_factory=dict),
+            "Labels that a machine must have: ``{ray.io/accelerator-type: A100}``.",
+        ),
+    }
+    _OF_SCALE = "What trials of this scale occupy instead; what is not given is as for the others."
+    Resources = settings(
+        type(
+            "Resources",
+            (),
+            {
+                "__module__": __name__,
+                "__doc__": "Say what one trial occupies, by scale if need be. Takes no part in a trial's identity.",
+                "__annotations__": {
+                    **{name: Annotated[kind, Field(description=text)] for name, (kind, _, text) in _FIELDS.items()},
+                    **{scale: Annotated[ScaleResources | None, Field(description=_OF_SCALE)] for scale in SCALES},
+                },
+                **{name: default for name, (_, default, _) in _FIELDS.items()},
+                **dict.fromkeys(SCALES),
+            },
+        )
+    )
+
+
+def share_of(resources: Resources, scale: str, larger: LargerShare | None = None) -> Share:
+    """Return what a trial of a scale occupies.
+
+    Args:
+        resources: What the sweep file says.
+        scale: A row of the table of scales.
+        larger: What trials of this scale get at least since one of them ran out of memory; None = none did.
+    """
+    own: ScaleResources | None = getattr(resources, scale)
+
+    def of(name: str) -> Any:
+        value = None if own is None else getattr(own, name)
+        return getattr(resources, name) if value is None else value
+
+    larger = larger or LargerShare()
+    return Share(
+        cpus=float(of("cpus")),
+        gpus=float(max(of("gpus"), larger.gpus)),
+        processes=of("processes"),
+        memory_gib=float(max(of("memory_gib"), larger.memory_gib)),
+        custom=tuple(sorted(of("custom").items())),
+        labels=tuple(sorted(of("labels").items())),
+    )
+
+
+def grown(share: Share, cause: Cause, *, micro_batch: int, node_gib: float, num_beside: int) -> LargerShare | None:
+    """Say what trials get after one of them ran out of memory.
+
+    A share of a GPU doubles, up to a whole one. Memory of the machine: what the trial had is taken to be the
+    machine's, divided by the trials on it; that doubles, up to all of it, so that fewer trials run beside each other.
+    Where a trial has all of a GPU or of a machine, the batch is computed in smaller parts.
+
+    Args:
+        share: What the trial occupied.
+        cause: ``GPU_MEMORY`` or ``HOST_MEMORY``.
+        micro_batch: How many images it computed at once, at least 1.
+        node_gib: Memory of its machine, in GiB; 0 = not known, or not to be reserved.
+        num_beside: Trials that ran on the machine, itself included, at least 1.
+
+    Returns:
+        The new share; None if there is nothing to add.
+    """
+    gpus, memory_gib = share.gpus, share.memory_gib
+    if cause is Cause.GPU_MEMORY and 0 < gpus < 1:
+        return LargerShare(min(1.0, 2 * gpus), memory_gib)
+    if cause is Cause.HOST_MEMORY and node_gib > 0:
+        # All processes may be on one machine: with more than this, they might have room nowhere.
+        most_gib = node_gib / share.processes
+        had = max(memory_gib, most_gib / num_beside)
+        wanted = min(2 * had, most_gib)
+        if wanted > memory_gib and had < most_gib:
+            return LargerShare(gpus, wanted)
+    if micro_batch > 1:
+        return LargerShare(gpus, memory_gib, micro_batch // 2)
+    return None

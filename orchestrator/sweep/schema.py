@@ -1,0 +1,289 @@
+"""What a sweep file can say, and what is known once it has been read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+
+from orchestrator.sweep.problems import nearest
+from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
+from orchestrator.sweep.resource_settings import Resources
+from specvit.comparators import COMPARATORS, AnyComparator
+from specvit.config import ModelSettings, ProbeSettings, RungSettings
+from specvit.data import DATA_SOURCES, AnyDataSource
+from specvit.errors import ConfigError
+from specvit.objectives import AnyRecipe
+from specvit.probes import PROBES
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
+
+MAX_TRIALS = 100_000
+
+SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "objective": AnyRecipe}
+"""The sections whose fields can vary from group to group, with their types."""
+
+DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
+"""The sections whose fields depend on one of them, and which one that is."""
+
+VARY_PATH = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_][a-z0-9_]*")
+"""A field that can vary: a section, a dot, a field."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def check_name(name: str) -> str:
+    """Return a name that can stand as a folder.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    if not _NAME.fullmatch(name) or len(name) > 100:
+        raise ConfigError(
+            "must be at most 100 letters, digits, '-', '_' or '.', and not begin with '.', since it names a "
+            f"folder, not {name!r}"
+        )
+    return name
+
+
+def _list_seeds(value: object) -> object:
+    """Turn a number of seeds into the list of seeds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MAX_TRIALS:
+            raise ConfigError(f"must be a list of seeds, or their number from 1 to {MAX_TRIALS}, not {value}")
+        return list(range(value))
+    return value
+
+
+def _check_unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    value, count = Counter(seeds).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"must hold each seed once, but {value} comes {count} times")
+    return seeds
+
+
+def _switch_on(value: object) -> object:
+    """Read ``knn:`` with nothing behind it as ``knn: {}``."""
+    if isinstance(value, dict):
+        return {name: {} if probe is None else probe for name, probe in value.items()}
+    return value
+
+
+def _comparator_by_name(value: object) -> object:
+    """Read ``jumbo`` as ``{comparator: jumbo}``; a mapping without a name is refused here, as is an unknown name."""
+    known = f"known: {', '.join(COMPARATORS)}"
+    if isinstance(value, str):
+        if value not in COMPARATORS:
+            raise ConfigError(f"unknown comparator; {known}, not {value!r}{nearest(value, list(COMPARATORS))}")
+        return {"comparator": value}
+    if isinstance(value, Mapping) and "comparator" not in value:
+        raise ConfigError(f"comparator is required; {known}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Seeds = Annotated[
+    tuple[NonNegativeInt, ...],
+    Field(min_length=1),
+    AfterValidator(_check_unique),
+    BeforeValidator(
+        _list_seeds,
+        json_schema_input_type=Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+        | Annotated[list[NonNegativeInt], Field(min_length=1)],
+    ),
+]
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+ComparatorEntry = Annotated[
+    AnyComparator,
+    BeforeValidator(
+        _comparator_by_name, json_schema_input_type=Literal[tuple(COMPARATORS)] | AnyComparator
+    ),
+]
+Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
+AxisPath = Annotated[str, Field(pattern=rf"^{VARY_PATH.pattern}$")]
+Floor = Literal["random_init", "raw_pixels"]
+
+
+@settings
+class Ablation:
+    """Name the axes inside a group: what the arms do to the backbone."""
+
+    components: Texts | None = None
+    """Components, joined by ``+``, crossed with ``blocks``: ``[none, norm, qkv, norm+qkv]``."""
+    blocks: Texts | None = None
+    """Block ranges, each given to every component that has no range of its own; default ``[all]``."""
+    specialize: Texts | None = None
+    """Specializations written out, beside or instead of ``components``: ``[norm@all+qkv@first-third]``."""
+    init: Annotated[tuple[Literal["copy", "independent"], ...], Field(min_length=1)] = ("copy",)
+    """How own weights start: as copies of the shared ones, or drawn anew."""
+    modes: Texts = ("full",)
+    """How much of a weight is own, for the components that name no mode themselves: ``full``, ``gate`` (own
+    weights blended with the shared ones), ``lora:R`` (the shared ones plus a matrix of rank R)."""
+    tokens: Annotated[tuple[Literal["cls", "placebo"], ...], Field(min_length=1)] = ("cls",)
+    """Which token gets the own weights: [CLS], or one fixed patch, as a control for their mere number."""
+    placebo_position: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    """Row and column of the placebo's patch in the grid of the whole image; default: the middle."""
+    registers_with: Annotated[tuple[Literal["cls", "patches"], ...], Field(min_length=1)] = ("cls",)
+    """Whether registers share the weights of [CLS] or those of the patches."""
+    comparators: Annotated[tuple[ComparatorEntry, ...], Field(min_length=1)] | None = None
+    """Other papers' changes to the plain model, each an arm: a name, or ``{comparator: jumbo, slots: 4}``."""
+
+
+@settings
+class SweepFile:
+    """Describe a sweep: pretrain Vision Transformers with own [CLS] weights in places, then probe them."""
+
+    objective: AnyRecipe
+    """The pretraining recipe, by ``recipe``, and its constants."""
+    probes: Annotated[ProbeSettings, BeforeValidator(_switch_on)]
+    """Probes on the frozen features, each with its settings; ``{}`` or nothing takes the defaults."""
+    name: Name | None = None
+    """Name of the folder of its results; default: the file's name without its ending."""
+    question: str = ""
+    """What the sweep is to answer; printed above the table."""
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    """The backbone."""
+    data: AnyDataSource = Field(default_factory=lambda: DATA_SOURCES["scenes"]())
+    """The images, by ``source``; default: the embedded scenes."""
+    rungs: RungSettings = Field(default_factory=RungSettings)
+    """The cheap probes on the way."""
+    seeds: Seeds = (0, 1, 2)
+    """Seeds, or their number; every arm runs with each of them."""
+    ablate: Ablation = Field(default_factory=Ablation)
+    """The axes inside a group: its arms, beside the baseline, which is always there."""
+    vary: dict[AxisPath, Axis] = Field(default_factory=dict)
+    """The axes that make groups: a field of model, data or objective (``model.scale``) and its values."""
+    floors: tuple[Floor, ...] = ("random_init", "raw_pixels")
+    """Rows to stand above: a backbone that was never trained, and no backbone at all."""
+    pruning: AnyPruner = Field(default_factory=NoPruning)
+    """Who judges at the rungs which trials are hopeless."""
+    resources: Resources = Field(default_factory=Resources)
+    """What one trial occupies."""
+    priority: tuple[str, ...] = ()
+    """Arms that come first within a seed, after the baselines and the floors, as their rows are called in the table;
+    the others follow, the largest first. Takes no part in a trial's identity."""
+    time_budget_h: PositiveFloat | None = None
+    """Hours that a run may take. Seeds that do not fit are left out, the last ones first, and the table says so."""
+    max_gpu_hours: PositiveFloat | None = None
+    """GPU hours that all runs of the sweep may take together; likewise."""
+    max_retries: NonNegativeInt = 2
+    """How often a trial that fails is tried again, before it is recorded as failed."""
+    stall_timeout_s: PositiveFloat = 1800
+    """Seconds without progress after which a trial is killed and tried again. It has to be longer than the longest
+    probe."""
+    checkpoint_every_s: NonNegativeFloat = 60
+    """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
+    0 = never. Takes no part in a trial's identity."""
+    keep_weights: Flag = False
+    """Whether to keep the weights of every trained backbone, DINOv2's student and teacher both, as
+    ``weights/TRIAL/NAME.safetensors`` beside the tables. Takes no part in a trial's identity: trials that have been
+    run without it have none."""
+    diagnostics: Flag = False
+    """Whether to look into every backbone at its end: cosines between [CLS] and patches, norms and attention,
+    block by block; written as ``diagnostics.csv``."""
+
+
+@settings
+class Group:
+    """Hold what the arms of one group share.
+
+    Attributes:
+        varied: The varied fields and their values in this group, in the order of the file.
+        model: The backbone.
+        data: The images.
+        objective: The recipe.
+    """
+
+    varied: tuple[tuple[str, Any], ...]
+    model: ModelSettings
+    data: AnyDataSource
+    objective: AnyRecipe
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Say what a sweep may cost, and when a trial is given up.
+
+    Attributes:
+        max_retries: How often a trial that fails is tried again.
+        stall_timeout_s: Seconds without progress after which a trial is killed and tried again.
+        time_budget_h: Hours that a run may take; None = as long as it takes.
+        max_gpu_hours: GPU hours that all runs of the sweep may take together; None = as many as it takes.
+    """
+
+    max_retries: int = 2
+    stall_timeout_s: float = 1800.0
+    time_budget_h: float | None = None
+    max_gpu_hours: float | None = None
+
+
+@settings
+class Sweep:
+    """Hold a sweep that was read and checked.
+
+    Attributes:
+        name: Name of the folder of its results.
+        question: What it is to answer.
+        path: The file it was read from.
+        text: The file's text.
+        overrides: What was set on the command line, ``path=value``, in order.
+        groups: What varies, resolved: one entry per group, in the order of the file.
+        ablate: The axes inside a group.
+        floors: The floors, each once.
+        seeds: The seeds.
+        probes: The probes that are on, with their settings.
+        rungs: The rungs; the probes they run are named.
+        pruning: The pruner's settings.
+        resources: What one trial occupies.
+        limits: What the sweep may cost, and when a trial is given up.
+        priority: Arms that come first within a seed.
+        diagnostics: Whether every backbone is looked into at its end.
+        checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = never.
+        keep_weights: Whether the weights of every trained backbone are kept.
+    """
+
+    name: str
+    question: str
+    path: Path
+    text: str
+    overrides: tuple[str, ...]
+    groups: tuple[Group, ...]
+    ablate: Ablation
+    floors: tuple[Floor, ...]
+    seeds: tuple[int, ...]
+    probes: ProbeSettings
+    rungs: RungSettings
+    pruning: AnyPruner
+    resources: Resources
+    limits: Limits = Limits()
+    priority: tuple[str, ...] = ()
+    diagnostics: bool = False
+    checkpoint_every_s: float = 60
+    keep_weights: bool = False
+
+    @property
+    def pruning_metric(self) -> str:
+        """Return the rung metric that pruning judges by: the named one, or the first rung probe's first."""
+        return self.pruning.metric or PROBES[self.rungs.probes[0]].metrics[0].name
+
+
+def sweep_json_schema() -> dict[str, Any]:
+    """Make the JSON schema of the sweep file, for editors.
+
+    Returns:
+        A schema of draft 2020-12 that accepts every valid sweep file.
+    """
+    schema = TypeAdapter(SweepFile).json_schema()
+    for section in DISCRIMINATORS:
+        # A field that tells the kind may be absent since it is varied; then "exactly one fits" is too strict.
+        union = schema["properties"][section]
+        union["anyOf"] = union.pop("oneOf")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "specsweep sweep file",
+    }

@@ -1,0 +1,1 @@
+"""The vocabulary of the package: a trial, its id, its states, its events, its resources."""

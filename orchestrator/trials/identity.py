@@ -1,0 +1,145 @@
+"""Content addresses: a trial is named by the hash of its resolved configuration.
+
+The whole configuration is hashed, defaults included, so a changed default can never pass old results off
+as new ones. That alone would give every trial a new name whenever a setting is added; ``ADDED_LATER`` keeps
+the names: a setting in it is left out while it has the value that means "as before".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
+
+ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999], "epochs": None},
+        "DeiT3": {"repeats": 1, "dense_weight": 0.0},
+        "PatchDiversification": {"mixing_weight": 0.0},
+        "Probe": {"data": None, "num_train": None},
+        "DinoV2": {
+            "lr_batch_size": None,
+            "drop_path_uniform": False,
+            "drop_path_subset": False,
+            "clip_separately": False,
+            "blur_scales": True,
+            "patch_bottleneck": None,
+        },
+        "Segmentation": {
+            "protocol": "ridge",
+            **dict.fromkeys(("cs", "lrs", "steps", "batch_size", "dropout", "ks", "max_patches")),
+        },
+        "Linear": {
+            "protocol": "logistic",
+            **dict.fromkeys(("lrs", "last_blocks", "standardise", "epochs", "batch_size")),
+        },
+    }
+)
+"""Settings that came since ``PROTOCOL_VERSION`` was raised last: class name to field name to the literal value
+(as JSON) under which everything is computed as before the field was there. The class may be a base class. Not a
+reference to the default: when the default moves on, trials that take it are new trials."""
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def trial_id(config: TrialConfig) -> str:
+    """Return the SHA-256 of a configuration, 64 hex digits."""
+    return digest(section_texts(config))
+
+
+def arm_id(config: TrialConfig) -> str:
+    """Return the SHA-256 of a configuration without its seed."""
+    return digest(_without(section_texts(config), "seed"))
+
+
+def group_id(config: TrialConfig) -> str:
+    """Return the SHA-256 of what all arms of a group share: no treatment, no seed."""
+    return digest(_without(section_texts(config), "seed", "treatment"))
+
+
+def section_texts(config: TrialConfig) -> dict[str, str]:
+    """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
+
+    Paths (of data sources, of a checkpoint), settings of how to compute (``micro_batch``) and probes that are
+    off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint
+    holds is a setting by its hash. That the sections are separate lets a grid write what its trials share only once.
+    """
+    texts = {name: section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
+    return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
+
+
+def section_text(name: str, section: Any) -> str:
+    """Return the canonical JSON of one section of a configuration."""
+    if name == "probes":
+        return canonical_json({name: _without_paths(probe) for name, probe in selected_probes(section).items()})
+    if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
+        raise ValueError(f"checkpoint {section.checkpoint!r} has no hash yet; see orchestrator.sweep.pretrained")
+    if name == "objective":
+        return canonical_json({k: v for k, v in plain(section).items() if k not in section.resource_fields})
+    if name in ("data", "model"):
+        return canonical_json(_without_paths(section))
+    return canonical_json(section)
+
+
+def _without_paths(settings: Any) -> Any:
+    """Return settings as plain JSON values without the fields that say where something lies, one level down too."""
+    fields = plain(settings)
+    for name in list(fields):
+        value = getattr(settings, name)
+        if name in getattr(settings, "path_fields", ()):
+            del fields[name]
+        elif dataclasses.is_dataclass(value):
+            fields[name] = _without_paths(value)
+    return fields
+
+
+def digest(texts: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a JSON object whose values are given as canonical JSON, 64 hex digits."""
+    members = ",".join(f"{json.dumps(name)}:{texts[name]}" for name in sorted(texts))
+    return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Write a value as JSON that depends on nothing but the value: sorted keys, no spaces, floats by repr.
+
+    Raises:
+        TypeError: If the value, or a part of it, is not made of settings, mappings with text keys, lists,
+            text, numbers, booleans and None.
+        ValueError: If a number is not finite.
+    """
+    return _ENCODER.encode(plain(value))
+
+
+def plain(value: object) -> Any:
+    """Turn settings into plain JSON values, without the fields that ``ADDED_LATER`` leaves out."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value + 0.0  # -0.0 and 0.0 compute the same
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {name: plain(getattr(value, name)) for name in _field_names(type(value))}
+        for base in type(value).__mro__ if ADDED_LATER else ():
+            for name, neutral in ADDED_LATER.get(base.__name__, {}).items():
+                if fields.get(name) == neutral:
+                    del fields[name]
+        return fields
+    raise TypeError(f"a configuration holds plain values only, not {type(value).__name__}: {value!r}")
+
+
+@cache
+def _field_names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def _without(texts: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if name not in names}

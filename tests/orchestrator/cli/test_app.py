@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from orchestrator.cli.app import main
+from orchestrator.ledger.ledger import Ledger, LedgerError
+from orchestrator.run import LEDGER_NAME
+from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.trials.records import State, TrialRecord
+
+PROGRAM = str(Path(sys.executable).with_name("specsweep"))
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Hold how a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+
+
+def in_a_process(folder: Path, *arguments: str) -> Ended:
+    """Run the command as a user does, its output going into pipes."""
+    done = subprocess.run(
+        [PROGRAM, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Run a command in this process, in ``tmp_path``: faster, where no process is at stake."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["specsweep", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@dataclass(frozen=True)
+class FinishedSweep:
+    """Hold a sweep that one command has run to its end."""
+
+    folder: Path
+    file: Path
+    ended: Ended
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def table(self) -> pd.DataFrame:
+        return read_table(self.results / "tiny")
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "table.csv").drop(columns=["seconds", "core_seconds"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> FinishedSweep:
+    folder = tmp_path_factory.mktemp("finished")
+    file = write_sweep(folder)
+    return FinishedSweep(folder, file, in_a_process(folder, "run", "tiny.yaml", "--executor", "local"))
+
+
+def records_in(folder: Path) -> tuple[TrialRecord, ...]:
+    try:
+        with Ledger.read(folder / LEDGER_NAME) as ledger:
+            return ledger.records()
+    except LedgerError:
+        return ()
+
+
+@pytest.fixture
+def started(tmp_path: Path, write_sweep: Callable[..., Path]) -> Iterator[subprocess.Popen[str]]:
+    """Start a run in ``tmp_path`` and return when a trial is done and another runs."""
+    write_sweep(tmp_path)
+    process = subprocess.Popen(
+        [PROGRAM, "run", "tiny.yaml", "--executor", "local"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        states: set[State] = set()
+        while not {State.DONE, State.RUNNING} <= states:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            states = {record.state for record in records_in(tmp_path / "results" / "tiny")}
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_whole_run_prints_and_writes_its_tables_and_exits_0(finished: FinishedSweep) -> None:
+    assert (finished.ended.code, finished.ended.err) == (0, "")
+    lines = finished.ended.out.splitlines()
+    classes = "8 classes in labels, 9 classes in masks, 8 classes in boxes"
+    assert lines[0].startswith(f"data: scenes, 64 images to train on, 32 to report on, {classes}, 32 px, loaded in ")
+    assert lines[1] == "8 trials to run, one by one in this process"
+    assert sum(line.startswith("done     ") for line in lines) == 8
+    assert any(line.startswith("norm@all ") for line in lines)
+    names = ("table.md", "table.csv", "curves.csv", "curves.png")
+    assert lines[-1] == f"written: {', '.join(f'results/tiny/{name}' for name in names)}"
+    assert finished.table()["done"].tolist() == [2, 2, 2, 2]
+    assert (finished.results / "tiny" / "table.md").read_text()
+
+
+def test_output_into_a_pipe_has_no_control_characters(finished: FinishedSweep) -> None:
+    assert "\x1b" not in finished.ended.out + finished.ended.err
+
+
+def test_the_same_command_again_runs_nothing_and_shows_the_same_table(finished: FinishedSweep) -> None:
+    started = time.monotonic()
+    again = in_a_process(finished.folder, "run", "tiny.yaml", "--executor", "local")
+    assert time.monotonic() - started < 10.0
+    assert again.code == 0
+    first_line, _, table = again.out.partition("\n")
+    assert first_line == "nothing to run: every trial of this sweep has a result"
+    assert finished.ended.out.endswith(table)
+
+
+@pytest.mark.slow
+def test_ray_is_the_default_and_its_dashboard_and_token_are_named(
+    tmp_path: Path, write_sweep: Callable[..., Path], finished: FinishedSweep
+) -> None:
+    write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, floors=["raw_pixels"])
+    ended = in_a_process(tmp_path, "run", "tiny.yaml", "--slots", "1")
+    assert ended.code == 0, ended.err
+    assert "2 trials to run, 1 at once" in ended.out
+    assert "Ray dashboard: http://127.0.0.1:" in ended.out
+    assert "get-auth-token' prints it" in ended.out
+    assert "\x1b" not in ended.out
+    with_ray = {record.trial_id: record.metrics for record in records_in(tmp_path / "results" / "tiny")}
+    local = {record.trial_id: record.metrics for record in records_in(finished.results / "tiny")}
+    assert len(with_ray) == 2
+    assert with_ray == {trial_id: local[trial_id] for trial_id in with_ray}
+
+
+def test_a_driver_that_is_killed_goes_on_with_the_same_command_as_if_nothing_had_happened(
+    started: subprocess.Popen[str], finished: FinishedSweep, tmp_path: Path
+) -> None:
+    started.send_signal(signal.SIGKILL)
+    assert started.wait(TIMEOUT_S) == -signal.SIGKILL
+    num_done = sum(record.state is State.DONE for record in records_in(tmp_path / "results" / "tiny"))
+    assert 1 <= num_done < 8
+    ended = in_a_process(tmp_path, "run", "tiny.yaml", "--executor", "local")
+    assert ended.code == 0, ended.err
+    assert f"{8 - num_done} trials to run" in ended.out
+    assert_frame_equal(read_table(tmp_path / "results" / "tiny"), finished.table(), check_exact=True)
+    records = records_in(tmp_path / "results" / "tiny")
+    assert [record.state for record in records] == [State.DONE] * 8
+    assert sorted(record.num_attempts for record in records) == [*[1] * 7, 2]
+
+
+def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_nothing_running(
+    started: subprocess.Popen[str], tmp_path: Path, cli: Callable[..., Ended]
+) -> None:
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=TIMEOUT_S)
+    assert (started.returncode, err) == (130, "")
+    assert out.splitlines()[-1] == (
+        "Stopped. To go on, run the same command again: specsweep run tiny.yaml --executor local"
+    )
+    counts = Counter(record.state for record in records_in(tmp_path / "results" / "tiny"))
+    assert set(counts) == {State.DONE, State.WAITING}
+    planned = json.loads(cli("plan", "tiny.yaml", "--json").out)
+    assert planned["pending"] == counts[State.WAITING]
+
+
+@pytest.mark.slow
+def test_sigterm_stops_a_run_on_ray_as_ctrl_c_does_and_the_same_command_goes_on(
+    tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    # More steps than there is time for: the trial runs when the signal comes.
+    endless = {"recipe": "dinov2_cpu", "steps": 1_000_000, "batch_size": 8}
+    write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, floors=["raw_pixels"], objective=endless)
+    process = subprocess.Popen(
+        [PROGRAM, "run", "tiny.yaml", "--slots", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while State.RUNNING not in {record.state for record in records_in(tmp_path / "results" / "tiny")}:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130, err
+    assert "SIGTERM" not in err
+    assert out.splitlines()[-1] == (
+        "Stopped. To go on, run the same command again: specsweep run tiny.yaml --slots 1"
+    )
+    assert State.RUNNING not in {record.state for record in records_in(tmp_path / "results" / "tiny")}
+
+
+def test_trials_that_fail_exit_1_and_are_shown_with_their_errors(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path, seeds=1, max_retries=0)
+    diverge = ("--set", "objective.lr=1e30", "--set", "objective.clip_norm=0")
+    ended = cli("run", "tiny.yaml", "--executor", "local", *diverge)
+    assert ended.code == 1
+    failed = [line for line in ended.out.splitlines() if line.startswith("failed   ")]
+    assert [line.split(":")[:2] for line in failed] == [
+        ["failed   nano none seed 0", " DivergenceError"],
+        ["failed   nano norm@all seed 0", " DivergenceError"],
+    ]
+    assert read_table(tmp_path / "results" / "tiny").set_index("arm")["failed"].to_dict() == {
+        "none": 1,
+        "norm@all": 1,
+        "random init": 0,
+        "raw pixels": 0,
+    }
+    status = cli("status", "tiny.yaml").out
+    assert "nano norm@all seed 0 (attempt 1): DivergenceError: " in status
+
+
+def test_a_malformed_file_exits_2_with_one_line_a_problem_and_no_traceback(
+    tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path, seeds=-1, prune={"pruner": "median"}, floors=["ceiling"])
+    ended = in_a_process(tmp_path, "run", "tiny.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    lines = ended.err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("tiny.yaml:")
+    assert all("tiny.yaml:" in line for line in lines)
+    assert all(any(field in line for line in lines) for field in ("seeds", "prune", "floors"))
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_missing_file_exits_2_and_is_named(command: str, cli: Callable[..., Ended]) -> None:
+    ended = cli(command, "absent.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("absent.yaml: ")
+    assert "absent.yaml" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_a_missing_data_folder_exits_2_and_leaves_no_results(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path, data={"source": "image_folder", "root": "nowhere"})
+    ended = cli("run", "tiny.yaml", "--executor", "local")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("specsweep: ")
+    assert "nowhere" in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "table"])
+def test_an_unknown_target_exits_2_and_is_named(command: str, cli: Callable[..., Ended]) -> None:
+    ended = cli(command, "unknown")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "specsweep: unknown: no such sweep file or results folder\n"
+
+
+@pytest.mark.parametrize("command", ["status", "table"])
+def test_a_sweep_that_was_never_run_exits_2_and_says_so(
+    command: str, cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path)
+    ended = cli(command, "tiny.yaml")
+    assert ended.code == 2
+    assert "results/tiny/ledger.sqlite: no ledger here" in ended.err
+
+
+def test_a_folder_that_another_run_holds_exits_3_and_names_its_process(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path)
+    with hold_lock(tmp_path / "results" / "tiny"):
+        ended = cli("run", "tiny.yaml", "--executor", "local")
+    assert ended.code == 3
+    assert f"results/tiny is in use by process {os.getpid()} on " in ended.err
+    assert not (tmp_path / "results" / "tiny" / LEDGER_NAME).exists()
+
+
+def test_a_results_folder_that_cannot_be_made_exits_2(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path)
+    (tmp_path / "results").write_text("a file")
+    ended = cli("run", "tiny.yaml", "--executor", "local")
+    assert ended.code == 2
+    assert ended.err.startswith("specsweep: ")
+    assert "results" in ended.err
+
+
+def test_several_processes_for_a_trial_need_ray_and_are_refused_before_anything_is_done(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path, resources={"processes": 2})
+    ended = cli("run", "tiny.yaml", "--executor", "local")
+    assert (ended.code, ended.out) == (2, "")
+    message = "resources.processes: must be 1 where trials run in this process, not 2; use Ray"
+    assert ended.err == f"specsweep: {message}\n"
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_override_that_breaks_a_rule_exits_2_and_is_quoted(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path)
+    ended = cli("plan", "tiny.yaml", "--set", "objective.stepz=4")
+    assert ended.code == 2
+    assert ended.err.startswith("--set objective.stepz=4: ")
+    assert "did you mean 'steps'?" in ended.err
+
+
+def test_characters_that_the_terminal_lacks_are_printed_as_their_codes(
+    write_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    path = write_sweep(tmp_path, question="é or 画?")
+    ended = in_a_process(tmp_path, "plan", str(path))
+    assert (ended.code, ended.err) == (0, "")
+    assert "\\xe9 or \\u753b?" in ended.out
+
+
+def test_an_override_takes_the_place_of_the_file(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path)
+    planned = json.loads(cli("plan", "tiny.yaml", "--json", "--set", "seeds=[7]", "--set", "floors=[]").out)
+    assert planned["seeds"] == [7]
+    assert [arm["arm"] for arm in planned["arms"]] == ["none", "norm@all"]
+
+
+def test_a_plan_of_a_finished_sweep_has_nothing_to_run(finished: FinishedSweep, cli: Callable[..., Ended]) -> None:
+    ended = cli("plan", str(finished.file), "--results", str(finished.results), "--slots", "4")
+    assert ended.code == 0
+    assert "8 trials, 0 to run" in ended.out
+    assert "nothing to run" in ended.out
+    planned = json.loads(
+        cli("plan", str(finished.file), "--results", str(finished.results), "--slots", "4", "--json").out
+    )
+    assert (planned["pending"], planned["slots"], planned["forecast_seconds"]) == (0, 4, 0.0)
+
+
+@pytest.mark.parametrize("by", ["file", "name", "folder"])
+def test_a_sweep_is_found_by_its_file_its_name_and_its_folder(
+    by: str, finished: FinishedSweep, cli: Callable[..., Ended]
+) -> None:
+    target = {"file": str(finished.file), "name": "tiny", "folder": str(finished.results / "tiny")}[by]
+    ended = cli("status", target, "--results", str(finished.results))
+    assert ended.code == 0
+    header, counts = ended.out.splitlines()[2:4]
+    # Where nothing is to be counted, the cell is empty: 8 done of 8 trials.
+    assert header.split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
+    assert counts.split() == ["all", "8", "8"]
+
+
+def test_the_table_comes_in_every_format(finished: FinishedSweep, cli: Callable[..., Ended]) -> None:
+    def table(*options: str) -> str:
+        ended = cli("table", "tiny", "--results", str(finished.results), *options)
+        assert (ended.code, ended.err) == (0, "")
+        assert "\x1b" not in ended.out
+        return ended.out
+
+    csv = pd.read_csv(io.StringIO(table("--format", "csv"))).drop(columns=["seconds", "core_seconds"])
+    assert_frame_equal(csv, finished.table(), check_exact=True)
+    assert table("--format", "md").strip() == (finished.results / "tiny" / "table.md").read_text().strip()
+    assert "norm@all" in json.dumps(json.loads(table("--format", "json")))
+    assert table("--format", "text") == table()
+    assert "norm@all" in table()
+
+
+def test_the_schema_is_json(cli: Callable[..., Ended]) -> None:
+    ended = cli("schema")
+    assert ended.code == 0
+    schema = json.loads(ended.out)
+    assert {"objective", "probes", "seeds", "ablate", "vary"} <= schema["properties"].keys()
+
+
+def test_an_unknown_option_exits_2(cli: Callable[..., Ended]) -> None:
+    assert cli("run", "--no-such-option").code == 2

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.execution.executor import END_STATES, Event, Failed, Finished, Job, Pruned, Started
+from orchestrator.execution.ray_cluster.actor import WarmWorker
+from orchestrator.trials.records import Cause
+from orchestrator.trials.trial import Trial
+from specvit.data import Dataset, Split
+from specvit.errors import DataError
+from specvit.trial import TrialResult
+
+NO_DATA = Dataset(
+    train=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
+    val=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
+    class_names=(),
+    mask_names=(),
+    fingerprint="",
+)
+
+
+@pytest.fixture
+def job(trials: tuple[Trial, ...]) -> Job:
+    return Job(trials[0].trial_id, 1, trials[0].label, trials[0].config)
+
+
+@pytest.fixture
+def make_worker(job: Job) -> Iterator[Callable[..., WarmWorker]]:
+    """Make a worker in this process, on one thread."""
+    before = torch.get_num_threads()
+
+    def make(runner: Any = None, fetch: Callable[[Any], Dataset] = lambda _: NO_DATA) -> WarmWorker:
+        references = {job.config.data: "reference"}
+        return WarmWorker(references, fetch=fetch, host=lambda: "10.0.0.1", num_threads=1, runner=runner)
+
+    yield make
+    torch.set_num_threads(before)
+
+
+def all_of(batches: Iterator[list[Event]]) -> list[Event]:
+    return [event for batch in batches for event in batch]
+
+
+def finish(*_: object, **__: object) -> TrialResult:
+    return TrialResult({"loss": 1.0})
+
+
+def test_a_worker_takes_the_data_once_and_runs_job_after_job(make_worker: Callable[..., WarmWorker], job: Job) -> None:
+    fetched: list[Any] = []
+    given: list[Dataset] = []
+
+    def fetch(reference: Any) -> Dataset:
+        fetched.append(reference)
+        return NO_DATA
+
+    def run(config: object, dataset: Dataset, *_: object, **__: object) -> TrialResult:
+        given.append(dataset)
+        return TrialResult({})
+
+    worker = make_worker(run, fetch)
+    for attempt in (1, 2):
+        events = all_of(worker.run(replace(job, attempt=attempt)))
+        assert [type(event) for event in events] == [Started, Finished]
+        assert {event.attempt for event in events} == {attempt}
+    assert fetched == ["reference"]
+    assert all(dataset is NO_DATA for dataset in given)
+    assert worker.host() == "10.0.0.1"
+
+
+def test_a_job_whose_data_this_machine_cannot_read_fails_with_the_reason(
+    make_worker: Callable[..., WarmWorker], job: Job
+) -> None:
+    def fetch(_: Any) -> Dataset:
+        raise DataError("photos: no such folder")
+
+    worker = make_worker(finish, fetch)
+    (failed,) = all_of(worker.run(job))
+    assert isinstance(failed, Failed)
+    assert (failed.error, failed.cause) == ("DataError: photos: no such folder", Cause.RAISED)
+    with pytest.raises(DataError, match="photos"):
+        worker.assist(job, None, 1, 2)
+
+
+@pytest.mark.parametrize(("order", "end"), [("stop", Pruned), ("interrupt", Failed)])
+def test_orders_reach_the_trial_that_runs_and_no_other(
+    order: str, end: type[Event], make_worker: Callable[..., WarmWorker], job: Job
+) -> None:
+    asked: list[bool] = []
+
+    def run(config: object, dataset: object, observer: Any, **_: object) -> TrialResult:
+        running.set()
+        first.wait(10.0)
+        asked.append(observer.should_stop())
+        looked.set()
+        second.wait(10.0)
+        return TrialResult({}, stopped_at=3 if observer.should_stop() else None)
+
+    running, first, looked, second = (threading.Event() for _ in range(4))
+    worker = make_worker(run)
+    getattr(worker, order)(job.trial_id)  # nothing runs
+    batches = worker.run(job)
+    events = list(next(batches))
+    assert running.wait(10.0)
+    getattr(worker, order)("another trial")
+    first.set()
+    assert looked.wait(10.0)
+    getattr(worker, order)(job.trial_id)
+    second.set()
+    events += all_of(batches)
+    assert asked == [False]
+    assert type(events[-1]) is end
+    if isinstance(events[-1], Failed):
+        assert events[-1].cause is Cause.NODE
+
+
+def test_events_are_told_up_to_the_end_and_the_end_once(make_worker: Callable[..., WarmWorker], job: Job) -> None:
+    def run(config: object, dataset: object, observer: Any, **_: object) -> TrialResult:
+        for step in range(100):
+            observer.progress(step=step, steps=100, images_per_s=1.0)
+        raise MemoryError
+
+    events = all_of(make_worker(run).run(job))
+    assert [type(event) in END_STATES for event in events] == [False] * 101 + [True]
+    assert isinstance(events[-1], Failed)
+    assert events[-1].cause is Cause.HOST_MEMORY
+
+
+def test_the_others_of_a_job_assist_with_the_same_data(
+    make_worker: Callable[..., WarmWorker], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def run(config: object, dataset: object, *_: object, **__: object) -> TrialResult:
+        given.append((config, dataset))
+        return TrialResult({})
+
+    worker = make_worker()
+    monkeypatch.setattr("specvit.trial.run_trial", run)
+    monkeypatch.setattr(worker, "_joined", lambda *_: nullcontext())
+    assert worker.assist(job, "meeting", 1, 2) >= 0.0
+    assert given == [(job.config, NO_DATA)]
+
+
+@pytest.mark.parametrize(("hosts", "expected"), [(("a", "a"), "127.0.0.1"), (("a", "b"), "10.0.0.1")])
+def test_workers_of_one_machine_meet_on_it_alone(
+    hosts: tuple[str, ...], expected: str, make_worker: Callable[..., WarmWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("specvit.joining.open_store", lambda host: (opened.append(host), ("store", "meeting"))[1])
+    assert make_worker().meet(*hosts) == "meeting"
+    assert opened == [expected]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.ledger.connection import LedgerError, connect_writer, naming
+from orchestrator.ledger.registration import SweepInfo, read_registration, write_registration
+from orchestrator.trials.trial import Trial
+from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.data import DATA_SOURCES
+from specvit.objectives import RECIPES
+
+INFO = SweepInfo("components", "Which?", "name: components\n", ("miou",), (0,))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def make_trial(seed: int) -> Trial:
+    config = TrialConfig(
+        treatment=Treatment(specialize="norm@all"),
+        model=ModelSettings(patch_size=8),
+        data=DATA_SOURCES["scenes"](),
+        objective=RECIPES["deit3"](steps=7),
+        probes=ProbeSettings(),
+        rungs=RungSettings(),
+        seed=seed,
+    )
+    return Trial("t", "g", "a", "", "norm@all", "arm", "norm@all seed 3", 1000, 2.5, config)
+
+
+def test_configuration_is_stored_as_json_with_every_field(path: Path) -> None:
+    connection = connect_writer(path)
+    write_registration(connection, INFO, [make_trial(3)], path=path)
+    config = json.loads(connection.execute("SELECT config FROM trials").fetchone()[0])
+    assert set(config) == set(TrialConfig.__dataclass_fields__)
+    told = {name: config["treatment"][name] for name in ("kind", "specialize", "init", "tokens", "comparator")}
+    expected = {"kind": "specialize", "specialize": "norm@all", "init": "copy", "tokens": "cls", "comparator": None}
+    assert told == expected
+    assert (config["model"]["patch_size"], config["objective"]["steps"], config["seed"]) == (8, 7, 3)
+    assert (config["objective"]["recipe"], config["data"]["source"]) == ("deit3", "scenes")
+
+
+def test_registration_comes_back_as_given_and_the_newest_counts(path: Path) -> None:
+    connection = connect_writer(path)
+    write_registration(connection, INFO, [], path=path)
+    edited = SweepInfo("components", "Which now?", "name: components\n# edited\n", ("knn_top1", "miou"), (0, 1))
+    write_registration(connection, edited, [], path=path)
+    assert read_registration(connection, path=path) == edited
+
+
+def test_seed_that_the_file_cannot_hold_is_refused_as_an_error_of_the_ledger(path: Path) -> None:
+    connection = connect_writer(path)
+    with pytest.raises(LedgerError, match="too large"), naming(path):
+        write_registration(connection, INFO, [make_trial(2**64)], path=path)

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from orchestrator.execution.executor import Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.monitoring.live_view import SweepView
+from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.trials.records import TrialRecord
+from orchestrator.trials.trial import Trial
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Screen:
+    """Hold a view of a sweep of two trials, and what it has written."""
+
+    def __init__(
+        self, trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], *, is_terminal: bool
+    ) -> None:
+        self.first, self.second = trials[0], replace(trials[1], label="nano [red]odd[/red] [/x] seed 1")
+        self.clock = Clock()
+        self._file = StringIO()
+        records = [record_of(self.first), record_of(self.second)]
+        board = Board(records, num_slots=lambda: 2, shown_metric="knn_top1", clock=self.clock)
+        console = Console(
+            file=self._file, force_terminal=is_terminal, color_system=None, width=120, highlight=False
+        )
+        self.view = SweepView(console, board, title="components", clock=self.clock)
+
+    @property
+    def text(self) -> str:
+        return self._file.getvalue()
+
+    def draw(self) -> str:
+        """Return what is newly written when time passes."""
+        before = len(self.text)
+        self.clock.now_s += 1.0
+        self.view.tick()
+        return self.text[before:]
+
+
+@pytest.fixture
+def plain(trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]) -> Screen:
+    return Screen(trials, record_of, is_terminal=False)
+
+
+@pytest.fixture
+def live(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> Screen:
+    monkeypatch.setenv("TERM", "xterm")
+    return Screen(trials, record_of, is_terminal=True)
+
+
+def test_without_a_terminal_every_step_of_a_trial_is_a_plain_line(plain: Screen) -> None:
+    key = (plain.first.trial_id, 1)
+    with plain.view as view:
+        view.submitted(plain.first)
+        view.happened(Started(*key, worker="node:1"))
+        view.happened(Progressed(*key, step=1, steps=4, images_per_s=50.0))
+        view.happened(Reported(*key, step=2, metrics={"knn_top1": 33.333, "loss": 9.876}))
+        view.tick()
+        view.happened(
+            Finished(*key, metrics={"knn_top1": 50.04, "loss": 3.21}, seconds=61.2, core_seconds=1.0)
+        )
+    assert plain.text.splitlines() == [
+        "started  nano none seed 0",
+        "rung     nano none seed 0 step 2: knn_top1 33.33, loss 9.88",
+        "done     nano none seed 0: knn_top1 50.0, loss 3.2 (61 s)",
+    ]
+
+
+def test_a_metric_in_metres_is_shown_to_the_millimetre(plain: Screen) -> None:
+    key = (plain.first.trial_id, 1)
+    metrics = {"depth_rmse": 0.98765, "depth_abs_rel": 12.345}
+    with plain.view as view:
+        view.submitted(plain.first)
+        view.happened(Reported(*key, step=2, metrics=metrics))
+        view.happened(Finished(*key, metrics=metrics, seconds=61.2, core_seconds=1.0))
+    assert plain.text.splitlines()[-2:] == [
+        "rung     nano none seed 0 step 2: depth_rmse 0.988, depth_abs_rel 12.35",
+        "done     nano none seed 0: depth_rmse 0.988, depth_abs_rel 12.3 (61 s)",
+    ]
+
+
+def test_ends_other_than_success_say_what_happened(plain: Screen) -> None:
+    with plain.view as view:
+        view.submitted(plain.first)
+        view.submitted(plain.second)
+        view.happened(Pruned(plain.first.trial_id, 1, step=2, seconds=1.0))
+        view.happened(Failed(plain.second.trial_id, 1, error="DataError: [bold]no[/bold] file", traceback=""))
+    assert plain.text.splitlines()[2:] == [
+        "pruned   nano none seed 0 at step 2",
+        "failed   nano [red]odd[/red] [/x] seed 1: DataError: [bold]no[/bold] file",
+    ]
+
+
+def test_without_a_terminal_a_summary_comes_every_half_minute(plain: Screen) -> None:
+    with plain.view as view:
+        view.submitted(plain.first)
+        plain.clock.now_s += 29.9
+        view.tick()
+        assert "sweep" not in plain.text
+        plain.clock.now_s += 0.2
+        view.happened(Progressed(plain.first.trial_id, 1, step=1, steps=4, images_per_s=50.0))
+        view.tick()
+        view.tick()
+    assert plain.text.splitlines()[1:] == ["sweep    1 waiting, 1 running, time left not known yet"]
+
+
+def test_without_a_terminal_no_control_characters_are_written(plain: Screen) -> None:
+    with plain.view as view:
+        view.submitted(plain.first)
+        view.happened(Failed(plain.first.trial_id, 1, error="x", traceback=""))
+        plain.clock.now_s += 60
+        view.tick()
+    assert "\x1b" not in plain.text
+    assert "\r" not in plain.text
+
+
+def test_a_long_line_is_not_broken(plain: Screen) -> None:
+    with plain.view as view:
+        view.submitted(plain.first)
+        view.happened(Failed(plain.first.trial_id, 1, error="word " * 100, traceback=""))
+    assert len(plain.text.splitlines()) == 2
+
+
+def test_on_a_terminal_counts_and_a_line_for_every_running_trial_are_drawn(live: Screen) -> None:
+    with live.view as view:
+        view.submitted(live.first)
+        drawn = live.draw()
+        assert "components" in drawn
+        assert "0/2" in drawn
+        assert "1 waiting, 1 running, time left not known yet" in drawn
+        assert "starting" in drawn
+        view.happened(Progressed(live.first.trial_id, 1, step=1, steps=4, images_per_s=64.4))
+        view.happened(Reported(live.first.trial_id, 1, step=2, metrics={"knn_top1": 12.5}))
+        row = next(line for line in live.draw().splitlines() if "nano none seed 0" in line)
+        assert row.split()[-4:] == ["2/4", "64", "knn_top1", "12.5"]
+        view.happened(Progressed(live.first.trial_id, 1, step=4, steps=4, images_per_s=64.4))
+        assert "probing" in live.draw()
+
+
+def test_on_a_terminal_what_ends_a_trial_leaves_a_line_and_a_rung_does_not(live: Screen) -> None:
+    key = (live.first.trial_id, 1)
+    with live.view as view:
+        view.submitted(live.first)
+        view.happened(Reported(*key, step=2, metrics={"knn_top1": 12.5}))
+        view.happened(Finished(*key, metrics={"knn_top1": 50.0}, seconds=10.0, core_seconds=1.0))
+        drawn = live.draw()
+    assert "done     nano none seed 0: knn_top1 50.0 (10 s)" in live.text
+    assert "rung  " not in live.text
+    assert "1/2" in drawn
+    assert "1 waiting, 1 done, " in drawn
+
+
+def test_on_a_terminal_the_block_is_drawn_a_few_times_a_second_only(live: Screen) -> None:
+    with live.view as view:
+        live.draw()
+        before = len(live.text)
+        for _ in range(100):
+            view.tick()
+        assert len(live.text) == before
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_labels_with_markup_are_shown_as_they_are(
+    is_terminal: bool,
+    trials: tuple[Trial, ...],
+    record_of: Callable[..., TrialRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(trials, record_of, is_terminal=is_terminal)
+    with screen.view as view:
+        view.submitted(screen.second)
+        screen.draw()
+    assert "nano [red]odd[/red] [/x] seed 1" in screen.text
+
+
+def test_a_terminal_that_cannot_redraw_gets_plain_lines(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = Screen(trials, record_of, is_terminal=True)
+    with screen.view as view:
+        view.submitted(screen.first)
+    assert screen.text == "started  nano none seed 0\n"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_control_characters_in_labels_and_errors_are_shown_as_text(
+    is_terminal: bool,
+    trials: tuple[Trial, ...],
+    record_of: Callable[..., TrialRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    file = StringIO()
+    odd = replace(trials[0], label="nano \x1b[2Jodd\x9b")
+    board = Board([record_of(odd)], num_slots=lambda: 1, shown_metric="knn_top1")
+    console = Console(file=file, force_terminal=is_terminal, color_system=None, width=120, highlight=False)
+    with SweepView(console, board, title="\x07title", clock=Clock()) as view:
+        view.submitted(odd)
+        view.happened(Failed(odd.trial_id, 1, error="no\n\x1b]0;x\x07 file", traceback=""))
+    assert r"failed   nano \x1b[2Jodd\x9b: no \x1b]0;x\x07 file" in file.getvalue()
+    assert not any(sequence in file.getvalue() for sequence in ("\x1b[2J", "\x1b]", "\x07", "\x9b"))
+
+
+def test_a_trial_that_is_tried_again_leaves_a_line_with_the_reason(plain: Screen) -> None:
+    failed = Failed(plain.second.trial_id, 1, error="DataError: [bold]no[/bold] file", traceback="")
+    with plain.view as view:
+        view.submitted(plain.second)
+        view.waits_again(failed, "retry 1 of 2")
+        view.submitted(plain.second)
+    assert plain.text.splitlines()[1:] == [
+        "again    nano [red]odd[/red] [/x] seed 1: DataError: [bold]no[/bold] file (retry 1 of 2)",
+        "started  nano [red]odd[/red] [/x] seed 1",
+    ]
+
+
+def test_trials_that_are_left_out_leave_a_line_with_their_seeds_and_the_bound(plain: Screen) -> None:
+    with plain.view as view:
+        view.left_out([plain.first, plain.second], "the time budget of 2 h")
+        plain.clock.now_s += 60
+        view.tick()
+    assert plain.text.splitlines() == [
+        f"left out 2 trials of seeds {plain.first.seed}: no room in the time budget of 2 h",
+        "sweep    2 left out, about 0 s left",
+    ]
+
+
+def test_on_a_terminal_what_is_tried_again_or_left_out_leaves_a_line(live: Screen) -> None:
+    with live.view as view:
+        view.submitted(live.first)
+        view.waits_again(Failed(live.first.trial_id, 1, error="x", traceback=""), "retry 1 of 2")
+        view.left_out([live.first], "the time budget of 2 h")
+        drawn = live.draw()
+    assert "again    nano none seed 0: x (retry 1 of 2)" in live.text
+    assert "left out 1 trials of seeds 0" in live.text
+    assert "1 waiting, 1 left out" in drawn

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.ledger.attempts import FailedTrial
+from orchestrator.ledger.provenance import Provenance, collect_provenance
+from orchestrator.monitoring.status import Standing, render_status
+from orchestrator.run import describe
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import Cause, LargerShare, State, TrialRecord
+from orchestrator.trials.trial import Trial
+
+
+@pytest.fixture
+def shown(sweep: Sweep, trials: tuple[Trial, ...]) -> Callable[..., list[str]]:
+    def show(
+        records: Sequence[TrialRecord],
+        provenance: Sequence[Provenance] = (),
+        *,
+        max_lines: int | None = None,
+        **known: Any,
+    ) -> list[str]:
+        file = StringIO()
+        standing = Standing(describe(sweep, trials, {}), records, provenance, **known)
+        rendered = render_status(standing, max_lines=max_lines)
+        Console(file=file, width=200, highlight=False).print(rendered)
+        return [line.rstrip() for line in file.getvalue().splitlines()]
+
+    return show
+
+
+def test_trials_are_counted_by_group_and_state(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    states = [State.DONE] * 3 + [State.PRUNED, State.FAILED, State.RUNNING] + [State.WAITING] * 2
+    records = [record_of(trial, state) for trial, state in zip(trials, states, strict=True)]
+    records = [replace(r, group="model.scale=[b]nano" if i < 4 else "micro") for i, r in enumerate(records)]
+    lines = shown(records)
+    assert lines[:2] == ["tiny", "Does a tiny sweep run?"]
+    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]
+    assert lines[3].split() == ["model.scale=[b]nano", "3", "1", "4"]
+    assert lines[4].split() == ["micro", "2", "1", "1", "4"]
+
+
+def test_running_trials_show_their_step_and_failed_ones_their_error(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [
+        record_of(trials[0], State.RUNNING, step=3, steps=4, num_attempts=1),
+        record_of(trials[1], State.RUNNING, num_attempts=1),
+        record_of(trials[2], State.FAILED, num_attempts=2, error="DataError: [x] is missing"),
+    ]
+    lines = shown(records)
+    at = lines.index("running")
+    assert lines[at + 1 : at + 3] == ["  nano none seed 0: step 3/4", "  nano random init seed 0: step 0/?"]
+    at = lines.index("failed")
+    assert lines[at + 1] == "  nano raw pixels seed 0 (attempt 2): DataError: [x] is missing"
+
+
+def test_what_was_running_is_interrupted_where_no_run_holds_the_folder(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    lines = shown([record_of(trials[0], State.RUNNING, step=3, steps=4, num_attempts=1)], is_held=False)
+    at = lines.index("interrupted: no run holds the results folder; run the sweep again to go on")
+    assert lines[at + 1] == "  nano none seed 0: step 3/4"
+    assert "running" not in lines
+
+
+def test_the_last_run_is_named(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    first = replace(collect_provenance(), argv=("specsweep", "run", "old.yaml"))
+    last = replace(first, argv=("specsweep", "run", "new.yaml"), host="node7", started_at="2026-01-01")
+    lines = shown([record_of(trials[0])], [first, last])
+    assert lines[-1] == "last run: started 2026-01-01 on node7: specsweep run new.yaml"
+
+
+def failure(trial: Trial, attempt: int, cause: Cause, error: str = "gone") -> FailedTrial:
+    return FailedTrial(trial.trial_id, trial.label, "lost", attempt, 1, attempt, cause, error)
+
+
+def test_trials_that_wait_again_show_their_attempts_and_their_last_failure(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [
+        record_of(trials[0]),
+        record_of(trials[1], num_attempts=1),
+        record_of(trials[2], num_attempts=3),
+        record_of(trials[3], num_attempts=2),
+        record_of(trials[4], State.RUNNING, num_attempts=2, step=1, steps=4),
+    ]
+    failures = [
+        failure(trials[2], 2, Cause.GPU_MEMORY, "[x]\x1b[2J"),
+        failure(trials[3], 2, Cause.NODE),
+        failure(trials[4], 1, Cause.WORKER),
+    ]
+    lines = shown(records, failures=failures)
+    at = lines.index("running")
+    assert lines[at + 1] == f"  {trials[4].label} (attempt 2, after worker): step 1/4"
+    at = lines.index("waiting again")
+    assert lines[at + 1 : at + 4] == [
+        f"  {trials[1].label}: 1 attempt; the last one was lost with its run",
+        f"  {trials[2].label}: 3 attempts; the last one was lost with its run; "
+        r"attempt 2 failed, gpu memory: [x]\x1b[2J",
+        f"  {trials[3].label}: 2 attempts; the last one failed, node: gone",
+    ]
+    assert len(lines) == at + 4
+
+
+def test_trials_that_were_left_out_are_counted_by_reason(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    reasons = ["no GPU hours left", "no GPU hours left", "too late"]
+    records = [
+        record_of(trial, State.LEFT_OUT, left_out=reason)
+        for trial, reason in zip(trials[:3], reasons, strict=True)
+    ]
+    lines = shown(records)
+    assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "left", "out", "trials"]
+    at = lines.index("left out")
+    assert lines[at + 1 :] == ["  2 trials: no GPU hours left", "  1 trial: too late"]
+
+
+def test_larger_shares_and_gpu_hours_are_shown_where_there_are_any(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    shares = {"nano": LargerShare(gpus=0.5, memory_gib=6.0, micro_batch=16), "mini": LargerShare(micro_batch=4)}
+    lines = shown([record_of(trials[0])], larger_shares=shares, gpu_hours=1.25)
+    assert lines[-3:] == [
+        "GPU hours taken: 1.25",
+        "since memory ran out, trials of scale nano get 0.5 GPUs a process, 6 GiB of memory a process, "
+        "micro-batches of at most 16",
+        "since memory ran out, trials of scale mini get micro-batches of at most 4",
+    ]
+    assert not any("GPU" in line or "memory" in line for line in shown([record_of(trials[0])]))
+
+
+def test_the_cause_of_a_failure_is_named_unless_the_trial_raised(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [
+        record_of(trial, State.FAILED, num_attempts=2, error="no\n\x1b[1mroom", cause=cause)
+        for trial, cause in zip(trials[:2], (Cause.RAISED, Cause.HOST_MEMORY), strict=True)
+    ]
+    assert shown(records)[-2:] == [
+        rf"  {trials[0].label} (attempt 2): no \x1b[1mroom",
+        rf"  {trials[1].label} (attempt 2, host memory): no \x1b[1mroom",
+    ]
+
+
+def test_long_sections_are_cut_where_lines_are_counted(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [record_of(trial, State.FAILED, num_attempts=1, error="x") for trial in trials[:5]]
+    lines = shown(records, max_lines=2)
+    assert lines[lines.index("failed") + 1 :] == [
+        *(f"  {trial.label} (attempt 1): x" for trial in trials[:2]),
+        "  and 3 more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "is_held", "ended", "done"),
+    [
+        ([State.DONE, State.PRUNED, State.LEFT_OUT], True, True, True),
+        ([State.DONE, State.FAILED], True, False, False),
+        ([State.DONE, State.FAILED], False, True, False),
+        ([State.DONE, State.RUNNING], True, False, False),
+        ([State.RUNNING, State.WAITING], False, True, False),
+    ],
+)
+def test_a_sweep_has_ended_where_no_run_is_or_none_has_anything_left_to_do(
+    states: list[State], is_held: bool, ended: bool, done: bool,
+    sweep: Sweep, trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord],
+) -> None:  # fmt: skip
+    records = [record_of(trial, state) for trial, state in zip(trials, states, strict=False)]
+    standing = Standing(describe(sweep, trials, {}), records, is_held=is_held)
+    assert (standing.has_ended, standing.all_done) == (ended, done)

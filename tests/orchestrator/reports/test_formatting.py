@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.reports.formatting import brief, decimals, describe, heading
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("miou", "mIoU (%) ↑"),
+        ("depth_rmse", "depth RMSE (m) ↓"),
+        ("depth_abs_rel", "depth AbsRel (%) ↓"),
+        ("depth_delta1", "depth delta1 (%) ↑"),
+        ("own_metric", "own_metric"),
+    ],
+)
+def test_heading_has_title_unit_and_direction_and_of_an_unknown_metric_its_name(name: str, expected: str) -> None:
+    assert heading(name) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("miou", 1), ("depth_abs_rel", 1), ("depth_rmse", 3), ("own", 3)])
+def test_percent_has_one_decimal_and_every_other_unit_three(name: str, expected: int) -> None:
+    assert decimals(name) == expected
+
+
+def test_brief_shows_metres_to_the_millimetre_and_percent_as_asked() -> None:
+    assert brief("depth_rmse", 0.87654) == "depth_rmse 0.877"
+    assert brief("depth_rmse", 0.87654, digits=2) == "depth_rmse 0.877"
+    assert brief("miou", 33.333) == "miou 33.3"
+    assert brief("loss", 9.876, digits=2) == "loss 9.88"
+
+
+def test_describe_knows_the_direction_and_goes_by_the_name_otherwise() -> None:
+    assert (describe("depth_rmse").unit, describe("depth_rmse").higher_is_better) == ("m", False)
+    assert (describe("own").title, describe("own").unit) == ("own", "")

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.execution.capacity import GIB, Node, count_slots, machine_for
+from orchestrator.execution.executor import Machine, Share
+from orchestrator.scheduling.allocation import Shares
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.resource_settings import Resources
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import Cause, LargerShare
+from orchestrator.trials.trial import Trial
+
+NOWHERE = Machine()
+
+
+@pytest.fixture
+def nano(trials: tuple[Trial, ...]) -> Trial:
+    return trials[0]
+
+
+@pytest.fixture
+def micro(make_sweep: Callable[..., Sweep]) -> Trial:
+    return expand(make_sweep(model={"scale": "micro"}))[0]
+
+
+def grow(shares: Shares, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine: Machine = NOWHERE) -> str:
+    """Say that an attempt with what the trial gets now ran out of memory."""
+    return shares.grow(
+        trial, ran_with=shares.of(trial), ran_config=shares.config_of(trial), cause=cause, machine=machine
+    )
+
+
+def test_a_share_is_that_of_the_scale(nano: Trial, micro: Trial) -> None:
+    shares = Shares(Resources(cpus=2, micro={"gpus": 0.5}))
+    assert shares.of(nano) == Share(cpus=2.0)
+    assert shares.of(micro) == Share(cpus=2.0, gpus=0.5)
+    assert shares.config_of(nano) is nano.config
+
+
+def test_growth_is_for_the_scale_and_is_remembered_each_time(nano: Trial, micro: Trial) -> None:
+    remembered: list[tuple[str, LargerShare]] = []
+    shares = Shares(Resources(gpus=0.5), remember=lambda *given: remembered.append(given))
+    sibling = replace(nano, trial_id="sibling")
+    assert grow(shares, nano) == "1 GPUs in place of 0.5"
+    assert (shares.of(sibling).gpus, shares.of(micro).gpus) == (1.0, 0.5)
+    assert grow(shares, sibling) == "micro_batch 4"
+    assert remembered == [("nano", LargerShare(1.0)), ("nano", LargerShare(1.0, 0.0, 4))]
+    assert shares.config_of(nano).objective.micro_batch == 4
+    assert shares.config_of(micro) is micro.config
+
+
+def test_what_earlier_runs_found_out_is_the_least_and_the_file_may_say_more(nano: Trial) -> None:
+    known = {"nano": LargerShare(gpus=0.5, memory_gib=16.0, micro_batch=2)}
+    shares = Shares(Resources(gpus=0.25, memory_gib=32), known)
+    assert shares.of(nano) == Share(gpus=0.5, memory_gib=32.0)
+    assert shares.config_of(nano).objective.micro_batch == 2
+    assert Shares(Resources(gpus=1), known).of(nano).gpus == 1.0
+
+
+def test_a_micro_batch_of_the_file_that_is_small_enough_stays(nano: Trial) -> None:
+    small = replace(nano, config=replace(nano.config, objective=replace(nano.config.objective, micro_batch=2)))
+    shares = Shares(Resources(), {"nano": LargerShare(micro_batch=4)})
+    assert shares.config_of(small) is small.config
+    assert shares.config_of(nano).objective.micro_batch == 4
+    assert replace(nano.config, objective=shares.config_of(nano).objective) == shares.config_of(nano)
+
+
+def test_an_attempt_with_less_than_its_siblings_get_by_now_adds_nothing(nano: Trial) -> None:
+    remembered: list[object] = []
+    shares = Shares(Resources(gpus=0.25), remember=lambda *given: remembered.append(given))
+    old = shares.of(nano)
+    grow(shares, nano)
+    text = shares.grow(nano, ran_with=old, ran_config=nano.config, cause=Cause.GPU_MEMORY, machine=NOWHERE)
+    assert text == "0.5 GPUs in place of 0.25"
+    assert shares.of(nano).gpus == 0.5
+    assert len(remembered) == 1
+
+
+def test_an_attempt_with_a_larger_micro_batch_than_its_siblings_have_by_now_adds_nothing(nano: Trial) -> None:
+    shares = Shares(Resources())
+    assert grow(shares, nano) == "micro_batch 4"
+    text = shares.grow(
+        nano, ran_with=shares.of(nano), ran_config=nano.config, cause=Cause.HOST_MEMORY, machine=NOWHERE
+    )
+    assert text == "micro_batch 4"
+    assert shares.config_of(nano).objective.micro_batch == 4
+
+
+def test_when_there_is_nothing_to_add_nothing_is_said_nor_remembered(nano: Trial) -> None:
+    remembered: list[Any] = []
+    shares = Shares(Resources(), remember=lambda *given: remembered.append(given))
+    texts = [grow(shares, nano) for _ in range(5)]
+    # A batch of 8 images: 4, 2, 1.
+    assert texts == ["micro_batch 4", "micro_batch 2", "micro_batch 1", "", ""]
+    assert len(remembered) == 3
+
+
+def test_host_memory_that_is_reserved_keeps_a_smaller_micro_batch(nano: Trial) -> None:
+    shares = Shares(Resources(gpus=1))
+    machine = Machine(memory_gib=64.0, num_trials=2)
+    assert grow(shares, nano) == "micro_batch 4"
+    assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "64.0 GiB of the machine's memory reserved"
+    assert shares.config_of(nano).objective.micro_batch == 4
+    assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "micro_batch 2"
+
+
+def test_of_several_processes_each_computes_fewer_images_than_its_part_of_the_batch(nano: Trial) -> None:
+    shares = Shares(Resources(gpus=1, processes=4))
+    # 8 images, 2 on each.
+    assert [grow(shares, nano) for _ in range(2)] == ["micro_batch 1", ""]
+
+
+def host_memory_of_attempts(trial: Trial, resources: Resources, nodes: list[Node]) -> list[float]:
+    """Let a trial run out of its machine's memory as long as it gets more; return what each attempt had, in GiB."""
+    shares, had = Shares(resources), []
+    for _ in range(20):
+        share = shares.of(trial)
+        assert count_slots(nodes, share, max_slots=1) == 1, f"no room for {share}"
+        had.append(share.memory_gib)
+        if not grow(shares, trial, Cause.HOST_MEMORY, machine_for(nodes, share)):
+            return had
+    raise AssertionError("it grows without end")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_a_share_that_grew_has_room_on_the_cluster_on_which_it_did(
+    processes: int, num_nodes: int, nano: Trial
+) -> None:
+    nodes = [Node(str(number), {"CPU": 8.0, "memory": 64.0 * GIB}) for number in range(num_nodes)]
+    had = host_memory_of_attempts(nano, Resources(processes=processes), nodes)
+    assert max(had) == 64.0 / processes
+
+
+def test_the_first_memory_that_several_processes_reserve_is_more_than_they_had_by_chance(nano: Trial) -> None:
+    nodes = [Node("a", {"CPU": 8.0, "memory": 64.0 * GIB})]
+    _, second, *_ = host_memory_of_attempts(nano, Resources(processes=2), nodes)
+    # Four trials of two processes: an eighth each.
+    assert second == 2 * 64 / 8

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.scheduling.durations import Lengths, format_seconds
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Trial
+
+
+def test_lengths_are_means_of_an_arm_or_else_of_its_group_over_done_trials_with_the_floors_apart(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    seconds = {"none": 10.0, "random init": 1.0, "raw pixels": 3.0, "norm@all": 14.0}
+    records = [record_of(t, State.DONE, seconds=seconds[t.arm]) for t in trials if t.seed == 0]
+    records += [record_of(t, State.PRUNED, seconds=2.0) for t in trials if t.seed == 1 and t.arm == "norm@all"]
+    lengths, group = Lengths(records), records[0].group_id
+    assert {t.arm: lengths.of(group, t.role, t.arm_id) for t in trials} == seconds
+    assert (lengths.of(group, "arm", "another"), lengths.of(group, "floor", "another")) == (12.0, 2.0)
+    assert (lengths.of(group, "baseline"), lengths.of(group, "floor")) == (12.0, 2.0)
+    arm = next(t for t in trials if t.arm == "norm@all")
+    lengths.add(group, arm.role, 18.0, arm.arm_id)
+    assert (lengths.of(group, "arm", arm.arm_id), lengths.of(group, "arm")) == ((14 + 18) / 2, (10 + 14 + 18) / 3)
+
+
+@pytest.mark.parametrize(
+    ("measured", "role", "expected"),
+    [
+        ({("a", "arm"): 10.0, ("b", "arm"): 30.0, ("a", "floor"): 1.0}, "arm", 10.0),
+        ({("b", "arm"): 30.0, ("c", "arm"): 10.0, ("a", "floor"): 1.0}, "arm", 20.0),
+        ({("b", "arm"): 30.0}, "floor", 30.0),
+        ({("a", "floor"): 1.0}, "arm", None),
+        ({}, "arm", None),
+        ({}, "floor", None),
+    ],
+)
+def test_a_trial_takes_as_long_as_its_like_and_a_floor_says_nothing_of_a_training(
+    measured: dict[tuple[str, str], float], role: str, expected: float | None
+) -> None:
+    lengths = Lengths()
+    for (group_id, of_role), seconds in measured.items():
+        lengths.add(group_id, of_role, seconds)
+    assert lengths.of("a", role) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "?"),
+        (0.0, "0 s"),
+        (89.4, "89 s"),
+        (90.0, "2 min"),
+        (12 * 60.0, "12 min"),
+        (89 * 60.0, "89 min"),
+        (90 * 60.0, "1 h 30 min"),
+        (3 * 3600 + 5 * 60.0, "3 h 05 min"),
+    ],
+)
+def test_durations_are_written_in_the_unit_that_people_would_use(seconds: float | None, text: str) -> None:
+    assert format_seconds(seconds) == text

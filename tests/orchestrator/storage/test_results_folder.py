@@ -1,0 +1,401 @@
+"""Whole sweeps whose results are at a URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
+from orchestrator.execution.executor import Event, Finished, Progressed, Reported
+from orchestrator.execution.local import LocalExecutor
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.run import LEDGER_NAME, Outcome, load_datasets, run_sweep
+from orchestrator.storage.folder_lock import LockedError
+from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
+from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
+from orchestrator.storage.results_folder import holder_of_view, local_view, results_folder
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.records import State
+from orchestrator.trials.trial import Trial
+from specvit.errors import SpecsweepError
+
+PROGRAM = str(Path(sys.executable).with_name("specsweep"))
+TIMEOUT_S = 60.0
+PERIOD_S = 0.2
+EVERY_S = 0.05
+STEPS = 18
+SECTIONS: dict[str, Any] = {
+    "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
+    "rungs": {"count": 2, "num_images": 32},
+    "seeds": 1,
+    "ablate": {"components": ["none", "norm"]},
+    "floors": [],
+    "checkpoint_every_s": 1e-4,
+}
+"""Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
+
+
+class Watcher:
+    """Be the view; keep the events and ask to stop once ``stop_after`` holds for one of them."""
+
+    def __init__(self, stop_after: Callable[[Event], bool]) -> None:
+        self._stop_after = stop_after
+        self.wants_to_stop = False
+        self.events: list[Event] = []
+
+    def submitted(self, trial: Trial) -> None:
+        pass
+
+    def happened(self, event: Event) -> None:
+        self.events.append(event)
+        self.wants_to_stop |= self._stop_after(event)
+
+    def tick(self) -> None:
+        pass
+
+
+def run(sweep: Sweep, url: str, stop_after: Callable[[Event], bool] = lambda _: False) -> tuple[Outcome, list[Event]]:
+    watcher = Watcher(stop_after)
+    with results_folder(url, sweep.name, mirror_every_s=EVERY_S, period_s=PERIOD_S) as folder:
+        outcome = run_sweep(
+            sweep,
+            folder=folder.local,
+            remote=folder.remote,
+            make_executor=lambda datasets, _: LocalExecutor(datasets),
+            make_view=lambda *_: nullcontext(watcher),
+            load_data=load_datasets,
+            should_stop=lambda: watcher.wants_to_stop or folder.is_taken_over(),
+        )
+    return outcome, watcher.events
+
+
+def first_step(events: list[Event], trial: Trial) -> int:
+    return next(e.step for e in events if isinstance(e, Progressed) and e.trial_id == trial.trial_id)
+
+
+def rung_of(trial: Trial) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Reported) and event.trial_id == trial.trial_id
+
+
+def hang_at_the_last_trial(sweep: Sweep) -> Callable[[Event], bool]:
+    """Keep the scheduler from going on once the last trial has told of a rung; training and mirror do go on."""
+    is_reached = rung_of(expand(sweep)[-1])
+
+    def hang(event: Event) -> bool:
+        if is_reached(event):
+            time.sleep(TIMEOUT_S)
+        return False
+
+    return hang
+
+
+def results(outcome: Outcome) -> list[dict[str, float]]:
+    return [dict(record.metrics) for record in outcome.records]
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return what goes to a machine of some name; that is, to its cache."""
+
+    def go_to(name: str) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        return tmp_path / name
+
+    go_to("here")
+    return go_to
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return (tmp_path / "store").as_uri()
+
+
+@pytest.fixture
+def store(url: str) -> RemoteFolder:
+    return RemoteFolder(url) / "tiny"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("sweep"), **SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def sweep(file: Path) -> Sweep:
+    return load_sweep(file)
+
+
+@pytest.fixture(scope="module")
+def trials(sweep: Sweep) -> tuple[Trial, ...]:
+    return expand(sweep)
+
+
+@pytest.fixture(scope="module")
+def whole(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    """Return the metrics of the sweep's trials, run in a plain folder."""
+    outcome, _ = run(sweep, str(tmp_path_factory.mktemp("whole")))
+    return results(outcome)
+
+
+def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
+    sweep: Sweep, url: str, store: RemoteFolder, whole: list[dict[str, float]], machine: Callable[[str], Path]
+) -> None:
+    outcome, _ = run(sweep, url)
+    assert outcome.finished
+    assert results(outcome) == whole
+    names = [name for name in store.names() if not name.endswith(".sqlite")]
+    assert names == [
+        *("curves.csv", "curves.png", "environment.json", "ledger.json", "sweep.yaml", "table.csv", "table.md")
+    ]
+    assert (store / "checkpoints").names() == ()
+    machine("elsewhere")
+    with Ledger.read(local_view(f"{url}/tiny") / LEDGER_NAME) as ledger:
+        assert ledger.records() == outcome.records
+    again, events = run(sweep, url)
+    assert again.num_run == 0
+    assert events == []
+    assert results(again) == whole
+
+
+def test_a_store_in_memory_serves_as_well(sweep: Sweep, whole: list[dict[str, float]]) -> None:
+    url = f"memory://{uuid4().hex}"
+    outcome, _ = run(sweep, url)
+    assert results(outcome) == whole
+    assert "table.md" in (RemoteFolder(url) / "tiny").names()
+
+
+def test_a_path_is_no_url_and_is_worked_in_directly(tmp_path: Path) -> None:
+    with results_folder(tmp_path, "tiny") as folder:
+        assert (folder.local, folder.remote, folder.is_taken_over()) == (tmp_path / "tiny", None, False)
+    assert local_view(tmp_path) == tmp_path
+    assert holder_of_view(tmp_path) == ""
+
+
+@pytest.fixture
+def driver(
+    file: Path, url: str, store: RemoteFolder, trials: tuple[Trial, ...], tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a driver in a process of its own; return when a rung and a state of the last trial are at the URL."""
+    code = (
+        "import sys, tests.orchestrator.test_remote_results as module;"
+        "sweep = module.load_sweep(module.Path(sys.argv[1]));"
+        "module.run(sweep, sys.argv[2], module.hang_at_the_last_trial(sweep))"
+    )
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    # A killed driver leaves temporary files behind.
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code, str(file), url], env=env)
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not _has_reported(trials[-1], url) or f"{trials[-1].trial_id}.safetensors" not in (
+            store / "checkpoints"
+        ).names():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _has_reported(trial: Trial, url: str) -> bool:
+    path = local_view(f"{url}/tiny") / LEDGER_NAME
+    if not path.exists():
+        return False
+    with Ledger.read(path) as ledger:
+        return any(record.reports for record in ledger.records() if record.trial_id == trial.trial_id)
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_trial(
+    where: str,
+    driver: subprocess.Popen[bytes],
+    sweep: Sweep,
+    trials: tuple[Trial, ...],
+    url: str,
+    store: RemoteFolder,
+    whole: list[dict[str, float]],
+    machine: Callable[[str], Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    driver.send_signal(signal.SIGKILL)
+    assert driver.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert read_holder(store) is not None
+    machine(where)
+    outcome, events = run(sweep, url)
+    # The own dead lock is known as such; that of another machine has to be watched.
+    assert ("watching for up to" in caplog.text) is (where == "elsewhere")
+    assert first_step(events, trials[-1]) > 1
+    assert results(outcome) == whole
+    assert [(record.state, record.num_attempts) for record in outcome.records] == [(State.DONE, 1), (State.DONE, 2)]
+    assert (store / "checkpoints").names() == ()
+    assert read_holder(store) is None
+
+
+def test_a_stopped_sweep_goes_on_from_its_state_on_another_machine(
+    file: Path, trials: tuple[Trial, ...], url: str, whole: list[dict[str, float]], machine: Callable[[str], Path]
+) -> None:
+    seldom = load_sweep(file, ["checkpoint_every_s=60"])
+    stopped, _ = run(seldom, url, stop_after=rung_of(trials[0]))
+    assert not stopped.finished
+    machine("elsewhere")
+    outcome, events = run(seldom, url)
+    assert first_step(events, trials[0]) >= STEPS // 3
+    assert results(outcome) == whole
+
+
+def test_a_second_driver_is_refused_on_this_machine_and_on_others(
+    sweep: Sweep, url: str, machine: Callable[[str], Path]
+) -> None:
+    run(sweep, url, stop_after=lambda _: True)
+    assert holder_of_view(local_view(f"{url}/tiny")) == ""
+    with results_folder(url, "tiny", period_s=1.0):
+        with pytest.raises(LockedError, match=rf"^{url}/tiny: .* is in use by process {os.getpid()} on "):
+            run(sweep, url)
+        machine("elsewhere")
+        with pytest.raises(LockedError, match=rf"^{url}/tiny is in use by process {os.getpid()} on "):
+            run(sweep, url)
+        assert holder_of_view(local_view(f"{url}/tiny")).startswith(f"process {os.getpid()} on ")
+
+
+def test_a_driver_that_was_taken_over_stops_mirrors_nothing_more_and_says_so(
+    sweep: Sweep, url: str, store: RemoteFolder
+) -> None:
+    def take_over(event: Event) -> bool:
+        if isinstance(event, Reported):
+            other = {"token": "other", "host": "elsewhere", "pid": 7, "since": "noon"}
+            store.put_bytes(LOCK_NAME, json.dumps(other).encode())
+        return False
+
+    with pytest.raises(LockedError, match=rf"{url}/tiny was taken over by process 7 on elsewhere \(since noon\)"):
+        run(sweep, url, stop_after=take_over)
+    assert "table.md" not in store.names()
+    assert LOCK_NAME in store.names()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["specsweep", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_a_store_that_cannot_be_reached_at_the_start_is_bad_input(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "store").write_text("no folder")
+    url = (tmp_path / "store").as_uri()
+    assert command(monkeypatch, "run", str(file), "--executor", "local", "--results", url) == EXIT_BAD_INPUT
+    assert f"specsweep: {url}/tiny/lock.json: cannot be read (" in capsys.readouterr().err
+
+
+def test_a_locked_url_has_the_exit_code_of_a_locked_folder(
+    file: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with results_folder(url, "tiny"):
+        assert command(monkeypatch, "run", str(file), "--executor", "local", "--results", url) == EXIT_LOCKED
+    assert f"specsweep: {url}/tiny: " in capsys.readouterr().err
+
+
+def test_a_store_that_fails_in_the_middle_stops_nothing_and_is_made_up_for_by_the_next_run(
+    sweep: Sweep,
+    trials: tuple[Trial, ...],
+    url: str,
+    store: RemoteFolder,
+    whole: list[dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("orchestrator.storage.ledger_mirror._LAST_TRIES_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr("orchestrator.execution.worker_files._TRIES_AFTER_S", (0.0, 0.0))
+
+    def break_down(event: Event) -> bool:
+        if rung_of(trials[0])(event) and not (tmp_path / "away").exists():
+            shutil.move(tmp_path / "store", tmp_path / "away")
+            (tmp_path / "store").write_text("no folder")
+        return False
+
+    outcome, _ = run(sweep, url, stop_after=break_down)
+    assert outcome.finished
+    assert results(outcome) == whole
+    assert "; training goes on, and the next state is tried" in caplog.text
+    assert f"but not at {url}/tiny: running the same command again uploads them" in caplog.text
+    (tmp_path / "store").unlink()
+    shutil.move(tmp_path / "away", tmp_path / "store")
+    caplog.clear()
+    again, _ = run(sweep, url)
+    assert again.num_run == 0
+    assert "but not at" not in caplog.text
+    assert "table.md" in store.names()
+    assert (store / "checkpoints").names() == ()
+    with Ledger.read(local_view(f"{url}/tiny") / LEDGER_NAME) as ledger:
+        assert ledger.records() == outcome.records
+
+
+def test_kept_weights_are_at_the_url(file: Path, url: str, store: RemoteFolder) -> None:
+    keeping = load_sweep(file, ["keep_weights=true"])
+    outcome, _ = run(keeping, url, stop_after=lambda event: isinstance(event, Finished))
+    assert (store / "weights").names(folders=True) == (outcome.records[0].trial_id,)
+    names = (store / "weights" / outcome.records[0].trial_id).names()
+    assert names
+    assert all(name.endswith(".safetensors") for name in names)
+
+
+def test_the_commands_that_read_take_a_url(
+    file: Path, sweep: Sweep, url: str, machine: Callable[[str], Path]
+) -> None:
+    outcome, _ = run(sweep, url)
+    machine("elsewhere")
+    for target in (f"{url}/tiny", str(file), "tiny"):
+        for name in ("status", "table"):
+            result = CliRunner().invoke(app, [name, target, "--results", url])
+            assert result.exit_code == 0, result.output
+            assert outcome.records[0].group in result.output
+    assert CliRunner().invoke(app, ["curves", f"{url}/tiny"]).exit_code == 0
+    result = CliRunner().invoke(app, ["plan", str(file), "--results", url, "--json"])
+    assert json.loads(result.output)["pending"] == 0
+
+
+def test_where_nothing_is_mirrored_there_is_no_ledger(url: str, tmp_path: Path) -> None:
+    view = local_view(url)
+    assert list(view.iterdir()) == []
+    result = CliRunner().invoke(app, ["status", f"{url}/tiny"])
+    assert isinstance(result.exception, SpecsweepError)
+    assert f"{url}/tiny" in str(result.exception)
+    for name in ("..", f"{tmp_path}/absent"):
+        local_view(url, name=name)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_the_view_of_a_root_has_all_its_sweeps_and_is_fetched_once(
+    sweep: Sweep, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(sweep, url, stop_after=lambda _: True)
+    view = local_view(url)
+    assert (view / "tiny" / LEDGER_NAME).is_file()
+
+    def fail(*_: object) -> bool:
+        raise RemoteError("fetched again")
+
+    monkeypatch.setattr(RemoteFolder, "get", fail)
+    assert local_view(url, name="tiny") == view

@@ -1,0 +1,182 @@
+"""What a trial occupies, as sweep files say it, and how a share grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.execution.executor import Share
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import Sweep, SweepFileError, load_sweep
+from orchestrator.sweep.resource_settings import Resources, grown, share_of
+from orchestrator.trials.records import Cause, LargerShare
+
+BASE = "objective: {recipe: dinov2_cpu, batch_size: 8}\nprobes: {knn: }\n"
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Sweep]:
+    def load_text(text: str, *overrides: str) -> Sweep:
+        path = tmp_path / "x.yaml"
+        path.write_text(BASE + text)
+        return load_sweep(path, overrides)
+
+    return load_text
+
+
+def test_a_file_that_says_nothing_takes_a_core(load: Callable[..., Sweep]) -> None:
+    assert share_of(load("").resources, "nano") == Share(cpus=1.0)
+
+
+def test_a_scale_takes_what_it_says_and_the_rest_as_the_others_do(load: Callable[..., Sweep]) -> None:
+    resources = load(
+        "resources:\n"
+        "  {cpus: 2, gpus: 0.25, memory_gib: 4, custom: {fast_disk: 0.5, a: 1}, labels: {region: b},\n"
+        "   micro: {gpus: 2, processes: 4, custom: {}, labels: {ray.io/accelerator-type: A100}}}\n"
+    ).resources
+    assert share_of(resources, "nano") == Share(
+        2.0, 0.25, 1, 4.0, custom=(("a", 1.0), ("fast_disk", 0.5)), labels=(("region", "b"),)
+    )
+    assert share_of(resources, "micro") == Share(2.0, 2.0, 4, 4.0, labels=(("ray.io/accelerator-type", "A100"),))
+
+
+def test_a_scale_can_take_no_gpu_where_the_others_do(load: Callable[..., Sweep]) -> None:
+    resources = load("resources: {gpus: 1, memory_gib: 8, nano: {gpus: 0, memory_gib: 0}}\n").resources
+    assert share_of(resources, "nano") == Share()
+    assert share_of(resources, "micro") == Share(gpus=1.0, memory_gib=8.0)
+
+
+def test_resources_can_be_set_on_the_command_line(load: Callable[..., Sweep]) -> None:
+    resources = load("", "resources.micro.gpus=2", "resources.custom={disk: 3}").resources
+    assert share_of(resources, "micro") == Share(gpus=2.0, custom=(("disk", 3.0),))
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ("{gpus: 1.5}", "resources.gpus: must be a whole number where it is above 1, not 1.5"),
+        ("{nano: {gpus: 2.5}}", "resources.nano.gpus: must be a whole number where it is above 1, not 2.5"),
+        ("{gpus: -1}", "resources.gpus: must be at least 0"),
+        ("{cpus: 0}", "resources.cpus: must be at least 0.0001"),
+        ("{memory_gib: -1}", "resources.memory_gib: must be at least 0"),
+        ("{nano: {cpus: 0}}", "resources.nano.cpus: must be at least 0.0001"),
+        ("{nano: {processes: 0}}", "resources.nano.processes: must be greater than 0"),
+        ("{nanno: {cpus: 1}}", "did you mean 'nano'"),
+        ("{giant: {cpus: 1}}", "resources.giant: unknown field"),
+        ("{nano: {cpu: 1}}", "did you mean 'cpus'"),
+        ("{custom: {GPU: 1}}", "must name resources of your own, not 'GPU'"),
+        ("{custom: {CPU: 1}}", "must name resources of your own, not 'CPU'"),
+        ("{custom: {memory: 1}}", "must name resources of your own, not 'memory'"),
+        ("{custom: {object_store_memory: 1}}", "must name resources of your own, not 'object_store_memory'"),
+        ("{custom: {'node:10.0.0.1': 1}}", "must name resources of your own, not 'node:10.0.0.1'"),
+        ("{custom: {'': 1}}", "must name resources of your own, not ''"),
+        ("{custom: {disk: 0}}", "must be at least 0.0001"),
+        ("{custom: {disk: much}}", "must be a number"),
+        ("{labels: {kind: 3}}", "must be text"),
+        ("{labels: {'': x}}", "resources.labels"),
+        ("{processes: 3}", "resources.processes: must divide objective.batch_size, 8, not 3"),
+        ("{nano: {processes: 3}}", "resources.nano.processes: must divide objective.batch_size, 8, not 3"),
+        ("{gpus: 0.5, nano: {processes: 2}}", "nano.processes: must be 1 where gpus is a share of a GPU (0.5)"),
+    ],
+)
+def test_what_a_file_cannot_say_of_resources_is_told_with_its_place(
+    resources: str, message: str, load: Callable[..., Sweep]
+) -> None:
+    with pytest.raises(SweepFileError) as caught:
+        load(f"model: {{scale: nano}}\nresources: {resources}\n")
+    assert message in str(caught.value)
+
+
+def test_a_scale_that_the_sweep_does_not_have_is_not_checked_against_its_batch(load: Callable[..., Sweep]) -> None:
+    sweep = load("model: {scale: nano}\nresources: {micro: {processes: 3}}\n")
+    assert share_of(sweep.resources, "micro").processes == 3
+
+
+def test_resources_and_limits_take_no_part_in_the_ids_of_trials(load: Callable[..., Sweep]) -> None:
+    plain = expand(load("model: {scale: nano}\n"))
+    resources = "{cpus: 2, gpus: 1, memory_gib: 3, custom: {disk: 1}, labels: {kind: A100}, nano: {processes: 2}}"
+    limits = "max_retries: 0\nstall_timeout_s: 5\ntime_budget_h: 1\nmax_gpu_hours: 1\n"
+    other = expand(load(f"model: {{scale: nano}}\nresources: {resources}\n{limits}"))
+    assert [trial.trial_id for trial in other] == [trial.trial_id for trial in plain]
+    assert [trial.config for trial in other] == [trial.config for trial in plain]
+
+
+def grow(share: Share, cause: Cause, *, micro_batch: int = 32, node_gib: float = 0.0, num_beside: int = 1) -> object:
+    return grown(share, cause, micro_batch=micro_batch, node_gib=node_gib, num_beside=num_beside)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        (0.1, LargerShare(0.2)),
+        (0.5, LargerShare(1.0)),
+        (0.7, LargerShare(1.0)),
+        (1.0, LargerShare(1.0, 0.0, 16)),
+        (2.0, LargerShare(2.0, 0.0, 16)),
+        (0.0, LargerShare(0.0, 0.0, 16)),
+    ],
+)
+def test_a_part_of_a_gpu_doubles_up_to_a_whole_one(gpus: float, expected: LargerShare) -> None:
+    assert grow(Share(gpus=gpus), Cause.GPU_MEMORY) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "node_gib", "num_beside", "expected"),
+    [
+        (Share(), 64.0, 4, LargerShare(0.0, 32.0)),  # had a quarter of 64
+        (Share(memory_gib=20.0), 64.0, 3, LargerShare(0.0, 2 * 64 / 3)),  # had more than it reserved
+        (Share(memory_gib=24.0), 64.0, 4, LargerShare(0.0, 48.0)),
+        (Share(memory_gib=40.0), 64.0, 1, LargerShare(0.0, 40.0, 16)),  # was alone: had it all
+        (Share(memory_gib=64.0), 64.0, 1, LargerShare(0.0, 64.0, 16)),
+        (Share(processes=2), 64.0, 2, LargerShare(0.0, 32.0)),  # each of two had 16
+        (Share(gpus=0.5), 64.0, 2, LargerShare(0.5, 64.0)),
+        (Share(), 0.0, 4, LargerShare(0.0, 0.0, 16)),  # not known
+    ],
+)
+def test_memory_of_a_machine_doubles_up_to_all_of_it(
+    share: Share, node_gib: float, num_beside: int, expected: LargerShare
+) -> None:
+    assert grow(share, Cause.HOST_MEMORY, node_gib=node_gib, num_beside=num_beside) == expected
+
+
+@pytest.mark.parametrize("cause", [Cause.GPU_MEMORY, Cause.HOST_MEMORY])
+def test_a_single_image_on_all_that_there_is_cannot_get_more(cause: Cause) -> None:
+    assert grow(Share(gpus=1.0, memory_gib=8.0), cause, micro_batch=1, node_gib=8.0) is None
+
+
+@given(
+    gpus=st.one_of(st.floats(0.01, 1.0), st.integers(0, 8).map(float)),
+    memory_gib=st.floats(0.0, 64.0),
+    micro_batch=st.integers(1, 4096),
+    num_beside=st.integers(1, 64),
+    causes=st.lists(st.sampled_from([Cause.GPU_MEMORY, Cause.HOST_MEMORY]), min_size=100, max_size=100),
+)
+def test_growing_always_adds_something_and_comes_to_an_end(
+    gpus: float, memory_gib: float, micro_batch: int, num_beside: int, causes: list[Cause]
+) -> None:
+    share, size, seen = Share(gpus=gpus, memory_gib=memory_gib), micro_batch, set()
+    for cause in causes:
+        larger = grown(share, cause, micro_batch=size, node_gib=64.0, num_beside=num_beside)
+        if larger is None:
+            break
+        now = (larger.gpus, larger.memory_gib, -(larger.micro_batch or size))
+        before = (share.gpus, share.memory_gib, -size)
+        assert now != before
+        assert all(a >= b for a, b in zip(now, before, strict=True))
+        assert larger.memory_gib <= 64.0
+        assert now not in seen
+        seen.add(now)
+        share, size = Share(gpus=larger.gpus, memory_gib=larger.memory_gib), larger.micro_batch or size
+    else:
+        pytest.fail("it grows without end")
+
+
+def test_a_larger_share_is_the_least_that_a_scale_gets() -> None:
+    resources = Resources(gpus=0.25, memory_gib=8, micro={"gpus": 1})
+    larger = LargerShare(gpus=0.5, memory_gib=4.0)
+    assert share_of(resources, "nano", larger) == Share(gpus=0.5, memory_gib=8.0)
+    assert share_of(resources, "micro", larger) == Share(gpus=1.0, memory_gib=8.0)

@@ -1,0 +1,51 @@
+"""The sweep files that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+
+SWEEPS = Path(__file__).parents[3] / "sweeps"
+
+# Arms with the baseline (and floors) x groups x seeds, from each file's question.
+NUM_TRIALS = {
+    "blocks": (13 + 2) * 3,
+    "camvid": (4 + 2) * 3,
+    "camvid_long": (1 + 2) * 2,
+    "cifar10": (4 + 2) * 3,
+    "cifar10_long": (1 + 2) * 2,
+    "components": (11 + 2) * 3,
+    "comparators": (6 + 2) * 3,
+    "learning": (1 + 2) * 5,
+    "high_norm": (2 * (3 + 2) + (5 + 2)) * 3,
+    "modes": (9 + 2) * 3,
+    "paper/blocks": (7 + 1) * 3 * 3,
+    "paper/components": (11 + 1) * 3 * 3,
+    "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 3,
+    "paper/modes": (9 + 1) * 3 * 3,
+    "probes": (3 + 2) * 3,
+    "quick": (3 + 2) * 2,
+    "recipes": (2 + 2) * 3 * 3,
+    "scales": (4 + 2) * 3 * 3,
+}
+
+
+def test_every_sweep_file_has_its_number_of_trials_here() -> None:
+    assert {str(path.relative_to(SWEEPS).with_suffix("")) for path in SWEEPS.rglob("*.yaml")} == set(NUM_TRIALS)
+
+
+@pytest.mark.parametrize("name", sorted(NUM_TRIALS))
+def test_sweep_file_loads_and_expands_to_its_number_of_trials(name: str) -> None:
+    assert len(expand(load_sweep(SWEEPS / f"{name}.yaml"))) == NUM_TRIALS[name]
+
+
+@pytest.mark.parametrize("name", sorted(NUM_TRIALS))
+def test_sweep_file_opens_with_its_baseline_trials_cost_and_command(name: str) -> None:
+    head = (SWEEPS / f"{name}.yaml").read_text().split("\n\n")[0]
+    for word in ("components" if name in ("camvid", "cifar10") else "?", "Baseline:", "Trials:", "Cost:"):
+        assert word in head
+    assert f"specsweep run sweeps/{name}.yaml" in head

@@ -1,0 +1,257 @@
+"""Content addresses: pinned, and independent of what must not matter."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.trials.identity import arm_id, canonical_json, group_id, plain, trial_id
+from orchestrator.trials import identity
+from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.data import DATA_SOURCES
+from specvit.objectives import RECIPES
+from specvit.probes import PROBES
+from specvit.settings import PositiveFloat, PositiveInt, settings
+
+
+def make_config(**changes: Any) -> TrialConfig:
+    values: dict[str, Any] = {
+        "treatment": Treatment(specialize="norm@all"),
+        "model": ModelSettings(),
+        "data": DATA_SOURCES["scenes"](),
+        "objective": RECIPES["dinov2_cpu"](steps=150),
+        "probes": ProbeSettings(knn={}),  # type: ignore[call-arg]
+        "rungs": RungSettings(count=2, probes=("knn",)),
+        "seed": 1,
+    }
+    return TrialConfig(**(values | changes))
+
+
+@settings
+class Before:
+    """Stand for settings as first released."""
+
+    lr: PositiveFloat = 0.1
+
+
+@settings
+class After(Before):
+    """Stand for the same settings with a field more."""
+
+    registers: PositiveInt = 4
+
+
+def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
+    config = make_config()
+    # Built with dataclasses.asdict and json alone; only the scenes source, which has no paths, is like this.
+    document = dataclasses.asdict(config)
+    document["probes"] = {"knn": document["probes"]["knn"]}
+    document["protocol"] = 2
+    del document["model"]["checkpoint"]  # a path
+    for name in LATER:
+        del document["objective"][name]
+    for name in ("data", "num_train"):
+        del document["probes"]["knn"][name]
+    del document["objective"]["micro_batch"]  # how to compute, not what
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert trial_id(config) == hashlib.sha256(text.encode()).hexdigest()
+    del document["seed"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert arm_id(config) == hashlib.sha256(text.encode()).hexdigest()
+    del document["treatment"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert group_id(config) == hashlib.sha256(text.encode()).hexdigest()
+
+
+LATER = (
+    "optimizer",
+    "betas",
+    "epochs",
+    "lr_batch_size",
+    "drop_path_uniform",
+    "drop_path_subset",
+    "clip_separately",
+    "blur_scales",
+    "patch_bottleneck",
+)
+"""Fields of the recipe that came later, which have here the values of the time before them."""
+
+PINNED = {
+    "scenes": ({}, "b2d3543f6eb653deabbc73a2f8a1a7f1a628b1dd65b4a4be50b1e727ac33d178"),
+    "image_folder": (
+        {"data": DATA_SOURCES["image_folder"](root="/x"), "seed": 0},
+        "cf8443a622f2853b1de396f6cc19f946ae23e6787a8785f14b3f8705851edf4b",
+    ),
+    "deit3": (
+        {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
+        "b5de2ac7ab46078454806e89a5fd875e40c2de68524dcb427827c5f7dfd522ab",
+    ),
+    # Pinned from the release before the probe had protocols.
+    "segmentation": (
+        {"probes": ProbeSettings(knn={}, segmentation={})},  # type: ignore[call-arg]
+        "681510e1f0ffdbcc7951005e72a9615033a8875c7d0a975e8afb47940ab2a23f",
+    ),
+    "segmentation_balance": (
+        {"probes": ProbeSettings(segmentation={"balance": 0.5})},  # type: ignore[call-arg]
+        "0daeea075a4fb879dec0cdceec7dae6e3dcc14978ab7ee06ebfe6afc2adebcdc",
+    ),
+    "linear": (
+        {"probes": ProbeSettings(linear={})},  # type: ignore[call-arg]
+        "a30a3df2993e5882082d3dbe1f87e399912b25fef38c98088e4e70b9722d70f8",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PINNED)
+def test_trial_id_known_configuration_is_pinned(case: str) -> None:
+    # A change here makes every finished trial of every user a new one. If a setting was added, give it a row
+    # in ADDED_LATER; if what is computed has changed, raise PROTOCOL_VERSION and pin the new ids.
+    changes, expected = PINNED[case]
+    assert trial_id(make_config(**changes)) == expected
+
+
+def test_ids_int_in_a_float_field_is_the_float() -> None:
+    assert trial_id(make_config(objective=RECIPES["dinov2_cpu"](lr=1))) == trial_id(
+        make_config(objective=RECIPES["dinov2_cpu"](lr=1.0))
+    )
+
+
+def test_ids_path_of_the_data_takes_no_part() -> None:
+    here, there = (make_config(data=DATA_SOURCES["image_folder"](root=root)) for root in ("/a", "/b"))
+    other = make_config(data=DATA_SOURCES["image_folder"](root="/a", image_size=64))
+    assert trial_id(here) == trial_id(there)
+    assert trial_id(here) != trial_id(other)
+
+
+def test_ids_images_of_a_probe_take_part_but_not_where_they_lie() -> None:
+    def with_images(**fields: object) -> str:
+        source = DATA_SOURCES["masks"](**{"root": "/a", **fields})
+        return trial_id(make_config(probes=ProbeSettings(segmentation=PROBES["segmentation"](data=source))))
+
+    assert with_images() == with_images(root="/b")
+    assert with_images() != with_images(image_size=64)
+    assert with_images() != trial_id(make_config(probes=ProbeSettings(segmentation=PROBES["segmentation"]())))
+
+
+def test_ids_seed_and_treatment_part_trials_arms_and_groups() -> None:
+    one, seeded = make_config(), make_config(seed=2)
+    treated = make_config(treatment=Treatment(specialize="qkv@all"))
+    assert trial_id(one) != trial_id(seeded)
+    assert arm_id(one) == arm_id(seeded)
+    assert arm_id(one) != arm_id(treated)
+    assert group_id(one) == group_id(treated) == group_id(seeded)
+    assert group_id(one) != group_id(make_config(model=ModelSettings(patch_size=8)))
+
+
+def test_trial_id_protocol_version_takes_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trial_id(make_config())
+    monkeypatch.setattr(identity, "PROTOCOL_VERSION", identity.PROTOCOL_VERSION + 1)
+    assert trial_id(make_config()) != before
+
+
+def test_plain_field_added_later_is_left_out_at_its_old_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = canonical_json(Before())
+    assert canonical_json(After()) != old
+    monkeypatch.setattr(identity, "ADDED_LATER", {"After": {"registers": 4}})
+    assert canonical_json(After()) == old
+    assert plain(After(registers=5)) == {"lr": 0.1, "registers": 5}
+
+
+def test_plain_default_that_moves_on_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The table holds the value that computes as before (here 1), not "whatever the default is" (here 4).
+    monkeypatch.setattr(identity, "ADDED_LATER", {"After": {"registers": 1}})
+    assert plain(After()) == {"lr": 0.1, "registers": 4}
+    # Fields that were there from the start are part of the id also at their defaults.
+    assert plain(Before()) == {"lr": 0.1}
+
+
+def test_canonical_json_negative_zero_is_zero() -> None:
+    assert canonical_json({"a": -0.0}) == canonical_json({"a": 0.0}) == '{"a":0.0}'
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {1, 2}, object(), b"x"])
+def test_canonical_json_not_plain_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="plain values"):
+        canonical_json(value)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=5))
+def test_canonical_json_any_value_reads_back_and_ignores_order(value: dict[str, Any]) -> None:
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(dict(reversed(value.items()))) == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "lamb"},
+        {"repeats": 2},
+        {"dense_weight": 0.5},
+    ],
+)
+def test_trial_id_of_deit3_tells_its_later_settings_apart(changes: dict[str, Any]) -> None:
+    values, _ = PINNED["deit3"]
+    objective = dataclasses.replace(values["objective"], **changes)
+    assert trial_id(make_config(**{**values, "objective": objective})) != PINNED["deit3"][1]
+
+
+def test_trial_id_tells_segmentation_protocols_and_their_fields_apart() -> None:
+    probes: list[dict[str, Any]] = [
+        {},
+        {"protocol": "logistic"},
+        {"protocol": "logistic", "upsample": "bilinear"},
+        {"protocol": "linear"},
+        {"protocol": "linear", "steps": 7},
+        {"protocol": "knn"},
+        {"protocol": "knn", "ks": [1]},
+    ]
+    configs = [make_config(probes=ProbeSettings(segmentation=fields)) for fields in probes]  # type: ignore[call-arg]
+    assert len({trial_id(config) for config in configs}) == len(probes)
+    # A default that is written out is the default.
+    written = make_config(probes=ProbeSettings(segmentation={"protocol": "knn", "ks": [1, 3, 10, 30]}))  # type: ignore[call-arg]
+    assert trial_id(written) == trial_id(configs[5])
+
+
+def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
+    sgd = {"protocol": "sgd"}
+    settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "lrs": (0.1,)}]
+    ids = {trial_id(make_config(probes=ProbeSettings(linear=each))) for each in settings}  # type: ignore[call-arg]
+    assert len(ids) == len(settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 2.0, "steps": 300},
+        {"lr_batch_size": 1024},
+        {"drop_path_uniform": True},
+        {"drop_path_subset": True},
+        {"clip_separately": True},
+        {"blur_scales": False},
+        {"patch_bottleneck": 32, "shared_head": False},
+    ],
+)
+def test_trial_id_of_dinov2_tells_its_later_settings_apart(changes: dict[str, Any]) -> None:
+    objective = dataclasses.replace(make_config().objective, **changes)  # type: ignore[type-var]
+    old = {name: value for name, value in changes.items() if name not in LATER}
+    before = dataclasses.replace(make_config().objective, **old)  # type: ignore[type-var]
+    assert trial_id(make_config(objective=objective)) != trial_id(make_config(objective=before))
+
+
+def test_trial_id_of_epochs_differs_from_that_of_the_same_number_of_steps() -> None:
+    epochs = RECIPES["dinov2_cpu"](epochs=1.0)
+    assert trial_id(make_config(objective=epochs)) != trial_id(make_config(objective=epochs.for_images(2000)))
