@@ -211,8 +211,12 @@ def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     scale = case.group.model.scale
     share = share_of(sweep.resources, scale)
     batch_size = case.group.objective.batch_size
-    own = getattr(sweep.resources, scale)
-    place = ("resources", "processes") if own is None or own.processes is None else ("resources", scale, "processes")
+    own = sweep.resources.by_scale.get(scale)
+    place: FieldPath = ("resources", "processes")
+    if own is not None and own.processes is not None:
+        given = case.raw.get("resources")
+        is_beside = isinstance(given, Mapping) and scale in given
+        place = ("resources", *(() if is_beside else ("by_scale",)), scale, "processes")
     if batch_size % share.processes:
         yield Problem(place, f"must divide objective.batch_size, {batch_size}, not {share.processes}")
     if share.processes > 1 and 0 < share.gpus < 1:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from orchestrator.execution.executor import Share
 from orchestrator.trials.records import Cause, LargerShare
 from specvit.errors import ConfigError
-from specvit.scales import SCALES
+from specvit.scales import SCALES, ScaleName
 from specvit.settings import NonNegativeFloat, PositiveInt, settings
 
 LEAST_SHARE = 1e-4
@@ -41,7 +43,7 @@ _Labels = dict[Annotated[str, Field(min_length=1)], str]
 
 @settings
 class ScaleResources:
-    """Say what a trial of one scale occupies, where that differs from the other scales."""
+    """What a trial of one scale occupies, where that differs from the other scales."""
 
     cpus: _Amount | None = None
     """CPU cores of each process."""
@@ -57,56 +59,47 @@ class ScaleResources:
     """Labels that a machine must have: ``{ray.io/accelerator-type: A100}``."""
 
 
-if TYPE_CHECKING:
+@settings
+class Resources:
+    """What one trial occupies, by scale if need be. Takes no part in a trial's identity."""
 
-    class Resources:
-        """Say what one trial occupies. Takes no part in a trial's identity."""
+    cpus: _Amount = 1
+    """CPU cores."""
+    gpus: _Gpus = 0
+    """GPUs; a share such as 0.25 puts several trials on one."""
+    processes: PositiveInt = 1
+    """Processes that train one trial together, each with that many CPU cores and GPUs. It changes a result by rounding
+    alone; ``objective.batch_size`` has to be a multiple of it."""
+    memory_gib: NonNegativeFloat = 0
+    """Memory of the machine that each process reserves, in GiB; 0 = none."""
+    custom: _Custom = Field(default_factory=dict)
+    """Ray's custom resources of each process: ``{fast_disk: 1}``."""
+    labels: _Labels = Field(default_factory=dict)
+    """Labels that a machine must have: ``{ray.io/accelerator-type: A100}``."""
+    by_scale: dict[ScaleName, ScaleResources] = Field(default_factory=dict)
+    """What trials of a scale occupy instead; what is not given is as for the others. A scale may also stand beside the
+    other fields: ``{gpus: 1, large: {gpus: 4}}``."""
 
-        cpus: float
-        gpus: float
-        processes: int
-        memory_gib: float
-        custom: dict[str, float]
-        labels: dict[str, str]
+    @model_validator(mode="before")
+    @classmethod
+    def _read_scales(cls, given: Any) -> Any:
+        """Read ``large: {..}`` as ``by_scale: {large: {..}}``."""
+        if not isinstance(given, dict) or not isinstance(given.get("by_scale", {}), dict):
+            return given
+        beside = {scale: given[scale] for scale in SCALES if given.get(scale) is not None}
+        by_scale = given.get("by_scale", {})
+        for scale in beside.keys() & by_scale.keys():
+            raise ConfigError(f"{scale} must not be given beside by_scale.{scale}")
+        return {name: value for name, value in given.items() if name not in SCALES} | {"by_scale": by_scale | beside}
 
-        def __init__(self, **fields: Any) -> None:
-            """Take the fields of a sweep file."""
-
-else:
-    _FIELDS: dict[str, tuple[object, object, str]] = {
-        "cpus": (_Amount, 1, "CPU cores."),
-        "gpus": (_Gpus, 0, "GPUs; a share such as 0.25 puts several trials on one."),
-        "processes": (
-            PositiveInt,
-            1,
-            "Processes that train one trial together, each with that many CPU cores and GPUs. It changes a result by "
-            "rounding alone; ``objective.batch_size`` has to be a multiple of it.",
-        ),
-        "memory_gib": (NonNegativeFloat, 0, "Memory of the machine that each process reserves, in GiB; 0 = none."),
-        "custom": (_Custom, Field(default_factory=dict), "Ray's custom resources of each process: ``{fast_disk: 1}``."),
-        "labels": (
-            _Labels,
-            Field(default_factory=dict),
-            "Labels that a machine must have: ``{ray.io/accelerator-type: A100}``.",
-        ),
-    }
-    _OF_SCALE = "What trials of this scale occupy instead; what is not given is as for the others."
-    Resources = settings(
-        type(
-            "Resources",
-            (),
-            {
-                "__module__": __name__,
-                "__doc__": "Say what one trial occupies, by scale if need be. Takes no part in a trial's identity.",
-                "__annotations__": {
-                    **{name: Annotated[kind, Field(description=text)] for name, (kind, _, text) in _FIELDS.items()},
-                    **{scale: Annotated[ScaleResources | None, Field(description=_OF_SCALE)] for scale in SCALES},
-                },
-                **{name: default for name, (_, default, _) in _FIELDS.items()},
-                **dict.fromkeys(SCALES),
-            },
-        )
-    )
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        written = handler(schema)
+        fields = handler.resolve_ref_schema(written)["properties"]
+        of_scale = fields["by_scale"]["additionalProperties"]
+        text = "What trials of this scale occupy instead; what is not given is as for the others."
+        fields |= {s: {"anyOf": [of_scale, {"type": "null"}], "default": None, "description": text} for s in SCALES}
+        return written
 
 
 def share_of(resources: Resources, scale: str, larger: LargerShare | None = None) -> Share:
@@ -117,7 +110,7 @@ def share_of(resources: Resources, scale: str, larger: LargerShare | None = None
         scale: A row of the table of scales.
         larger: What trials of this scale get at least since one of them ran out of memory; None = none did.
     """
-    own: ScaleResources | None = getattr(resources, scale)
+    own = resources.by_scale.get(scale)
 
     def of(name: str) -> Any:
         value = None if own is None else getattr(own, name)

@@ -74,6 +74,8 @@ def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
             path = (*path, part)
         elif isinstance(value, Mapping) and part not in value and value.get("comparator") == part:
             continue
+        elif isinstance(value, Mapping) and part == "by_scale" and value.keys() & set(loc[index + 1 : index + 2]):
+            continue  # the scale stands beside the other fields of ``resources``
         elif isinstance(value, Mapping):
             path, value = (*path, part), value.get(str(part))
         elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
@@ -158,7 +160,8 @@ def _known_fields(path: FieldPath, loc: FieldPath) -> list[str]:
     """Return the fields that the mapping at ``path`` may have, looked up in the schema of the file."""
     at = _schema()
     for part in path:
-        at = _resolved(at["items"] if isinstance(part, int) else at["properties"][str(part)], loc)
+        inner = at["items"] if isinstance(part, int) else at.get("properties", {}).get(str(part))
+        at = _resolved(at["additionalProperties"] if inner is None else inner, loc)
     return list(at.get("properties", {}))
 
 

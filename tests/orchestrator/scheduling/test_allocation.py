@@ -36,7 +36,7 @@ def grow(shares: Shares, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine:
 
 
 def test_a_share_is_that_of_the_scale(nano: Trial, micro: Trial) -> None:
-    shares = Shares(Resources(cpus=2, micro={"gpus": 0.5}))
+    shares = Shares(Resources(cpus=2, by_scale={"micro": {"gpus": 0.5}}))
     assert shares.of(nano) == Share(cpus=2.0)
     assert shares.of(micro) == Share(cpus=2.0, gpus=0.5)
     assert shares.config_of(nano) is nano.config

@@ -168,7 +168,7 @@ def test_shares_of_several_kinds_make_room_for_each_other(make: Callable[..., li
     trials = make(3)
     large = replace(trials[1].config.model, scale="micro")
     trials[1] = replace(trials[1], config=replace(trials[1].config, model=large))
-    shares = Shares(Resources(cpus=1, micro={"cpus": 4}))
+    shares = Shares(Resources(cpus=1, by_scale={"micro": {"cpus": 4}}))
     ran = simulate(trials, lengths_of(trials, [10, 10, 10]), shares=shares, nodes=[Node("a", {"CPU": 4.0})])
     # All four cores go to the second one once the first has ended; the third waits for its turn.
     assert ran.ended_s == lengths_of(trials, [10, 20, 30])

@@ -50,6 +50,13 @@ def test_a_scale_can_take_no_gpu_where_the_others_do(load: Callable[..., Sweep])
     assert share_of(resources, "micro") == Share(gpus=1.0, memory_gib=8.0)
 
 
+def test_a_scale_is_read_under_by_scale_and_beside_the_other_fields_alike(load: Callable[..., Sweep]) -> None:
+    under = load("resources: {gpus: 1, by_scale: {nano: {gpus: 2}, micro: {gpus: 4}}}\n").resources
+    assert under == load("resources: {gpus: 1, by_scale: {nano: {gpus: 2}}, micro: {gpus: 4}, mini: }\n").resources
+    assert under == Resources(gpus=1, by_scale={"nano": {"gpus": 2}, "micro": {"gpus": 4}})
+    assert [share_of(under, scale).gpus for scale in ("nano", "micro", "mini")] == [2.0, 4.0, 1.0]
+
+
 def test_resources_can_be_set_on_the_command_line(load: Callable[..., Sweep]) -> None:
     resources = load("", "resources.micro.gpus=2", "resources.custom={disk: 3}").resources
     assert share_of(resources, "micro") == Share(gpus=2.0, custom=(("disk", 3.0),))
@@ -80,6 +87,16 @@ def test_resources_can_be_set_on_the_command_line(load: Callable[..., Sweep]) ->
         ("{labels: {'': x}}", "resources.labels"),
         ("{processes: 3}", "resources.processes: must divide objective.batch_size, 8, not 3"),
         ("{nano: {processes: 3}}", "resources.nano.processes: must divide objective.batch_size, 8, not 3"),
+        ("{by_scale: {nano: {gpus: 2.5}}}", "resources.by_scale.nano.gpus: must be a whole number"),
+        ("{by_scale: {micro: {}}, nano: {gpus: 2.5}}", "resources.nano.gpus: must be a whole number"),
+        ("{by_scale: {nano: {cpu: 1}}}", "resources.by_scale.nano.cpu: unknown field; known: cpus, gpus"),
+        ("{by_scale: {nanno: {}}}", "resources.by_scale.nanno: must be nano, micro, mini, tiny, small, base or large"),
+        ("{by_scale: 3}", "resources.by_scale: must be a mapping (field: value), not 3"),
+        ("{by_scale: {nano: 3}}", "resources.by_scale.nano: must be a mapping (field: value), not 3"),
+        ("{nano: 3}", "resources.nano: must be a mapping (field: value), not 3"),
+        ("3", "resources: must be a mapping (field: value), not 3"),
+        ("{by_scale: {nano: {}}, nano: {}}", "resources.nano: must not be given beside by_scale.nano"),
+        ("{by_scale: {nano: {processes: 3}}}", "resources.by_scale.nano.processes: must divide objective.batch_size"),
         ("{gpus: 0.5, nano: {processes: 2}}", "nano.processes: must be 1 where gpus is a share of a GPU (0.5)"),
     ],
 )
@@ -176,7 +193,7 @@ def test_growing_always_adds_something_and_comes_to_an_end(
 
 
 def test_a_larger_share_is_the_least_that_a_scale_gets() -> None:
-    resources = Resources(gpus=0.25, memory_gib=8, micro={"gpus": 1})
+    resources = Resources(gpus=0.25, memory_gib=8, by_scale={"micro": {"gpus": 1}})
     larger = LargerShare(gpus=0.5, memory_gib=4.0)
     assert share_of(resources, "nano", larger) == Share(gpus=0.5, memory_gib=8.0)
     assert share_of(resources, "micro", larger) == Share(gpus=1.0, memory_gib=8.0)
