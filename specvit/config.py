@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -10,7 +10,7 @@ from specvit.comparators import AnyComparator
 from specvit.data import AnyDataSource, DataSource
 from specvit.high_norm import check_high_norm
 from specvit.objectives import AnyRecipe
-from specvit.probes import PROBES, Probe
+from specvit.probes import Probe, SelectedProbes
 from specvit.scales import ScaleName
 from specvit.settings import Flag, NonNegativeInt, PositiveInt, settings
 
@@ -94,36 +94,14 @@ class RungSettings:
     """Names of the probes to run; empty = those of ``knn`` and ``segmentation`` that are on, or else the first."""
 
 
-if TYPE_CHECKING:
-
-    class ProbeSettings:
-        """Hold one optional field per probe."""
-
-else:
-    ProbeSettings = settings(
-        type(
-            "ProbeSettings",
-            (),
-            {
-                "__module__": __name__,
-                "__doc__": "Name the probes to run, each with its settings; `{}` takes the defaults.",
-                "__annotations__": {name: probe | None for name, probe in PROBES.items()},
-                **dict.fromkeys(PROBES),
-            },
-        )
-    )
-
-
-def selected_probes(probes: ProbeSettings) -> dict[str, Probe]:
+def selected_probes(probes: SelectedProbes) -> dict[str, Probe]:
     """Return the probes that are switched on, by name, in the order of the table of probes."""
-    chosen = {name: getattr(probes, name) for name in PROBES}
-    return {name: probe for name, probe in chosen.items() if probe is not None}
+    return {probe.name: probe for probe in probes}
 
 
-def default_rung_probes(probes: ProbeSettings) -> tuple[str, ...]:
+def default_rung_probes(probes: SelectedProbes) -> tuple[str, ...]:
     """Return the probes that rungs run if none are named: those on that are cheap, or else the first that is on."""
-    chosen = selected_probes(probes)
-    return tuple(name for name in chosen if PROBES[name].at_rungs) or tuple(chosen)[:1]
+    return tuple(probe.name for probe in probes if probe.at_rungs) or tuple(probe.name for probe in probes[:1])
 
 
 @settings
@@ -134,7 +112,7 @@ class TrialConfig:
     model: ModelSettings
     data: AnyDataSource
     objective: AnyRecipe
-    probes: ProbeSettings
+    probes: SelectedProbes
     rungs: RungSettings
     seed: NonNegativeInt
     diagnostics: Flag = False
@@ -143,5 +121,5 @@ class TrialConfig:
     @property
     def sources(self) -> tuple[DataSource, ...]:
         """Return where its images come from, each once: those of the pretraining, then those of probes."""
-        own = (probe.data for probe in selected_probes(self.probes).values())
+        own = (probe.data for probe in self.probes)
         return tuple(dict.fromkeys((self.data, *(source for source in own if source is not None))))

@@ -9,6 +9,10 @@ class ConfigError(SpecsweepError, ValueError):
     """Signal a setting that breaks a rule; the text names the field, the rule and the value."""
 
 
+class PartError(SpecsweepError):
+    """Signal a part that its table cannot take, most likely of another package; the text names it and the fault."""
+
+
 class DataError(SpecsweepError):
     """Signal data that cannot be used; the text names the file or folder."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,24 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images in {folder}; set SPECSWEEP_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def install_plugin() -> Callable[[Path, Path], None]:
+    """Return a function that installs a project of Python files into a folder for ``sys.path``, as pip would."""
+
+    def install(project: Path, site: Path) -> None:
+        about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        left_out = shutil.ignore_patterns("pyproject.toml", "__pycache__")
+        shutil.copytree(project, site, ignore=left_out, dirs_exist_ok=True)
+        info = site / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
+        groups = about["entry-points"].items()
+        lines = [line for group, parts in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in parts.items()))]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+
+    return install
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -15,11 +15,12 @@ from orchestrator.sweep.problems import nearest
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
-from specvit.config import ModelSettings, ProbeSettings, RungSettings
-from specvit.data import DATA_SOURCES, AnyDataSource
+from specvit.config import ModelSettings, RungSettings
+from specvit.data import AnyDataSource
+from specvit.data.scenes import Scenes
 from specvit.errors import ConfigError
 from specvit.objectives import AnyRecipe
-from specvit.probes import PROBES
+from specvit.probes import PROBES, SelectedProbes
 from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
 
 MAX_TRIALS = 100_000
@@ -85,6 +86,13 @@ def _comparator_by_name(value: object) -> object:
     return value
 
 
+def _allow_comparator_names(schema: dict[str, Any]) -> None:
+    """Extend the JSON schema of a comparator to its bare name."""
+    schema["anyOf"] = [{"enum": list(COMPARATORS), "type": "string"}, dict(schema)]
+    for key in schema.keys() - {"anyOf"}:
+        del schema[key]
+
+
 Name = Annotated[str, AfterValidator(check_name)]
 Seeds = Annotated[
     tuple[NonNegativeInt, ...],
@@ -98,10 +106,7 @@ Seeds = Annotated[
 ]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 ComparatorEntry = Annotated[
-    AnyComparator,
-    BeforeValidator(
-        _comparator_by_name, json_schema_input_type=Literal[tuple(COMPARATORS)] | AnyComparator
-    ),
+    AnyComparator, BeforeValidator(_comparator_by_name), Field(json_schema_extra=_allow_comparator_names)
 ]
 Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
 AxisPath = Annotated[str, Field(pattern=rf"^{VARY_PATH.pattern}$")]
@@ -139,7 +144,7 @@ class SweepFile:
 
     objective: AnyRecipe
     """The pretraining recipe, by ``recipe``, and its constants."""
-    probes: Annotated[ProbeSettings, BeforeValidator(_switch_on)]
+    probes: Annotated[SelectedProbes, BeforeValidator(_switch_on)]
     """Probes on the frozen features, each with its settings; ``{}`` or nothing takes the defaults."""
     name: Name | None = None
     """Name of the folder of its results; default: the file's name without its ending."""
@@ -147,7 +152,7 @@ class SweepFile:
     """What the sweep is to answer; printed above the table."""
     model: ModelSettings = Field(default_factory=ModelSettings)
     """The backbone."""
-    data: AnyDataSource = Field(default_factory=lambda: DATA_SOURCES["scenes"]())
+    data: AnyDataSource = Field(default_factory=Scenes)
     """The images, by ``source``; default: the embedded scenes."""
     rungs: RungSettings = Field(default_factory=RungSettings)
     """The cheap probes on the way."""
@@ -255,7 +260,7 @@ class Sweep:
     ablate: Ablation
     floors: tuple[Floor, ...]
     seeds: tuple[int, ...]
-    probes: ProbeSettings
+    probes: SelectedProbes
     rungs: RungSettings
     pruning: AnyPruner
     resources: Resources

@@ -15,7 +15,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from specvit.config import PROTOCOL_VERSION, TrialConfig, selected_probes
+from specvit.config import PROTOCOL_VERSION, TrialConfig
 
 ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
@@ -77,7 +77,7 @@ def section_texts(config: TrialConfig) -> dict[str, str]:
 def section_text(name: str, section: Any) -> str:
     """Return the canonical JSON of one section of a configuration."""
     if name == "probes":
-        return canonical_json({name: _without_paths(probe) for name, probe in selected_probes(section).items()})
+        return canonical_json({probe.name: _without_paths(probe) for probe in section})
     if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
         raise ValueError(f"checkpoint {section.checkpoint!r} has no hash yet; see orchestrator.sweep.pretrained")
     if name == "objective":

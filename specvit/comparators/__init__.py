@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
-
-from pydantic import Field
+from typing import Annotated
 
 from specvit.comparators.base import Comparator
-from specvit.registry import discover
+from specvit.comparators.class_attention import ClassAttention
+from specvit.comparators.jumbo import Jumbo
+from specvit.comparators.patch_diversification import PatchDiversification
+from specvit.comparators.token_pooling import TokenPooling
+from specvit.plugins import OneOf, PartTable
 
-COMPARATORS = discover(__name__, Comparator, key="name")  # type: ignore[type-abstract]
+COMPARATORS: PartTable[Comparator] = PartTable(
+    Comparator,
+    (
+        ClassAttention,
+        Jumbo,
+        PatchDiversification,
+        TokenPooling,
+    ),
+    group="specsweep.comparators",
+    discriminator="comparator",
+)
 
-if TYPE_CHECKING:
-    AnyComparator = Comparator
-else:
-    AnyComparator = Annotated[Union[tuple(COMPARATORS.values())], Field(discriminator="comparator")]  # noqa: UP007
+AnyComparator = Annotated[Comparator, OneOf(COMPARATORS)]
 
 __all__ = ["COMPARATORS", "AnyComparator", "Comparator"]

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import Annotated
 
-from pydantic import Field
-
+from specvit.data.ade20k import Ade20k
 from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
-from specvit.registry import discover
+from specvit.data.cityscapes import Cityscapes
+from specvit.data.coco import Coco
+from specvit.data.depth import DepthMaps
+from specvit.data.hugging_face import HuggingFace
+from specvit.data.image_folder import ImageFolder
+from specvit.data.imagenet import ImageNet
+from specvit.data.masks import Masks
+from specvit.data.nyuv2 import Nyuv2
+from specvit.data.scenes import Scenes
+from specvit.data.voc import Voc
+from specvit.data.webdataset_shards import WebDatasetShards
+from specvit.plugins import OneOf, PartTable
 
-DATA_SOURCES = discover(__name__, DataSource, key="name")  # type: ignore[type-abstract]
+DATA_SOURCES: PartTable[DataSource] = PartTable(
+    DataSource,
+    (
+        Ade20k,
+        Cityscapes,
+        Coco,
+        DepthMaps,
+        HuggingFace,
+        ImageFolder,
+        ImageNet,
+        Masks,
+        Nyuv2,
+        Scenes,
+        Voc,
+        WebDatasetShards,
+    ),
+    group="specsweep.data_sources",
+    discriminator="source",
+)
 
-if TYPE_CHECKING:
-    AnyDataSource = DataSource
-else:
-    AnyDataSource = Annotated[Union[tuple(DATA_SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+AnyDataSource = Annotated[DataSource, OneOf(DATA_SOURCES)]
 
 __all__ = ["DATA_SOURCES", "IGNORE_INDEX", "AnyDataSource", "DataSource", "Dataset", "Split"]

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
-
-from pydantic import Field
+from typing import Annotated
 
 from specvit.objectives.base import Recipe
-from specvit.registry import discover
+from specvit.objectives.deit3 import DeiT3, DeiT3Cpu
+from specvit.objectives.dinov2 import DinoV2, DinoV2Cpu, DinoV2Long, DinoV2Short
+from specvit.objectives.mae import Mae, MaeCpu
+from specvit.plugins import OneOf, PartTable
 
-RECIPES = discover(__name__, Recipe, key="name")  # type: ignore[type-abstract]
+RECIPES: PartTable[Recipe] = PartTable(
+    Recipe,
+    (
+        DeiT3,
+        DeiT3Cpu,
+        DinoV2,
+        DinoV2Cpu,
+        DinoV2Long,
+        DinoV2Short,
+        Mae,
+        MaeCpu,
+    ),
+    group="specsweep.recipes",
+    discriminator="recipe",
+)
 
-if TYPE_CHECKING:
-    AnyRecipe = Recipe
-else:
-    AnyRecipe = Annotated[Union[tuple(RECIPES.values())], Field(discriminator="recipe")]  # noqa: UP007
+AnyRecipe = Annotated[Recipe, OneOf(RECIPES)]
 
 __all__ = ["RECIPES", "AnyRecipe", "Recipe"]

@@ -1,12 +1,54 @@
-"""Probes, one file each. ``PROBES`` is what the ``probes`` section of a sweep file may name."""
+"""Probes, one file each. ``SelectedProbes`` is what the ``probes`` section of a sweep file may name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Annotated
+
+from specvit.plugins import ByName, LazyMapping, PartTable
+from specvit.probes.attentive import Attentive
 from specvit.probes.base import Metric, Probe, ProbeSplit
-from specvit.registry import discover
+from specvit.probes.depth import Depth
+from specvit.probes.detection import Detection
+from specvit.probes.knn import Knn
+from specvit.probes.linear import Linear
+from specvit.probes.segmentation import Segmentation
 
-PROBES = discover(__name__, Probe, key="name")  # type: ignore[type-abstract]
 
-METRICS: dict[str, Metric] = {metric.name: metric for probe in PROBES.values() for metric in probe.metrics}
+def _check_metrics(probe: type[Probe], others: Iterable[type[Probe]]) -> str | None:
+    """Return what is wrong with the metrics of a probe: two of one name would be one column of a table."""
+    metrics = probe.metrics
+    if not (isinstance(metrics, tuple) and metrics and all(isinstance(metric, Metric) for metric in metrics)):
+        return f"{probe.__qualname__}.metrics must be a tuple of at least one Metric, not {metrics!r}"
+    taken = {metric.name: f"probe {other.name!r}" for other in others for metric in other.metrics}
+    taken["loss"] = "the recipes"
+    for metric in metrics:
+        if metric.name in taken:
+            return f"the metric {metric.name!r} is reported by {taken[metric.name]} already"
+        taken[metric.name] = "the probe itself"
+    return None
 
-__all__ = ["METRICS", "PROBES", "Metric", "Probe", "ProbeSplit"]
+
+PROBES: PartTable[Probe] = PartTable(
+    Probe,
+    (
+        Attentive,
+        Depth,
+        Detection,
+        Knn,
+        Linear,
+        Segmentation,
+    ),
+    group="specsweep.probes",
+    check=_check_metrics,
+)
+
+SelectedProbes = Annotated[tuple[Probe, ...], ByName(PROBES)]
+"""The probes that are on, in the order of the table; written as a mapping of their names to their settings."""
+
+METRICS: LazyMapping[Metric] = LazyMapping(
+    lambda: {metric.name: metric for probe in PROBES.values() for metric in probe.metrics}
+)
+"""What is known of the metrics of all probes, by their names."""
+
+__all__ = ["METRICS", "PROBES", "Metric", "Probe", "ProbeSplit", "SelectedProbes"]

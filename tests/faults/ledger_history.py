@@ -15,7 +15,7 @@ from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.trials.records import LargerShare
 from orchestrator.trials.trial import Trial
-from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES
 from specvit.readings import Reading
@@ -36,7 +36,7 @@ PROVENANCE = Provenance(
 def make_trial(seed: int) -> Trial:
     config = TrialConfig(
         treatment=Treatment(), model=ModelSettings(), data=DATA_SOURCES["scenes"](), objective=RECIPES["dinov2"](),
-        probes=ProbeSettings(), rungs=RungSettings(), seed=seed,
+        probes=(), rungs=RungSettings(), seed=seed,
     )
     return Trial(f"{seed:064x}", "group", "arm", "", "none", "baseline", f"none seed {seed}", 1000, 0.0, config)
 

@@ -30,7 +30,7 @@ from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.trials.records import Cause, LargerShare, Report, State, TrialRecord
 from orchestrator.trials.trial import Trial
-from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES
 
@@ -73,7 +73,7 @@ def make_trial(name: str, seed: int = 0, *, group: str = "", label: str = "") ->
             model=ModelSettings(),
             data=DATA_SOURCES["scenes"](),
             objective=RECIPES["dinov2"](),
-            probes=ProbeSettings(),
+            probes=(),
             rungs=RungSettings(),
             seed=seed,
         ),

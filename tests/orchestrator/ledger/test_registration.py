@@ -8,7 +8,7 @@ import pytest
 from orchestrator.ledger.connection import LedgerError, connect_writer, naming
 from orchestrator.ledger.registration import SweepInfo, read_registration, write_registration
 from orchestrator.trials.trial import Trial
-from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES
 
@@ -26,7 +26,7 @@ def make_trial(seed: int) -> Trial:
         model=ModelSettings(patch_size=8),
         data=DATA_SOURCES["scenes"](),
         objective=RECIPES["deit3"](steps=7),
-        probes=ProbeSettings(),
+        probes=(),
         rungs=RungSettings(),
         seed=seed,
     )

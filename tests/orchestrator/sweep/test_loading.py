@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orchestrator.sweep.loading import Limits, Sweep, SweepFileError, load_sweep, sweep_json_schema
+from specvit.config import selected_probes
 from specvit.errors import SpecsweepError
 
 VALID = """\
@@ -73,8 +74,7 @@ def test_load_sweep_valid_file_resolves_everything(load: Load) -> None:
     assert [group.varied for group in sweep.groups] == [(("model.scale", "nano"),), (("model.scale", "micro"),)]
     assert [group.model.scale for group in sweep.groups] == ["nano", "micro"]
     assert sweep.groups[0].objective.steps == 150
-    assert sweep.probes.knn is not None  # type: ignore[attr-defined]
-    assert sweep.probes.segmentation is None  # type: ignore[attr-defined]
+    assert [probe.name for probe in sweep.probes] == ["knn", "linear"]
     assert sweep.rungs.probes == ("knn",)
     assert sweep.pruning_metric == "knn_top1"
 
@@ -123,8 +123,8 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
         (["vary.model.scale=[mini]"], lambda s: s.groups[0].model.scale, "mini"),
         (["vary={}"], lambda s: len(s.groups), 1),
         (["data={source: image_folder}", "data.root=/x=y"], lambda s: s.groups[0].data.root, "/x=y"),
-        (["probes.segmentation="], lambda s: s.probes.segmentation is not None, True),
-        (["probes.knn.temperature=0.5"], lambda s: s.probes.knn.temperature, 0.5),
+        (["probes.segmentation="], lambda s: "segmentation" in selected_probes(s.probes), True),
+        (["probes.knn.temperature=0.5"], lambda s: selected_probes(s.probes)["knn"].temperature, 0.5),
         (["resources.processes=4"], lambda s: s.resources.processes, 4),
         (["checkpoint_every_s=0"], lambda s: s.checkpoint_every_s, 0),
         ([], lambda s: (s.resources.processes, s.checkpoint_every_s), (1, 60)),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.trials.identity import arm_id, canonical_json, group_id, plain, trial_id
 from orchestrator.trials import identity
-from specvit.config import ModelSettings, ProbeSettings, RungSettings, Treatment, TrialConfig
+from orchestrator.trials.identity import arm_id, canonical_json, group_id, plain, trial_id
+from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.objectives import RECIPES
 from specvit.probes import PROBES
@@ -26,7 +26,7 @@ def make_config(**changes: Any) -> TrialConfig:
         "model": ModelSettings(),
         "data": DATA_SOURCES["scenes"](),
         "objective": RECIPES["dinov2_cpu"](steps=150),
-        "probes": ProbeSettings(knn={}),  # type: ignore[call-arg]
+        "probes": {"knn": {}},
         "rungs": RungSettings(count=2, probes=("knn",)),
         "seed": 1,
     }
@@ -51,7 +51,8 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     config = make_config()
     # Built with dataclasses.asdict and json alone; only the scenes source, which has no paths, is like this.
     document = dataclasses.asdict(config)
-    document["probes"] = {"knn": document["probes"]["knn"]}
+    (knn,) = document["probes"]
+    document["probes"] = {"knn": knn}
     document["protocol"] = 2
     del document["model"]["checkpoint"]  # a path
     for name in LATER:
@@ -94,15 +95,15 @@ PINNED = {
     ),
     # Pinned from the release before the probe had protocols.
     "segmentation": (
-        {"probes": ProbeSettings(knn={}, segmentation={})},  # type: ignore[call-arg]
+        {"probes": {"knn": {}, "segmentation": {}}},
         "681510e1f0ffdbcc7951005e72a9615033a8875c7d0a975e8afb47940ab2a23f",
     ),
     "segmentation_balance": (
-        {"probes": ProbeSettings(segmentation={"balance": 0.5})},  # type: ignore[call-arg]
+        {"probes": {"segmentation": {"balance": 0.5}}},
         "0daeea075a4fb879dec0cdceec7dae6e3dcc14978ab7ee06ebfe6afc2adebcdc",
     ),
     "linear": (
-        {"probes": ProbeSettings(linear={})},  # type: ignore[call-arg]
+        {"probes": {"linear": {}}},
         "a30a3df2993e5882082d3dbe1f87e399912b25fef38c98088e4e70b9722d70f8",
     ),
 }
@@ -132,11 +133,11 @@ def test_ids_path_of_the_data_takes_no_part() -> None:
 def test_ids_images_of_a_probe_take_part_but_not_where_they_lie() -> None:
     def with_images(**fields: object) -> str:
         source = DATA_SOURCES["masks"](**{"root": "/a", **fields})
-        return trial_id(make_config(probes=ProbeSettings(segmentation=PROBES["segmentation"](data=source))))
+        return trial_id(make_config(probes={"segmentation": PROBES["segmentation"](data=source)}))
 
     assert with_images() == with_images(root="/b")
     assert with_images() != with_images(image_size=64)
-    assert with_images() != trial_id(make_config(probes=ProbeSettings(segmentation=PROBES["segmentation"]())))
+    assert with_images() != trial_id(make_config(probes={"segmentation": PROBES["segmentation"]()}))
 
 
 def test_ids_seed_and_treatment_part_trials_arms_and_groups() -> None:
@@ -219,17 +220,17 @@ def test_trial_id_tells_segmentation_protocols_and_their_fields_apart() -> None:
         {"protocol": "knn"},
         {"protocol": "knn", "ks": [1]},
     ]
-    configs = [make_config(probes=ProbeSettings(segmentation=fields)) for fields in probes]  # type: ignore[call-arg]
+    configs = [make_config(probes={"segmentation": fields}) for fields in probes]
     assert len({trial_id(config) for config in configs}) == len(probes)
     # A default that is written out is the default.
-    written = make_config(probes=ProbeSettings(segmentation={"protocol": "knn", "ks": [1, 3, 10, 30]}))  # type: ignore[call-arg]
+    written = make_config(probes={"segmentation": {"protocol": "knn", "ks": [1, 3, 10, 30]}})
     assert trial_id(written) == trial_id(configs[5])
 
 
 def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
     sgd = {"protocol": "sgd"}
     settings = [{}, sgd, {**sgd, "epochs": 10}, {**sgd, "lrs": (0.1,)}]
-    ids = {trial_id(make_config(probes=ProbeSettings(linear=each))) for each in settings}  # type: ignore[call-arg]
+    ids = {trial_id(make_config(probes={"linear": each})) for each in settings}
     assert len(ids) == len(settings)
 
 

@@ -1,11 +1,15 @@
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
 
-from specvit.errors import DivergenceError
-from specvit.probes import METRICS, PROBES, ProbeSplit
+from specvit.errors import DivergenceError, PartError
+from specvit.plugins import PartTable
+from specvit.probes import METRICS, PROBES, Probe, ProbeSplit, _check_metrics
+from specvit.probes.knn import Knn
+from specvit.settings import settings
 
 
 def test_probes_report_the_metrics_that_tables_know():
@@ -20,6 +24,20 @@ def test_probes_report_the_metrics_that_tables_know():
     assert {probe.needs for probe in PROBES.values()} == {"labels", "masks", "depth", "boxes"}
     assert {name for name, metric in METRICS.items() if metric.unit != "%"} == {"depth_rmse"}
     assert {name for name, metric in METRICS.items() if not metric.higher_is_better} == {"depth_rmse", "depth_abs_rel"}
+
+
+@settings
+class Nearest(Knn):
+    """A copy of a probe that still reports the metric of the other one."""
+
+    name: ClassVar[str] = "nearest"
+
+
+def test_a_metric_that_two_probes_report_is_refused():
+    table = PartTable(Probe, (Knn, Nearest), group="specsweep.none", check=_check_metrics)
+
+    with pytest.raises(PartError, match=r"Nearest: the metric 'knn_top1' is reported by probe 'knn' already$"):
+        list(table)
 
 
 def test_settings_of_probes_load_without_torch():
