@@ -39,6 +39,7 @@ from orchestrator.storage import remote_folder
 from orchestrator.trials.records import Cause
 from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource
+from specvit.plugins import plugin_versions
 
 if TYPE_CHECKING:
     from specvit.training_state import Checkpoint
@@ -302,6 +303,7 @@ def _checkpoint(
         "specsweep": metadata.version("specsweep"),
         "torch": torch.__version__,
         "timm": timm.__version__,
+        **plugin_versions(),
     }
     files = files or LocalFiles(job.state.path, None)
     return Checkpoint(

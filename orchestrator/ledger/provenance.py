@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import orchestrator
+from specvit.plugins import plugin_versions
 
 _PACKAGES = (
     *("specsweep", "torch", "torchvision", "timm", "ray", "optuna"),
@@ -76,7 +77,7 @@ def collect_provenance() -> Provenance:
 def find_commit(root: Path) -> tuple[str | None, bool | None]:
     """Find the commit of the packages in ``root``, and whether they differ from it.
 
-    New files count as a difference, since a new file adds a probe or a recipe. A copy installed into an
+    New files count as a difference, since other files may import them. A copy installed into an
     environment that lies inside somebody's repository is not part of that repository, so the package's own
     file has to be tracked.
 
@@ -117,7 +118,7 @@ def _versions() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return versions | plugin_versions()
 
 
 def _cpu() -> str:

@@ -18,6 +18,7 @@ import specvit
 from orchestrator.execution.capacity import ClusterError, Node
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
+from specvit.plugins import plugin_versions
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ def code_digest() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide numbers."""
-    return {package: metadata.version(package) for package in _PACKAGES}
+    """Return the versions of the libraries that decide numbers, packages that add parts among them."""
+    return {package: metadata.version(package) for package in _PACKAGES} | plugin_versions()
 
 
 def look(wanted: Wanted, references: Mapping[DataSource, Any], *, fetch: Callable[[Any], Dataset]) -> Found:

@@ -15,6 +15,7 @@ import pytest
 
 import orchestrator
 import specvit
+from orchestrator.execution.ray_cluster import node_check
 from orchestrator.execution.ray_cluster.node_check import Found, Wanted, code_digest, compare, library_versions, look
 from specvit.data import DATA_SOURCES, Dataset, DataSource, Split
 from specvit.errors import DataError
@@ -46,6 +47,14 @@ def test_a_node_like_the_driver_lacks_nothing() -> None:
 )
 def test_what_a_node_lacks_is_told_with_its_name(changes: Mapping[str, Any], message: str) -> None:
     assert compare(WANTED, replace(SAME, **changes)) == message
+
+
+def test_packages_that_add_parts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_check, "plugin_versions", lambda: {"vit-orientation": "1.0"})
+    found = replace(SAME, versions=library_versions())
+    monkeypatch.setattr(node_check, "plugin_versions", lambda: {"vit-orientation": "1.1"})
+    wanted = replace(WANTED, versions=library_versions())
+    assert compare(wanted, found) == "node7 has vit-orientation 1.0, but the driver 1.1"
 
 
 def test_this_machine_lacks_nothing_that_this_process_has() -> None:

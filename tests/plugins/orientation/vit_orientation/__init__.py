@@ -1,0 +1,1 @@
+"""A data source and a probe for specsweep."""
