@@ -1,4 +1,4 @@
-"""One model looked into: what ``specvit.diagnostics`` reads off it, as a file, a figure and a short table."""
+"""One model looked into: what ``specvit.diagnostics.diagnose`` reads off it, as a file, a figure and a short table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torch import Tensor
 from orchestrator.reports.diagnostics_csv import CSV_NAME, render_readings
 from orchestrator.reports.diagnostics_figure import draw_figure
 from orchestrator.sweep.problems import nearest
-from specvit.atomic import write_atomically
-from specvit.augment import MEAN, STD
 from specvit.data import DATA_SOURCES, DataSource
 from specvit.device import select_device
-from specvit.diagnostics import FINAL_NORM, diagnose
+from specvit.diagnostics.diagnose import FINAL_NORM, diagnose
+from specvit.diagnostics.measurement import Reading
 from specvit.errors import ConfigError, SpecsweepError
-from specvit.features import to_unit
-from specvit.readings import Reading
+from specvit.files.atomic import write_atomically
+from specvit.probes.features import to_unit
+from specvit.training.augment import MEAN, STD
 
 FIGURE_NAME = "diagnostics.png"
 

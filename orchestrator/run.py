@@ -34,11 +34,11 @@ from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
-from specvit.atomic import remove_leftovers
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
+from specvit.files.atomic import remove_leftovers
+from specvit.files.regular import reject_symlink
 from specvit.probes import METRICS
-from specvit.regular_files import reject_symlink
 
 if TYPE_CHECKING:
     from orchestrator.storage.results_folder import Remote

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.atomic import replacing
 from specvit.errors import ConfigError, DataError
-from specvit.layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
-from specvit.model_config import VitConfig, config_of
-from specvit.plain_weights import load_plain_weights
-from specvit.specialization import NO_SPECIALIZATION
-from specvit.vit import build_empty
+from specvit.files.atomic import replacing
+from specvit.models.config import VitConfig, config_of
+from specvit.models.pretrained_weights import load_plain_weights
+from specvit.models.routed_layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
+from specvit.models.vit import build_empty
+from specvit.specialization.language import NO_SPECIALIZATION
 
 __all__ = ["fold", "load_model", "load_plain_weights", "save_model"]
 

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from specvit.comparators import AnyComparator
 from specvit.data import AnyDataSource, DataSource
-from specvit.high_norm import check_high_norm
-from specvit.objectives import AnyRecipe
+from specvit.models.high_norm import check_high_norm
+from specvit.models.scales import ScaleName
 from specvit.probes import Probe, SelectedProbes
-from specvit.scales import ScaleName
+from specvit.recipes import AnyRecipe
 from specvit.settings import Flag, NonNegativeInt, PositiveInt, settings
 
 PROTOCOL_VERSION = 2
@@ -116,7 +116,7 @@ class TrialConfig:
     rungs: RungSettings
     seed: NonNegativeInt
     diagnostics: Flag = False
-    """Whether to look into the backbone at the end; see ``specvit.diagnostics``."""
+    """Whether to look into the backbone at the end; see ``specvit.diagnostics.diagnose``."""
 
     @property
     def sources(self) -> tuple[DataSource, ...]:

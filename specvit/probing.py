@@ -12,8 +12,8 @@ from specvit.config import TrialConfig, default_rung_probes, selected_probes
 from specvit.data import Dataset, DataSource, Split
 from specvit.device import Device
 from specvit.errors import DataError
-from specvit.features import backbone_features, pixel_features, subset
 from specvit.probes import Probe, ProbeSplit
+from specvit.probes.features import backbone_features, pixel_features, subset
 from specvit.seeding import derive_seed, numpy_stream
 
 RUNG_SCORED_SHARE = 0.25

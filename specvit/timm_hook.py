@@ -2,7 +2,7 @@
 
 timm brings torch along, seconds that a plan of a sweep would wait for; and a model's name is of no use before
 timm has been imported. So where timm is not imported yet, a finder waits for it on ``sys.meta_path``. It finds
-nothing itself: it lets Python find ``timm.models``, and has ``specvit.timm_models`` imported right after it.
+nothing itself: it lets Python find ``timm.models``, and has ``specvit.models.timm_registry`` imported right after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _AWAITED = "timm.models"
-_REGISTERING = "specvit.timm_models"
+_REGISTERING = "specvit.models.timm_registry"
 
 
 class _AfterTimm(MetaPathFinder):

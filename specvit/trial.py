@@ -12,24 +12,24 @@ from typing import Any, Protocol
 
 from timm.models.vision_transformer import VisionTransformer
 
-from specvit import distributed
 from specvit.checkpoints import save_model
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
-from specvit.diagnostics import diagnose
+from specvit.diagnostics.diagnose import diagnose
+from specvit.diagnostics.measurement import Reading
 from specvit.errors import SpecsweepError
-from specvit.features import normalised
-from specvit.high_norm import parse_high_norm
-from specvit.learners.base import Learner
-from specvit.pretrain import StepReport, pretrain
+from specvit.models.high_norm import parse_high_norm
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
+from specvit.probes.features import normalised
 from specvit.probing import Probing
-from specvit.readings import Reading
-from specvit.scales import SCALES
-from specvit.specialization import parse_specialization
-from specvit.token_rows import own_rows
-from specvit.training_state import Checkpoint
-from specvit.vit import build_vit
+from specvit.specialization.language import parse_specialization
+from specvit.specialization.token_rows import own_rows
+from specvit.training import collectives
+from specvit.training.checkpoint import Checkpoint
+from specvit.training.learner import Learner
+from specvit.training.loop import StepReport, pretrain
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
@@ -82,8 +82,8 @@ def run_trial(
     numbers of one that was not, bit for bit on one machine. Its observer hears first of the rungs of before, as they
     were, so that the record of this attempt is as complete as that of a trial which ran through: every rung once.
 
-    Processes that are joined (``specvit.distributed``) call it alike, and train the one trial together. The observer
-    of the main one alone is called, and it alone probes; the metrics of the others hold the loss only.
+    Processes that are joined (``specvit.training.collectives``) call it alike, and train the one trial together. The
+    observer of the main one alone is called, and it alone probes; the metrics of the others hold the loss only.
 
     Args:
         config: Everything that decides the result.
@@ -144,7 +144,7 @@ def run_trial(
     )
     if last.step < config.objective.steps:
         return TrialResult({}, stopped_at=last.step)
-    if not distributed.is_main():
+    if not collectives.is_main():
         return TrialResult({"loss": last.loss})
     if weights is not None:
         _save_weights(learner, weights)

@@ -41,7 +41,7 @@ def optuna(
     """
     from orchestrator.reports.optuna_export import check_target, read_studies
     from orchestrator.scheduling.pruning import write_studies
-    from specvit.atomic import replacing
+    from specvit.files.atomic import replacing
 
     check_target(out, force=force)
     with open_ledger(target, results) as ledger:

@@ -29,7 +29,7 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
 
     def load(trials: Sequence[Trial]) -> Datasets:
         from orchestrator.run import load_datasets
-        from specvit.data.loading_progress import LOGGER
+        from specvit.data.reading.progress import LOGGER
 
         started = time.monotonic()
         with told_on(console, LOGGER, title="data", level=logging.INFO):

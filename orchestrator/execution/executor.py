@@ -14,7 +14,7 @@ from typing import Protocol
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.trials.records import Cause, State
 from specvit.config import TrialConfig
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
 
 
 @dataclass(frozen=True)

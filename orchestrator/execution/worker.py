@@ -42,7 +42,7 @@ from specvit.data import Dataset, DataSource
 from specvit.plugins import plugin_versions
 
 if TYPE_CHECKING:
-    from specvit.training_state import Checkpoint
+    from specvit.training.checkpoint import Checkpoint
     from specvit.trial import TrialResult
 
 _MOMENT_S = 0.02
@@ -209,7 +209,7 @@ _GPU_TEXTS = ("cuda", "cudnn", "cublas", "cusolver", "cufft", "nccl")
 def _cause_of(error: BaseException) -> Cause:
     import torch
 
-    from specvit.gradients import is_out_of_memory
+    from specvit.training.gradients import is_out_of_memory
 
     if not is_out_of_memory(error):
         return Cause.RAISED
@@ -294,7 +294,7 @@ def _checkpoint(
     import timm
     import torch
 
-    from specvit.training_state import Checkpoint
+    from specvit.training.checkpoint import Checkpoint
 
     identity = {
         "trial": job.trial_id,

@@ -24,7 +24,7 @@ from orchestrator.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
 from orchestrator.ledger.untrusted import distrust, refuse_foreign_files, refuse_foreign_schema, use_own_views
 from orchestrator.ledger.validation import check_values, decode_metrics
 from orchestrator.ledger.wal import count_lost_transactions
-from specvit.atomic import replacing
+from specvit.files.atomic import replacing
 
 __all__ = [
     "LedgerError",

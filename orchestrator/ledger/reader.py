@@ -14,7 +14,7 @@ from orchestrator.ledger.registration import SweepInfo, read_registration
 from orchestrator.ledger.trial_records import select_records
 from orchestrator.reports.diagnostics_csv import select_readings
 from orchestrator.trials.records import LargerShare, State, TrialRecord
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
 
 
 class LedgerReading:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from orchestrator.reports.curves_figure import draw_curves
 from orchestrator.trials.records import TrialRecord
-from specvit.atomic import write_atomically
+from specvit.files.atomic import write_atomically
 
 CSV_NAME, FIGURE_NAME = "curves.csv", "curves.png"
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.reports.formatting import heading
-from specvit.atomic import replacing
+from specvit.files.atomic import replacing
 from specvit.messages import one_line
 
 _PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from orchestrator.execution.executor import Finished
 from orchestrator.trials.records import TrialRecord
-from specvit.atomic import write_atomically
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
+from specvit.files.atomic import write_atomically
 
 CSV_NAME = "diagnostics.csv"
 

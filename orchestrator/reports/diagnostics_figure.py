@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from specvit.atomic import replacing
-from specvit.diagnostics import FINAL_NORM
-from specvit.readings import Reading
+from specvit.diagnostics.diagnose import FINAL_NORM
+from specvit.diagnostics.measurement import Reading
+from specvit.files.atomic import replacing
 
 _CLS, _PATCHES, _REGISTERS, _BIAS = "#D55E00", "#0072B2", "#009E73", "#6F6F6F"
 """Colours that people with a colour vision deficiency can tell apart (Okabe and Ito)."""
@@ -42,7 +42,7 @@ def draw_figure(readings: Sequence[Reading], path: Path, *, title: str) -> None:
     """Draw the readings of one model into a PNG; a reader finds the old file or the new one.
 
     Args:
-        readings: What ``specvit.diagnostics.diagnose`` returned.
+        readings: What ``specvit.diagnostics.diagnose.diagnose`` returned.
         path: The file; its folder must exist.
         title: What stands above the panels.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
-from specvit.atomic import write_atomically
+from specvit.files.atomic import write_atomically
 
 SWEEP_COPY_NAME = "sweep.yaml"
 ENVIRONMENT_NAME = "environment.json"

@@ -38,7 +38,7 @@ from orchestrator.reports.cell_text import (
 )
 from orchestrator.reports.formatting import describe, heading
 from orchestrator.trials.records import TrialRecord
-from specvit.atomic import write_atomically
+from specvit.files.atomic import write_atomically
 from specvit.messages import one_line
 
 _ARM_WIDTH = 20

@@ -1,7 +1,7 @@
 """The states of running trials, a file each, from which an interrupted trial goes on.
 
-A trial's worker writes its file (``specvit.training_state``); the driver, which chose the path, deletes it, and only
-once the ledger has on record how the trial ended: whenever a process dies, a result or a state is there.
+A trial's worker writes its file (``specvit.training.checkpoint``); the driver, which chose the path, deletes it, and
+only once the ledger has on record how the trial ended: whenever a process dies, a result or a state is there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.execution.executor import Event, Failed, StateFile
 from orchestrator.trials.records import Cause
-from specvit.regular_files import reject_symlink
+from specvit.files.regular import reject_symlink
 
 if TYPE_CHECKING:
     from orchestrator.storage.remote_checkpoints import SharedStates

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
-from specvit.regular_files import read_regular, reject_symlink
+from specvit.files.atomic import write_atomically
+from specvit.files.regular import read_regular, reject_symlink
 
 FOLDER_NAME = "orders"
 """Folder of the orders, in the folder of a sweep's results."""

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from specvit.errors import SpecsweepError
+from specvit.files.regular import open_regular, read_regular
 from specvit.messages import one_line
-from specvit.regular_files import open_regular, read_regular
 
 LOCK_NAME = "lock"
 """The file, in the folder of a sweep's results."""

@@ -30,8 +30,8 @@ from orchestrator.ledger.connection import naming
 from orchestrator.ledger.ledger import LEDGER_NAME
 from orchestrator.storage.remote_checkpoints import SharedStates
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
-from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
+from specvit.files.atomic import write_atomically
 
 POINTER_NAME = "ledger.json"
 MIRROR_EVERY_S = 30.0

@@ -34,9 +34,9 @@ from orchestrator.storage.ledger_mirror import (
 from orchestrator.storage.remote_checkpoints import SharedStates
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
 from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock, read_holder
-from specvit.atomic import write_atomically
 from specvit.errors import SpecsweepError
-from specvit.regular_files import read_regular
+from specvit.files.atomic import write_atomically
+from specvit.files.regular import read_regular
 
 _STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, ORDERS_FOLDER, OWN_FOLDER, STATES_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""

@@ -9,10 +9,10 @@ from functools import partial
 from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.schema import MAX_TRIALS, Ablation, Group, Sweep
 from specvit.errors import ConfigError
-from specvit.high_norm import parse_high_norm
-from specvit.modes import FULL, Mode, parse_mode
-from specvit.scales import SCALES, Scale
-from specvit.specialization import check_specialization, parse_specialization, resolve_range
+from specvit.models.high_norm import parse_high_norm
+from specvit.models.scales import SCALES, Scale
+from specvit.specialization.language import check_specialization, parse_specialization, resolve_range
+from specvit.specialization.modes import FULL, Mode, parse_mode
 
 
 def check_ablation(sweep: Sweep) -> list[Problem]:

@@ -16,11 +16,11 @@ from orchestrator.sweep.schema import Ablation, Group, Sweep
 from orchestrator.trials.identity import canonical_json, digest, section_text
 from orchestrator.trials.trial import Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
-from specvit.high_norm import parse_high_norm
-from specvit.modes import parse_mode
-from specvit.parameters import count_extra_parameters, count_parameters
-from specvit.scales import SCALES
-from specvit.specialization import Specialization, parse_specialization
+from specvit.models.high_norm import parse_high_norm
+from specvit.models.parameter_counts import count_extra_parameters, count_parameters
+from specvit.models.scales import SCALES
+from specvit.specialization.language import Specialization, parse_specialization
+from specvit.specialization.modes import parse_mode
 
 _ROLES = ("baseline", "floor", "arm")
 """In the order in which trials start."""

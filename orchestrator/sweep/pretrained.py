@@ -15,9 +15,9 @@ from pathlib import Path
 
 from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.schema import Group, Sweep
-from specvit.checkpoint_files import find_checkpoint, sha256_of
 from specvit.config import ModelSettings
 from specvit.errors import ConfigError, DataError
+from specvit.models.pretrained_files import find_checkpoint, sha256_of
 
 
 def pin_checkpoints(sweep: Sweep) -> Sweep:
@@ -70,11 +70,11 @@ def _pin(model: ModelSettings) -> ModelSettings:
 
 def _check_fit(groups: Iterable[Group]) -> None:
     """Fit every checkpoint to its groups' plain backbones, which are built without memory for weights."""
-    from specvit.high_norm import parse_high_norm
-    from specvit.model_config import VitConfig
-    from specvit.plain_weights import fit_weights, read_weights
-    from specvit.scales import SCALES
-    from specvit.vit import build_empty
+    from specvit.models.config import VitConfig
+    from specvit.models.high_norm import parse_high_norm
+    from specvit.models.pretrained_weights import fit_weights, read_weights
+    from specvit.models.scales import SCALES
+    from specvit.models.vit import build_empty
 
     wanted: dict[str, list[VitConfig]] = {}
     for group in groups:

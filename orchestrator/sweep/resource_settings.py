@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema
 from orchestrator.execution.executor import Share
 from orchestrator.trials.records import Cause, LargerShare
 from specvit.errors import ConfigError
-from specvit.scales import SCALES, ScaleName
+from specvit.models.scales import SCALES, ScaleName
 from specvit.settings import NonNegativeFloat, PositiveInt, settings
 
 LEAST_SHARE = 1e-4

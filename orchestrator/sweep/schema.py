@@ -17,10 +17,10 @@ from orchestrator.sweep.resource_settings import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
 from specvit.config import ModelSettings, RungSettings
 from specvit.data import AnyDataSource
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.errors import ConfigError
-from specvit.objectives import AnyRecipe
 from specvit.probes import PROBES, SelectedProbes
+from specvit.recipes import AnyRecipe
 from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
 
 MAX_TRIALS = 100_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from specvit.comparators.base import Comparator
-from specvit.comparators.class_attention import ClassAttention
-from specvit.comparators.jumbo import Jumbo
-from specvit.comparators.patch_diversification import PatchDiversification
-from specvit.comparators.token_pooling import TokenPooling
+from specvit.comparators.class_attention.settings import ClassAttention
+from specvit.comparators.jumbo.settings import Jumbo
+from specvit.comparators.patch_diversification.settings import PatchDiversification
+from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.plugins import OneOf, PartTable
 
 COMPARATORS: PartTable[Comparator] = PartTable(

@@ -6,14 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from specvit.scales import Scale
+from specvit.models.scales import Scale
 from specvit.settings import settings
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
     from torch import nn
 
-    from specvit.objectives.base import Recipe
+    from specvit.training.recipe import Recipe
 
 
 @settings
@@ -21,7 +21,7 @@ class Comparator(ABC):
     """Change a plain ViT as another paper does. Each comparator is one file here.
 
     A subclass adds ``comparator: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, and keeps
-    its torch code in ``specvit.trunks``: settings load without torch.
+    its torch code in ``specvit.comparators``: settings load without torch.
     """
 
     name: ClassVar[str]
@@ -37,7 +37,7 @@ class Comparator(ABC):
             seed: The trial's seed; what is drawn anew comes from a stream of its own.
 
         Returns:
-            ``plain``, which ``specvit.vit.encode`` takes as before.
+            ``plain``, which ``specvit.models.vit.encode`` takes as before.
         """
 
     @abstractmethod

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from specvit.data.ade20k import Ade20k
 from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
-from specvit.data.cityscapes import Cityscapes
-from specvit.data.coco import Coco
-from specvit.data.depth import DepthMaps
-from specvit.data.hugging_face import HuggingFace
-from specvit.data.image_folder import ImageFolder
-from specvit.data.imagenet import ImageNet
-from specvit.data.masks import Masks
-from specvit.data.nyuv2 import Nyuv2
-from specvit.data.scenes import Scenes
-from specvit.data.voc import Voc
-from specvit.data.webdataset_shards import WebDatasetShards
+from specvit.data.sources.ade20k import Ade20k
+from specvit.data.sources.cityscapes import Cityscapes
+from specvit.data.sources.coco import Coco
+from specvit.data.sources.depth import DepthMaps
+from specvit.data.sources.hugging_face import HuggingFace
+from specvit.data.sources.image_folder import ImageFolder
+from specvit.data.sources.imagenet import ImageNet
+from specvit.data.sources.masks import Masks
+from specvit.data.sources.nyuv2 import Nyuv2
+from specvit.data.sources.scenes import Scenes
+from specvit.data.sources.voc import Voc
+from specvit.data.sources.webdataset import WebDatasetShards
 from specvit.plugins import OneOf, PartTable
 
 DATA_SOURCES: PartTable[DataSource] = PartTable(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from specvit.data.base import Dataset, DataSource
-from specvit.data.decoded_cache import load_cached
-from specvit.data.storage import MemoryStorage, Storage
+from specvit.data.cache.array_storage import MemoryStorage, Storage
+from specvit.data.cache.decoded_cache import load_cached
 from specvit.settings import settings
 
 

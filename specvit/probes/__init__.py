@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from specvit.plugins import ByName, LazyMapping, PartTable
-from specvit.probes.attentive import Attentive
+from specvit.probes.attentive.probe import Attentive
 from specvit.probes.base import Metric, Probe, ProbeSplit
-from specvit.probes.depth import Depth
-from specvit.probes.detection import Detection
+from specvit.probes.depth.probe import Depth
+from specvit.probes.detection.probe import Detection
 from specvit.probes.knn import Knn
-from specvit.probes.linear import Linear
-from specvit.probes.segmentation import Segmentation
+from specvit.probes.linear.probe import Linear
+from specvit.probes.segmentation.probe import Segmentation
 
 
 def _check_metrics(probe: type[Probe], others: Iterable[type[Probe]]) -> str | None:

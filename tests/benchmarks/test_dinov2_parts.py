@@ -12,17 +12,17 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
-from specvit.gradients import MicroBatch
-from specvit.learners import dinov2
-from specvit.learners.base import Batch
-from specvit.learners.dinov2 import DinoV2Learner
-from specvit.objectives.dinov2 import DinoV2, DinoV2Cpu
-from specvit.optimizer import build_optimizer
-from specvit.pretrain import train_step
-from specvit.scales import SCALES
-from specvit.vit import build_vit
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
+from specvit.recipes.dinov2 import learner as dinov2
+from specvit.recipes.dinov2.learner import DinoV2Learner
+from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu
+from specvit.training.gradients import MicroBatch
+from specvit.training.learner import Batch
+from specvit.training.loop import train_step
+from specvit.training.optimizer import build_optimizer
 
 CPU = Device(torch.device("cpu"))
 LOSSES = ("dino_loss", "ibot_loss", "koleo_loss", "sinkhorn")

@@ -25,17 +25,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
-from specvit.features import to_unit
-from specvit.gradients import MicroBatch
-from specvit.learners.base import Batch
-from specvit.model_config import BACKBONE_OPTIONS
-from specvit.objectives.dinov2 import DinoV2Cpu
-from specvit.optimizer import build_optimizer
-from specvit.pretrain import train_step
-from specvit.scales import SCALES
-from specvit.vit import build_vit
+from specvit.models.config import BACKBONE_OPTIONS
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
+from specvit.probes.features import to_unit
+from specvit.recipes.dinov2.settings import DinoV2Cpu
+from specvit.training.gradients import MicroBatch
+from specvit.training.learner import Batch
+from specvit.training.loop import train_step
+from specvit.training.optimizer import build_optimizer
 
 CPU = Device(torch.device("cpu"))
 IMAGE_SIZE, PATCH_SIZE = 32, 4

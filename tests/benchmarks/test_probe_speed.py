@@ -29,18 +29,18 @@ import specvit.probing
 import specvit.trial
 from orchestrator.sweep.loading import load_sweep
 from specvit.config import Treatment, TrialConfig
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.device import select_device
-from specvit.features import backbone_features
-from specvit.objectives import RECIPES
-from specvit.pretrain import pretrain
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
 from specvit.probes import ProbeSplit
-from specvit.probes.segmentation import Segmentation
+from specvit.probes.features import backbone_features
+from specvit.probes.segmentation.probe import Segmentation
 from specvit.probing import Probing
-from specvit.scales import SCALES
-from specvit.specialization import parse_specialization
+from specvit.recipes import RECIPES
+from specvit.specialization.language import parse_specialization
+from specvit.training.loop import pretrain
 from specvit.trial import run_trial
-from specvit.vit import build_vit
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "components.yaml"
 STEPS = 40

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from specvit.data import Dataset, Split
-from specvit.data.storage import DiskStorage
+from specvit.data.cache.array_storage import DiskStorage
 
 NUM_IMAGES, SIZE = 100_000, 64
 

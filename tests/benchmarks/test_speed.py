@@ -11,12 +11,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from timm.models.vision_transformer import VisionTransformer
 
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.device import select_device
-from specvit.model_config import BACKBONE_OPTIONS
-from specvit.scales import SCALES
-from specvit.specialization import parse_specialization
-from specvit.vit import build_vit
+from specvit.models.config import BACKBONE_OPTIONS
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
+from specvit.specialization.language import parse_specialization
 
 ROUNDS = 15
 

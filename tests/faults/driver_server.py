@@ -31,7 +31,7 @@ from orchestrator.execution.worker import Attempt
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.storage.folder_lock import LockedError
 from orchestrator.sweep.loading import load_sweep
-from specvit.atomic import replacing
+from specvit.files.atomic import replacing
 
 LIMIT_S = 120
 """A driver that runs longer hangs; the kernel ends it."""

@@ -17,8 +17,8 @@ from orchestrator.trials.records import LargerShare
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
-from specvit.objectives import RECIPES
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
+from specvit.recipes import RECIPES
 
 NAME = "ledger.sqlite"
 LOG_NAME = f"{NAME}-wal"

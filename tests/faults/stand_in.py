@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specvit.atomic import replacing
 from specvit.config import TrialConfig
+from specvit.files.atomic import replacing
 from specvit.trial import TrialResult
 
 STEPS = 24

@@ -21,7 +21,7 @@ from orchestrator.execution.executor import Event, Job
 from orchestrator.execution.worker import Attempt
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
-from specvit.training_state import Checkpoint, SavedStep, load_state, read_state, save_state
+from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
 from specvit.trial import TrialResult, rung_steps
 
 WALL_S, CPU_S = 0.5, 0.25

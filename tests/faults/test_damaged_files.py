@@ -18,7 +18,7 @@ from torch import nn
 
 from orchestrator.ledger.ledger import Ledger, LedgerError
 from specvit.errors import DataError
-from specvit.training_state import Checkpoint, SavedStep, load_state, save_state
+from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, save_state
 
 from .ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
 

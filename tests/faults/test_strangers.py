@@ -47,7 +47,7 @@ from orchestrator.storage.ledger_mirror import Pointer
 from orchestrator.storage.remote_folder import RemoteError
 from orchestrator.storage.remote_lock import Holder
 from specvit.data import DATA_SOURCES
-from specvit.data.tar_shards import index_shards
+from specvit.data.reading.tar_shards import index_shards
 from specvit.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]

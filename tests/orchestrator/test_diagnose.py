@@ -17,12 +17,12 @@ from orchestrator.cli.app import main
 from orchestrator.diagnose import load, parse_source
 from orchestrator.reports.diagnostics_figure import draw_figure, make_figure
 from specvit.checkpoints import save_model
+from specvit.diagnostics.measurement import Reading
 from specvit.errors import ConfigError, SpecsweepError
-from specvit.high_norm import parse_high_norm
-from specvit.readings import Reading
-from specvit.scales import SCALES
-from specvit.specialization import parse_specialization
-from specvit.vit import build_vit
+from specvit.models.high_norm import parse_high_norm
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
+from specvit.specialization.language import parse_specialization
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.records import Cause
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
 
 SWEEP = {
     "question": "What does a table look like?",

@@ -9,11 +9,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
+
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset
-from specvit.training_state import Checkpoint
+from specvit.training.checkpoint import Checkpoint
 from specvit.trial import run_trial
 
 RECIPES = ("dinov2_cpu", "deit3_cpu", "mae_cpu")
@@ -69,6 +71,7 @@ def run_losses(
         state: File of the training state, from which the run continues if it is there; None = none.
         stop_after: Step after which the run is ordered to stop, its state saved; None = it runs to its end.
     """
+    torch.set_num_threads(1)  # as a trial of a sweep has; sums in another order are other floats
     losses = Losses(stop_after=stop_after)
     checkpoint = None
     if state is not None:

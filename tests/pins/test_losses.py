@@ -83,4 +83,6 @@ def write(folder: Path) -> None:
             lines += [f"arm {arm}", *loss_lines(run_losses(trial, images))]
         (ASSETS / "losses" / f"{recipe}.txt").write_text("\n".join(lines) + "\n")
     trial = pinned_trials("deit3_cpu", folder)["none"]
-    run_losses(trial, images, state=ASSETS / "training_state.safetensors", stop_after=RESUMED_AT)
+    state = ASSETS / "training_state.safetensors"
+    state.unlink(missing_ok=True)  # or the run would continue from it
+    run_losses(trial, images, state=state, stop_after=RESUMED_AT)

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from specvit import checkpoint_files
-from specvit.checkpoint_files import find_checkpoint, sha256_of
 from specvit.checkpoints import fold, load_model, load_plain_weights, save_model
 from specvit.errors import ConfigError, DataError, SpecsweepError
-from specvit.high_norm import parse_high_norm
-from specvit.layers import own_parameters
-from specvit.model_config import VitConfig, config_of
-from specvit.scales import Scale
-from specvit.specialization import parse_specialization
-from specvit.token_rows import PatchRow, PrefixRows
-from specvit.vit import build_empty, build_vit
+from specvit.models import pretrained_files
+from specvit.models.config import VitConfig, config_of
+from specvit.models.high_norm import parse_high_norm
+from specvit.models.pretrained_files import find_checkpoint, sha256_of
+from specvit.models.routed_layers import own_parameters
+from specvit.models.scales import Scale
+from specvit.models.vit import build_empty, build_vit
+from specvit.specialization.language import parse_specialization
+from specvit.specialization.token_rows import PatchRow, PrefixRows
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
 EVERYTHING = "norm+qkv(gate)+proj(lora:2)+mlp@last-half+final_norm"
@@ -322,7 +322,7 @@ def test_names_are_those_of_timm_and_the_hub(tmp_path: Path, monkeypatch: pytest
     assert asked[1] == ("somebody/something", "model.safetensors")
     with pytest.raises(DataError, match=r"nobody/nothing.*cannot be fetched: offline$"):
         find_checkpoint("hf-hub:nobody/nothing")
-    assert checkpoint_files.HUB_PREFIX == "hf-hub:"
+    assert pretrained_files.HUB_PREFIX == "hf-hub:"
 
 
 def test_own_weights_are_copies_of_the_checkpoints(tmp_path: Path) -> None:

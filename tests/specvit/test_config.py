@@ -11,10 +11,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig, selected_probes
-from specvit.data.scenes import Scenes
-from specvit.objectives.deit3 import DeiT3Cpu
-from specvit.objectives.dinov2 import DinoV2
+from specvit.data.sources.scenes import Scenes
 from specvit.probes import PROBES
+from specvit.recipes.deit3.settings import DeiT3Cpu
+from specvit.recipes.dinov2.settings import DinoV2
 
 
 def _document(**changes: Any) -> dict[str, Any]:

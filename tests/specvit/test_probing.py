@@ -13,16 +13,16 @@ from pydantic import TypeAdapter
 from specvit import probing
 from specvit.config import TrialConfig, selected_probes
 from specvit.data import Dataset, Split
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
 from specvit.errors import DataError
-from specvit.features import backbone_features, subset
+from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
 from specvit.probes import PROBES, Probe, ProbeSplit
+from specvit.probes.features import backbone_features, subset
 from specvit.probing import Probing
-from specvit.scales import SCALES
 from specvit.seeding import derive_seed
 from specvit.trial import run_trial
-from specvit.vit import build_vit
 
 CPU = Device(torch.device("cpu"))
 PRETRAINING = Scenes(image_size=16, num_train=64, num_val=32)

@@ -18,14 +18,14 @@ from specvit.checkpoints import load_model
 from specvit.comparators import COMPARATORS
 from specvit.config import TrialConfig
 from specvit.data import Dataset
-from specvit.data.scenes import Scenes
+from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
 from specvit.errors import ConfigError
-from specvit.high_norm import HighNorm
+from specvit.models.high_norm import HighNorm
 from specvit.probes import PROBES
 from specvit.probing import Probing, rung_probes, rung_splits
-from specvit.token_rows import PatchRow
-from specvit.training_state import Checkpoint
+from specvit.specialization.token_rows import PatchRow
+from specvit.training.checkpoint import Checkpoint
 from specvit.trial import TrialResult, run_trial, rung_steps
 
 CPU = Device(torch.device("cpu"))

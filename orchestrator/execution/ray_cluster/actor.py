@@ -63,7 +63,7 @@ class WarmWorker:
 
     def meet(self, *hosts: str) -> Any:
         """Open the store at which the workers on ``hosts`` join; return where it is."""
-        from specvit.joining import LOOPBACK, open_store
+        from specvit.training.process_group import LOOPBACK, open_store
 
         self._store, meeting = open_store(LOOPBACK if len(set(hosts)) == 1 else self.host())
         return meeting
@@ -126,7 +126,7 @@ class WarmWorker:
             raise error
 
     def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
-        from specvit.joining import LOOPBACK, joined
+        from specvit.training.process_group import LOOPBACK, joined
 
         store, self._store = self._store, None
         host = LOOPBACK if meeting.host == LOOPBACK else self.host()

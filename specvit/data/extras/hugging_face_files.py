@@ -12,7 +12,7 @@ import fsspec
 from huggingface_hub import constants
 
 from specvit.errors import DataError
-from specvit.regular_files import read_regular
+from specvit.files.regular import read_regular
 
 _ERRORS = (OSError, ValueError, RuntimeError, KeyError, NotImplementedError, zipfile.BadZipFile)
 

@@ -23,7 +23,7 @@ from specvit.data.extras.hugging_face_files import RowFiles, files_of_folder, fi
 from specvit.errors import DataError
 
 if TYPE_CHECKING:
-    from specvit.data.hugging_face import HuggingFace
+    from specvit.data.sources.hugging_face import HuggingFace
 
 FORMATS = ("parquet", "arrow", "imagefolder", "webdataset")
 """The builders of ``datasets`` that may read; that of WebDataset shards decodes without pickle there."""

@@ -32,7 +32,7 @@ from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
-from specvit.training_state import Checkpoint
+from specvit.training.checkpoint import Checkpoint
 from specvit.trial import Observer, TrialResult
 
 NO_DATA = Dataset(
@@ -330,7 +330,7 @@ def test_what_a_trial_logs_becomes_events_of_its_attempt_and_what_others_log_doe
     job: Job, events_of: Callable[[Body], list[Event]]
 ) -> None:
     def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
-        logging.getLogger("specvit.gradients").warning("going on with micro_batch %d", 4)
+        logging.getLogger("specvit.training.gradients").warning("going on with micro_batch %d", 4)
         logging.getLogger("elsewhere").error("not of a trial")
         logging.getLogger("specvit").error("and so on")
         return TrialResult({})

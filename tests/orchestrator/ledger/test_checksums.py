@@ -20,7 +20,7 @@ from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.run import LEDGER_NAME
 from orchestrator.trials.records import LargerShare
 from orchestrator.trials.trial import Trial
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
 
 
 @pytest.fixture

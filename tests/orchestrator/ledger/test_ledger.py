@@ -32,7 +32,7 @@ from orchestrator.trials.records import Cause, LargerShare, Report, State, Trial
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
-from specvit.objectives import RECIPES
+from specvit.recipes import RECIPES
 
 INFO = SweepInfo(
     name="components",

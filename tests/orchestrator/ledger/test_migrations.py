@@ -12,7 +12,7 @@ from orchestrator.execution.executor import Failed, Finished
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.trials.records import Cause, Report, State
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
 
 SCHEMA_1 = """
 CREATE TABLE sweep (

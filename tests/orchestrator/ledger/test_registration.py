@@ -10,7 +10,7 @@ from orchestrator.ledger.registration import SweepInfo, read_registration, write
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
-from specvit.objectives import RECIPES
+from specvit.recipes import RECIPES
 
 INFO = SweepInfo("components", "Which?", "name: components\n", ("miou",), (0,))
 

@@ -20,7 +20,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
-from specvit.readings import Reading
+from specvit.diagnostics.measurement import Reading
 
 READINGS = (
     Reading(0, "attention", "cls_to_patches", 0.1),

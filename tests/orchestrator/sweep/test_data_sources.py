@@ -31,8 +31,8 @@ from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.identity import trial_id
-from specvit.data.hugging_face import HuggingFace
-from specvit.data.scenes import Scenes
+from specvit.data.sources.hugging_face import HuggingFace
+from specvit.data.sources.scenes import Scenes
 from specvit.errors import DataError
 
 COUNTS = {"train": 64, "val": 32}
@@ -234,7 +234,7 @@ def test_a_corrupt_image_is_one_message_and_leaves_no_results(
 def test_a_long_load_says_how_far_it_is(
     image_folder: dict[str, Any], make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("specvit.data.loading_progress.INTERVAL_S", 0.0)
+    monkeypatch.setattr("specvit.data.reading.progress.INTERVAL_S", 0.0)
     console = Console(file=io.StringIO(), width=200)
     data_loader(console)(expand(make_sweep(**SECTIONS, data=image_folder)))
     assert isinstance(console.file, io.StringIO)

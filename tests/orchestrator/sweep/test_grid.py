@@ -19,7 +19,7 @@ from orchestrator.sweep.loading import Sweep, load_sweep
 from orchestrator.trials.identity import arm_id, group_id, trial_id
 from orchestrator.trials.trial import Trial
 from specvit.comparators import COMPARATORS
-from specvit.objectives import RECIPES
+from specvit.recipes import RECIPES
 
 BASE = "objective: {recipe: dinov2_cpu, steps: 150}\nprobes: {knn: }\n"
 

@@ -24,7 +24,7 @@ from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings
 from specvit.data import Dataset
 from specvit.errors import ConfigError, DataError
-from specvit.layers import own_parameters
+from specvit.models.routed_layers import own_parameters
 from specvit.probing import Probing
 from specvit.trial import run_trial
 

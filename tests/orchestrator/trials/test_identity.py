@@ -15,8 +15,8 @@ from orchestrator.trials import identity
 from orchestrator.trials.identity import arm_id, canonical_json, group_id, plain, trial_id
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
-from specvit.objectives import RECIPES
 from specvit.probes import PROBES
+from specvit.recipes import RECIPES
 from specvit.settings import PositiveFloat, PositiveInt, settings
 
 

@@ -12,17 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.comparators import COMPARATORS, AnyComparator, Comparator
-from specvit.comparators.class_attention import ClassAttention
-from specvit.comparators.jumbo import Jumbo
-from specvit.comparators.patch_diversification import PatchDiversification
-from specvit.comparators.token_pooling import TokenPooling
+from specvit.comparators.class_attention.settings import ClassAttention
+from specvit.comparators.jumbo.settings import Jumbo
+from specvit.comparators.patch_diversification.settings import PatchDiversification
+from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.errors import ConfigError
-from specvit.high_norm import HighNorm, parse_high_norm
-from specvit.model_config import config_of
-from specvit.objectives import RECIPES
-from specvit.optimizer import decays, lr_factor
-from specvit.scales import SCALES, Scale
-from specvit.vit import build_vit, encode, num_parameters
+from specvit.models.config import config_of
+from specvit.models.high_norm import HighNorm, parse_high_norm
+from specvit.models.scales import SCALES, Scale
+from specvit.models.vit import build_vit, encode, num_parameters
+from specvit.recipes import RECIPES
+from specvit.training.optimizer import decays, lr_factor
 
 SCALE = Scale(width=16, depth=4, num_heads=2)
 CASES: dict[str, Comparator] = {

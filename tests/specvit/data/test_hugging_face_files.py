@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from specvit.data import Dataset
-from specvit.data.hugging_face import HuggingFace
+from specvit.data.sources.hugging_face import HuggingFace
 from specvit.errors import DataError
 
 SIZE = 8

@@ -154,6 +154,7 @@ def test_workers_of_one_machine_meet_on_it_alone(
     hosts: tuple[str, ...], expected: str, make_worker: Callable[..., WarmWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("specvit.joining.open_store", lambda host: (opened.append(host), ("store", "meeting"))[1])
+    opening = "specvit.training.process_group.open_store"
+    monkeypatch.setattr(opening, lambda host: (opened.append(host), ("store", "meeting"))[1])
     assert make_worker().meet(*hosts) == "meeting"
     assert opened == [expected]

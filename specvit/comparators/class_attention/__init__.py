@@ -1,0 +1,1 @@
+"""CaiT: [CLS] joins in class-attention blocks at the end."""

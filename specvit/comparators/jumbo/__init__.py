@@ -1,0 +1,1 @@
+"""Jumbo: a wide [CLS] with an MLP of its own."""

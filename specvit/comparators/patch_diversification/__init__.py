@@ -1,0 +1,1 @@
+"""Patch diversification: losses that keep patches apart."""

@@ -1,0 +1,1 @@
+"""Token pooling: patches are pooled on the way."""

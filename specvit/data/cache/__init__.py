@@ -1,0 +1,1 @@
+"""Decoded images in memory or on disk."""

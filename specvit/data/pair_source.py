@@ -1,0 +1,95 @@
+"""Images that have a file of their own each for their target, such as a mask: what these sources have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from specvit.data.base import Dataset
+from specvit.data.cache.array_storage import Storage
+from specvit.data.file_source import FileSource, Prepared
+from specvit.data.reading.image_files import IMAGE_SUFFIXES, SPLITS, existing_folder, existing_root, list_images
+from specvit.errors import DataError
+from specvit.settings import settings
+
+Pairs = list[tuple[Path, Path]]
+"""Images, each with the file of its target."""
+
+
+@settings
+class PairSource(FileSource):
+    """Read images with one target file each. A subclass lists the pairs of a split, and decodes them."""
+
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
+
+    root: str
+    """The folder of the images and their targets; ``~`` is expanded, a relative path starts at the current folder."""
+
+    def prepare(self) -> Prepared:
+        """Find the images of both splits, each with its target.
+
+        Raises:
+            DataError: If a folder is missing or empty, or an image lacks its target or a target its image.
+        """
+        root = existing_root(self.root)
+        pairs = {split: self.pairs(root, split) for split in SPLITS}
+        files = [path for split in SPLITS for pair in pairs[split] for path in pair]
+        return Prepared(files=files, read=partial(self._read, root, pairs))
+
+    @abstractmethod
+    def pairs(self, root: Path, split: str) -> Pairs:
+        """List the images of a split, each with its target.
+
+        Args:
+            root: The folder of the data, which exists.
+            split: ``train`` or ``val``.
+
+        Raises:
+            DataError: If a folder is missing or empty, or an image lacks its target or a target its image.
+        """
+
+    @abstractmethod
+    def _read(self, root: Path, pairs: Mapping[str, Pairs], storage: Storage) -> Dataset:
+        """Decode both splits."""
+
+
+def match_by_name(
+    image_folder: Path, target_folder: Path, *, rule: str, kind: str = "mask", suffixes: Sequence[str] = (".png",)
+) -> list[tuple[Path, Path]]:
+    """Match the images of a folder to the masks of another, or to other targets, by name without ending.
+
+    Args:
+        image_folder: Folder of images.
+        target_folder: Folder of the targets, a file an image.
+        rule: What the layout asks for, for messages.
+        kind: What a target is called, for messages.
+        suffixes: Endings, in any case, that make a file a target.
+
+    Raises:
+        DataError: If a folder is missing, there are no images, an image lacks its target or a target its image,
+            or two files share a partner.
+    """
+    images = _by_stem(list_images(existing_folder(image_folder, rule=rule)), partner=kind)
+    if not images:
+        raise DataError(f"no images in {str(image_folder)!r}: {rule}, endings {', '.join(IMAGE_SUFFIXES)}")
+    targets = _by_stem(list_images(existing_folder(target_folder, rule=rule), suffixes), partner="image")
+    for stem, path in images.items():
+        if stem not in targets:
+            wanted = " or ".join(repr(str(target_folder / f"{stem}{suffix}")) for suffix in suffixes)
+            raise DataError(f"the image {str(path)!r} has no {kind} {wanted}")
+    for stem, path in targets.items():
+        if stem not in images:
+            raise DataError(f"the {kind} {str(path)!r} has no image {str(image_folder / stem)!r}.*")
+    return [(path, targets[stem]) for stem, path in images.items()]
+
+
+def _by_stem(paths: list[Path], *, partner: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise DataError(f"{str(found[path.stem])!r} and {str(path)!r} would share one {partner}: rename one")
+        found[path.stem] = path
+    return found

@@ -1,0 +1,1 @@
+"""Reading files of images, labels and shards."""

@@ -1,0 +1,188 @@
+"""Data sets of the Hugging Face libraries: a local folder, or a name on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from specvit.data.base import IGNORE_INDEX, Dataset, Split
+from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.file_source import FileSource, Prepared
+from specvit.data.reading.image_files import (
+    crop_to_square,
+    decode_image,
+    fingerprint_samples,
+    map_files,
+    squash_mask,
+    squash_to_square,
+)
+from specvit.data.reading.label_names import check_names, encode_labels, largest_class
+from specvit.errors import DataError
+from specvit.settings import Flag, PositiveInt, settings
+
+if TYPE_CHECKING:
+    from specvit.data.extras.hugging_face_tables import Row, Table
+
+
+@settings
+class HuggingFace(FileSource):
+    """Read images, classes and masks from the columns of a data set that the package ``datasets`` opens.
+
+    ``path`` is a folder that ``save_to_disk`` wrote, a folder of Parquet, Arrow or image files, or else the name
+    of a data set on the hub. Images become RGB. Without masks their shorter side is resized to ``image_size``
+    (antialiased) and the centre is kept, as in ``image_folder``; with masks both are squashed, as in ``masks``. No
+    code of a data set is run.
+    """
+
+    name: ClassVar[str] = "hugging_face"
+    # ``streaming`` says how images are fetched, not which. ``targets`` is a property here: it follows from the columns.
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"path", "streaming"}
+    extra: ClassVar[tuple[str, str] | None] = ("datasets", "huggingface")
+    source: Literal["hugging_face"] = "hugging_face"
+
+    path: str
+    """A folder (``~`` is expanded, a relative path starts at the current folder), or a name on the hub."""
+    config: str | None = None
+    """Name of the data set's configuration, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; a commit makes sure that the data stay what they are."""
+    train_split: str = "train"
+    """Name of the split to train on."""
+    val_split: str = "validation"
+    """Name of the split to report on."""
+    image_column: str = "image"
+    """Column of the images."""
+    label_column: str | None = "label"
+    """Column of the classes: indices, or names; None = the images have none."""
+    mask_column: str | None = None
+    """Column of the masks, PNGs of class indices with 255 = ignore; None = the images have none."""
+    mask_names: tuple[str, ...] = ()
+    """Name of each class index of the masks; empty = "class 0" up to the largest index."""
+    num_train: PositiveInt | None = None
+    """Images to train on, at most, the first ones; None = all."""
+    num_val: PositiveInt | None = None
+    """Images to report on, at most, the first ones; None = all."""
+    streaming: Flag = False
+    """Whether images are fetched as they are read, instead of the whole data set first; needs both numbers."""
+
+    @model_validator(mode="after")
+    def _check(self) -> HuggingFace:
+        if self.streaming and (self.num_train is None or self.num_val is None):
+            raise ValueError("streaming needs num_train and num_val, the images to fetch")
+        if self.train_split == self.val_split:
+            raise ValueError(
+                f"val_split must differ from train_split, not be {self.val_split!r} too: "
+                "metrics would be reported on training images"
+            )
+        check_names(self.mask_names, field="mask_names", most=IGNORE_INDEX)
+        return self
+
+    @property
+    def targets(self) -> frozenset[str]:  # type: ignore[override]
+        """Return what the chosen columns hold."""
+        columns = {"labels": self.label_column, "masks": self.mask_column}
+        return frozenset(target for target, column in columns.items() if column is not None)
+
+    def prepare(self) -> Prepared:
+        """Open both splits.
+
+        Raises:
+            DataError: If the data set cannot be opened, a split or a column is missing, or the splits share rows.
+        """
+        from specvit.data.extras.hugging_face_tables import open_tables
+
+        opened = open_tables(self)
+        return Prepared(files=opened.files, read=partial(self._read, opened.tables), version=opened.version)
+
+    def _read(self, tables: Mapping[str, Table], storage: Storage) -> Dataset:
+        shapes: dict[str, tuple[int, ...]] = {"images": (3, self.image_size, self.image_size)}
+        if self.mask_column is not None:
+            shapes["masks"] = (self.image_size, self.image_size)
+        rows = {
+            split: {name: storage.rows(f"{split}_{name}", table.num_rows, shapes[name], np.uint8) for name in shapes}
+            for split, table in tables.items()
+        }
+        read: dict[str, _Decoded] = {}
+        for split, table in tables.items():
+            decoded = read[split] = _Decoded(self, rows[split], table.num_rows)
+            decoded.digests = map_files(
+                decoded.add, table.rows(), what=f"images of {split}", total=table.num_rows
+            )
+            if not decoded.digests:
+                raise DataError(f"{table.name} has no images")
+        class_names: tuple[str, ...] = ()
+        labels: dict[str, NDArray[np.int64]] = {}
+        if self.label_column is not None:
+            class_names, labels = encode_labels(
+                {split: decoded.labels[: len(decoded.digests)] for split, decoded in read.items()},
+                names={split: table.class_names for split, table in tables.items()},
+                places={split: table.name for split, table in tables.items()},
+            )
+        splits = {
+            split: Split(
+                labels=labels.get(split),
+                **{name: storage.finish(rows[split][name], len(decoded.digests)) for name in shapes},
+            )
+            for split, decoded in read.items()
+        }
+        largest_mask = max(decoded.largest_mask for decoded in read.values())
+        mask_names = self.mask_names or tuple(f"class {index}" for index in range(largest_mask + 1))
+        if self.mask_column is not None and largest_mask < 0:
+            raise DataError(f"the masks of {self.path!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})")
+        about = [json.dumps([class_names, *(labels[split].tolist() for split in labels)]).encode()]
+        return Dataset(
+            train=splits["train"],
+            val=splits["val"],
+            class_names=class_names,
+            mask_names=mask_names if self.mask_column is not None else (),
+            fingerprint=fingerprint_samples([*about, *(d for decoded in read.values() for d in decoded.digests)]),
+        )
+
+
+class _Decoded:
+    """Decode the rows of one split into its arrays, from any thread."""
+
+    def __init__(self, source: HuggingFace, rows: Mapping[str, Rows], num_rows: int) -> None:
+        self._source = source
+        self._rows = rows
+        self.labels: list[object] = [None] * num_rows
+        self._largest = np.full(num_rows, -1)
+        self.digests: list[bytes] = []
+
+    @property
+    def largest_mask(self) -> int:
+        """Return the largest class index in the masks; -1 = none."""
+        return int(self._largest.max(initial=-1))
+
+    def add(self, row: Row) -> bytes:
+        """Decode one row and return what tells it from others."""
+        from specvit.data.extras.hugging_face_tables import read_encoded
+
+        size = self._source.image_size
+        content = read_encoded(row.image, row.name, row.files)
+        image = decode_image(content, row.name)
+        digest = hashlib.sha256(content).digest()
+        self.labels[row.index] = row.label
+        if self._source.mask_column is None:
+            self._rows["images"][row.index] = crop_to_square(image, size)
+            return digest
+        mask_content = read_encoded(row.mask, f"{row.name}, mask", row.files)
+        mask = decode_image(mask_content, f"{row.name}, mask", mask=True)
+        if mask.size != image.size:
+            raise DataError(
+                f"the mask of {row.name} must have the size of its image, {image.width}x{image.height}, "
+                f"not {mask.width}x{mask.height}"
+            )
+        self._largest[row.index] = largest_class(
+            np.asarray(mask), self._source.mask_names, name=f"the mask of {row.name}", field="data.mask_names"
+        )
+        self._rows["images"][row.index] = squash_to_square(image, size)
+        self._rows["masks"][row.index] = squash_mask(mask, size)
+        return digest + hashlib.sha256(mask_content).digest()

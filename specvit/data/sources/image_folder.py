@@ -1,0 +1,112 @@
+"""Image folders in the ImageFolder layout: one folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from specvit.data.base import Dataset, Split
+from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.file_source import FileSource, Prepared
+from specvit.data.reading.image_files import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    crop_to_square,
+    existing_folder,
+    existing_root,
+    fingerprint,
+    list_images,
+    map_files,
+    read_image,
+    visible_entries,
+)
+from specvit.errors import DataError
+from specvit.settings import settings
+
+_LAYOUT = "image_folder reads ROOT/{train,val}/CLASS/*"
+_ENDINGS = f"endings {', '.join(IMAGE_SUFFIXES)}"
+
+
+@settings
+class ImageFolder(FileSource):
+    """Read ``root/{train,val}/CLASS/*``: JPEG, PNG, WebP and BMP files in one folder per class.
+
+    Classes are the folders' names, sorted, and the same in both splits. Images become RGB; their shorter side
+    is resized to ``image_size`` (antialiased), and the centre is kept. Other files, hidden entries and
+    folders within a class folder are passed over.
+    """
+
+    name: ClassVar[str] = "image_folder"
+    targets: ClassVar[frozenset[str]] = frozenset({"labels"})
+    path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
+    source: Literal["image_folder"] = "image_folder"
+
+    root: str
+    """The folder of train/ and val/; ``~`` is expanded, a relative path starts at the current folder."""
+
+    def prepare(self) -> Prepared:
+        """Find the classes and images of both splits.
+
+        Raises:
+            DataError: If a folder is missing or empty, or the splits differ in their classes.
+        """
+        root = existing_root(self.root)
+        found = {split: _list_classes(existing_folder(root / split, rule=_LAYOUT)) for split in SPLITS}
+        _check_same_classes(root, *(set(found[split]) for split in SPLITS))
+        files = [path for split in SPLITS for paths in found[split].values() for path in paths]
+        return Prepared(files=files, read=partial(self._read, root, found))
+
+    def _read(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]], storage: Storage) -> Dataset:
+        classes = tuple(found["train"])
+        paths = {split: [path for name in classes for path in found[split][name]] for split in SPLITS}
+        shape = (3, self.image_size, self.image_size)
+        rows = {split: storage.rows(f"{split}_images", len(paths[split]), shape, np.uint8) for split in SPLITS}
+        splits: dict[str, Split] = {}
+        hashes: list[tuple[Path, bytes]] = []
+        for split in SPLITS:
+            labels = np.repeat(np.arange(len(classes)), [len(found[split][name]) for name in classes])
+            digests = self._decode(paths[split], rows[split], split)
+            splits[split] = Split(images=storage.finish(rows[split]), labels=labels.astype(np.int64))
+            hashes += zip(paths[split], digests, strict=True)
+        return Dataset(
+            train=splits["train"],
+            val=splits["val"],
+            class_names=classes,
+            mask_names=(),
+            fingerprint=fingerprint(root, hashes),
+        )
+
+    def _decode(self, paths: list[Path], rows: Rows, split: str) -> list[bytes]:
+        def read(index: int) -> bytes:
+            image, digest = read_image(paths[index])
+            rows[index] = crop_to_square(image, self.image_size)
+            return digest
+
+        return map_files(read, range(len(paths)), what=f"images of {split}")
+
+
+def _list_classes(folder: Path) -> dict[str, list[Path]]:
+    """Map each class of a split to its images, both sorted by name."""
+    classes = {entry.name: list_images(entry) for entry in visible_entries(folder) if entry.is_dir()}
+    if not classes:
+        raise DataError(f"no class folders in {str(folder)!r}: {_LAYOUT}")
+    if not any(classes.values()):
+        raise DataError(f"no images in {str(folder)!r}: {_LAYOUT}, {_ENDINGS}")
+    for name, images in classes.items():
+        if not images:
+            raise DataError(f"no images in the class folder {str(folder / name)!r}: {_LAYOUT}, {_ENDINGS}")
+    return classes
+
+
+def _check_same_classes(root: Path, train: set[str], val: set[str]) -> None:
+    only = [
+        f"only in {split}: {', '.join(sorted(names))}"
+        for split, names in (("train", train - val), ("val", val - train))
+        if names
+    ]
+    if only:
+        raise DataError(f"train and val of {str(root)!r} must have the same classes; {'; '.join(only)}")

@@ -1,0 +1,117 @@
+"""Images with segmentation masks: two parallel trees of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import model_validator
+
+from specvit.data.base import IGNORE_INDEX, Dataset, Split
+from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.pair_source import PairSource, match_by_name
+from specvit.data.reading.image_files import (
+    SPLITS,
+    fingerprint,
+    map_files,
+    read_image,
+    squash_mask,
+    squash_to_square,
+)
+from specvit.data.reading.label_names import check_names, largest_class
+from specvit.errors import DataError
+from specvit.settings import settings
+
+_LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val}/NAME.png"
+
+
+@settings
+class Masks(PairSource):
+    """Read ``root/images/{train,val}/NAME.*`` with ``root/masks/{train,val}/NAME.png``.
+
+    Masks are PNGs of class indices, 8-bit greyscale or palette; 255 = ignore. Images become RGB. Image and
+    mask are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed, so that nothing is
+    cut off): images antialiased bilinear, masks by nearest neighbour. Other files, hidden entries and
+    subfolders are passed over.
+    """
+
+    name: ClassVar[str] = "masks"
+    targets: ClassVar[frozenset[str]] = frozenset({"masks"})
+    source: Literal["masks"] = "masks"
+    label_map: ClassVar[Mapping[int, int] | None] = None
+    """What indices in the files become; those not named are ignored. None = they stay what they are."""
+
+    class_names: tuple[str, ...] = ()
+    """Name of each class index; empty = "class 0" up to the largest index in the masks."""
+
+    @model_validator(mode="after")
+    def _check_class_names(self) -> Masks:
+        check_names(self.class_names, field="class_names", most=IGNORE_INDEX)
+        return self
+
+    def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
+        """List the images of a split, each with its mask."""
+        return match_by_name(root / "images" / split, root / "masks" / split, rule=_LAYOUT)
+
+    def _read(self, root: Path, pairs: Mapping[str, list[tuple[Path, Path]]], storage: Storage) -> Dataset:
+        size = self.image_size
+        shapes = {"images": (3, size, size), "masks": (size, size)}
+        rows = {
+            split: {name: storage.rows(f"{split}_{name}", len(pairs[split]), shapes[name], np.uint8) for name in shapes}
+            for split in SPLITS
+        }
+        splits: dict[str, Split] = {}
+        hashes: list[tuple[Path, bytes]] = []
+        largest = -1
+        for split in SPLITS:
+            split_hashes, split_largest = self._decode(pairs[split], rows[split], split)
+            splits[split] = Split(**{name: storage.finish(rows[split][name]) for name in shapes})
+            hashes += split_hashes
+            largest = max(largest, split_largest)
+            if split_largest < 0:
+                folder = pairs[split][0][1].parent
+                raise DataError(
+                    f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
+                )
+        return Dataset(
+            train=splits["train"],
+            val=splits["val"],
+            class_names=(),
+            mask_names=self.class_names or tuple(f"class {index}" for index in range(largest + 1)),
+            fingerprint=fingerprint(root, hashes),
+        )
+
+    def _decode(
+        self, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
+    ) -> tuple[list[tuple[Path, bytes]], int]:
+        """Decode one split: return the digests of its files, and the largest class index (-1 = none)."""
+        size = self.image_size
+        largest = np.full(len(pairs), -1)
+        lookup = None
+        if self.label_map is not None:
+            lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+            lookup[list(self.label_map)] = list(self.label_map.values())
+
+        def read(index: int) -> bytes:
+            image_path, mask_path = pairs[index]
+            image, image_digest = read_image(image_path)
+            mask, mask_digest = read_image(mask_path, mask=True)
+            if image.size != mask.size:
+                raise DataError(
+                    f"the mask {str(mask_path)!r} must have the size of its image, "
+                    f"{image.width}x{image.height}, not {mask.width}x{mask.height}"
+                )
+            if lookup is not None:
+                mask = Image.fromarray(lookup[np.asarray(mask)])
+            largest[index] = largest_class(
+                np.asarray(mask), self.class_names, name=f"the mask {str(mask_path)!r}", field="data.class_names"
+            )
+            rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
+            return image_digest + mask_digest
+
+        digests = map_files(read, range(len(pairs)), what=f"images of {split}, with masks")
+        hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
+        return hashes, int(largest.max())

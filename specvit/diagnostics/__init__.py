@@ -1,0 +1,1 @@
+"""What [CLS] and patches look like inside a ViT."""

@@ -1,1 +1,0 @@
-"""Learners: the torch side of the recipes. ``specvit.objectives`` builds them."""

@@ -1,0 +1,1 @@
+"""The backbone: timm's ViT with routed layers, scales, pretrained weights."""

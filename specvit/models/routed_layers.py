@@ -1,0 +1,277 @@
+"""Layers with two sets of weights: own ones for some tokens ([CLS]), shared ones for all others.
+
+Shapes: B images, N tokens, R of them with own weights, D channels in, E channels out.
+
+Every row goes through the shared weights, then the few rows that have their own are corrected by the
+difference between the two: a few rows more than the plain layer computes, and no split and concatenation of
+the sequence. The difference is exactly zero as long as the weights are equal, so that an arm that starts from
+copies computes the baseline's function to the last bit. The shared weights keep the names of the plain layer,
+so that a plain model's weights load unchanged; own weights are called ``own.<component>...``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers.layer_scale import LayerScale
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from specvit.models.row_ops import (
+    add_to_rows,
+    fork_rows,
+    layer_norm_with_rows,
+    linear_with_rows,
+    replace_rows,
+)
+from specvit.specialization.modes import FULL, Mode
+from specvit.specialization.token_rows import OwnRows
+
+OWN = "own"
+"""Name under which a routed layer keeps its own weights."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Describe what of a layer is owned.
+
+    Attributes:
+        name: Component, or several that are neighbours and share a mode.
+        mode: Mode of the own weights.
+        first: First of the outputs that are owned.
+        size: Number of outputs that are owned.
+    """
+
+    name: str
+    mode: Mode
+    first: int
+    size: int
+
+
+class _OwnWeights(nn.Module):
+    """Hold own weights in mode ``full`` or ``gate``, and blend what they make with what the shared ones make.
+
+    A gate g blends channel by channel: shared + g (own - shared). Where own weights start equal to the
+    shared ones, it starts at 1/2: the function is the shared one all the same, while at 0 neither the gate
+    nor the own weights would ever get a gradient. Where they start otherwise, it starts at 0.
+    """
+
+    gate: nn.Parameter | None
+
+    def __init__(self, part: Part, shared: nn.Module, donor: nn.Module) -> None:
+        super().__init__()
+        span = slice(part.first, part.first + part.size)
+        for name, value in donor.named_parameters(recurse=False):
+            self.register_parameter(name, nn.Parameter(value.detach()[span].clone()))
+        if part.mode.kind != "gate":
+            self.gate = None
+            return
+        equal = donor is shared or all(
+            torch.equal(own, getattr(shared, name).detach()[span]) for name, own in self.named_parameters()
+        )
+        own = next(self.parameters())
+        self.gate = nn.Parameter(own.new_full((part.size,), 0.5 if equal else 0.0))
+
+    def place(self, y: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], first: int = 0) -> Tensor:
+        """Let the rows of ``y`` become ``own``, or the blend with ``shared``, which is what they are."""
+        if self.gate is None:
+            return replace_rows(y, own, shared, rows, first=first)
+        return add_to_rows(y, self.gate * (own - shared), rows, first=first)
+
+
+class _OwnLinear(_OwnWeights):
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(
+        self, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, rows: tuple[int, int], first: int
+    ) -> Tensor:
+        own = F.linear(x, self.weight, None if bias is None else self.bias)
+        return self.place(y, own, F.linear(x, weight, bias), rows, first)
+
+
+class _OwnScale(_OwnWeights):
+    """Own scale, and for a norm shift, of ``(B, R, D)`` channels."""
+
+    def forward(self, y: Tensor, x: Tensor, shared: Sequence[Tensor], rows: tuple[int, int]) -> Tensor:
+        mine = [value for name, value in self.named_parameters() if name != "gate"]
+        own, plain = (
+            x * scale if not shift else torch.addcmul(shift[0], x, scale) for scale, *shift in (mine, shared)
+        )
+        return self.place(y, own, plain, rows)
+
+
+class LowRank(nn.Module):
+    """Hold a matrix ``up @ down`` of low rank that is added to the shared one; it starts at 0.
+
+    Source: LoRA (Hu et al. 2021), section 4.1, with scale 1: ``down`` starts at random, ``up`` at 0.
+    """
+
+    def __init__(self, part: Part, donor: nn.Linear) -> None:
+        super().__init__()
+        rank = part.mode.rank
+        self.down = nn.Parameter(donor.weight.new_empty(rank, donor.in_features))
+        self.up = nn.Parameter(donor.weight.new_zeros(part.size, rank))
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw ``down`` from torch's generator."""
+        nn.init.normal_(self.down, std=self.down.shape[1] ** -0.5)
+
+    def forward(
+        self,
+        y: Tensor,
+        x: Tensor,
+        weight: Tensor,  # noqa: ARG002
+        bias: Tensor | None,  # noqa: ARG002
+        rows: tuple[int, int],
+        first: int,
+    ) -> Tensor:
+        """Add what the matrix makes of ``(B, R, D)`` to rows of ``y``."""
+        return add_to_rows(y, F.linear(F.linear(x, self.down), self.up), rows, first=first)
+
+
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Return whether the operations with a backward of their own apply: one type, and nobody traces or casts."""
+    kind = x.device.type
+    casting = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.dtype == weight.dtype and not casting and not torch.compiler.is_compiling()
+
+
+class RoutedLinear(nn.Linear):
+    """Map some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, E)``."""
+
+    def __init__(
+        self, shared: nn.Linear, donor: nn.Linear, parts: Sequence[Part], rows: OwnRows
+    ) -> None:
+        """Take over the parameters of ``shared``; own weights start as those of ``donor``."""
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = shared.in_features, shared.out_features
+        self.weight, self.bias = shared.weight, shared.bias
+        self.parts, self.rows = tuple(parts), rows
+        self.own = nn.ModuleDict(
+            {
+                part.name: LowRank(part, donor)
+                if part.mode.kind == "lora"
+                else _OwnLinear(part, shared, donor)
+                for part in self.parts
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, N, D)`` to ``(B, N, E)``."""
+        rows = self.rows.of(x.shape[1])
+        if len(self.parts) == 1 and self.parts[0].mode == FULL and _is_plain(x, self.weight):
+            (part,) = self.parts
+            own = cast("_OwnLinear", self.own[part.name])
+            shared, mine = (self.weight, self.bias), (own.weight, None if self.bias is None else own.bias)
+            return linear_with_rows(x, shared=shared, own=mine, rows=rows, first=part.first)
+        x, x_rows = fork_rows(x, rows)
+        # Of flattened tokens a linear map is one product, and its result no view, so that it can be added to.
+        y = F.linear(x.flatten(0, 1), self.weight, self.bias)
+        for part in self.parts:
+            span = slice(part.first, part.first + part.size)
+            bias = None if self.bias is None else self.bias[span]
+            y = self.own[part.name](y, x_rows, self.weight[span], bias, rows, part.first)
+        return y.view(*x.shape[:2], self.out_features)
+
+
+class RoutedLayerNorm(nn.LayerNorm):
+    """Scale and shift some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, D)``."""
+
+    def __init__(
+        self, shared: nn.LayerNorm, donor: nn.LayerNorm, part: Part, rows: OwnRows
+    ) -> None:
+        """Take over the parameters of ``shared``; own weights start as those of ``donor``."""
+        nn.Module.__init__(self)
+        self.normalized_shape, self.eps = shared.normalized_shape, shared.eps
+        self.elementwise_affine = shared.elementwise_affine
+        self.weight, self.bias = shared.weight, shared.bias
+        self.parts, self.rows = (part,), rows
+        self.own = nn.ModuleDict({part.name: _OwnScale(part, shared, donor)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, N, D)`` over its channels."""
+        rows, own = self.rows.of(x.shape[1]), self.own[self.parts[0].name]
+        if self.parts[0].mode == FULL and _is_plain(x, self.weight):
+            shared, mine = (self.weight, self.bias), (cast("Tensor", own.weight), cast("Tensor", own.bias))
+            return layer_norm_with_rows(x, shared=shared, own=mine, rows=rows, eps=self.eps)
+        x, x_rows = fork_rows(x, rows)
+        y = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        normalised = F.layer_norm(x_rows, self.normalized_shape, None, None, self.eps)
+        normed: Tensor = own(y, normalised, (self.weight, self.bias), rows)
+        return normed
+
+
+class RoutedLayerScale(LayerScale):
+    """Scale the channels of some tokens by own weights, of all others by shared ones: ``(B, N, D)``."""
+
+    def __init__(
+        self, shared: LayerScale, donor: LayerScale, part: Part, rows: OwnRows
+    ) -> None:
+        """Take over the parameter of ``shared``; own weights start as those of ``donor``."""
+        nn.Module.__init__(self)
+        self.init_values, self.inplace = shared.init_values, False
+        self.gamma = shared.gamma
+        self.parts, self.rows = (part,), rows
+        self.own = nn.ModuleDict({part.name: _OwnScale(part, shared, donor)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels of ``(B, N, D)``."""
+        rows = self.rows.of(x.shape[1])
+        x, x_rows = fork_rows(x, rows)
+        scaled: Tensor = self.own[self.parts[0].name](x * self.gamma, x_rows, (self.gamma,), rows)
+        return scaled
+
+
+RoutedLayer = RoutedLinear | RoutedLayerNorm | RoutedLayerScale
+
+
+def route(
+    shared: nn.Module, donor: nn.Module, parts: Sequence[Part], rows: OwnRows
+) -> RoutedLayer:
+    """Make the version of a layer that has own weights for some tokens.
+
+    Args:
+        shared: The plain layer; its parameters become those of all other tokens.
+        donor: A layer of the same shape whose values the own weights start from.
+        parts: What is owned; one part covers a norm or a layer scale.
+        rows: The tokens with own weights.
+
+    Raises:
+        TypeError: If there is no such version of this type of layer.
+    """
+    if isinstance(shared, nn.Linear) and isinstance(donor, nn.Linear):
+        return RoutedLinear(shared, donor, parts, rows)
+    (part,) = parts
+    if isinstance(shared, nn.LayerNorm) and isinstance(donor, nn.LayerNorm):
+        return RoutedLayerNorm(shared, donor, part, rows)
+    if isinstance(shared, LayerScale) and isinstance(donor, LayerScale):
+        return RoutedLayerScale(shared, donor, part, rows)
+    raise TypeError(f"no version with own weights of {type(shared).__name__}")
+
+
+def has_layer_scale(model: VisionTransformer) -> bool:
+    """Return whether a ViT's blocks have layer scales."""
+    return isinstance(getattr(model.blocks[0], "ls1", None), LayerScale)
+
+
+def own_parameters(module: nn.Module) -> Mapping[str, Tensor]:
+    """Return the parameters that are own weights, by name."""
+    return {name: value for name, value in module.named_parameters() if f".{OWN}." in f".{name}"}
+
+
+def original_name(name: str) -> str:
+    """Return the name of the shared parameter that an own one stands beside.
+
+    The matrices of a low rank stand beside the weight, and so do gates.
+    """
+    module, _, rest = name.partition(f".{OWN}.")
+    component, _, kind = rest.rpartition(".")
+    if kind not in ("weight", "bias", "gamma"):
+        kind = "gamma" if component == "layerscale" else "weight"
+    return f"{module}.{kind}"

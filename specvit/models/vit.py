@@ -1,0 +1,307 @@
+"""The backbone: timm's VisionTransformer, with layers swapped in where some tokens have weights of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from specvit.errors import ConfigError
+from specvit.models.attention import BiasedAttention, SplitAttention
+from specvit.models.config import ATTRIBUTE as CONFIG_ATTRIBUTE
+from specvit.models.config import BACKBONE_OPTIONS, VitConfig
+from specvit.models.high_norm import HighNorm
+from specvit.models.parameter_counts import MLP_RATIO
+from specvit.models.patches import take
+from specvit.models.pretrained_weights import load_plain_weights
+from specvit.models.routed_layers import LowRank, Part, has_layer_scale, own_parameters, route
+from specvit.models.scales import Scale
+from specvit.seeding import derive_seed
+from specvit.specialization.components import COMPONENTS
+from specvit.specialization.language import (
+    NO_SPECIALIZATION,
+    Specialization,
+    check_specialization,
+    parse_specialization,
+)
+from specvit.specialization.token_rows import OwnRows, PrefixRows
+
+REGISTER_STD = 1e-6
+
+
+def build_vit(
+    scale: Scale,
+    *,
+    image_size: int | tuple[int, int],
+    patch_size: int,
+    specialization: Specialization | None = None,
+    rows: OwnRows | None = None,
+    init: Literal["copy", "independent"] = "copy",
+    seed: int | None = 0,
+    drop_path: float = 0.0,
+    layer_scale: float = 0.0,
+    cls_position: bool = True,
+    high_norm: HighNorm | None = None,
+    checkpoint: str | None = None,
+    checkpoint_sha256: str | None = None,
+    **options: Any,
+) -> VisionTransformer:
+    """Build a ViT, by default without a head and for images of any size.
+
+    The shared weights depend on ``seed`` alone: every arm starts from the same ones. For images of other
+    sizes the position embeddings are resampled. The model knows its configuration, see
+    ``specvit.models.config``.
+
+    Args:
+        scale: Width, depth and heads.
+        image_size: Side of the images in pixels, or height and width, multiples of ``patch_size``.
+        patch_size: Side of a patch in pixels.
+        specialization: Which weights some tokens have for themselves; None or empty = timm's plain model.
+        rows: The tokens with own weights; None = [CLS].
+        init: ``copy``: own weights start as copies of the shared ones, so that the model computes the same
+            function as the plain one. ``independent``: they are those of a model from another seed.
+        seed: Seed of the initial weights; None = they are drawn from torch's own generator.
+        drop_path: Stochastic depth rate of the last block, in [0, 1), rising linearly from 0.
+        layer_scale: Initial value of the layer scales; 0 = none.
+        cls_position: Whether [CLS] has a position embedding (not so in DeiT-III).
+        high_norm: Registers or attention biases; None = neither.
+        checkpoint: A plain ViT whose weights the shared ones start from; see ``load_plain_weights``.
+        checkpoint_sha256: SHA-256 that the file of the checkpoint must have; None = any.
+        options: Further arguments of timm's VisionTransformer, which take precedence over ``num_classes=0``
+            and ``dynamic_img_size=True``.
+
+    Returns:
+        timm's model, its modules replaced in the specialized places.
+
+    Raises:
+        ConfigError: If the patches do not tile the image, or the specialization or the checkpoint does not
+            fit the model.
+        DataError: If the checkpoint cannot be read.
+    """
+    config = VitConfig(
+        scale=scale,
+        image_size=image_size,
+        patch_size=patch_size,
+        rows=rows or PrefixRows(),
+        high_norm=high_norm or HighNorm(),
+        layer_scale=layer_scale,
+        drop_path=drop_path,
+        cls_position=cls_position,
+        options={**BACKBONE_OPTIONS, **options},
+    )
+    model = _build_plain(config, seed, "init")
+    if checkpoint is not None:
+        load_plain_weights(model, checkpoint, sha256=checkpoint_sha256)
+    if specialization:
+        donor = model if init == "copy" else _build_plain(config, seed, "independent init")
+        specialize(model, specialization, donor=donor, rows=config.rows, seed=seed)
+    return model
+
+
+def build_empty(config: VitConfig) -> VisionTransformer:
+    """Build the model of a configuration on torch's meta device: its structure, without weights."""
+    with torch.device("meta"):
+        model = _build_plain(config, 0, "init")
+        specialization = parse_specialization(config.specialization, config.scale.depth)
+        if specialization:
+            specialize(model, specialization, rows=config.rows)
+    return model
+
+
+def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTransformer:
+    if any(side % config.patch_size for side in config.sides):
+        raise ConfigError(
+            f"model.patch_size: must divide the image size {config.image_size}, not {config.patch_size}"
+        )
+
+    def timm_vit(*, num_registers: int = 0, embed_cls: bool = config.cls_position) -> VisionTransformer:
+        return VisionTransformer(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.scale.width,
+            depth=config.scale.depth,
+            num_heads=config.scale.num_heads,
+            init_values=config.layer_scale or None,
+            drop_path_rate=config.drop_path,
+            reg_tokens=num_registers,
+            no_embed_class=not embed_cls,
+            **config.options,
+        )
+
+    high_norm = config.high_norm
+    with _drawing(seed, stream):
+        model = timm_vit()
+        if high_norm.num_registers:
+            # What a plain model draws is drawn first, so that the two start from the same weights.
+            model = _with_registers(model, timm_vit(num_registers=high_norm.num_registers, embed_cls=False))
+        attend = BiasedAttention if high_norm.attention_bias else SplitAttention
+        for block in model.blocks:
+            block.attn = attend(cast("Attention", block.attn))
+    setattr(model, CONFIG_ATTRIBUTE, replace(config, specialization=NO_SPECIALIZATION))
+    return model
+
+
+@contextmanager
+def _drawing(seed: int | None, *stream: str) -> Iterator[None]:
+    """Draw from a stream of the seed's own; without a seed from torch's generator, as timm does."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, *stream))
+        yield
+
+
+def _with_registers(plain: VisionTransformer, empty: VisionTransformer) -> VisionTransformer:
+    """Move the weights of a plain model to one with registers, whose [CLS] token holds its own position.
+
+    Registers have no position: they enter after positions have been added.
+
+    Source: Darcet et al. 2023, "Vision Transformers Need Registers" (arXiv 2309.16588); their code draws
+    registers with a standard deviation of 1e-6.
+    """
+    state = plain.state_dict()
+    if not plain.no_embed_class:
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    assert empty.reg_token is not None
+    nn.init.normal_(empty.reg_token, std=REGISTER_STD)
+    empty.load_state_dict({**state, "reg_token": empty.reg_token.detach()})
+    return empty
+
+
+def specialize(
+    model: VisionTransformer,
+    specialization: Specialization,
+    *,
+    donor: VisionTransformer | None = None,
+    rows: OwnRows | None = None,
+    seed: int | None = 0,
+) -> None:
+    """Give some tokens their own weights in ``model``, in place.
+
+    Args:
+        model: A plain timm ViT.
+        specialization: The places.
+        donor: A ViT of the same shape whose weights the own weights start from; None = ``model`` itself.
+        rows: The tokens; None = [CLS].
+        seed: Seed of what is drawn anew in any case, the matrices of low rank; None = torch's generator.
+
+    Raises:
+        ConfigError: If the specialization was resolved for another depth, needs layer scales that the model
+            does not have, or a rank is above the model's width. Nothing is changed then.
+    """
+    check_specialization(
+        specialization,
+        depth=len(model.blocks),
+        width=model.embed_dim,
+        layer_scale=has_layer_scale(model),
+    )
+    _check_modules(model, specialization)
+    donor, rows = donor or model, rows or PrefixRows()
+    for path, parts in _parts_by_module(specialization, width=model.embed_dim).items():
+        layer = route(model.get_submodule(path), donor.get_submodule(path), parts, rows)
+        for part in parts:
+            if part.mode.kind == "lora":
+                # A stream for each, so that its draws do not depend on what else is specialized.
+                with _drawing(seed, "own init", path, part.name):
+                    cast("LowRank", layer.own[part.name]).draw()
+        model.set_submodule(path, layer)
+    config = getattr(model, CONFIG_ATTRIBUTE, None)
+    if config is not None:
+        setattr(model, CONFIG_ATTRIBUTE, replace(config, specialization=specialization.text, rows=rows))
+
+
+def _check_modules(model: VisionTransformer, specialization: Specialization) -> None:
+    """Check what the options of timm's ViT can change about its modules."""
+    if not model.has_class_token:
+        raise ConfigError(f"specialization {specialization.text!r}: the model has no [CLS] (class_token)")
+    if own_parameters(model):
+        raise ConfigError(f"specialization {specialization.text!r}: the model is specialized already")
+    if "final_norm" in specialization.modes and isinstance(model.norm, nn.Identity):
+        raise ConfigError(
+            f"specialization {specialization.text!r}: final_norm needs a norm before the pooling, which "
+            f"global_pool {model.global_pool!r} moves behind it"
+        )
+    for name, layer, side in (("fc1", "mlp.fc1", "out_features"), ("fc2", "mlp.fc2", "in_features")):
+        if name not in specialization.modes:
+            continue
+        size = getattr(model.get_submodule(f"blocks.0.{layer}"), side)
+        if size != MLP_RATIO * model.embed_dim:
+            raise ConfigError(
+                f"specialization {specialization.text!r}: {name} needs an mlp_ratio of {MLP_RATIO}, ungated"
+            )
+
+
+def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str, list[Part]]:
+    """List what is owned of each module; neighbours that share a mode make one part, unless it is of low rank."""
+    parts: dict[str, list[Part]] = {}
+    for component, block, mode in sorted(
+        specialization.places(), key=lambda place: (place[1], list(COMPONENTS).index(place[0].name))
+    ):
+        for site in component.sites:
+            path = f"blocks.{block}.{site.module}" if component.per_block else site.module
+            part = Part(component.name, mode, first=site.first * width, size=site.outputs * width)
+            known = parts.setdefault(path, [])
+            joins = bool(known) and known[-1].mode == mode and known[-1].first + known[-1].size == part.first
+            if joins and mode.kind != "lora":
+                part = Part(known[-1].name + part.name, mode, known[-1].first, known[-1].size + part.size)
+                known.pop()
+            known.append(part)
+    return parts
+
+
+class Tokens(NamedTuple):
+    """Hold the tokens of B images after the final norm.
+
+    Attributes:
+        cls: ``(B, D)``.
+        registers: ``(B, R, D)``.
+        patches: ``(B, P, D)``, row by row.
+    """
+
+    cls: Tensor
+    registers: Tensor
+    patches: Tensor
+
+
+def encode(
+    model: VisionTransformer,
+    images: Tensor,
+    *,
+    masked: Tensor | None = None,
+    mask_token: Tensor | None = None,
+    visible: Tensor | None = None,
+) -> Tokens:
+    """Compute the tokens of images, with some patches hidden or left out.
+
+    Args:
+        model: A ViT that takes any image size.
+        images: ``(B, 3, H, W)`` float, normalised.
+        masked: ``(B, P)`` bool, the patches to hide, or None.
+        mask_token: ``(D,)`` what hidden patches are replaced by, before positions are added.
+        visible: ``(B, V)`` int64, the patches to compute tokens of, each with its position; the others are
+            left out, and ``P`` is ``V`` in what is returned. None = all.
+
+    Returns:
+        The tokens after the final norm.
+    """
+    x = model.patch_embed(images)
+    if masked is not None and mask_token is not None:
+        x = torch.where(masked.view(*x.shape[:3], 1), mask_token.to(x.dtype), x)
+    x, num_prefix = model._pos_embed(x), model.num_prefix_tokens
+    if visible is not None:
+        x = torch.cat([x[:, :num_prefix], take(x[:, num_prefix:], visible)], dim=1)
+    x = model.norm(model.blocks(model.norm_pre(model.patch_drop(x))))
+    return Tokens(x[:, 0], x[:, 1:num_prefix], x[:, num_prefix:])
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Count the parameters of a model."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,1 @@
+"""The attentive probe: a learned query over all tokens."""

@@ -1,0 +1,1 @@
+"""The depth probe of patch tokens."""

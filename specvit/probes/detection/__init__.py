@@ -1,0 +1,1 @@
+"""The detection probe of patch tokens."""

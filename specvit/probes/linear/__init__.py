@@ -1,0 +1,1 @@
+"""The linear probe of [CLS] and the mean patch."""

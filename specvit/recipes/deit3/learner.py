@@ -1,0 +1,144 @@
+"""DeiT-III's augmentation, mixing and loss. Settings and sources: ``specvit.recipes.deit3.settings``.
+
+Shapes: B images of H x W pixels, C classes, P patches, K classes of the masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from specvit.models.initialisation import draw_classifier
+from specvit.models.vit import encode
+from specvit.recipes.deit3.augment import augment_images, augment_masks
+from specvit.recipes.deit3.dense_loss import dense_loss, mixed_class_counts
+from specvit.recipes.deit3.settings import DeiT3
+from specvit.seeding import derive_seed, numpy_stream
+from specvit.training.augment import normalise
+from specvit.training.batch_parts import Part, PartedLearner
+from specvit.training.learner import Batch
+from specvit.training.mixing import Mixing, PatchLabels, sample_mixing
+
+
+@dataclass(frozen=True)
+class DeiT3Views:
+    """Hold the mixed images of a batch and what is in them.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, normalised.
+        present: ``(B, C)`` 1 for the classes that have a share in the image, else 0.
+        patch_labels: The classes of the patches.
+        counts: ``(B, P, K)`` number, or weight, of the pixels of each class of the masks; None without dense loss.
+    """
+
+    images: Tensor
+    present: Tensor
+    patch_labels: PatchLabels
+    counts: Tensor | None
+
+
+class DeiT3Learner(PartedLearner[DeiT3Views, None]):
+    """Train a backbone to name the classes of mixed images, and with a dense loss those of their patches."""
+
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        recipe: DeiT3,
+        *,
+        num_classes: int,
+        num_mask_classes: int = 0,
+        seed: int,
+    ) -> None:
+        """Put a classifier on [CLS], and one on patches if the recipe has a dense loss.
+
+        Args:
+            backbone: The model that trains.
+            recipe: Its constants.
+            num_classes: C.
+            num_mask_classes: K; of no use without a dense loss.
+            seed: The trial's seed, from which the classifiers are drawn.
+        """
+        super().__init__()
+        self.recipe = recipe
+        self.num_classes = num_classes
+        self.num_mask_classes = num_mask_classes
+        self.backbone = backbone
+        self.head = draw_classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
+        self.target_classes = {"labels": num_classes}
+        if recipe.dense_weight > 0:
+            self.target_classes = {**self.target_classes, "masks": num_mask_classes}
+            dense_seed = derive_seed(seed, "dense head")
+            self.dense_head = draw_classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
+
+    @property
+    def probed(self) -> VisionTransformer:
+        """Return the backbone."""
+        return self.backbone
+
+    def draw(self, batch: Batch) -> DeiT3Views:
+        """Augment and mix the images of a batch, and what lies on them."""
+        if batch.labels is None:
+            raise ValueError("DeiT-III learns from labels, and the batch has none")
+        images = augment_images(batch, self.recipe)
+        size = (images.shape[-2], images.shape[-1])
+        mixing = sample_mixing(
+            size,
+            mixup=self.recipe.mixup,
+            cutmix=self.recipe.cutmix,
+            rng=numpy_stream(batch.seed, "mix", batch.step),
+        )
+        targets = mixing.blend(F.one_hot(batch.labels, self.num_classes).float())
+        return DeiT3Views(
+            images=normalise(mixing.images(images)),
+            # Binarised after mixing: every class with a share in the image counts as present.
+            present=(targets > 0).to(targets.dtype),
+            patch_labels=mixing.patch_labels(batch.labels, size=size, patch_size=self._patch_size),
+            counts=self._class_counts(batch, mixing),
+        )
+
+    def targets(self, views: DeiT3Views, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+        """Return nothing: the loss of an image does not depend on the others."""
+        return [None] * len(parts)
+
+    def part_losses(self, views: DeiT3Views, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+        """Compute the binary cross-entropy of a part, a mean over images and classes, and the dense loss."""
+        tokens = encode(self.backbone, part.of(views.images))
+        logits = self.head(tokens.cls)
+        bce = F.binary_cross_entropy_with_logits(logits, part.of(views.present).to(logits.dtype))
+        labels = views.patch_labels
+        labels = replace(labels, own=part.of(labels.own), other=part.of(labels.other))
+        return {
+            "bce": bce,
+            **self._dense_losses(views.counts, tokens.patches, part),
+            **self.extra_losses(tokens.patches, labels),
+        }
+
+    @property
+    def _patch_size(self) -> tuple[int, int]:
+        height, width = self.backbone.patch_embed.patch_size
+        return height, width
+
+    def _class_counts(self, batch: Batch, mixing: Mixing) -> Tensor | None:
+        """Count the classes of the pixels of mixed masks, patch by patch, if the recipe has a dense loss."""
+        if self.recipe.dense_weight == 0:
+            return None
+        return mixed_class_counts(
+            augment_masks(batch, self.recipe),
+            mixing,
+            num_classes=self.num_mask_classes,
+            patch_size=self._patch_size,
+        )
+
+    def _dense_losses(self, counts: Tensor | None, patches: Tensor, part: Part) -> dict[str, Tensor]:
+        """Compute the weighted dense loss of a part's patches ``(b, P, D)``, if the recipe has one."""
+        if counts is None:
+            return {}
+        # Images differ in how many of their pixels count: the mean is over those of the whole batch.
+        total = counts.sum() * part.fraction
+        return {
+            "dense": self.recipe.dense_weight * dense_loss(self.dense_head(patches), part.of(counts), total=total)
+        }

@@ -1,0 +1,124 @@
+"""DeiT-III: supervised training with binary cross-entropy on mixed images.
+
+Source: Touvron et al. 2022 ("DeiT III: Revenge of the ViT"), facebookresearch/deit (README_revenge.md, main.py,
+augment.py, samplers.py). ``deit3`` holds the published constants, ``deit3_cpu`` a preset for a few hundred steps
+on one core, with AdamW. Our addition, off by default: a dense loss on patches, whose absence Marouani et al. 2026
+(arXiv 2602.08626) name as the reason why own [CLS] weights gain little in a DeiT-III ViT-L.
+
+Deviations: the learning rate warms up from 0 and ends at 1e-6 (published: from 1e-6, to 1e-5); of the copies of
+an image by repeated augmentation, those in the middle of a batch are mixed with one another (published: never,
+since each copy goes to another GPU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ShareRange, settings
+from specvit.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from specvit.data import Dataset
+    from specvit.training.learner import Learner
+
+
+@settings
+class DeiT3(Recipe):
+    """Hold the constants of DeiT-III, at their published defaults (ViT-S/16 on ImageNet-1k, 800 epochs).
+
+    The published commands set by the model's size: ``drop_path`` 0.05 for S, 0.2 for B, 0.45 for L; ``lr`` 4e-3
+    for S, 3e-3 for B and L; images of 224 px for S, 192 px for B and L. For all sizes: LAMB, weight decay 0.05,
+    layer scales from 1e-4, [CLS] without a position embedding, and gradients clipped to a norm of 1, which is the
+    default of the optimizer that they call.
+    """
+
+    name: ClassVar[str] = "deit3"
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    recipe: Literal["deit3"] = "deit3"
+
+    steps: PositiveInt = 500_000
+    batch_size: PositiveInt = 2048
+    optimizer: Literal["adamw", "lamb"] = "lamb"
+    lr: PositiveFloat = 4e-3
+    warmup: Fraction = 0.00625
+    weight_decay: NonNegativeFloat = 0.05
+    weight_decay_end: NonNegativeFloat = 0.05
+    clip_norm: NonNegativeFloat = 1.0
+    drop_path: Fraction = 0.05
+    layer_scale: NonNegativeFloat = 1e-4
+    cls_position: Flag = False
+
+    mixup: NonNegativeFloat = 0.8
+    """Alpha of mixup; 0 = off. A batch is mixed by mixup or by cutmix, with equal chances if both are on."""
+    cutmix: NonNegativeFloat = 1.0
+    """Alpha of cutmix; 0 = off."""
+    three_augment: Flag = True
+    """Whether each image gets exactly one of grey, solarisation, blur."""
+    colour_jitter: Fraction = 0.3
+    """Strength of the jitter of brightness, contrast and saturation."""
+    crop: Literal["resized", "simple"] = "resized"
+    """``resized``: random resized crops. ``simple``: 4 px of reflection around, a crop of the image's size."""
+    crop_scale: ShareRange = (0.08, 1.0)
+    """Least and largest share of the area that a resized crop covers."""
+    repeats: PositiveInt = 3
+    """Copies of an image in a batch, each augmented in its own way (repeated augmentation, Hoffer et al. 2020): a
+    batch has ``batch_size / repeats`` different images, and an epoch takes ``repeats`` times as many steps."""
+    dense_weight: NonNegativeFloat = 0.0
+    """Weight of a cross-entropy on patches: a linear classifier names the classes of each patch's pixels, from
+    masks that are cropped, flipped and mixed as their images are; 0 = off, as published. The data must have
+    masks."""
+
+    def copies(self) -> int:
+        """Return ``repeats``."""
+        return self.repeats
+
+    def required_targets(self) -> Mapping[str, str]:
+        """Return labels, and with a dense loss masks."""
+        required = dict(super().required_targets())
+        return {**required, "masks": "dense_weight"} if self.dense_weight > 0 else required
+
+    def labels_patches(self) -> bool:
+        """Return whether cutmix, which gives patches the classes of their images, is on."""
+        return self.cutmix > 0
+
+    def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
+        """Put a classifier on ``backbone``, and one on its patches with a dense loss.
+
+        Raises:
+            ConfigError: If there are no masks for the dense loss.
+            DataError: If a mask holds an unknown class.
+        """
+        from specvit.recipes.deit3.dense_loss import check_masks
+        from specvit.recipes.deit3.learner import DeiT3Learner
+
+        num_mask_classes = len(dataset.mask_names)
+        if self.dense_weight > 0:
+            check_masks(dataset.train.masks, num_classes=num_mask_classes, field="objective.dense_weight")
+        return DeiT3Learner(
+            backbone,
+            self,
+            num_classes=len(dataset.class_names),
+            num_mask_classes=num_mask_classes,
+            seed=seed,
+        )
+
+
+@settings
+class DeiT3Cpu(DeiT3):
+    """Hold a preset for a few hundred steps on a core."""
+
+    name: ClassVar[str] = "deit3_cpu"
+    recipe: Literal["deit3_cpu"] = "deit3_cpu"  # type: ignore[assignment]
+
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 64
+    optimizer: Literal["adamw", "lamb"] = "adamw"
+    lr: PositiveFloat = 2e-3
+    warmup: Fraction = 0.1
+    drop_path: Fraction = 0.0
+    layer_scale: NonNegativeFloat = 0.0
+    crop_scale: ShareRange = (0.32, 1.0)
+    repeats: PositiveInt = 1

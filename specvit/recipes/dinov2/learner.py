@@ -1,0 +1,279 @@
+"""DINOv2's student, teacher, views and losses. Settings and sources: ``specvit.recipes.dinov2.settings``.
+
+Shapes: B images, L local views, P patches of a global view, M masked patches, K prototypes, D channels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from specvit.models.vit import encode
+from specvit.recipes.dinov2.head import DinoHead, DinoNetwork
+from specvit.recipes.dinov2.losses import Centre, dino_loss, ibot_loss, koleo_loss, koleo_of_part, sinkhorn
+from specvit.recipes.dinov2.masking import sample_masks
+from specvit.recipes.dinov2.settings import DinoV2
+from specvit.seeding import derive_seed, numpy_stream
+from specvit.training import collectives
+from specvit.training.augment import ColourSettings, normalise, random_crops
+from specvit.training.batch_parts import Part, PartedLearner, draws_of
+from specvit.training.learner import Batch
+from specvit.training.schedules import cosine, linear
+
+_JITTER = {
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.2,
+    "hue": 0.1,
+    "jitter_probability": 0.8,
+    "grey_probability": 0.2,
+}
+VIEW_COLOURS = {
+    "global 1": ColourSettings(**_JITTER, blur_probability=1.0),  # type: ignore[arg-type]
+    "global 2": ColourSettings(**_JITTER, blur_probability=0.1, solarize_probability=0.2),  # type: ignore[arg-type]
+    "local": ColourSettings(**_JITTER, blur_probability=0.5),  # type: ignore[arg-type]
+}
+"""Source: dinov2 data/augmentations.py."""
+
+
+@dataclass(frozen=True)
+class DinoViews:
+    """Hold what the networks see of a batch, view by view.
+
+    Attributes:
+        global_views: ``(2 B, 3, H, W)``.
+        local_views: ``(L B, 3, S, S)``, or None if L is 0.
+        masked: ``(2 B, P)`` bool, the patches of the global views that are hidden from the student.
+        progress: How far the run is, in [0, 1).
+    """
+
+    global_views: Tensor
+    local_views: Tensor | None
+    masked: Tensor
+    progress: float
+
+
+@dataclass(frozen=True)
+class DinoTargets:
+    """Hold what the student of a part (b images, m masked patches) learns from.
+
+    Attributes:
+        cls: ``(2, b, K)`` the teacher's distributions of [CLS].
+        patches: ``(m, K)`` those of the masked patches.
+        student_cls: ``(2, B, D)`` the student's [CLS] of the whole batch; None where it need not be known before.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    student_cls: Tensor | None
+
+
+class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
+    """Train a student to agree with its own moving average, across views and on hidden patches."""
+
+    def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, global_size: int, seed: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.global_size = global_size
+        width = backbone.embed_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "heads"))
+            cls_head = self._head(width, recipe.head_bottleneck)
+            patch_bottleneck = recipe.patch_bottleneck or recipe.head_bottleneck
+            patch_head = cls_head if recipe.shared_head else self._head(width, patch_bottleneck)
+        self.student = DinoNetwork(backbone, cls_head=cls_head, patch_head=patch_head)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.cls_centre = Centre(recipe.num_prototypes)
+        self.patch_centre = Centre(recipe.num_prototypes)
+
+    def _head(self, width: int, bottleneck: int) -> DinoHead:
+        return DinoHead(
+            width,
+            hidden=self.recipe.head_hidden,
+            bottleneck=bottleneck,
+            num_prototypes=self.recipe.num_prototypes,
+        )
+
+    @property
+    def probed(self) -> VisionTransformer:
+        """Return the teacher's backbone or the student's, as the recipe says."""
+        return (self.teacher if self.recipe.probe == "teacher" else self.student).backbone
+
+    def backbones(self) -> dict[str, VisionTransformer]:
+        """Return the student's and the teacher's backbone."""
+        return {"student": self.student.backbone, "teacher": self.teacher.backbone}
+
+    def draw(self, batch: Batch) -> DinoViews:
+        """Cut the views of a batch and draw their masks."""
+        global_views, local_views = self._views(batch)
+        return DinoViews(global_views, local_views, self._masks(batch, num_crops=len(global_views)), batch.progress)
+
+    def targets(self, views: DinoViews, parts: Sequence[Part]) -> list[DinoTargets]:
+        """Compute the teacher's targets, centred over the whole batch, and what KoLeo needs of it."""
+        cls, patches = zip(*(self._teach(views, part) for part in parts), strict=True)
+        cls_targets, patch_targets = self._centred(_join(cls, dim=1), _join(patches), progress=views.progress)
+        student_cls = self._student_cls(views, parts) if len(parts) > 1 and self.recipe.koleo_weight > 0 else None
+        return [
+            DinoTargets(of_cls, of_patches, student_cls)
+            for of_cls, of_patches in zip(
+                torch.split(cls_targets, [part.size for part in parts], dim=1),
+                torch.split(patch_targets, [len(rows) for rows in patches]),
+                strict=True,
+            )
+        ]
+
+    def part_losses(self, views: DinoViews, part: Part, targets: DinoTargets) -> dict[str, Tensor]:
+        """Compute the DINO, iBOT and KoLeo terms of a part."""
+        recipe, student = self.recipe, self.student
+        global_views, masked = part.of(views.global_views), part.of(views.masked)
+        tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
+        extra = self.extra_losses(tokens.patches)
+        cls = [tokens.cls]
+        if views.local_views is not None:
+            cls.append(encode(student.backbone, part.of(views.local_views)).cls)
+        cls_logits, patch_logits = student.project(cls, tokens.patches[masked])
+        by_view = cls_logits.view(-1, part.size, recipe.num_prototypes)
+
+        dino = dino_loss(targets.cls, by_view[:2], by_view[2:], temperature=recipe.student_temp)
+        ibot = ibot_loss(
+            targets.patches,
+            patch_logits,
+            weights=mask_weights(masked),
+            num_crops=len(global_views),
+            temperature=recipe.student_temp,
+        )
+        koleo = self._koleo(tokens.cls, part, targets.student_cls)
+        return {
+            "dino": recipe.dino_weight * dino,
+            "ibot": recipe.ibot_weight * ibot,
+            "koleo": recipe.koleo_weight * koleo,
+            **extra,
+        }
+
+    def clip_groups(self, trainable: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        """Part the heads from the rest (backbone, mask token, a regulariser), if the recipe clips them separately.
+
+        Source: dinov2 train/train.py, which clips the modules of the student one by one.
+        """
+        if not self.recipe.clip_separately:
+            return [trainable]
+        student = self.student
+        heads = [student.cls_head] if self.recipe.shared_head else [student.cls_head, student.patch_head]
+        groups = [list(head.parameters()) for head in heads]
+        in_heads = {id(parameter) for group in groups for parameter in group}
+        return [[parameter for parameter in trainable if id(parameter) not in in_heads], *groups]
+
+    def before_update(self, progress: float) -> None:
+        """Keep the prototypes fixed at the start."""
+        if progress >= self.recipe.freeze_prototypes:
+            return
+        for head in (self.student.cls_head, self.student.patch_head):
+            head.prototypes.weight.grad = None
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student."""
+        momentum = cosine(progress, self.recipe.ema, self.recipe.ema_end)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum
+            )
+
+    def _views(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Cut the views: ``(2 B, 3, H, W)`` global and ``(L B, 3, S, S)`` local ones, view by view."""
+        recipe = self.recipe
+
+        def cut(name: str, number: int, size: int, scale: tuple[float, float]) -> Tensor:
+            colour = VIEW_COLOURS[f"{name} {number}" if name == "global" else name] if recipe.colour else None
+            if colour is not None and not recipe.blur_scales:
+                colour = colour.blurred_for(size)
+            return random_crops(
+                batch.images,
+                size=size,
+                scale=scale,
+                generator=batch.stream(f"{name} {number}"),
+                colour=colour,
+            )
+
+        global_views = [cut("global", n, self.global_size, recipe.global_scale) for n in (1, 2)]
+        local_views = [cut("local", n, recipe.local_size, recipe.local_scale) for n in range(recipe.num_locals)]
+        return normalise(torch.cat(global_views)), normalise(torch.cat(local_views)) if local_views else None
+
+    def _masks(self, batch: Batch, *, num_crops: int) -> Tensor:
+        """Draw ``(2 B, P)`` masks."""
+        patch_height, patch_width = self.student.backbone.patch_embed.patch_size
+        masks = sample_masks(
+            num_crops,
+            grid=(self.global_size // patch_height, self.global_size // patch_width),
+            probability=self.recipe.mask_probability,
+            ratio=self.recipe.mask_ratio,
+            rng=numpy_stream(batch.seed, "masks", batch.step),
+        )
+        return torch.from_numpy(masks).to(batch.images.device)
+
+    @torch.no_grad()
+    def _teach(self, views: DinoViews, part: Part) -> tuple[Tensor, Tensor]:
+        """Compute the teacher's outputs: ``(2, b, K)`` of [CLS], ``(m, K)`` of the masked patches."""
+        self.teacher.eval()
+        tokens = encode(self.teacher.backbone, part.of(views.global_views))
+        cls, patches = self.teacher.project([tokens.cls], tokens.patches[part.of(views.masked)])
+        return cls.view(2, part.size, -1), patches
+
+    @torch.no_grad()
+    def _centred(self, cls: Tensor, patches: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
+        """Turn outputs into targets: ``(2, B, K)`` of [CLS], ``(M, K)`` of the masked patches."""
+        recipe = self.recipe
+        cls = cls.flatten(0, 1)
+        temperature = linear(
+            progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
+        )
+        if recipe.centering == "sinkhorn":
+            cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
+        else:
+            cls = self.cls_centre(cls, temperature=temperature)
+            patches = self.patch_centre(patches, temperature=temperature)
+        return cls.view(2, -1, recipe.num_prototypes), patches
+
+    @torch.no_grad()
+    def _student_cls(self, views: DinoViews, parts: Sequence[Part]) -> Tensor:
+        """Compute the student's [CLS] of the whole batch's global views: ``(2, B, D)``."""
+        student_cls = []
+        for part in parts:
+            with draws_of(part, self.student):
+                tokens = encode(
+                    self.student.backbone,
+                    part.of(views.global_views),
+                    masked=part.of(views.masked),
+                    mask_token=self.mask_token,
+                )
+            student_cls.append(tokens.cls.reshape(2, part.size, -1))
+        return collectives.gather(torch.cat(student_cls, dim=1), dim=1)
+
+    def _koleo(self, cls: Tensor, part: Part, student_cls: Tensor | None) -> Tensor:
+        """Compute KoLeo of the whole batch, summed over the global views, from a part's [CLS] ``(2 b, D)``."""
+        if part.is_whole:
+            return torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()
+        if self.recipe.koleo_weight == 0:
+            return cls.new_zeros(())
+        by_view = cls.reshape(2, part.size, -1)
+        if student_cls is None:  # one part a process: this pass shows them all
+            student_cls = collectives.gather(by_view, dim=1)
+        rows = slice(part.start, part.stop)
+        return torch.stack(
+            [koleo_of_part(own, everyone, rows) for own, everyone in zip(by_view, student_cls, strict=True)]
+        ).sum()
+
+
+def mask_weights(masked: Tensor) -> Tensor:
+    """Return the weight of every masked patch, 1 / (masked patches of its crop): ``(C, P)`` bool -> ``(M,)``."""
+    share = masked.sum(dim=1, keepdim=True).clamp(min=1).reciprocal()
+    return share.expand_as(masked)[masked]
+
+
+def _join(tensors: Sequence[Tensor], *, dim: int = 0) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=dim)

@@ -1,0 +1,155 @@
+"""MAE's views, masks and loss. Settings, sources and deviations: ``specvit.recipes.mae.settings``.
+
+Shapes: B images of H x W pixels, P patches of h x w pixels, V visible and M hidden ones (V + M = P).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from specvit.errors import ConfigError
+from specvit.models.patches import patchify, take
+from specvit.models.vit import encode
+from specvit.recipes.mae.decoder import MaeDecoder
+from specvit.recipes.mae.settings import Mae
+from specvit.seeding import derive_seed, numpy_stream
+from specvit.specialization.token_rows import PatchRow
+from specvit.training.augment import normalise, random_crops
+from specvit.training.batch_parts import Part, PartedLearner
+from specvit.training.learner import Batch
+
+VARIANCE_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class MaeViews:
+    """Hold the crops of a batch and which of their patches the backbone sees.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, normalised.
+        visible: ``(B, V)`` int64 numbers of the visible patches.
+        hidden: ``(B, M)`` int64 numbers of the others.
+    """
+
+    images: Tensor
+    visible: Tensor
+    hidden: Tensor
+
+
+class MaeLearner(PartedLearner[MaeViews, None]):
+    """Train a backbone, which sees few patches of an image, and a decoder to paint the others."""
+
+    def __init__(self, backbone: VisionTransformer, recipe: Mae, *, image_size: int, seed: int) -> None:
+        """Draw the decoder, the same for all arms of a pair.
+
+        Args:
+            backbone: The model, own weights at tokens of the prefix at most.
+            recipe: The constants.
+            image_size: Side of the crops in pixels, a multiple of the patch size.
+            seed: The trial's seed.
+
+        Raises:
+            ConfigError: If a patch has own weights, or the image is but one patch.
+        """
+        super().__init__()
+        if any(isinstance(getattr(module, "rows", None), PatchRow) for module in backbone.modules()):
+            raise ConfigError(
+                f"treatment.tokens: must be 'cls' with recipe {recipe.name!r}, not 'placebo': "
+                "the patch that has own weights would be dropped, or move"
+            )
+        height, width = backbone.patch_embed.patch_size
+        grid = (image_size // height, image_size // width)
+        if grid[0] * grid[1] < 2:
+            raise ConfigError(
+                f"model.patch_size: must leave at least 2 patches for recipe {recipe.name!r}, "
+                f"not {max(height, width)} in images of {image_size}"
+            )
+        self.recipe = recipe
+        self.image_size = image_size
+        self.grid = grid
+        self.backbone = backbone
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "heads"))
+            self.decoder = MaeDecoder(
+                backbone.embed_dim,
+                grid=grid,
+                decoder_width=recipe.decoder_width,
+                depth=recipe.decoder_depth,
+                num_heads=recipe.decoder_heads,
+                num_outputs=3 * height * width,
+            )
+
+    @property
+    def probed(self) -> VisionTransformer:
+        """Return the backbone."""
+        return self.backbone
+
+    def draw(self, batch: Batch) -> MaeViews:
+        """Crop the images of a batch and draw what is hidden."""
+        crops = random_crops(
+            batch.images, size=self.image_size, scale=self.recipe.crop_scale, generator=batch.stream("crops")
+        )
+        images = normalise(crops)
+        rows, columns = self.grid
+        drawn = sample_visible(
+            len(images),
+            num_patches=rows * columns,
+            mask_ratio=self.recipe.mask_ratio,
+            rng=numpy_stream(batch.seed, "masks", batch.step),
+        )
+        visible, hidden = (torch.from_numpy(numbers).to(images.device) for numbers in drawn)
+        return MaeViews(images, visible, hidden)
+
+    def targets(self, views: MaeViews, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+        """Return nothing: the loss of an image does not depend on the others."""
+        return [None] * len(parts)
+
+    def part_losses(self, views: MaeViews, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+        """Compute the squared error of the pixels of hidden patches, a mean over them."""
+        images, visible, hidden = part.of(views.images), part.of(views.visible), part.of(views.hidden)
+        tokens = encode(self.backbone, images, visible=visible)
+        extra = self.extra_losses(tokens.patches)
+        predicted = self.decoder(tokens.cls, tokens.patches, visible=visible, hidden=hidden)
+        pixels = take(patchify(images, self.backbone.patch_embed.patch_size), hidden)
+        if self.recipe.normalise_pixels:
+            pixels = normalise_patches(pixels)
+        return {"pixels": (predicted.float() - pixels).square().mean(), **extra}
+
+
+def sample_visible(
+    num_images: int, *, num_patches: int, mask_ratio: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw which patches are visible, image by image, all choices equally likely.
+
+    Args:
+        num_images: B.
+        num_patches: P, at least 2.
+        mask_ratio: Share that is hidden, in (0, 1).
+        rng: Where the randomness comes from.
+
+    Returns:
+        ``(B, V)`` the visible patches and ``(B, M)`` the hidden ones, each rising; V is
+        ``P (1 - mask_ratio)`` rounded down, but from 1 to P - 1.
+    """
+    # 1 - 0.9 is a little less than 0.1: a tenth of 10 patches is one all the same.
+    num_visible = math.floor(num_patches * (1 - mask_ratio) + 1e-6)
+    num_visible = min(max(num_visible, 1), num_patches - 1)
+    order = np.argsort(rng.random((num_images, num_patches)), axis=1)
+    return np.sort(order[:, :num_visible], axis=1), np.sort(order[:, num_visible:], axis=1)
+
+
+def normalise_patches(patches: Tensor) -> Tensor:
+    """Bring each patch to mean 0 and variance 1 over its pixels and channels: ``(B, M, 3 h w)`` -> the same.
+
+    Source: models_mae.py (``forward_loss``): the unbiased variance, plus 1e-6.
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + VARIANCE_EPS).sqrt()

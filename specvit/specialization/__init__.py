@@ -1,0 +1,1 @@
+"""Where [CLS] has weights of its own: the language. No torch."""

@@ -1,0 +1,216 @@
+"""The pretraining loop: the same for every recipe."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from specvit.data import Split
+from specvit.device import Device
+from specvit.errors import DataError, DivergenceError, SpecsweepError
+from specvit.probes.features import to_unit
+from specvit.recipes import Recipe
+from specvit.seeding import numpy_stream
+from specvit.training import collectives
+from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
+from specvit.training.gradients import MicroBatch, compute_gradients
+from specvit.training.learner import Batch, Learner
+from specvit.training.optimizer import build_optimizer, set_schedules
+from specvit.training.schedules import cosine, warmup_cosine
+from specvit.training.target_checks import check_targets
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Hold what a finished step tells: its number from 1, its loss, the images per second so far.
+
+    The images per second are those since this process began; 0 where it has continued and done no step yet.
+    """
+
+    step: int
+    loss: float
+    images_per_s: float
+
+
+def batches(
+    num_images: int, *, batch_size: int, seed: int, start: int = 0, copies: int = 1
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the image indices of each step without end, from step ``start`` on.
+
+    Epochs are shuffled one after the other and cut into batches; a batch may span two epochs, so that every
+    batch is full and every image is seen equally often. With ``copies`` every image of the order comes that
+    often in a row (repeated augmentation), so a batch has ``batch_size / copies`` different images; where that
+    is no whole number, the copies of the image at its end go on in the next batch.
+    """
+    orders: dict[int, NDArray[np.int64]] = {}
+    step = start
+    while True:
+        positions = np.arange(step * batch_size, (step + 1) * batch_size) // copies
+        epochs, offsets = np.divmod(positions, num_images)
+        wanted = set(epochs.tolist())
+        orders = {epoch: order for epoch, order in orders.items() if epoch in wanted}
+        for epoch in wanted - orders.keys():
+            orders[epoch] = numpy_stream(seed, "order", epoch).permutation(num_images)
+        yield np.fromiter((orders[e][o] for e, o in zip(epochs, offsets, strict=True)), np.int64, batch_size)
+        step += 1
+
+
+def pretrain(
+    learner: Learner,
+    recipe: Recipe,
+    split: Split,
+    *,
+    seed: int,
+    device: Device,
+    after_step: Callable[[StepReport], bool],
+    checkpoint: Checkpoint | None = None,
+    continued: Callable[[StepReport], None] = lambda _: None,
+) -> StepReport:
+    """Train a learner, in place.
+
+    With a checkpoint, the run goes on from the state that is found there: it ends with the numbers of a run that was
+    never stopped, bit for bit on one machine. A state that cannot be used is told of in the log, and the run begins
+    anew. The state is saved after ``after_step``, so a step that was heard of is heard of again only by a run that
+    goes on from before it.
+
+    Args:
+        learner: What is trained.
+        recipe: Its length, batch, optimizer and schedules.
+        split: Images to train on, with the targets that the recipe needs.
+        seed: Seed of the order of the images and of everything drawn on the way.
+        device: Where to train.
+        after_step: Called after each step, in the main process; a true answer ends the run there.
+        checkpoint: Where to save the state now and then, and to continue from; None = nowhere.
+        continued: Called once, before any step, if the run goes on from a saved state, in the main process.
+
+    Returns:
+        The report of the last step that was done.
+
+    Raises:
+        DivergenceError: If the loss is no longer a finite number.
+        DataError: If a class of a target is out of range.
+        ConfigError: If the batch cannot be shared out among the processes, or cut as the recipe says.
+    """
+    learner.to(device.torch_device).train()
+    depth = len(learner.probed.blocks)
+    optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    collectives.copy_from_main([*learner.parameters(), *learner.buffers()])
+    micro_batch = MicroBatch(recipe.micro_batch or recipe.batch_size)
+    report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
+    saved_step = None if checkpoint is None else _load(checkpoint, learner, optimizer)
+    if saved_step is not None:
+        report = StepReport(step=saved_step.step, loss=saved_step.loss, images_per_s=0.0)
+        micro_batch.size = min(micro_batch.size, saved_step.micro_batch)
+        if collectives.is_main():
+            continued(report)
+    start = report.step
+    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
+    started = saved = time.monotonic()
+    for step in range(start, recipe.steps):
+        indices = next(order)
+        check_targets(split, indices, learner.target_classes, step=step, steps=recipe.steps)
+        loss = train_step(
+            learner,
+            recipe,
+            _load_batch(split, indices, recipe, step=step, seed=seed, device=device),
+            optimizer=optimizer,
+            trainable=trainable,
+            micro_batch=micro_batch,
+            device=device,
+        )
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
+        images_per_s = (step + 1 - start) * recipe.batch_size / (time.monotonic() - started)
+        report = StepReport(step=step + 1, loss=loss, images_per_s=images_per_s)
+        stopped = collectives.agree(collectives.is_main() and after_step(report))
+        if checkpoint is not None and (
+            checkpoint.at_stop() if stopped else checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
+        ):
+            _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch.size))
+            saved = time.monotonic()
+        if stopped:
+            break
+    return report
+
+
+def _load_batch(
+    split: Split, indices: NDArray[np.int64], recipe: Recipe, *, step: int, seed: int, device: Device
+) -> Batch:
+    """Bring the images of a step, and the targets that go with them, to the device."""
+    masks = split.masks if "masks" in recipe.required_targets() else None
+    return Batch(
+        images=to_unit(split.images[indices], device),
+        labels=None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device.torch_device),
+        step=step,
+        steps=recipe.steps,
+        seed=seed,
+        masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
+    )
+
+
+def train_step(
+    learner: Learner,
+    recipe: Recipe,
+    batch: Batch,
+    *,
+    optimizer: torch.optim.Optimizer,
+    trainable: list[nn.Parameter],
+    micro_batch: MicroBatch,
+    device: Device,
+) -> float:
+    """Do one optimizer step and return its loss."""
+    progress = batch.progress
+    # The first step already learns: the warm-up counts the step that is being done.
+    lr = warmup_cosine(
+        (batch.step + 1) / batch.steps, peak=recipe.peak_lr, end=recipe.min_lr, warmup=recipe.warmup
+    )
+    weight_decay = cosine(progress, recipe.weight_decay, recipe.weight_decay_end)
+    set_schedules(optimizer, lr=lr, weight_decay=weight_decay)
+    loss = compute_gradients(learner, batch, parameters=trainable, micro_batch=micro_batch, device=device)
+    learner.before_update(progress)
+    if recipe.clip_norm > 0:
+        for group in learner.clip_groups(trainable):
+            nn.utils.clip_grad_norm_(group, recipe.clip_norm)
+    optimizer.step()
+    learner.after_step((batch.step + 1) / batch.steps)
+    return loss
+
+
+def _load(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer) -> SavedStep | None:
+    """Load the state that the main process finds, in all processes or in none; return where it stands, or None."""
+    try:
+        data = collectives.bytes_from_main(_read(checkpoint) if collectives.is_main() else b"")
+        return load_state(data, checkpoint, learner, optimizer) if data else None
+    except DataError as error:
+        _LOG.warning("%s; training begins anew", error)
+        return None
+
+
+def _read(checkpoint: Checkpoint) -> bytes:
+    try:
+        return read_state(checkpoint.path)
+    except DataError as error:
+        # Not for the caller to catch: the other processes wait for what this one found.
+        _LOG.warning("%s; training begins anew", error)
+        return b""
+
+
+def _save(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer, stands: SavedStep) -> None:
+    """Save the state, in the main process; a full disk costs the checkpoint, not the run."""
+    if not collectives.is_main():
+        return
+    try:
+        save_state(checkpoint, learner, optimizer, stands)
+    except SpecsweepError as error:
+        _LOG.warning("%s; training goes on without a checkpoint of step %d", error, stands.step)
