@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from orchestrator.execution.executor import Pruned
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.table_files import write_tables
 from orchestrator.storage.command_inbox import Cancel, Order, Prune, Retry, give
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.sweep.problems import nearest
+from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 

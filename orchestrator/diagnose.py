@@ -26,8 +26,7 @@ from specvit.diagnostics.diagnose import FINAL_NORM, diagnose
 from specvit.diagnostics.measurement import Reading
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.files.atomic import write_atomically
-from specvit.probes.features import to_unit
-from specvit.training.augment import MEAN, STD
+from specvit.training.augment import MEAN, STD, to_unit
 
 FIGURE_NAME = "diagnostics.png"
 

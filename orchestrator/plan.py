@@ -24,7 +24,8 @@ from orchestrator.scheduling.forecast import Forecast, forecast
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
-from orchestrator.trials.records import LargerShare, State, TrialRecord
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.resources import LargerShare
 from orchestrator.trials.trial import Trial
 from specvit.messages import one_line
 

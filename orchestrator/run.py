@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.execution.capacity import ClusterError
-from orchestrator.execution.executor import Executor, Share
+from orchestrator.execution.executor import Executor
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
@@ -33,6 +33,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource

@@ -22,11 +22,11 @@ from specvit.errors import SpecsweepError
 from specvit.models.high_norm import parse_high_norm
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
-from specvit.probes.features import normalised
 from specvit.probing import Probing
 from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import own_rows
 from specvit.training import collectives
+from specvit.training.augment import normalised
 from specvit.training.checkpoint import Checkpoint
 from specvit.training.learner import Learner
 from specvit.training.loop import StepReport, pretrain

@@ -17,10 +17,11 @@ from specvit.errors import ConfigError
 from specvit.messages import visible
 
 if TYPE_CHECKING:
-    from orchestrator.execution.executor import Executor, Share
+    from orchestrator.execution.executor import Executor
     from orchestrator.run import Datasets, Outcome
     from orchestrator.scheduling.protocols import View
     from orchestrator.sweep.schema import Sweep
+    from orchestrator.trials.resources import Share
     from orchestrator.trials.trial import Trial
 
 

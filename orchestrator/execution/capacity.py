@@ -7,7 +7,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.execution.executor import Machine, Share
+from orchestrator.execution.executor import Machine
+from orchestrator.trials.resources import Share
 from specvit.errors import SpecsweepError
 
 CONNECT_TIMEOUT_S = 10.0

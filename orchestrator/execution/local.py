@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.execution.executor import END_STATES, Event, Job, Machine, Share
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.worker import Attempt
+from orchestrator.trials.events import END_STATES, Event
+from orchestrator.trials.resources import Share
 from specvit.data import Dataset, DataSource
 from specvit.device import limit_threads
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from orchestrator.execution.capacity import Node
-from orchestrator.execution.executor import Event, Failed, Finished, Job, Machine, Pruned, Share
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.simulated_slots import SimulatedSlot, SimulatedSlots
+from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import Share
 
 _EPSILON = 1e-9
 

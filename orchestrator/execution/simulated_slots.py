@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.execution.capacity import Node, Place, Room, amounts_of, check_room, count_slots
-from orchestrator.execution.executor import Share
+from orchestrator.trials.resources import Share
 
 
 @dataclass(eq=False)

@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING
 
 import specvit
 from orchestrator.execution import worker_files
-from orchestrator.execution.executor import (
+from orchestrator.execution.executor import Job
+from orchestrator.execution.worker_files import LocalFiles, local_files
+from orchestrator.storage import remote_folder
+from orchestrator.trials.events import (
     END_STATES,
     Event,
     Failed,
     Finished,
-    Job,
     Logged,
     Progressed,
     Pruned,
     Reported,
     Started,
 )
-from orchestrator.execution.worker_files import LocalFiles, local_files
-from orchestrator.storage import remote_folder
 from orchestrator.trials.records import Cause
 from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.execution.executor import END_STATES, WHOLE_CORE, Event, Reported, Share
 from orchestrator.ledger.connection import LedgerError
+from orchestrator.trials.events import END_STATES, Event, Reported
 from orchestrator.trials.records import State
+from orchestrator.trials.resources import WHOLE_CORE, Share
 
 
 @dataclass

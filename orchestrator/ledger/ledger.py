@@ -17,18 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.execution.executor import (
-    WHOLE_CORE,
-    Event,
-    Failed,
-    Finished,
-    Logged,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-)
 from orchestrator.ledger.connection import (
     LedgerError,
     LedgerWriteError,
@@ -37,13 +25,15 @@ from orchestrator.ledger.connection import (
     encode_metrics,
     naming,
 )
+from orchestrator.ledger.diagnostics import insert_readings
 from orchestrator.ledger.file_guard import Place
 from orchestrator.ledger.progress_buffer import PendingProgress
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.reader import LedgerReading
 from orchestrator.ledger.registration import SweepInfo, write_registration
-from orchestrator.reports.diagnostics_csv import insert_readings
-from orchestrator.trials.records import LargerShare, State
+from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
+from orchestrator.trials.records import State
+from orchestrator.trials.resources import WHOLE_CORE, LargerShare, Share
 from orchestrator.trials.trial import Trial
 
 __all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInfo"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from orchestrator.execution.executor import Progressed
+from orchestrator.trials.events import Progressed
 
 PERIOD_S = 1.0
 """Time after which progress is written although nothing else is."""

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.ledger.connection import naming
+from orchestrator.ledger.diagnostics import select_readings
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
 from orchestrator.ledger.trial_records import select_records
-from orchestrator.reports.diagnostics_csv import select_readings
-from orchestrator.trials.records import LargerShare, State, TrialRecord
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.resources import LargerShare
 from specvit.diagnostics.measurement import Reading
 
 

@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.execution.executor import Event, Failed, Finished, Pruned, Reported
 from orchestrator.monitoring.sweep_progress import Board, RunningTrial
 from orchestrator.reports.formatting import brief
 from orchestrator.scheduling.durations import format_seconds
+from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.messages import one_line

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from orchestrator.execution.executor import Event, Failed, Finished, Reported
+from orchestrator.execution.metrics import Sample
 from orchestrator.monitoring.live_view import SweepView
 from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.trials.events import Event, Failed, Finished, Reported
 from orchestrator.trials.records import Cause, State
 from orchestrator.trials.trial import Trial
 
 PERIOD_S = 5.0
 """Time between two publications."""
-
-TEXTS: Mapping[str, str] = {
-    "specsweep_trials": "Trials of a sweep by state",
-    "specsweep_rung_metric": "Newest metric of a running trial, from its rungs or its end",
-    "specsweep_images_per_second": "Images that all running trials of a sweep train on in a second",
-    "specsweep_retries": "Attempts that failed and were followed by another, by cause",
-    "specsweep_slots": "Trials that the cluster has room for at once",
-    "specsweep_slots_busy": "Trials that run",
-    "specsweep_seconds_left": "Estimated seconds to the end of a sweep",
-}
-"""The metrics, and what they mean."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Hold a value to publish: what a gauge is set to, or by how much a counter grows."""
-
-    name: str
-    value: float
-    tags: Mapping[str, str]
-    is_counter: bool = False
-
-    @property
-    def text(self) -> str:
-        """Return what the metric means."""
-        return TEXTS[self.name]
 
 
 class Telemetry:

@@ -17,7 +17,8 @@ from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.attempt_view import cause_text
 from orchestrator.storage.folder_lock import is_held
-from orchestrator.trials.records import Cause, LargerShare, State, TrialRecord
+from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.resources import LargerShare
 from specvit.messages import one_line
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.execution.executor import Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.reports.formatting import brief
 from orchestrator.scheduling.durations import Lengths
+from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
 

@@ -5,44 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sqlite3
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.execution.executor import Finished
 from orchestrator.trials.records import TrialRecord
 from specvit.diagnostics.measurement import Reading
 from specvit.files.atomic import write_atomically
 
 CSV_NAME = "diagnostics.csv"
 
-_SELECT = """
-SELECT d.trial_id, d.block, d.site, d.quantity, d.value
-FROM diagnostics AS d JOIN newest_attempts AS a USING (trial_id, attempt) JOIN trials AS t USING (trial_id)
-WHERE t.position IS NOT NULL ORDER BY t.position, d.block, d.site, d.quantity
-"""
 _PLACE = ("block", "site", "quantity", "value")
 _TRIAL = ("group", "arm", "role", "seed", "trial_id")
-
-
-def insert_readings(connection: sqlite3.Connection, event: Finished) -> None:
-    """Record the readings of a trial that is done, inside the caller's transaction."""
-    connection.executemany(
-        "INSERT INTO diagnostics (trial_id, attempt, block, site, quantity, value) VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (event.trial_id, event.attempt, reading.block, reading.site, reading.quantity, reading.value)
-            for reading in event.diagnostics
-        ],
-    )
-
-
-def select_readings(connection: sqlite3.Connection) -> dict[str, tuple[Reading, ...]]:
-    """Read what ``insert_readings`` wrote of the sweep's trials."""
-    found: defaultdict[str, list[Reading]] = defaultdict(list)
-    for trial_id, block, site, quantity, value in connection.execute(_SELECT):
-        found[trial_id].append(Reading(block, site, quantity, math.nan if value is None else value))
-    return {trial_id: tuple(readings) for trial_id, readings in found.items()}
 
 
 def render_readings(readings: Iterable[Reading]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from orchestrator.execution.executor import Machine, Share
+from orchestrator.execution.executor import Machine
 from orchestrator.sweep.resource_settings import Resources, grown, share_of
-from orchestrator.trials.records import Cause, LargerShare
+from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import LargerShare, Share
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 

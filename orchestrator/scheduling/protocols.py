@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from orchestrator.execution.executor import WHOLE_CORE, Event, Failed, Share
+from orchestrator.trials.events import Event, Failed
 from orchestrator.trials.records import State
+from orchestrator.trials.resources import WHOLE_CORE, Share
 from orchestrator.trials.trial import Trial
 
 

@@ -9,17 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.execution.executor import (
-    END_STATES,
-    Event,
-    Executor,
-    Failed,
-    Finished,
-    Job,
-    Progressed,
-    Pruned,
-    Reported,
-)
+from orchestrator.execution.executor import Executor, Job
 from orchestrator.scheduling.allocation import Shares
 from orchestrator.scheduling.budget import Budget, Work
 from orchestrator.scheduling.durations import Lengths
@@ -29,6 +19,7 @@ from orchestrator.storage.checkpoint_store import TrainingStates
 from orchestrator.storage.command_inbox import Cancel, Order, Prune, Retry
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.sweep.schema import Limits
+from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State
 from orchestrator.trials.trial import Trial
 

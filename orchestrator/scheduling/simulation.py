@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.execution.capacity import Node
-from orchestrator.execution.executor import END_STATES, Event, Failed, Share, StateFile
 from orchestrator.execution.simulated import Conditions, SimulatedExecutor
 from orchestrator.ledger.in_memory import MemoryRecord
 from orchestrator.scheduling.allocation import Shares
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import Lengths
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import StateFile, TrainingStates
 from orchestrator.sweep.schema import Limits
+from orchestrator.trials.events import END_STATES, Event, Failed
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 _LOOKS_AT_BUDGET = 500

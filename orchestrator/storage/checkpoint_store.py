@@ -10,10 +10,11 @@ import logging
 import re
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.execution.executor import Event, Failed, StateFile
+from orchestrator.trials.events import Event, Failed
 from orchestrator.trials.records import Cause
 from specvit.files.regular import reject_symlink
 
@@ -33,6 +34,22 @@ _UNNAMED_FILE = re.compile(r"\.tmp[0-9A-Za-z]{6}")
 """What safetensors calls a file until it is complete."""
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """Say where a trial's state is kept while it trains, and how many seconds lie between two times of saving.
+
+    Attributes:
+        path: The file.
+        every_s: Seconds between two times of saving.
+        url: Where the state is shared if machines have no folder in common; workers then keep a copy of their own,
+            and of ``path`` only the name counts. Empty = ``path`` is shared.
+    """
+
+    path: Path
+    every_s: float
+    url: str = ""
 
 
 class TrainingStates:

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validato
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from orchestrator.execution.executor import Share
-from orchestrator.trials.records import Cause, LargerShare
+from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import LargerShare, Share
 from specvit.errors import ConfigError
 from specvit.models.scales import SCALES, ScaleName
 from specvit.settings import NonNegativeFloat, PositiveInt, settings

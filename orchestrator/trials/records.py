@@ -45,21 +45,6 @@ class Report:
 
 
 @dataclass(frozen=True)
-class LargerShare:
-    """Hold what trials of a scale get at least, since one of them ran out of memory.
-
-    Attributes:
-        gpus: GPUs of each process.
-        memory_gib: Memory of the machine that each process reserves.
-        micro_batch: Images computed at once, at most; None = no bound.
-    """
-
-    gpus: float = 0.0
-    memory_gib: float = 0.0
-    micro_batch: int | None = None
-
-
-@dataclass(frozen=True)
 class TrialRecord:
     """Hold all that is known of one trial. Results are those of its newest attempt.
 

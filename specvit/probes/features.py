@@ -16,21 +16,11 @@ from specvit.models.intermediate_cls import recorded_cls
 from specvit.models.patches import patchify
 from specvit.models.vit import encode
 from specvit.probes import ProbeSplit
-from specvit.training.augment import normalise
+from specvit.training.augment import normalised
 
 BATCH_SIZE = 256
 CPU_BATCH_SIZE = 32
 """Activations of more images fall out of a core's cache, which costs a third of the speed."""
-
-
-def to_unit(images: NDArray[np.uint8], device: Device) -> Tensor:
-    """Move images to the device as float32 in [0, 1]."""
-    return torch.from_numpy(images).to(device.torch_device).float().div_(255)
-
-
-def normalised(images: NDArray[np.uint8], device: Device) -> Tensor:
-    """Move images to the device as what a backbone takes: float32 ``(B, 3, H, W)``."""
-    return normalise(to_unit(images, device))
 
 
 @torch.inference_mode()

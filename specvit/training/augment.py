@@ -16,8 +16,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
+
+from specvit.device import Device
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -284,3 +288,13 @@ def _hue_matrix(turn: Tensor) -> Tensor:
 
 def _uniform(shape: tuple[int, ...], limits: tuple[float, float], generator: Generator) -> Tensor:
     return limits[0] + (limits[1] - limits[0]) * torch.rand(shape, generator=generator)
+
+
+def to_unit(images: NDArray[np.uint8], device: Device) -> Tensor:
+    """Move images to the device as float32 in [0, 1]."""
+    return torch.from_numpy(images).to(device.torch_device).float().div_(255)
+
+
+def normalised(images: NDArray[np.uint8], device: Device) -> Tensor:
+    """Move images to the device as what a backbone takes: float32 ``(B, 3, H, W)``."""
+    return normalise(to_unit(images, device))

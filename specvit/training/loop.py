@@ -16,14 +16,14 @@ from torch import nn
 from specvit.data import Split
 from specvit.device import Device
 from specvit.errors import DataError, DivergenceError, SpecsweepError
-from specvit.probes.features import to_unit
-from specvit.recipes import Recipe
 from specvit.seeding import numpy_stream
 from specvit.training import collectives
+from specvit.training.augment import to_unit
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
 from specvit.training.gradients import MicroBatch, compute_gradients
 from specvit.training.learner import Batch, Learner
 from specvit.training.optimizer import build_optimizer, set_schedules
+from specvit.training.recipe import Recipe
 from specvit.training.schedules import cosine, warmup_cosine
 from specvit.training.target_checks import check_targets
 

@@ -30,8 +30,8 @@ from specvit.device import Device
 from specvit.models.config import BACKBONE_OPTIONS
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
-from specvit.probes.features import to_unit
 from specvit.recipes.dinov2.settings import DinoV2Cpu
+from specvit.training.augment import to_unit
 from specvit.training.gradients import MicroBatch
 from specvit.training.learner import Batch
 from specvit.training.loop import train_step

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.execution.executor import Event, Failed, Finished, Job, Machine, Progressed, Reported, Share, Started
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
@@ -35,6 +35,8 @@ from orchestrator.storage.checkpoint_store import TrainingStates
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported, Started
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.trial import Observer, TrialResult

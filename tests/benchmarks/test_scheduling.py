@@ -17,7 +17,6 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from orchestrator.execution.capacity import Node
-from orchestrator.execution.executor import Finished
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
@@ -27,6 +26,7 @@ from orchestrator.scheduling.durations import Lengths
 from orchestrator.scheduling.simulation import simulate
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.events import Finished
 from orchestrator.trials.trial import Trial
 
 COMPONENTS = ["none", "norm", "qkv", "mlp", "proj", "norm+qkv", "norm+mlp", "qkv+mlp", "norm1", "norm2"]

@@ -15,23 +15,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.execution.executor import (
-    END_STATES,
-    Event,
-    Executor,
-    Failed,
-    Job,
-    Machine,
-    Progressed,
-    Share,
-    Started,
-)
+from orchestrator.execution.executor import Executor, Job, Machine
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import END_STATES, Event, Failed, Progressed, Started
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 from . import stand_in

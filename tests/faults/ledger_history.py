@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.execution.executor import Event, Failed, Finished, Logged, Pruned, Reported, Started
 from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.schema import PROTECTED_TABLES
-from orchestrator.trials.records import LargerShare
+from orchestrator.trials.events import Event, Failed, Finished, Logged, Pruned, Reported, Started
+from orchestrator.trials.resources import LargerShare
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from orchestrator.execution.executor import Event, Job
+from orchestrator.execution.executor import Job
 from orchestrator.execution.worker import Attempt
+from orchestrator.trials.events import Event
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state

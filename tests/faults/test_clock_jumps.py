@@ -16,13 +16,14 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.wiring import view_factory
-from orchestrator.execution.executor import Job, Share
+from orchestrator.execution.executor import Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.monitoring.status import Standing, render_status
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.storage.command_inbox import Order, OrderBox, Prune, Retry, give
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.resources import Share
 
 from .finished_sweeps import find_faults, read_end, select
 from .killed_sweeps import NUM_FLOORS, NUM_TRAINED, SHORT

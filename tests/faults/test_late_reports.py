@@ -11,19 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import (
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Logged,
-    Machine,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-)
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.reports.ablation_table import build_tables
@@ -34,7 +22,9 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import TrainingStates
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, State
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 from .finished_sweeps import dump, select

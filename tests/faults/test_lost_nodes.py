@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.capacity import ClusterError, is_reachable
-from orchestrator.execution.executor import Event, Progressed, Share, Started
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.execution.ray_cluster.node_check import Wanted
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.events import Event, Progressed, Started
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 from .disturbed_runs import (

@@ -18,12 +18,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import END_STATES, Event, Job, Pruned, Reported, Share, Started, StateFile
+from orchestrator.execution.executor import Job
 from orchestrator.execution.local import LocalExecutor
+from orchestrator.execution.metrics import Sample
 from orchestrator.execution.ray_cluster.executor import RayExecutor
-from orchestrator.monitoring.prometheus import Sample
+from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.sweep.grid import expand
+from orchestrator.trials.events import END_STATES, Event, Pruned, Reported, Started
 from orchestrator.trials.records import State
+from orchestrator.trials.resources import Share
 
 from .disturbed_runs import (
     IS_LONG,

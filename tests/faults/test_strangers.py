@@ -39,13 +39,13 @@ import pytest
 from PIL import Image
 
 from orchestrator.cli.app import main
-from orchestrator.execution.executor import Failed, Logged
 from orchestrator.ledger.checksums import make_seals
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.storage.folder_lock import LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import Pointer
 from orchestrator.storage.remote_folder import RemoteError
 from orchestrator.storage.remote_lock import Holder
+from orchestrator.trials.events import Failed, Logged
 from specvit.data import DATA_SOURCES
 from specvit.data.reading.tar_shards import index_shards
 from specvit.errors import DataError

@@ -14,20 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.app import main
-from orchestrator.execution.executor import (
-    END_STATES,
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Logged,
-    Machine,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-)
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import LEDGER_NAME, describe
@@ -41,7 +28,19 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits, Sweep
+from orchestrator.trials.events import (
+    END_STATES,
+    Event,
+    Failed,
+    Finished,
+    Logged,
+    Progressed,
+    Pruned,
+    Reported,
+    Started,
+)
 from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 TINY: dict[str, object] = {

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.execution.executor import Failed, Finished, Pruned
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.plan import Plan, make_plan, render_plan
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 

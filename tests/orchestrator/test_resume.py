@@ -16,13 +16,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.execution.executor import Event, Failed, Finished, Progressed, Reported
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger, LedgerError
 from orchestrator.run import LEDGER_NAME, Outcome, load_datasets, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError

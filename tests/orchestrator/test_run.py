@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.execution.capacity import ClusterError
-from orchestrator.execution.executor import Event, Executor, Failed, Finished, Job, Pruned, Reported, Share
+from orchestrator.execution.executor import Executor, Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger, LedgerError
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
@@ -19,7 +19,9 @@ from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
-from orchestrator.trials.records import LargerShare, State
+from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
+from orchestrator.trials.records import State
+from orchestrator.trials.resources import LargerShare, Share
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.data import Dataset

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.execution.executor import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.trials.events import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
 from specvit.diagnostics.measurement import Reading
 

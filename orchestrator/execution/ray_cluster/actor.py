@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.execution.executor import END_STATES, Event, Failed, Job
+from orchestrator.execution.executor import Job
 from orchestrator.execution.worker import Attempt, Runner, assist
+from orchestrator.trials.events import END_STATES, Event, Failed
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 

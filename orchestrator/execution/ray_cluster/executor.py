@@ -38,7 +38,8 @@ from orchestrator.execution.capacity import (
     check_room,
     machine_for,
 )
-from orchestrator.execution.executor import END_STATES, Event, Failed, Job, Machine, Share
+from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.metrics import Sample
 from orchestrator.execution.ray_cluster.actor import WarmWorker
 from orchestrator.execution.ray_cluster.health import ClusterWatch
 from orchestrator.execution.ray_cluster.node_check import Found, NodeChecks, Wanted, compare, look
@@ -54,8 +55,9 @@ from orchestrator.execution.ray_cluster.slot import (
 )
 from orchestrator.execution.ray_cluster.slot_pool import Slots
 from orchestrator.execution.worker import Runner
-from orchestrator.monitoring.prometheus import Sample
+from orchestrator.trials.events import END_STATES, Event, Failed
 from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import Share
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 

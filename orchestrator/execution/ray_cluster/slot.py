@@ -8,8 +8,10 @@ from enum import Enum
 from typing import Any
 
 from orchestrator.execution.capacity import Place
-from orchestrator.execution.executor import WHOLE_CORE, Event, Failed, Finished, Job, Share
+from orchestrator.execution.executor import Job
+from orchestrator.trials.events import Event, Failed, Finished
 from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import WHOLE_CORE, Share
 
 
 @dataclass

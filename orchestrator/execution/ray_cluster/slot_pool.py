@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.execution.capacity import Node, Room, count_slots
-from orchestrator.execution.executor import Share
 from orchestrator.execution.ray_cluster.slot import Slot
+from orchestrator.trials.resources import Share
 
 
 class Slots:

@@ -7,8 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from orchestrator.execution.executor import Finished, Reported
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.trials.events import Finished, Reported
 from orchestrator.trials.trial import Trial
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

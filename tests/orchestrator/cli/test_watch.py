@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Failed, Finished, Logged, Reported
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.trials.events import Failed, Finished, Logged, Reported
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 

@@ -15,7 +15,8 @@ from orchestrator.execution.capacity import (
     count_slots,
     machine_for,
 )
-from orchestrator.execution.executor import Machine, Share
+from orchestrator.execution.executor import Machine
+from orchestrator.trials.resources import Share
 
 Labels = dict[str, str]
 NUMBERS = itertools.count()

@@ -8,23 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.execution.executor import (
-    END_STATES,
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Machine,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-)
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported, Started
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 from specvit.trial import TrialResult
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.execution.capacity import Node
-from orchestrator.execution.executor import WHOLE_CORE, Finished, Job, Pruned
+from orchestrator.execution.executor import Job
 from orchestrator.execution.simulated import Conditions, SimulatedExecutor
+from orchestrator.trials.events import Finished, Pruned
+from orchestrator.trials.resources import WHOLE_CORE
 from orchestrator.trials.trial import Trial
 
 

@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.execution.executor import (
+from orchestrator.execution.executor import Job
+from orchestrator.execution.worker import Attempt, assist
+from orchestrator.storage.checkpoint_store import StateFile
+from orchestrator.trials.events import (
     END_STATES,
     Event,
     Failed,
     Finished,
-    Job,
     Logged,
     Progressed,
     Pruned,
     Reported,
     Started,
-    StateFile,
 )
-from orchestrator.execution.worker import Attempt, assist
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Job, StateFile
+from orchestrator.execution.executor import Job
 from orchestrator.execution.worker_files import LocalFiles, local_files
+from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.trials.trial import Trial
 

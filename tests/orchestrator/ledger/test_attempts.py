@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from orchestrator.execution.executor import Failed, Finished, Logged, Reported, Started
 from orchestrator.ledger.attempts import (
     FailedTrial,
     LogLine,
@@ -15,6 +14,7 @@ from orchestrator.ledger.attempts import (
     select_names,
 )
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.trials.events import Failed, Finished, Logged, Reported, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.execution.executor import Finished, Logged, Reported
 from orchestrator.ledger.checksums import check_seals
 from orchestrator.ledger.connection import LedgerError, connect_reader, connect_writer
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.run import LEDGER_NAME
-from orchestrator.trials.records import LargerShare
+from orchestrator.trials.events import Finished, Logged, Reported
+from orchestrator.trials.resources import LargerShare
 from orchestrator.trials.trial import Trial
 from specvit.diagnostics.measurement import Reading
 

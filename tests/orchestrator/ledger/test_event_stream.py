@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.execution.executor import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.ledger.attempts import select_attempts
 from orchestrator.ledger.event_stream import EventReader, encode
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
+from orchestrator.trials.events import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.execution.executor import Event, Failed, Finished, Progressed, Reported, Started
 from orchestrator.ledger.connection import LedgerError
 from orchestrator.ledger.in_memory import MemoryRecord
+from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported, Started
 from orchestrator.trials.records import State
 
 

@@ -15,20 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.execution.executor import (
-    Event,
-    Failed,
-    Finished,
-    Logged,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-)
 from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.ledger.provenance import Provenance
-from orchestrator.trials.records import Cause, LargerShare, Report, State, TrialRecord
+from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
+from orchestrator.trials.records import Cause, Report, State, TrialRecord
+from orchestrator.trials.resources import LargerShare, Share
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES

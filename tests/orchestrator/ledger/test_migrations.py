@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Failed, Finished
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
+from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import Cause, Report, State
 from specvit.diagnostics.measurement import Reading
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.execution.executor import Failed, Finished, Progressed
 from orchestrator.ledger.event_stream import Happening
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.monitoring.follow import follow_events, follow_status, look_at
 from orchestrator.monitoring.status import Standing
 from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.trials.events import Failed, Finished, Progressed
 from orchestrator.trials.trial import Trial
 
 

@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.execution.executor import Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.monitoring.live_view import SweepView
 from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.trials.events import Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import TrialRecord
 from orchestrator.trials.trial import Trial
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.execution.executor import Failed, Finished, Progressed, Reported
+from orchestrator.execution.metrics import TEXTS, Sample
 from orchestrator.monitoring.live_view import SweepView
-from orchestrator.monitoring.prometheus import PERIOD_S, TEXTS, Sample, Telemetry
+from orchestrator.monitoring.prometheus import PERIOD_S, Telemetry
 from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.trials.events import Failed, Finished, Progressed, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
 

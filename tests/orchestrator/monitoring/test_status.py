@@ -13,7 +13,8 @@ from orchestrator.ledger.provenance import Provenance, collect_provenance
 from orchestrator.monitoring.status import Standing, render_status
 from orchestrator.run import describe
 from orchestrator.sweep.schema import Sweep
-from orchestrator.trials.records import Cause, LargerShare, State, TrialRecord
+from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.resources import LargerShare
 from orchestrator.trials.trial import Trial
 
 

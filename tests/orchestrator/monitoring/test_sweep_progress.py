@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.app import main
-from orchestrator.execution.executor import Failed, Finished
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.reports.diagnostics_csv import CSV_NAME, render_readings, write_diagnostics
 from orchestrator.run import load_datasets, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.diagnostics.measurement import Reading

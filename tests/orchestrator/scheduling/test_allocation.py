@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.capacity import GIB, Node, count_slots, machine_for
-from orchestrator.execution.executor import Machine, Share
+from orchestrator.execution.executor import Machine
 from orchestrator.scheduling.allocation import Shares
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Sweep
-from orchestrator.trials.records import Cause, LargerShare
+from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import LargerShare, Share
 from orchestrator.trials.trial import Trial
 
 NOWHERE = Machine()

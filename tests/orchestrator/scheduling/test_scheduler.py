@@ -6,27 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import (
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Machine,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-    StateFile,
-)
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduling.allocation import Shares
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import StateFile, TrainingStates
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
+from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Report, State
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 KEPT_NOWHERE = TrainingStates(Path("absent"), every_s=0)

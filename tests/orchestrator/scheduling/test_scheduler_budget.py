@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import Started
 from orchestrator.scheduling.budget import Budget
 from orchestrator.sweep.schema import Limits
+from orchestrator.trials.events import Started
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import Failed, Finished, Logged, Machine, Reported, Share
+from orchestrator.execution.executor import Machine
 from orchestrator.scheduling.scheduler import MAX_NODE_LOSSES
 from orchestrator.storage.checkpoint_store import TrainingStates
 from orchestrator.sweep.schema import Limits
-from orchestrator.trials.records import Cause, LargerShare, State
+from orchestrator.trials.events import Failed, Finished, Logged, Reported
+from orchestrator.trials.records import Cause, State
+from orchestrator.trials.resources import LargerShare, Share
 from orchestrator.trials.trial import Trial
 
 Trials = tuple[Trial, ...]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.execution.capacity import ClusterError, Node
-from orchestrator.execution.executor import Event, Finished, Job, Machine, Share
+from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.scheduling.allocation import Shares
@@ -22,7 +22,9 @@ from orchestrator.storage.checkpoint_store import TrainingStates
 from orchestrator.sweep.pruning_settings import NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
+from orchestrator.trials.events import Event, Finished
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 HOUR_S = 3600.0

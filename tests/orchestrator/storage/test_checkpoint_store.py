@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Event, Failed, Finished, Pruned, StateFile
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import StateFile, TrainingStates
+from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 
 A, B = "a" * 64, "b" * 64

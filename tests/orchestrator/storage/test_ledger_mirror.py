@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Finished
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.ledger_mirror import POINTER_NAME, LedgerMirror, fetch_ledger, read_pointer
 from orchestrator.storage.remote_checkpoints import SharedStates
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
+from orchestrator.trials.events import Finished
 from specvit.errors import SpecsweepError
 
 

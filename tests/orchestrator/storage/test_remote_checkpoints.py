@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Failed, Finished
 from orchestrator.storage.checkpoint_store import TrainingStates
 from orchestrator.storage.remote_checkpoints import SharedStates
 from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import Cause
 
 A, B = "a" * 64, "b" * 64

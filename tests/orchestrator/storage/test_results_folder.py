@@ -19,7 +19,6 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
-from orchestrator.execution.executor import Event, Finished, Progressed, Reported
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Outcome, load_datasets, run_sweep
@@ -30,6 +29,7 @@ from orchestrator.storage.results_folder import holder_of_view, local_view, resu
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import Event, Finished, Progressed, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError
@@ -192,7 +192,7 @@ def driver(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a driver in a process of its own; return when a rung and a state of the last trial are at the URL."""
     code = (
-        "import sys, tests.orchestrator.test_remote_results as module;"
+        "import sys, tests.orchestrator.storage.test_results_folder as module;"
         "sweep = module.load_sweep(module.Path(sys.argv[1]));"
         "module.run(sweep, sys.argv[2], module.hang_at_the_last_trial(sweep))"
     )

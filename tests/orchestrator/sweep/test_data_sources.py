@@ -25,12 +25,14 @@ from rich.console import Console
 
 from orchestrator.cli.app import main
 from orchestrator.cli.wiring import data_loader
-from orchestrator.execution.executor import END_STATES, Event, Failed, Finished, Job, Share, Started
+from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Started
 from orchestrator.trials.identity import trial_id
+from orchestrator.trials.resources import Share
 from specvit.data.sources.hugging_face import HuggingFace
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import DataError

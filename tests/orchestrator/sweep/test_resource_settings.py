@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.execution.executor import Share
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import Sweep, SweepFileError, load_sweep
 from orchestrator.sweep.resource_settings import Resources, grown, share_of
-from orchestrator.trials.records import Cause, LargerShare
+from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import LargerShare, Share
 
 BASE = "objective: {recipe: dinov2_cpu, batch_size: 8}\nprobes: {knn: }\n"
 

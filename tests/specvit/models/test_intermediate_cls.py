@@ -18,9 +18,10 @@ from specvit.models.intermediate_cls import recorded_cls
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
-from specvit.probes.features import backbone_features, normalised
+from specvit.probes.features import backbone_features
 from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import own_rows
+from specvit.training.augment import normalised
 
 CPU = Device(torch.device("cpu"))
 SCALE = Scale(16, 5, 2)

@@ -11,7 +11,8 @@ from specvit.device import Device
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
-from specvit.probes.features import backbone_features, pixel_features, subset, to_unit
+from specvit.probes.features import backbone_features, pixel_features, subset
+from specvit.training.augment import to_unit
 
 CPU = Device(torch.device("cpu"))
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

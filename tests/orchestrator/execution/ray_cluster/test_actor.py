@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.execution.executor import END_STATES, Event, Failed, Finished, Job, Pruned, Started
+from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.actor import WarmWorker
+from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, Split

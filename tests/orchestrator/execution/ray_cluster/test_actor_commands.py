@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.execution.executor import Event, Failed, Finished, Job, Pruned, Started
+from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.actor import WarmWorker
+from orchestrator.trials.events import Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset
 from specvit.trial import TrialResult

@@ -17,26 +17,16 @@ import ray
 from pandas.testing import assert_frame_equal
 
 from orchestrator.execution.capacity import ClusterError, asks_for_token
-from orchestrator.execution.executor import (
-    END_STATES,
-    Event,
-    Executor,
-    Failed,
-    Finished,
-    Job,
-    Progressed,
-    Pruned,
-    Reported,
-    Share,
-    Started,
-)
+from orchestrator.execution.executor import Executor, Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
+from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.execution.executor import Event, Failed, Finished, Job, Pruned
+from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.slot import (
     Fate,
     Loss,
@@ -15,6 +15,7 @@ from orchestrator.execution.ray_cluster.slot import (
     lost,
     reason_of,
 )
+from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.execution.capacity import Node
-from orchestrator.execution.executor import Job, Share
+from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.slot import Slot
 from orchestrator.execution.ray_cluster.slot_pool import Slots
+from orchestrator.trials.resources import Share
 from orchestrator.trials.trial import Trial
 
 SMALL, LARGE = Share(cpus=1), Share(cpus=3)

@@ -1,0 +1,88 @@
+"""What is heard of an attempt while it runs, each a value: a trial that raises is an event too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.trials.records import Cause, State
+from specvit.diagnostics.measurement import Reading
+
+
+@dataclass(frozen=True)
+class Event:
+    """Hold what every event has: the attempt that it speaks of."""
+
+    trial_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Tell that a worker has taken the attempt up."""
+
+    worker: str
+
+
+@dataclass(frozen=True)
+class Progressed(Event):
+    """Tell how far the attempt is: ``step`` of ``steps``, at ``images_per_s``."""
+
+    step: int
+    steps: int
+    images_per_s: float
+
+
+@dataclass(frozen=True)
+class Reported(Event):
+    """Carry the metrics of a rung."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Logged(Event):
+    """Carry what the attempt's code logged or warned of: ``level`` as ``logging`` names it, and the ``text``."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
+
+    Both count also what attempts before it took, up to the states that it went on from.
+    """
+
+    metrics: Mapping[str, float]
+    seconds: float
+    core_seconds: float
+    diagnostics: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pruned(Event):
+    """Tell that the attempt obeyed a prune order at ``step``."""
+
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """Tell what ended the attempt: ``error`` in one line, the whole ``traceback``, and the ``cause``."""
+
+    error: str
+    traceback: str
+    seconds: float = field(default=0.0)
+    cause: Cause = Cause.RAISED
+
+
+END_STATES: Mapping[type[Event], State] = {
+    Finished: State.DONE,
+    Pruned: State.PRUNED,
+    Failed: State.FAILED,
+}
+"""The events that end an attempt, and where they leave its trial."""

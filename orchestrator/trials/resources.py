@@ -1,0 +1,45 @@
+"""What a trial occupies, and what trials are given after one ran out of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Share:
+    """Say what one trial occupies, on one machine or, with several processes, on several.
+
+    Attributes:
+        cpus: CPU cores of each process.
+        gpus: GPUs of each process; below 1, a share of one.
+        processes: Processes that train the trial together.
+        memory_gib: Memory of the machine that each process reserves, in GiB; 0 = none is reserved.
+        custom: Ray's custom resources, by name, of each process.
+        labels: Labels that a machine must have, by Ray's label selectors.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    processes: int = 1
+    memory_gib: float = 0.0
+    custom: tuple[tuple[str, float], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+WHOLE_CORE = Share()
+"""One core of any machine."""
+
+
+@dataclass(frozen=True)
+class LargerShare:
+    """Hold what trials of a scale get at least, since one of them ran out of memory.
+
+    Attributes:
+        gpus: GPUs of each process.
+        memory_gib: Memory of the machine that each process reserves.
+        micro_batch: Images computed at once, at most; None = no bound.
+    """
+
+    gpus: float = 0.0
+    memory_gib: float = 0.0
+    micro_batch: int | None = None
