@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.table_files import write_tables
-from orchestrator.storage.command_inbox import Cancel, Order, Prune, Retry, give
+from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, give
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.sweep.problems import nearest
 from orchestrator.trials.events import Pruned
@@ -106,7 +106,7 @@ def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list
     return found
 
 
-def _give(folder: Path, order: Order) -> None:
+def _give(folder: Path, order: Command) -> None:
     path = give(folder, order)
     if not _wait(lambda: not path.exists(), TAKE_TIMEOUT_S):
         path.unlink(missing_ok=True)

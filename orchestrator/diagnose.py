@@ -17,13 +17,13 @@ from rich.table import Table
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from orchestrator.reports.diagnostics_csv import CSV_NAME, render_readings
+from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements
 from orchestrator.reports.diagnostics_figure import draw_figure
 from orchestrator.sweep.problems import nearest
 from specvit.data import DATA_SOURCES, DataSource
 from specvit.device import select_device
 from specvit.diagnostics.diagnose import FINAL_NORM, diagnose
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.files.atomic import write_atomically
 from specvit.training.augment import MEAN, STD, to_unit
@@ -178,7 +178,7 @@ def diagnose_model(
         model.to(device.torch_device), (pixels - mean.to(pixels)) / std.to(pixels), console=console
     )
     csv_path, figure_path = folder / CSV_NAME, folder / FIGURE_NAME
-    write_atomically(csv_path, render_readings(readings))
+    write_atomically(csv_path, render_measurements(readings))
     draw_figure(readings, figure_path, title=f"{Path(name).name}{', random weights' if untrained else ''}, {data}")
     console.print(_summary(readings))
     ranks = {reading.quantity: reading.value for reading in readings if reading.quantity.endswith("_rankme")}
@@ -198,14 +198,14 @@ def _make_folder(folder: Path) -> None:
         raise SpecsweepError(f"{folder}: cannot be written to ({error})") from error
 
 
-def _diagnose(model: VisionTransformer, images: Tensor, *, console: Console) -> tuple[Reading, ...]:
+def _diagnose(model: VisionTransformer, images: Tensor, *, console: Console) -> tuple[Measurement, ...]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("diagnosing", total=len(images))
         tell: Callable[[int, int], None] = lambda done, _: progress.update(task, completed=done)  # noqa: E731
         return diagnose(model, images, progress=tell)
 
 
-def _summary(readings: tuple[Reading, ...]) -> Table:
+def _summary(readings: tuple[Measurement, ...]) -> Table:
     """Lay out how the main quantities go with depth: a few blocks, and the tokens that enter the final norm."""
     values = {(reading.block, reading.site, reading.quantity): reading.value for reading in readings}
     depth = max(reading.block for reading in readings)

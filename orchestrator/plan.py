@@ -18,14 +18,14 @@ from rich.text import Text
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.scheduling.allocation import Shares
-from orchestrator.scheduling.durations import Lengths, format_seconds
+from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.durations import TrialDurations, format_seconds
 from orchestrator.scheduling.forecast import Forecast, forecast
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import LargerShare
+from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Trial
 from specvit.messages import one_line
 
@@ -109,7 +109,7 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
             if path.parent.name != sweep.name:
                 measured += [record for record in _read_past(path).done if record.group_id in groups]
-    shares = Shares(sweep.resources, past.larger_shares)
+    shares = Allocator(sweep.resources, past.resource_floors)
     nodes: tuple[Node, ...] = ()
     if num_slots is None:
         num_slots, nodes = _this_machine([*(pending or trials)], shares)
@@ -175,7 +175,7 @@ def _cells(arm: PlannedArm) -> list[Text]:
 def _arms(
     trials: Sequence[Trial], pending: set[str], measured: Sequence[TrialRecord]
 ) -> tuple[PlannedArm, ...]:
-    lengths = Lengths(measured)
+    lengths = TrialDurations(measured)
     by_arm: dict[str, list[Trial]] = {}
     for trial in trials:
         by_arm.setdefault(trial.arm_id, []).append(trial)
@@ -200,7 +200,7 @@ def _arms(
     )
 
 
-def _this_machine(trials: Sequence[Trial], shares: Shares) -> tuple[int, tuple[Node, ...]]:
+def _this_machine(trials: Sequence[Trial], shares: Allocator) -> tuple[int, tuple[Node, ...]]:
     """Return how many trials run at once here, those of the first kind, and this machine by its cores alone."""
     needed = [share.cpus * share.processes for share in map(shares.of, trials)]
     num_cores = float(os.cpu_count() or 1)
@@ -215,7 +215,7 @@ class _Past:
 
     done: tuple[TrialRecord, ...] = ()
     with_result: frozenset[str] = frozenset()
-    larger_shares: Mapping[str, LargerShare] = field(default_factory=dict)
+    resource_floors: Mapping[str, ResourceFloor] = field(default_factory=dict)
     failure_rate: float = 0.0
     gpu_hours: float = 0.0
 
@@ -227,7 +227,7 @@ def _read_past(path: Path) -> _Past:
         return _Past(
             done=tuple(record for record in ledger.records() if record.state is State.DONE),
             with_result=ledger.with_result(),
-            larger_shares=ledger.larger_shares(),
+            resource_floors=ledger.resource_floors(),
             failure_rate=ledger.failure_rate(),
             gpu_hours=ledger.gpu_hours(),
         )

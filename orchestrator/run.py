@@ -16,16 +16,16 @@ from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics_csv import write_diagnostics
-from orchestrator.reports.provenance_files import write_origin
+from orchestrator.reports.provenance_files import write_provenance
 from orchestrator.reports.table_files import write_tables
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.protocols import View
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, TrainingStates
-from orchestrator.storage.command_inbox import OrderBox
+from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
+from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.sweep.checks import check_epochs
@@ -33,7 +33,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["LEDGER_NAME", "WEIGHTS_NAME", "Outcome", "describe", "load_datasets", "run_sweep"]
 
 Datasets = Mapping[DataSource, Dataset]
-ExecutorFactory = Callable[[Datasets, Sequence[Share]], Executor]
+ExecutorFactory = Callable[[Datasets, Sequence[ResourceRequest]], Executor]
 """Called with the data and with what each trial that is to run occupies."""
 ViewFactory = Callable[[Sequence[TrialRecord], Executor], AbstractContextManager[View]]
 
@@ -113,7 +113,7 @@ def run_sweep(
         check_epochs(sweep, datasets)
     folder.mkdir(parents=True, exist_ok=True)
     # Orders of before are dropped at once: from here on whoever gives one finds the folder held.
-    with hold_lock(folder), nullcontext(OrderBox(folder)) as orders, Ledger.open(ledger_path) as ledger:
+    with hold_lock(folder), nullcontext(CommandInbox(folder)) as orders, Ledger.open(ledger_path) as ledger:
         remove_leftovers(folder)
         # A failed trial has no result: running the sweep again tries it again.
         pending = _pending(trials, ledger, chosen)
@@ -124,8 +124,8 @@ def run_sweep(
         provenance = collect_provenance()
         ledger.register(info, trials, provenance)
         ledger.release_running()
-        ledger.take_in()
-        states = TrainingStates(
+        ledger.clear_skipped()
+        states = CheckpointStore(
             folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s, shared=remote.states if remote else None
         )
         reject_symlink(folder / WEIGHTS_NAME)
@@ -143,7 +143,7 @@ def run_sweep(
                     )
                     if chosen is not None:
                         for trial in pending:
-                            scheduler.judge.spare(trial.trial_id)
+                            scheduler.judge.exempt(trial.trial_id)
                     finished = scheduler.run(pending)
             finally:
                 executor.close()
@@ -156,7 +156,7 @@ def run_sweep(
         provenance = ledger.newest_provenance() or provenance
     write_tables(folder, records, info)
     written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
-    write_origin(folder, info, provenance)
+    write_provenance(folder, info, provenance)
     return Outcome(
         info=info, records=records, num_run=len(pending), finished=finished, written=written
     )
@@ -204,11 +204,11 @@ def _pending(
 
 def _make_executor(
     sweep: Sweep, pending: Sequence[Trial], datasets: Datasets, *, ledger: Ledger, make: ExecutorFactory
-) -> tuple[Shares, Executor]:
+) -> tuple[Allocator, Executor]:
     """Make the executor, and say what trials get on it: if there is room, what earlier runs have found them to need."""
-    larger = ledger.larger_shares()
+    larger = ledger.resource_floors()
     while True:
-        shares = Shares(sweep.resources, larger, remember=ledger.write_larger_share)
+        shares = Allocator(sweep.resources, larger, remember=ledger.write_resource_floor)
         try:
             return shares, make(datasets, [shares.of(trial) for trial in pending])
         except ClusterError:
@@ -225,9 +225,9 @@ def _scheduler(
     records: Sequence[TrialRecord],
     executor: Executor,
     view: View,
-    shares: Shares,
-    states: TrainingStates,
-    orders: OrderBox,
+    shares: Allocator,
+    states: CheckpointStore,
+    orders: CommandInbox,
     weights: Path | RemoteFolder | None,
     should_stop: Callable[[], bool],
 ) -> Scheduler:
@@ -244,8 +244,8 @@ def _scheduler(
         shares=shares,
         limits=sweep.limits,
         budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=ledger.gpu_hours()),
-        lengths=Lengths(records),
-        catalogue={trial.trial_id: trial for trial in trials},
+        lengths=TrialDurations(records),
+        trials_by_id={trial.trial_id: trial for trial in trials},
         orders=orders.take,
         weights=weights,
         should_stop=should_stop,

@@ -8,7 +8,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control, format, surrogate, and line and paragraph separating characters."""
 
 
-def visible(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     r"""Write every character that a terminal would obey instead of showing as Python would: ``\x1b``, ``\u202e``.
 
     Args:
@@ -24,8 +24,8 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with every run of white space as one space, and ``visible``."""
-    return visible(" ".join(text.split()))
+    """Return ``text`` with every run of white space as one space, and ``escape_control_chars``."""
+    return escape_control_chars(" ".join(text.split()))
 
 
 def _shown(character: str) -> str:

@@ -17,14 +17,14 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
 from specvit.diagnostics.diagnose import diagnose
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.errors import SpecsweepError
 from specvit.models.high_norm import parse_high_norm
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.probing import Probing
 from specvit.specialization.language import parse_specialization
-from specvit.specialization.token_rows import own_rows
+from specvit.specialization.token_rows import find_rows
 from specvit.training import collectives
 from specvit.training.augment import normalised
 from specvit.training.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ class TrialResult:
 
     metrics: Mapping[str, float]
     stopped_at: int | None = None
-    diagnostics: tuple[Reading, ...] = ()
+    diagnostics: tuple[Measurement, ...] = ()
 
 
 def run_trial(
@@ -131,7 +131,7 @@ def run_trial(
             backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
     notes = {} if checkpoint is None else checkpoint.notes
-    watch = _Watch(config, probing, observer, device=device, backbone=learner.probed, notes=notes)
+    watch = _Watch(config, probing, observer, device=device, backbone=learner.eval_backbone, notes=notes)
     last = pretrain(
         learner,
         config.objective,
@@ -148,8 +148,8 @@ def run_trial(
         return TrialResult({"loss": last.loss})
     if weights is not None:
         _save_weights(learner, weights)
-    metrics = probing.backbone(learner.probed, device=device)
-    diagnostics = _diagnose(learner.probed, config, dataset, device=device)
+    metrics = probing.backbone(learner.eval_backbone, device=device)
+    diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
     return TrialResult({**metrics, "loss": last.loss}, diagnostics=diagnostics)
 
 
@@ -203,8 +203,8 @@ class _Watch:
             self._told_at = now
             self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
         if report.step in self.rungs:
-            probed = self.probing.rung(self.backbone, device=self.device)
-            metrics = {**probed, "loss": report.loss}
+            eval_backbone = self.probing.rung(self.backbone, device=self.device)
+            metrics = {**eval_backbone, "loss": report.loss}
             self.notes["rungs"].append([report.step, metrics])
             self.observer.rung(step=report.step, metrics=metrics)
         return report.step < self.steps and self.observer.should_stop()
@@ -220,7 +220,7 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
         image_size=dataset.train.images.shape[-1],
         patch_size=config.model.patch_size,
         specialization=parse_specialization(treatment.specialize, scale.depth),
-        rows=own_rows(
+        rows=find_rows(
             tokens=treatment.tokens,
             registers_with=treatment.registers_with,
             num_registers=high_norm.num_registers,
@@ -241,7 +241,7 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
 
 def _diagnose(
     backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
-) -> tuple[Reading, ...]:
+) -> tuple[Measurement, ...]:
     if not config.diagnostics:
         return ()
     with device.autocast():

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from orchestrator.sweep.problems import SweepFileError
 from specvit.errors import SpecsweepError
-from specvit.messages import visible
+from specvit.messages import escape_control_chars
 
 if TYPE_CHECKING:
     from orchestrator.ledger.ledger import Ledger
@@ -64,7 +64,7 @@ def complain(error: Exception) -> None:
     """Print an error's message to stderr."""
     # Problems of a sweep file open with their place, as a compiler's do; other messages with the program's name.
     prefix = "" if isinstance(error, SweepFileError) else "specsweep: "
-    print(f"{prefix}{visible(str(error))}", file=sys.stderr)
+    print(f"{prefix}{escape_control_chars(str(error))}", file=sys.stderr)
 
 
 def print_raw(text: str) -> None:
@@ -73,7 +73,7 @@ def print_raw(text: str) -> None:
     Programs get it as it is. On a terminal, what would steer it is written out: a CSV of results that came from
     others may hold anything.
     """
-    print(visible(text) if sys.stdout.isatty() else text, flush=True)
+    print(escape_control_chars(text) if sys.stdout.isatty() else text, flush=True)
 
 
 @contextmanager

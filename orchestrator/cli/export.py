@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.arguments import DEFAULT_RESULTS, ResultsRoot, Target, make_console, open_ledger
-from specvit.messages import visible
+from specvit.messages import escape_control_chars
 
 export = typer.Typer(no_args_is_help=True, help="Write a sweep for other programs.")
 
@@ -47,7 +47,7 @@ def optuna(
     with open_ledger(target, results) as ledger:
         records = ledger.records()
         info = ledger.sweep()
-        with ledger.moment() as connection:
+        with ledger.snapshot() as connection:
             studies = read_studies(connection, info, records, metric=metric)
     console = make_console()
     num_trials = sum(len(study.trials) for study in studies)
@@ -55,4 +55,4 @@ def optuna(
         write_studies(temporary, studies)
     head = f"written: {out}, {num_trials} trials in {len(studies)} {'study' if len(studies) == 1 else 'studies'}:"
     text = "\n".join([head, *(f"  {study.name}" for study in studies)])
-    console.print(visible(text), markup=False, soft_wrap=True)
+    console.print(escape_control_chars(text), markup=False, soft_wrap=True)

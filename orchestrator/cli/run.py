@@ -52,7 +52,7 @@ Address = Annotated[
         "in its jobs, or else a cluster of this machine is started.",
     ),
 ]
-Slots = Annotated[
+SlotPool = Annotated[
     int | None,
     typer.Option("--slots", min=1, help="Trials to run at once, at most; default: as many as there is room for."),
 ]
@@ -70,7 +70,7 @@ def run(
     results: ResultsRoot = DEFAULT_RESULTS,
     executor: Executor = ExecutorName.RAY,
     address: Address = None,
-    slots: Slots = None,
+    slots: SlotPool = None,
 ) -> None:
     """Run what is missing of a sweep, then print and write its tables."""
     _run(sweep_file, overrides or (), results, executor=executor, address=address, slots=slots)
@@ -84,7 +84,7 @@ def retry(
     results: ResultsRoot = DEFAULT_RESULTS,
     executor: Executor = ExecutorName.RAY,
     address: Address = None,
-    slots: Slots = None,
+    slots: SlotPool = None,
 ) -> None:
     """Try trials again that have failed or were pruned, and those alone; in the run that is going on, if one is."""
     from orchestrator.control import retry_in_run

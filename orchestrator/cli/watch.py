@@ -47,19 +47,19 @@ def status(
     interval: Interval = 2.0,
 ) -> None:
     """Show where a sweep stands: trials by state, what runs, what waits again, what failed and why."""
-    from orchestrator.monitoring.follow import follow_status, look_at, look_at_mirror
-    from orchestrator.monitoring.status import Standing, render_status
+    from orchestrator.monitoring.follow import follow_status, look_at_mirror, poll_status
+    from orchestrator.monitoring.status import SweepStatus, render_status
     from orchestrator.storage.remote_folder import is_url
 
     with open_ledger(target, results) as ledger, ending_with_the_pipe():
         if not follow:
-            make_console().print(render_status(Standing.read(ledger)))
+            make_console().print(render_status(SweepStatus.read(ledger)))
             return
         if is_url(target) or is_url(results):
             every_s = max(interval, MIRROR_INTERVAL_S)
             looks = look_at_mirror(lambda: open_ledger(target, results), interval_s=every_s)
         else:
-            looks = look_at(ledger, interval_s=interval)
+            looks = poll_status(ledger, interval_s=interval)
         try:
             standing = follow_status(make_console(), looks)
         except KeyboardInterrupt as error:
@@ -86,7 +86,7 @@ def logs(
 
     if attempt is not None and trial is None:
         raise SpecsweepError("--attempt: needs a TRIAL whose attempt it is")
-    with open_ledger(target, results) as ledger, ledger.moment() as connection:
+    with open_ledger(target, results) as ledger, ledger.snapshot() as connection:
         if trial is None:
             shown = render_failures(select_failed(connection))
         else:
@@ -125,7 +125,7 @@ def events(
         refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
     with open_ledger(target, results) as ledger, ending_with_the_pipe():
         if not follow:
-            with ledger.moment() as connection:
+            with ledger.snapshot() as connection:
                 news = EventReader().news(connection)
             for happening in news:
                 print_raw(encode(happening))

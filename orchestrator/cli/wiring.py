@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from specvit.errors import ConfigError
-from specvit.messages import visible
+from specvit.messages import escape_control_chars
 
 if TYPE_CHECKING:
     from orchestrator.execution.executor import Executor
     from orchestrator.run import Datasets, Outcome
     from orchestrator.scheduling.protocols import View
     from orchestrator.sweep.schema import Sweep
-    from orchestrator.trials.resources import Share
+    from orchestrator.trials.resources import ResourceRequest
     from orchestrator.trials.trial import Trial
 
 
@@ -33,7 +33,7 @@ def data_loader(console: Console) -> Callable[[Sequence[Trial]], Datasets]:
         from specvit.data.reading.progress import LOGGER
 
         started = time.monotonic()
-        with told_on(console, LOGGER, title="data", level=logging.INFO):
+        with log_to_console(console, LOGGER, title="data", level=logging.INFO):
             datasets = load_datasets(trials)
         for source, dataset in datasets.items():
             classes = [f"{num} classes in {target}, " for target, num in dataset.num_classes.items() if num]
@@ -58,11 +58,11 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
-        self._console.print(f"{self._title}: {visible(record.getMessage())}", markup=False, soft_wrap=True)
+        self._console.print(f"{self._title}: {escape_control_chars(record.getMessage())}", markup=False, soft_wrap=True)
 
 
 @contextmanager
-def told_on(console: Console, logger: logging.Logger, *, title: str, level: int) -> Iterator[None]:
+def log_to_console(console: Console, logger: logging.Logger, *, title: str, level: int) -> Iterator[None]:
     """Print what is logged: how far a load is, or what happens to a cluster."""
     handler, before = _ConsoleHandler(console, title), logger.level
     logger.addHandler(handler)
@@ -76,7 +76,7 @@ def told_on(console: Console, logger: logging.Logger, *, title: str, level: int)
 
 def executor_factory(
     console: Console, sweep: Sweep, *, local: bool, address: str | None, slots: int | None, folder: Path
-) -> Callable[[Datasets, Sequence[Share]], Executor]:
+) -> Callable[[Datasets, Sequence[ResourceRequest]], Executor]:
     """Return what makes the executor, and says where trials will run.
 
     Args:
@@ -97,14 +97,14 @@ def executor_factory(
     if local and processes > 1:
         raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")
 
-    def make(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def make(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
         if local:
             from orchestrator.execution.local import LocalExecutor
 
             console.print(f"{len(shares)} trials to run, one by one in this process", markup=False)
             return LocalExecutor(datasets, num_threads=max(1, int(max(share.cpus for share in kinds))))
         from orchestrator.execution.ray_cluster.executor import RayExecutor
-        from orchestrator.execution.ray_cluster.node_check import Wanted
+        from orchestrator.execution.ray_cluster.node_check import NodeRequirements
         from orchestrator.storage.folder_lock import LOCK_NAME
 
         ray_executor = RayExecutor(
@@ -112,7 +112,7 @@ def executor_factory(
             shares=shares,
             max_slots=min(len(shares), slots or len(shares)),
             address=address,
-            wanted=Wanted.of_this_code((folder / LOCK_NAME).resolve()),
+            wanted=NodeRequirements.of_this_code((folder / LOCK_NAME).resolve()),
         )
         shared = f", by {processes} processes each" if processes > 1 else ""
         console.print(f"{len(shares)} trials to run, {ray_executor.num_slots} at once{shared}", markup=False)
@@ -130,17 +130,20 @@ def executor_factory(
 
 def view_factory(console: Console, sweep: Sweep) -> Callable[..., Any]:
     """Return what makes the view of a running sweep."""
-    from orchestrator.monitoring.live_view import SweepView
+    from orchestrator.monitoring.live_view import LiveView
     from orchestrator.monitoring.prometheus import Telemetry
-    from orchestrator.monitoring.sweep_progress import Board
+    from orchestrator.monitoring.sweep_progress import SweepProgress
 
     @contextmanager
     def make(records: Any, executor: Executor) -> Iterator[View]:
-        board = Board(records, num_slots=lambda: executor.num_slots, shown_metric=sweep.pruning_metric)
-        view = SweepView(console, board, title=sweep.name)
+        board = SweepProgress(records, num_slots=lambda: executor.num_slots, shown_metric=sweep.pruning_metric)
+        view = LiveView(console, board, title=sweep.name)
         publish = getattr(executor, "publish", None)
         told = view if publish is None else Telemetry(view, board, publish, sweep=sweep.name)
-        with told_on(console, logging.getLogger("orchestrator"), title="sweep", level=logging.WARNING), told as shown:
+        with (
+            log_to_console(console, logging.getLogger("orchestrator"), title="sweep", level=logging.WARNING),
+            told as shown,
+        ):
             yield shown
 
     return make

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.execution.executor import Machine
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from specvit.errors import SpecsweepError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -87,7 +87,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Hold what a process occupies on a node: amounts by Ray's names, and of which GPUs how much."""
 
     node_id: str
@@ -95,13 +95,13 @@ class Place:
     gpus: Mapping[int, float]
 
 
-def amounts_of(share: Share) -> dict[str, float]:
+def amounts_of(share: ResourceRequest) -> dict[str, float]:
     """Return what a process of a trial takes, by Ray's names."""
     amounts = {"CPU": share.cpus, "GPU": share.gpus, "memory": share.memory_gib * GIB, **dict(share.custom)}
     return {name: amount for name, amount in amounts.items() if amount > 0}
 
 
-class Room:
+class Capacity:
     """Keep account of what is free on the nodes of a cluster; a process needs all that it takes on one node."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -110,9 +110,9 @@ class Room:
         self._free = {node.node_id: dict(node.has) for node in nodes}
         self._gpus = {node.node_id: [1.0] * math.floor(node.has.get("GPU", 0.0)) for node in nodes}
 
-    def take(self, share: Share) -> tuple[Place, ...] | None:
+    def take(self, share: ResourceRequest) -> tuple[Placement, ...] | None:
         """Take room for the processes of a trial, on the first nodes that have it; None if there is none."""
-        places: list[Place] = []
+        places: list[Placement] = []
         amounts = amounts_of(share)
         for _ in range(share.processes):
             place = next(filter(None, (self._place(node, amounts, share) for node in self._nodes.values())), None)
@@ -123,15 +123,15 @@ class Room:
             places.append(place)
         return tuple(places)
 
-    def occupy(self, places: Sequence[Place]) -> None:
+    def occupy(self, places: Sequence[Placement]) -> None:
         """Take note of what is occupied; places on nodes that are gone do not count."""
         self._change(places, -1.0)
 
-    def give(self, places: Sequence[Place]) -> None:
+    def give(self, places: Sequence[Placement]) -> None:
         """Give back what was taken."""
         self._change(places, 1.0)
 
-    def _change(self, places: Sequence[Place], sign: float) -> None:
+    def _change(self, places: Sequence[Placement], sign: float) -> None:
         for place in places:
             if place.node_id in self._nodes:
                 for name, amount in place.amounts.items():
@@ -139,7 +139,7 @@ class Room:
                 for index, part in place.gpus.items():
                     self._gpus[place.node_id][index] += sign * part
 
-    def _place(self, node: Node, amounts: Mapping[str, float], share: Share) -> Place | None:
+    def _place(self, node: Node, amounts: Mapping[str, float], share: ResourceRequest) -> Placement | None:
         if any(node.labels.get(name) != value for name, value in share.labels):
             return None
         free = self._free[node.node_id]
@@ -151,10 +151,10 @@ class Room:
         fitting = [index for index, rest in enumerate(gpus) if rest >= part - _EPSILON][:wanted]
         if len(fitting) < wanted:
             return None
-        return Place(node.node_id, amounts, dict.fromkeys(fitting, part))
+        return Placement(node.node_id, amounts, dict.fromkeys(fitting, part))
 
 
-def count_slots(nodes: Sequence[Node], share: Share, *, max_slots: int) -> int:
+def count_slots(nodes: Sequence[Node], share: ResourceRequest, *, max_slots: int) -> int:
     """Count the trials that can run at once.
 
     Args:
@@ -165,21 +165,21 @@ def count_slots(nodes: Sequence[Node], share: Share, *, max_slots: int) -> int:
     Returns:
         Their number, at most ``max_slots``.
     """
-    room = Room(nodes)
+    room = Capacity(nodes)
     return next((count for count in range(max_slots) if room.take(share) is None), max_slots)
 
 
-def machine_for(nodes: Sequence[Node], share: Share) -> Machine:
+def machine_for(nodes: Sequence[Node], share: ResourceRequest) -> Machine:
     """Return the machine with the most memory on which trials of a share run."""
     machines = [
         Machine(node.has.get("memory", 0.0) / GIB, max(1, count // share.processes))
         for node in nodes
-        if (count := count_slots([node], Share(**{**vars(share), "processes": 1}), max_slots=10_000))
+        if (count := count_slots([node], ResourceRequest(**{**vars(share), "processes": 1}), max_slots=10_000))
     ]
     return max(machines, key=lambda machine: machine.memory_gib, default=Machine())
 
 
-def check_room(nodes: Sequence[Node], share: Share) -> None:
+def check_room(nodes: Sequence[Node], share: ResourceRequest) -> None:
     """Complain of a trial that the nodes have no room for, even when they are free.
 
     Raises:
@@ -198,7 +198,7 @@ def check_room(nodes: Sequence[Node], share: Share) -> None:
             )
     takes = f"{share.cpus:g} CPUs and {share.gpus:g} GPUs"
     labels = "".join(f", {name}={value}" for name, value in share.labels)
-    room = count_slots(nodes, Share(**{**vars(share), "processes": 1}), max_slots=processes)
+    room = count_slots(nodes, ResourceRequest(**{**vars(share), "processes": 1}), max_slots=processes)
     raise ClusterError(
         f"a trial takes {processes} process{'es' * (processes > 1)} with {takes} on one node{labels}, "
         f"but the nodes of the cluster have room for {room}"

@@ -14,7 +14,7 @@ from typing import Protocol
 from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.trials.events import Event
-from orchestrator.trials.resources import WHOLE_CORE, Share
+from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 from specvit.config import TrialConfig
 
 
@@ -38,7 +38,7 @@ class Job:
     config: TrialConfig
     state: StateFile | None = None
     weights: Path | RemoteFolder | None = None
-    share: Share = WHOLE_CORE
+    share: ResourceRequest = WHOLE_CORE
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Executor(Protocol):
     def num_slots(self) -> int:
         """Return how many jobs can run at once, as things are now."""
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         """Tell whether a job that occupies ``share`` could start now."""
 
-    def machine(self, share: Share) -> Machine:
+    def machine(self, share: ResourceRequest) -> Machine:
         """Return what a machine is like on which jobs run that occupy ``share`` each."""
 
     def submit(self, job: Job) -> None:

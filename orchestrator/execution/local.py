@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.worker import Attempt
 from orchestrator.trials.events import END_STATES, Event
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from specvit.data import Dataset, DataSource
 from specvit.device import limit_threads
 
@@ -31,11 +31,11 @@ class LocalExecutor:
         """Return 1."""
         return 1
 
-    def has_room(self, share: Share) -> bool:  # noqa: ARG002
+    def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
         """Tell whether the last job has ended; what a job occupies is all of this process."""
         return self._attempt is None
 
-    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved."""
         return Machine()
 

@@ -15,7 +15,7 @@ from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.simulated_slots import SimulatedSlot, SimulatedSlots
 from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 
 _EPSILON = 1e-9
 
@@ -69,7 +69,7 @@ class SimulatedExecutor:
         draw: random.Random,
         num_slots: int | None = None,
         nodes: Sequence[Node] = (),
-        shares: Sequence[Share] = (),
+        shares: Sequence[ResourceRequest] = (),
         conditions: Conditions | None = None,
     ) -> None:
         """Take what will happen.
@@ -118,15 +118,15 @@ class SimulatedExecutor:
         """Return the GPU hours that were occupied."""
         return (self._gpu_s + sum(self._held_s(a) * _gpus(a.job) for a in self._running.values())) / 3600
 
-    def fraction(self, share: Share) -> float:
+    def fraction(self, share: ResourceRequest) -> float:
         """Return which share of the whole a job occupies: of what it takes the most of."""
         return self._slots.fraction(share)
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
         return self._slots.has_room(share)
 
-    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved: none runs out of it here."""
         return Machine()
 

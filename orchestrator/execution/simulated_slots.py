@@ -7,16 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.execution.capacity import Node, Place, Room, amounts_of, check_room, count_slots
-from orchestrator.trials.resources import Share
+from orchestrator.execution.capacity import Capacity, Node, Placement, amounts_of, check_room, count_slots
+from orchestrator.trials.resources import ResourceRequest
 
 
 @dataclass(eq=False)
 class SimulatedSlot:
     """Hold the place of a worker, which is of one share; a warm one has been started."""
 
-    share: Share
-    places: tuple[Place, ...] = ()
+    share: ResourceRequest
+    places: tuple[Placement, ...] = ()
     is_warm: bool = False
 
     def is_on(self, node: Node) -> bool:
@@ -27,7 +27,7 @@ class SimulatedSlot:
 class SimulatedSlots:
     """Keep account of slots. They stay open for the next job of their share, as those of the real executor do."""
 
-    def __init__(self, *, num_slots: int | None, nodes: Sequence[Node], shares: Sequence[Share]) -> None:
+    def __init__(self, *, num_slots: int | None, nodes: Sequence[Node], shares: Sequence[ResourceRequest]) -> None:
         """Begin without open slots; for the arguments see ``SimulatedExecutor``.
 
         Raises:
@@ -39,12 +39,12 @@ class SimulatedSlots:
         self._shares = tuple(dict.fromkeys(shares))
         self._all_nodes = tuple(nodes)
         self._named = {name for node in nodes for name in node.has}
-        self._taken: dict[Share, Share] = {}
-        self._fractions: dict[Share, float] = {}
+        self._taken: dict[ResourceRequest, ResourceRequest] = {}
+        self._fractions: dict[ResourceRequest, float] = {}
         self._busy: dict[SimulatedSlot, None] = {}
-        self._idle: dict[Share, list[SimulatedSlot]] = {}
+        self._idle: dict[ResourceRequest, list[SimulatedSlot]] = {}
         self._counted: int | None = None
-        self._full: set[Share] = set()
+        self._full: set[ResourceRequest] = set()
         for share in self._shares if nodes else ():
             check_room(nodes, self._takes(share))
         self._use(nodes)
@@ -54,11 +54,11 @@ class SimulatedSlots:
         if not self._all_nodes:
             return int(self._most)
         if self._counted is None:
-            share = self._takes(self._shares[0]) if self._shares else Share()
+            share = self._takes(self._shares[0]) if self._shares else ResourceRequest()
             self._counted = count_slots(self._nodes, share, max_slots=int(min(self._most, most)))
         return max(self._counted, len(self._busy))
 
-    def fraction(self, share: Share) -> float:
+    def fraction(self, share: ResourceRequest) -> float:
         """Return which share of the whole a job occupies: of what it takes the most of."""
         if share not in self._fractions:
             parts = [1 / self._most]
@@ -67,7 +67,7 @@ class SimulatedSlots:
             self._fractions[share] = max(parts)
         return self._fractions[share]
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         """Tell whether there is a free slot, or room for one in place of free ones of other shares."""
         if len(self._busy) >= self._most or share in self._full:
             return False
@@ -85,7 +85,7 @@ class SimulatedSlots:
             self._full.add(share)
         return places is not None
 
-    def take(self, share: Share) -> SimulatedSlot:
+    def take(self, share: ResourceRequest) -> SimulatedSlot:
         """Take a slot; one is opened if none is free, in place of others if need be."""
         idle = self._idle.get(share)
         slot = idle.pop() if idle else SimulatedSlot(share, self._open(share))
@@ -108,26 +108,26 @@ class SimulatedSlots:
         """Take a node that was removed."""
         self._use([*self._nodes, node])
 
-    def _open(self, share: Share) -> tuple[Place, ...]:
+    def _open(self, share: ResourceRequest) -> tuple[Placement, ...]:
         while (places := self._find(share)) is None:
             slot = next(slots for slots in self._idle.values() if slots).pop()
             self._room.give(slot.places)
         return places
 
-    def _find(self, share: Share) -> tuple[Place, ...] | None:
+    def _find(self, share: ResourceRequest) -> tuple[Placement, ...] | None:
         if len(self._busy) + sum(map(len, self._idle.values())) >= self._most:
             return None
         return self._room.take(self._takes(share)) if self._all_nodes else ()
 
     def _use(self, nodes: Sequence[Node]) -> None:
         """Take the nodes that are there from now on."""
-        self._nodes, self._room = tuple(nodes), Room(nodes)
+        self._nodes, self._room = tuple(nodes), Capacity(nodes)
         self._counted = None
         self._full.clear()
         for slot in itertools.chain(self._busy, *self._idle.values()):
             self._room.occupy(slot.places)
 
-    def _takes(self, share: Share) -> Share:
+    def _takes(self, share: ResourceRequest) -> ResourceRequest:
         """Return a share without what no node names."""
         if share not in self._taken:
             self._taken[share] = replace(

@@ -1,6 +1,6 @@
 """What became of every attempt at a trial, read from the ledger; and which trial it is that a person means.
 
-Functions of a connection inside the caller's transaction (``Ledger.moment``). Nothing is written.
+Functions of a connection inside the caller's transaction (``Ledger.snapshot``). Nothing is written.
 """
 
 from __future__ import annotations

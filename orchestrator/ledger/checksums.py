@@ -27,7 +27,7 @@ _BITS = (1 << 62) - 1
 _SCHEMA_SEAL = "sqlite_schema"
 
 
-def keep_seals(connection: sqlite3.Connection) -> None:
+def maintain_checksums(connection: sqlite3.Connection) -> None:
     """Make ``connection`` update the seals with every row that it inserts, updates or deletes.
 
     Args:
@@ -50,13 +50,13 @@ def keep_seals(connection: sqlite3.Connection) -> None:
             )
 
 
-def make_seals(connection: sqlite3.Connection) -> None:
+def create_checksums(connection: sqlite3.Connection) -> None:
     """Write the seals of tables that have none, inside the caller's transaction."""
     for table in (*PROTECTED_TABLES, _SCHEMA_SEAL):
         connection.execute("INSERT INTO seals VALUES (?, ?, ?)", (table, *_add_up(connection, table)))
 
 
-def check_seals(connection: sqlite3.Connection, path: Path) -> None:
+def verify_checksums(connection: sqlite3.Connection, path: Path) -> None:
     """Compare every table with its seal, inside the caller's transaction.
 
     Args:

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.ledger.checksums import check_seals, damaged, keep_seals
+from orchestrator.ledger.checksums import damaged, maintain_checksums, verify_checksums
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, naming
 from orchestrator.ledger.migrations import create, migrate
 from orchestrator.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
-from orchestrator.ledger.untrusted import distrust, refuse_foreign_files, refuse_foreign_schema, use_own_views
+from orchestrator.ledger.untrusted import harden_connection, refuse_foreign_files, refuse_foreign_schema, use_own_views
 from orchestrator.ledger.validation import check_values, decode_metrics
 from orchestrator.ledger.wal import count_lost_transactions
 from specvit.files.atomic import replacing
@@ -69,7 +69,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     with naming(path, writing=True):
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            distrust(connection)
+            harden_connection(connection)
             schema = _schema_of(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -79,7 +79,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             _, num_frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             _warn_of_lost(path, num_frames)
             connection.execute("PRAGMA foreign_keys = ON")
-            keep_seals(connection)
+            maintain_checksums(connection)
             use_own_views(connection)
         except BaseException:
             connection.close()
@@ -132,7 +132,7 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
             # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
             connection.close()
             connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
-        distrust(connection)
+        harden_connection(connection)
     return connection
 
 
@@ -172,7 +172,7 @@ def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
     copy = sqlite3.connect(":memory:", isolation_level=None)
     with closing(connection):
         connection.backup(copy)
-    distrust(copy)
+    harden_connection(copy)
     migrate(copy)
     return copy
 
@@ -189,7 +189,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
             if verdict != "ok":
                 raise damaged(path, verdict)
         if schema == SCHEMA_VERSION:
-            check_seals(connection, path)
+            verify_checksums(connection, path)
             check_values(connection, path)
     finally:
         if connection.in_transaction:

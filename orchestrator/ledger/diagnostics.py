@@ -7,7 +7,7 @@ import sqlite3
 from collections import defaultdict
 
 from orchestrator.trials.events import Finished
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 
 _SELECT = """
 SELECT d.trial_id, d.block, d.site, d.quantity, d.value
@@ -16,7 +16,7 @@ WHERE t.position IS NOT NULL ORDER BY t.position, d.block, d.site, d.quantity
 """
 
 
-def insert_readings(connection: sqlite3.Connection, event: Finished) -> None:
+def insert_measurements(connection: sqlite3.Connection, event: Finished) -> None:
     """Record the readings of a trial that is done, inside the caller's transaction."""
     connection.executemany(
         "INSERT INTO diagnostics (trial_id, attempt, block, site, quantity, value) VALUES (?, ?, ?, ?, ?, ?)",
@@ -27,9 +27,9 @@ def insert_readings(connection: sqlite3.Connection, event: Finished) -> None:
     )
 
 
-def select_readings(connection: sqlite3.Connection) -> dict[str, tuple[Reading, ...]]:
-    """Read what ``insert_readings`` wrote of the sweep's trials."""
-    found: defaultdict[str, list[Reading]] = defaultdict(list)
+def select_measurements(connection: sqlite3.Connection) -> dict[str, tuple[Measurement, ...]]:
+    """Read what ``insert_measurements`` wrote of the sweep's trials."""
+    found: defaultdict[str, list[Measurement]] = defaultdict(list)
     for trial_id, block, site, quantity, value in connection.execute(_SELECT):
-        found[trial_id].append(Reading(block, site, quantity, math.nan if value is None else value))
+        found[trial_id].append(Measurement(block, site, quantity, math.nan if value is None else value))
     return {trial_id: tuple(readings) for trial_id, readings in found.items()}

@@ -41,7 +41,7 @@ from typing import Any
 
 from orchestrator.ledger.connection import decode_metrics
 
-Happening = dict[str, Any]
+EventRow = dict[str, Any]
 """An event as it is written: key to value."""
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -71,7 +71,7 @@ FROM left_out AS o JOIN trials AS t USING (trial_id) WHERE t.position IS NOT NUL
 """
 
 
-def encode(happening: Happening) -> str:
+def encode(happening: EventRow) -> str:
     """Write an event as one line of JSON, without the line end."""
     return json.dumps(happening, allow_nan=False)
 
@@ -97,25 +97,25 @@ class EventReader:
         self._left_out: dict[str, str] = {}
         self._latest: dict[str, str] = {}
 
-    def news(self, connection: sqlite3.Connection) -> list[Happening]:
+    def news(self, connection: sqlite3.Connection) -> list[EventRow]:
         """Return the events that were not returned before, in order.
 
         Args:
-            connection: To the ledger, with rows by name, inside a transaction (``Ledger.moment``).
+            connection: To the ledger, with rows by name, inside a transaction (``Ledger.snapshot``).
         """
         timed = [*self._runs(connection), *self._attempts(connection)]
         # Stable: what happens at one time stays in causal order.
         timed.sort(key=lambda pair: pair[0])
         return [*(happening for _, happening in timed), *self._omissions(connection)]
 
-    def _runs(self, connection: sqlite3.Connection) -> Iterator[tuple[str, Happening]]:
+    def _runs(self, connection: sqlite3.Connection) -> Iterator[tuple[str, EventRow]]:
         for run, at, name, trials in connection.execute(_RUNS, (self._last_run,)):
             self._last_run = run
             yield at, _happening("registered", at, {}, sweep=name, run=run, trials=trials)
 
-    def _attempts(self, connection: sqlite3.Connection) -> Iterator[tuple[str, Happening]]:
+    def _attempts(self, connection: sqlite3.Connection) -> Iterator[tuple[str, EventRow]]:
         which = {"last": self._last_place, "open": json.dumps(list(self._open))}
-        between: dict[int, list[tuple[str, Happening]]] = {}
+        between: dict[int, list[tuple[str, EventRow]]] = {}
         for kind, query in (("log", _LOGS), ("rung", _REPORTS)):
             for row in connection.execute(query, which):
                 between.setdefault(row["place"], []).append((kind, dict(row)))
@@ -133,7 +133,7 @@ class EventReader:
             if row["state"] != "running":
                 del self._open[row["place"]]
 
-    def _omissions(self, connection: sqlite3.Connection) -> Iterator[Happening]:
+    def _omissions(self, connection: sqlite3.Connection) -> Iterator[EventRow]:
         before, self._left_out = self._left_out, {}
         for row in connection.execute(_LEFT_OUT):
             self._left_out[row["trial_id"]] = row["reason"]
@@ -143,8 +143,8 @@ class EventReader:
 
 
 def _told_in_order(
-    row: sqlite3.Row, between: Iterable[tuple[str, Happening]]
-) -> Iterator[tuple[tuple[str, int], str, Happening]]:
+    row: sqlite3.Row, between: Iterable[tuple[str, EventRow]]
+) -> Iterator[tuple[tuple[str, int], str, EventRow]]:
     """Yield key, time and fields of all events of an attempt, in causal order."""
     yield ("begun", 0), row["begun_at"], {"share": json.loads(row["share"]), "gpus": row["gpus"]}
     if row["started_at"] is not None:
@@ -159,7 +159,7 @@ def _told_in_order(
         yield (row["state"], 0), row["ended_at"], _end_fields(row)
 
 
-def _end_fields(row: sqlite3.Row) -> Happening:
+def _end_fields(row: sqlite3.Row) -> EventRow:
     own = {
         "done": ("seconds", "core_seconds"),
         "pruned": ("step", "seconds"),
@@ -170,7 +170,7 @@ def _end_fields(row: sqlite3.Row) -> Happening:
     return metrics | {key: row[key] for key in own}
 
 
-def _happening(kind: str, at: str | None, trial: Mapping[str, Any], **fields: Any) -> Happening:
+def _happening(kind: str, at: str | None, trial: Mapping[str, Any], **fields: Any) -> EventRow:
     return {"kind": kind, "at": at, **{key: trial.get(key) for key in _TRIAL_KEYS}, **fields}
 
 

@@ -13,7 +13,7 @@ LEFT_LOG_SUFFIX = ".left"
 """Appended to the name of a log whose ledger was replaced by another file."""
 
 
-class Place:
+class FileGuard:
     """Know the files that a writer has opened, and notice when others stand in their places."""
 
     def __init__(self, path: Path) -> None:

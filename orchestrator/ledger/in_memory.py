@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from orchestrator.ledger.connection import LedgerError
 from orchestrator.trials.events import END_STATES, Event, Reported
 from orchestrator.trials.records import State
-from orchestrator.trials.resources import WHOLE_CORE, Share
+from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 
 
 @dataclass
@@ -20,7 +20,7 @@ class _Attempts:
     rungs: set[int] = field(default_factory=set)
 
 
-class MemoryRecord:
+class InMemoryLedger:
     """Keep what a scheduler records. As in the ledger, the newest attempt of a trial alone counts, until it has ended.
 
     Attributes:
@@ -38,7 +38,7 @@ class MemoryRecord:
         """Return where a trial stands."""
         return self._trials[trial_id].state
 
-    def begin_attempt(self, trial_id: str, share: Share = WHOLE_CORE) -> int:  # noqa: ARG002
+    def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:  # noqa: ARG002
         """Record that a trial is handed to an executor; an attempt still running is lost by that.
 
         Raises:

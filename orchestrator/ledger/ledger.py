@@ -25,15 +25,15 @@ from orchestrator.ledger.connection import (
     encode_metrics,
     naming,
 )
-from orchestrator.ledger.diagnostics import insert_readings
-from orchestrator.ledger.file_guard import Place
-from orchestrator.ledger.progress_buffer import PendingProgress
+from orchestrator.ledger.diagnostics import insert_measurements
+from orchestrator.ledger.file_guard import FileGuard
+from orchestrator.ledger.progress_buffer import ProgressBuffer
 from orchestrator.ledger.provenance import Provenance
-from orchestrator.ledger.reader import LedgerReading
+from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo, write_registration
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import State
-from orchestrator.trials.resources import WHOLE_CORE, LargerShare, Share
+from orchestrator.trials.resources import WHOLE_CORE, ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 
 __all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInfo"]
@@ -41,15 +41,15 @@ __all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInf
 LEDGER_NAME = "ledger.sqlite"
 """Name of the file, in the folder of a sweep's results."""
 
-class Ledger(LedgerReading):
+class Ledger(LedgerReader):
     """Keep the record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         super().__init__(connection, path)
-        self._place = Place(path)
+        self._place = FileGuard(path)
         self._is_stopped = False
         self._run: int | None = None
-        self._progress = PendingProgress()
+        self._progress = ProgressBuffer()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -86,7 +86,7 @@ class Ledger(LedgerReading):
         Raises:
             LedgerError: If the ledger belongs to another sweep, or a group's data have changed.
         """
-        with self.together():
+        with self.transaction():
             write_registration(self._connection, sweep, trials, path=self._path)
             cursor = self._connection.execute(
                 "INSERT INTO runs (started_at, provenance) VALUES (?, ?)",
@@ -94,7 +94,7 @@ class Ledger(LedgerReading):
             )
             self._run = cursor.lastrowid
 
-    def begin_attempt(self, trial_id: str, share: Share = WHOLE_CORE) -> int:
+    def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:
         """Record that ``trial_id`` is handed to an executor; an attempt still running is lost by that.
 
         Args:
@@ -107,7 +107,7 @@ class Ledger(LedgerReading):
         Raises:
             LedgerError: If the trial is unknown, or done already.
         """
-        with self.together():
+        with self.transaction():
             newest = self._connection.execute(
                 "SELECT t.trial_id, a.attempt, a.state FROM trials AS t LEFT JOIN newest_attempts AS a "
                 "USING (trial_id) WHERE t.trial_id = ?",
@@ -156,24 +156,24 @@ class Ledger(LedgerReading):
         """Write down events, all at once; return those that counted (see ``record``)."""
         if not events:
             return []
-        with self.together():
+        with self.transaction():
             return [event for event in events if self.record(event)]
 
     def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that the sweep's budget has no room for trials; they still wait, for a run that has more."""
-        with self.together():
+        with self.transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO left_out (trial_id, reason) VALUES (?, ?)", [(i, reason) for i in trial_ids]
             )
 
-    def take_in(self) -> None:
+    def clear_skipped(self) -> None:
         """Forget what was left out: a run begins with all that waits."""
-        with self.together():
+        with self.transaction():
             self._connection.execute("DELETE FROM left_out")
 
-    def write_larger_share(self, scale: str, larger: LargerShare) -> None:
+    def write_resource_floor(self, scale: str, larger: ResourceFloor) -> None:
         """Record what trials of a scale get from now on, in this run and those to come."""
-        with self.together():
+        with self.transaction():
             self._connection.execute(
                 "INSERT OR REPLACE INTO larger_shares (scale, gpus, memory_gib, micro_batch) VALUES (?, ?, ?, ?)",
                 (scale, larger.gpus, larger.memory_gib, larger.micro_batch),
@@ -185,7 +185,7 @@ class Ledger(LedgerReading):
         Returns:
             Their number.
         """
-        with self.together():
+        with self.transaction():
             return self._lose_running()
 
     def close(self) -> None:
@@ -208,7 +208,7 @@ class Ledger(LedgerReading):
         self._flush_progress()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Put everything that is recorded in this context on record at its end, at once or not at all.
 
         Raises:
@@ -260,12 +260,12 @@ class Ledger(LedgerReading):
 
     def _flush_progress(self) -> None:
         if self._progress:
-            with self.together():
+            with self.transaction():
                 pass
 
     def _write_report(self, event: Event, step: int, metrics: Mapping[str, float]) -> bool:
         text = encode_metrics(metrics)
-        with self.together():
+        with self.transaction():
             cursor = self._connection.execute(
                 "INSERT OR IGNORE INTO reports (trial_id, attempt, step, reported_at, metrics) "
                 "SELECT trial_id, attempt, ?, ?, ? FROM attempts "
@@ -281,7 +281,7 @@ class Ledger(LedgerReading):
         return True
 
     def _write_log(self, event: Logged) -> bool:
-        with self.together():
+        with self.transaction():
             cursor = self._connection.execute(
                 "INSERT INTO logs (trial_id, attempt, position, logged_at, level, text) "
                 "SELECT a.trial_id, a.attempt, COALESCE((SELECT MAX(position) FROM logs AS l "
@@ -293,17 +293,17 @@ class Ledger(LedgerReading):
 
     def _finish(self, event: Finished) -> bool:
         columns = {"metrics": encode_metrics(event.metrics), "seconds": event.seconds, "ended_at": _now()}
-        with self.together():
+        with self.transaction():
             if not self._set(event, state=str(State.DONE), core_seconds=event.core_seconds, **columns):
                 return False
-            insert_readings(self._connection, event)
+            insert_measurements(self._connection, event)
         return True
 
     def _end(self, event: Event, state: State, **columns: Any) -> bool:
         return self._update(event, state=str(state), ended_at=_now(), **columns)
 
     def _update(self, event: Event, **columns: Any) -> bool:
-        with self.together():
+        with self.transaction():
             return self._set(event, **columns)
 
     def _set(self, event: Event, **columns: Any) -> bool:

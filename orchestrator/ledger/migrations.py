@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from orchestrator.ledger.checksums import make_seals
+from orchestrator.ledger.checksums import create_checksums
 from orchestrator.ledger.schema import APPLICATION_ID, PROTECTED_TABLES, SCHEMA, SCHEMA_VERSION
 
 _OLD_VIEWS = ("newest_attempts", "final_metrics", "rung_metrics")
@@ -16,7 +16,7 @@ def create(connection: sqlite3.Connection) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         _create_tables(connection)
-        make_seals(connection)
+        create_checksums(connection)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -42,7 +42,7 @@ def migrate(connection: sqlite3.Connection) -> None:
         for table, names in kept.items():
             connection.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM temp.kept_{table}")
             connection.execute(f"DROP TABLE temp.kept_{table}")
-        make_seals(connection)
+        create_checksums(connection)
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ PERIOD_S = 1.0
 """Time after which progress is written although nothing else is."""
 
 
-class PendingProgress:
+class ProgressBuffer:
     """Hold the newest progress of every running attempt, and since when it runs by this process's clock."""
 
     def __init__(self) -> None:

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.ledger.connection import naming
-from orchestrator.ledger.diagnostics import select_readings
+from orchestrator.ledger.diagnostics import select_measurements
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
 from orchestrator.ledger.trial_records import select_records
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import LargerShare
-from specvit.diagnostics.measurement import Reading
+from orchestrator.trials.resources import ResourceFloor
+from specvit.diagnostics.measurement import Measurement
 
 
-class LedgerReading:
+class LedgerReader:
     """Read the record of one sweep; see ``orchestrator.ledger.ledger``, which opens it."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -42,13 +42,13 @@ class LedgerReading:
         with self._reading():
             return select_records(self._connection, with_reports=with_reports)
 
-    def diagnostics(self) -> dict[str, tuple[Reading, ...]]:
+    def diagnostics(self) -> dict[str, tuple[Measurement, ...]]:
         """Return what was read off the backbones: trial id to readings by block, site and quantity.
 
         Only trials that have some are in it, in the order of the sweep file.
         """
         with self._reading():
-            return select_readings(self._connection)
+            return select_measurements(self._connection)
 
     def with_result(self) -> frozenset[str]:
         """Return the ids of the trials that are done or pruned, also of those that are not in the sweep now."""
@@ -88,7 +88,7 @@ class LedgerReading:
         return None if row is None else _to_provenance(row["provenance"])
 
     @contextmanager
-    def moment(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Give the connection for reading, with rows by name; all that is read in this context is of one moment."""
         self._before_reading()
         with self._reading():
@@ -99,11 +99,11 @@ class LedgerReading:
         with naming(self._path):
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def larger_shares(self) -> dict[str, LargerShare]:
+    def resource_floors(self) -> dict[str, ResourceFloor]:
         """Return what trials get since one of their scale ran out of memory, by scale."""
         with self._reading():
             rows = self._connection.execute("SELECT scale, gpus, memory_gib, micro_batch FROM larger_shares").fetchall()
-        return {row["scale"]: LargerShare(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
+        return {row["scale"]: ResourceFloor(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
 
     def gpu_hours(self) -> float:
         """Return the GPU hours that the attempts of this sweep have taken, of the running ones those so far."""

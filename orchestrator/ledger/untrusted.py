@@ -19,7 +19,7 @@ _MOST_BYTES_OF_A_VALUE = 1 << 26
 """Of a value of a row: room for any traceback, none for a ``zeroblob`` that fills the memory."""
 
 
-def distrust(connection: sqlite3.Connection) -> None:
+def harden_connection(connection: sqlite3.Connection) -> None:
     """Keep the SQL that lies in a file from calling functions that could do harm, and from making huge values."""
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES_OF_A_VALUE)

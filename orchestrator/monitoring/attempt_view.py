@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.ledger.attempts import Attempt, FailedTrial, TrialName
-from orchestrator.reports.formatting import brief
+from orchestrator.reports.formatting import format_metric
 from orchestrator.trials.records import Cause
-from specvit.messages import one_line, visible
+from specvit.messages import escape_control_chars, one_line
 
 _STYLES = {"running": "cyan", "done": "green", "pruned": "yellow", "failed": "red", "lost": "magenta"}
 _INDENT = "  "
@@ -76,8 +76,8 @@ def _attempt_lines(attempt: Attempt) -> Iterator[Text]:
 
 
 def _metrics_text(metrics: Mapping[str, float]) -> str:
-    return ", ".join(brief(name, value, digits=2) for name, value in metrics.items())
+    return ", ".join(format_metric(name, value, digits=2) for name, value in metrics.items())
 
 
 def _indented(text: str) -> Text:
-    return Text("\n".join(_INDENT + line for line in visible(text).split("\n")))
+    return Text("\n".join(_INDENT + line for line in escape_control_chars(text).split("\n")))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 
-from orchestrator.ledger.event_stream import EventReader, Happening
-from orchestrator.monitoring.status import Standing, is_running, render_status
+from orchestrator.ledger.event_stream import EventReader, EventRow
+from orchestrator.monitoring.status import SweepStatus, is_running, render_status
 
 if TYPE_CHECKING:
     from orchestrator.ledger.ledger import Ledger
@@ -20,7 +20,7 @@ MAX_LINES = 15
 """Trials that a section of a status that is redrawn lists at most: it has to fit on a screen."""
 
 
-def follow_status(console: Console, looks: Iterable[Standing]) -> Standing:
+def follow_status(console: Console, looks: Iterable[SweepStatus]) -> SweepStatus:
     """Show where a sweep stands, until it ends.
 
     On a terminal a block that is redrawn and gives way to a last status. Elsewhere a new block whenever more has
@@ -42,7 +42,7 @@ def follow_status(console: Console, looks: Iterable[Standing]) -> Standing:
     return standing
 
 
-def _print_changes(console: Console, looks: Iterable[Standing]) -> Standing:
+def _print_changes(console: Console, looks: Iterable[SweepStatus]) -> SweepStatus:
     shown: object = None
     for standing in looks:
         if shown != standing.apart_from_progress:
@@ -53,7 +53,7 @@ def _print_changes(console: Console, looks: Iterable[Standing]) -> Standing:
 
 def follow_events(
     ledger: Ledger, *, interval_s: float, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Happening]:
+) -> Iterator[EventRow]:
     """Yield every event of a sweep once: those so far, then new ones, until no run holds the results folder."""
     reader = EventReader()
     before = None
@@ -61,7 +61,7 @@ def follow_events(
         # In this order, what a run wrote before it let go of the folder is still read.
         held, version = is_running(ledger.path.parent), ledger.version()
         if version != before:
-            with ledger.moment() as connection:
+            with ledger.snapshot() as connection:
                 news = reader.news(connection)
             yield from news
             before = version
@@ -75,20 +75,20 @@ def look_at_mirror(
     *,
     interval_s: float,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Standing]:
+) -> Iterator[SweepStatus]:
     """Yield the standings of a ledger that is fetched for each look; the last one is of a sweep that has ended."""
     while True:
         with open_ledger() as ledger:
-            standing = Standing.read(ledger)
+            standing = SweepStatus.read(ledger)
         yield standing
         if standing.has_ended:
             return
         sleep(interval_s)
 
 
-def look_at(
+def poll_status(
     ledger: Ledger, *, interval_s: float, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Standing]:
+) -> Iterator[SweepStatus]:
     """Yield a standing whenever something may have changed; the last one is of a sweep that has ended.
 
     Args:
@@ -100,7 +100,7 @@ def look_at(
     while True:
         now = (is_running(ledger.path.parent), ledger.version())
         if now != before:
-            standing = Standing.read(ledger)
+            standing = SweepStatus.read(ledger)
             yield standing
             if standing.has_ended:
                 return

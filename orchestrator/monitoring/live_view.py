@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.monitoring.sweep_progress import Board, RunningTrial
-from orchestrator.reports.formatting import brief
+from orchestrator.monitoring.sweep_progress import RunningTrial, SweepProgress
+from orchestrator.reports.formatting import format_metric
 from orchestrator.scheduling.durations import format_seconds
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
@@ -37,7 +37,7 @@ _STYLES = {
 }
 
 
-class SweepView:
+class LiveView:
     """Tell of a sweep on a console; a context manager.
 
     On a terminal, a live block: trials by state, a line per running trial with its step, rate and last
@@ -46,7 +46,7 @@ class SweepView:
     """
 
     def __init__(
-        self, console: Console, board: Board, *, title: str, clock: Callable[[], float] = time.monotonic
+        self, console: Console, board: SweepProgress, *, title: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take what to show and where.
 
@@ -95,10 +95,10 @@ class SweepView:
         if line is not None:
             self._say(line)
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         """Hear that an attempt failed and its trial will be tried again; that leaves a line behind."""
         label = one_line(self._board.label(event.trial_id))
-        self._board.waits_again(event)
+        self._board.on_retry(event)
         self._say(Text.assemble(("again    ", "yellow"), f"{label}: {one_line(event.error)} ({why})"))
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
@@ -126,14 +126,14 @@ class SweepView:
         label = one_line(self._board.label(event.trial_id))
         match event:
             case Finished():
-                metrics = ", ".join(brief(name, value) for name, value in event.metrics.items())
+                metrics = ", ".join(format_metric(name, value) for name, value in event.metrics.items())
                 return Text.assemble(("done     ", "green"), f"{label}: {metrics} ({event.seconds:.0f} s)")
             case Pruned():
                 return Text.assemble(("pruned   ", "yellow"), f"{label} at step {event.step}")
             case Failed():
                 return Text.assemble(("failed   ", "red"), f"{label}: {one_line(event.error)}")
             case Reported() if self._live is None:
-                metrics = ", ".join(brief(name, value, digits=2) for name, value in event.metrics.items())
+                metrics = ", ".join(format_metric(name, value, digits=2) for name, value in event.metrics.items())
                 return Text(f"rung     {label} step {event.step}: {metrics}")
         return None
 

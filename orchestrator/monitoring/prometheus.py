@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.execution.metrics import Sample
-from orchestrator.monitoring.live_view import SweepView
-from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.monitoring.live_view import LiveView
+from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.trials.events import Event, Failed, Finished, Reported
 from orchestrator.trials.records import Cause, State
 from orchestrator.trials.trial import Trial
@@ -24,8 +24,8 @@ class Telemetry:
 
     def __init__(
         self,
-        view: SweepView,
-        board: Board,
+        view: LiveView,
+        board: SweepProgress,
         publish: Callable[[Sequence[Sample]], None],
         *,
         sweep: str,
@@ -70,9 +70,9 @@ class Telemetry:
             self._metrics |= {(event.trial_id, name): value for name, value in event.metrics.items()}
         self._view.happened(event)
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         """Hear that an attempt failed and its trial will be tried again."""
-        self._view.waits_again(event, why)
+        self._view.on_retry(event, why)
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
         """Hear that the budget has no room for trials."""

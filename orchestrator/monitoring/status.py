@@ -18,7 +18,7 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.attempt_view import cause_text
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.trials.records import Cause, State, TrialRecord
-from orchestrator.trials.resources import LargerShare
+from orchestrator.trials.resources import ResourceFloor
 from specvit.messages import one_line
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SweepStatus:
     """Hold all that ``status`` tells of a sweep at one time.
 
     Attributes:
@@ -44,7 +44,7 @@ class Standing:
     provenance: Sequence[Provenance] = ()
     is_held: bool = True
     failures: Sequence[FailedTrial] = ()
-    larger_shares: Mapping[str, LargerShare] = field(default_factory=dict)
+    resource_floors: Mapping[str, ResourceFloor] = field(default_factory=dict)
     gpu_hours: float = 0.0
 
     @classmethod
@@ -52,7 +52,7 @@ class Standing:
         """Read the standing of a ledger's sweep, which may be running."""
         # First: whatever a run that has let go of the folder wrote is then in what is read.
         held = is_running(ledger.path.parent)
-        with ledger.moment() as connection:
+        with ledger.snapshot() as connection:
             failures = select_failed(connection)
         return cls(
             info=ledger.sweep(),
@@ -60,7 +60,7 @@ class Standing:
             provenance=ledger.provenance(),
             is_held=held,
             failures=failures,
-            larger_shares=ledger.larger_shares(),
+            resource_floors=ledger.resource_floors(),
             gpu_hours=ledger.gpu_hours(),
         )
 
@@ -95,7 +95,7 @@ def is_running(folder: Path) -> bool:
     return is_held(folder) or bool(holder_of_view(folder))
 
 
-def render_status(standing: Standing, *, max_lines: int | None = None) -> RenderableType:
+def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> RenderableType:
     """Render trials by group and state, and those that run, wait again, were left out, or failed, with the reasons.
 
     Args:
@@ -110,7 +110,7 @@ def render_status(standing: Standing, *, max_lines: int | None = None) -> Render
     parts.append(_counts(records))
     if standing.gpu_hours:
         parts.append(Text(f"GPU hours taken: {standing.gpu_hours:.2f}"))
-    parts += _larger_shares(standing.larger_shares)
+    parts += _larger_shares(standing.resource_floors)
 
     def section(title: str, style: str, state: State, line: Callable[[TrialRecord], str]) -> None:
         chosen = [record for record in records if record.state is state]
@@ -123,8 +123,8 @@ def render_status(standing: Standing, *, max_lines: int | None = None) -> Render
             parts.append(Text(f"  and {len(chosen) - max_lines} more", style="dim"))
 
     interrupted = "interrupted: no run holds the results folder; run the sweep again to go on"
-    heading = ("running", "bold cyan") if standing.is_held else (interrupted, "bold yellow")
-    section(*heading, State.RUNNING, lambda record: _running_line(record, last_failures.get(record.trial_id)))
+    column_title = ("running", "bold cyan") if standing.is_held else (interrupted, "bold yellow")
+    section(*column_title, State.RUNNING, lambda record: _running_line(record, last_failures.get(record.trial_id)))
     section(
         "waiting again", "bold yellow", State.WAITING,
         lambda record: _waiting_line(record, last_failures.get(record.trial_id)),
@@ -154,7 +154,7 @@ def _counts(records: Sequence[TrialRecord]) -> Table:
     return table
 
 
-def _larger_shares(shares: Mapping[str, LargerShare]) -> Iterator[Text]:
+def _larger_shares(shares: Mapping[str, ResourceFloor]) -> Iterator[Text]:
     for scale, share in shares.items():
         parts = [f"{share.gpus:g} GPUs a process"] if share.gpus else []
         parts += [f"{share.memory_gib:g} GiB of memory a process"] if share.memory_gib else []

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.reports.formatting import brief
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.reports.formatting import format_metric
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
@@ -28,7 +28,7 @@ class RunningTrial:
     last_metric: str = ""
 
 
-class Board:
+class SweepProgress:
     """Follow a sweep from its records and its events."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Board:
         self.states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
         self._waiting: Counter[tuple[str, str]] = Counter()
-        self._lengths = Lengths(records)
+        self._lengths = TrialDurations(records)
         self.retries: Counter[Cause] = Counter()
         for record in records:
             has_result = record.state in (State.DONE, State.PRUNED)
@@ -96,7 +96,7 @@ class Board:
             case Reported():
                 trial.step = event.step
                 if self._shown_metric in event.metrics:
-                    trial.last_metric = brief(self._shown_metric, event.metrics[self._shown_metric])
+                    trial.last_metric = format_metric(self._shown_metric, event.metrics[self._shown_metric])
             case Finished():
                 self._end(event.trial_id, State.DONE)
                 self._lengths.add(trial.group_id, trial.role, event.seconds)
@@ -105,7 +105,7 @@ class Board:
             case Failed():
                 self._end(event.trial_id, State.FAILED)
 
-    def waits_again(self, event: Failed) -> None:
+    def on_retry(self, event: Failed) -> None:
         """Take note that an attempt failed and its trial will be tried again."""
         self.retries[event.cause] += 1
         self._end(event.trial_id, State.WAITING)

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.reports.formatting import heading
+from orchestrator.reports.formatting import column_title
 from specvit.files.atomic import replacing
 from specvit.messages import one_line
 
@@ -92,7 +92,7 @@ def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
 
 
 def _finish(axes: Any, *, group: str, metric: str) -> None:
-    axes.set(title=_as_it_is(group), xlabel="optimizer step", ylabel=_as_it_is(heading(metric)))
+    axes.set(title=_as_it_is(group), xlabel="optimizer step", ylabel=_as_it_is(column_title(metric)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, color="0.92")
     axes.set_axisbelow(True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.trials.records import TrialRecord
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.files.atomic import write_atomically
 
 CSV_NAME = "diagnostics.csv"
@@ -18,13 +18,13 @@ _PLACE = ("block", "site", "quantity", "value")
 _TRIAL = ("group", "arm", "role", "seed", "trial_id")
 
 
-def render_readings(readings: Iterable[Reading]) -> str:
+def render_measurements(readings: Iterable[Measurement]) -> str:
     """Write readings as CSV in full precision; what is not a number is an empty field."""
     return _render(_PLACE, ((), readings))
 
 
 def write_diagnostics(
-    folder: Path, records: Sequence[TrialRecord], diagnostics: Mapping[str, tuple[Reading, ...]]
+    folder: Path, records: Sequence[TrialRecord], diagnostics: Mapping[str, tuple[Measurement, ...]]
 ) -> tuple[Path, ...]:
     """Write ``diagnostics.csv``, if there is something to write.
 
@@ -51,7 +51,7 @@ def write_diagnostics(
     return (path,)
 
 
-def _render(header: Sequence[str], *blocks: tuple[tuple[object, ...], Iterable[Reading]]) -> str:
+def _render(header: Sequence[str], *blocks: tuple[tuple[object, ...], Iterable[Measurement]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from specvit.diagnostics.diagnose import FINAL_NORM
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.files.atomic import replacing
 
 _CLS, _PATCHES, _REGISTERS, _BIAS = "#D55E00", "#0072B2", "#009E73", "#6F6F6F"
@@ -38,7 +38,7 @@ _NORMS = (
 )
 
 
-def draw_figure(readings: Sequence[Reading], path: Path, *, title: str) -> None:
+def draw_figure(readings: Sequence[Measurement], path: Path, *, title: str) -> None:
     """Draw the readings of one model into a PNG; a reader finds the old file or the new one.
 
     Args:
@@ -54,7 +54,7 @@ def draw_figure(readings: Sequence[Reading], path: Path, *, title: str) -> None:
         figure.savefig(temporary, format="png", dpi=_DPI)
 
 
-def make_figure(readings: Sequence[Reading], *, title: str) -> Figure:
+def make_figure(readings: Sequence[Measurement], *, title: str) -> Figure:
     """Draw the panels: [CLS]-patch cosine, patch-patch cosine, norms, attention shares.
 
     The last point of a curve, at the number of blocks, is the final norm.
@@ -64,14 +64,14 @@ def make_figure(readings: Sequence[Reading], *, title: str) -> Figure:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels = figure.subplots(2, 2, sharex=True)
-    for axes, quantity, heading in (
+    for axes, quantity, column_title in (
         (panels[0, 0], "cls_patch_cosine", "[CLS]-patch cosine"),
         (panels[0, 1], "patch_patch_cosine", "patch-patch cosine"),
     ):
         axes.axhline(0, color="0.7", linewidth=0.8)
         for side, label, colour, style in (("in", "before", _BIAS, "--"), ("out", "after", _CLS, "-")):
             _plot(axes, *curves.at_norm1(side, quantity), label=f"{label} the norm", color=colour, linestyle=style)
-        axes.set(title=f"{heading}, before and after norm1", ylabel="mean cosine")
+        axes.set(title=f"{column_title}, before and after norm1", ylabel="mean cosine")
     axes, values = panels[1, 0], []
     for quantity, label, colour in _NORMS:
         blocks, norms = curves.at_norm1("in", quantity)
@@ -95,7 +95,7 @@ def make_figure(readings: Sequence[Reading], *, title: str) -> Figure:
 class _Curves:
     """Find the values of a quantity over depth."""
 
-    def __init__(self, readings: Sequence[Reading]) -> None:
+    def __init__(self, readings: Sequence[Measurement]) -> None:
         self._values = {(reading.site, reading.quantity, reading.block): reading.value for reading in readings}
         self.depth = max(reading.block for reading in readings)
 

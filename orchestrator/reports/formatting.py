@@ -10,7 +10,7 @@ def describe(name: str) -> Metric:
     return METRICS.get(name) or Metric(name, name, unit="")
 
 
-def heading(name: str) -> str:
+def column_title(name: str) -> str:
     """Return the heading of a metric: its title, its unit, which way is up."""
     metric = describe(name)
     unit = f" ({metric.unit})" if metric.unit else ""
@@ -23,7 +23,7 @@ def decimals(name: str) -> int:
     return 1 if describe(name).unit == "%" else 3
 
 
-def brief(name: str, value: float, *, digits: int = 1) -> str:
+def format_metric(name: str, value: float, *, digits: int = 1) -> str:
     """Return name and value for a line of progress.
 
     Args:

@@ -16,7 +16,7 @@ SWEEP_COPY_NAME = "sweep.yaml"
 ENVIRONMENT_NAME = "environment.json"
 
 
-def write_origin(folder: Path, info: SweepInfo, provenance: Provenance) -> None:
+def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> None:
     """Write the sweep file's text and the environment of a run.
 
     Args:

@@ -36,7 +36,7 @@ from orchestrator.reports.cell_text import (
     seconds_text,
     states_texts,
 )
-from orchestrator.reports.formatting import describe, heading
+from orchestrator.reports.formatting import column_title, describe
 from orchestrator.trials.records import TrialRecord
 from specvit.files.atomic import write_atomically
 from specvit.messages import one_line
@@ -57,7 +57,7 @@ def render_markdown(tables: Mapping[str, pd.DataFrame], info: SweepInfo) -> str:
     parts = [f"# {_prose(info.name)}", _prose(info.question)]
     for group, table in tables.items():
         metrics = metrics_of(table)
-        header = ["arm", *(text for name in metrics for text in (_prose(heading(name)), "difference"))]
+        header = ["arm", *(text for name in metrics for text in (_prose(column_title(name)), "difference"))]
         header += ["extra parameters", "seeds done", "seconds"]
         lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
         lines += [_markdown_line(_markdown_cells(row, metrics)) for row in rows_of(table)]
@@ -169,7 +169,7 @@ def _rich_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
     view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     view.add_column("arm", overflow="fold")
     for name in metrics:
-        view.add_column(Text(one_line(heading(name))), justify="right")
+        view.add_column(Text(one_line(column_title(name))), justify="right")
     view.add_column("extra\nparams", justify="right")
     view.add_column("seeds\ndone", justify="right")
     view.add_column("seconds", justify="right")

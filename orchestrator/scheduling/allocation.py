@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from orchestrator.execution.executor import Machine
-from orchestrator.sweep.resource_settings import Resources, grown, share_of
+from orchestrator.sweep.resource_settings import Resources, grow_after_oom, share_of
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 
 
-class Shares:
+class Allocator:
     """Know the share of every trial. It grows by scale, since siblings of a scale need the same memory."""
 
     def __init__(
         self,
         resources: Resources,
-        larger: Mapping[str, LargerShare] | None = None,
+        larger: Mapping[str, ResourceFloor] | None = None,
         *,
-        remember: Callable[[str, LargerShare], None] = lambda *_: None,
+        remember: Callable[[str, ResourceFloor], None] = lambda *_: None,
     ) -> None:
         """Take what is known.
 
@@ -33,9 +33,9 @@ class Shares:
         self._resources = resources
         self._larger = dict(larger or {})
         self._remember = remember
-        self._known: dict[str, Share] = {}
+        self._known: dict[str, ResourceRequest] = {}
 
-    def of(self, trial: Trial) -> Share:
+    def of(self, trial: Trial) -> ResourceRequest:
         """Return what a trial occupies."""
         scale = trial.config.model.scale
         if scale not in self._known:
@@ -45,12 +45,14 @@ class Shares:
     def config_of(self, trial: Trial) -> TrialConfig:
         """Return a trial's configuration, its batch computed in parts as small as its siblings need."""
         objective = trial.config.objective
-        bound = self._larger.get(trial.config.model.scale, LargerShare()).micro_batch
+        bound = self._larger.get(trial.config.model.scale, ResourceFloor()).micro_batch
         if bound is None or (objective.micro_batch or objective.batch_size) <= bound:
             return trial.config
         return replace(trial.config, objective=replace(objective, micro_batch=bound))
 
-    def grow(self, trial: Trial, *, ran_with: Share, ran_config: TrialConfig, cause: Cause, machine: Machine) -> str:
+    def grow(
+        self, trial: Trial, *, ran_with: ResourceRequest, ran_config: TrialConfig, cause: Cause, machine: Machine
+    ) -> str:
         """Give a trial that ran out of memory, and its siblings, a larger share.
 
         Args:
@@ -65,7 +67,7 @@ class Shares:
         """
         if (self.of(trial), self.config_of(trial)) == (ran_with, ran_config):
             objective = ran_config.objective
-            larger = grown(
+            larger = grow_after_oom(
                 ran_with,
                 cause,
                 # Of several processes each has its part of the batch.
@@ -85,7 +87,7 @@ class Shares:
             self._remember(scale, larger)
         return self._text(trial, ran_with=ran_with)
 
-    def _text(self, trial: Trial, *, ran_with: Share) -> str:
+    def _text(self, trial: Trial, *, ran_with: ResourceRequest) -> str:
         share = self.of(trial)
         if share.gpus > ran_with.gpus:
             return f"{share.gpus:g} GPUs in place of {ran_with.gpus:g}"

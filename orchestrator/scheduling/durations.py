@@ -8,7 +8,7 @@ from statistics import fmean
 from orchestrator.trials.records import State, TrialRecord
 
 
-class Lengths:
+class TrialDurations:
     """Know how long trials take: the means of those that are done, by arm, or else by group, floors apart."""
 
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions
-from orchestrator.scheduling.allocation import Shares
-from orchestrator.scheduling.durations import Lengths, format_seconds
+from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.durations import TrialDurations, format_seconds
 from orchestrator.scheduling.simulation import Simulated, draw_lengths, simulate
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.records import State, TrialRecord
@@ -92,7 +92,7 @@ def forecast(
     pending: Sequence[Trial],
     measured: Sequence[TrialRecord],
     *,
-    shares: Shares,
+    shares: Allocator,
     num_slots: int,
     nodes: Sequence[Node] = (),
     limits: Limits | None = None,
@@ -122,7 +122,7 @@ def forecast(
             runs.append(
                 simulate(
                     pending, lengths, shares=shares, num_slots=None if nodes else num_slots, nodes=nodes,
-                    known=Lengths(measured), limits=limits, conditions=conditions, gpu_hours_used=gpu_hours_used,
+                    known=TrialDurations(measured), limits=limits, conditions=conditions, gpu_hours_used=gpu_hours_used,
                     draw=draw,
                 )
             )

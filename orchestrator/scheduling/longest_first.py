@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.trials.trial import Trial
 
 _SPREAD = 0.5
@@ -21,7 +21,7 @@ _LEAST_STEP, _MOST_STEP = 0.01, 0.1
 """Parts of the time that is left after which to look again, at least and at most."""
 
 
-class Urgency:
+class LongestFirst:
     """Move trials forward that would end after all others if they waited any longer.
 
     Trials start in their order: seed after seed, so that there are tables early. Near the end that costs time: the
@@ -29,7 +29,7 @@ class Urgency:
     shared by all slots, starts next. Until then, and among trials of about the same length, the order is kept.
     """
 
-    def __init__(self, lengths: Lengths, *, clock: Callable[[], float]) -> None:
+    def __init__(self, lengths: TrialDurations, *, clock: Callable[[], float]) -> None:
         """Take what is known.
 
         Args:

@@ -7,14 +7,14 @@ from typing import Protocol
 
 from orchestrator.trials.events import Event, Failed
 from orchestrator.trials.records import State
-from orchestrator.trials.resources import WHOLE_CORE, Share
+from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 from orchestrator.trials.trial import Trial
 
 
 class Record(Protocol):
     """Keep the record; see ``orchestrator.ledger.ledger``."""
 
-    def begin_attempt(self, trial_id: str, share: Share = WHOLE_CORE) -> int:
+    def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:
         """Record that a trial is handed to the executor; return the number of the attempt."""
 
     def record_all(self, events: Sequence[Event]) -> list[Event]:
@@ -36,7 +36,7 @@ class Judge(Protocol):
     def end(self, trial_id: str, state: State) -> None:
         """Hear that a trial has ended."""
 
-    def spare(self, trial_id: str) -> None:
+    def exempt(self, trial_id: str) -> None:
         """Hear that a trial, if it was pruned, is to run to its end now, whatever it reports."""
 
 
@@ -49,7 +49,7 @@ class View(Protocol):
     def happened(self, event: Event) -> None:
         """Hear of an event that was recorded."""
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         """Hear that an attempt failed and its trial will be tried again."""
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:

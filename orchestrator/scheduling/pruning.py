@@ -91,11 +91,11 @@ class Judge:
             group.end(trial_id, state)
 
 
-    def spare(self, trial_id: str) -> None:
+    def exempt(self, trial_id: str) -> None:
         """Prune a trial no more if it has been pruned before: somebody wants to see its end."""
         group = self._groups.get(trial_id)
         if group is not None:
-            group.spare(trial_id)
+            group.exempt(trial_id)
 
 
 class _Group:
@@ -145,7 +145,7 @@ class _Group:
         self._verdicts[trial_id, step] = verdict
         return verdict
 
-    def spare(self, trial_id: str) -> None:
+    def exempt(self, trial_id: str) -> None:
         if self._ended.get(trial_id) is not State.PRUNED:
             return
         self._can_prune[trial_id] = False

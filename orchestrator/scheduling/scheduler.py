@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.execution.executor import Executor, Job
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget, Work
-from orchestrator.scheduling.durations import Lengths
-from orchestrator.scheduling.longest_first import Urgency
+from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.protocols import Judge, Record, View
-from orchestrator.storage.checkpoint_store import TrainingStates
-from orchestrator.storage.command_inbox import Cancel, Order, Prune, Retry
+from orchestrator.storage.checkpoint_store import CheckpointStore
+from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported
@@ -87,13 +87,13 @@ class Scheduler:
     judged_metric: str
     executor: Executor
     view: View
-    states: TrainingStates
-    shares: Shares
+    states: CheckpointStore
+    shares: Allocator
     limits: Limits = field(default_factory=Limits)
     budget: Budget | None = None
-    lengths: Lengths = field(default_factory=Lengths)
-    catalogue: Mapping[str, Trial] = field(default_factory=dict)
-    orders: Callable[[], Sequence[Order]] = tuple
+    lengths: TrialDurations = field(default_factory=TrialDurations)
+    trials_by_id: Mapping[str, Trial] = field(default_factory=dict)
+    orders: Callable[[], Sequence[Command]] = tuple
     weights: Path | RemoteFolder | None = None
     should_stop: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
@@ -113,7 +113,7 @@ class Scheduler:
         self._begun_seeds: set[int] = set()
         self._unwanted: set[str] = set()  # what runs and has been ordered to end for good
         self._idle_since_s: float | None = None
-        self._urgency = Urgency(self.lengths, clock=self.clock)
+        self._urgency = LongestFirst(self.lengths, clock=self.clock)
         while self._waiting or self._running:
             if self.should_stop() or not self._obey(self.orders()):
                 return False
@@ -204,7 +204,7 @@ class Scheduler:
             return
         self._gone(running, event)
         self._waiting.appendleft(running.trial)
-        self.view.waits_again(event, why)
+        self.view.on_retry(event, why)
         if is_unwanted:
             self._prune(frozenset({event.trial_id}))
 
@@ -250,7 +250,7 @@ class Scheduler:
         value = event.metrics.get(self.judged_metric)
         return value is not None and self.judge.report(event.trial_id, event.step, value)
 
-    def _obey(self, orders: Sequence[Order]) -> bool:
+    def _obey(self, orders: Sequence[Command]) -> bool:
         """Do what was ordered; return whether the run goes on."""
         for order in orders:
             match order:
@@ -283,9 +283,9 @@ class Scheduler:
         for trial_id in dict.fromkeys(trial_ids):
             self._unwanted.discard(trial_id)
             self._failures[trial_id, False] = self._failures[trial_id, True] = 0
-            if trial_id in self.catalogue and trial_id not in here and not self.ledger.is_done(trial_id):
-                self.judge.spare(trial_id)
-                self._waiting.append(self.catalogue[trial_id])
+            if trial_id in self.trials_by_id and trial_id not in here and not self.ledger.is_done(trial_id):
+                self.judge.exempt(trial_id)
+                self._waiting.append(self.trials_by_id[trial_id])
 
     def _is_budget_spent(self) -> bool:
         if self.budget is None or not self.budget.is_bounded:

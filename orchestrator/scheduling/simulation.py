@@ -10,16 +10,16 @@ from pathlib import Path
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions, SimulatedExecutor
-from orchestrator.ledger.in_memory import MemoryRecord
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.ledger.in_memory import InMemoryLedger
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import StateFile, TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore, StateFile
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 _LOOKS_AT_BUDGET = 500
@@ -108,10 +108,10 @@ def simulate(
     trials: Sequence[Trial],
     lengths: Mapping[str, float],
     *,
-    shares: Shares,
+    shares: Allocator,
     num_slots: int | None = None,
     nodes: Sequence[Node] = (),
-    known: Lengths | None = None,
+    known: TrialDurations | None = None,
     limits: Limits | None = None,
     conditions: Conditions | None = None,
     gpu_hours_used: float = 0.0,
@@ -143,7 +143,7 @@ def simulate(
         shares=[shares.of(trial) for trial in trials],
         conditions=conditions,
     )
-    record, watcher = MemoryRecord(trial.trial_id for trial in trials), _Watcher(executor)
+    record, watcher = InMemoryLedger(trial.trial_id for trial in trials), _Watcher(executor)
     budget = Budget(limits, clock=executor.clock, gpu_hours_used=gpu_hours_used)
     executor.max_step_s = _step_s(limits, gpu_hours_used, [shares.of(trial) for trial in trials], executor)
     Scheduler(
@@ -156,7 +156,7 @@ def simulate(
         shares=shares,
         limits=limits,
         budget=budget,
-        lengths=known or Lengths(),
+        lengths=known or TrialDurations(),
         clock=executor.clock,
     ).run(trials)
     makespan_s = executor.clock()
@@ -176,7 +176,9 @@ def simulate(
     )
 
 
-def _step_s(limits: Limits, gpu_hours_used: float, shares: Sequence[Share], executor: SimulatedExecutor) -> float:
+def _step_s(
+    limits: Limits, gpu_hours_used: float, shares: Sequence[ResourceRequest], executor: SimulatedExecutor
+) -> float:
     """Return how far the clock may jump, so that the budget's end is not missed by much."""
     steps_s = [math.inf]
     if limits.time_budget_h is not None:
@@ -205,7 +207,7 @@ class _Watcher:
         if type(event) in END_STATES:
             self.ended_s[event.trial_id] = self._executor.clock()
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         pass
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
@@ -220,11 +222,11 @@ class _Watcher:
     def end(self, trial_id: str, state: State) -> None:
         pass
 
-    def spare(self, trial_id: str) -> None:
+    def exempt(self, trial_id: str) -> None:
         pass
 
 
-class _NoStates(TrainingStates):
+class _NoStates(CheckpointStore):
     """Keep no files: the executor itself knows how far a trial had come."""
 
     def __init__(self) -> None:

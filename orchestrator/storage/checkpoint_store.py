@@ -19,7 +19,7 @@ from orchestrator.trials.records import Cause
 from specvit.files.regular import reject_symlink
 
 if TYPE_CHECKING:
-    from orchestrator.storage.remote_checkpoints import SharedStates
+    from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 
 FOLDER_NAME = "checkpoints"
 """Folder of the states, in the folder of a sweep's results."""
@@ -52,10 +52,10 @@ class StateFile:
     url: str = ""
 
 
-class TrainingStates:
+class CheckpointStore:
     """Know the file of every trial's state, and delete it in time."""
 
-    def __init__(self, folder: Path, *, every_s: float, shared: SharedStates | None = None) -> None:
+    def __init__(self, folder: Path, *, every_s: float, shared: RemoteCheckpoints | None = None) -> None:
         """Take the folder; it need not exist.
 
         Args:

@@ -46,11 +46,11 @@ class Retry:
     trial_ids: tuple[str, ...]
 
 
-Order = Cancel | Prune | Retry
-_KINDS: Mapping[str, type[Order]] = {"cancel": Cancel, "prune": Prune, "retry": Retry}
+Command = Cancel | Prune | Retry
+_KINDS: Mapping[str, type[Command]] = {"cancel": Cancel, "prune": Prune, "retry": Retry}
 
 
-def give(folder: Path, order: Order) -> Path:
+def give(folder: Path, order: Command) -> Path:
     """Give an order to the sweep whose results lie in ``folder``.
 
     Returns:
@@ -70,7 +70,7 @@ def give(folder: Path, order: Order) -> Path:
     return path
 
 
-class OrderBox:
+class CommandInbox:
     """Take the orders that are given to a running sweep."""
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class OrderBox:
         self._looked_s = time.monotonic()
         self.clear()
 
-    def take(self) -> Sequence[Order]:
+    def take(self) -> Sequence[Command]:
         """Return the orders given since the last call, the oldest first; looks at most twice a second."""
         now = time.monotonic()
         if now - self._looked_s < _PERIOD_S:
@@ -114,7 +114,7 @@ class OrderBox:
         return sorted(path for path in self._folder.glob("*.json") if path.is_file())
 
 
-def _read(path: Path) -> Order | None:
+def _read(path: Path) -> Command | None:
     """Return the order in a file; None if it is none, or somebody else has taken it."""
     try:
         content = json.loads(read_regular(path, most_bytes=_MOST_BYTES))

@@ -28,7 +28,7 @@ from typing import Self
 
 from orchestrator.ledger.connection import naming
 from orchestrator.ledger.ledger import LEDGER_NAME
-from orchestrator.storage.remote_checkpoints import SharedStates
+from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
@@ -156,7 +156,7 @@ class LedgerMirror:
         folder: Path,
         *,
         is_ours: Callable[[], bool],
-        states: SharedStates,
+        states: RemoteCheckpoints,
         every_s: float = MIRROR_EVERY_S,
     ) -> None:
         """Take the places; nothing is done yet.
@@ -235,20 +235,20 @@ class LedgerMirror:
         Raises:
             SpecsweepError: If that is not possible.
         """
-        doomed = self._states.doomed()  # before the snapshot, which thus has the ends of their trials
+        pending_deletes = self._states.pending_deletes()  # before the snapshot, which thus has the ends of their trials
         if not self._has_ledger():
             return
         snapshot = self._own / "snapshot.sqlite"
         sha256 = self._snapshot(snapshot)
         try:
             is_new = self._known is None or sha256 != self._known.sha256
-            if (is_new or doomed) and not self._is_ours():
+            if (is_new or pending_deletes) and not self._is_ours():
                 return
             if is_new:
                 self._upload(snapshot, sha256)
         finally:
             snapshot.unlink(missing_ok=True)
-        self._states.delete(doomed)
+        self._states.delete(pending_deletes)
 
     def _upload(self, snapshot: Path, sha256: str) -> None:
         offered = Pointer.make((self._known.generation if self._known else 0) + 1, sha256)

@@ -15,7 +15,7 @@ from specvit.errors import SpecsweepError
 _LOG = logging.getLogger(__name__)
 
 
-class SharedStates:
+class RemoteCheckpoints:
     """Delete states late: not before the mirror of the ledger has on record how their trials ended.
 
     Whenever a driver's machine is lost, its successor finds a result or a state of every trial. Deleting is the
@@ -55,7 +55,7 @@ class SharedStates:
             with self._lock:
                 self._doomed.discard(name)
 
-    def doomed(self) -> frozenset[str]:
+    def pending_deletes(self) -> frozenset[str]:
         """Return what may go, as things are now."""
         with self._lock:
             return frozenset(self._doomed)

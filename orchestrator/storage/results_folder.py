@@ -31,7 +31,7 @@ from orchestrator.storage.ledger_mirror import (
     LedgerMirror,
     fetch_ledger,
 )
-from orchestrator.storage.remote_checkpoints import SharedStates
+from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
 from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock, read_holder
 from specvit.errors import SpecsweepError
@@ -61,7 +61,7 @@ class Remote:
     """
 
     folder: RemoteFolder
-    states: SharedStates
+    states: RemoteCheckpoints
     weights: RemoteFolder
 
 
@@ -120,7 +120,7 @@ def results_folder(
         lock.acquire(dead_token=_read(own / _TOKEN_NAME))
         stack.callback(lock.release)
         write_atomically(own / _TOKEN_NAME, lock.token)
-        states = SharedStates(folder / STATES_FOLDER)
+        states = RemoteCheckpoints(folder / STATES_FOLDER)
         mirror = LedgerMirror(folder, local, is_ours=lock.is_ours, states=states, every_s=mirror_every_s)
         mirror.settle()
         mirror.start()

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.checks import check_sweep
-from orchestrator.sweep.problems import FieldPath, Places, Problem, SweepFileError, value_text
+from orchestrator.sweep.problems import FieldPath, Problem, SourceMap, SweepFileError, value_text
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import (
     MAX_TRIALS,
@@ -111,7 +111,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     return sweep
 
 
-def _override(document: Document, overrides: Sequence[str], *, name: str) -> tuple[dict[str, object], Places]:
+def _override(document: Document, overrides: Sequence[str], *, name: str) -> tuple[dict[str, object], SourceMap]:
     """Set the overrides in the file's mapping, and keep record of where each field now comes from."""
     raw, lines = copy.deepcopy(document.value), dict(document.lines)
     places: dict[FieldPath, str] = {}
@@ -146,7 +146,7 @@ def _override(document: Document, overrides: Sequence[str], *, name: str) -> tup
         for old in [old for old in places if old[: len(path)] == path]:
             del places[old]
         places[path] = text
-    return raw, Places(name=name, lines=lines, overrides=places)
+    return raw, SourceMap(name=name, lines=lines, overrides=places)
 
 
 def _axes(raw: Mapping[str, object]) -> dict[str, list[object]]:

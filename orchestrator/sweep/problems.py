@@ -47,7 +47,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Places:
+class SourceMap:
     """Know where every field was given: in a line of the file, or in an override on the command line.
 
     Attributes:

@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from specvit.errors import ConfigError
 from specvit.models.scales import SCALES, ScaleName
 from specvit.settings import NonNegativeFloat, PositiveInt, settings
@@ -102,7 +102,7 @@ class Resources:
         return written
 
 
-def share_of(resources: Resources, scale: str, larger: LargerShare | None = None) -> Share:
+def share_of(resources: Resources, scale: str, larger: ResourceFloor | None = None) -> ResourceRequest:
     """Return what a trial of a scale occupies.
 
     Args:
@@ -116,8 +116,8 @@ def share_of(resources: Resources, scale: str, larger: LargerShare | None = None
         value = None if own is None else getattr(own, name)
         return getattr(resources, name) if value is None else value
 
-    larger = larger or LargerShare()
-    return Share(
+    larger = larger or ResourceFloor()
+    return ResourceRequest(
         cpus=float(of("cpus")),
         gpus=float(max(of("gpus"), larger.gpus)),
         processes=of("processes"),
@@ -127,7 +127,9 @@ def share_of(resources: Resources, scale: str, larger: LargerShare | None = None
     )
 
 
-def grown(share: Share, cause: Cause, *, micro_batch: int, node_gib: float, num_beside: int) -> LargerShare | None:
+def grow_after_oom(
+    share: ResourceRequest, cause: Cause, *, micro_batch: int, node_gib: float, num_beside: int
+) -> ResourceFloor | None:
     """Say what trials get after one of them ran out of memory.
 
     A share of a GPU doubles, up to a whole one. Memory of the machine: what the trial had is taken to be the
@@ -146,14 +148,14 @@ def grown(share: Share, cause: Cause, *, micro_batch: int, node_gib: float, num_
     """
     gpus, memory_gib = share.gpus, share.memory_gib
     if cause is Cause.GPU_MEMORY and 0 < gpus < 1:
-        return LargerShare(min(1.0, 2 * gpus), memory_gib)
+        return ResourceFloor(min(1.0, 2 * gpus), memory_gib)
     if cause is Cause.HOST_MEMORY and node_gib > 0:
         # All processes may be on one machine: with more than this, they might have room nowhere.
         most_gib = node_gib / share.processes
         had = max(memory_gib, most_gib / num_beside)
         wanted = min(2 * had, most_gib)
         if wanted > memory_gib and had < most_gib:
-            return LargerShare(gpus, wanted)
+            return ResourceFloor(gpus, wanted)
     if micro_batch > 1:
-        return LargerShare(gpus, memory_gib, micro_batch // 2)
+        return ResourceFloor(gpus, memory_gib, micro_batch // 2)
     return None

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.sweep.problems import FieldPath, Places, Problem, SweepFileError, value_text
+from orchestrator.sweep.problems import FieldPath, Problem, SourceMap, SweepFileError, value_text
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -112,7 +112,7 @@ def parse_document(text: str, *, name: str) -> Document:
     builder = _Builder()
     value = builder.mapping(node, ())
     if builder.problems:
-        raise Places(name, builder.lines, {}).error(builder.problems)
+        raise SourceMap(name, builder.lines, {}).error(builder.problems)
     return Document(value=value, lines=builder.lines, text=text)
 
 

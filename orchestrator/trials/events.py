@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.trials.records import Cause, State
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Finished(Event):
     metrics: Mapping[str, float]
     seconds: float
     core_seconds: float
-    diagnostics: tuple[Reading, ...] = ()
+    diagnostics: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True)

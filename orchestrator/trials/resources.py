@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Share:
+class ResourceRequest:
     """Say what one trial occupies, on one machine or, with several processes, on several.
 
     Attributes:
@@ -26,12 +26,12 @@ class Share:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-WHOLE_CORE = Share()
+WHOLE_CORE = ResourceRequest()
 """One core of any machine."""
 
 
 @dataclass(frozen=True)
-class LargerShare:
+class ResourceFloor:
     """Hold what trials of a scale get at least, since one of them ran out of memory.
 
     Attributes:

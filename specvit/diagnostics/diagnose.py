@@ -31,11 +31,11 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.diagnostics.hooks import AttentionWatch, NormWatch
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.hooks import AttentionWatch, NormRecorder
+from specvit.diagnostics.measurement import Measurement
 from specvit.errors import ConfigError
 
-__all__ = ["Reading", "diagnose"]
+__all__ = ["Measurement", "diagnose"]
 
 HIGH_NORM_THRESHOLD = 150.0
 FINAL_NORM = "final_norm"
@@ -49,7 +49,7 @@ def diagnose(
     batch_size: int = 64,
     high_norm_threshold: float = HIGH_NORM_THRESHOLD,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Reading, ...]:
+) -> tuple[Measurement, ...]:
     """Measure the tokens and the attention of a model on images.
 
     Args:
@@ -82,11 +82,11 @@ def diagnose(
     return tuple(reading for watch in watches for reading in watch.readings())
 
 
-def _watches(model: VisionTransformer, threshold: float) -> list[NormWatch | AttentionWatch]:
+def _watches(model: VisionTransformer, threshold: float) -> list[NormRecorder | AttentionWatch]:
     if not model.has_class_token:
         raise ConfigError("model: must have a [CLS] token to be diagnosed, but it has none")
     num_prefix = model.num_prefix_tokens
-    watches: list[NormWatch | AttentionWatch] = []
+    watches: list[NormRecorder | AttentionWatch] = []
     # Other trunks do not carry these tokens through their blocks: there may be more of them, or fewer.
     blocks: list[Any] = list(model.blocks) if isinstance(model.blocks, nn.Sequential) else []
     for index, block in enumerate(blocks):
@@ -95,11 +95,11 @@ def _watches(model: VisionTransformer, threshold: float) -> list[NormWatch | Att
             kind = " with ".join(type(module).__name__ for module in (block, attention) if module is not None)
             raise ConfigError(f"model: must have blocks of norm1, attn, norm2 with timm's Attention, not {kind}")
         watches += [
-            NormWatch(block.norm1, index, "norm1", num_prefix, threshold),
+            NormRecorder(block.norm1, index, "norm1", num_prefix, threshold),
             AttentionWatch(attention, index, num_prefix),
-            NormWatch(block.norm2, index, "norm2", num_prefix, threshold),
+            NormRecorder(block.norm2, index, "norm2", num_prefix, threshold),
         ]
-    return [*watches, NormWatch(model.norm, len(model.blocks), FINAL_NORM, num_prefix, threshold, is_final=True)]
+    return [*watches, NormRecorder(model.norm, len(model.blocks), FINAL_NORM, num_prefix, threshold, is_final=True)]
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(watches: list[NormWatch | AttentionWatch]) -> Iterator[None]:
+def _hooked(watches: list[NormRecorder | AttentionWatch]) -> Iterator[None]:
     handles = []
     try:
         for watch in watches:

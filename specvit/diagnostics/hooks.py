@@ -15,7 +15,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.diagnostics.token_statistics import attention_shares, cls_patch_cosine, patch_patch_cosine, rank_me
 from specvit.models.attention import key_bias_of, split_heads
 
@@ -42,7 +42,7 @@ class _Means:
             yield name, total / self._counts[name]
 
 
-class NormWatch:
+class NormRecorder:
     """Look at what goes into a norm and what comes out."""
 
     def __init__(
@@ -59,14 +59,14 @@ class NormWatch:
         if self.rank is not None:
             self.rank.see(output.float())
 
-    def readings(self) -> Iterator[Reading]:
+    def readings(self) -> Iterator[Measurement]:
         """Return what was read off all calls together."""
         for name, side in zip(("in", "out"), self.sides, strict=True):
             for quantity, value in side.items():
-                yield Reading(self.block, f"{self.site}.{name}", quantity, value)
+                yield Measurement(self.block, f"{self.site}.{name}", quantity, value)
         if self.rank is not None:
             for quantity, value in self.rank.items():
-                yield Reading(self.block, f"{self.site}.out", quantity, value)
+                yield Measurement(self.block, f"{self.site}.out", quantity, value)
 
 
 class _TokenWatch:
@@ -147,7 +147,7 @@ class AttentionWatch:
                 if (key != "bias" or key_bias is not None) and (key != "registers" or self.num_prefix > 1):
                     self.means.add(f"{query}_to_{key}", shares[:, row, column])
 
-    def readings(self) -> Iterator[Reading]:
+    def readings(self) -> Iterator[Measurement]:
         """Return what was read off all calls together."""
         for quantity, value in self.means.items():
-            yield Reading(self.block, "attention", quantity, value)
+            yield Measurement(self.block, "attention", quantity, value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """Hold one number that was read off a model.
 
     Attributes:

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.errors import ConfigError
 from specvit.models.high_norm import HighNorm
 from specvit.models.scales import Scale
-from specvit.specialization.token_rows import OwnRows, PatchRow, PrefixRows
+from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows
 
 ATTRIBUTE = "specvit_config"
 """Name under which a model keeps its configuration."""
@@ -43,7 +43,7 @@ class VitConfig:
     image_size: int | tuple[int, int]
     patch_size: int
     specialization: str = "none"
-    rows: OwnRows = field(default_factory=PrefixRows)
+    rows: SpecializedRows = field(default_factory=PrefixRows)
     high_norm: HighNorm = field(default_factory=HighNorm)
     layer_scale: float = 0.0
     drop_path: float = 0.0
@@ -91,7 +91,7 @@ class VitConfig:
             raise ConfigError(f"not the configuration of a model: {error}") from None
 
 
-def _read_rows(fields: Mapping[str, Any]) -> OwnRows:
+def _read_rows(fields: Mapping[str, Any]) -> SpecializedRows:
     if "count" in fields:
         return PrefixRows(**fields)
     grid, position = (tuple(fields[name]) for name in ("grid", "position"))

@@ -13,7 +13,7 @@ from specvit.models.trunk import Trunk
 
 
 @contextmanager
-def recorded_cls(model: VisionTransformer, num_blocks: int) -> Iterator[list[Tensor]]:
+def record_cls(model: VisionTransformer, num_blocks: int) -> Iterator[list[Tensor]]:
     """Record [CLS] of the last blocks, each after the model's final norm, in every forward pass.
 
     A comparator in the place of the blocks says itself what [CLS] is after each of its blocks. With class

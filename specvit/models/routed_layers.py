@@ -29,7 +29,7 @@ from specvit.models.row_ops import (
     replace_rows,
 )
 from specvit.specialization.modes import FULL, Mode
-from specvit.specialization.token_rows import OwnRows
+from specvit.specialization.token_rows import SpecializedRows
 
 OWN = "own"
 """Name under which a routed layer keeps its own weights."""
@@ -146,7 +146,7 @@ class RoutedLinear(nn.Linear):
     """Map some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, E)``."""
 
     def __init__(
-        self, shared: nn.Linear, donor: nn.Linear, parts: Sequence[Part], rows: OwnRows
+        self, shared: nn.Linear, donor: nn.Linear, parts: Sequence[Part], rows: SpecializedRows
     ) -> None:
         """Take over the parameters of ``shared``; own weights start as those of ``donor``."""
         nn.Module.__init__(self)
@@ -184,7 +184,7 @@ class RoutedLayerNorm(nn.LayerNorm):
     """Scale and shift some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, D)``."""
 
     def __init__(
-        self, shared: nn.LayerNorm, donor: nn.LayerNorm, part: Part, rows: OwnRows
+        self, shared: nn.LayerNorm, donor: nn.LayerNorm, part: Part, rows: SpecializedRows
     ) -> None:
         """Take over the parameters of ``shared``; own weights start as those of ``donor``."""
         nn.Module.__init__(self)
@@ -211,7 +211,7 @@ class RoutedLayerScale(LayerScale):
     """Scale the channels of some tokens by own weights, of all others by shared ones: ``(B, N, D)``."""
 
     def __init__(
-        self, shared: LayerScale, donor: LayerScale, part: Part, rows: OwnRows
+        self, shared: LayerScale, donor: LayerScale, part: Part, rows: SpecializedRows
     ) -> None:
         """Take over the parameter of ``shared``; own weights start as those of ``donor``."""
         nn.Module.__init__(self)
@@ -232,7 +232,7 @@ RoutedLayer = RoutedLinear | RoutedLayerNorm | RoutedLayerScale
 
 
 def route(
-    shared: nn.Module, donor: nn.Module, parts: Sequence[Part], rows: OwnRows
+    shared: nn.Module, donor: nn.Module, parts: Sequence[Part], rows: SpecializedRows
 ) -> RoutedLayer:
     """Make the version of a layer that has own weights for some tokens.
 

@@ -106,7 +106,7 @@ def _build(
 ) -> VisionTransformer:
     # Not at the top: timm may be imported, and these models registered, in the middle of specvit.models.vit's import.
     from specvit.models.vit import build_vit
-    from specvit.specialization.token_rows import own_rows
+    from specvit.specialization.token_rows import find_rows
 
     for field, value in (("tokens", tokens), ("registers_with", registers_with), ("init", init)):
         if value not in _CHOICES[field]:
@@ -118,7 +118,7 @@ def _build(
         image_size=height if height == width else (height, width),
         patch_size=patch_size,
         specialization=parse_specialization(specialize, scale.depth),
-        rows=own_rows(
+        rows=find_rows(
             tokens=tokens,
             registers_with=registers_with,
             num_registers=treatment_of_norms.num_registers,

@@ -30,7 +30,7 @@ from specvit.specialization.language import (
     check_specialization,
     parse_specialization,
 )
-from specvit.specialization.token_rows import OwnRows, PrefixRows
+from specvit.specialization.token_rows import PrefixRows, SpecializedRows
 
 REGISTER_STD = 1e-6
 
@@ -41,7 +41,7 @@ def build_vit(
     image_size: int | tuple[int, int],
     patch_size: int,
     specialization: Specialization | None = None,
-    rows: OwnRows | None = None,
+    rows: SpecializedRows | None = None,
     init: Literal["copy", "independent"] = "copy",
     seed: int | None = 0,
     drop_path: float = 0.0,
@@ -181,7 +181,7 @@ def specialize(
     specialization: Specialization,
     *,
     donor: VisionTransformer | None = None,
-    rows: OwnRows | None = None,
+    rows: SpecializedRows | None = None,
     seed: int | None = 0,
 ) -> None:
     """Give some tokens their own weights in ``model``, in place.

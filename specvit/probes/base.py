@@ -54,7 +54,7 @@ class ProbeSplit:
     masks: Tensor | None
     depth: Tensor | None = None
     boxes: Tensor | None = None
-    block_cls: Tensor | None = None
+    intermediate_cls: Tensor | None = None
     image_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specvit.data import Split
 from specvit.device import Device
-from specvit.models.intermediate_cls import recorded_cls
+from specvit.models.intermediate_cls import record_cls
 from specvit.models.patches import patchify
 from specvit.models.vit import encode
 from specvit.probes import ProbeSplit
@@ -33,7 +33,7 @@ def backbone_features(
         model: A ViT; its mode is restored afterwards.
         split: N images of H x W pixels.
         device: Where the model is.
-        num_blocks: Of how many of the last blocks [CLS] is kept besides, see ``recorded_cls``; 0 = none.
+        num_blocks: Of how many of the last blocks [CLS] is kept besides, see ``record_cls``; 0 = none.
 
     Returns:
         Features in float32 on the CPU: [CLS] ``(N, D)`` and patches ``(N, P, D)``, beside the targets.
@@ -43,23 +43,25 @@ def backbone_features(
     # Filled batch by batch: a list of batches and what they are joined to would live side by side.
     cls: Tensor | None = None
     patches: Tensor | None = None
-    block_cls: Tensor | None = None
+    intermediate_cls: Tensor | None = None
     batch_size = min(BATCH_SIZE, CPU_BATCH_SIZE) if device.torch_device.type == "cpu" else BATCH_SIZE
-    with recorded_cls(model, num_blocks) as recorded:
+    with record_cls(model, num_blocks) as recorded:
         for start in range(0, len(split), batch_size):
             with device.autocast():
                 tokens = encode(model, normalised(split.images[start : start + batch_size].copy(), device))
             cls = _filled(cls, tokens.cls, start=start, num_images=len(split))
             patches = _filled(patches, tokens.patches, start=start, num_images=len(split))
             if recorded:
-                block_cls = _filled(block_cls, torch.stack(recorded, dim=1), start=start, num_images=len(split))
+                intermediate_cls = _filled(
+                    intermediate_cls, torch.stack(recorded, dim=1), start=start, num_images=len(split)
+                )
                 recorded.clear()
     model.train(was_training)
     height, width = model.patch_embed.patch_size
     grid = (split.images.shape[2] // height, split.images.shape[3] // width)
     assert cls is not None
     assert patches is not None
-    return replace(_probe_split(split, cls=cls, patches=patches, grid=grid), block_cls=block_cls)
+    return replace(_probe_split(split, cls=cls, patches=patches, grid=grid), intermediate_cls=intermediate_cls)
 
 
 def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:

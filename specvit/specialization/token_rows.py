@@ -67,17 +67,17 @@ class PatchRow:
         return index, index + 1
 
 
-OwnRows = PrefixRows | PatchRow
+SpecializedRows = PrefixRows | PatchRow
 
 
-def own_rows(
+def find_rows(
     *,
     tokens: str,
     registers_with: str,
     num_registers: int,
     grid: tuple[int, int],
     placebo_position: tuple[int, int] | None = None,
-) -> OwnRows:
+) -> SpecializedRows:
     """Find the tokens that get own weights.
 
     Args:

@@ -2,8 +2,9 @@
 
 A batch is cut where memory does not hold it (micro-batches), and where several processes share it. What a part
 computes must not show how the batch was cut. So everything random is drawn for the whole batch: views and masks by
-``draw``, stochastic depth by ``draws_of``; and what couples images (Sinkhorn-Knopp, a centre, nearest neighbours) is
-settled between two passes, by ``targets``. Views of the whole batch are held in memory, activations of a part only.
+``draw``, stochastic depth by ``sampling_as_whole_batch``; and what couples images (Sinkhorn-Knopp, a centre, nearest
+neighbours) is settled between two passes, by ``targets``. Views of the whole batch are held in memory, activations of a
+part only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Targets = TypeVar("Targets")
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchSlice:
     """Hold which images of a batch are computed together.
 
     Attributes:
@@ -83,7 +84,7 @@ class Part:
         return (views * self.size + images - self.start)[own]
 
 
-class PartedLearner(Learner, Generic[Views, Targets]):
+class SlicedLearner(Learner, Generic[Views, Targets]):
     """Train a backbone by steps that can be computed in parts."""
 
     @abstractmethod
@@ -91,7 +92,7 @@ class PartedLearner(Learner, Generic[Views, Targets]):
         """Make what the networks see of the whole batch, everything random included, the same in all processes."""
 
     @abstractmethod
-    def targets(self, views: Views, parts: Sequence[Part]) -> Sequence[Targets]:
+    def targets(self, views: Views, parts: Sequence[BatchSlice]) -> Sequence[Targets]:
         """Compute, without gradients, what the parts' losses need to know of the whole batch.
 
         Args:
@@ -103,22 +104,22 @@ class PartedLearner(Learner, Generic[Views, Targets]):
         """
 
     @abstractmethod
-    def part_losses(self, views: Views, part: Part, targets: Targets) -> dict[str, Tensor]:
+    def slice_losses(self, views: Views, part: BatchSlice, targets: Targets) -> dict[str, Tensor]:
         """Return the weighted terms of a part, by name; averaged over parts by their sizes they are the batch's."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms of a batch in one part."""
         views = self.draw(batch)
-        (part,) = parts_of(batch, slice(0, len(batch.images)), size=len(batch.images))
+        (part,) = slice_batch(batch, slice(0, len(batch.images)), size=len(batch.images))
         (targets,) = self.targets(views, [part])
-        return self.part_losses(views, part, targets)
+        return self.slice_losses(views, part, targets)
 
 
-def parts_of(batch: Batch, images: slice, *, size: int) -> list[Part]:
+def slice_batch(batch: Batch, images: slice, *, size: int) -> list[BatchSlice]:
     """Cut some images of a batch into parts of ``size``, the last of which may be smaller."""
     seed, batch_size = step_seed(batch), len(batch.images)
     return [
-        Part(start, min(start + size, images.stop), batch_size, seed)
+        BatchSlice(start, min(start + size, images.stop), batch_size, seed)
         for start in range(images.start, images.stop, size)
     ]
 
@@ -128,16 +129,16 @@ def step_seed(batch: Batch) -> int:
     return derive_seed(batch.seed, "step", batch.step)
 
 
-_PART: ContextVar[Part | None] = ContextVar("part", default=None)
+_PART: ContextVar[BatchSlice | None] = ContextVar("part", default=None)
 
 
-def current_part() -> Part | None:
+def current_slice() -> BatchSlice | None:
     """Return the part whose pass is under way, for layers that draw image by image; None = the whole batch."""
     return _PART.get()
 
 
 @contextmanager
-def draws_of(part: Part, module: nn.Module) -> Iterator[None]:
+def sampling_as_whole_batch(part: BatchSlice, module: nn.Module) -> Iterator[None]:
     """Let a pass over a part draw as a pass over the whole batch does.
 
     The global generator starts as at the start of the step, and the stochastic depth of ``module`` draws for every
@@ -161,7 +162,7 @@ def draws_of(part: Part, module: nn.Module) -> Iterator[None]:
 
 def _drop_paths(layer: DropPath, x: Tensor) -> Tensor:
     """Do timm's ``DropPath``, with the draws of all images: ``(V b, ...)`` -> the same shape."""
-    part = current_part()
+    part = current_slice()
     if part is None or layer.drop_prob == 0 or not layer.training:
         return x
     shape = (part.count_rows(len(x)), *(1,) * (x.ndim - 1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from specvit.device import Device
 from specvit.errors import ConfigError
 from specvit.training import collectives
-from specvit.training.batch_parts import PartedLearner, draws_of, parts_of, step_seed
+from specvit.training.batch_parts import SlicedLearner, sampling_as_whole_batch, slice_batch, step_seed
 from specvit.training.learner import Batch, Learner
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def compute_gradients(
     Raises:
         ConfigError: If the batch has to be cut, and the learner's recipe or the number of processes forbids it.
     """
-    repeatable = isinstance(learner, PartedLearner) and collectives.num_processes() == 1
+    repeatable = isinstance(learner, SlicedLearner) and collectives.num_processes() == 1
     buffers = [buffer.clone() for buffer in learner.buffers()] if repeatable else []
     while True:
         for parameter in parameters:
@@ -102,18 +102,18 @@ def _accumulate(
             loss = torch.stack(list(learner.losses(batch).values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-    if not isinstance(learner, PartedLearner):
+    if not isinstance(learner, SlicedLearner):
         raise ConfigError(
             f"micro_batch must be none, and the process one, with {type(learner).__name__}: its batch cannot be cut"
         )
-    parts = parts_of(batch, own, size=size)
+    parts = slice_batch(batch, own, size=size)
     with device.autocast(), torch.no_grad():
         views = learner.draw(batch)
         targets = learner.targets(views, parts)
     total = torch.zeros((), device=batch.images.device, dtype=torch.float64)
     for part, of_part in zip(parts, targets, strict=True):
-        with device.autocast(), draws_of(part, learner):
-            terms = learner.part_losses(views, part, of_part)
+        with device.autocast(), sampling_as_whole_batch(part, learner):
+            terms = learner.slice_losses(views, part, of_part)
             loss = part.fraction * torch.stack(list(terms.values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

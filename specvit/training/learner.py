@@ -84,7 +84,7 @@ class Learner(nn.Module, ABC):
 
     def backbones(self) -> dict[str, VisionTransformer]:
         """Return the backbones that are worth keeping at the end, by name."""
-        return {"backbone": self.probed}
+        return {"backbone": self.eval_backbone}
 
     def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step, e.g. move the teacher; ``progress`` in (0, 1]."""
@@ -94,5 +94,5 @@ class Learner(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def probed(self) -> VisionTransformer:
+    def eval_backbone(self) -> VisionTransformer:
         """Return the backbone whose features the probes look at."""

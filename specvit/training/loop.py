@@ -102,7 +102,7 @@ def pretrain(
         ConfigError: If the batch cannot be shared out among the processes, or cut as the recipe says.
     """
     learner.to(device.torch_device).train()
-    depth = len(learner.probed.blocks)
+    depth = len(learner.eval_backbone.blocks)
     optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     collectives.copy_from_main([*learner.parameters(), *learner.buffers()])

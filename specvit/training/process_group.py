@@ -37,14 +37,14 @@ _SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Say where the main process waits for the others."""
 
     host: str
     port: int
 
 
-def open_store(host: str = LOOPBACK) -> tuple[TCPStore, Meeting]:
+def open_rendezvous(host: str = LOOPBACK) -> tuple[TCPStore, Rendezvous]:
     """Open the store that processes meet at, on a free port; it is closed when it is let go.
 
     Args:
@@ -60,12 +60,12 @@ def open_store(host: str = LOOPBACK) -> tuple[TCPStore, Meeting]:
     store = TCPStore(
         host, port, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT, master_listen_fd=listening.detach()
     )
-    return store, Meeting(host, port)
+    return store, Rendezvous(host, port)
 
 
 @contextmanager
 def joined(
-    meeting: Meeting, *, rank: int, num_processes: int, host: str = LOOPBACK, store: TCPStore | None = None
+    meeting: Rendezvous, *, rank: int, num_processes: int, host: str = LOOPBACK, store: TCPStore | None = None
 ) -> Iterator[None]:
     """Make this process one of those that train a trial together, until the context ends.
 

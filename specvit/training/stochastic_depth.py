@@ -16,7 +16,7 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from specvit.training.batch_parts import current_part
+from specvit.training.batch_parts import current_slice
 
 
 class SubsetBlock(Block):
@@ -48,7 +48,7 @@ def add_to_subset(x: Tensor, residual: Callable[[Tensor], Tensor], *, rate: floa
         torch's global CPU generator on any device; the training loop seeds it by the step, so that all arms of
         a pair leave out the same images.
     """
-    part = current_part()
+    part = current_slice()
     num_images = len(x) if part is None else part.count_rows(len(x))
     size = max(int(num_images * (1 - rate)), 1)
     chosen = torch.randperm(num_images)[:size]

@@ -24,19 +24,19 @@ from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
-from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.table_files import render_markdown
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported, Started
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.trial import Observer, TrialResult
@@ -67,7 +67,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Following:
     """Be the view: keep a board, as the views for people do."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: SweepProgress) -> None:
         self.board = board
 
     def submitted(self, trial: Trial) -> None:
@@ -76,8 +76,8 @@ class Following:
     def happened(self, event: Event) -> None:
         self.board.happened(event)
 
-    def waits_again(self, event: Failed, why: str) -> None:
-        self.board.waits_again(event)
+    def on_retry(self, event: Failed, why: str) -> None:
+        self.board.on_retry(event)
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
         self.board.left_out(trials)
@@ -113,15 +113,15 @@ class Driver:
         self.ledger = Ledger.open(folder / LEDGER_NAME)
         self.ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
         records = self.ledger.records()
-        board = Board(records, num_slots=lambda: executor.num_slots, shown_metric="knn_top1")
+        board = SweepProgress(records, num_slots=lambda: executor.num_slots, shown_metric="knn_top1")
         self.scheduler = Scheduler(
             ledger=self.ledger,
             judge=Judge(sweep.pruning, higher_is_better=True, records=records, metric="knn_top1"),
             judged_metric="knn_top1",
             executor=executor,
             view=Following(board),
-            states=TrainingStates(folder / "checkpoints", every_s=60),
-            shares=Shares(sweep.resources),
+            states=CheckpointStore(folder / "checkpoints", every_s=60),
+            shares=Allocator(sweep.resources),
         )
 
     def run(self, trials: Sequence[Trial]) -> float:
@@ -134,7 +134,7 @@ class Driver:
 def ray_executor(trials: Sequence[Trial], runner: Any) -> RayExecutor:
     source = trials[0].config.data
     datasets = {source: replace(source, num_train=4, num_val=2).load()}
-    return RayExecutor(datasets, shares=[Share()], max_slots=2, runner=runner)
+    return RayExecutor(datasets, shares=[ResourceRequest()], max_slots=2, runner=runner)
 
 
 TUNE = f"""
@@ -230,10 +230,10 @@ class Instant:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         return len(self.jobs) < self.num_slots
 
-    def machine(self, share: Share) -> Machine:
+    def machine(self, share: ResourceRequest) -> Machine:
         return Machine()
 
     def submit(self, job: Job) -> None:

@@ -71,7 +71,7 @@ def _features(*, steps: int) -> tuple[ProbeSplit, ProbeSplit, int]:
         recipe = RECIPES["dinov2_cpu"](steps=steps)
         learner = recipe.build(backbone, dataset, seed=0)
         pretrain(learner, recipe, dataset.train, seed=0, device=device, after_step=lambda _: False)
-        backbone = learner.probed
+        backbone = learner.eval_backbone
     train, val = (backbone_features(backbone, split, device=device) for split in (dataset.train, dataset.val))
     return train, val, len(dataset.mask_names)
 

@@ -21,8 +21,8 @@ from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import describe
-from orchestrator.scheduling.allocation import Shares
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.simulation import simulate
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
@@ -91,13 +91,13 @@ def test_makespan_on_a_thousand_slots_over_lower_bound(
 
     def run() -> None:
         for name, num_known in {"one seed measured": len(trials) // num_seeds, "nothing measured": 0}.items():
-            known = Lengths()
+            known = TrialDurations()
             for trial in trials[:num_known]:
                 known.add(trial.group_id, trial.role, lengths[trial.trial_id], trial.arm_id)
             ran = simulate(
                 trials,
                 lengths,
-                shares=Shares(sweep.resources),
+                shares=Allocator(sweep.resources),
                 nodes=[Node(f"{number}", {"CPU": 8.0}) for number in range(125)],
                 known=known,
                 conditions=conditions,
@@ -119,7 +119,7 @@ def test_plan_of_ten_thousand_trials_in_seconds(benchmark: BenchmarkFixture, tmp
     sweep = load_sweep(path)
     trials = list(expand(sweep))
     lengths = draw_lengths(trials, **SPREADS["by group and arm"])
-    with Ledger.open(tmp_path / "results" / sweep.name / LEDGER_NAME) as ledger, ledger.together():
+    with Ledger.open(tmp_path / "results" / sweep.name / LEDGER_NAME) as ledger, ledger.transaction():
         ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
         for trial in trials[: len(trials) // 10]:
             attempt, seconds = ledger.begin_attempt(trial.trial_id), lengths[trial.trial_id]
@@ -133,7 +133,7 @@ def test_plan_of_ten_thousand_trials_in_seconds(benchmark: BenchmarkFixture, tmp
 
     out = benchmark.pedantic(plan, rounds=3)
     started = time.perf_counter()
-    simulate(trials, lengths, shares=Shares(sweep.resources), num_slots=64, known=Lengths())
+    simulate(trials, lengths, shares=Allocator(sweep.resources), num_slots=64, known=TrialDurations())
     simulated_s = time.perf_counter() - started
     print(f"\nplan of {len(trials)} trials: {benchmark.stats.stats.median:.2f} s, one simulation {simulated_s:.2f} s")
     print("\n".join(out.splitlines()[-3:]))

@@ -23,7 +23,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Progressed, Started
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 from . import stand_in
@@ -89,7 +89,7 @@ class Watcher:
             self._ended(event)
         self._on_event(event)
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         """Hear that a trial will be tried again."""
         self.events.append(event)
         self.again.append((event, why))
@@ -123,8 +123,8 @@ class Lent:
 
     def __init__(self, executor: RayExecutor) -> None:
         self._executor = executor
-        self.has_room: Callable[[Share], bool] = executor.has_room
-        self.machine: Callable[[Share], Machine] = executor.machine
+        self.has_room: Callable[[ResourceRequest], bool] = executor.has_room
+        self.machine: Callable[[ResourceRequest], Machine] = executor.machine
         self.submit: Callable[[Job], None] = executor.submit
         self.prune: Callable[[str], None] = executor.prune
         self.kill: Callable[[str], None] = executor.kill
@@ -171,7 +171,7 @@ class Ground:
         self,
         sweep: Sweep,
         folder: Path,
-        executor: Executor | Callable[[Sequence[Share]], Executor],
+        executor: Executor | Callable[[Sequence[ResourceRequest]], Executor],
         watcher: Watcher | None = None,
     ) -> Outcome:
         """Run a sweep; on a lent executor, or on one that is made and closed."""

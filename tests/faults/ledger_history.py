@@ -13,11 +13,11 @@ from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Pruned, Reported, Started
-from orchestrator.trials.resources import LargerShare
+from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.recipes import RECIPES
 
 NAME = "ledger.sqlite"
@@ -72,7 +72,7 @@ def content_of(ledger: Ledger) -> Content:
         for table in PROTECTED_TABLES
     ]
     registered = (ledger.sweep(), ledger.provenance()) if rows[0] else ()
-    return (ledger.records(), ledger.diagnostics(), ledger.larger_shares(), *registered, *rows)
+    return (ledger.records(), ledger.diagnostics(), ledger.resource_floors(), *registered, *rows)
 
 
 def open_both_ways(path: Path) -> Iterator[Content | LedgerError]:
@@ -89,7 +89,7 @@ def _events(trial: Trial, attempt: int) -> list[Event]:
     key = (trial.trial_id, attempt)
     ends: list[Event] = [
         Finished(*key, {"knn_top1": 50.25 + trial.seed, "miou": 31.5}, 12.5, 11.0,
-                 tuple(Reading(block, "norm1.in", "cls_norm", block + 0.5) for block in range(4))),
+                 tuple(Measurement(block, "norm1.in", "cls_norm", block + 0.5) for block in range(4))),
         Failed(*key, "RuntimeError: boom", "Traceback ...\n", 3.0),
         Pruned(*key, 10, 2.0),
     ]
@@ -140,7 +140,7 @@ def _history(ledger: Ledger) -> Iterator[Callable[[], object]]:
         yield partial(ledger.begin_attempt, trial.trial_id)
         for event in _events(trial, 1):
             yield partial(ledger.record, event)
-    yield partial(ledger.write_larger_share, "nano", LargerShare(0.5, 2.0, 8))
+    yield partial(ledger.write_resource_floor, "nano", ResourceFloor(0.5, 2.0, 8))
     yield partial(ledger.leave_out, [TRIALS[-1].trial_id], "the budget is spent")
 
 

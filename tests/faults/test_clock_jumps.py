@@ -19,11 +19,11 @@ from orchestrator.cli.wiring import view_factory
 from orchestrator.execution.executor import Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.monitoring.status import Standing, render_status
+from orchestrator.monitoring.status import SweepStatus, render_status
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.storage.command_inbox import Order, OrderBox, Prune, Retry, give
+from orchestrator.storage.command_inbox import Command, CommandInbox, Prune, Retry, give
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 
 from .finished_sweeps import find_faults, read_end, select
 from .killed_sweeps import NUM_FLOORS, NUM_TRAINED, SHORT
@@ -101,7 +101,7 @@ def test_a_wall_clock_that_jumps_by_years_changes_neither_order_nor_results_nor_
         seen = install_jumping_clock(patch)
         jumped, jumped_order, jumped_folder = run("jumped")
         with Ledger.read(jumped_folder / "ledger.sqlite") as ledger:
-            render_status(Standing.read(ledger))
+            render_status(SweepStatus.read(ledger))
     assert max(seen) - min(seen) > timedelta(days=365 * 40)
     assert len(seen) > 3 * NUM_TRIALS  # every beginning, start and end of a trial is dated
     assert find_faults(jumped_folder, num_trials=NUM_TRIALS, rungs=SHORT.rungs) == []
@@ -128,7 +128,7 @@ def test_after_a_killed_driver_a_clock_that_was_set_back_does_not_make_the_old_a
             ledger._connection.execute("UPDATE attempts SET state = 'lost' WHERE trial_id = ?", (first.trial_id,))
             attempts = []
             for _ in YEARS:
-                attempts.append(ledger.begin_attempt(first.trial_id, Share()))
+                attempts.append(ledger.begin_attempt(first.trial_id, ResourceRequest()))
                 ledger.release_running()
         assert seen
         assert attempts == list(range(2, 2 + len(YEARS)))
@@ -141,8 +141,8 @@ def test_after_a_killed_driver_a_clock_that_was_set_back_does_not_make_the_old_a
 def test_orders_given_while_the_clock_jumps_are_all_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count(step=1.0)
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
-    box = OrderBox(tmp_path)
-    given: list[Order] = [Prune(("a",)), Retry(("b",)), Prune(("c",)), Retry(("d",))]
+    box = CommandInbox(tmp_path)
+    given: list[Command] = [Prune(("a",)), Retry(("b",)), Prune(("c",)), Retry(("d",))]
     seen = install_jumping_clock(monkeypatch)
     for order in given:
         give(tmp_path, order)

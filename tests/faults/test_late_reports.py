@@ -17,14 +17,14 @@ from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.table_files import render_csv, render_markdown
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, State
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 from .finished_sweeps import dump, select
@@ -62,7 +62,7 @@ class Listener:
     def happened(self, event: Event) -> None:
         self.heard.append(event)
 
-    def waits_again(self, event: Failed, _: str) -> None:
+    def on_retry(self, event: Failed, _: str) -> None:
         self.heard.append(event)
 
     def left_out(self, _: Sequence[Trial], reason: str) -> None:
@@ -86,7 +86,7 @@ class Scene:
     folder: Path
     ledger: Ledger
     trials: Sequence[Trial]
-    shares: Shares
+    shares: Allocator
     listener: Listener = field(default_factory=Listener)
 
     def everything(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Scene:
             judged_metric="knn_top1",
             executor=executor,
             view=self.listener,
-            states=TrainingStates(self.folder / "checkpoints", every_s=1.0),
+            states=CheckpointStore(self.folder / "checkpoints", every_s=1.0),
             shares=self.shares,
         )
         assert scheduler.run(self.trials)
@@ -116,9 +116,9 @@ class Scene:
 class Player:
     """Play two trials on one slot; the first one's first attempt is lost, and heard of again at some moment."""
 
-    def __init__(self, scene: Scene, moment: str) -> None:
+    def __init__(self, scene: Scene, snapshot: str) -> None:
         self.scene = scene
-        self.moment = moment
+        self.snapshot = snapshot
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.num_slots = 1
@@ -126,10 +126,10 @@ class Player:
         self._is_free = True
         self._play = self._script()
 
-    def has_room(self, _: Share) -> bool:
+    def has_room(self, _: ResourceRequest) -> bool:
         return self._is_free
 
-    def machine(self, _: Share) -> Machine:
+    def machine(self, _: ResourceRequest) -> Machine:
         return Machine()
 
     def submit(self, job: Job) -> None:
@@ -148,8 +148,8 @@ class Player:
     def close(self) -> None:
         pass
 
-    def _late(self, moment: str, job: Job) -> Iterator[Sequence[Event]]:
-        if moment == self.moment:
+    def _late(self, snapshot: str, job: Job) -> Iterator[Sequence[Event]]:
+        if snapshot == self.snapshot:
             self.before = self.scene.everything()
             yield late(job.trial_id, job.attempt)
             self.after = self.scene.everything()
@@ -201,12 +201,12 @@ def scene_in(folder: Path) -> Iterator[Scene]:
     trials = [trial for trial in expand(sweep) if trial.role != "floor"][:2]
     with Ledger.open(folder / LEDGER_NAME) as ledger:
         ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
-        yield Scene(folder, ledger, trials, Shares(sweep.resources, {}, remember=ledger.write_larger_share))
+        yield Scene(folder, ledger, trials, Allocator(sweep.resources, {}, remember=ledger.write_resource_floor))
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "has ended too"])
-def test_what_a_replaced_attempt_tells_changes_nothing_when_its_trial(moment: str, scene: Scene) -> None:
-    player = Player(scene, moment)
+def test_what_a_replaced_attempt_tells_changes_nothing_when_its_trial(snapshot: str, scene: Scene) -> None:
+    player = Player(scene, snapshot)
     scene.run(player)
     assert player.before
     assert player.after == player.before
@@ -231,7 +231,7 @@ class Interrupted(Player):
     """Play the same, with events of attempts that are over in the midst of any batch."""
 
     def __init__(self, scene: Scene, draw: random.Random, num_late: int) -> None:
-        super().__init__(scene, moment="never")
+        super().__init__(scene, snapshot="never")
         self._draw = draw
         self._num_late = num_late
         self._over: list[Event] = []

@@ -117,7 +117,7 @@ def test_ledger_whose_log_was_deleted_stops_its_writer_and_keeps_all_that_was_re
 def test_ledger_that_is_replaced_in_the_middle_of_a_transaction_stops_its_writer(
     ledger: Ledger, path: Path, other: Path
 ) -> None:
-    with pytest.raises(LedgerWriteError, match="was replaced"), ledger.together():  # noqa: PT012
+    with pytest.raises(LedgerWriteError, match="was replaced"), ledger.transaction():  # noqa: PT012
         ledger.begin_attempt(B)
         other.replace(path)
 
@@ -128,7 +128,7 @@ def test_transaction_for_which_there_is_no_room_is_taken_back_and_those_before_s
     before = content_of(ledger)
     (pages,) = ledger._connection.execute("PRAGMA page_count").fetchone()
     ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(LedgerWriteError, match="the disk is full; make room and run the same"), ledger.together():  # noqa: PT012
+    with pytest.raises(LedgerWriteError, match="the disk is full; make room and run the same"), ledger.transaction():  # noqa: PT012
         ledger.record(Progressed(B, ledger.begin_attempt(B), 1, 20, 1.0))
         ledger.leave_out([TRIALS[2].trial_id], "x" * 5000)
     ledger.close()  # what is pending is not tried again: it would hide the error

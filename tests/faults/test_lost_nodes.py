@@ -19,11 +19,11 @@ import pytest
 
 from orchestrator.execution.capacity import ClusterError, is_reachable
 from orchestrator.execution.ray_cluster.executor import RayExecutor
-from orchestrator.execution.ray_cluster.node_check import Wanted
+from orchestrator.execution.ray_cluster.node_check import NodeRequirements
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Event, Progressed, Started
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 from .disturbed_runs import (
@@ -47,7 +47,7 @@ from .processes import descendants_of, is_alive, kill, parent_of
 from .stand_in import FAULT_STEP, Fault
 
 PROGRAM, RAY = (str(Path(sys.executable).with_name(name)) for name in ("specsweep", "ray"))
-OTHER_CODE = replace(Wanted.of_this_code(), code="other")
+OTHER_CODE = replace(NodeRequirements.of_this_code(), code="other")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ class Story:
         """Hear that time has passed."""
         is_unfit_checked = self.unfit.node_id in self.executor._checks._passed
         if self.lost is None and is_unfit_checked and self.ground.stand_in.is_hanging(self.hung):
-            self.executor._wanted = Wanted.of_this_code()
+            self.executor._wanted = NodeRequirements.of_this_code()
             self.lost = self.nodes[self.hung, 1]
             self.orphans = descendants_of(raylet_of(self.lost))
             self.cluster.remove_node(self.lost, allow_graceful=False)
@@ -153,7 +153,7 @@ def told(cluster: Any, ground: Ground, tmp_path_factory: pytest.TempPathFactory)
     whole = ground.undisturbed_table(sweep, folder / "whole")
     ground.stand_in.order({}, step_s=0.02, hold=True)
     executor = RayExecutor(
-        ground.datasets, shares=[Share()], max_slots=4, address=cluster.address, runner=ground.stand_in
+        ground.datasets, shares=[ResourceRequest()], max_slots=4, address=cluster.address, runner=ground.stand_in
     )
     executor._wanted = OTHER_CODE  # of nodes that come
     unfit = cluster.add_node(num_cpus=1, wait=False)
@@ -212,7 +212,9 @@ def errors_of(told: Told, trial_id: str) -> list[str]:
 
 def test_a_cluster_that_begins_with_a_node_of_other_code_is_refused(cluster: Any, ground: Ground) -> None:
     with pytest.raises(ClusterError, match=r"node [0-9a-f]{12} of the cluster: .* has other code of specsweep"):
-        RayExecutor(ground.datasets, shares=[Share()], max_slots=1, address=cluster.address, wanted=OTHER_CODE)
+        RayExecutor(
+            ground.datasets, shares=[ResourceRequest()], max_slots=1, address=cluster.address, wanted=OTHER_CODE
+        )
 
 
 @pytest.mark.skipif(not IS_LONG, reason="needs nodes of its own; make faults runs it")
@@ -236,7 +238,7 @@ def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
 
     watcher = Watcher(on_event)
 
-    def make_executor(shares: Sequence[Share]) -> RayExecutor:
+    def make_executor(shares: Sequence[ResourceRequest]) -> RayExecutor:
         made = RayExecutor(
             ground.datasets, shares=shares, max_slots=99, address=cluster.address, runner=ground.stand_in
         )

@@ -26,7 +26,7 @@ from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.sweep.grid import expand
 from orchestrator.trials.events import END_STATES, Event, Pruned, Reported, Started
 from orchestrator.trials.records import State
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 
 from .disturbed_runs import (
     IS_LONG,
@@ -51,7 +51,7 @@ from .processes import command_of, descendants_of, is_alive, kill, named
 from .stand_in import FAULT_STEP, HOLD_STEP, Fault
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
-HALF_A_CORE = Share(cpus=0.5)
+HALF_A_CORE = ResourceRequest(cpus=0.5)
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 NUM_KILLS = 24 if IS_LONG else 1
 NUM_SEEDS = 8 if IS_LONG else 1

@@ -39,7 +39,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.cli.app import main
-from orchestrator.ledger.checksums import make_seals
+from orchestrator.ledger.checksums import create_checksums
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.storage.folder_lock import LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import Pointer
@@ -195,7 +195,7 @@ def forge(path: Path, *statements: str, sealed: bool = True) -> None:
             connection.execute(statement)
         if sealed:
             connection.execute("DELETE FROM seals")
-            make_seals(connection)
+            create_checksums(connection)
 
 
 # The lock
@@ -455,7 +455,7 @@ def test_sql_in_a_ledger_is_refused_or_never_run(kind: str, command: Command, re
 def test_functions_that_could_do_harm_are_not_to_be_called_from_a_file(results: Path) -> None:
     forge(results / "ledger.sqlite", "CREATE VIEW mine AS SELECT load_extension('./evil.so')")
     for opened in (Ledger.read, Ledger.open):
-        with opened(results / "ledger.sqlite") as ledger, ledger.moment() as connection:
+        with opened(results / "ledger.sqlite") as ledger, ledger.snapshot() as connection:
             assert connection.execute("PRAGMA trusted_schema").fetchone()[0] == 0
             with pytest.raises(sqlite3.OperationalError):
                 connection.execute("SELECT * FROM mine")

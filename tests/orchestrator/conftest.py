@@ -18,12 +18,12 @@ from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import LEDGER_NAME, describe
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import TrainingStates
-from orchestrator.storage.command_inbox import Order
+from orchestrator.storage.checkpoint_store import CheckpointStore
+from orchestrator.storage.command_inbox import Command
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resource_settings import Resources
@@ -40,7 +40,7 @@ from orchestrator.trials.events import (
     Started,
 )
 from orchestrator.trials.records import Cause, State, TrialRecord
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 TINY: dict[str, object] = {
@@ -212,11 +212,11 @@ class ScriptedExecutor:
     def running(self) -> list[str]:
         return list(self._playing)
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         taken = sum(job.share.gpus * job.share.processes for job, _, _ in self._playing.values())
         return len(self._playing) < self.num_slots and taken + share.gpus * share.processes <= self._gpus
 
-    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return self._machine
 
     def submit(self, job: Job) -> None:
@@ -266,7 +266,7 @@ class Stage:
         self.hopeless: set[str] = set()
         self.on_record: list[bool] = []
         """Whether what view and judge heard of was in the file at that moment."""
-        self.orders: dict[int, list[Order]] = {}
+        self.orders: dict[int, list[Command]] = {}
         """Orders by the number of seconds since the start of the run."""
         self.late: dict[int, list[Event]] = {}
         """Events of whatever attempt, that come beside those of the scripts; likewise."""
@@ -284,7 +284,7 @@ class Stage:
         limits: Limits | None = None,
         resources: Mapping[str, Any] | None = None,
         seconds_at_most: int = 200,
-        states: TrainingStates | None = None,
+        states: CheckpointStore | None = None,
     ) -> bool:
         limits = limits or Limits()
         by_id = {trial.trial_id: texts for trial, texts in (scripts or {}).items()}
@@ -299,7 +299,7 @@ class Stage:
         )
         begun_s = self.clock.now_s
 
-        def orders() -> Sequence[Order]:
+        def orders() -> Sequence[Command]:
             return self.orders.pop(round(self.clock.now_s - begun_s), ())
 
         def is_too_long() -> bool:
@@ -311,16 +311,16 @@ class Stage:
             judged_metric="knn_top1",
             executor=self.executor,
             view=self,
-            states=states or TrainingStates(Path("absent"), every_s=0),
-            shares=Shares(
+            states=states or CheckpointStore(Path("absent"), every_s=0),
+            shares=Allocator(
                 Resources(**(resources or {})),
-                self.ledger.larger_shares(),
-                remember=self.ledger.write_larger_share,
+                self.ledger.resource_floors(),
+                remember=self.ledger.write_resource_floor,
             ),
             limits=limits,
             budget=Budget(limits, clock=self.clock, gpu_hours_used=self.ledger.gpu_hours()),
-            lengths=Lengths(self.ledger.records()),
-            catalogue={trial.trial_id: trial for trial in self.trials},
+            lengths=TrialDurations(self.ledger.records()),
+            trials_by_id={trial.trial_id: trial for trial in self.trials},
             orders=orders,
             should_stop=is_too_long,
             clock=self.clock,
@@ -348,7 +348,7 @@ class Stage:
             trial = next(trial for trial in self.trials if trial.trial_id == event.trial_id)
             self.on_record.append(self.attempts(trial)[event.attempt - 1]["state"] == END_STATES[type(event)])
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         self.again.append((event, why))
         trial = next(trial for trial in self.trials if trial.trial_id == event.trial_id)
         self.on_record.append(self.attempts(trial)[event.attempt - 1]["state"] == "failed")
@@ -365,7 +365,7 @@ class Stage:
     def end(self, trial_id: str, state: State) -> None:
         self.ends.append((trial_id, state))
 
-    def spare(self, trial_id: str) -> None:
+    def exempt(self, trial_id: str) -> None:
         pass
 
 

@@ -17,7 +17,7 @@ from orchestrator.cli.app import main
 from orchestrator.diagnose import load, parse_source
 from orchestrator.reports.diagnostics_figure import draw_figure, make_figure
 from specvit.checkpoints import save_model
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.models.high_norm import parse_high_norm
 from specvit.models.scales import SCALES
@@ -142,14 +142,14 @@ def test_scenes_are_drawn_at_the_models_size_and_number() -> None:
         parse_source("scenes", image_size=8, num_images=5)
 
 
-def _readings() -> list[Reading]:
+def _readings() -> list[Measurement]:
     readings = []
     for block in range(3):
         site = "norm1" if block < 2 else "final_norm"
         for side in ("in", "out"):
             quantities = {"cls_patch_cosine": 0.5, "patch_patch_cosine": 0.5, "cls_norm": 3.0, "patch_norm": 3.0}
-            readings += [Reading(block, f"{site}.{side}", name, value) for name, value in quantities.items()]
-    return [*readings, *(Reading(block, "attention", "cls_to_patches", 0.5 + block / 4) for block in range(2))]
+            readings += [Measurement(block, f"{site}.{side}", name, value) for name, value in quantities.items()]
+    return [*readings, *(Measurement(block, "attention", "cls_to_patches", 0.5 + block / 4) for block in range(2))]
 
 
 def test_the_figure_has_a_curve_for_each_thing_measured() -> None:

@@ -56,7 +56,7 @@ class Watcher:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         pass
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:

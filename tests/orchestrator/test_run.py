@@ -21,7 +21,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.data import Dataset
@@ -48,7 +48,7 @@ class Watcher:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         pass
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
@@ -80,7 +80,7 @@ class Driver:
             should_stop=lambda: self.watcher.wants_to_stop,
         )
 
-    def _make_executor(self, datasets: Datasets, _: Sequence[Share]) -> Executor:
+    def _make_executor(self, datasets: Datasets, _: Sequence[ResourceRequest]) -> Executor:
         driver = self
 
         class Recording(LocalExecutor):
@@ -354,7 +354,7 @@ def test_an_executor_that_cannot_be_made_leaves_a_sweep_that_can_be_run(
     class NoClusterError(Exception):
         pass
 
-    def refuse(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def refuse(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
         raise NoClusterError
 
     with monkeypatch.context() as patch:
@@ -556,10 +556,10 @@ def test_what_a_budget_has_no_room_for_is_left_out_and_a_run_with_more_takes_it_
 def test_the_executor_is_made_for_the_shares_of_what_is_to_run(
     driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[Sequence[Share]] = []
+    given: list[Sequence[ResourceRequest]] = []
     make = driver._make_executor
 
-    def record(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def record(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
         given.append(shares)
         return make(datasets, shares)
 
@@ -567,7 +567,7 @@ def test_the_executor_is_made_for_the_shares_of_what_is_to_run(
     driver.run(make_sweep(seeds=1))
     resources = {"cpus": 2, "nano": {"gpus": 0.5}, "micro": {"gpus": 1}}
     driver.run(make_sweep(resources=resources))
-    assert [list(shares) for shares in given] == [[Share()] * 4, [Share(cpus=2.0, gpus=0.5)] * 4]
+    assert [list(shares) for shares in given] == [[ResourceRequest()] * 4, [ResourceRequest(cpus=2.0, gpus=0.5)] * 4]
 
 
 @pytest.mark.usefixtures("made_up")
@@ -576,7 +576,7 @@ def test_an_order_given_while_the_executor_starts_is_obeyed(
 ) -> None:
     make = driver._make_executor
 
-    def make_slowly(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def make_slowly(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
         give(driver.folder, Cancel())  # a cluster takes seconds to start
         return make(datasets, shares)
 
@@ -621,10 +621,10 @@ def test_larger_shares_that_this_cluster_has_no_room_for_are_left_aside(
 ) -> None:
     driver.run(sweep, stop_after=lambda event: isinstance(event, Finished))
     with Ledger.open(driver.folder / LEDGER_NAME) as ledger:
-        ledger.write_larger_share("nano", LargerShare(memory_gib=64.0))
+        ledger.write_resource_floor("nano", ResourceFloor(memory_gib=64.0))
     make, tried = driver._make_executor, []
 
-    def make_small(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def make_small(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
         tried.append(shares[0].memory_gib)
         if shares[0].memory_gib > 8:
             raise ClusterError("a trial takes 64 GiB of memory, but the cluster has 8")
@@ -640,7 +640,7 @@ def test_larger_shares_that_this_cluster_has_no_room_for_are_left_aside(
 def test_a_cluster_without_room_for_what_the_file_says_is_refused(
     driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(datasets: Datasets, shares: Sequence[Share]) -> Executor:
+    def refuse(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
         raise ClusterError("no room")
 
     monkeypatch.setattr(driver, "_make_executor", refuse)

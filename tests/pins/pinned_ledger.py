@@ -12,7 +12,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 
 SWEEP = {
     "question": "What does a table look like?",
@@ -66,7 +66,7 @@ def write_ledger(path: Path) -> None:
             else:
                 metrics = {"knn_top1": value, "miou": value / 2, "depth_rmse": value / 9, "depth_abs_rel": value / 90}
                 metrics |= {"depth_delta1": 2 * value, "loss": 100 / value}
-                reading = Reading(0, "mlp", "cosine", value / 100)
+                reading = Measurement(0, "mlp", "cosine", value / 100)
                 ledger.record(Logged(*key, "WARNING", f"line of {trial.label}"))
                 ledger.record(Finished(*key, metrics, 10.0 + number, 9.5 + number, (reading,)))
         ledger.release_running()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specvit.messages import one_line, visible
+from specvit.messages import escape_control_chars, one_line
 
 
 @pytest.mark.parametrize(
@@ -24,18 +24,18 @@ from specvit.messages import one_line, visible
     ],
 )
 def test_what_a_terminal_would_obey_is_written_out_and_the_rest_stays(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_control_chars(text) == shown
 
 
 @given(st.text())
 def test_visible_text_holds_no_character_without_a_shape_but_line_ends_and_tabs(text: str) -> None:
-    hidden = {c for c in visible(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    hidden = {c for c in escape_control_chars(text) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
     assert hidden <= {"\n", "\t"}
 
 
 @given(st.text())
 def test_text_that_is_visible_already_is_left_alone(text: str) -> None:
-    assert visible(visible(text)) == visible(text)
+    assert escape_control_chars(escape_control_chars(text)) == escape_control_chars(text)
 
 
 def test_one_line_joins_lines_and_shows_what_is_hidden() -> None:

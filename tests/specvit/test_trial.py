@@ -382,14 +382,14 @@ def test_a_rung_of_before_is_told_as_it_was_and_not_probed_again(
     with pytest.raises(KeyboardInterrupt):
         run_trial(_config(), dataset, first := _Interrupted(at_question=5), device=CPU, checkpoint=checkpoint)
     assert list(first.rungs) == [2, 4]
-    probed: list[int] = []
+    eval_backbone: list[int] = []
     probe = Probing.rung
-    monkeypatch.setattr(Probing, "rung", lambda *args, **kwargs: probed.append(1) or probe(*args, **kwargs))
+    monkeypatch.setattr(Probing, "rung", lambda *args, **kwargs: eval_backbone.append(1) or probe(*args, **kwargs))
     # Of the same object too, whose notes hold a rung that came after the state was saved.
     again = _Interrupted()
     run_trial(_config(), dataset, again, device=CPU, checkpoint=checkpoint)
     assert again.rungs == first.rungs
-    assert len(probed) == 1
+    assert len(eval_backbone) == 1
     assert again.steps[0] == (3, STEPS)
 
 
@@ -448,7 +448,9 @@ def test_a_probe_of_the_last_blocks_gets_them_in_every_arm_at_rungs_and_at_the_e
     evaluate = linear.evaluate
 
     def spy(self: Any, train: Any, val: Any, **arguments: Any) -> dict[str, float]:
-        seen.extend(None if part.block_cls is None else tuple(part.block_cls.shape) for part in (train, val))
+        seen.extend(
+            None if part.intermediate_cls is None else tuple(part.intermediate_cls.shape) for part in (train, val)
+        )
         return evaluate(self, train, val, **arguments)
 
     monkeypatch.setattr(linear, "evaluate", spy)

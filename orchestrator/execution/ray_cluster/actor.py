@@ -18,7 +18,7 @@ from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
 
-class WarmWorker:
+class TrialActor:
     """Run jobs, one at a time, on one slot or as a part of it."""
 
     def __init__(
@@ -64,9 +64,9 @@ class WarmWorker:
 
     def meet(self, *hosts: str) -> Any:
         """Open the store at which the workers on ``hosts`` join; return where it is."""
-        from specvit.training.process_group import LOOPBACK, open_store
+        from specvit.training.process_group import LOOPBACK, open_rendezvous
 
-        self._store, meeting = open_store(LOOPBACK if len(set(hosts)) == 1 else self.host())
+        self._store, meeting = open_rendezvous(LOOPBACK if len(set(hosts)) == 1 else self.host())
         return meeting
 
     def run(self, job: Job, meeting: Any = None, num_processes: int = 1) -> Iterator[list[Event]]:

@@ -40,24 +40,24 @@ from orchestrator.execution.capacity import (
 )
 from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.metrics import Sample
-from orchestrator.execution.ray_cluster.actor import WarmWorker
-from orchestrator.execution.ray_cluster.health import ClusterWatch
-from orchestrator.execution.ray_cluster.node_check import Found, NodeChecks, Wanted, compare, look
+from orchestrator.execution.ray_cluster.actor import TrialActor
+from orchestrator.execution.ray_cluster.health import ClusterHealth
+from orchestrator.execution.ray_cluster.node_check import NodeChecks, NodeReport, NodeRequirements, compare, look
 from orchestrator.execution.ray_cluster.slot import (
-    Fate,
-    Loss,
+    ExitKind,
     Slot,
+    WorkerLoss,
     cause_of_loss,
-    ended_together,
-    is_of_messages,
+    is_connection_error,
     lost,
+    merge_outcomes,
     reason_of,
 )
-from orchestrator.execution.ray_cluster.slot_pool import Slots
+from orchestrator.execution.ray_cluster.slot_pool import SlotPool
 from orchestrator.execution.worker import Runner
 from orchestrator.trials.events import END_STATES, Event, Failed
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
@@ -81,10 +81,10 @@ class RayExecutor:
         self,
         datasets: Mapping[DataSource, Dataset],
         *,
-        shares: Sequence[Share],
+        shares: Sequence[ResourceRequest],
         max_slots: int,
         address: str | None = None,
-        wanted: Wanted | None = None,
+        wanted: NodeRequirements | None = None,
         runner: Runner | None = None,
     ) -> None:
         """Start or join the cluster, and check that its nodes have the code, the data and the room.
@@ -100,11 +100,11 @@ class RayExecutor:
         Raises:
             ClusterError: If the cluster cannot be reached, has no room for a trial, or a node lacks something.
         """
-        self._datasets, self._wanted, self._runner = datasets, wanted or Wanted.of_this_code(), runner
+        self._datasets, self._wanted, self._runner = datasets, wanted or NodeRequirements.of_this_code(), runner
         self._first_share, self._max_slots = shares[0], max_slots
         self._address = address or os.environ.get("RAY_ADDRESS") or None
-        self._slots = Slots(_dismiss)
-        self._watch = ClusterWatch()
+        self._slots = SlotPool(_dismiss)
+        self._watch = ClusterHealth()
         self._instruments: dict[str, Any] = {}
         self._early: list[Event] = []  # what is known of jobs before they are heard of
         self._join()
@@ -122,13 +122,13 @@ class RayExecutor:
             return 0
         return max(self._slots.count(self._first_share, at_most=self._max_slots), len(self._slots.busy))
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
         if self._watch.is_gone or len(self._slots.busy) >= self._max_slots:
             return False
         return self._slots.has_room(share)
 
-    def machine(self, share: Share) -> Machine:
+    def machine(self, share: ResourceRequest) -> Machine:
         """Return the machine with the most memory on which such jobs run."""
         return machine_for(self._slots.nodes, share)
 
@@ -263,15 +263,17 @@ class RayExecutor:
     def _settle(self, slot: Slot, end: Event) -> Event:
         """Let the processes of a slot come to their ends too; return the event with what they have to add."""
         if not slot.assisting:
-            return ended_together(end, core_seconds=slot.core_seconds, losses=())
+            return merge_outcomes(end, core_seconds=slot.core_seconds, losses=())
         done, silent = ray.wait(slot.assisting, num_returns=len(slot.assisting), timeout=SETTLE_TIMEOUT_S)
-        losses = [Loss(Fate.SILENT.value, "", Fate.SILENT) for _ in silent]
+        losses = [WorkerLoss(ExitKind.SILENT.value, "", ExitKind.SILENT) for _ in silent]
         for reference in done:
             try:
                 slot.core_seconds += ray.get(reference)
             except ray.exceptions.RayError as error:
-                losses.append(Loss(reason_of(error), str(error), Fate.RAISED if _is_raised(error) else Fate.LOST))
-        ended = ended_together(end, core_seconds=slot.core_seconds, losses=losses)
+                losses.append(
+                    WorkerLoss(reason_of(error), str(error), ExitKind.RAISED if _is_raised(error) else ExitKind.LOST)
+                )
+        ended = merge_outcomes(end, core_seconds=slot.core_seconds, losses=losses)
         if losses:
             self._slots.close(slot)
             if isinstance(ended, Failed) and ended.cause is Cause.WORKER and self._has_lost_node(slot):
@@ -285,7 +287,7 @@ class RayExecutor:
         job, reason = slot.free(), reason_of(error)
         self._slots.close(slot)
         is_node = self._has_lost_node(slot)
-        is_lost = not _is_raised(error) or is_of_messages(reason)
+        is_lost = not _is_raised(error) or is_connection_error(reason)
         return [
             Failed(
                 trial_id=job.trial_id,
@@ -321,7 +323,7 @@ class RayExecutor:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(slot.placement, rank)
             else:
                 options["label_selector"] = selector
-            worker = ray.remote(WarmWorker).options(**options)
+            worker = ray.remote(TrialActor).options(**options)
             slot.workers.append(
                 worker.remote(
                     self._references,
@@ -402,7 +404,7 @@ class RayExecutor:
     def _answer(self, asked: Any, timeout_s: float) -> str | None:
         """Return what a node lacks; None if it has not answered yet."""
         try:
-            found: Found = ray.get(asked, timeout=timeout_s)
+            found: NodeReport = ray.get(asked, timeout=timeout_s)
         except ray.exceptions.GetTimeoutError:
             return None
         except ray.exceptions.RayError as error:
@@ -437,7 +439,7 @@ class RayExecutor:
         try:
             self._join()
         except (ClusterError, ray.exceptions.RayError) as error:
-            self._watch.check_patience(error)
+            self._watch.raise_if_timed_out(error)
             return ()
         self._watch.back()
         _LOG.warning("the Ray cluster is back")
@@ -453,7 +455,7 @@ def _dismiss(slot: Slot) -> None:
         remove_placement_group(slot.placement)
 
 
-def _look_from_node(wanted: Wanted, references: Mapping[DataSource, Any]) -> Found:
+def _look_from_node(wanted: NodeRequirements, references: Mapping[DataSource, Any]) -> NodeReport:
     return look(wanted, references, fetch=_fetch)
 
 

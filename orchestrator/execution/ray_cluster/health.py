@@ -15,7 +15,7 @@ COME_BACK_TIMEOUT_S = 3600.0
 """Longest wait for a cluster that is gone."""
 
 
-class ClusterWatch:
+class ClusterHealth:
     """Keep in mind when the cluster was looked at, since when it is gone, and which of its nodes fell silent."""
 
     def __init__(
@@ -60,7 +60,7 @@ class ClusterWatch:
         """Take note that the cluster is there again."""
         self._gone_since_s = None
 
-    def check_patience(self, error: Exception) -> None:
+    def raise_if_timed_out(self, error: Exception) -> None:
         """Complain once the cluster has been gone for too long.
 
         Args:

@@ -27,7 +27,7 @@ _PACKAGES = ("torch", "timm", "numpy")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NodeRequirements:
     """Say what a node must have.
 
     Attributes:
@@ -41,14 +41,14 @@ class Wanted:
     seen_path: Path | None = None
 
     @classmethod
-    def of_this_code(cls, seen_path: Path | None = None) -> Wanted:
+    def of_this_code(cls, seen_path: Path | None = None) -> NodeRequirements:
         """Return what this process has."""
         return cls(code_digest(), library_versions(), seen_path)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Hold what a node has: as ``Wanted``, its ``host``, data that it ``cannot_read``, and whether it sees the path."""
+class NodeReport:
+    """What a node has: as ``NodeRequirements``, its ``host``, data it ``cannot_read``, whether it sees the path."""
 
     host: str
     code: str
@@ -74,7 +74,9 @@ def library_versions() -> dict[str, str]:
     return {package: metadata.version(package) for package in _PACKAGES} | plugin_versions()
 
 
-def look(wanted: Wanted, references: Mapping[DataSource, Any], *, fetch: Callable[[Any], Dataset]) -> Found:
+def look(
+    wanted: NodeRequirements, references: Mapping[DataSource, Any], *, fetch: Callable[[Any], Dataset]
+) -> NodeReport:
     """Say what this machine has.
 
     Args:
@@ -88,7 +90,7 @@ def look(wanted: Wanted, references: Mapping[DataSource, Any], *, fetch: Callabl
             fetch(reference)
         except DataError as error:
             cannot_read.append(f"{source.name}: {error}")
-    return Found(
+    return NodeReport(
         host=socket.gethostname(),
         code=code_digest(),
         versions=library_versions(),
@@ -97,7 +99,7 @@ def look(wanted: Wanted, references: Mapping[DataSource, Any], *, fetch: Callabl
     )
 
 
-def compare(wanted: Wanted, found: Found) -> str:
+def compare(wanted: NodeRequirements, found: NodeReport) -> str:
     """Say what a node lacks; empty if it can run trials."""
     for package, version in wanted.versions.items():
         if found.versions.get(package) != version:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from orchestrator.execution.capacity import Place
+from orchestrator.execution.capacity import Placement
 from orchestrator.execution.executor import Job
 from orchestrator.trials.events import Event, Failed, Finished
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import WHOLE_CORE, Share
+from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Slot:
         is_leaving: Whether one of its machines is about to go, so that it takes no other job.
     """
 
-    share: Share = WHOLE_CORE
-    places: tuple[Place, ...] = ()
+    share: ResourceRequest = WHOLE_CORE
+    places: tuple[Placement, ...] = ()
     workers: list[Any] = field(default_factory=list)
     placement: Any = None
     hosts: list[Any] = field(default_factory=list)
@@ -91,7 +91,7 @@ _MESSAGE_ERRORS = ("RuntimeError", "ConnectionError", "ConnectionResetError", "B
 _MESSAGE_TEXTS = ("connection", "broken pipe", "timed out", "timeout", "remote process exited", "network error")
 
 
-def is_of_messages(reason: str) -> bool:
+def is_connection_error(reason: str) -> bool:
     """Tell whether ``ERROR: text`` says no more than that another process was not heard of."""
     kind, _, text = reason.partition(":")
     # torch has RuntimeError of gloo, and DistStoreError, DistNetworkError, DistBackendError.
@@ -99,7 +99,7 @@ def is_of_messages(reason: str) -> bool:
     return is_kind and any(part in text.lower() for part in _MESSAGE_TEXTS)
 
 
-class Fate(Enum):
+class ExitKind(Enum):
     """Say how another worker came not to do its part."""
 
     LOST = "its process ended"
@@ -108,15 +108,15 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True)
-class Loss:
+class WorkerLoss:
     """Say why another worker did not do its part: ``reason`` in a line, the whole ``text``, and its fate."""
 
     reason: str
     text: str
-    fate: Fate
+    fate: ExitKind
 
 
-def ended_together(end: Event, *, core_seconds: float, losses: Sequence[Loss]) -> Event:
+def merge_outcomes(end: Event, *, core_seconds: float, losses: Sequence[WorkerLoss]) -> Event:
     """Return the end of an attempt with what the other workers have to add to it.
 
     Args:
@@ -130,14 +130,14 @@ def ended_together(end: Event, *, core_seconds: float, losses: Sequence[Loss]) -
         return replace(end, core_seconds=end.core_seconds + core_seconds)
     if not isinstance(end, Failed):
         return end
-    is_heard = is_of_messages(end.error)
-    reasons = {fate: [loss.reason for loss in losses if loss.fate is fate] for fate in Fate}
-    raised = [reason for reason in reasons[Fate.RAISED] if reason != end.error and not is_of_messages(reason)]
-    lost = reasons[Fate.LOST] or (reasons[Fate.SILENT] if is_heard and not raised else [])
+    is_heard = is_connection_error(end.error)
+    reasons = {fate: [loss.reason for loss in losses if loss.fate is fate] for fate in ExitKind}
+    raised = [reason for reason in reasons[ExitKind.RAISED] if reason != end.error and not is_connection_error(reason)]
+    lost = reasons[ExitKind.LOST] or (reasons[ExitKind.SILENT] if is_heard and not raised else [])
     if lost:
         error = f"a worker was lost: {lost[0]}" + ("" if is_heard else f"; the main process: {end.error}")
     else:
-        error = "; another process: ".join([end.error, *dict.fromkeys([*raised, *reasons[Fate.SILENT]])])
+        error = "; another process: ".join([end.error, *dict.fromkeys([*raised, *reasons[ExitKind.SILENT]])])
     return replace(
         end,
         error=error,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from orchestrator.execution.capacity import Node, Room, count_slots
+from orchestrator.execution.capacity import Capacity, Node, count_slots
 from orchestrator.execution.ray_cluster.slot import Slot
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 
 
-class Slots:
+class SlotPool:
     """Know which slots there are, and what can be opened on the nodes beside them."""
 
     def __init__(self, dismiss: Callable[[Slot], None]) -> None:
@@ -20,8 +20,8 @@ class Slots:
         """
         self._dismiss = dismiss
         self._slots: list[Slot] = []
-        self._room = Room(())
-        self._counts: dict[tuple[Share, int], int] = {}
+        self._room = Capacity(())
+        self._counts: dict[tuple[ResourceRequest, int], int] = {}
         self.nodes: tuple[Node, ...] = ()
 
     def __iter__(self) -> Iterator[Slot]:
@@ -40,19 +40,19 @@ class Slots:
         """Take other nodes for those that there are; what runs on nodes that are not among them is left alone."""
         if {node.node_id for node in nodes} == {node.node_id for node in self.nodes}:
             return
-        self.nodes, self._room = tuple(nodes), Room(nodes)
+        self.nodes, self._room = tuple(nodes), Capacity(nodes)
         self._counts = {}
         for slot in self._slots:
             self._room.occupy(slot.places)
 
-    def count(self, share: Share, *, at_most: int) -> int:
+    def count(self, share: ResourceRequest, *, at_most: int) -> int:
         """Return how many jobs of a share the nodes have room for when they are free."""
         key = share, at_most
         if key not in self._counts:  # many are asked for, and nodes change seldom
             self._counts[key] = count_slots(self.nodes, share, max_slots=at_most)
         return self._counts[key]
 
-    def has_room(self, share: Share) -> bool:
+    def has_room(self, share: ResourceRequest) -> bool:
         """Tell whether a job could start now, on a free slot or on one that is opened in place of free ones."""
         idle = [slot for slot in self._slots if slot.job is None]
         if any(slot.share == share and not slot.is_leaving for slot in idle):
@@ -65,7 +65,7 @@ class Slots:
             self._room.occupy(slot.places)
         return places is not None
 
-    def take(self, share: Share) -> Slot:
+    def take(self, share: ResourceRequest) -> Slot:
         """Return a free slot of a share, or a new one without workers; the caller has seen to it that there is room."""
         for slot in self._slots:
             if slot.job is None and slot.share == share and not slot.is_leaving:
@@ -88,4 +88,4 @@ class Slots:
 
     def clear(self) -> None:
         """Forget all slots and nodes: their cluster is gone."""
-        self._slots, self._room, self.nodes, self._counts = [], Room(()), (), {}
+        self._slots, self._room, self.nodes, self._counts = [], Capacity(()), (), {}

@@ -73,14 +73,14 @@ def in_groups(heads: Sequence[Head], *, bytes_per_head: int) -> list[Sequence[He
 
 def num_blocks_of(part: ProbeSplit) -> int:
     """Return L, of how many blocks there is [CLS]; 1 if it is only that of the last block, or an image."""
-    return 1 if part.block_cls is None else part.block_cls.shape[1]
+    return 1 if part.intermediate_cls is None else part.intermediate_cls.shape[1]
 
 
 def head_features(part: ProbeSplit) -> Tensor:
     """Return what any head may read: ``(N, (L + 1) D)``, [CLS] of every block, the last one's last; mean patch."""
     import torch
 
-    cls = part.cls if part.block_cls is None else part.block_cls.flatten(1)
+    cls = part.cls if part.intermediate_cls is None else part.intermediate_cls.flatten(1)
     return torch.cat([cls, part.patches.mean(1)], dim=1)
 
 

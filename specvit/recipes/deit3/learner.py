@@ -19,7 +19,7 @@ from specvit.recipes.deit3.dense_loss import dense_loss, mixed_class_counts
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training.augment import normalise
-from specvit.training.batch_parts import Part, PartedLearner
+from specvit.training.batch_parts import BatchSlice, SlicedLearner
 from specvit.training.learner import Batch
 from specvit.training.mixing import Mixing, PatchLabels, sample_mixing
 
@@ -41,7 +41,7 @@ class DeiT3Views:
     counts: Tensor | None
 
 
-class DeiT3Learner(PartedLearner[DeiT3Views, None]):
+class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
     """Train a backbone to name the classes of mixed images, and with a dense loss those of their patches."""
 
     def __init__(
@@ -75,7 +75,7 @@ class DeiT3Learner(PartedLearner[DeiT3Views, None]):
             self.dense_head = draw_classifier(backbone.embed_dim, num_mask_classes, seed=dense_seed)
 
     @property
-    def probed(self) -> VisionTransformer:
+    def eval_backbone(self) -> VisionTransformer:
         """Return the backbone."""
         return self.backbone
 
@@ -100,11 +100,11 @@ class DeiT3Learner(PartedLearner[DeiT3Views, None]):
             counts=self._class_counts(batch, mixing),
         )
 
-    def targets(self, views: DeiT3Views, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+    def targets(self, views: DeiT3Views, parts: Sequence[BatchSlice]) -> list[None]:  # noqa: ARG002
         """Return nothing: the loss of an image does not depend on the others."""
         return [None] * len(parts)
 
-    def part_losses(self, views: DeiT3Views, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+    def slice_losses(self, views: DeiT3Views, part: BatchSlice, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
         """Compute the binary cross-entropy of a part, a mean over images and classes, and the dense loss."""
         tokens = encode(self.backbone, part.of(views.images))
         logits = self.head(tokens.cls)
@@ -133,7 +133,7 @@ class DeiT3Learner(PartedLearner[DeiT3Views, None]):
             patch_size=self._patch_size,
         )
 
-    def _dense_losses(self, counts: Tensor | None, patches: Tensor, part: Part) -> dict[str, Tensor]:
+    def _dense_losses(self, counts: Tensor | None, patches: Tensor, part: BatchSlice) -> dict[str, Tensor]:
         """Compute the weighted dense loss of a part's patches ``(b, P, D)``, if the recipe has one."""
         if counts is None:
             return {}

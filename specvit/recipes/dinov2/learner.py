@@ -21,7 +21,7 @@ from specvit.recipes.dinov2.settings import DinoV2
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import ColourSettings, normalise, random_crops
-from specvit.training.batch_parts import Part, PartedLearner, draws_of
+from specvit.training.batch_parts import BatchSlice, SlicedLearner, sampling_as_whole_batch
 from specvit.training.learner import Batch
 from specvit.training.schedules import cosine, linear
 
@@ -73,7 +73,7 @@ class DinoTargets:
     student_cls: Tensor | None
 
 
-class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
+class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
     """Train a student to agree with its own moving average, across views and on hidden patches."""
 
     def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, global_size: int, seed: int) -> None:
@@ -101,7 +101,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         )
 
     @property
-    def probed(self) -> VisionTransformer:
+    def eval_backbone(self) -> VisionTransformer:
         """Return the teacher's backbone or the student's, as the recipe says."""
         return (self.teacher if self.recipe.probe == "teacher" else self.student).backbone
 
@@ -114,7 +114,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         global_views, local_views = self._views(batch)
         return DinoViews(global_views, local_views, self._masks(batch, num_crops=len(global_views)), batch.progress)
 
-    def targets(self, views: DinoViews, parts: Sequence[Part]) -> list[DinoTargets]:
+    def targets(self, views: DinoViews, parts: Sequence[BatchSlice]) -> list[DinoTargets]:
         """Compute the teacher's targets, centred over the whole batch, and what KoLeo needs of it."""
         cls, patches = zip(*(self._teach(views, part) for part in parts), strict=True)
         cls_targets, patch_targets = self._centred(_join(cls, dim=1), _join(patches), progress=views.progress)
@@ -128,7 +128,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
             )
         ]
 
-    def part_losses(self, views: DinoViews, part: Part, targets: DinoTargets) -> dict[str, Tensor]:
+    def slice_losses(self, views: DinoViews, part: BatchSlice, targets: DinoTargets) -> dict[str, Tensor]:
         """Compute the DINO, iBOT and KoLeo terms of a part."""
         recipe, student = self.recipe, self.student
         global_views, masked = part.of(views.global_views), part.of(views.masked)
@@ -217,7 +217,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         return torch.from_numpy(masks).to(batch.images.device)
 
     @torch.no_grad()
-    def _teach(self, views: DinoViews, part: Part) -> tuple[Tensor, Tensor]:
+    def _teach(self, views: DinoViews, part: BatchSlice) -> tuple[Tensor, Tensor]:
         """Compute the teacher's outputs: ``(2, b, K)`` of [CLS], ``(m, K)`` of the masked patches."""
         self.teacher.eval()
         tokens = encode(self.teacher.backbone, part.of(views.global_views))
@@ -240,11 +240,11 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
         return cls.view(2, -1, recipe.num_prototypes), patches
 
     @torch.no_grad()
-    def _student_cls(self, views: DinoViews, parts: Sequence[Part]) -> Tensor:
+    def _student_cls(self, views: DinoViews, parts: Sequence[BatchSlice]) -> Tensor:
         """Compute the student's [CLS] of the whole batch's global views: ``(2, B, D)``."""
         student_cls = []
         for part in parts:
-            with draws_of(part, self.student):
+            with sampling_as_whole_batch(part, self.student):
                 tokens = encode(
                     self.student.backbone,
                     part.of(views.global_views),
@@ -254,7 +254,7 @@ class DinoV2Learner(PartedLearner[DinoViews, DinoTargets]):
             student_cls.append(tokens.cls.reshape(2, part.size, -1))
         return collectives.gather(torch.cat(student_cls, dim=1), dim=1)
 
-    def _koleo(self, cls: Tensor, part: Part, student_cls: Tensor | None) -> Tensor:
+    def _koleo(self, cls: Tensor, part: BatchSlice, student_cls: Tensor | None) -> Tensor:
         """Compute KoLeo of the whole batch, summed over the global views, from a part's [CLS] ``(2 b, D)``."""
         if part.is_whole:
             return torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()

@@ -23,7 +23,7 @@ from specvit.recipes.mae.settings import Mae
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization.token_rows import PatchRow
 from specvit.training.augment import normalise, random_crops
-from specvit.training.batch_parts import Part, PartedLearner
+from specvit.training.batch_parts import BatchSlice, SlicedLearner
 from specvit.training.learner import Batch
 
 VARIANCE_EPS = 1e-6
@@ -44,7 +44,7 @@ class MaeViews:
     hidden: Tensor
 
 
-class MaeLearner(PartedLearner[MaeViews, None]):
+class MaeLearner(SlicedLearner[MaeViews, None]):
     """Train a backbone, which sees few patches of an image, and a decoder to paint the others."""
 
     def __init__(self, backbone: VisionTransformer, recipe: Mae, *, image_size: int, seed: int) -> None:
@@ -88,7 +88,7 @@ class MaeLearner(PartedLearner[MaeViews, None]):
             )
 
     @property
-    def probed(self) -> VisionTransformer:
+    def eval_backbone(self) -> VisionTransformer:
         """Return the backbone."""
         return self.backbone
 
@@ -108,11 +108,11 @@ class MaeLearner(PartedLearner[MaeViews, None]):
         visible, hidden = (torch.from_numpy(numbers).to(images.device) for numbers in drawn)
         return MaeViews(images, visible, hidden)
 
-    def targets(self, views: MaeViews, parts: Sequence[Part]) -> list[None]:  # noqa: ARG002
+    def targets(self, views: MaeViews, parts: Sequence[BatchSlice]) -> list[None]:  # noqa: ARG002
         """Return nothing: the loss of an image does not depend on the others."""
         return [None] * len(parts)
 
-    def part_losses(self, views: MaeViews, part: Part, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
+    def slice_losses(self, views: MaeViews, part: BatchSlice, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
         """Compute the squared error of the pixels of hidden patches, a mean over them."""
         images, visible, hidden = part.of(views.images), part.of(views.visible), part.of(views.hidden)
         tokens = encode(self.backbone, images, visible=visible)

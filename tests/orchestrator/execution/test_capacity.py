@@ -7,16 +7,16 @@ import pytest
 
 from orchestrator.execution.capacity import (
     GIB,
+    Capacity,
     ClusterError,
     Node,
-    Room,
     asks_for_token,
     check_room,
     count_slots,
     machine_for,
 )
 from orchestrator.execution.executor import Machine
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 
 Labels = dict[str, str]
 NUMBERS = itertools.count()
@@ -30,65 +30,65 @@ def node(cpus: float, gpus: float = 0.0, gib: float = 1.0, labels: Labels | None
 @pytest.mark.parametrize(
     ("nodes", "share", "slots"),
     [
-        ([node(4)], Share(), 4),
-        ([node(4)], Share(cpus=0.5), 8),
-        ([node(4)], Share(cpus=3), 1),
-        ([node(3), node(3)], Share(cpus=2), 2),  # 6 CPUs, but each node has room for one
-        ([node(8, 2)], Share(gpus=0.25), 8),
-        ([node(8, 2)], Share(gpus=0.4), 4),  # two on each GPU
-        ([node(8, 2)], Share(gpus=1), 2),
-        ([node(8, 5)], Share(gpus=2), 2),
-        ([node(1, 4)], Share(gpus=1), 1),
-        ([node(4)], Share(processes=2), 2),
-        ([node(4)], Share(processes=3), 1),
-        ([node(3), node(3)], Share(cpus=2, processes=2), 1),  # one process on each
-        ([node(16, 8), node(16, 8)], Share(gpus=1, processes=4), 4),
-        ([node(0.3)], Share(cpus=0.1), 3),
-        ([node(1000)], Share(), 20),
-        ([node(8, gib=10)], Share(memory_gib=3), 3),
-        ([node(8, disk=2)], Share(custom=(("disk", 0.5),)), 4),
-        ([node(8)], Share(custom=(("disk", 1.0),)), 0),
-        ([node(8), node(4, labels={"kind": "A100"})], Share(labels=(("kind", "A100"),)), 4),
-        ([node(8, 2), node(8, 2, labels={"kind": "A100"})], Share(gpus=0.5, labels=(("kind", "A100"),)), 4),
+        ([node(4)], ResourceRequest(), 4),
+        ([node(4)], ResourceRequest(cpus=0.5), 8),
+        ([node(4)], ResourceRequest(cpus=3), 1),
+        ([node(3), node(3)], ResourceRequest(cpus=2), 2),  # 6 CPUs, but each node has room for one
+        ([node(8, 2)], ResourceRequest(gpus=0.25), 8),
+        ([node(8, 2)], ResourceRequest(gpus=0.4), 4),  # two on each GPU
+        ([node(8, 2)], ResourceRequest(gpus=1), 2),
+        ([node(8, 5)], ResourceRequest(gpus=2), 2),
+        ([node(1, 4)], ResourceRequest(gpus=1), 1),
+        ([node(4)], ResourceRequest(processes=2), 2),
+        ([node(4)], ResourceRequest(processes=3), 1),
+        ([node(3), node(3)], ResourceRequest(cpus=2, processes=2), 1),  # one process on each
+        ([node(16, 8), node(16, 8)], ResourceRequest(gpus=1, processes=4), 4),
+        ([node(0.3)], ResourceRequest(cpus=0.1), 3),
+        ([node(1000)], ResourceRequest(), 20),
+        ([node(8, gib=10)], ResourceRequest(memory_gib=3), 3),
+        ([node(8, disk=2)], ResourceRequest(custom=(("disk", 0.5),)), 4),
+        ([node(8)], ResourceRequest(custom=(("disk", 1.0),)), 0),
+        ([node(8), node(4, labels={"kind": "A100"})], ResourceRequest(labels=(("kind", "A100"),)), 4),
+        ([node(8, 2), node(8, 2, labels={"kind": "A100"})], ResourceRequest(gpus=0.5, labels=(("kind", "A100"),)), 4),
     ],
 )
-def test_slots_are_counted_node_by_node(nodes: list[Node], share: Share, slots: int) -> None:
+def test_slots_are_counted_node_by_node(nodes: list[Node], share: ResourceRequest, slots: int) -> None:
     assert count_slots(nodes, share, max_slots=20) == slots
 
 
 @pytest.mark.parametrize(
     ("share", "message"),
     [
-        (Share(cpus=5), "a trial takes 5 CPUs, but the cluster has 4"),
-        (Share(gpus=2), "a trial takes 2 GPUs, but the cluster has 1"),
-        (Share(processes=5), "a trial takes 5 CPUs (5 processes of 1), but the cluster has 4"),
+        (ResourceRequest(cpus=5), "a trial takes 5 CPUs, but the cluster has 4"),
+        (ResourceRequest(gpus=2), "a trial takes 2 GPUs, but the cluster has 1"),
+        (ResourceRequest(processes=5), "a trial takes 5 CPUs (5 processes of 1), but the cluster has 4"),
         (
-            Share(cpus=4),
+            ResourceRequest(cpus=4),
             "a trial takes 1 process with 4 CPUs and 0 GPUs on one node, but the nodes of the cluster have room for 0",
         ),
-        (Share(memory_gib=4), "a trial takes 4 GiB of memory, but the cluster has 2"),
-        (Share(custom=(("disk", 1.0),)), "a trial takes 1 disk, but the cluster has 0"),
+        (ResourceRequest(memory_gib=4), "a trial takes 4 GiB of memory, but the cluster has 2"),
+        (ResourceRequest(custom=(("disk", 1.0),)), "a trial takes 1 disk, but the cluster has 0"),
         (
-            Share(labels=(("kind", "A100"),)),
+            ResourceRequest(labels=(("kind", "A100"),)),
             "a trial takes 1 process with 1 CPUs and 0 GPUs on one node, kind=A100, "
             "but the nodes of the cluster have room for 0",
         ),
         (
-            Share(cpus=2, processes=2, gpus=0.5),
+            ResourceRequest(cpus=2, processes=2, gpus=0.5),
             "a trial takes 2 processes with 2 CPUs and 0.5 GPUs on one node, "
             "but the nodes of the cluster have room for 1",
         ),
     ],
 )
-def test_a_cluster_without_room_for_a_trial_is_refused(share: Share, message: str) -> None:
+def test_a_cluster_without_room_for_a_trial_is_refused(share: ResourceRequest, message: str) -> None:
     with pytest.raises(ClusterError) as caught:
         check_room([node(1), node(3, 1)], share)
     assert str(caught.value) == message
 
 
 def test_room_that_is_given_back_is_free_again_and_shares_of_different_kinds_fill_the_rest() -> None:
-    room = Room([node(4, 4)])
-    large, small = Share(gpus=3), Share(gpus=0.5)
+    room = Capacity([node(4, 4)])
+    large, small = ResourceRequest(gpus=3), ResourceRequest(gpus=0.5)
     taken = room.take(large)
     assert taken is not None
     assert room.take(large) is None
@@ -98,30 +98,30 @@ def test_room_that_is_given_back_is_free_again_and_shares_of_different_kinds_fil
 
 
 def test_a_trial_of_several_processes_takes_all_or_nothing() -> None:
-    room = Room([node(1), node(2)])
-    assert room.take(Share(processes=4)) is None
-    places = room.take(Share(processes=3))
+    room = Capacity([node(1), node(2)])
+    assert room.take(ResourceRequest(processes=4)) is None
+    places = room.take(ResourceRequest(processes=3))
     assert places is not None
     assert len({place.node_id for place in places}) == 2
 
 
 def test_places_on_a_node_that_is_gone_are_forgotten() -> None:
     first, second = node(1), node(1)
-    places = Room([first, second]).take(Share(processes=2))
+    places = Capacity([first, second]).take(ResourceRequest(processes=2))
     assert places is not None
-    room = Room([second])
+    room = Capacity([second])
     room.occupy(places)
-    assert room.take(Share()) is None
+    assert room.take(ResourceRequest()) is None
     room.give(places)
-    assert room.take(Share()) is not None
-    assert room.take(Share()) is None
+    assert room.take(ResourceRequest()) is not None
+    assert room.take(ResourceRequest()) is None
 
 
 def test_the_machine_of_a_share_is_the_one_with_the_most_memory_that_has_room_for_it() -> None:
     nodes = [node(4, gib=64), node(8, 2, gib=32), node(8, 1, gib=16)]
-    assert machine_for(nodes, Share(cpus=2)) == Machine(64.0, 2)
-    assert machine_for(nodes, Share(gpus=0.5)) == Machine(32.0, 4)
-    assert machine_for(nodes, Share(gpus=3)) == Machine()
+    assert machine_for(nodes, ResourceRequest(cpus=2)) == Machine(64.0, 2)
+    assert machine_for(nodes, ResourceRequest(gpus=0.5)) == Machine(32.0, 4)
+    assert machine_for(nodes, ResourceRequest(gpus=3)) == Machine()
 
 
 def test_where_nobody_listens_nobody_asks_for_a_token() -> None:

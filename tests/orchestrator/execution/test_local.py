@@ -14,7 +14,7 @@ from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported, Started
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.trial import TrialResult
 
@@ -112,10 +112,10 @@ def test_computations_are_kept_to_the_given_number_of_threads() -> None:
 
 
 def test_there_is_room_for_one_job_whatever_it_occupies(executor: LocalExecutor, trials: tuple[Trial, ...]) -> None:
-    large = Share(cpus=1000.0, gpus=8.0)
+    large = ResourceRequest(cpus=1000.0, gpus=8.0)
     assert executor.has_room(large)
     executor.submit(job_of(trials[2]))
-    assert not executor.has_room(Share())
+    assert not executor.has_room(ResourceRequest())
     events_to_the_end(executor)
     assert executor.has_room(large)
     assert executor.machine(large) == Machine()
@@ -138,9 +138,9 @@ def test_nothing_more_is_heard_of_a_trial_that_was_killed_and_the_next_one_runs(
         executor.submit(job_of(trials[0]))
         assert isinstance(executor.poll(30.0)[0], Started)
     executor.kill("another trial")
-    assert not executor.has_room(Share())
+    assert not executor.has_room(ResourceRequest())
     executor.kill(trials[0].trial_id)
-    assert executor.has_room(Share())
+    assert executor.has_room(ResourceRequest())
     assert list(executor.poll(0.0)) == []
     executor.submit(job_of(trials[2], attempt=2))
     events = events_to_the_end(executor)

@@ -279,7 +279,7 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
     seen: list[str] = []
 
     @contextmanager
-    def together() -> Iterator[None]:
+    def transaction() -> Iterator[None]:
         seen.append("joined")
         yield
         seen.append("left")
@@ -292,7 +292,7 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
         return TrialResult({"loss": 1.0})
 
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
-    assert 0 < assist(job, {job.config.data: NO_DATA}, together()) < 5
+    assert 0 < assist(job, {job.config.data: NO_DATA}, transaction()) < 5
     assert seen == ["joined", "stop False", "left"]
 
 

@@ -72,7 +72,7 @@ def test_names_come_in_the_sweeps_order_and_trials_that_left_it_last(
     ledger: Ledger, trials: tuple[Trial, ...]
 ) -> None:
     ledger.register(ledger.sweep(), trials[1:], ledger.provenance()[0])
-    with ledger.moment() as connection:
+    with ledger.snapshot() as connection:
         names = select_names(connection)
     assert [name.trial_id for name in names] == [trial.trial_id for trial in (*trials[1:], trials[0])]
     assert [name.in_sweep for name in names] == [*[True] * 7, False]
@@ -89,7 +89,7 @@ def test_every_attempt_comes_back_with_its_own_rungs_log_and_end(ledger: Ledger,
     second = ledger.begin_attempt(key)
     ledger.record(Reported(key, second, 2, {"knn_top1": 1.0}))
     ledger.record(Finished(key, second, {"knn_top1": 2.0}, 4.0, 5.0))
-    with ledger.moment() as connection:
+    with ledger.snapshot() as connection:
         one, two = select_attempts(connection, key)
     assert (one.number, one.state, one.cause, one.worker) == (1, "failed", Cause.GPU_MEMORY, "node:1")
     assert (one.error, one.traceback, one.seconds, one.metrics) == ("boom", "Traceback\nboom", 3.0, {})
@@ -102,7 +102,7 @@ def test_every_attempt_comes_back_with_its_own_rungs_log_and_end(ledger: Ledger,
 
 
 def test_a_trial_that_was_never_attempted_has_no_attempts(ledger: Ledger, trials: tuple[Trial, ...]) -> None:
-    with ledger.moment() as connection:
+    with ledger.snapshot() as connection:
         assert select_attempts(connection, trials[0].trial_id) == ()
 
 
@@ -116,7 +116,7 @@ def test_the_last_failure_of_every_trial_comes_with_what_became_of_it(
             ledger.record(Failed(trial.trial_id, attempt, error, "", 1.0, Cause.WORKER))
     ledger.record(Finished(back.trial_id, ledger.begin_attempt(back.trial_id), {}, 1.0, 1.0))
     ledger.begin_attempt(trials[0].trial_id)
-    with ledger.moment() as connection:
+    with ledger.snapshot() as connection:
         failed = select_failed(connection)
     assert failed == (
         FailedTrial(gone.trial_id, gone.label, "failed", 1, 1, 1, Cause.WORKER, "three"),

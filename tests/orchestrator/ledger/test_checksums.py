@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ledger.checksums import check_seals
+from orchestrator.ledger.checksums import verify_checksums
 from orchestrator.ledger.connection import LedgerError, connect_reader, connect_writer
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.run import LEDGER_NAME
 from orchestrator.trials.events import Finished, Logged, Reported
-from orchestrator.trials.resources import LargerShare
+from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Trial
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def path(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> Path:
         key = (trial.trial_id, ledger.begin_attempt(trial.trial_id))
         ledger.record(Reported(*key, 2, {"knn_top1": 40.5}))
         ledger.record(Logged(*key, "WARNING", "text"))
-        ledger.record(Finished(*key, {"knn_top1": 50.5}, 1.0, 1.0, (Reading(0, "norm1.in", "cls_norm", 2.5),)))
-        ledger.write_larger_share(trial.label, LargerShare(0.5))
+        ledger.record(Finished(*key, {"knn_top1": 50.5}, 1.0, 1.0, (Measurement(0, "norm1.in", "cls_norm", 2.5),)))
+        ledger.write_resource_floor(trial.label, ResourceFloor(0.5))
     ledger.leave_out([trial.trial_id for trial in trials[2:4]], "reason")
     ledger.close()
     with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
@@ -107,8 +107,8 @@ def test_triggers_stay_out_of_the_file(path: Path) -> None:
 def test_rows_of_a_transaction_that_was_rolled_back_are_not_in_the_seals(path: Path) -> None:
     with Ledger.open(path) as ledger:
         before = ledger.records()
-        with pytest.raises(RuntimeError, match="boom"), ledger.together():  # noqa: PT012
-            ledger.take_in()
+        with pytest.raises(RuntimeError, match="boom"), ledger.transaction():  # noqa: PT012
+            ledger.clear_skipped()
             raise RuntimeError("boom")
     with Ledger.read(path) as ledger:
         assert ledger.records() == before
@@ -150,7 +150,7 @@ def test_seals_agree_with_the_tables_after_any_statements_and_values(
         connection.execute("PRAGMA foreign_keys = OFF")
         for statement, values in history:
             connection.execute(statement, values)
-            check_seals(connection, Path("ledger"))
+            verify_checksums(connection, Path("ledger"))
         connection.close()
 
 

@@ -23,7 +23,7 @@ COMMON = ["kind", "at", "trial_id", "attempt", "label", "group", "arm", "role", 
 
 
 def news(reader: EventReader, ledger: Ledger) -> list[dict[str, Any]]:
-    with ledger.moment() as connection:
+    with ledger.snapshot() as connection:
         return reader.news(connection)
 
 
@@ -96,7 +96,7 @@ def test_a_trial_is_told_to_be_left_out_again_if_a_later_run_does(ledger: Ledger
     ledger.leave_out([key], "one")
     assert kinds(news(reader, ledger)) == ["registered", "left_out"]
     assert news(reader, ledger) == []
-    ledger.take_in()
+    ledger.clear_skipped()
     assert news(reader, ledger) == []
     ledger.leave_out([key], "one")
     assert kinds(news(reader, ledger)) == ["left_out"]
@@ -202,7 +202,7 @@ def apply(stream: Ledger, action: str, key: str, number: int) -> None:
 
 
 def is_started(stream: Ledger, key: str) -> bool:
-    with stream.moment() as connection:
+    with stream.snapshot() as connection:
         attempts = select_attempts(connection, key)
     return not attempts or attempts[-1].started_at is not None
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.ledger.connection import LedgerError
-from orchestrator.ledger.in_memory import MemoryRecord
+from orchestrator.ledger.in_memory import InMemoryLedger
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported, Started
 from orchestrator.trials.records import State
 
@@ -13,7 +13,7 @@ def finished(attempt: int) -> Event:
 
 
 def test_events_of_an_attempt_that_was_given_up_do_not_count() -> None:
-    record = MemoryRecord(["a"])
+    record = InMemoryLedger(["a"])
     assert [record.begin_attempt("a"), record.begin_attempt("a")] == [1, 2]
     assert record.record_all([Started("a", 1, worker=""), finished(1)]) == []
     assert record.state("a") is State.RUNNING
@@ -23,7 +23,7 @@ def test_events_of_an_attempt_that_was_given_up_do_not_count() -> None:
 
 
 def test_events_after_the_end_and_rungs_that_come_twice_do_not_count() -> None:
-    record = MemoryRecord(["a"])
+    record = InMemoryLedger(["a"])
     record.begin_attempt("a")
     rung = Reported("a", 1, step=2, metrics={})
     failed = Failed("a", 1, error="", traceback="")
@@ -33,7 +33,7 @@ def test_events_after_the_end_and_rungs_that_come_twice_do_not_count() -> None:
 
 
 def test_what_is_unknown_or_done_cannot_be_attempted() -> None:
-    record = MemoryRecord(["a"])
+    record = InMemoryLedger(["a"])
     with pytest.raises(LedgerError, match="'b' is not registered"):
         record.begin_attempt("b")
     assert record.record_all([Started("b", 1, worker="")]) == []

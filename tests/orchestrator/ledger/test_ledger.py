@@ -19,7 +19,7 @@ from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
@@ -336,11 +336,11 @@ def test_reader_sees_by_the_version_whether_the_writer_has_written(ledger: Ledge
 def test_what_is_read_in_a_moment_is_of_one_moment(ledger: Ledger, path: Path) -> None:
     count = "SELECT COUNT(*) FROM attempts"
     with Ledger.read(path) as reader:
-        with reader.moment() as connection:
+        with reader.snapshot() as connection:
             assert connection.execute(count).fetchone()[0] == 0
             ledger.begin_attempt(A)
             assert connection.execute(count).fetchone()[0] == 0
-        with reader.moment() as connection:
+        with reader.snapshot() as connection:
             assert connection.execute(count).fetchone()[0] == 1
 
 
@@ -348,7 +348,7 @@ def test_reader_can_ask_for_gpu_hours_which_writes_nothing(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger._progress, "held_s", lambda _: 1800.0)
-    ledger.record(Finished(A, ledger.begin_attempt(A, Share(gpus=2.0, processes=2)), {}, 1.0, 1.0))
+    ledger.record(Finished(A, ledger.begin_attempt(A, ResourceRequest(gpus=2.0, processes=2)), {}, 1.0, 1.0))
     with Ledger.read(path) as reader:
         # Two processes with two GPUs each, for half an hour.
         assert reader.gpu_hours() == 2.0
@@ -502,7 +502,7 @@ def test_events_of_which_one_cannot_be_recorded_are_not_recorded_at_all(ledger: 
 def test_a_reader_sees_nothing_of_what_is_being_recorded_together(ledger: Ledger, path: Path) -> None:
     attempt = ledger.begin_attempt(A)
     with Ledger.read(path) as reader:
-        with ledger.together():
+        with ledger.transaction():
             ledger.record(Reported(A, attempt, 5, {"miou": 1.0}))
             ledger.record(Finished(A, attempt, {"miou": 1.0}, 1.0, 1.0))
             assert record_of(reader, A).state is State.RUNNING
@@ -522,18 +522,18 @@ def test_trials_that_are_left_out_say_why_until_they_are_taken_in_or_run(ledger:
     assert (record_of(ledger, A).state, record_of(ledger, A).left_out) == (State.RUNNING, None)
     ledger.record(Failed(A, attempt, "boom", "Traceback"))
     assert record_of(ledger, A).state is State.FAILED
-    ledger.take_in()
+    ledger.clear_skipped()
     assert record_of(ledger, B).state is State.WAITING
     assert ledger.with_result() == frozenset()
 
 
 def test_larger_shares_are_known_to_later_runs_the_newest_of_each_scale(ledger: Ledger, path: Path) -> None:
-    assert ledger.larger_shares() == {}
-    ledger.write_larger_share("nano", LargerShare(0.5))
-    ledger.write_larger_share("micro", LargerShare(1.0, 32.5, 4))
-    ledger.write_larger_share("nano", LargerShare(1.0))
+    assert ledger.resource_floors() == {}
+    ledger.write_resource_floor("nano", ResourceFloor(0.5))
+    ledger.write_resource_floor("micro", ResourceFloor(1.0, 32.5, 4))
+    ledger.write_resource_floor("nano", ResourceFloor(1.0))
     with Ledger.read(path) as reader:
-        assert reader.larger_shares() == {"nano": LargerShare(1.0), "micro": LargerShare(1.0, 32.5, 4)}
+        assert reader.resource_floors() == {"nano": ResourceFloor(1.0), "micro": ResourceFloor(1.0, 32.5, 4)}
 
 
 def test_gpu_hours_are_those_of_all_attempts_by_the_gpus_of_each(
@@ -542,15 +542,15 @@ def test_gpu_hours_are_those_of_all_attempts_by_the_gpus_of_each(
     now_s = 100.0
     monkeypatch.setattr("orchestrator.ledger.progress_buffer.time", SimpleNamespace(monotonic=lambda: now_s))
     assert ledger.gpu_hours() == 0.0
-    failed = ledger.begin_attempt(A, Share(gpus=0.5))
-    pair = ledger.begin_attempt(B, Share(gpus=2.0, processes=2))
+    failed = ledger.begin_attempt(A, ResourceRequest(gpus=0.5))
+    pair = ledger.begin_attempt(B, ResourceRequest(gpus=2.0, processes=2))
     now_s += 1800.0
     ledger.record(Failed(A, failed, "boom", "Traceback"))
     assert ledger.gpu_hours() == pytest.approx(0.25)
     # Of what runs, as far as has been heard of it.
     ledger.record(Progressed(B, pair, 1, 20, 1.0))
     assert ledger.gpu_hours() == pytest.approx(0.25 + 2.0)
-    lost = ledger.begin_attempt(A, Share(gpus=1.0))
+    lost = ledger.begin_attempt(A, ResourceRequest(gpus=1.0))
     now_s += 3600.0
     ledger.record(Finished(B, pair, {}, 1.0, 1.0))
     assert ledger.gpu_hours() == pytest.approx(0.25 + 6.0)
@@ -567,7 +567,7 @@ def test_the_gpu_hours_of_an_attempt_whose_driver_died_are_those_up_to_its_last_
     monkeypatch.setattr("orchestrator.ledger.progress_buffer.time", SimpleNamespace(monotonic=lambda: now_s))
     with Ledger.open(path) as ledger:
         ledger.register(INFO, TRIALS, PROVENANCE)
-        attempt = ledger.begin_attempt(A, Share(gpus=1.0))
+        attempt = ledger.begin_attempt(A, ResourceRequest(gpus=1.0))
         now_s += 3600.0
         ledger.record(Progressed(A, attempt, 1, 20, 1.0))
     now_s = 5.0

@@ -12,7 +12,7 @@ from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
 from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import Cause, Report, State
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 
 SCHEMA_1 = """
 CREATE TABLE sweep (
@@ -112,7 +112,7 @@ def check_content(ledger: Ledger, *, diagnostics: bool) -> None:
     assert (done.metrics, done.seconds, done.core_seconds) == ({"knn_top1": 12.5}, 1.5, 1.25)
     assert done.reports == (Report(2, {"knn_top1": 10.25}),)
     assert (failed.trial_id, failed.state, failed.error, failed.cause) == ("b", State.FAILED, "boom", None)
-    assert ledger.diagnostics() == ({"a": (Reading(0, "norm1.in", "cls_norm", 2.5),)} if diagnostics else {})
+    assert ledger.diagnostics() == ({"a": (Measurement(0, "norm1.in", "cls_norm", 2.5),)} if diagnostics else {})
     assert ledger.with_result() == {"a"}
     assert ledger.gpu_hours() == 0
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.ledger.event_stream import Happening
+from orchestrator.ledger.event_stream import EventRow
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.monitoring.follow import follow_events, follow_status, look_at
-from orchestrator.monitoring.status import Standing
+from orchestrator.monitoring.follow import follow_events, follow_status, poll_status
+from orchestrator.monitoring.status import SweepStatus
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.events import Failed, Finished, Progressed
 from orchestrator.trials.trial import Trial
@@ -62,11 +62,11 @@ def reader(ledger: Ledger) -> Iterator[Ledger]:
 
 def watch(
     run: Elsewhere, reader: Ledger, script: list[Callable[[], object]], *, is_terminal: bool = False
-) -> tuple[Standing, str]:
+) -> tuple[SweepStatus, str]:
     run.script = iter(script)
     file = StringIO()
     console = Console(file=file, width=120, highlight=False, force_terminal=is_terminal, color_system=None)
-    standing = follow_status(console, look_at(reader, interval_s=1.0, sleep=run.sleep))
+    standing = follow_status(console, poll_status(reader, interval_s=1.0, sleep=run.sleep))
     return standing, file.getvalue()
 
 
@@ -120,8 +120,8 @@ def test_the_ledger_is_not_read_again_while_nothing_is_written(
 ) -> None:
     run = elsewhere
     reads: list[int] = []
-    read = Standing.read
-    monkeypatch.setattr(Standing, "read", lambda ledger: (reads.append(run.num_sleeps), read(ledger))[1])
+    read = SweepStatus.read
+    monkeypatch.setattr(SweepStatus, "read", lambda ledger: (reads.append(run.num_sleeps), read(ledger))[1])
     watch(run, reader, [*[run.nothing] * 5, lambda: run.finish(0), *[run.nothing] * 5, run.leave])
     assert reads == [0, 6, 12]
 
@@ -148,7 +148,7 @@ def test_the_cursor_comes_back_where_a_person_interrupts(
 
     console = Console(file=file, width=120, force_terminal=True)
     with pytest.raises(KeyboardInterrupt):
-        follow_status(console, look_at(reader, interval_s=1.0, sleep=interrupt))
+        follow_status(console, poll_status(reader, interval_s=1.0, sleep=interrupt))
     assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l")
 
 
@@ -162,7 +162,7 @@ def test_events_are_followed_until_the_run_has_let_go_and_none_is_missed(
         run.leave()
 
     run.script = iter([run.nothing, lambda: run.finish(0), run.nothing, last_words])
-    events: list[Happening] = list(follow_events(reader, interval_s=1.0, sleep=run.sleep))
+    events: list[EventRow] = list(follow_events(reader, interval_s=1.0, sleep=run.sleep))
     told = [(event["kind"], event["trial_id"]) for event in events]
     assert told == [
         ("registered", None),

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.monitoring.live_view import SweepView
-from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.monitoring.live_view import LiveView
+from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.trials.events import Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import TrialRecord
 from orchestrator.trials.trial import Trial
@@ -32,11 +32,11 @@ class Screen:
         self.clock = Clock()
         self._file = StringIO()
         records = [record_of(self.first), record_of(self.second)]
-        board = Board(records, num_slots=lambda: 2, shown_metric="knn_top1", clock=self.clock)
+        board = SweepProgress(records, num_slots=lambda: 2, shown_metric="knn_top1", clock=self.clock)
         console = Console(
             file=self._file, force_terminal=is_terminal, color_system=None, width=120, highlight=False
         )
-        self.view = SweepView(console, board, title="components", clock=self.clock)
+        self.view = LiveView(console, board, title="components", clock=self.clock)
 
     @property
     def text(self) -> str:
@@ -209,9 +209,9 @@ def test_control_characters_in_labels_and_errors_are_shown_as_text(
     monkeypatch.setenv("TERM", "xterm")
     file = StringIO()
     odd = replace(trials[0], label="nano \x1b[2Jodd\x9b")
-    board = Board([record_of(odd)], num_slots=lambda: 1, shown_metric="knn_top1")
+    board = SweepProgress([record_of(odd)], num_slots=lambda: 1, shown_metric="knn_top1")
     console = Console(file=file, force_terminal=is_terminal, color_system=None, width=120, highlight=False)
-    with SweepView(console, board, title="\x07title", clock=Clock()) as view:
+    with LiveView(console, board, title="\x07title", clock=Clock()) as view:
         view.submitted(odd)
         view.happened(Failed(odd.trial_id, 1, error="no\n\x1b]0;x\x07 file", traceback=""))
     assert r"failed   nano \x1b[2Jodd\x9b: no \x1b]0;x\x07 file" in file.getvalue()
@@ -222,7 +222,7 @@ def test_a_trial_that_is_tried_again_leaves_a_line_with_the_reason(plain: Screen
     failed = Failed(plain.second.trial_id, 1, error="DataError: [bold]no[/bold] file", traceback="")
     with plain.view as view:
         view.submitted(plain.second)
-        view.waits_again(failed, "retry 1 of 2")
+        view.on_retry(failed, "retry 1 of 2")
         view.submitted(plain.second)
     assert plain.text.splitlines()[1:] == [
         "again    nano [red]odd[/red] [/x] seed 1: DataError: [bold]no[/bold] file (retry 1 of 2)",
@@ -244,7 +244,7 @@ def test_trials_that_are_left_out_leave_a_line_with_their_seeds_and_the_bound(pl
 def test_on_a_terminal_what_is_tried_again_or_left_out_leaves_a_line(live: Screen) -> None:
     with live.view as view:
         view.submitted(live.first)
-        view.waits_again(Failed(live.first.trial_id, 1, error="x", traceback=""), "retry 1 of 2")
+        view.on_retry(Failed(live.first.trial_id, 1, error="x", traceback=""), "retry 1 of 2")
         view.left_out([live.first], "the time budget of 2 h")
         drawn = live.draw()
     assert "again    nano none seed 0: x (retry 1 of 2)" in live.text

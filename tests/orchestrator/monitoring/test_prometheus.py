@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from orchestrator.execution.metrics import TEXTS, Sample
-from orchestrator.monitoring.live_view import SweepView
+from orchestrator.monitoring.live_view import LiveView
 from orchestrator.monitoring.prometheus import PERIOD_S, Telemetry
-from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.trials.events import Failed, Finished, Progressed, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
@@ -24,8 +24,8 @@ class Published:
         self.clock = clock
         self.rounds: list[Sequence[Sample]] = []
         self.file = StringIO()
-        board = Board(records, num_slots=lambda: 3, shown_metric="knn_top1", clock=clock)
-        view = SweepView(Console(file=self.file, width=120), board, title="tiny", clock=clock)
+        board = SweepProgress(records, num_slots=lambda: 3, shown_metric="knn_top1", clock=clock)
+        view = LiveView(Console(file=self.file, width=120), board, title="tiny", clock=clock)
         self.telemetry = Telemetry(view, board, self.rounds.append, sweep="tiny", clock=clock)
 
     def samples(self, name: str) -> list[tuple[float, dict[str, str]]]:
@@ -65,7 +65,7 @@ def test_every_state_is_told_each_time_so_that_none_keeps_an_old_count(
 def test_retries_grow_by_what_came_since_by_cause(published: Published, trials: tuple[Trial, ...]) -> None:
     def retry(cause: Cause) -> None:
         published.telemetry.submitted(trials[0])
-        published.telemetry.waits_again(failed(trials[0], cause), "retry")
+        published.telemetry.on_retry(failed(trials[0], cause), "retry")
 
     assert published.samples("retries") == []
     for cause in (Cause.WORKER, Cause.WORKER, Cause.GPU_MEMORY):
@@ -138,7 +138,7 @@ def test_a_run_that_breaks_publishes_no_more(published: Published) -> None:
 def test_the_view_hears_of_everything(published: Published, trials: tuple[Trial, ...]) -> None:
     with published.telemetry as telemetry:
         telemetry.submitted(trials[0])
-        telemetry.waits_again(failed(trials[0], Cause.NODE), "retry 1 of 20")
+        telemetry.on_retry(failed(trials[0], Cause.NODE), "retry 1 of 20")
         telemetry.left_out(trials[1:2], "the time budget of 1 h")
         published.clock.now_s += 60.0
         telemetry.tick()
@@ -149,7 +149,7 @@ def test_the_view_hears_of_everything(published: Published, trials: tuple[Trial,
 def test_every_metric_is_explained(published: Published, trials: tuple[Trial, ...]) -> None:
     published.telemetry.submitted(trials[0])
     published.telemetry.happened(Reported(trials[0].trial_id, 1, step=1, metrics={"knn_top1": 1.0}))
-    published.telemetry.waits_again(failed(trials[0], Cause.NODE), "retry")
+    published.telemetry.on_retry(failed(trials[0], Cause.NODE), "retry")
     published.telemetry.submitted(trials[0])
     published.telemetry.happened(Finished(trials[0].trial_id, 1, metrics={}, seconds=1.0, core_seconds=1.0))
     samples = list(published.telemetry.samples())

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from orchestrator.ledger.attempts import FailedTrial
 from orchestrator.ledger.provenance import Provenance, collect_provenance
-from orchestrator.monitoring.status import Standing, render_status
+from orchestrator.monitoring.status import SweepStatus, render_status
 from orchestrator.run import describe
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import Cause, State, TrialRecord
-from orchestrator.trials.resources import LargerShare
+from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Trial
 
 
@@ -28,7 +28,7 @@ def shown(sweep: Sweep, trials: tuple[Trial, ...]) -> Callable[..., list[str]]:
         **known: Any,
     ) -> list[str]:
         file = StringIO()
-        standing = Standing(describe(sweep, trials, {}), records, provenance, **known)
+        standing = SweepStatus(describe(sweep, trials, {}), records, provenance, **known)
         rendered = render_status(standing, max_lines=max_lines)
         Console(file=file, width=200, highlight=False).print(rendered)
         return [line.rstrip() for line in file.getvalue().splitlines()]
@@ -131,8 +131,8 @@ def test_trials_that_were_left_out_are_counted_by_reason(
 def test_larger_shares_and_gpu_hours_are_shown_where_there_are_any(
     shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
-    shares = {"nano": LargerShare(gpus=0.5, memory_gib=6.0, micro_batch=16), "mini": LargerShare(micro_batch=4)}
-    lines = shown([record_of(trials[0])], larger_shares=shares, gpu_hours=1.25)
+    shares = {"nano": ResourceFloor(gpus=0.5, memory_gib=6.0, micro_batch=16), "mini": ResourceFloor(micro_batch=4)}
+    lines = shown([record_of(trials[0])], resource_floors=shares, gpu_hours=1.25)
     assert lines[-3:] == [
         "GPU hours taken: 1.25",
         "since memory ran out, trials of scale nano get 0.5 GPUs a process, 6 GiB of memory a process, "
@@ -181,5 +181,5 @@ def test_a_sweep_has_ended_where_no_run_is_or_none_has_anything_left_to_do(
     sweep: Sweep, trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord],
 ) -> None:  # fmt: skip
     records = [record_of(trial, state) for trial, state in zip(trials, states, strict=False)]
-    standing = Standing(describe(sweep, trials, {}), records, is_held=is_held)
+    standing = SweepStatus(describe(sweep, trials, {}), records, is_held=is_held)
     assert (standing.has_ended, standing.all_done) == (ended, done)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.monitoring.sweep_progress import Board
+from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
@@ -14,11 +14,11 @@ from orchestrator.trials.trial import Trial
 @pytest.fixture
 def make_board(
     trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], clock: Any
-) -> Callable[..., Board]:
-    def make(records: Sequence[TrialRecord] | None = None, num_slots: int = 1) -> Board:
+) -> Callable[..., SweepProgress]:
+    def make(records: Sequence[TrialRecord] | None = None, num_slots: int = 1) -> SweepProgress:
         if records is None:
             records = [record_of(trial) for trial in trials]
-        return Board(records, num_slots=lambda: num_slots, shown_metric="knn_top1", clock=clock)
+        return SweepProgress(records, num_slots=lambda: num_slots, shown_metric="knn_top1", clock=clock)
 
     return make
 
@@ -28,7 +28,7 @@ def finished(trial: Trial, seconds: float) -> Event:
 
 
 def test_counts_follow_every_trial_from_waiting_to_its_end(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board = make_board()
     assert board.counts == {State.WAITING: 8}
@@ -49,7 +49,7 @@ def test_counts_follow_every_trial_from_waiting_to_its_end(
 
 
 def test_results_of_earlier_runs_count_and_what_failed_or_was_lost_waits_again(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
     known = [State.DONE, State.PRUNED, State.FAILED, State.RUNNING, State.WAITING]
     board = make_board([record_of(trial, state) for trial, state in zip(trials, known, strict=False)])
@@ -57,7 +57,7 @@ def test_results_of_earlier_runs_count_and_what_failed_or_was_lost_waits_again(
 
 
 def test_a_running_trial_shows_its_step_rate_and_last_rung(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board, trial_id = make_board(), trials[0].trial_id
     board.submitted(trials[0])
@@ -75,14 +75,14 @@ def test_a_running_trial_shows_its_step_rate_and_last_rung(
 def test_a_running_trial_shows_metres_to_the_millimetre(
     trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
-    board = Board([record_of(trial) for trial in trials], num_slots=lambda: 1, shown_metric="depth_rmse")
+    board = SweepProgress([record_of(trial) for trial in trials], num_slots=lambda: 1, shown_metric="depth_rmse")
     board.submitted(trials[0])
     board.happened(Reported(trials[0].trial_id, 1, step=2, metrics={"depth_rmse": 0.98765}))
     assert board.running[trials[0].trial_id].last_metric == "depth_rmse 0.988"
 
 
 def test_an_event_of_a_trial_that_does_not_run_is_let_pass(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board = make_board()
     board.happened(finished(trials[0], 2.0))
@@ -90,7 +90,7 @@ def test_an_event_of_a_trial_that_does_not_run_is_let_pass(
 
 
 def test_time_left_is_unknown_until_something_was_measured(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board = make_board()
     assert board.seconds_left() is None
@@ -104,7 +104,7 @@ def test_time_left_is_unknown_until_something_was_measured(
 
 
 def test_time_left_is_the_mean_length_of_what_waits_less_what_has_run(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...], clock: Any
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...], clock: Any
 ) -> None:
     board = make_board()
     board.submitted(trials[0])
@@ -123,7 +123,7 @@ def test_time_left_is_the_mean_length_of_what_waits_less_what_has_run(
 
 
 def test_time_left_of_the_only_trial_is_told_from_its_own_pace(
-    make_board: Callable[..., Board],
+    make_board: Callable[..., SweepProgress],
     trials: tuple[Trial, ...],
     record_of: Callable[..., TrialRecord],
     clock: Any,
@@ -139,7 +139,7 @@ def test_time_left_of_the_only_trial_is_told_from_its_own_pace(
 
 
 def test_time_left_is_shared_by_the_slots_that_have_work(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
     done = [record_of(trial, State.DONE, seconds=10.0) for trial in trials[:6]]
     waiting = [record_of(trial) for trial in trials[6:]]
@@ -148,18 +148,18 @@ def test_time_left_is_shared_by_the_slots_that_have_work(
 
 
 def test_time_left_is_nothing_once_all_is_done(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
     assert make_board([record_of(trial, State.DONE, seconds=1.0) for trial in trials]).seconds_left() == 0.0
 
 
 def test_a_trial_that_will_be_tried_again_waits_and_its_retries_are_counted_by_cause(
-    make_board: Callable[..., Board], trials: tuple[Trial, ...]
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board = make_board()
     for cause in (Cause.WORKER, Cause.NODE, Cause.WORKER):
         board.submitted(trials[0])
-        board.waits_again(Failed(trials[0].trial_id, 1, error="x", traceback="", cause=cause))
+        board.on_retry(Failed(trials[0].trial_id, 1, error="x", traceback="", cause=cause))
         assert board.counts[State.WAITING] == 8
         assert (board.counts[State.RUNNING], board.running) == (0, {})
     assert board.retries == {Cause.WORKER: 2, Cause.NODE: 1}
@@ -168,7 +168,9 @@ def test_a_trial_that_will_be_tried_again_waits_and_its_retries_are_counted_by_c
     assert (board.counts[State.DONE], board.counts[State.WAITING]) == (1, 7)
 
 
-def test_trials_that_are_left_out_take_no_time(make_board: Callable[..., Board], trials: tuple[Trial, ...]) -> None:
+def test_trials_that_are_left_out_take_no_time(
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
+) -> None:
     board = make_board()
     board.submitted(trials[0])
     board.happened(finished(trials[0], 10.0))
@@ -185,7 +187,7 @@ def test_slots_are_asked_for_whenever_they_matter(
 ) -> None:
     slots = [1]
     records = [record_of(trials[0], State.DONE, seconds=10.0), *(record_of(trial) for trial in trials[3:5])]
-    board = Board(records, num_slots=lambda: slots[0], shown_metric="knn_top1")
+    board = SweepProgress(records, num_slots=lambda: slots[0], shown_metric="knn_top1")
     assert board.seconds_left() == pytest.approx(20.0)
     slots[0] = 2
     assert (board.num_slots, board.seconds_left()) == (2, pytest.approx(10.0))

@@ -13,23 +13,23 @@ import pytest
 from orchestrator.cli.app import main
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.reports.diagnostics_csv import CSV_NAME, render_readings, write_diagnostics
+from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements, write_diagnostics
 from orchestrator.run import load_datasets, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
-from specvit.diagnostics.measurement import Reading
+from specvit.diagnostics.measurement import Measurement
 
 READINGS = (
-    Reading(0, "attention", "cls_to_patches", 0.1),
-    Reading(0, "norm1.in", "cls_norm", math.inf),
-    Reading(2, "final_norm.in", "cls_norm", 2.5),
+    Measurement(0, "attention", "cls_to_patches", 0.1),
+    Measurement(0, "norm1.in", "cls_norm", math.inf),
+    Measurement(2, "final_norm.in", "cls_norm", 2.5),
 )
 
 
-def _finished(trial: Trial, attempt: int, readings: tuple[Reading, ...] = READINGS) -> Finished:
+def _finished(trial: Trial, attempt: int, readings: tuple[Measurement, ...] = READINGS) -> Finished:
     return Finished(trial.trial_id, attempt, {"knn_top1": 1.0}, seconds=1.0, core_seconds=1.0, diagnostics=readings)
 
 
@@ -42,11 +42,11 @@ def test_readings_are_read_back_as_they_were_recorded(ledger: Ledger, trials: tu
 
 
 def test_what_is_not_a_number_stays_so(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> None:
-    reading = Reading(0, "norm1.in", "patch_norm", math.nan)
+    reading = Measurement(0, "norm1.in", "patch_norm", math.nan)
     ledger.record(_finished(trials[0], ledger.begin_attempt(trials[0].trial_id), (reading,)))
     ((found,),) = ledger.diagnostics().values()
     assert math.isnan(found.value)
-    assert render_readings([found]) == "block,site,quantity,value\n0,norm1.in,patch_norm,\n"
+    assert render_measurements([found]) == "block,site,quantity,value\n0,norm1.in,patch_norm,\n"
 
 
 def test_an_attempt_that_was_given_up_leaves_no_readings(ledger: Ledger, trials: tuple[Trial, ...]) -> None:

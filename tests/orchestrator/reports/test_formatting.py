@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.reports.formatting import brief, decimals, describe, heading
+from orchestrator.reports.formatting import column_title, decimals, describe, format_metric
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from orchestrator.reports.formatting import brief, decimals, describe, heading
     ],
 )
 def test_heading_has_title_unit_and_direction_and_of_an_unknown_metric_its_name(name: str, expected: str) -> None:
-    assert heading(name) == expected
+    assert column_title(name) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("miou", 1), ("depth_abs_rel", 1), ("depth_rmse", 3), ("own", 3)])
@@ -25,10 +25,10 @@ def test_percent_has_one_decimal_and_every_other_unit_three(name: str, expected:
 
 
 def test_brief_shows_metres_to_the_millimetre_and_percent_as_asked() -> None:
-    assert brief("depth_rmse", 0.87654) == "depth_rmse 0.877"
-    assert brief("depth_rmse", 0.87654, digits=2) == "depth_rmse 0.877"
-    assert brief("miou", 33.333) == "miou 33.3"
-    assert brief("loss", 9.876, digits=2) == "loss 9.88"
+    assert format_metric("depth_rmse", 0.87654) == "depth_rmse 0.877"
+    assert format_metric("depth_rmse", 0.87654, digits=2) == "depth_rmse 0.877"
+    assert format_metric("miou", 33.333) == "miou 33.3"
+    assert format_metric("loss", 9.876, digits=2) == "loss 9.88"
 
 
 def test_describe_knows_the_direction_and_goes_by_the_name_otherwise() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.provenance_files import write_origin
+from orchestrator.reports.provenance_files import write_provenance
 
 INFO = SweepInfo(name="s", question="?", text="# mine\nseeds: 1\n", metrics=("miou",), seeds=(0,))
 
 
 def _written(folder: Path, *argv: str) -> dict[str, object]:
-    write_origin(folder, INFO, dataclasses.replace(collect_provenance(), argv=argv))
+    write_provenance(folder, INFO, dataclasses.replace(collect_provenance(), argv=argv))
     environment: dict[str, object] = json.loads((folder / "environment.json").read_text())
     return environment
 

@@ -8,12 +8,12 @@ import pytest
 
 from orchestrator.execution.capacity import GIB, Node, count_slots, machine_for
 from orchestrator.execution.executor import Machine
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 
 NOWHERE = Machine()
@@ -29,7 +29,7 @@ def micro(make_sweep: Callable[..., Sweep]) -> Trial:
     return expand(make_sweep(model={"scale": "micro"}))[0]
 
 
-def grow(shares: Shares, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine: Machine = NOWHERE) -> str:
+def grow(shares: Allocator, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine: Machine = NOWHERE) -> str:
     """Say that an attempt with what the trial gets now ran out of memory."""
     return shares.grow(
         trial, ran_with=shares.of(trial), ran_config=shares.config_of(trial), cause=cause, machine=machine
@@ -37,35 +37,35 @@ def grow(shares: Shares, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine:
 
 
 def test_a_share_is_that_of_the_scale(nano: Trial, micro: Trial) -> None:
-    shares = Shares(Resources(cpus=2, by_scale={"micro": {"gpus": 0.5}}))
-    assert shares.of(nano) == Share(cpus=2.0)
-    assert shares.of(micro) == Share(cpus=2.0, gpus=0.5)
+    shares = Allocator(Resources(cpus=2, by_scale={"micro": {"gpus": 0.5}}))
+    assert shares.of(nano) == ResourceRequest(cpus=2.0)
+    assert shares.of(micro) == ResourceRequest(cpus=2.0, gpus=0.5)
     assert shares.config_of(nano) is nano.config
 
 
 def test_growth_is_for_the_scale_and_is_remembered_each_time(nano: Trial, micro: Trial) -> None:
-    remembered: list[tuple[str, LargerShare]] = []
-    shares = Shares(Resources(gpus=0.5), remember=lambda *given: remembered.append(given))
+    remembered: list[tuple[str, ResourceFloor]] = []
+    shares = Allocator(Resources(gpus=0.5), remember=lambda *given: remembered.append(given))
     sibling = replace(nano, trial_id="sibling")
     assert grow(shares, nano) == "1 GPUs in place of 0.5"
     assert (shares.of(sibling).gpus, shares.of(micro).gpus) == (1.0, 0.5)
     assert grow(shares, sibling) == "micro_batch 4"
-    assert remembered == [("nano", LargerShare(1.0)), ("nano", LargerShare(1.0, 0.0, 4))]
+    assert remembered == [("nano", ResourceFloor(1.0)), ("nano", ResourceFloor(1.0, 0.0, 4))]
     assert shares.config_of(nano).objective.micro_batch == 4
     assert shares.config_of(micro) is micro.config
 
 
 def test_what_earlier_runs_found_out_is_the_least_and_the_file_may_say_more(nano: Trial) -> None:
-    known = {"nano": LargerShare(gpus=0.5, memory_gib=16.0, micro_batch=2)}
-    shares = Shares(Resources(gpus=0.25, memory_gib=32), known)
-    assert shares.of(nano) == Share(gpus=0.5, memory_gib=32.0)
+    known = {"nano": ResourceFloor(gpus=0.5, memory_gib=16.0, micro_batch=2)}
+    shares = Allocator(Resources(gpus=0.25, memory_gib=32), known)
+    assert shares.of(nano) == ResourceRequest(gpus=0.5, memory_gib=32.0)
     assert shares.config_of(nano).objective.micro_batch == 2
-    assert Shares(Resources(gpus=1), known).of(nano).gpus == 1.0
+    assert Allocator(Resources(gpus=1), known).of(nano).gpus == 1.0
 
 
 def test_a_micro_batch_of_the_file_that_is_small_enough_stays(nano: Trial) -> None:
     small = replace(nano, config=replace(nano.config, objective=replace(nano.config.objective, micro_batch=2)))
-    shares = Shares(Resources(), {"nano": LargerShare(micro_batch=4)})
+    shares = Allocator(Resources(), {"nano": ResourceFloor(micro_batch=4)})
     assert shares.config_of(small) is small.config
     assert shares.config_of(nano).objective.micro_batch == 4
     assert replace(nano.config, objective=shares.config_of(nano).objective) == shares.config_of(nano)
@@ -73,7 +73,7 @@ def test_a_micro_batch_of_the_file_that_is_small_enough_stays(nano: Trial) -> No
 
 def test_an_attempt_with_less_than_its_siblings_get_by_now_adds_nothing(nano: Trial) -> None:
     remembered: list[object] = []
-    shares = Shares(Resources(gpus=0.25), remember=lambda *given: remembered.append(given))
+    shares = Allocator(Resources(gpus=0.25), remember=lambda *given: remembered.append(given))
     old = shares.of(nano)
     grow(shares, nano)
     text = shares.grow(nano, ran_with=old, ran_config=nano.config, cause=Cause.GPU_MEMORY, machine=NOWHERE)
@@ -83,7 +83,7 @@ def test_an_attempt_with_less_than_its_siblings_get_by_now_adds_nothing(nano: Tr
 
 
 def test_an_attempt_with_a_larger_micro_batch_than_its_siblings_have_by_now_adds_nothing(nano: Trial) -> None:
-    shares = Shares(Resources())
+    shares = Allocator(Resources())
     assert grow(shares, nano) == "micro_batch 4"
     text = shares.grow(
         nano, ran_with=shares.of(nano), ran_config=nano.config, cause=Cause.HOST_MEMORY, machine=NOWHERE
@@ -94,7 +94,7 @@ def test_an_attempt_with_a_larger_micro_batch_than_its_siblings_have_by_now_adds
 
 def test_when_there_is_nothing_to_add_nothing_is_said_nor_remembered(nano: Trial) -> None:
     remembered: list[Any] = []
-    shares = Shares(Resources(), remember=lambda *given: remembered.append(given))
+    shares = Allocator(Resources(), remember=lambda *given: remembered.append(given))
     texts = [grow(shares, nano) for _ in range(5)]
     # A batch of 8 images: 4, 2, 1.
     assert texts == ["micro_batch 4", "micro_batch 2", "micro_batch 1", "", ""]
@@ -102,7 +102,7 @@ def test_when_there_is_nothing_to_add_nothing_is_said_nor_remembered(nano: Trial
 
 
 def test_host_memory_that_is_reserved_keeps_a_smaller_micro_batch(nano: Trial) -> None:
-    shares = Shares(Resources(gpus=1))
+    shares = Allocator(Resources(gpus=1))
     machine = Machine(memory_gib=64.0, num_trials=2)
     assert grow(shares, nano) == "micro_batch 4"
     assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "64.0 GiB of the machine's memory reserved"
@@ -111,14 +111,14 @@ def test_host_memory_that_is_reserved_keeps_a_smaller_micro_batch(nano: Trial) -
 
 
 def test_of_several_processes_each_computes_fewer_images_than_its_part_of_the_batch(nano: Trial) -> None:
-    shares = Shares(Resources(gpus=1, processes=4))
+    shares = Allocator(Resources(gpus=1, processes=4))
     # 8 images, 2 on each.
     assert [grow(shares, nano) for _ in range(2)] == ["micro_batch 1", ""]
 
 
 def host_memory_of_attempts(trial: Trial, resources: Resources, nodes: list[Node]) -> list[float]:
     """Let a trial run out of its machine's memory as long as it gets more; return what each attempt had, in GiB."""
-    shares, had = Shares(resources), []
+    shares, had = Allocator(resources), []
     for _ in range(20):
         share = shares.of(trial)
         assert count_slots(nodes, share, max_slots=1) == 1, f"no room for {share}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.scheduling.durations import Lengths, format_seconds
+from orchestrator.scheduling.durations import TrialDurations, format_seconds
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 
@@ -15,7 +15,7 @@ def test_lengths_are_means_of_an_arm_or_else_of_its_group_over_done_trials_with_
     seconds = {"none": 10.0, "random init": 1.0, "raw pixels": 3.0, "norm@all": 14.0}
     records = [record_of(t, State.DONE, seconds=seconds[t.arm]) for t in trials if t.seed == 0]
     records += [record_of(t, State.PRUNED, seconds=2.0) for t in trials if t.seed == 1 and t.arm == "norm@all"]
-    lengths, group = Lengths(records), records[0].group_id
+    lengths, group = TrialDurations(records), records[0].group_id
     assert {t.arm: lengths.of(group, t.role, t.arm_id) for t in trials} == seconds
     assert (lengths.of(group, "arm", "another"), lengths.of(group, "floor", "another")) == (12.0, 2.0)
     assert (lengths.of(group, "baseline"), lengths.of(group, "floor")) == (12.0, 2.0)
@@ -38,7 +38,7 @@ def test_lengths_are_means_of_an_arm_or_else_of_its_group_over_done_trials_with_
 def test_a_trial_takes_as_long_as_its_like_and_a_floor_says_nothing_of_a_training(
     measured: dict[tuple[str, str], float], role: str, expected: float | None
 ) -> None:
-    lengths = Lengths()
+    lengths = TrialDurations()
     for (group_id, of_role), seconds in measured.items():
         lengths.add(group_id, of_role, seconds)
     assert lengths.of("a", role) == expected

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.execution.simulated import SimulatedExecutor
-from orchestrator.ledger.in_memory import MemoryRecord
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.ledger.in_memory import InMemoryLedger
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
-from orchestrator.scheduling.durations import Lengths
-from orchestrator.scheduling.longest_first import Urgency
+from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scheduling.simulation import _NoStates, _Watcher
-from orchestrator.storage.command_inbox import Order, Retry
+from orchestrator.storage.command_inbox import Command, Retry
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.trial import Trial
@@ -32,8 +32,8 @@ def make(trials: tuple[Trial, ...]) -> Callable[[str], list[Trial]]:
     return lambda arms: [replace(trials[0], trial_id=f"{i}", arm_id=arm) for i, arm in enumerate(arms)]
 
 
-def lengths(group_id: str, **seconds: float) -> Lengths:
-    known = Lengths()
+def lengths(group_id: str, **seconds: float) -> TrialDurations:
+    known = TrialDurations()
     for arm, length in seconds.items():
         known.add(group_id, "arm", length, arm)
     return known
@@ -47,7 +47,7 @@ def test_the_order_is_kept_as_long_as_no_trial_takes_as_long_as_all_the_rest(
     make: Callable[[str], list[Trial]],
 ) -> None:
     waiting = make("sls" * 10)
-    urgency = Urgency(lengths(waiting[0].group_id, s=1, l=10), clock=lambda: 0.0)
+    urgency = LongestFirst(lengths(waiting[0].group_id, s=1, l=10), clock=lambda: 0.0)
     # 120 s of work on 2 slots: 60 s to come, of which the longest trial takes a sixth.
     assert urgency.sorted(waiting, running=[], num_slots=lambda: 2) is waiting
     # On 20 slots 6 s are to come, and each of the ten long ones takes longer than that.
@@ -58,7 +58,7 @@ def test_urgent_trials_of_about_the_same_length_keep_their_order_the_longer_go_f
     make: Callable[[str], list[Trial]],
 ) -> None:
     waiting = make("abcd")
-    urgency = Urgency(lengths(waiting[0].group_id, a=1, b=10, c=20, d=11), clock=lambda: 0.0)
+    urgency = LongestFirst(lengths(waiting[0].group_id, a=1, b=10, c=20, d=11), clock=lambda: 0.0)
     assert arms(urgency.sorted(waiting, running=[], num_slots=lambda: 4)) == "cbda"
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_sorted_nor_asked_of_the_slots_while_a_length_is_unknown(
         raise AssertionError
 
     waiting = make("ab")
-    urgency = Urgency(Lengths(), clock=lambda: 0.0)
+    urgency = LongestFirst(TrialDurations(), clock=lambda: 0.0)
     assert urgency.sorted(waiting, running=[], num_slots=never) is waiting
     assert urgency.is_due
 
@@ -77,7 +77,7 @@ def test_nothing_is_sorted_nor_asked_of_the_slots_while_a_length_is_unknown(
 def test_a_trial_that_runs_tells_that_its_like_take_at_least_so_long(make: Callable[[str], list[Trial]]) -> None:
     first, *waiting = make("asss" + "a")
     known = lengths(first.group_id, s=2)  # of the arm "a" is guessed what its group takes
-    urgency = Urgency(known, clock=lambda: 0.0)
+    urgency = LongestFirst(known, clock=lambda: 0.0)
     assert arms(urgency.sorted(waiting, running=[(first, 1.0)], num_slots=lambda: 2)) == "sssa"
     assert arms(urgency.sorted(waiting, running=[(first, 30.0)], num_slots=lambda: 2)) == "asss"
 
@@ -85,7 +85,7 @@ def test_a_trial_that_runs_tells_that_its_like_take_at_least_so_long(make: Calla
 def test_it_is_time_to_look_again_after_a_part_of_the_time_that_is_left(make: Callable[[str], list[Trial]]) -> None:
     now_s = 0.0
     waiting = make("s" * 100)
-    urgency = Urgency(lengths(waiting[0].group_id, s=1), clock=lambda: now_s)
+    urgency = LongestFirst(lengths(waiting[0].group_id, s=1), clock=lambda: now_s)
     assert urgency.is_due
     urgency.sorted(waiting, running=[], num_slots=lambda: 2)
     assert not urgency.is_due
@@ -106,8 +106,8 @@ def test_under_a_budget_seeds_that_have_begun_are_sorted_and_no_trial_is_forgott
     executor = SimulatedExecutor(
         {t.trial_id: seconds[t.arm_id] for t in [*run, again]}, draw=random.Random(0), num_slots=2
     )
-    record, watcher = MemoryRecord(t.trial_id for t in [*run, again]), _Watcher(executor)
-    orders: Iterator[Sequence[Order]] = iter([[Retry((again.trial_id,))]])
+    record, watcher = InMemoryLedger(t.trial_id for t in [*run, again]), _Watcher(executor)
+    orders: Iterator[Sequence[Command]] = iter([[Retry((again.trial_id,))]])
     Scheduler(
         ledger=record,
         judge=watcher,
@@ -115,10 +115,10 @@ def test_under_a_budget_seeds_that_have_begun_are_sorted_and_no_trial_is_forgott
         executor=executor,
         view=watcher,
         states=_NoStates(),
-        shares=Shares(Resources()),
+        shares=Allocator(Resources()),
         budget=Budget(Limits(time_budget_h=1), clock=executor.clock),
         lengths=lengths(run[0].group_id, **seconds),
-        catalogue={t.trial_id: t for t in [*run, again]},
+        trials_by_id={t.trial_id: t for t in [*run, again]},
         orders=lambda: next(orders, ()),
         clock=executor.clock,
     ).run(run)
@@ -133,6 +133,6 @@ def test_on_few_slots_the_order_is_kept_to_the_last_trial(
 ) -> None:
     monkeypatch.setattr("orchestrator.scheduling.longest_first._FEW_SLOTS", 8)
     waiting = make("sl")
-    urgency = Urgency(lengths(waiting[0].group_id, s=1, l=100), clock=lambda: 0.0)
+    urgency = LongestFirst(lengths(waiting[0].group_id, s=1, l=100), clock=lambda: 0.0)
     assert urgency.sorted(waiting, running=[], num_slots=lambda: 7) is waiting
     assert arms(urgency.sorted(waiting, running=[], num_slots=lambda: 8)) == "ls"

@@ -9,17 +9,17 @@ import pytest
 from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
-from orchestrator.scheduling.allocation import Shares
+from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import StateFile, TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore, StateFile
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Report, State
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
-KEPT_NOWHERE = TrainingStates(Path("absent"), every_s=0)
+KEPT_NOWHERE = CheckpointStore(Path("absent"), every_s=0)
 
 Script = Sequence[Callable[[str, int], Event]]
 """The events of an attempt, each made from its trial id and attempt."""
@@ -60,10 +60,10 @@ class ScriptedExecutor:
         self.most_at_once = 0
         self._playing: dict[str, Iterator[Event]] = {}
 
-    def has_room(self, share: Share) -> bool:  # noqa: ARG002
+    def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
         return len(self._playing) < self.num_slots
 
-    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return Machine()
 
     def kill(self, trial_id: str) -> None:
@@ -130,7 +130,7 @@ class Listener:
             case Pruned():
                 self.on_record[Pruned].append(record.state is State.PRUNED)
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         raise AssertionError(f"nothing is tried again, but {event} was: {why}")
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
@@ -149,7 +149,7 @@ class Listener:
     def end(self, trial_id: str, state: State) -> None:
         self.ends.append((trial_id, state))
 
-    def spare(self, trial_id: str) -> None:
+    def exempt(self, trial_id: str) -> None:
         pass
 
 
@@ -164,7 +164,7 @@ def run(
     listener: Listener,
     executor: ScriptedExecutor,
     should_stop: Callable[[], bool] = lambda: False,
-    kept: TrainingStates = KEPT_NOWHERE,
+    kept: CheckpointStore = KEPT_NOWHERE,
 ) -> bool:
     scheduler = Scheduler(
         ledger=ledger,
@@ -173,7 +173,7 @@ def run(
         executor=executor,
         view=listener,
         states=kept,
-        shares=Shares(Resources()),
+        shares=Allocator(Resources()),
         limits=Limits(max_retries=0),
         should_stop=should_stop,
     )
@@ -209,7 +209,7 @@ def test_a_job_says_where_its_state_is_which_is_given_up_when_the_end_is_on_reco
 ) -> None:
     told: dict[str, State] = {}
 
-    class Recording(TrainingStates):
+    class Recording(CheckpointStore):
         def ended(self, event: Event) -> None:
             with Ledger.read(tmp_path / LEDGER_NAME) as reader:
                 told[event.trial_id] = next(r.state for r in reader.records() if r.trial_id == event.trial_id)

@@ -94,7 +94,7 @@ def test_when_the_time_is_over_in_mid_run_what_runs_and_what_waits_is_left_out(
     stage.ledger.release_running()
     assert stage.states_of(*first, *second) == [State.LEFT_OUT] * 4
     # A run that has more time takes them in again.
-    stage.ledger.take_in()
+    stage.ledger.clear_skipped()
     assert stage.states_of(*first, *second) == [State.WAITING] * 4
     assert run(stage, [*first, *second], Limits())
     assert stage.states_of(*first, *second) == [State.DONE] * 4

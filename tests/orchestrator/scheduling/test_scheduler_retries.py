@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator.execution.executor import Machine
 from orchestrator.scheduling.scheduler import MAX_NODE_LOSSES
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Failed, Finished, Logged, Reported
 from orchestrator.trials.records import Cause, State
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 
 Trials = tuple[Trial, ...]
@@ -75,7 +75,7 @@ def test_the_state_of_a_trial_is_kept_for_its_next_attempt_unless_it_raised(
     stage: Any, trials: Trials, tmp_path: Path
 ) -> None:
     raises, loses = trials[:2]
-    states = TrainingStates(tmp_path / "checkpoints", every_s=1.0)
+    states = CheckpointStore(tmp_path / "checkpoints", every_s=1.0)
     (tmp_path / "checkpoints").mkdir()
     files = [states.file_of(trial.trial_id).path for trial in (raises, loses)]  # type: ignore[union-attr]
     for file in files:
@@ -85,7 +85,7 @@ def test_the_state_of_a_trial_is_kept_for_its_next_attempt_unless_it_raised(
     def look(event: Failed, _: str) -> None:
         kept.append((event.cause, *(file.exists() for file in files)))  # type: ignore[arg-type]
 
-    stage.waits_again = look
+    stage.on_retry = look
     scripts = {raises: ["sX", "spF"], loses: ["sW", "sN", "sG", "spF"]}
     assert stage.run(scripts, trials=[raises, loses], states=states)
     assert kept == [
@@ -176,8 +176,8 @@ def test_a_trial_that_runs_out_of_gpu_memory_gets_twice_the_share_up_to_a_gpu_th
 ) -> None:
     found = gpu_memory(stage, trials, ["sG"], gpus=0.3)
     # A batch of 8 images. When there is nothing more to add, an ordinary retry is all that is left.
-    grown = [(0.3, None), (0.6, None), (1.0, None), (1.0, 4), (1.0, 2), (1.0, 1)]
-    assert found == [*grown, (1.0, 1)]
+    grow_after_oom = [(0.3, None), (0.6, None), (1.0, None), (1.0, 4), (1.0, 2), (1.0, 1)]
+    assert found == [*grow_after_oom, (1.0, 1)]
     assert stage.states_of(trials[0]) == [State.FAILED]
     assert [why for _, why in stage.again] == [
         "with 0.6 GPUs in place of 0.3",
@@ -201,7 +201,7 @@ def test_siblings_get_the_larger_share_too_and_so_do_later_runs(stage: Any, tria
     resources = {"gpus": 0.25}
     assert stage.run({first: ["sG", "spF"]}, trials=[first, second], resources=resources, gpus=1.0)
     assert [job.share.gpus for job in stage.executor.jobs] == [0.25, 0.5, 0.5]
-    assert stage.ledger.larger_shares() == {"nano": LargerShare(gpus=0.5)}
+    assert stage.ledger.resource_floors() == {"nano": ResourceFloor(gpus=0.5)}
     assert stage.run(trials=[third], resources=resources, gpus=1.0)
     assert [job.share.gpus for job in stage.executor.jobs] == [0.5]
 
@@ -217,7 +217,7 @@ def test_an_attempt_that_ran_with_the_old_share_does_not_grow_it_twice(stage: An
         (second.trial_id, 0.5),
     ]
     assert [why for _, why in stage.again] == ["with 0.5 GPUs in place of 0.25"] * 2
-    assert stage.ledger.larger_shares() == {"nano": LargerShare(gpus=0.5)}
+    assert stage.ledger.resource_floors() == {"nano": ResourceFloor(gpus=0.5)}
 
 
 def test_a_trial_that_runs_out_of_host_memory_gets_twice_of_what_was_its_part_up_to_all_of_the_machine(
@@ -252,7 +252,7 @@ def test_the_share_of_every_attempt_is_on_record(stage: Any, trials: Trials) -> 
     stage.run({trials[0]: ["sG", "spF"]}, trials=trials[:1], resources={"gpus": 0.5, "custom": {"disk": 1}}, gpus=2.0)
     assert [row["gpus"] for row in stage.attempts(trials[0])] == [0.5, 1.0]
     assert '"custom": [["disk", 1.0]]' in stage.attempts(trials[0])[0]["share"]
-    assert stage.executor.jobs[0].share == Share(gpus=0.5, custom=(("disk", 1.0),))
+    assert stage.executor.jobs[0].share == ResourceRequest(gpus=0.5, custom=(("disk", 1.0),))
 
 
 def test_where_nothing_runs_for_lack_of_room_people_are_told_for_which_trial(
@@ -261,4 +261,4 @@ def test_where_nothing_runs_for_lack_of_room_people_are_told_for_which_trial(
     first = trials[0]
     assert not stage.run({}, trials=trials[:1], resources={"gpus": 4}, gpus=2, seconds_at_most=100)
     (message,) = caplog.messages
-    assert message.startswith(f"nothing runs: there is no room for {first.label}, which takes Share(cpus=1.0, gpus=4.0")
+    assert message.startswith(f"nothing runs: there is no room for {first.label}, which takes ResourceRequest(cpus=1.0, gpus=4.0")

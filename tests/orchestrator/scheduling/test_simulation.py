@@ -13,22 +13,22 @@ from orchestrator.execution.capacity import ClusterError, Node
 from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.scheduling.allocation import Shares
-from orchestrator.scheduling.durations import Lengths
+from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scheduling.simulation import Simulated, _Watcher, draw_lengths, simulate
-from orchestrator.storage.checkpoint_store import TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.pruning_settings import NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Event, Finished
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 HOUR_S = 3600.0
-ONE_CORE = Shares(Resources())
+ONE_CORE = Allocator(Resources())
 """What every trial occupies where it does not matter."""
 
 
@@ -75,8 +75,8 @@ def lengths_of(trials: Sequence[Trial], seconds: Sequence[float]) -> dict[str, f
     return {trial.trial_id: length for trial, length in zip(trials, seconds, strict=True)}
 
 
-def known(trials: Sequence[Trial], lengths: Mapping[str, float]) -> Lengths:
-    measured = Lengths()
+def known(trials: Sequence[Trial], lengths: Mapping[str, float]) -> TrialDurations:
+    measured = TrialDurations()
     for trial in trials:
         measured.add(trial.group_id, trial.role, lengths[trial.trial_id], trial.arm_id)
     return measured
@@ -154,7 +154,7 @@ def test_a_node_that_dies_takes_its_trials_along_until_it_is_back(make: Callable
 
 def test_trials_occupy_their_shares_of_nodes_as_far_as_these_name_them(make: Callable[..., list[Trial]]) -> None:
     trials = make(4)
-    shares = Shares(Resources(cpus=2, gpus=0.5))
+    shares = Allocator(Resources(cpus=2, gpus=0.5))
     lengths = lengths_of(trials, [HOUR_S] * 4)
     cores = simulate(trials, lengths, shares=shares, nodes=[Node("a", {"CPU": 5.0})])
     assert (cores.makespan_s, cores.busy, cores.gpu_hours) == (2 * HOUR_S, 4 / 5, 4 * 0.5)
@@ -170,7 +170,7 @@ def test_shares_of_several_kinds_make_room_for_each_other(make: Callable[..., li
     trials = make(3)
     large = replace(trials[1].config.model, scale="micro")
     trials[1] = replace(trials[1], config=replace(trials[1].config, model=large))
-    shares = Shares(Resources(cpus=1, by_scale={"micro": {"cpus": 4}}))
+    shares = Allocator(Resources(cpus=1, by_scale={"micro": {"cpus": 4}}))
     ran = simulate(trials, lengths_of(trials, [10, 10, 10]), shares=shares, nodes=[Node("a", {"CPU": 4.0})])
     # All four cores go to the second one once the first has ended; the third waits for its turn.
     assert ran.ended_s == lengths_of(trials, [10, 20, 30])
@@ -182,7 +182,7 @@ def test_a_budget_leaves_out_the_last_seeds(make: Callable[..., list[Trial]]) ->
     lengths = lengths_of(trials, [HOUR_S] * 6)
     seeds = {trial.trial_id: trial.seed for trial in trials}
     for limits in (Limits(time_budget_h=5), Limits(max_gpu_hours=5)):
-        ran = simulate(trials, lengths, shares=Shares(Resources(gpus=1)), num_slots=1, limits=limits)
+        ran = simulate(trials, lengths, shares=Allocator(Resources(gpus=1)), num_slots=1, limits=limits)
         assert {seeds[trial_id] for trial_id in ran.left_out} == {2}
         assert (ran.makespan_s, ran.gpu_hours, ran.lower_bound_s) == pytest.approx((4 * HOUR_S, 4, 4 * HOUR_S))
         assert "5" in ran.reason
@@ -195,7 +195,7 @@ def test_a_budget_that_is_spent_ends_the_run_in_the_middle_of_trials(
 ) -> None:
     trials = make(4)
     lengths = lengths_of(trials, [HOUR_S, 5 * HOUR_S, HOUR_S, HOUR_S])
-    ran = simulate(trials, lengths, shares=Shares(Resources(gpus=1)), num_slots=2, limits=limits)
+    ran = simulate(trials, lengths, shares=Allocator(Resources(gpus=1)), num_slots=2, limits=limits)
     assert ran.left_out == {trial.trial_id for trial in trials[1:]}
     assert ran.makespan_s == pytest.approx(1.5 * HOUR_S, rel=0.01)
     assert ran.gpu_hours == pytest.approx(3, rel=0.01)
@@ -251,10 +251,10 @@ class HandPlayed:
     def clock(self) -> float:
         return self.now_s
 
-    def has_room(self, share: Share) -> bool:  # noqa: ARG002
+    def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
         return len(self.running) < self.num_slots
 
-    def machine(self, share: Share) -> Machine:  # noqa: ARG002
+    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return Machine()
 
     def submit(self, job: Job) -> None:
@@ -284,8 +284,8 @@ def test_trials_start_in_the_order_in_which_the_scheduler_hands_them_to_any_exec
 ) -> None:
     lengths = lengths_of(trials, [7.5, 1.25, 2.5, 6.125, 8.0, 1.5, 2.25, 30.0])
 
-    def learned() -> Lengths:
-        return known(trials, lengths) if is_known else Lengths()
+    def learned() -> TrialDurations:
+        return known(trials, lengths) if is_known else TrialDurations()
 
     executor = HandPlayed(num_slots, lengths)
     watcher = _Watcher(executor)  # type: ignore[arg-type]
@@ -295,7 +295,7 @@ def test_trials_start_in_the_order_in_which_the_scheduler_hands_them_to_any_exec
         judged_metric="knn_top1",
         executor=executor,
         view=watcher,
-        states=TrainingStates(ledger.path.parent / "states", every_s=0),
+        states=CheckpointStore(ledger.path.parent / "states", every_s=0),
         shares=ONE_CORE,
         lengths=learned(),
         clock=executor.clock,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.checkpoint_store import StateFile, TrainingStates
+from orchestrator.storage.checkpoint_store import CheckpointStore, StateFile
 from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 
@@ -24,8 +24,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def states(folder: Path) -> TrainingStates:
-    return TrainingStates(folder, every_s=60.0)
+def states(folder: Path) -> CheckpointStore:
+    return CheckpointStore(folder, every_s=60.0)
 
 
 def names(folder: Path) -> set[str]:
@@ -36,13 +36,13 @@ def test_every_trial_has_a_file_whose_path_holds_in_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    states = TrainingStates(Path("checkpoints"), every_s=5.0)
+    states = CheckpointStore(Path("checkpoints"), every_s=5.0)
     assert states.file_of(A) == StateFile(tmp_path.resolve() / "checkpoints" / f"{A}.safetensors", every_s=5.0)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_where_states_are_not_kept_there_is_no_file(folder: Path) -> None:
-    assert TrainingStates(folder, every_s=0.0).file_of(A) is None
+    assert CheckpointStore(folder, every_s=0.0).file_of(A) is None
 
 
 @pytest.mark.parametrize(
@@ -54,19 +54,19 @@ def test_where_states_are_not_kept_there_is_no_file(folder: Path) -> None:
     ],
 )
 def test_a_trial_that_has_ended_loses_its_state_and_what_was_half_written(
-    end: Callable[[], Event], states: TrainingStates, folder: Path
+    end: Callable[[], Event], states: CheckpointStore, folder: Path
 ) -> None:
     states.ended(end())
     assert names(folder) == {f"{B}.safetensors", "mine.safetensors"}
 
 
-def test_a_trial_that_was_lost_with_its_worker_keeps_its_state(states: TrainingStates, folder: Path) -> None:
+def test_a_trial_that_was_lost_with_its_worker_keeps_its_state(states: CheckpointStore, folder: Path) -> None:
     states.ended(Failed(A, 1, error="the worker was lost: x", traceback="", cause=Cause.WORKER))
     assert f"{A}.safetensors" in names(folder)
 
 
 def test_cleaning_leaves_the_states_that_are_wanted_and_what_is_not_ours(
-    states: TrainingStates, folder: Path
+    states: CheckpointStore, folder: Path
 ) -> None:
     states.clean(keep={B})
     assert names(folder) == {f"{B}.safetensors", "mine.safetensors"}
@@ -78,7 +78,7 @@ def test_cleaning_leaves_the_states_that_are_wanted_and_what_is_not_ours(
 
 
 def test_a_state_that_cannot_be_deleted_is_told_of_and_stops_nothing(
-    states: TrainingStates, folder: Path, caplog: pytest.LogCaptureFixture
+    states: CheckpointStore, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / f"{A}.safetensors").unlink()
     (folder / f"{A}.safetensors").mkdir()
@@ -88,7 +88,7 @@ def test_a_state_that_cannot_be_deleted_is_told_of_and_stops_nothing(
 
 
 def test_cleaning_takes_what_safetensors_was_writing_when_its_process_was_killed(
-    states: TrainingStates, folder: Path
+    states: CheckpointStore, folder: Path
 ) -> None:
     for name in (".tmpn5A4o0", ".tmp", ".tmp-mine", "x.tmpn5A4o0"):
         (folder / name).write_bytes(b"x")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Order, OrderBox, Prune, Retry, give
+from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Command, CommandInbox, Prune, Retry, give
 from specvit.errors import SpecsweepError
 
 
 @pytest.fixture
-def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OrderBox:
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandInbox:
     """Make a box that looks at every call."""
     monkeypatch.setattr("orchestrator.storage.command_inbox._PERIOD_S", 0.0)
-    return OrderBox(tmp_path)
+    return CommandInbox(tmp_path)
 
 
 def put(folder: Path, content: bytes | str | object, name: str = "5-x.json") -> Path:
@@ -29,7 +29,7 @@ def put(folder: Path, content: bytes | str | object, name: str = "5-x.json") -> 
 
 @pytest.mark.parametrize("order", [Cancel(), Prune(("a", "b")), Retry(("c",)), Prune(())])
 def test_an_order_arrives_as_it_was_given_once_and_its_file_is_gone(
-    order: Order, box: OrderBox, tmp_path: Path
+    order: Command, box: CommandInbox, tmp_path: Path
 ) -> None:
     path = give(tmp_path, order)
     assert path.exists()
@@ -38,7 +38,7 @@ def test_an_order_arrives_as_it_was_given_once_and_its_file_is_gone(
     assert list(box.take()) == []
 
 
-def test_orders_are_taken_in_the_order_in_which_they_were_given(box: OrderBox, tmp_path: Path) -> None:
+def test_orders_are_taken_in_the_order_in_which_they_were_given(box: CommandInbox, tmp_path: Path) -> None:
     orders = [Prune((str(number),)) for number in range(20)] + [Cancel()]
     for order in orders:
         give(tmp_path, order)
@@ -47,11 +47,11 @@ def test_orders_are_taken_in_the_order_in_which_they_were_given(box: OrderBox, t
 
 def test_orders_that_nobody_took_are_dropped_by_the_next_run(tmp_path: Path) -> None:
     path = give(tmp_path, Cancel())
-    OrderBox(tmp_path)
+    CommandInbox(tmp_path)
     assert not path.exists()
 
 
-def test_without_orders_there_is_no_folder(box: OrderBox, tmp_path: Path) -> None:
+def test_without_orders_there_is_no_folder(box: CommandInbox, tmp_path: Path) -> None:
     assert list(box.take()) == []
     assert list(tmp_path.iterdir()) == []
     give(tmp_path, Cancel())
@@ -62,7 +62,7 @@ def test_without_orders_there_is_no_folder(box: OrderBox, tmp_path: Path) -> Non
 def test_the_folder_is_looked_at_no_more_than_twice_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
     monkeypatch.setattr("orchestrator.storage.command_inbox.time.monotonic", lambda: now_s)
-    box = OrderBox(tmp_path)
+    box = CommandInbox(tmp_path)
     give(tmp_path, Cancel())
     now_s = 100.4
     assert list(box.take()) == []
@@ -107,7 +107,7 @@ def test_the_folder_is_looked_at_no_more_than_twice_a_second(tmp_path: Path, mon
     ids=lambda content: repr(content)[:30],
 )
 def test_a_file_that_holds_no_order_is_dropped_and_those_beside_it_are_obeyed(
-    content: object, box: OrderBox, tmp_path: Path
+    content: object, box: CommandInbox, tmp_path: Path
 ) -> None:
     path = put(tmp_path, content)
     give(tmp_path, Cancel())
@@ -115,18 +115,18 @@ def test_a_file_that_holds_no_order_is_dropped_and_those_beside_it_are_obeyed(
     assert not path.exists()
 
 
-def test_more_than_is_asked_for_in_a_file_is_ignored(box: OrderBox, tmp_path: Path) -> None:
+def test_more_than_is_asked_for_in_a_file_is_ignored(box: CommandInbox, tmp_path: Path) -> None:
     put(tmp_path, {"order": "cancel", "trial_ids": ["a"], "why": "so"}, "1.json")
     put(tmp_path, {"order": "prune", "trial_ids": ["a"], "__class__": "x"}, "2.json")
     assert list(box.take()) == [Cancel(), Prune(("a",))]
 
 
-def test_what_is_not_a_file_of_ours_is_left_alone_and_waited_for_by_nobody(box: OrderBox, tmp_path: Path) -> None:
+def test_what_is_not_a_file_of_ours_is_left_alone_and_waited_for_by_nobody(box: CommandInbox, tmp_path: Path) -> None:
     other = put(tmp_path, "cancel", "notes.txt")
     (other.parent / "1.json").mkdir()
     os.mkfifo(other.parent / "2.json")
     give(tmp_path, Cancel())
-    found: list[Order] = []
+    found: list[Command] = []
     taking = threading.Thread(target=lambda: found.extend(box.take()), daemon=True)
     taking.start()
     taking.join(10.0)
@@ -135,9 +135,9 @@ def test_what_is_not_a_file_of_ours_is_left_alone_and_waited_for_by_nobody(box: 
 
 
 def test_an_order_that_is_being_written_is_not_seen(
-    box: OrderBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    box: CommandInbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Order] = []
+    seen: list[Command] = []
     replace = Path.replace
 
     def look_first(self: Path, target: Path) -> Path:
@@ -160,7 +160,7 @@ def test_an_order_that_cannot_be_given_is_an_error_that_names_the_place(tmp_path
 
 
 def test_an_order_whose_file_cannot_be_deleted_is_not_obeyed_again_and_again(
-    box: OrderBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    box: CommandInbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied")

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.ledger_mirror import POINTER_NAME, LedgerMirror, fetch_ledger, read_pointer
-from orchestrator.storage.remote_checkpoints import SharedStates
+from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.trials.events import Finished
 from specvit.errors import SpecsweepError
@@ -22,12 +22,12 @@ def remote(tmp_path: Path) -> RemoteFolder:
 
 
 @pytest.fixture
-def states(remote: RemoteFolder) -> SharedStates:
-    return SharedStates(remote / "checkpoints")
+def states(remote: RemoteFolder) -> RemoteCheckpoints:
+    return RemoteCheckpoints(remote / "checkpoints")
 
 
 @pytest.fixture
-def mirror_of(remote: RemoteFolder, states: SharedStates) -> Callable[..., LedgerMirror]:
+def mirror_of(remote: RemoteFolder, states: RemoteCheckpoints) -> Callable[..., LedgerMirror]:
     def make(folder: Path, is_ours: Callable[[], bool] = lambda: True) -> LedgerMirror:
         (folder / ".mirror").mkdir(parents=True, exist_ok=True)
         return LedgerMirror(remote, folder, is_ours=is_ours, states=states)
@@ -194,7 +194,7 @@ def test_who_has_lost_the_lock_uploads_nothing(
 
 def test_states_of_ended_trials_go_after_an_upload_and_stay_without_one(
     remote: RemoteFolder,
-    states: SharedStates,
+    states: RemoteCheckpoints,
     mirror_of: Callable[..., LedgerMirror],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.checkpoint_store import TrainingStates
-from orchestrator.storage.remote_checkpoints import SharedStates
+from orchestrator.storage.checkpoint_store import CheckpointStore
+from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import Cause
@@ -23,16 +23,16 @@ def store(tmp_path: Path) -> RemoteFolder:
 
 
 @pytest.fixture
-def shared(store: RemoteFolder) -> SharedStates:
-    return SharedStates(store)
+def shared(store: RemoteFolder) -> RemoteCheckpoints:
+    return RemoteCheckpoints(store)
 
 
 @pytest.fixture
-def states(shared: SharedStates, tmp_path: Path) -> TrainingStates:
-    return TrainingStates(tmp_path / "checkpoints", every_s=60.0, shared=shared)
+def states(shared: RemoteCheckpoints, tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints", every_s=60.0, shared=shared)
 
 
-def test_a_trial_is_told_the_url_of_its_state(states: TrainingStates, store: RemoteFolder) -> None:
+def test_a_trial_is_told_the_url_of_its_state(states: CheckpointStore, store: RemoteFolder) -> None:
     file = states.file_of(A)
     assert file is not None
     assert file.url == f"{store}/{A}.safetensors"
@@ -40,46 +40,46 @@ def test_a_trial_is_told_the_url_of_its_state(states: TrainingStates, store: Rem
 
 
 def test_the_state_of_an_ended_trial_may_go_but_not_at_once(
-    states: TrainingStates, shared: SharedStates, store: RemoteFolder
+    states: CheckpointStore, shared: RemoteCheckpoints, store: RemoteFolder
 ) -> None:
     states.ended(Finished(A, 1, metrics={}, seconds=1.0, core_seconds=1.0))
     assert f"{A}.safetensors" in store.names()
-    shared.delete(shared.doomed())
+    shared.delete(shared.pending_deletes())
     assert store.names() == (f"{B}.safetensors", "mine.safetensors")
-    assert shared.doomed() == frozenset()
+    assert shared.pending_deletes() == frozenset()
 
 
-def test_a_lost_trial_keeps_its_state(states: TrainingStates, shared: SharedStates) -> None:
+def test_a_lost_trial_keeps_its_state(states: CheckpointStore, shared: RemoteCheckpoints) -> None:
     states.ended(Failed(A, 1, error="x", traceback="", cause=Cause.WORKER))
-    assert shared.doomed() == frozenset()
+    assert shared.pending_deletes() == frozenset()
 
 
 def test_a_trial_that_is_tried_again_begins_anew_and_its_new_state_stays(
-    states: TrainingStates, shared: SharedStates, store: RemoteFolder
+    states: CheckpointStore, shared: RemoteCheckpoints, store: RemoteFolder
 ) -> None:
     states.ended(Failed(A, 1, error="x", traceback=""))
-    doomed = shared.doomed()
+    pending_deletes = shared.pending_deletes()
     states.file_of(A)
     assert f"{A}.safetensors" not in store.names()
     store.put_bytes(f"{A}.safetensors", b"new")
-    shared.delete(doomed)
+    shared.delete(pending_deletes)
     assert store.get_bytes(f"{A}.safetensors") == b"new"
 
 
 def test_cleaning_dooms_the_states_that_are_not_wanted_and_not_what_is_not_ours(
-    states: TrainingStates, shared: SharedStates
+    states: CheckpointStore, shared: RemoteCheckpoints
 ) -> None:
     states.clean(keep={B})
-    assert shared.doomed() == {f"{A}.safetensors"}
+    assert shared.pending_deletes() == {f"{A}.safetensors"}
 
 
 def test_a_store_that_is_away_is_told_of_and_stops_nothing(
-    states: TrainingStates, shared: SharedStates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    states: CheckpointStore, shared: RemoteCheckpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "store").rename(tmp_path / "away")
     (tmp_path / "store").write_text("no folder")
     states.ended(Failed(A, 1, error="x", traceback=""))
-    shared.delete(shared.doomed())
+    shared.delete(shared.pending_deletes())
     assert "cannot be deleted" in caplog.text
     assert states.file_of(A) is not None
     states.clean(keep=())

@@ -32,7 +32,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Started
 from orchestrator.trials.identity import trial_id
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from specvit.data.sources.hugging_face import HuggingFace
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import DataError
@@ -163,7 +163,7 @@ def test_workers_of_a_cluster_map_the_files_themselves(
     data = {**image_folder, "cache": "disk", "cache_folder": str(tmp_path / "cache")}
     trials = expand(make_sweep(**SECTIONS, data=data, floors=["raw_pixels"]))
     datasets = load_datasets(trials)
-    executor = RayExecutor(datasets, shares=[Share(cpus=0.5)], max_slots=1)
+    executor = RayExecutor(datasets, shares=[ResourceRequest(cpus=0.5)], max_slots=1)
     try:
         reference = ray.put(next(iter(datasets.values())))
         received = ray.get(reference)

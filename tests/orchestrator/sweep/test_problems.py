@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.sweep.problems import Places, Problem, SweepFileError, shortened
+from orchestrator.sweep.problems import Problem, SourceMap, SweepFileError, shortened
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_one_line_of_very_long_text_keeps_its_beginning_and_its_end() -> None:
 
 
 def test_error_of_places_has_a_line_a_problem() -> None:
-    places = Places("a\nb.yaml", {("x\ny",): 3}, {("z",): "z=1\n2"})
+    places = SourceMap("a\nb.yaml", {("x\ny",): 3}, {("z",): "z=1\n2"})
     error = places.error([Problem(("z",), "wrong\r"), Problem(("x\ny",), "worse")])
     assert isinstance(error, SweepFileError)
     assert str(error).split("\n") == [r"--set z=1\n2: z: wrong\r", r"a\nb.yaml:3: x\ny: worse"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import Sweep, SweepFileError, load_sweep
-from orchestrator.sweep.resource_settings import Resources, grown, share_of
+from orchestrator.sweep.resource_settings import Resources, grow_after_oom, share_of
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import LargerShare, Share
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 
 BASE = "objective: {recipe: dinov2_cpu, batch_size: 8}\nprobes: {knn: }\n"
 
@@ -29,7 +29,7 @@ def load(tmp_path: Path) -> Callable[..., Sweep]:
 
 
 def test_a_file_that_says_nothing_takes_a_core(load: Callable[..., Sweep]) -> None:
-    assert share_of(load("").resources, "nano") == Share(cpus=1.0)
+    assert share_of(load("").resources, "nano") == ResourceRequest(cpus=1.0)
 
 
 def test_a_scale_takes_what_it_says_and_the_rest_as_the_others_do(load: Callable[..., Sweep]) -> None:
@@ -38,16 +38,18 @@ def test_a_scale_takes_what_it_says_and_the_rest_as_the_others_do(load: Callable
         "  {cpus: 2, gpus: 0.25, memory_gib: 4, custom: {fast_disk: 0.5, a: 1}, labels: {region: b},\n"
         "   micro: {gpus: 2, processes: 4, custom: {}, labels: {ray.io/accelerator-type: A100}}}\n"
     ).resources
-    assert share_of(resources, "nano") == Share(
+    assert share_of(resources, "nano") == ResourceRequest(
         2.0, 0.25, 1, 4.0, custom=(("a", 1.0), ("fast_disk", 0.5)), labels=(("region", "b"),)
     )
-    assert share_of(resources, "micro") == Share(2.0, 2.0, 4, 4.0, labels=(("ray.io/accelerator-type", "A100"),))
+    assert share_of(resources, "micro") == ResourceRequest(
+        2.0, 2.0, 4, 4.0, labels=(("ray.io/accelerator-type", "A100"),)
+    )
 
 
 def test_a_scale_can_take_no_gpu_where_the_others_do(load: Callable[..., Sweep]) -> None:
     resources = load("resources: {gpus: 1, memory_gib: 8, nano: {gpus: 0, memory_gib: 0}}\n").resources
-    assert share_of(resources, "nano") == Share()
-    assert share_of(resources, "micro") == Share(gpus=1.0, memory_gib=8.0)
+    assert share_of(resources, "nano") == ResourceRequest()
+    assert share_of(resources, "micro") == ResourceRequest(gpus=1.0, memory_gib=8.0)
 
 
 def test_a_scale_is_read_under_by_scale_and_beside_the_other_fields_alike(load: Callable[..., Sweep]) -> None:
@@ -59,7 +61,7 @@ def test_a_scale_is_read_under_by_scale_and_beside_the_other_fields_alike(load: 
 
 def test_resources_can_be_set_on_the_command_line(load: Callable[..., Sweep]) -> None:
     resources = load("", "resources.micro.gpus=2", "resources.custom={disk: 3}").resources
-    assert share_of(resources, "micro") == Share(gpus=2.0, custom=(("disk", 3.0),))
+    assert share_of(resources, "micro") == ResourceRequest(gpus=2.0, custom=(("disk", 3.0),))
 
 
 @pytest.mark.parametrize(
@@ -122,47 +124,49 @@ def test_resources_and_limits_take_no_part_in_the_ids_of_trials(load: Callable[.
     assert [trial.config for trial in other] == [trial.config for trial in plain]
 
 
-def grow(share: Share, cause: Cause, *, micro_batch: int = 32, node_gib: float = 0.0, num_beside: int = 1) -> object:
-    return grown(share, cause, micro_batch=micro_batch, node_gib=node_gib, num_beside=num_beside)
+def grow(
+    share: ResourceRequest, cause: Cause, *, micro_batch: int = 32, node_gib: float = 0.0, num_beside: int = 1
+) -> object:
+    return grow_after_oom(share, cause, micro_batch=micro_batch, node_gib=node_gib, num_beside=num_beside)
 
 
 @pytest.mark.parametrize(
     ("gpus", "expected"),
     [
-        (0.1, LargerShare(0.2)),
-        (0.5, LargerShare(1.0)),
-        (0.7, LargerShare(1.0)),
-        (1.0, LargerShare(1.0, 0.0, 16)),
-        (2.0, LargerShare(2.0, 0.0, 16)),
-        (0.0, LargerShare(0.0, 0.0, 16)),
+        (0.1, ResourceFloor(0.2)),
+        (0.5, ResourceFloor(1.0)),
+        (0.7, ResourceFloor(1.0)),
+        (1.0, ResourceFloor(1.0, 0.0, 16)),
+        (2.0, ResourceFloor(2.0, 0.0, 16)),
+        (0.0, ResourceFloor(0.0, 0.0, 16)),
     ],
 )
-def test_a_part_of_a_gpu_doubles_up_to_a_whole_one(gpus: float, expected: LargerShare) -> None:
-    assert grow(Share(gpus=gpus), Cause.GPU_MEMORY) == expected
+def test_a_part_of_a_gpu_doubles_up_to_a_whole_one(gpus: float, expected: ResourceFloor) -> None:
+    assert grow(ResourceRequest(gpus=gpus), Cause.GPU_MEMORY) == expected
 
 
 @pytest.mark.parametrize(
     ("share", "node_gib", "num_beside", "expected"),
     [
-        (Share(), 64.0, 4, LargerShare(0.0, 32.0)),  # had a quarter of 64
-        (Share(memory_gib=20.0), 64.0, 3, LargerShare(0.0, 2 * 64 / 3)),  # had more than it reserved
-        (Share(memory_gib=24.0), 64.0, 4, LargerShare(0.0, 48.0)),
-        (Share(memory_gib=40.0), 64.0, 1, LargerShare(0.0, 40.0, 16)),  # was alone: had it all
-        (Share(memory_gib=64.0), 64.0, 1, LargerShare(0.0, 64.0, 16)),
-        (Share(processes=2), 64.0, 2, LargerShare(0.0, 32.0)),  # each of two had 16
-        (Share(gpus=0.5), 64.0, 2, LargerShare(0.5, 64.0)),
-        (Share(), 0.0, 4, LargerShare(0.0, 0.0, 16)),  # not known
+        (ResourceRequest(), 64.0, 4, ResourceFloor(0.0, 32.0)),  # had a quarter of 64
+        (ResourceRequest(memory_gib=20.0), 64.0, 3, ResourceFloor(0.0, 2 * 64 / 3)),  # had more than it reserved
+        (ResourceRequest(memory_gib=24.0), 64.0, 4, ResourceFloor(0.0, 48.0)),
+        (ResourceRequest(memory_gib=40.0), 64.0, 1, ResourceFloor(0.0, 40.0, 16)),  # was alone: had it all
+        (ResourceRequest(memory_gib=64.0), 64.0, 1, ResourceFloor(0.0, 64.0, 16)),
+        (ResourceRequest(processes=2), 64.0, 2, ResourceFloor(0.0, 32.0)),  # each of two had 16
+        (ResourceRequest(gpus=0.5), 64.0, 2, ResourceFloor(0.5, 64.0)),
+        (ResourceRequest(), 0.0, 4, ResourceFloor(0.0, 0.0, 16)),  # not known
     ],
 )
 def test_memory_of_a_machine_doubles_up_to_all_of_it(
-    share: Share, node_gib: float, num_beside: int, expected: LargerShare
+    share: ResourceRequest, node_gib: float, num_beside: int, expected: ResourceFloor
 ) -> None:
     assert grow(share, Cause.HOST_MEMORY, node_gib=node_gib, num_beside=num_beside) == expected
 
 
 @pytest.mark.parametrize("cause", [Cause.GPU_MEMORY, Cause.HOST_MEMORY])
 def test_a_single_image_on_all_that_there_is_cannot_get_more(cause: Cause) -> None:
-    assert grow(Share(gpus=1.0, memory_gib=8.0), cause, micro_batch=1, node_gib=8.0) is None
+    assert grow(ResourceRequest(gpus=1.0, memory_gib=8.0), cause, micro_batch=1, node_gib=8.0) is None
 
 
 @given(
@@ -175,9 +179,9 @@ def test_a_single_image_on_all_that_there_is_cannot_get_more(cause: Cause) -> No
 def test_growing_always_adds_something_and_comes_to_an_end(
     gpus: float, memory_gib: float, micro_batch: int, num_beside: int, causes: list[Cause]
 ) -> None:
-    share, size, seen = Share(gpus=gpus, memory_gib=memory_gib), micro_batch, set()
+    share, size, seen = ResourceRequest(gpus=gpus, memory_gib=memory_gib), micro_batch, set()
     for cause in causes:
-        larger = grown(share, cause, micro_batch=size, node_gib=64.0, num_beside=num_beside)
+        larger = grow_after_oom(share, cause, micro_batch=size, node_gib=64.0, num_beside=num_beside)
         if larger is None:
             break
         now = (larger.gpus, larger.memory_gib, -(larger.micro_batch or size))
@@ -187,13 +191,13 @@ def test_growing_always_adds_something_and_comes_to_an_end(
         assert larger.memory_gib <= 64.0
         assert now not in seen
         seen.add(now)
-        share, size = Share(gpus=larger.gpus, memory_gib=larger.memory_gib), larger.micro_batch or size
+        share, size = ResourceRequest(gpus=larger.gpus, memory_gib=larger.memory_gib), larger.micro_batch or size
     else:
         pytest.fail("it grows without end")
 
 
 def test_a_larger_share_is_the_least_that_a_scale_gets() -> None:
     resources = Resources(gpus=0.25, memory_gib=8, by_scale={"micro": {"gpus": 1}})
-    larger = LargerShare(gpus=0.5, memory_gib=4.0)
-    assert share_of(resources, "nano", larger) == Share(gpus=0.5, memory_gib=8.0)
-    assert share_of(resources, "micro", larger) == Share(gpus=1.0, memory_gib=8.0)
+    larger = ResourceFloor(gpus=0.5, memory_gib=4.0)
+    assert share_of(resources, "nano", larger) == ResourceRequest(gpus=0.5, memory_gib=8.0)
+    assert share_of(resources, "micro", larger) == ResourceRequest(gpus=1.0, memory_gib=8.0)

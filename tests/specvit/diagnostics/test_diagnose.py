@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
-from specvit.diagnostics.diagnose import Reading, diagnose
+from specvit.diagnostics.diagnose import Measurement, diagnose
 from specvit.errors import ConfigError
 from specvit.models.high_norm import parse_high_norm
 from specvit.models.scales import Scale
@@ -65,7 +65,7 @@ def images() -> Tensor:
     return torch.randn(NUM_IMAGES, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 
 
-def _as_table(readings: tuple[Reading, ...]) -> dict[tuple[int, str, str], float]:
+def _as_table(readings: tuple[Measurement, ...]) -> dict[tuple[int, str, str], float]:
     table = {(reading.block, reading.site, reading.quantity): reading.value for reading in readings}
     assert len(table) == len(readings)
     return table

@@ -14,13 +14,13 @@ from specvit.comparators import COMPARATORS
 from specvit.data import Split
 from specvit.device import Device
 from specvit.models.high_norm import parse_high_norm
-from specvit.models.intermediate_cls import recorded_cls
+from specvit.models.intermediate_cls import record_cls
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
 from specvit.probes.features import backbone_features
 from specvit.specialization.language import parse_specialization
-from specvit.specialization.token_rows import own_rows
+from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalised
 
 CPU = Device(torch.device("cpu"))
@@ -51,12 +51,12 @@ def _compare(name: str, **settings: Any) -> VisionTransformer:
 
 @torch.no_grad()
 def _record(model: VisionTransformer, num_blocks: int) -> list[torch.Tensor]:
-    with recorded_cls(model, num_blocks) as recorded:
+    with record_cls(model, num_blocks) as recorded:
         model.forward_features(_images())
     return recorded
 
 
-PLACEBO = own_rows(tokens="placebo", registers_with="cls", num_registers=2, grid=(2, 2))
+PLACEBO = find_rows(tokens="placebo", registers_with="cls", num_registers=2, grid=(2, 2))
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "registers": {"high_norm": parse_high_norm("registers:2")},
@@ -124,7 +124,7 @@ def test_recorded_cls_of_no_block_is_none() -> None:
 
 def test_recorded_cls_leaves_no_hook_behind_even_after_an_error() -> None:
     model = _build()
-    with pytest.raises(ValueError, match="unpack"), recorded_cls(model, 4) as recorded:
+    with pytest.raises(ValueError, match="unpack"), record_cls(model, 4) as recorded:
         model(torch.zeros(1, 5))
     model(_images())
     assert recorded == []
@@ -144,20 +144,20 @@ def test_backbone_features_keep_them_from_the_one_pass_whatever_the_batches(
     got = backbone_features(model, Split(images=images), device=CPU, num_blocks=4)
 
     assert calls == [3, 3, 1]
-    assert got.block_cls is not None
-    assert torch.equal(got.block_cls[:, -1], got.cls)
+    assert got.intermediate_cls is not None
+    assert torch.equal(got.intermediate_cls[:, -1], got.cls)
     with torch.no_grad():
         layers = model.get_intermediate_layers(
             normalised(images, CPU), n=4, return_prefix_tokens=True, norm=True
         )
     expected = torch.stack([prefix[:, 0] for _, prefix in layers], dim=1)
-    torch.testing.assert_close(got.block_cls, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(got.intermediate_cls, expected, rtol=0, atol=1e-5)
 
 
 def test_backbone_features_without_being_asked_keep_none_and_are_the_same() -> None:
     model = _build()
     split = Split(images=np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8))
     without, beside = (backbone_features(model, split, device=CPU, num_blocks=n) for n in (0, 2))
-    assert without.block_cls is None
+    assert without.intermediate_cls is None
     assert torch.equal(without.cls, beside.cls)
     assert torch.equal(without.patches, beside.patches)

@@ -18,7 +18,7 @@ from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.specialization.components import ALIASES, COMPONENTS
 from specvit.specialization.language import parse_specialization
-from specvit.specialization.token_rows import OwnRows, own_rows
+from specvit.specialization.token_rows import SpecializedRows, find_rows
 
 TOLERANCE = 1e-9
 SCALE = Scale(width=12, depth=3, num_heads=2)
@@ -80,7 +80,7 @@ def _obvious(model: VisionTransformer) -> VisionTransformer:
 
 
 def _build(
-    text: str, *, rows: OwnRows | None = None, registers: int = 0, init: str = "copy"
+    text: str, *, rows: SpecializedRows | None = None, registers: int = 0, init: str = "copy"
 ) -> VisionTransformer:
     return build_vit(
         SCALE,
@@ -145,7 +145,7 @@ def _texts(draw: st.DrawFn) -> str:
 def test_any_specialized_model_equals_the_obvious_one_in_outputs_and_all_gradients(
     text: str, registers: int, registers_with: str, tokens: str, init: str, size: int, seed: int
 ) -> None:
-    rows = own_rows(tokens=tokens, registers_with=registers_with, num_registers=registers, grid=GRID)
+    rows = find_rows(tokens=tokens, registers_with=registers_with, num_registers=registers, grid=GRID)
     model = _build(text, rows=rows, registers=registers, init=init)
     torch.manual_seed(seed)
     _shake(model)
@@ -175,7 +175,7 @@ def test_every_component_in_every_mode_equals_the_obvious_one(text: str, registe
 def test_any_arm_that_starts_from_copies_computes_the_baseline_to_the_last_bit(
     text: str, registers: int, tokens: str
 ) -> None:
-    rows = own_rows(tokens=tokens, registers_with="cls", num_registers=registers, grid=GRID)
+    rows = find_rows(tokens=tokens, registers_with="cls", num_registers=registers, grid=GRID)
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     baseline = _tokens(_build("none", registers=registers), images)
     assert torch.equal(_tokens(_build(text, rows=rows, registers=registers), images), baseline)

@@ -63,8 +63,8 @@ def test_features_of_every_batch_are_written_where_they_belong(monkeypatch: pyte
         part = backbone_features(model, subset(split, np.arange(start, min(start + 3, 7))), device=CPU, num_blocks=2)
         for name in ("cls", "patches", "block_cls"):
             assert torch.equal(getattr(got, name)[start : start + 3], getattr(part, name))
-    assert got.block_cls is not None
-    assert got.block_cls.shape == (7, 2, 16)
+    assert got.intermediate_cls is not None
+    assert got.intermediate_cls.shape == (7, 2, 16)
 
 
 def test_pixel_features_are_each_patchs_pixels_row_by_row() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from specvit.errors import ConfigError
-from specvit.specialization.token_rows import PatchRow, PrefixRows, own_rows
+from specvit.specialization.token_rows import PatchRow, PrefixRows, find_rows
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from specvit.specialization.token_rows import PatchRow, PrefixRows, own_rows
 def test_registers_go_with_cls_or_with_the_patches(
     registers: int, registers_with: str, rows: tuple[int, int]
 ) -> None:
-    found = own_rows(tokens="cls", registers_with=registers_with, num_registers=registers, grid=(4, 4))
+    found = find_rows(tokens="cls", registers_with=registers_with, num_registers=registers, grid=(4, 4))
     assert found == PrefixRows(rows[1])
     assert found.of(1 + registers + 16) == rows
 
@@ -40,7 +40,7 @@ def test_registers_go_with_cls_or_with_the_patches(
 def test_the_placebo_is_the_patch_at_its_place_whatever_the_size_of_the_crop(
     grid: tuple[int, int], position: tuple[int, int] | None, patches: int, index: int, registers: int
 ) -> None:
-    rows = own_rows(
+    rows = find_rows(
         tokens="placebo", registers_with="cls", num_registers=registers, grid=grid, placebo_position=position
     )
     first = 1 + registers + index
@@ -50,7 +50,7 @@ def test_the_placebo_is_the_patch_at_its_place_whatever_the_size_of_the_crop(
 @pytest.mark.parametrize("position", [(4, 0), (0, 4), (-1, 0), (0, 0, 0)])
 def test_a_place_outside_the_grid_is_refused(position: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"placebo position .* within the grid .* row < 4"):
-        own_rows(tokens="placebo", registers_with="cls", num_registers=0, grid=(4, 4), placebo_position=position)
+        find_rows(tokens="placebo", registers_with="cls", num_registers=0, grid=(4, 4), placebo_position=position)
 
 
 @pytest.mark.parametrize(("grid", "patches"), [((4, 4), 15), ((4, 4), 8), ((2, 4), 16), ((4, 4), 0)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from specvit.comparators.patch_diversification.regulariser import PatchRegulariser
 from specvit.errors import ConfigError
-from specvit.training.batch_parts import Part, PartedLearner
+from specvit.training.batch_parts import BatchSlice, SlicedLearner
 from specvit.training.gradients import MicroBatch, compute_gradients, is_out_of_memory
 from specvit.training.learner import Batch, Learner
 from specvit.training.loop import pretrain
@@ -76,18 +76,18 @@ def test_a_micro_batch_of_the_batch_or_more_changes_no_bit(name: str) -> None:
         assert all(torch.equal(weights[key], weights_again[key]) for key in weights)
 
 
-def _limited(learner: PartedLearner[Any, Any], largest: int, error: Callable[[], Exception]) -> list[int]:
+def _limited(learner: SlicedLearner[Any, Any], largest: int, error: Callable[[], Exception]) -> list[int]:
     """Let passes of more than ``largest`` images fail; return the list to which the sizes are written."""
     sizes: list[int] = []
-    compute = learner.part_losses
+    compute = learner.slice_losses
 
-    def part_losses(views: Any, part: Part, targets: Any) -> dict[str, Tensor]:
+    def slice_losses(views: Any, part: BatchSlice, targets: Any) -> dict[str, Tensor]:
         sizes.append(part.size)
         if part.size > largest:
             raise error()
         return compute(views, part, targets)
 
-    learner.part_losses = part_losses  # type: ignore[method-assign]
+    learner.slice_losses = slice_losses  # type: ignore[method-assign]
     return sizes
 
 
@@ -97,7 +97,7 @@ def test_where_memory_runs_out_the_micro_batch_is_halved_for_good_and_the_batch_
 ) -> None:
     case, losses = CASES[name], []
     learner = make_learner(case)
-    assert isinstance(learner, PartedLearner)
+    assert isinstance(learner, SlicedLearner)
     sizes = _limited(learner, 2, lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     with caplog.at_level(logging.WARNING):
         pretrain(
@@ -132,7 +132,7 @@ def test_nothing_of_a_pass_that_ran_out_of_memory_is_held_when_the_cache_is_empt
             assert any(p.grad is not None for p in parameters)
             raise MemoryError
 
-    learner.probed.blocks[1].register_forward_pre_hook(fail_in_the_second_pass)
+    learner.eval_backbone.blocks[1].register_forward_pre_hook(fail_in_the_second_pass)
     monkeypatch.setattr(
         torch.cuda,
         "empty_cache",
@@ -148,7 +148,7 @@ def test_nothing_of_a_pass_that_ran_out_of_memory_is_held_when_the_cache_is_empt
 def test_an_image_that_does_not_fit_and_other_errors_end_the_run() -> None:
     for error, sizes in ((MemoryError(), [8, 4, 2, 1]), (RuntimeError("shapes differ"), [8])):
         learner = make_learner(CASES["mae"])
-        assert isinstance(learner, PartedLearner)
+        assert isinstance(learner, SlicedLearner)
         seen = _limited(learner, 0, lambda error=error: error)  # type: ignore[misc]
         with pytest.raises(type(error)):
             _gradients(learner, BATCH_SIZE)
@@ -179,7 +179,7 @@ class _Uncut(Learner):
         self.number = nn.Parameter(torch.ones(()))
 
     @property
-    def probed(self) -> VisionTransformer:
+    def eval_backbone(self) -> VisionTransformer:
         raise NotImplementedError
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

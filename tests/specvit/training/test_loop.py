@@ -227,7 +227,7 @@ class _Scripted(Learner):
         self.calls: list[tuple[str, float]] = []
 
     @property
-    def probed(self) -> VisionTransformer:
+    def eval_backbone(self) -> VisionTransformer:
         return self.backbone
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import pytest
 import torch.distributed as dist
 
 from specvit.training import collectives, process_group
-from specvit.training.process_group import LOOPBACK, Meeting, joined, open_store
+from specvit.training.process_group import LOOPBACK, Rendezvous, joined, open_rendezvous
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_store_listens_at_its_address_alone() -> None:
-    store, meeting = open_store()
-    assert meeting == Meeting(LOOPBACK, store.port)
+    store, meeting = open_rendezvous()
+    assert meeting == Rendezvous(LOOPBACK, store.port)
     socket.create_connection((LOOPBACK, meeting.port), timeout=5.0).close()
     if sys.platform.startswith("linux"):  # all of 127.0.0.0/8 is this machine
         with pytest.raises(ConnectionRefusedError):
@@ -34,7 +34,7 @@ def test_the_store_listens_at_its_address_alone() -> None:
 
 
 def test_a_process_is_one_of_a_group_within_the_context_only() -> None:
-    store, meeting = open_store()
+    store, meeting = open_rendezvous()
     seen: list[object] = []
 
     def fail_within() -> None:
@@ -54,7 +54,7 @@ def test_an_interface_that_the_user_has_set_stands(monkeypatch: pytest.MonkeyPat
     (loopback,) = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", loopback)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "theirs")
-    store, meeting = open_store()
+    store, meeting = open_rendezvous()
     with joined(meeting, rank=0, num_processes=1, host="192.0.2.99", store=store):
         assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == (loopback, "theirs")
 
@@ -62,7 +62,7 @@ def test_an_interface_that_the_user_has_set_stands(monkeypatch: pytest.MonkeyPat
 def test_on_one_machine_the_interface_is_that_of_the_machine_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("GLOO", "NCCL"):
         monkeypatch.setenv(f"{library}_SOCKET_IFNAME", "eth0")
-    store, meeting = open_store()
+    store, meeting = open_rendezvous()
     with joined(meeting, rank=0, num_processes=1, store=store):
         names = {os.environ[f"{library}_SOCKET_IFNAME"] for library in ("GLOO", "NCCL")}
     assert names <= {"lo", "lo0"}
@@ -70,7 +70,7 @@ def test_on_one_machine_the_interface_is_that_of_the_machine_itself(monkeypatch:
 
 def test_a_process_that_waits_in_vain_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_group, "JOIN_TIMEOUT", timedelta(seconds=1))
-    store, meeting = open_store()
+    store, meeting = open_rendezvous()
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="here/1"), joined(meeting, rank=0, num_processes=2, store=store):
         pytest.fail("the other process never came")
@@ -82,6 +82,6 @@ def test_a_process_that_finds_no_store_gives_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(process_group, "JOIN_TIMEOUT", timedelta(seconds=1))
     with socket.socket() as free:
         free.bind((LOOPBACK, 0))
-        meeting = Meeting(LOOPBACK, free.getsockname()[1])
+        meeting = Rendezvous(LOOPBACK, free.getsockname()[1])
     with pytest.raises(RuntimeError), joined(meeting, rank=1, num_processes=2):
         pytest.fail("there is no other process")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.actor import WarmWorker
+from orchestrator.execution.ray_cluster.actor import TrialActor
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
@@ -34,13 +34,13 @@ def job(trials: tuple[Trial, ...]) -> Job:
 
 
 @pytest.fixture
-def make_worker(job: Job) -> Iterator[Callable[..., WarmWorker]]:
+def make_worker(job: Job) -> Iterator[Callable[..., TrialActor]]:
     """Make a worker in this process, on one thread."""
     before = torch.get_num_threads()
 
-    def make(runner: Any = None, fetch: Callable[[Any], Dataset] = lambda _: NO_DATA) -> WarmWorker:
+    def make(runner: Any = None, fetch: Callable[[Any], Dataset] = lambda _: NO_DATA) -> TrialActor:
         references = {job.config.data: "reference"}
-        return WarmWorker(references, fetch=fetch, host=lambda: "10.0.0.1", num_threads=1, runner=runner)
+        return TrialActor(references, fetch=fetch, host=lambda: "10.0.0.1", num_threads=1, runner=runner)
 
     yield make
     torch.set_num_threads(before)
@@ -54,7 +54,7 @@ def finish(*_: object, **__: object) -> TrialResult:
     return TrialResult({"loss": 1.0})
 
 
-def test_a_worker_takes_the_data_once_and_runs_job_after_job(make_worker: Callable[..., WarmWorker], job: Job) -> None:
+def test_a_worker_takes_the_data_once_and_runs_job_after_job(make_worker: Callable[..., TrialActor], job: Job) -> None:
     fetched: list[Any] = []
     given: list[Dataset] = []
 
@@ -77,7 +77,7 @@ def test_a_worker_takes_the_data_once_and_runs_job_after_job(make_worker: Callab
 
 
 def test_a_job_whose_data_this_machine_cannot_read_fails_with_the_reason(
-    make_worker: Callable[..., WarmWorker], job: Job
+    make_worker: Callable[..., TrialActor], job: Job
 ) -> None:
     def fetch(_: Any) -> Dataset:
         raise DataError("photos: no such folder")
@@ -92,7 +92,7 @@ def test_a_job_whose_data_this_machine_cannot_read_fails_with_the_reason(
 
 @pytest.mark.parametrize(("order", "end"), [("stop", Pruned), ("interrupt", Failed)])
 def test_orders_reach_the_trial_that_runs_and_no_other(
-    order: str, end: type[Event], make_worker: Callable[..., WarmWorker], job: Job
+    order: str, end: type[Event], make_worker: Callable[..., TrialActor], job: Job
 ) -> None:
     asked: list[bool] = []
 
@@ -122,7 +122,7 @@ def test_orders_reach_the_trial_that_runs_and_no_other(
         assert events[-1].cause is Cause.NODE
 
 
-def test_events_are_told_up_to_the_end_and_the_end_once(make_worker: Callable[..., WarmWorker], job: Job) -> None:
+def test_events_are_told_up_to_the_end_and_the_end_once(make_worker: Callable[..., TrialActor], job: Job) -> None:
     def run(config: object, dataset: object, observer: Any, **_: object) -> TrialResult:
         for step in range(100):
             observer.progress(step=step, steps=100, images_per_s=1.0)
@@ -135,7 +135,7 @@ def test_events_are_told_up_to_the_end_and_the_end_once(make_worker: Callable[..
 
 
 def test_the_others_of_a_job_assist_with_the_same_data(
-    make_worker: Callable[..., WarmWorker], job: Job, monkeypatch: pytest.MonkeyPatch
+    make_worker: Callable[..., TrialActor], job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[object, ...]] = []
 
@@ -152,10 +152,10 @@ def test_the_others_of_a_job_assist_with_the_same_data(
 
 @pytest.mark.parametrize(("hosts", "expected"), [(("a", "a"), "127.0.0.1"), (("a", "b"), "10.0.0.1")])
 def test_workers_of_one_machine_meet_on_it_alone(
-    hosts: tuple[str, ...], expected: str, make_worker: Callable[..., WarmWorker], monkeypatch: pytest.MonkeyPatch
+    hosts: tuple[str, ...], expected: str, make_worker: Callable[..., TrialActor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    opening = "specvit.training.process_group.open_store"
+    opening = "specvit.training.process_group.open_rendezvous"
     monkeypatch.setattr(opening, lambda host: (opened.append(host), ("store", "meeting"))[1])
     assert make_worker().meet(*hosts) == "meeting"
     assert opened == [expected]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.actor import WarmWorker
+from orchestrator.execution.ray_cluster.actor import TrialActor
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset
@@ -35,8 +35,8 @@ def job(trials: tuple[Trial, ...]) -> Job:
 def ends(job: Job) -> Callable[..., list[type[Event]]]:
     """Give a worker orders, then a job; return its events' types."""
 
-    def run(*orders: Callable[[WarmWorker], None]) -> list[type[Event]]:
-        worker = WarmWorker(
+    def run(*orders: Callable[[TrialActor], None]) -> list[type[Event]]:
+        worker = TrialActor(
             {job.config.data: job.config.data},
             fetch=_load,
             host=lambda: "10.0.0.1",

@@ -26,7 +26,7 @@ from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
-from orchestrator.trials.resources import Share
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
@@ -41,7 +41,7 @@ class Silence:
     def happened(self, event: Event) -> None:
         pass
 
-    def waits_again(self, event: Failed, why: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:
         pass
 
     def left_out(self, trials: Sequence[Trial], reason: str) -> None:
@@ -98,10 +98,10 @@ def pair(executor: RayExecutor, datasets: Mapping[DataSource, Dataset]) -> Itera
         pair.close()
 
 
-ALONE, PAIR = Share(cpus=0.5), Share(cpus=0.25, processes=2)
+ALONE, PAIR = ResourceRequest(cpus=0.5), ResourceRequest(cpus=0.25, processes=2)
 
 
-def job_of(trial: Trial, *, attempt: int = 1, label: str = "", share: Share = ALONE) -> Job:
+def job_of(trial: Trial, *, attempt: int = 1, label: str = "", share: ResourceRequest = ALONE) -> Job:
     return Job(trial.trial_id, attempt, label or trial.label, trial.config, share=share)
 
 
@@ -156,7 +156,7 @@ def test_a_job_starts_reports_and_finishes_in_order(
 def test_the_same_sweep_has_the_same_table_through_both_executors(
     executor: RayExecutor, sweep: Sweep, datasets: Mapping[DataSource, Dataset], tmp_path: Path
 ) -> None:
-    def table(make_executor: Callable[[Datasets, Sequence[Share]], Executor], folder: Path) -> pd.DataFrame:
+    def table(make_executor: Callable[[Datasets, Sequence[ResourceRequest]], Executor], folder: Path) -> pd.DataFrame:
         def make_view(*_: object) -> AbstractContextManager[Silence]:
             return nullcontext(Silence())
 
@@ -249,7 +249,7 @@ def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
                 self.kills = False
                 os.kill(self.pid, signal.SIGKILL)
 
-        def waits_again(self, event: Failed, why: str) -> None:
+        def on_retry(self, event: Failed, why: str) -> None:
             self.losses.append((event.cause, why))
 
     def run(folder: Path, *, kills: bool = False) -> tuple[Outcome, Watcher]:
@@ -304,7 +304,7 @@ def test_a_trial_that_is_killed_is_heard_of_no_more_and_its_worker_is_gone(
 def test_there_is_room_for_as_many_jobs_as_there_are_slots(
     executor: RayExecutor, make_sweep: Callable[..., Sweep]
 ) -> None:
-    assert not executor.has_room(Share(cpus=100_000))
+    assert not executor.has_room(ResourceRequest(cpus=100_000))
     running = [replace(long_trial(make_sweep), trial_id=str(number)) for number in range(2)]
     for trial in running:
         assert executor.has_room(ALONE)
@@ -338,9 +338,9 @@ def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
     monkeypatch.setattr("orchestrator.execution.ray_cluster.executor._connect", lambda _: "")
     monkeypatch.setattr("ray.shutdown", lambda: None)
     with pytest.raises(ClusterError, match=r"a trial takes 100000 CPUs, but the cluster has \d+"):
-        RayExecutor({}, shares=[Share(cpus=100_000)], max_slots=1)
+        RayExecutor({}, shares=[ResourceRequest(cpus=100_000)], max_slots=1)
     with pytest.raises(ClusterError, match=r"a trial takes 1000 GPUs, but the cluster has \d+"):
-        RayExecutor({}, shares=[Share(gpus=1000)], max_slots=1)
+        RayExecutor({}, shares=[ResourceRequest(gpus=1000)], max_slots=1)
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
@@ -348,7 +348,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
-        RayExecutor({}, shares=[Share()], max_slots=1, address=address)
+        RayExecutor({}, shares=[ResourceRequest()], max_slots=1, address=address)
 
 
 def test_a_job_whose_cluster_fails_as_it_starts_ends_and_its_slot_works_again(
@@ -422,11 +422,11 @@ def test_two_processes_train_a_trial_to_the_numbers_of_one(
     assert isinstance(alone, Finished)
     pair.submit(job_of(trials[0], share=PAIR))
     events = events_until(pair, is_terminal)
-    together = events[-1]
-    assert isinstance(together, Finished), together
-    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    transaction = events[-1]
+    assert isinstance(transaction, Finished), transaction
+    assert transaction.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
     # Of 32 images, one may change sides by rounding.
-    assert together.metrics["knn_top1"] == pytest.approx(alone.metrics["knn_top1"], abs=100 / 32)
+    assert transaction.metrics["knn_top1"] == pytest.approx(alone.metrics["knn_top1"], abs=100 / 32)
     assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]
     assert sum(isinstance(event, Started) for event in events) == 1
 
@@ -435,10 +435,10 @@ def test_a_floor_is_not_trained_together_and_has_the_numbers_of_one(
     executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
 ) -> None:
     floor = next(trial for trial in trials if trial.role == "floor")
-    alone, together = end_of(executor, job_of(floor)), end_of(pair, job_of(floor, share=PAIR))
+    alone, transaction = end_of(executor, job_of(floor)), end_of(pair, job_of(floor, share=PAIR))
     assert isinstance(alone, Finished)
-    assert isinstance(together, Finished)
-    assert together.metrics == alone.metrics
+    assert isinstance(transaction, Finished)
+    assert transaction.metrics == alone.metrics
 
 
 def test_an_order_to_stop_ends_a_trial_of_two_processes(

@@ -5,7 +5,7 @@ import pytest
 from orchestrator.cli.app import main
 from orchestrator.cli.arguments import EXIT_STOPPED
 from orchestrator.execution.capacity import ClusterError, ClusterLostError, Node
-from orchestrator.execution.ray_cluster.health import COME_BACK_TIMEOUT_S, LOOK_PERIOD_S, ClusterWatch
+from orchestrator.execution.ray_cluster.health import COME_BACK_TIMEOUT_S, LOOK_PERIOD_S, ClusterHealth
 
 
 class World:
@@ -30,25 +30,25 @@ def world() -> World:
 
 
 @pytest.fixture
-def watch(world: World) -> ClusterWatch:
-    return ClusterWatch(clock=world.clock, answers=world.answers)
+def watch(world: World) -> ClusterHealth:
+    return ClusterHealth(clock=world.clock, answers=world.answers)
 
 
-def test_a_look_is_due_once_in_a_period(world: World, watch: ClusterWatch) -> None:
+def test_a_look_is_due_once_in_a_period(world: World, watch: ClusterHealth) -> None:
     assert watch.is_due()
     assert not watch.is_due()
     world.now_s += LOOK_PERIOD_S
     assert watch.is_due()
 
 
-def test_a_cluster_is_there_where_its_head_answers(world: World, watch: ClusterWatch) -> None:
+def test_a_cluster_is_there_where_its_head_answers(world: World, watch: ClusterHealth) -> None:
     assert not watch.is_there("head:1")
     world.listening.add("head:1")
     assert watch.is_there("head:1")
 
 
 def test_a_cluster_that_was_lost_is_gone_until_it_is_back_and_not_tried_at_once(
-    world: World, watch: ClusterWatch
+    world: World, watch: ClusterHealth
 ) -> None:
     assert not watch.is_gone
     watch.lose()
@@ -58,18 +58,18 @@ def test_a_cluster_that_was_lost_is_gone_until_it_is_back_and_not_tried_at_once(
     assert not watch.is_gone
 
 
-def test_a_cluster_that_stays_away_for_too_long_is_given_up_with_the_reason(world: World, watch: ClusterWatch) -> None:
+def test_a_cluster_that_stays_away_for_too_long_is_given_up_with_the_reason(world: World, watch: ClusterHealth) -> None:
     refused = ClusterError("nobody listens")
     watch.lose()
     world.now_s += COME_BACK_TIMEOUT_S
-    watch.check_patience(refused)
+    watch.raise_if_timed_out(refused)
     world.now_s += 1.0
     with pytest.raises(ClusterLostError, match="the cluster did not come back within 3600 s: nobody listens"):
-        watch.check_patience(refused)
+        watch.raise_if_timed_out(refused)
 
 
 def test_only_nodes_in_doubt_are_asked_and_silent_ones_are_left_out_until_they_answer(
-    world: World, watch: ClusterWatch
+    world: World, watch: ClusterHealth
 ) -> None:
     nodes = [Node("a", {}, address="a:1"), Node("b", {}, address="b:1"), Node("c", {}, address="c:1")]
     world.listening = {"a:1", "b:1"}

@@ -16,12 +16,19 @@ import pytest
 import orchestrator
 import specvit
 from orchestrator.execution.ray_cluster import node_check
-from orchestrator.execution.ray_cluster.node_check import Found, Wanted, code_digest, compare, library_versions, look
+from orchestrator.execution.ray_cluster.node_check import (
+    NodeReport,
+    NodeRequirements,
+    code_digest,
+    compare,
+    library_versions,
+    look,
+)
 from specvit.data import DATA_SOURCES, Dataset, DataSource, Split
 from specvit.errors import DataError
 
-WANTED = Wanted(code="abc", versions={"torch": "2.9", "timm": "1.0"})
-SAME = Found(host="node7", code="abc", versions=WANTED.versions, cannot_read=(), sees_path=True)
+WANTED = NodeRequirements(code="abc", versions={"torch": "2.9", "timm": "1.0"})
+SAME = NodeReport(host="node7", code="abc", versions=WANTED.versions, cannot_read=(), sees_path=True)
 EMPTY = Split(images=np.zeros((0, 3, 4, 4), np.uint8))
 DATA = Dataset(train=EMPTY, val=EMPTY, class_names=(), mask_names=(), fingerprint="")
 
@@ -65,7 +72,7 @@ def test_this_machine_lacks_nothing_that_this_process_has() -> None:
         fetched.append(reference)
         return DATA
 
-    wanted = Wanted.of_this_code()
+    wanted = NodeRequirements.of_this_code()
     found = look(wanted, {source: "reference"}, fetch=fetch)
     assert fetched == ["reference"]
     assert (found.host, found.cannot_read, found.sees_path) == (socket.gethostname(), (), True)
@@ -77,12 +84,12 @@ def test_data_that_cannot_be_read_are_told_with_their_source() -> None:
         raise DataError(f"no {reference}")
 
     sources: dict[DataSource, Any] = {DATA_SOURCES["scenes"](): "folder"}
-    assert look(Wanted.of_this_code(), sources, fetch=fetch).cannot_read == ("scenes: no folder",)
+    assert look(NodeRequirements.of_this_code(), sources, fetch=fetch).cannot_read == ("scenes: no folder",)
 
 
 def test_a_node_says_whether_it_sees_the_results(tmp_path: Path) -> None:
     def sees(path: Path) -> bool:
-        return look(Wanted.of_this_code(path), {}, fetch=lambda _: DATA).sees_path
+        return look(NodeRequirements.of_this_code(path), {}, fetch=lambda _: DATA).sees_path
 
     assert sees(tmp_path)
     assert not sees(tmp_path / "absent")

@@ -6,13 +6,13 @@ import pytest
 
 from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.slot import (
-    Fate,
-    Loss,
+    ExitKind,
     Slot,
+    WorkerLoss,
     cause_of_loss,
-    ended_together,
-    is_of_messages,
+    is_connection_error,
     lost,
+    merge_outcomes,
     reason_of,
 )
 from orchestrator.trials.events import Event, Failed, Finished, Pruned
@@ -20,10 +20,12 @@ from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 
 FAILED = Failed("a", 1, error="RuntimeError: connection reset", traceback="Traceback", seconds=3.0)
-DIED = Loss("the actor died", "all of how it died", Fate.LOST)
-RAISED = Loss("MemoryError: no more", "all of what it raised", Fate.RAISED)
-SILENT = Loss("it does not answer", "", Fate.SILENT)
-CLOSED = Loss("RuntimeError: [pair.cc:547] Connection closed by peer [127.0.0.1]:1", "its traceback", Fate.RAISED)
+DIED = WorkerLoss("the actor died", "all of how it died", ExitKind.LOST)
+RAISED = WorkerLoss("MemoryError: no more", "all of what it raised", ExitKind.RAISED)
+SILENT = WorkerLoss("it does not answer", "", ExitKind.SILENT)
+CLOSED = WorkerLoss(
+    "RuntimeError: [pair.cc:547] Connection closed by peer [127.0.0.1]:1", "its traceback", ExitKind.RAISED
+)
 DIVERGED = replace(FAILED, error="DivergenceError: the loss is nan at step 3 of 4")
 
 
@@ -39,35 +41,35 @@ def test_a_slot_awaits_the_events_of_its_job_and_those_who_assist_until_it_is_fr
 
 def test_the_cpu_seconds_of_all_processes_add_up() -> None:
     end = Finished("a", 1, metrics={"loss": 1.0}, seconds=5.0, core_seconds=4.0)
-    assert ended_together(end, core_seconds=3.5, losses=[]) == Finished(
+    assert merge_outcomes(end, core_seconds=3.5, losses=[]) == Finished(
         "a", 1, metrics={"loss": 1.0}, seconds=5.0, core_seconds=7.5
     )
 
 
 @pytest.mark.parametrize("end", [FAILED, Pruned("a", 1, step=2, seconds=1.0)])
 def test_an_end_to_which_there_is_nothing_to_add_stays_as_it_is(end: Event) -> None:
-    assert ended_together(end, core_seconds=3.5, losses=[]) == end
+    assert merge_outcomes(end, core_seconds=3.5, losses=[]) == end
 
 
 def test_where_another_process_was_lost_the_attempt_was() -> None:
-    end = ended_together(FAILED, core_seconds=0.0, losses=[RAISED, DIED])
+    end = merge_outcomes(FAILED, core_seconds=0.0, losses=[RAISED, DIED])
     assert isinstance(end, Failed)
     assert (end.error, end.cause is Cause.WORKER, end.seconds) == ("a worker was lost: the actor died", True, 3.0)
     assert end.traceback.splitlines() == ["Traceback", "all of what it raised", "all of how it died"]
 
 
 def test_what_another_process_raised_is_told_beside_and_what_all_raised_once() -> None:
-    same = Loss(FAILED.error, "the same", Fate.RAISED)
-    end = ended_together(FAILED, core_seconds=0.0, losses=[same, RAISED, RAISED])
+    same = WorkerLoss(FAILED.error, "the same", ExitKind.RAISED)
+    end = merge_outcomes(FAILED, core_seconds=0.0, losses=[same, RAISED, RAISED])
     assert isinstance(end, Failed)
     assert (end.error, end.cause is Cause.WORKER) == (f"{FAILED.error}; another process: {RAISED.reason}", False)
 
 
-def error_of(end: Failed, *losses: Loss) -> tuple[str, bool]:
-    together = ended_together(end, core_seconds=0.0, losses=losses)
-    assert isinstance(together, Failed)
-    assert all(loss.text in together.traceback for loss in losses)
-    return together.error, together.cause is Cause.WORKER
+def error_of(end: Failed, *losses: WorkerLoss) -> tuple[str, bool]:
+    transaction = merge_outcomes(end, core_seconds=0.0, losses=losses)
+    assert isinstance(transaction, Failed)
+    assert all(loss.text in transaction.traceback for loss in losses)
+    return transaction.error, transaction.cause is Cause.WORKER
 
 
 def test_the_cause_is_told_and_not_that_the_others_heard_no_more() -> None:
@@ -97,7 +99,7 @@ def test_a_silent_process_was_lost_if_the_main_one_heard_no_more_of_it_and_nobod
     ],
 )
 def test_it_is_told_whether_an_error_is_of_messages(reason: str, expected: bool) -> None:
-    assert is_of_messages(reason) is expected
+    assert is_connection_error(reason) is expected
 
 
 def test_the_reason_of_an_error_is_a_line_about_its_cause_if_it_has_one() -> None:

@@ -5,11 +5,11 @@ import pytest
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.slot import Slot
-from orchestrator.execution.ray_cluster.slot_pool import Slots
-from orchestrator.trials.resources import Share
+from orchestrator.execution.ray_cluster.slot_pool import SlotPool
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
-SMALL, LARGE = Share(cpus=1), Share(cpus=3)
+SMALL, LARGE = ResourceRequest(cpus=1), ResourceRequest(cpus=3)
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def dismissed() -> list[Slot]:
 
 
 @pytest.fixture
-def slots(dismissed: list[Slot]) -> Slots:
+def slots(dismissed: list[Slot]) -> SlotPool:
     """Keep slots on one node of four cores."""
-    slots = Slots(dismissed.append)
+    slots = SlotPool(dismissed.append)
     slots.use([Node("a", {"CPU": 4.0})])
     return slots
 
@@ -30,27 +30,27 @@ def job(trials: tuple[Trial, ...]) -> Job:
     return Job(trials[0].trial_id, 1, trials[0].label, trials[0].config)
 
 
-def busy(slots: Slots, share: Share, job: Job) -> Slot:
+def busy(slots: SlotPool, share: ResourceRequest, job: Job) -> Slot:
     slot = slots.take(share)
     slot.job = job
     return slot
 
 
-def test_a_free_slot_of_the_same_share_is_taken_again(slots: Slots, job: Job) -> None:
+def test_a_free_slot_of_the_same_share_is_taken_again(slots: SlotPool, job: Job) -> None:
     slot = busy(slots, SMALL, job)
     slot.free()
     assert slots.take(SMALL) is slot
     assert len(list(slots)) == 1
 
 
-def test_busy_slots_fill_the_node_and_no_more(slots: Slots, job: Job) -> None:
+def test_busy_slots_fill_the_node_and_no_more(slots: SlotPool, job: Job) -> None:
     taken = [busy(slots, SMALL, job) for _ in range(4)]
     assert not slots.has_room(SMALL)
     assert slots.of(job.trial_id) == slots.busy == taken
 
 
 def test_free_slots_of_another_share_give_way_and_busy_ones_do_not(
-    slots: Slots, job: Job, dismissed: list[Slot]
+    slots: SlotPool, job: Job, dismissed: list[Slot]
 ) -> None:
     first, second = busy(slots, SMALL, job), busy(slots, SMALL, job)
     assert not slots.has_room(LARGE)
@@ -63,7 +63,7 @@ def test_free_slots_of_another_share_give_way_and_busy_ones_do_not(
     assert not slots.has_room(SMALL)
 
 
-def test_a_slot_that_is_about_to_go_takes_no_other_job(slots: Slots, job: Job) -> None:
+def test_a_slot_that_is_about_to_go_takes_no_other_job(slots: SlotPool, job: Job) -> None:
     slot = busy(slots, SMALL, job)
     slot.is_leaving = True
     slot.free()
@@ -71,7 +71,7 @@ def test_a_slot_that_is_about_to_go_takes_no_other_job(slots: Slots, job: Job) -
 
 
 def test_the_room_of_a_slot_that_is_closed_twice_is_given_back_once(
-    slots: Slots, job: Job, dismissed: list[Slot]
+    slots: SlotPool, job: Job, dismissed: list[Slot]
 ) -> None:
     slot = busy(slots, LARGE, job)
     slots.close(slot)
@@ -82,7 +82,7 @@ def test_the_room_of_a_slot_that_is_closed_twice_is_given_back_once(
     assert slots.has_room(SMALL)
 
 
-def test_on_nodes_that_join_there_is_room_and_what_runs_on_lost_ones_counts_no_more(slots: Slots, job: Job) -> None:
+def test_on_nodes_that_join_there_is_room_and_what_runs_on_lost_ones_counts_no_more(slots: SlotPool, job: Job) -> None:
     for _ in range(4):
         busy(slots, SMALL, job)
     slots.use([Node("a", {"CPU": 4.0}), Node("b", {"CPU": 1.0})])

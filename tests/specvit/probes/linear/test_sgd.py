@@ -16,15 +16,15 @@ from specvit.probes.selection import split_off_tenth
 RATES = (1e-3, 0.1, 1.0)
 
 
-def make_split(block_cls, patches, labels):
-    block_cls, patches = (torch.as_tensor(x, dtype=torch.float32) for x in (block_cls, patches))
+def make_split(intermediate_cls, patches, labels):
+    intermediate_cls, patches = (torch.as_tensor(x, dtype=torch.float32) for x in (intermediate_cls, patches))
     return ProbeSplit(
-        cls=block_cls[:, -1],
+        cls=intermediate_cls[:, -1],
         patches=patches,
         grid=(1, patches.shape[1]),
         labels=torch.as_tensor(labels),
         masks=None,
-        block_cls=block_cls,
+        intermediate_cls=intermediate_cls,
     )
 
 
@@ -33,13 +33,13 @@ def classes(num_images, *, seed, where, num_classes=3, num_blocks=4, spread=2.0)
     centres = np.random.default_rng(9).normal(size=(num_classes, 6)) * spread
     generator = np.random.default_rng(seed)
     labels = generator.integers(num_classes, size=num_images)
-    block_cls = generator.normal(size=(num_images, num_blocks, 6))
+    intermediate_cls = generator.normal(size=(num_images, num_blocks, 6))
     patches = generator.normal(size=(num_images, 2, 6))
     if where == "patches":
         patches += centres[labels][:, None]
     else:
-        block_cls[:, where] += centres[labels]
-    return make_split(block_cls, patches, labels)
+        intermediate_cls[:, where] += centres[labels]
+    return make_split(intermediate_cls, patches, labels)
 
 
 def train_alone(features, labels, weight, *, rate, epochs, batch_size, seed):
@@ -231,12 +231,12 @@ def test_a_group_holds_one_head_at_least():
 
 def test_evaluate_twice_gives_the_same_and_leaves_inputs_and_the_global_generator_alone():
     train, val = classes(100, seed=0, where=1), classes(60, seed=1, where=1)
-    before, state = train.block_cls.clone(), torch.get_rng_state()
+    before, state = train.intermediate_cls.clone(), torch.get_rng_state()
     probe = Linear(protocol="sgd", epochs=3)
 
     first = probe.evaluate(train, val, num_classes=3, seed=0)
 
-    assert torch.equal(train.block_cls, before)
+    assert torch.equal(train.intermediate_cls, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert probe.evaluate(train, val, num_classes=3, seed=0) == first
 
@@ -264,7 +264,7 @@ def test_evaluate_by_sgd_with_few_images_separates_them(num_images):
 @pytest.mark.parametrize("bad", ["train", "val"])
 def test_evaluate_by_sgd_with_nan_in_an_early_block_is_a_divergence(bad):
     splits = {"train": classes(20, seed=0, where=1), "val": classes(20, seed=1, where=1)}
-    splits[bad].block_cls[3, 0, 0] = torch.nan
+    splits[bad].intermediate_cls[3, 0, 0] = torch.nan
 
     with pytest.raises(DivergenceError, match=f"probe 'linear'.*1 of 20 {bad} images"):
         Linear(protocol="sgd").evaluate(**splits, num_classes=3, seed=0)

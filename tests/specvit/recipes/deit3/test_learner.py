@@ -117,7 +117,7 @@ def test_arms_of_a_pair_see_equal_images_and_have_equal_losses_from_copies(
 
 def test_the_backbone_that_is_trained_is_the_one_that_is_probed() -> None:
     learner = _learner()
-    assert learner.probed is learner.backbone
+    assert learner.eval_backbone is learner.backbone
     learner.losses(_batch())["bce"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.parameters())
 

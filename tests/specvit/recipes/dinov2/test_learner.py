@@ -311,8 +311,8 @@ def test_a_shared_head_is_one_module_in_student_and_teacher_and_a_separate_one_i
 
 def test_the_probed_backbone_is_the_one_that_the_recipe_names() -> None:
     teacher, student = _learner(probe="teacher"), _learner(probe="student")
-    assert teacher.probed is teacher.teacher.backbone
-    assert student.probed is student.student.backbone
+    assert teacher.eval_backbone is teacher.teacher.backbone
+    assert student.eval_backbone is student.student.backbone
 
 
 def test_heads_do_not_depend_on_the_specialization() -> None:

@@ -21,7 +21,7 @@ from specvit.recipes import RECIPES
 from specvit.recipes.mae.learner import MaeLearner, normalise_patches, sample_visible
 from specvit.recipes.mae.settings import Mae, MaeCpu
 from specvit.specialization.language import parse_specialization
-from specvit.specialization.token_rows import own_rows
+from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalise
 from specvit.training.learner import Batch
 from specvit.training.optimizer import build_optimizer
@@ -41,7 +41,7 @@ def _learner(
         image_size=SIZE,
         patch_size=PATCH,
         specialization=parse_specialization(text, SCALE.depth),
-        rows=own_rows(tokens=tokens, registers_with="cls", num_registers=num_registers, grid=grid),
+        rows=find_rows(tokens=tokens, registers_with="cls", num_registers=num_registers, grid=grid),
         high_norm=high_norm,
     )
     return MaeLearner(backbone, MaeCpu(**changes), image_size=SIZE, seed=0)
