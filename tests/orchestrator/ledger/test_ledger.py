@@ -376,7 +376,7 @@ def test_metrics_can_be_queried_with_plain_sql(ledger: Ledger, path: Path) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from orchestrator.execution.executor import Finished, Reported
+from orchestrator.trials.events import Finished, Reported
 from orchestrator.ledger.ledger import Ledger
 ledger = Ledger.open(Path(sys.argv[1]))
 attempt = ledger.begin_attempt(sys.argv[2])
