@@ -11,10 +11,10 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.table_files import write_tables
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, give
 from orchestrator.storage.folder_lock import hold_lock, is_held
-from orchestrator.sweep.problems import nearest
 from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
+from specvit.messages import did_you_mean
 
 TAKE_TIMEOUT_S = 30.0
 """Longest wait for a run to take an order."""
@@ -95,14 +95,14 @@ def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collectio
 def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list[TrialRecord]:
     groups = list(dict.fromkeys(record.group for record in records))
     if group is not None and group not in groups:
-        raise SpecsweepError(f"no group {group!r}; known: {', '.join(map(repr, groups))}{nearest(group, groups)}")
+        raise SpecsweepError(f"no group {group!r}; known: {', '.join(map(repr, groups))}{did_you_mean(group, groups)}")
     here = [record for record in records if group in (None, record.group)]
     arms = list(dict.fromkeys(record.arm for record in here if record.role != "baseline"))
     found = [record for record in here if record.arm == arm]
     if any(record.role == "baseline" for record in found):
         raise SpecsweepError(f"{arm!r} is the baseline, without which there are no differences; it is not pruned")
     if not found:
-        raise SpecsweepError(f"no arm {arm!r}; known: {', '.join(map(repr, arms))}{nearest(arm, arms)}")
+        raise SpecsweepError(f"no arm {arm!r}; known: {', '.join(map(repr, arms))}{did_you_mean(arm, arms)}")
     return found
 
 

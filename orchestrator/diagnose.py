@@ -19,13 +19,13 @@ from torch import Tensor
 
 from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements
 from orchestrator.reports.diagnostics_figure import draw_figure
-from orchestrator.sweep.problems import nearest
 from specvit.data import DATA_SOURCES, DataSource
 from specvit.device import select_device
 from specvit.diagnostics.diagnose import FINAL_NORM, diagnose
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.files.atomic import write_atomically
+from specvit.messages import did_you_mean
 from specvit.training.augment import MEAN, STD, to_unit
 
 FIGURE_NAME = "diagnostics.png"
@@ -92,7 +92,7 @@ def load(name: str, *, untrained: bool = False) -> LoadedModel:
 
         return LoadedModel(load_model(name))
     if not timm.is_model(name):
-        close = nearest(name, timm.list_models()) or nearest(name, timm.list_pretrained())
+        close = did_you_mean(name, timm.list_models()) or did_you_mean(name, timm.list_pretrained())
         raise ConfigError(f"no file and no model of timm's is called {name!r}{close}")
     torch.manual_seed(0)
     try:
@@ -122,7 +122,7 @@ def parse_source(text: str, *, image_size: int, num_images: int) -> DataSource:
     if name not in DATA_SOURCES:
         raise ConfigError(
             f"--data {text}: must be one of {', '.join(DATA_SOURCES)}, with :ROOT where it reads a folder"
-            + nearest(name, list(DATA_SOURCES))
+            + did_you_mean(name, list(DATA_SOURCES))
         )
     source = DATA_SOURCES[name]
     root_field = next((field for field in ("root", "path") if field in source.path_fields), None)

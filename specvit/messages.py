@@ -1,8 +1,10 @@
-"""Text that comes from files and failures, made fit to be shown: nothing in it can steer a terminal."""
+"""Text for messages: what comes from files and failures, so that it cannot steer a terminal; spelling suggestions."""
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Sequence
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control, format, surrogate, and line and paragraph separating characters."""
@@ -26,6 +28,12 @@ def escape_control_chars(text: str) -> str:
 def one_line(text: str) -> str:
     """Return ``text`` with every run of white space as one space, and ``escape_control_chars``."""
     return escape_control_chars(" ".join(text.split()))
+
+
+def did_you_mean(value: object, known: Sequence[str]) -> str:
+    """Return ` (did you mean 'x'?)` if one of ``known`` is spelt like ``value``, else nothing."""
+    matches = difflib.get_close_matches(str(value), known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def _shown(character: str) -> str:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from orchestrator.execution.executor import Machine
 from orchestrator.trials.resources import ResourceRequest
 from specvit.errors import SpecsweepError
+from specvit.memory import GIB
 
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a cluster's first answer."""
 
-GIB = 2**30
 
 _EPSILON = 1e-9
 

@@ -14,13 +14,13 @@ from importlib import metadata
 from pathlib import Path
 
 import orchestrator
+from specvit.memory import GIB, physical_memory
 from specvit.plugins import plugin_versions
 
 _PACKAGES = (
     *("specsweep", "torch", "torchvision", "timm", "ray", "optuna"),
     *("numpy", "scipy", "pandas", "pydantic"),
 )
-_GIB = 2**30
 _GIT_TIMEOUT_S = 5.0
 _GPU_TIMEOUT_S = 5.0
 
@@ -138,7 +138,7 @@ def _num_cores() -> int:
 
 def _memory_gib() -> float | None:
     try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
+        return round(physical_memory() / GIB, 1)
     except (AttributeError, OSError, ValueError):
         return None
 

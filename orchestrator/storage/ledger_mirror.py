@@ -8,7 +8,6 @@ the local ledger has all that is there and maybe more; else another machine has 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -32,6 +31,7 @@ from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
+from specvit.files.checksum import sha256_of
 
 POINTER_NAME = "ledger.json"
 MIRROR_EVERY_S = 30.0
@@ -135,7 +135,7 @@ def fetch_ledger(remote: RemoteFolder, target: Path, *, known_sha256: str = "") 
             if pointer is None or (pointer.sha256 == known_sha256 and target.exists()):
                 return pointer
             if remote.get(pointer.snapshot_name, incoming):
-                if _sha256(incoming) == pointer.sha256:
+                if sha256_of(incoming) == pointer.sha256:
                     incoming.replace(target)
                     return pointer
                 missing = f"{pointer.snapshot_name}: is damaged"
@@ -276,7 +276,7 @@ class LedgerMirror:
         source = self._folder / LEDGER_NAME
         with naming(source), closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("VACUUM INTO ?", (str(target),))
-        return _sha256(target)
+        return sha256_of(target)
 
     def _put_aside(self) -> None:
         """Make room for the mirror's ledger; what it lacks is kept."""
@@ -334,8 +334,3 @@ class LedgerMirror:
 def _generation(name: str) -> int:
     match = _SNAPSHOT.fullmatch(name)
     return int(match["generation"]) if match else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

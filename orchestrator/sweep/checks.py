@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from orchestrator.sweep.ablation_checks import check_ablation
 from orchestrator.sweep.grid import arm_texts, count_trials
-from orchestrator.sweep.problems import FieldPath, Problem, nearest
+from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.resource_settings import share_of
 from orchestrator.sweep.schema import MAX_TRIALS, Group, Sweep, check_name
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.errors import ConfigError
+from specvit.messages import did_you_mean
 from specvit.probes import PROBES
 
 
@@ -113,7 +114,7 @@ def _check_probes(sweep: Sweep) -> Iterator[Problem]:
     for name in unknown:
         path = ("rungs", "probes", sweep.rungs.probes.index(name))
         rule = f"must be a probe that is on ({', '.join(switched_on)}), not {name!r}"
-        yield Problem(path, rule + nearest(name, switched_on))
+        yield Problem(path, rule + did_you_mean(name, switched_on))
     for index, name in enumerate(sweep.rungs.probes):
         if name in sweep.rungs.probes[:index]:
             yield Problem(("rungs", "probes", index), f"must name each probe once, not {name!r} again")
@@ -126,7 +127,7 @@ def _check_probes(sweep: Sweep) -> Iterator[Problem]:
     metric = sweep.pruning.metric
     if metric is not None and metric not in metrics:
         rule = f"must be a metric of the rungs' probes ({', '.join(metrics)}), not {metric!r}"
-        yield Problem(("pruning", "metric"), rule + nearest(metric, metrics))
+        yield Problem(("pruning", "metric"), rule + did_you_mean(metric, metrics))
 
 
 def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:
@@ -231,6 +232,6 @@ def _check_priority(sweep: Sweep) -> Iterator[Problem]:
         place = ("priority", index)
         if text not in known:
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-            yield Problem(place, f"must be an arm of the sweep ({listed}), not {text!r}{nearest(text, known)}")
+            yield Problem(place, f"must be an arm of the sweep ({listed}), not {text!r}{did_you_mean(text, known)}")
         elif text in sweep.priority[:index]:
             yield Problem(place, f"must name each arm once, not {text!r} again")

@@ -17,7 +17,8 @@ from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.schema import Group, Sweep
 from specvit.config import ModelSettings
 from specvit.errors import ConfigError, DataError
-from specvit.models.pretrained_files import find_checkpoint, sha256_of
+from specvit.files.checksum import sha256_of
+from specvit.models.pretrained_files import find_checkpoint
 
 
 def pin_checkpoints(sweep: Sweep) -> Sweep:

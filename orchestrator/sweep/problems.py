@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from specvit.errors import ConfigError
@@ -119,9 +118,3 @@ def value_text(value: object) -> str:
     else:
         text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 3] + "..."
-
-
-def nearest(value: object, known: Sequence[str]) -> str:
-    """Return ` (did you mean 'x'?)` if one of ``known`` is spelt like ``value``, else nothing."""
-    matches = difflib.get_close_matches(str(value), known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
-from orchestrator.sweep.problems import nearest
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
@@ -19,6 +18,7 @@ from specvit.config import ModelSettings, RungSettings
 from specvit.data import AnyDataSource
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import ConfigError
+from specvit.messages import did_you_mean
 from specvit.probes import PROBES, SelectedProbes
 from specvit.recipes import AnyRecipe
 from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
@@ -79,7 +79,7 @@ def _comparator_by_name(value: object) -> object:
     known = f"known: {', '.join(COMPARATORS)}"
     if isinstance(value, str):
         if value not in COMPARATORS:
-            raise ConfigError(f"unknown comparator; {known}, not {value!r}{nearest(value, list(COMPARATORS))}")
+            raise ConfigError(f"unknown comparator; {known}, not {value!r}{did_you_mean(value, list(COMPARATORS))}")
         return {"comparator": value}
     if isinstance(value, Mapping) and "comparator" not in value:
         raise ConfigError(f"comparator is required; {known}")

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.sweep.problems import FieldPath, Problem, nearest, value_text
+from orchestrator.sweep.problems import FieldPath, Problem, value_text
 from orchestrator.sweep.schema import DISCRIMINATORS, SECTIONS, SweepFile
+from specvit.messages import did_you_mean
 
 Details = Mapping[str, Any]
 
@@ -93,19 +94,19 @@ def _problem(path: FieldPath, details: Details) -> Iterator[tuple[FieldPath, str
         yield _missing(path, kind, context, value)
     elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_fields(path[:-1], details["loc"])
-        yield path, f"unknown field; known: {', '.join(known)}", nearest(path[-1], known)
+        yield path, f"unknown field; known: {', '.join(known)}", did_you_mean(path[-1], known)
     elif kind == "union_tag_invalid":
         known = _listed(context["expected_tags"])
         tag = context["tag"]
         field = context["discriminator"].strip("'")
         rule = f"unknown {field}; known: {', '.join(known)}"
-        yield (*path, field), rule, f", not {tag!r}" + nearest(tag, known)
+        yield (*path, field), rule, f", not {tag!r}" + did_you_mean(tag, known)
     elif kind == "literal_error":
         known = _listed(context["expected"])
-        yield path, f"must be {_choice(known)}", tail + nearest(value, known)
+        yield path, f"must be {_choice(known)}", tail + did_you_mean(value, known)
     elif kind == "string_pattern_mismatch":
         if path[0] == "vary":
-            yield path, _PATH_RULE, nearest(path[-1], _vary_paths())
+            yield path, _PATH_RULE, did_you_mean(path[-1], _vary_paths())
         else:
             yield path, f"must match {context['pattern']}", tail
     elif kind == "value_error":

@@ -50,7 +50,9 @@ class FileSource(DataSource):
         prepared = self.prepare()
         if self.cache == "memory":
             return prepared.read(MemoryStorage())
-        return load_cached(self, prepared.files, prepared.read, version=prepared.version)
+        return load_cached(
+            self, prepared.files, prepared.read, cache_folder=self.cache_folder, version=prepared.version
+        )
 
     @abstractmethod
     def prepare(self) -> Prepared:

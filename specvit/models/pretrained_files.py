@@ -1,8 +1,7 @@
-"""Finding the file behind the name of a checkpoint, and naming its content. Files cost no import of torch."""
+"""Finding the file behind the name of a checkpoint. Files cost no import of torch."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from specvit.errors import DataError
@@ -39,12 +38,6 @@ def find_checkpoint(text: str) -> Path:
     if known is None or not known.hf_hub_id:
         raise DataError(f"no such checkpoint: {text!r} is no file, and timm has no pretrained model of that name")
     return _fetch(text, known.hf_hub_id, known.hf_hub_filename or _HUB_FILE)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(text: str, repository: str, filename: str) -> Path:

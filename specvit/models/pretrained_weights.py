@@ -18,7 +18,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.errors import ConfigError, DataError
-from specvit.models.pretrained_files import find_checkpoint, sha256_of
+from specvit.files.checksum import sha256_of
+from specvit.models.pretrained_files import find_checkpoint
 from specvit.models.routed_layers import OWN, has_layer_scale, own_parameters
 
 _NESTED = ("state_dict", "model")

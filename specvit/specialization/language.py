@@ -9,13 +9,13 @@ Source: "Revisiting [CLS] and Patch Token Interaction in Vision Transformers" (a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from specvit.errors import ConfigError
+from specvit.messages import did_you_mean
 from specvit.specialization.components import ALIASES, COMPONENTS, Component
 from specvit.specialization.modes import FULL, Mode, parse_mode
 
@@ -60,7 +60,7 @@ def resolve_range(text: str, depth: int) -> range:
     if match is None:
         raise ConfigError(
             f"unknown block range {text!r}: use all, {', '.join(NAMED_RANGES)}, or i:j"
-            + _nearest(text, ["all", *NAMED_RANGES])
+            + did_you_mean(text, ["all", *NAMED_RANGES])
         )
     start, stop = int(match[1]), int(match[2])
     if not start < stop <= depth:
@@ -210,7 +210,7 @@ def _components_named(name: str, text: str) -> tuple[Component, ...]:
     if name == NO_SPECIALIZATION:
         raise ConfigError(f"specialization {text!r}: 'none' stands alone")
     raise ConfigError(
-        f"specialization {text!r}: unknown component {name!r}; known: {', '.join(known)}" + _nearest(name, known)
+        f"specialization {text!r}: unknown component {name!r}; known: {', '.join(known)}" + did_you_mean(name, known)
     )
 
 
@@ -238,8 +238,3 @@ def _range_texts(indices: tuple[int, ...], depth: int) -> tuple[str, ...]:
         blocks = resolve_range(name, depth)
         names[blocks.start, blocks.stop] = name
     return tuple(names.get(run, f"{run[0]}:{run[1]}") for run in runs)
-
-
-def _nearest(value: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(value, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

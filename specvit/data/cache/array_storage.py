@@ -13,11 +13,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from specvit.data.mapped import open_array
 from specvit.errors import DataError
+from specvit.memory import usable_memory
 
 MEMORY_SHARE = 0.5
 """Largest share of the machine's memory that decoded arrays may take; workers' copies need the rest."""
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class Rows(Protocol):
@@ -70,7 +69,7 @@ class MemoryStorage(Storage):
         return rows if num_rows is None else rows[:num_rows]
 
     def _check_room(self, num_bytes: int) -> None:
-        memory = machine_memory()
+        memory = usable_memory()
         if num_bytes > MEMORY_SHARE * memory:
             raise DataError(
                 f"the decoded images take {num_bytes / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of this machine's "
@@ -146,12 +145,3 @@ class _FileRows:
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
-
-
-def machine_memory() -> int:
-    """Return the bytes of memory of this machine, or of the container that this process is in."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(total, int(_CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return total

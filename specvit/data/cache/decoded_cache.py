@@ -9,28 +9,25 @@ deleted but what is damaged: caches of data that have changed stay until their o
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import PIL
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from specvit.data.base import Dataset, Split
+from specvit.data.base import Dataset, DataSource, Split
 from specvit.data.cache.array_storage import DiskStorage, Storage
 from specvit.data.mapped import open_array
 from specvit.data.reading.progress import LOGGER
 from specvit.errors import DataError
-
-if TYPE_CHECKING:
-    from specvit.data.file_source import FileSource
 
 CACHE_VERSION = 1
 """Takes part in every cache's name: raise it when the same files and settings are decoded to other arrays."""
@@ -42,21 +39,27 @@ _NAMES = ("class_names", "mask_names", "box_names")
 
 
 def load_cached(
-    source: FileSource, files: Sequence[Path], read: Callable[[Storage], Dataset], *, version: str = ""
+    source: DataSource,
+    files: Sequence[Path],
+    read: Callable[[Storage], Dataset],
+    *,
+    cache_folder: str,
+    version: str = "",
 ) -> Dataset:
     """Return the data of ``source``, mapped from its cache, which is made if there is none.
 
     Args:
-        source: The source, which says where caches are.
+        source: The source, whose settings are part of the cache's name.
         files: The files that decide what is read.
         read: Decodes them.
+        cache_folder: Where caches are; ``~`` is expanded.
         version: What else decides what is read.
 
     Raises:
         DataError: If a file cannot be decoded, or the cache cannot be written.
     """
     name = f"{source.name}-{source.image_size}-{_key(source, files, version)}"
-    parent = _expand(source.cache_folder)
+    parent = _expand(cache_folder)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder = parent / name
@@ -78,7 +81,7 @@ def _expand(folder: str) -> Path:
         raise DataError(f"data.cache_folder: {folder!r} has no meaning here: {error}") from error
 
 
-def _key(source: FileSource, files: Sequence[Path], version: str) -> str:
+def _key(source: DataSource, files: Sequence[Path], version: str) -> str:
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     settings = {name: value for name, value in fields.items() if name not in source.path_fields}
     # Pillow decodes and resizes; its versions may differ in a pixel's last bit.
@@ -174,16 +177,11 @@ def _write_split(folder: Path, split: str, arrays: Split) -> dict[str, list[int]
     return states
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a file's lock, which the kernel gives back however its holder ends; wait for another holder."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _lock(path: Path) -> AbstractContextManager[object]:
+    """Acquire the lock of a file, waiting for another holder; it is released however its holder ends."""
+    lock = FileLock(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            LOGGER.info("waiting for another process that decodes the same images")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        return lock.acquire(blocking=False)
+    except Timeout:
+        LOGGER.info("waiting for another process that decodes the same images")
+        return lock.acquire()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from datasets.arrow_reader import ReadInstruction
@@ -21,9 +21,6 @@ from datasets.features.features import require_decoding
 
 from specvit.data.extras.hugging_face_files import RowFiles, files_of_folder, files_of_hub
 from specvit.errors import DataError
-
-if TYPE_CHECKING:
-    from specvit.data.sources.hugging_face import HuggingFace
 
 FORMATS = ("parquet", "arrow", "imagefolder", "webdataset")
 """The builders of ``datasets`` that may read; that of WebDataset shards decodes without pickle there."""
@@ -60,7 +57,7 @@ class Table:
     name: str
     num_rows: int
     class_names: tuple[str, ...]
-    columns: dict[str, str]
+    columns: Mapping[str, str]
     data: Any
     files: RowFiles
 
@@ -87,43 +84,59 @@ class Opened:
     version: str
 
 
-def open_tables(source: HuggingFace) -> Opened:
+def open_tables(
+    path: str,
+    wanted: Mapping[str, tuple[str, int | None]],
+    columns: Mapping[str, str],
+    *,
+    config: str | None,
+    revision: str | None,
+    streaming: bool,
+) -> Opened:
     """Open both splits.
+
+    Args:
+        path: A folder, or a name on the hub.
+        wanted: For ``train`` and ``val`` the name of the split and the most rows to read; None = all.
+        columns: The column of ``image`` and, where they are wanted, of ``label`` and ``mask``.
+        config: Name of the configuration, where the data set has several.
+        revision: Branch, tag or commit on the hub.
+        streaming: Whether rows are fetched as they are read; both splits then have a most.
 
     Raises:
         DataError: If the data set cannot be opened, a split or a column is missing, or the splits share rows.
     """
-    folder = _local_folder(source.path)
-    wanted = {"train": (source.train_split, source.num_train), "val": (source.val_split, source.num_val)}
+    folder = _local_folder(path)
     try:
         if folder is not None and _was_saved(folder):
             saved: Any = datasets.load_from_disk(str(folder))
-            splits = {name: _pick(saved, split, source.path) for name, (split, _) in wanted.items()}
+            splits = {name: _pick(saved, split, path) for name, (split, _) in wanted.items()}
             version, files = "", files_of_folder(folder, lists_images=False)
         else:
-            path = source.path if folder is None else str(folder)
-            version, lists_images = _check_builder(path, source)
+            place = path if folder is None else str(folder)
+            version, lists_images = _check_builder(place, config, revision)
             files = (
-                files_of_hub(path, lists_images=lists_images)
+                files_of_hub(place, lists_images=lists_images)
                 if folder is None
                 else files_of_folder(folder, lists_images=lists_images)
             )
             splits = {
-                name: datasets.load_dataset(
-                    path, source.config, split=split, revision=source.revision, streaming=source.streaming
-                )
+                name: datasets.load_dataset(place, config, split=split, revision=revision, streaming=streaming)
                 for name, (split, _) in wanted.items()
             }
             shared = _shared_split(splits, wanted)
             if shared:
                 raise DataError(
-                    f"data.train_split and data.val_split must not share rows, as {source.train_split!r} and "
-                    f"{source.val_split!r} do those of {shared!r}: metrics would be reported on training images"
+                    f"data.train_split and data.val_split must not share rows, as {wanted['train'][0]!r} and "
+                    f"{wanted['val'][0]!r} do those of {shared!r}: metrics would be reported on training images"
                 )
     except (*_ERRORS, TypeError, AttributeError, IndexError) as error:  # the last three: a damaged description
-        place = "" if folder is not None else ", which is no folder here"
-        raise DataError(f"data.path: cannot open {source.path!r}{place}: {_reason(error)}") from error
-    tables = {name: _table(splits[name], split, limit, source, files) for name, (split, limit) in wanted.items()}
+        elsewhere = "" if folder is not None else ", which is no folder here"
+        raise DataError(f"data.path: cannot open {path!r}{elsewhere}: {_reason(error)}") from error
+    tables = {
+        name: _table(splits[name], limit, columns, files, name=f"split {split!r} of {path!r}")
+        for name, (split, limit) in wanted.items()
+    }
     return Opened(tables=tables, files=() if folder is None else _files(folder), version=version)
 
 
@@ -195,9 +208,9 @@ def _shared_split(splits: Mapping[str, Any], wanted: Mapping[str, tuple[str, int
     return None
 
 
-def _check_builder(path: str, source: HuggingFace) -> tuple[str, bool]:
+def _check_builder(path: str, config: str | None, revision: str | None) -> tuple[str, bool]:
     """Refuse formats that hold no images; return the version of the files as JSON, and whether each file is a row."""
-    builder = datasets.load_dataset_builder(path, source.config, revision=source.revision)
+    builder = datasets.load_dataset_builder(path, config, revision=revision)
     modules = {cls.__module__ for cls in type(builder).__mro__}
     if not any(f"datasets.packaged_modules.{name}.{name}" in modules for name in FORMATS):
         found = type(builder).__mro__[1].__module__.rpartition(".")[2]
@@ -207,14 +220,11 @@ def _check_builder(path: str, source: HuggingFace) -> tuple[str, bool]:
         str(split): getattr(files, "origin_metadata", None)
         for split, files in (builder.config.data_files or {}).items()
     }
-    version = json.dumps([path, source.revision, origins], default=str, sort_keys=True)
+    version = json.dumps([path, revision, origins], default=str, sort_keys=True)
     return version, "datasets.packaged_modules.imagefolder.imagefolder" in modules
 
 
-def _table(data: Any, split: str, limit: int | None, source: HuggingFace, files: RowFiles) -> Table:
-    name = f"split {split!r} of {source.path!r}"
-    wanted = {"image": source.image_column, "label": source.label_column, "mask": source.mask_column}
-    columns = {role: column for role, column in wanted.items() if column is not None}
+def _table(data: Any, limit: int | None, columns: Mapping[str, str], files: RowFiles, *, name: str) -> Table:
     features = data.features
     if features is None:
         raise DataError(f"{name} does not say which columns it has; data.streaming: false finds out")
@@ -231,7 +241,7 @@ def _table(data: Any, split: str, limit: int | None, source: HuggingFace, files:
     data = data.select_columns(list(dict.fromkeys(columns.values())))
     label = features[columns["label"]] if "label" in columns else None
     names = tuple(label.names) if isinstance(label, datasets.ClassLabel) else ()
-    if source.streaming and not isinstance(data, datasets.Dataset):
+    if not isinstance(data, datasets.Dataset):  # a stream
         assert limit is not None
         return Table(name=name, num_rows=limit, class_names=names, columns=columns, data=data, files=files)
     num_rows = len(data) if limit is None else min(limit, len(data))

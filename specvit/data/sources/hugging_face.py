@@ -98,7 +98,15 @@ class HuggingFace(FileSource):
         """
         from specvit.data.extras.hugging_face_tables import open_tables
 
-        opened = open_tables(self)
+        columns = {"image": self.image_column, "label": self.label_column, "mask": self.mask_column}
+        opened = open_tables(
+            self.path,
+            {"train": (self.train_split, self.num_train), "val": (self.val_split, self.num_val)},
+            {role: column for role, column in columns.items() if column is not None},
+            config=self.config,
+            revision=self.revision,
+            streaming=self.streaming,
+        )
         return Prepared(files=opened.files, read=partial(self._read, opened.tables), version=opened.version)
 
     def _read(self, tables: Mapping[str, Table], storage: Storage) -> Dataset:

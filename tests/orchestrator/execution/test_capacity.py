@@ -6,7 +6,6 @@ import socket
 import pytest
 
 from orchestrator.execution.capacity import (
-    GIB,
     Capacity,
     ClusterError,
     Node,
@@ -17,6 +16,7 @@ from orchestrator.execution.capacity import (
 )
 from orchestrator.execution.executor import Machine
 from orchestrator.trials.resources import ResourceRequest
+from specvit.memory import GIB
 
 Labels = dict[str, str]
 NUMBERS = itertools.count()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.capacity import GIB, Node, count_slots, machine_for
+from orchestrator.execution.capacity import Node, count_slots, machine_for
 from orchestrator.execution.executor import Machine
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.sweep.grid import expand
@@ -15,6 +15,7 @@ from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import Cause
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
+from specvit.memory import GIB
 
 NOWHERE = Machine()
 

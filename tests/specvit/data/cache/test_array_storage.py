@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from specvit.data.cache import array_storage
-from specvit.data.cache.array_storage import DiskStorage, MemoryStorage, Storage, machine_memory
+from specvit.data.cache.array_storage import DiskStorage, MemoryStorage, Storage
 from specvit.errors import DataError
 
 
@@ -57,7 +57,7 @@ def test_a_row_of_another_place_or_shape_is_refused(tmp_path: Path) -> None:
 def test_images_that_exceed_half_of_the_memory_are_refused_before_they_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(array_storage, "machine_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr(array_storage, "usable_memory", lambda: 2_000_000_000)
     made = MemoryStorage()
     made.rows("train_images", 900, (1000, 1000), np.uint8)
     rule = r"take 1\.8 GB, more than 50% of this machine's memory, 2\.0 GB: set data\.cache: disk"
@@ -69,14 +69,3 @@ def test_images_that_exceed_the_free_disk_are_refused_before_they_are_decoded(tm
     with pytest.raises(DataError, match=r"take 1000000000\.0 GB, but '.*' has .* GB free: make room, or set data"):
         DiskStorage(tmp_path).rows("train_images", 10**12, (10**6,), np.uint8)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(array_storage, "_CGROUP_LIMIT", limit)
-    whole = machine_memory()
-    assert whole > 1 << 27
-    limit.write_text("1048576\n")
-    assert machine_memory() == 1048576
-    limit.write_text("max\n")
-    assert machine_memory() == whole
