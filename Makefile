@@ -3,14 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two files at a time, in the order in which tests/conftest.py puts them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: sweep test faults check lint types imports tree bench clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
 
-test: $(VENV)/installed-dev  ## Run all tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/installed-dev  ## Run the tests, but for the long run's, two files at a time
+	$(PYTEST)
 
 check: lint types imports tree  ## Run ruff, mypy --strict and the import rules; no stray files
 
@@ -27,8 +29,8 @@ tree:  ## Fail if a run of the tests, or anything else, left files that git neit
 	@left=$$(git ls-files --others --exclude-standard 2>/dev/null); test -z "$$left" || \
 		{ echo "neither added nor ignored: $$left"; exit 1; }
 
-faults: $(VENV)/installed-dev  ## Run the fault tests at full length: kills, lost nodes, damaged files, full disks
-	SPECSWEEP_FAULTS=long $(BIN)/python -m pytest tests/faults -s
+faults: $(VENV)/installed-dev  ## Make the long run: faults of every kind at full length, and the tests marked long
+	SPECSWEEP_FAULTS=long $(PYTEST)
 
 bench: $(VENV)/installed-bench  ## Measure speed, as ratios side by side
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= --import-mode=importlib --benchmark-only -s

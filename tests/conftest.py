@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from .long_run import IS_LONG
+
 _ROOT = Path(__file__).parents[1]
 _BESIDE_THE_REPOSITORY = _ROOT.parent / "shared" / "data"
+_FAULTS = _ROOT / "tests" / "faults"
 _STRAY_BEFORE = pytest.StashKey[set[str]]()
 
 
@@ -41,6 +45,20 @@ def install_plugin() -> Callable[[Path, Path], None]:
         (info / "entry_points.txt").write_text("\n".join(lines))
 
     return install
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the tests of the short or the long run, and put the files with ``slow`` tests first."""
+
+    def is_wanted(item: pytest.Item) -> bool:
+        is_marked = item.get_closest_marker("long") is not None
+        return is_marked == IS_LONG or (IS_LONG and _FAULTS in item.path.parents)
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = filter(is_wanted, items)
+    num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    num_all = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-num_slow[item.path], -num_all[item.path], item.path))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,9 +27,6 @@ from orchestrator.trials.trial import Trial
 
 from . import stand_in
 from .stand_in import RUNGS, StandIn
-
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
-"""Whether there is time for more trials and more faults."""
 
 TIMEOUT_S = 120.0
 """Longest wait for anything, on a machine that has other things to do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from .finished_sweeps import Ended, find_faults, read_end, without_times
 from .forked_drivers import DriverServer, Site
 
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 KILLED = -signal.SIGKILL
 NUM_TRAINED, NUM_FLOORS = 4, 2
 

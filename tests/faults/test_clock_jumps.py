@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -50,8 +51,9 @@ def install_jumping_clock(patch: pytest.MonkeyPatch) -> list[datetime]:
 
     patch.setattr(time, "time", jumping_time)
     patch.setattr(time, "time_ns", lambda: int(jumping_time() * 1e9))
-    for module in ("ledger", "lock", "provenance"):
-        patch.setattr(f"orchestrator.{module}.datetime", JumpingDatetime)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("orchestrator.") and getattr(module, "datetime", None) is datetime:
+            patch.setattr(module, "datetime", JumpingDatetime)
     return seen
 
 

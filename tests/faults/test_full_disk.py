@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 
+from ..long_run import IS_LONG
 from .mounts import run_with_mounts, why_no_mounts
 
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 PROGRAM = Path(sys.executable).with_name("specsweep")
 SWEEP = {
     "question": "Does it go on?",

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from ..long_run import IS_LONG
 from .finished_sweeps import select
 from .forked_drivers import REPOSITORY, Site
-from .killed_sweeps import IS_LONG, KILLED, Folders, Whole
+from .killed_sweeps import KILLED, Folders, Whole
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 MARK = "SPECSWEEP_FAULTS_RUN"

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import pytest
 
+from ..long_run import IS_LONG
 from .forked_drivers import DriverServer, Site
-from .killed_sweeps import IS_LONG, KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
+from .killed_sweeps import KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
 
 NUM_TWICE = 150 if IS_LONG else 8
 NUM_RANDOM = 500 if IS_LONG else 34
@@ -29,7 +30,7 @@ def test_stand_ins_count_their_seconds_by_steps(short: Whole) -> None:
 
 def test_a_driver_comes_by_every_kind_of_transition_and_by_enough_of_them(short: Whole) -> None:
     names = set(short.points.values())
-    transactions = ("the schema", "register", "release_running", "take_in", "begin_attempt", "record_all")
+    transactions = ("the schema", "register", "release_running", "clear_skipped", "begin_attempt", "record_all")
     changes = ("replace .safetensors", "unlink .safetensors", "replace table.md", "replace table.csv")
     for name in (*(f"COMMIT of {method}" for method in transactions), *changes):
         assert {f"before {name}", f"after {name}"} <= names

@@ -27,8 +27,9 @@ from orchestrator.trials.records import Cause, State
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
+from ..long_run import IS_LONG
 from .finished_sweeps import dump, select
-from .killed_sweeps import IS_LONG, SHORT
+from .killed_sweeps import SHORT
 
 MOMENTS = ("waits again", "is handed out", "has reported", "has ended")
 CLOCKED = {"begun_at", "started_at", "ended_at", "reported_at", "logged_at", "held_s"}
@@ -116,9 +117,9 @@ class Scene:
 class Player:
     """Play two trials on one slot; the first one's first attempt is lost, and heard of again at some moment."""
 
-    def __init__(self, scene: Scene, snapshot: str) -> None:
+    def __init__(self, scene: Scene, moment: str) -> None:
         self.scene = scene
-        self.snapshot = snapshot
+        self.moment = moment
         self.before: dict[str, Any] = {}
         self.after: dict[str, Any] = {}
         self.num_slots = 1
@@ -148,8 +149,8 @@ class Player:
     def close(self) -> None:
         pass
 
-    def _late(self, snapshot: str, job: Job) -> Iterator[Sequence[Event]]:
-        if snapshot == self.snapshot:
+    def _late(self, moment: str, job: Job) -> Iterator[Sequence[Event]]:
+        if moment == self.moment:
             self.before = self.scene.everything()
             yield late(job.trial_id, job.attempt)
             self.after = self.scene.everything()
@@ -205,8 +206,8 @@ def scene_in(folder: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "has ended too"])
-def test_what_a_replaced_attempt_tells_changes_nothing_when_its_trial(snapshot: str, scene: Scene) -> None:
-    player = Player(scene, snapshot)
+def test_what_a_replaced_attempt_tells_changes_nothing_when_its_trial(moment: str, scene: Scene) -> None:
+    player = Player(scene, moment)
     scene.run(player)
     assert player.before
     assert player.after == player.before
@@ -231,7 +232,7 @@ class Interrupted(Player):
     """Play the same, with events of attempts that are over in the midst of any batch."""
 
     def __init__(self, scene: Scene, draw: random.Random, num_late: int) -> None:
-        super().__init__(scene, snapshot="never")
+        super().__init__(scene, moment="never")
         self._draw = draw
         self._num_late = num_late
         self._over: list[Event] = []

@@ -26,8 +26,8 @@ from orchestrator.trials.events import Event, Progressed, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
+from ..long_run import IS_LONG
 from .disturbed_runs import (
-    IS_LONG,
     TIMEOUT_S,
     Ground,
     Watcher,

@@ -28,8 +28,8 @@ from orchestrator.trials.events import END_STATES, Event, Pruned, Reported, Star
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceRequest
 
+from ..long_run import IS_LONG
 from .disturbed_runs import (
-    IS_LONG,
     Ground,
     Lent,
     Shared,

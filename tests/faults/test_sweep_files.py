@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import signal
 import sys
@@ -23,10 +22,10 @@ from hypothesis import HealthCheck, given, settings
 
 from orchestrator.cli.app import main
 
+from ..long_run import IS_LONG
 from .hostile_values import MARKER
 from .sweep_files import BASES, Case, cases
 
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 FAULTS = settings(
     max_examples=10_000 if IS_LONG else 1_000,
     derandomize=not IS_LONG,
