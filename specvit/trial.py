@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.checkpoints import save_model
+from specvit.comparators.build import apply_comparator, build_regulariser
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
@@ -23,6 +24,7 @@ from specvit.models.high_norm import parse_high_norm
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.probing import Probing
+from specvit.recipes.build import build_learner
 from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import find_rows
 from specvit.training import collectives
@@ -122,13 +124,13 @@ def run_trial(
         metrics = probing.backbone(backbone, device=device)
         return TrialResult(metrics, diagnostics=_diagnose(backbone, config, dataset, device=device))
 
-    learner = config.objective.build(backbone, dataset, seed=config.seed)
+    learner = build_learner(config.objective, backbone, dataset, seed=config.seed)
     comparator = config.treatment.comparator
     if comparator is not None:
         comparator.check_recipe(config.objective)
         # After the learner is built, so that no copy of the backbone (a teacher) is watched too.
-        learner.regulariser = comparator.build_regulariser(
-            backbone, num_classes=len(dataset.class_names), seed=config.seed
+        learner.regulariser = build_regulariser(
+            comparator, backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
     notes = {} if checkpoint is None else checkpoint.notes
     watch = _Watch(config, probing, observer, device=device, backbone=learner.eval_backbone, notes=notes)
@@ -236,7 +238,8 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
         checkpoint=None if treatment.kind == "random_init" else config.model.checkpoint,
         checkpoint_sha256=config.model.checkpoint_sha256,
     )
-    return model if treatment.comparator is None else treatment.comparator.build(model, seed=config.seed)
+    comparator = treatment.comparator
+    return model if comparator is None else apply_comparator(comparator, model, seed=config.seed)
 
 
 def _diagnose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from specvit.comparators.base import Comparator
@@ -10,6 +11,14 @@ from specvit.comparators.jumbo.settings import Jumbo
 from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.plugins import OneOf, PartTable
+
+
+def _check_build(comparator: type[Comparator], _: Iterable[type[Comparator]]) -> str | None:
+    """Return what keeps a comparator from being built: ``apply_comparator`` knows ours alone."""
+    ours = ClassAttention | Jumbo | PatchDiversification | TokenPooling
+    known = comparator.build is not Comparator.build or issubclass(comparator, ours)
+    return None if known else f"{comparator.__qualname__} must define build"
+
 
 COMPARATORS: PartTable[Comparator] = PartTable(
     Comparator,
@@ -21,6 +30,7 @@ COMPARATORS: PartTable[Comparator] = PartTable(
     ),
     group="specsweep.comparators",
     discriminator="comparator",
+    check=_check_build,
 )
 
 AnyComparator = Annotated[Comparator, OneOf(COMPARATORS)]

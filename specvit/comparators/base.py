@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 @settings
 class Comparator(ABC):
-    """Change a plain ViT as another paper does. Each comparator is one file here.
+    """Another paper's change of a plain ViT.
 
     A subclass adds ``comparator: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, and keeps
-    its torch code in ``specvit.comparators``: settings load without torch.
+    its torch code in another module: settings load without torch.
     """
 
     name: ClassVar[str]
     changes_model: ClassVar[bool] = True
     """Whether the backbone is no longer a plain ViT, so that its weights cannot be saved as one."""
 
-    @abstractmethod
     def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
-        """Turn a plain ViT into the comparator, in place; the weights that both have stay as they are.
+        """Turn a plain ViT into the comparator, in place: for comparators of other packages to define.
+
+        The weights that both have stay as they are. Ours are built by ``specvit.comparators.build``, which calls
+        this for all others.
 
         Args:
             plain: timm's model as ``build_vit`` makes it, without own weights.
@@ -39,6 +41,7 @@ class Comparator(ABC):
         Returns:
             ``plain``, which ``specvit.models.vit.encode`` takes as before.
         """
+        raise NotImplementedError(f"{type(self).__qualname__} must define build")
 
     @abstractmethod
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
@@ -50,7 +53,7 @@ class Comparator(ABC):
         """
 
     def build_regulariser(self, backbone: VisionTransformer, *, num_classes: int, seed: int) -> nn.Module | None:
-        """Make what adds terms to the recipe's loss while ``backbone`` trains; none unless overridden.
+        """Build what adds terms to the recipe's loss while ``backbone`` trains; none unless overridden.
 
         The terms are means over images: a batch may be cut into parts, whose terms are then averaged.
 

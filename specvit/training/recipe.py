@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -21,12 +20,11 @@ Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 @settings
-class Recipe(ABC):
-    """Hold what every recipe has: its length, its batch, its optimizer. Each recipe is one file here.
+class Recipe:
+    """What every recipe has: its length, its batch, its optimizer.
 
-    A subclass adds ``recipe: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, overrides
-    defaults with those of its source, and builds its learner (``specvit.recipes``), which holds the torch
-    code: settings load without torch.
+    A subclass adds ``recipe: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, and overrides
+    defaults with those of its source. Its learner holds the torch code: settings load without torch.
     """
 
     name: ClassVar[str]
@@ -127,12 +125,14 @@ class Recipe(ABC):
         """Return whether every patch has a class of its own in training: that of the image it was cut from."""
         return False
 
-    @abstractmethod
     def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
-        """Make the learner that trains ``backbone``.
+        """Build the learner that trains ``backbone``: for recipes of other packages to define.
+
+        Ours are built by ``specvit.recipes.build.build_learner``, which calls this for all others.
 
         Args:
             backbone: The student, at its step 0.
             dataset: The images it will see, for the number of classes and the image size.
             seed: Seed of everything that the learner initialises; equal for all arms of a pair.
         """
+        raise NotImplementedError(f"{type(self).__qualname__} must define build")

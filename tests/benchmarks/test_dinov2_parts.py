@@ -16,6 +16,7 @@ from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
+from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2 import learner as dinov2
 from specvit.recipes.dinov2.learner import DinoV2Learner
 from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu
@@ -140,7 +141,7 @@ def test_shares_of_a_step(benchmark: BenchmarkFixture, monkeypatch: pytest.Monke
         layer_scale=recipe.layer_scale,
     )
     dataset = Scenes(image_size=image_size, num_train=recipe.batch_size, num_val=1).load()
-    learner = recipe.build(backbone, dataset, seed=0)
+    learner = build_learner(recipe, backbone, dataset, seed=0)
     assert isinstance(learner, DinoV2Learner)
     learner.train()
     optimizer = build_optimizer(learner, recipe, depth=scale.depth, device=CPU)

@@ -30,6 +30,7 @@ from specvit.device import Device
 from specvit.models.config import BACKBONE_OPTIONS
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
+from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.training.augment import to_unit
 from specvit.training.gradients import MicroBatch
@@ -132,7 +133,7 @@ def test_dinov2_step_over_lightlys(benchmark: BenchmarkFixture) -> None:
     theirs = LightlyStep(plain)
     dataset = Scenes(image_size=IMAGE_SIZE, num_train=RECIPE.batch_size, num_val=1).load()
     images = dataset.train.images
-    ours = RECIPE.build(build_vit(SCALE, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE), dataset, seed=0)
+    ours = build_learner(RECIPE, build_vit(SCALE, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE), dataset, seed=0)
     ours.train()
     optimizer = build_optimizer(ours, RECIPE, depth=SCALE.depth, device=CPU)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]

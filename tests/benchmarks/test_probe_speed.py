@@ -38,6 +38,7 @@ from specvit.probes.features import backbone_features
 from specvit.probes.segmentation.probe import Segmentation
 from specvit.probing import Probing
 from specvit.recipes import RECIPES
+from specvit.recipes.build import build_learner
 from specvit.specialization.language import parse_specialization
 from specvit.training.loop import pretrain
 from specvit.trial import run_trial
@@ -69,7 +70,7 @@ def _features(*, steps: int) -> tuple[ProbeSplit, ProbeSplit, int]:
     backbone.to(device.torch_device)
     if steps:
         recipe = RECIPES["dinov2_cpu"](steps=steps)
-        learner = recipe.build(backbone, dataset, seed=0)
+        learner = build_learner(recipe, backbone, dataset, seed=0)
         pretrain(learner, recipe, dataset.train, seed=0, device=device, after_step=lambda _: False)
         backbone = learner.eval_backbone
     train, val = (backbone_features(backbone, split, device=device) for split in (dataset.train, dataset.val))

@@ -5,13 +5,12 @@ Shapes: B images, P patches, D channels, C classes. All is computed in float32 o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.errors import ConfigError
 from specvit.models.initialisation import draw_classifier
 from specvit.seeding import derive_seed
@@ -93,26 +92,23 @@ class PatchRegulariser(nn.Module):
     def __init__(
         self,
         backbone: VisionTransformer,
-        losses: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        settings: PatchDiversification,
         *,
-        mixing_weight: float = 0.0,
-        num_classes: int = 0,
-        seed: int = 0,
+        num_classes: int,
+        seed: int,
     ) -> None:
         """Watch the first block of ``backbone``.
 
         Args:
             backbone: The model that trains, itself and not a copy of it.
-            losses: What makes terms of first-layer and last-layer patches, ``(B, P, D)`` each.
-            mixing_weight: Weight of ``patch_mixing``; 0 = no classifier of patches.
+            settings: The weights of the terms; without ``patch_mixing`` there is no classifier of patches.
             num_classes: C.
             seed: The trial's seed, from which the classifier is drawn.
         """
         super().__init__()
-        self.losses = losses
-        self.mixing_weight = mixing_weight
+        self.settings = settings
         self.classifier = None
-        if mixing_weight > 0:
+        if settings.mixing_weight > 0:
             classifier_seed = derive_seed(seed, "patch classifier")
             self.classifier = draw_classifier(backbone.embed_dim, num_classes, seed=classifier_seed)
         self.num_prefix: int = backbone.num_prefix_tokens
@@ -139,14 +135,18 @@ class PatchRegulariser(nn.Module):
         first, self._first = self._first, None
         if first is None:
             raise RuntimeError("the backbone must have computed these patches just before, in training mode")
-        terms = self.losses(first[:, self.num_prefix :], last)
+        settings, terms = self.settings, {}
+        if settings.cosine_weight > 0:
+            terms["patch_cosine"] = settings.cosine_weight * patch_cosine(last)
+        if settings.contrast_weight > 0:
+            terms["patch_contrast"] = settings.contrast_weight * patch_contrast(first[:, self.num_prefix :], last)
         if self.classifier is None:
             return terms
         if labels is None:
             raise ConfigError(
-                f"mixing_weight must be 0 with a recipe whose patches have no classes, not {self.mixing_weight}"
+                f"mixing_weight must be 0 with a recipe whose patches have no classes, not {settings.mixing_weight}"
             )
-        mixing = self.mixing_weight * patch_mixing(self.classifier(last), labels)
+        mixing = settings.mixing_weight * patch_mixing(self.classifier(last), labels)
         return {**terms, "patch_mixing": mixing}
 
 

@@ -20,9 +20,6 @@ from specvit.models.scales import Scale
 from specvit.settings import NonNegativeFloat, settings
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-    from torch import Tensor, nn
-
     from specvit.training.recipe import Recipe
 
 
@@ -50,34 +47,10 @@ class PatchDiversification(Comparator):
             )
         return self
 
-    def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
-        """Return the plain model."""
-        del seed
-        return plain
-
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
         """Return 0."""
         del scale, layer_scale
         return 0
-
-    def extra_losses(self, first: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """Compute the terms that are on, for patches of the first and the last layer, ``(B, P, D)`` each."""
-        from specvit.comparators.patch_diversification.regulariser import patch_contrast, patch_cosine
-
-        losses = {}
-        if self.cosine_weight > 0:
-            losses["patch_cosine"] = self.cosine_weight * patch_cosine(last)
-        if self.contrast_weight > 0:
-            losses["patch_contrast"] = self.contrast_weight * patch_contrast(first, last)
-        return losses
-
-    def build_regulariser(self, backbone: VisionTransformer, *, num_classes: int, seed: int) -> nn.Module:
-        """Make what computes the terms that are on, with a patch classifier for the mixing loss."""
-        from specvit.comparators.patch_diversification.regulariser import PatchRegulariser
-
-        return PatchRegulariser(
-            backbone, self.extra_losses, mixing_weight=self.mixing_weight, num_classes=num_classes, seed=seed
-        )
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Check that patches have classes where the mixing loss is on.

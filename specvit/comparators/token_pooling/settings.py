@@ -7,16 +7,13 @@ medoid's token, so that dense probes find a token everywhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from specvit.comparators.base import Comparator
 from specvit.models.scales import Scale
 from specvit.settings import NonNegativeInt, settings
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
 
 
 @settings
@@ -33,18 +30,9 @@ class TokenPooling(Comparator):
     iterations: NonNegativeInt = 3
     """Rounds of assigning patches to medoids and moving the medoids; 0 keeps the most attended patches."""
 
-    def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
-        """Pool between the blocks; no weight is added."""
-        from specvit.comparators.token_pooling.trunk import TokenPoolingTrunk
-
-        depth = len(plain.blocks)
-        return TokenPoolingTrunk.install(
-            plain,
-            seed=seed,
-            num_before=max(1, min(depth - 1, round(self.after * depth))),
-            keep=self.keep,
-            iterations=self.iterations,
-        )
+    def num_before(self, depth: int) -> int:
+        """Return how many of ``depth`` blocks still see all patches."""
+        return max(1, min(depth - 1, round(self.after * depth)))
 
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
         """Return 0."""

@@ -13,16 +13,10 @@ since each copy goes to another GPU).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ShareRange, settings
 from specvit.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-    from specvit.data import Dataset
-    from specvit.training.learner import Learner
 
 
 @settings
@@ -83,27 +77,6 @@ class DeiT3(Recipe):
     def labels_patches(self) -> bool:
         """Return whether cutmix, which gives patches the classes of their images, is on."""
         return self.cutmix > 0
-
-    def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
-        """Put a classifier on ``backbone``, and one on its patches with a dense loss.
-
-        Raises:
-            ConfigError: If there are no masks for the dense loss.
-            DataError: If a mask holds an unknown class.
-        """
-        from specvit.recipes.deit3.dense_loss import check_masks
-        from specvit.recipes.deit3.learner import DeiT3Learner
-
-        num_mask_classes = len(dataset.mask_names)
-        if self.dense_weight > 0:
-            check_masks(dataset.train.masks, num_classes=num_mask_classes, field="objective.dense_weight")
-        return DeiT3Learner(
-            backbone,
-            self,
-            num_classes=len(dataset.class_names),
-            num_mask_classes=num_mask_classes,
-            seed=seed,
-        )
 
 
 @settings

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -45,12 +45,6 @@ from specvit.settings import (
     settings,
 )
 from specvit.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-    from specvit.data import Dataset
-    from specvit.training.learner import Learner
 
 
 @settings
@@ -153,17 +147,6 @@ class DinoV2(Recipe):
         """Return the sides of the global and the local crops, those that are cut and set."""
         sizes = {} if self.global_size is None else {"global_size": self.global_size}
         return {**sizes, "local_size": self.local_size} if self.num_locals > 0 else sizes
-
-    def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
-        """Make student, teacher and heads around ``backbone``."""
-        from specvit.recipes.dinov2.learner import DinoV2Learner
-        from specvit.training.stochastic_depth import set_stochastic_depth
-
-        if self.drop_path > 0:
-            set_stochastic_depth(
-                backbone, self.drop_path, uniform=self.drop_path_uniform, subset=self.drop_path_subset
-            )
-        return DinoV2Learner(backbone, self, global_size=self.global_size or dataset.train.images.shape[-1], seed=seed)
 
 
 @settings

@@ -11,18 +11,12 @@ decay. The decoder is the published one. It sees [CLS] as there; registers end w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
 from specvit.settings import Flag, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ShareRange, settings
 from specvit.training.recipe import Beta, Recipe
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-    from specvit.data import Dataset
-    from specvit.training.learner import Learner
 
 
 @settings
@@ -63,12 +57,6 @@ class Mae(Recipe):
             if self.decoder_width % divisor:
                 raise ValueError(f"decoder_width must be a multiple of {what}, not {self.decoder_width}")
         return self
-
-    def build(self, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
-        """Put a decoder behind ``backbone``."""
-        from specvit.recipes.mae.learner import MaeLearner
-
-        return MaeLearner(backbone, self, image_size=dataset.train.images.shape[-1], seed=seed)
 
 
 @settings

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from specvit.comparators import Comparator
+from specvit.comparators.build import apply_comparator, build_regulariser
 from specvit.comparators.class_attention.settings import ClassAttention
 from specvit.comparators.jumbo.settings import Jumbo
 from specvit.comparators.patch_diversification.settings import PatchDiversification
@@ -23,6 +24,7 @@ from specvit.device import Device
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.recipes import Recipe
+from specvit.recipes.build import build_learner
 from specvit.recipes.deit3.settings import DeiT3Cpu
 from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.recipes.mae.settings import MaeCpu
@@ -91,10 +93,10 @@ def make_learner(case: Case) -> Learner:
         seed=0,
         drop_path=case.recipe.drop_path,
     )
-    backbone = plain if case.comparator is None else case.comparator.build(plain, seed=0)
-    learner = case.recipe.build(backbone, DATASET, seed=0)
+    backbone = plain if case.comparator is None else apply_comparator(case.comparator, plain, seed=0)
+    learner = build_learner(case.recipe, backbone, DATASET, seed=0)
     if case.comparator is not None:
-        learner.regulariser = case.comparator.build_regulariser(backbone, num_classes=4, seed=0)
+        learner.regulariser = build_regulariser(case.comparator, backbone, num_classes=4, seed=0)
     return learner
 
 

@@ -22,6 +22,7 @@ from specvit.errors import DataError, DivergenceError
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.recipes import Recipe
+from specvit.recipes.build import build_learner
 from specvit.recipes.deit3 import learner as deit3
 from specvit.recipes.deit3.settings import DeiT3Cpu
 from specvit.recipes.dinov2 import learner as dinov2
@@ -63,7 +64,7 @@ def _learner(recipe: Recipe, text: str = "none", *, seed: int = 0) -> Learner:
         layer_scale=recipe.layer_scale,
         cls_position=recipe.cls_position,
     )
-    return recipe.build(backbone, DATASET, seed=seed)
+    return build_learner(recipe, backbone, DATASET, seed=seed)
 
 
 def _run(recipe: Recipe, text: str = "none", *, seed: int = 0) -> tuple[list[float], dict[str, Tensor]]:
@@ -268,7 +269,7 @@ def test_a_class_out_of_range_in_the_middle_of_a_run_ends_it_with_the_step_and_t
     data = dataclasses.replace(DATASET, train=dataclasses.replace(_split(), masks=masks), mask_names=tuple("xyz"))
     recipe = dataclasses.replace(DEIT, dense_weight=0.5)
     backbone = build_vit(SCALE, image_size=16, patch_size=4, cls_position=recipe.cls_position)
-    learner = recipe.build(backbone, data, seed=5)
+    learner = build_learner(recipe, backbone, data, seed=5)
     (image,) = set(_take(batches(20, batch_size=8, seed=5), 2)[1][3:4])
     done: list[int] = []
 

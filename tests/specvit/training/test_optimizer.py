@@ -16,6 +16,7 @@ from specvit.models.routed_layers import original_name
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.recipes import Recipe
+from specvit.recipes.build import build_learner
 from specvit.recipes.deit3.settings import DeiT3Cpu
 from specvit.recipes.dinov2.learner import DinoV2Learner
 from specvit.recipes.dinov2.settings import DinoV2Cpu
@@ -42,7 +43,7 @@ def _learner(recipe: Recipe, text: str = "none") -> Learner:
         specialization=parse_specialization(text, SCALE.depth),
         layer_scale=recipe.layer_scale,
     )
-    return recipe.build(backbone, DATASET, seed=0)
+    return build_learner(recipe, backbone, DATASET, seed=0)
 
 
 def _groups(recipe: Recipe, text: str) -> dict[str, dict[str, object]]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from specvit.comparators.build import build_regulariser
 from specvit.comparators.patch_diversification.regulariser import (
     PatchRegulariser,
     patch_contrast,
@@ -71,29 +72,24 @@ def test_patch_contrast_known_values_and_no_gradient_to_the_first_layer() -> Non
 
 
 def test_extra_losses_are_weighted_and_left_out_at_0() -> None:
-    first, last = drawn(2, 5, 4), drawn(2, 5, 4, seed=1)
-    losses = PatchDiversification(cosine_weight=2.0, contrast_weight=0.5).extra_losses(first, last)
-    assert float(losses["patch_cosine"]) == pytest.approx(2 * float(patch_cosine(last)))
-    assert float(losses["patch_contrast"]) == pytest.approx(0.5 * float(patch_contrast(first, last)))
-    assert set(PatchDiversification(cosine_weight=0.0).extra_losses(first, last)) == {"patch_contrast"}
-
-
-def test_regulariser_takes_the_patches_after_the_first_block_and_those_given() -> None:
     model = build_vit(SCALE, image_size=16, patch_size=4).train()
-    seen: list[tuple[Tensor, Tensor]] = []
-    regulariser = PatchRegulariser(model, lambda first, last: seen.append((first, last)) or {})
     images = torch.randn(2, 3, 16, 16)
-    last = encode(model, images).patches
-    assert regulariser(last) == {}
-    ((first, given),) = seen
-    assert given is last
-    torch.testing.assert_close(first, model.blocks[0](model._pos_embed(model.patch_embed(images)))[:, 1:])
+    first = model.blocks[0](model._pos_embed(model.patch_embed(images)))[:, 1:]
+
+    def losses(**weights: float) -> dict[str, Tensor]:
+        regulariser = PatchRegulariser(model, PatchDiversification(**weights), num_classes=4, seed=0)
+        return regulariser(encode(model, images).patches)
+
+    both, last = losses(cosine_weight=2.0, contrast_weight=0.5), encode(model, images).patches
+    assert float(both["patch_cosine"].detach()) == pytest.approx(2 * float(patch_cosine(last).detach()))
+    assert float(both["patch_contrast"].detach()) == pytest.approx(0.5 * float(patch_contrast(first, last).detach()))
+    assert set(losses(cosine_weight=0.0)) == {"patch_contrast"}
 
 
 def test_regulariser_without_a_training_pass_before_is_refused() -> None:
     model = build_vit(SCALE, image_size=16, patch_size=4)
     unwatched = copy.deepcopy(model)
-    regulariser = PatchRegulariser(model, PatchDiversification().extra_losses)
+    regulariser = PatchRegulariser(model, PatchDiversification(), num_classes=4, seed=0)
     encode(unwatched.train(), torch.randn(2, 3, 16, 16))
     encode(model.eval(), torch.randn(2, 3, 16, 16))
     with pytest.raises(RuntimeError, match="just before"):
@@ -132,7 +128,7 @@ def test_the_mixing_loss_is_trained_along_with_its_own_classifier() -> None:
     plain = learner.losses(batch)
     comparator = PatchDiversification(mixing_weight=0.5)
     comparator.check_recipe(recipe)
-    learner.regulariser = comparator.build_regulariser(backbone, num_classes=4, seed=0)
+    learner.regulariser = build_regulariser(comparator, backbone, num_classes=4, seed=0)
     names = {name for name, _ in learner.named_parameters() if "regulariser" in name}
     assert names == {"regulariser.classifier.weight", "regulariser.classifier.bias"}
     losses = learner.losses(batch)
@@ -148,18 +144,17 @@ def test_the_mixing_loss_is_trained_along_with_its_own_classifier() -> None:
 def test_the_mixing_loss_alone_is_a_comparator_and_off_it_has_no_classifier() -> None:
     model = build_vit(SCALE, image_size=16, patch_size=4)
     alone = PatchDiversification(cosine_weight=0.0, contrast_weight=0.0, mixing_weight=1.0)
-    assert alone.extra_losses(drawn(2, 5, 4), drawn(2, 5, 4)) == {}
-    one, same, other = (alone.build_regulariser(model, num_classes=3, seed=seed).state_dict() for seed in (0, 0, 1))
+    one, same, other = (build_regulariser(alone, model, num_classes=3, seed=seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(one["classifier.weight"], same["classifier.weight"])
     assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
-    assert not list(PatchDiversification().build_regulariser(model, num_classes=3, seed=0).parameters())
+    assert not list(build_regulariser(PatchDiversification(), model, num_classes=3, seed=0).parameters())
     with pytest.raises(ValueError, match="or it is the baseline"):
         PatchDiversification(cosine_weight=0.0, contrast_weight=0.0)
 
 
 def test_patches_without_classes_are_refused() -> None:
     model = build_vit(SCALE, image_size=16, patch_size=4).train()
-    regulariser = PatchRegulariser(model, lambda *_: {}, mixing_weight=1.0, num_classes=3)
+    regulariser = PatchRegulariser(model, PatchDiversification(mixing_weight=1.0), num_classes=3, seed=0)
     last = encode(model, torch.randn(2, 3, 16, 16)).patches
     with pytest.raises(ConfigError, match=r"mixing_weight must be 0 .*not 1\.0"):
         regulariser(last)

@@ -15,6 +15,7 @@ from specvit.data import Dataset, Split
 from specvit.errors import ConfigError, DataError
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
+from specvit.recipes.build import build_learner
 from specvit.recipes.deit3 import learner as deit3
 from specvit.recipes.deit3.learner import DeiT3Learner
 from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu
@@ -185,7 +186,7 @@ def _dataset(masks: Any) -> Dataset:
 def test_build_checks_the_masks_where_there_is_a_dense_loss() -> None:
     def build(weight: float, masks: Any) -> Any:
         backbone = build_vit(SCALE, image_size=16, patch_size=4)
-        return DeiT3Cpu(dense_weight=weight).build(backbone, _dataset(masks), seed=0)
+        return build_learner(DeiT3Cpu(dense_weight=weight), backbone, _dataset(masks), seed=0)
 
     masks = np.full((2, 16, 16), 2, np.uint8)
     assert build(1.0, masks).dense_head.out_features == 3

@@ -15,6 +15,7 @@ from specvit.data import Dataset, Split
 from specvit.device import Device
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
+from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2 import learner as dinov2
 from specvit.recipes.dinov2.learner import VIEW_COLOURS, DinoV2Learner
 from specvit.recipes.dinov2.losses import cross_entropy, koleo_loss
@@ -40,7 +41,7 @@ def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
     backbone = build_vit(
         SCALE, image_size=16, patch_size=4, specialization=parse_specialization(text, SCALE.depth)
     )
-    learner = recipe.build(backbone, DATASET, seed=0)
+    learner = build_learner(recipe, backbone, DATASET, seed=0)
     assert isinstance(learner, DinoV2Learner)
     return learner
 
