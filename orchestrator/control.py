@@ -13,6 +13,7 @@ from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, gi
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
 from specvit.messages import did_you_mean
 
@@ -56,7 +57,7 @@ def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm:
         LockedError: If a run has begun in this moment.
     """
     trial_ids = tuple(
-        record.trial_id
+        record.trial.trial_id
         for record in _of_arm(records, arm, group)
         if record.state in (State.WAITING, State.RUNNING, State.FAILED, State.LEFT_OUT)
     )
@@ -86,20 +87,20 @@ def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collectio
     Raises:
         SpecsweepError: If the run does not take the order.
     """
-    trial_ids = tuple(record.trial_id for record in records if record.state in states)
+    trial_ids = tuple(record.trial.trial_id for record in records if record.state in states)
     if trial_ids:
         _give(folder, Retry(trial_ids))
     return len(trial_ids)
 
 
 def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list[TrialRecord]:
-    groups = list(dict.fromkeys(record.group for record in records))
+    groups = list(dict.fromkeys(record.trial.group for record in records))
     if group is not None and group not in groups:
         raise SpecsweepError(f"no group {group!r}; known: {', '.join(map(repr, groups))}{did_you_mean(group, groups)}")
-    here = [record for record in records if group in (None, record.group)]
-    arms = list(dict.fromkeys(record.arm for record in here if record.role != "baseline"))
-    found = [record for record in here if record.arm == arm]
-    if any(record.role == "baseline" for record in found):
+    here = [record for record in records if group in (None, record.trial.group)]
+    arms = list(dict.fromkeys(record.trial.arm for record in here if record.trial.role is not Role.BASELINE))
+    found = [record for record in here if record.trial.arm == arm]
+    if any(record.trial.role is Role.BASELINE for record in found):
         raise SpecsweepError(f"{arm!r} is the baseline, without which there are no differences; it is not pruned")
     if not found:
         raise SpecsweepError(f"no arm {arm!r}; known: {', '.join(map(repr, arms))}{did_you_mean(arm, arms)}")

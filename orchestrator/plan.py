@@ -26,7 +26,7 @@ from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.messages import one_line
 
 MAX_SHOWN = 1000
@@ -39,7 +39,7 @@ class PlannedArm:
 
     group: str
     arm: str
-    role: str
+    role: Role
     num_parameters: int
     extra_parameters_percent: float
     num_trials: int
@@ -105,21 +105,21 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
     pending = [trial for trial in trials if trial.trial_id not in past.with_result]
     groups = {trial.group_id for trial in trials}
     measured = list(past.done)
-    if not groups <= {record.group_id for record in measured}:
+    if not groups <= {record.trial.group_id for record in measured}:
         for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
             if path.parent.name != sweep.name:
-                measured += [record for record in _read_past(path).done if record.group_id in groups]
-    shares = Allocator(sweep.resources, past.resource_floors)
+                measured += [record for record in _read_past(path).done if record.trial.group_id in groups]
+    shares = Allocator(sweep.file.resources, past.resource_floors)
     nodes: tuple[Node, ...] = ()
     if num_slots is None:
         num_slots, nodes = _this_machine([*(pending or trials)], shares)
     return Plan(
         name=sweep.name,
-        question=sweep.question,
+        question=sweep.file.question,
         arms=_arms(trials, {trial.trial_id for trial in pending}, measured),
         num_groups=len(groups),
         num_trials=len(trials),
-        seeds=sweep.seeds,
+        seeds=sweep.file.seeds,
         forecast=forecast(
             pending,
             measured,
@@ -127,9 +127,9 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
             num_slots=num_slots,
             nodes=nodes,
             limits=sweep.limits,
-            conditions=Conditions(failure_rate=past.failure_rate, checkpoint_every_s=sweep.checkpoint_every_s),
+            conditions=Conditions(failure_rate=past.failure_rate, checkpoint_every_s=sweep.file.checkpoint_every_s),
             gpu_hours_used=past.gpu_hours,
-            complete_seeds=sorted(set(sweep.seeds) - {trial.seed for trial in pending}),
+            complete_seeds=sorted(set(sweep.file.seeds) - {trial.seed for trial in pending}),
         ),
     )
 
@@ -161,15 +161,15 @@ def render_plan(plan: Plan) -> RenderableType:
 
 
 def _cells(arm: PlannedArm) -> list[Text]:
-    name = f"{arm.arm} (baseline)" if arm.role == "baseline" else arm.arm
+    name = f"{arm.arm} (baseline)" if arm.role is Role.BASELINE else arm.arm
     values = (
         f"{arm.num_parameters:,}" if arm.num_parameters else "",
-        f"+{arm.extra_parameters_percent:.2f}" if arm.role == "arm" else "",
+        f"+{arm.extra_parameters_percent:.2f}" if arm.role is Role.ARM else "",
         str(arm.num_trials),
         str(arm.num_pending),
         format_seconds(arm.seconds_per_trial),
     )
-    return [Text(one_line(name), style="dim" if arm.role == "floor" else ""), *map(Text, values)]
+    return [Text(one_line(name), style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
 
 
 def _arms(
@@ -182,8 +182,7 @@ def _arms(
     groups: dict[str, int] = {}
     for trial in trials:
         groups.setdefault(trial.group_id, len(groups))
-    roles = ("baseline", "arm", "floor")
-    ordered = sorted(by_arm.values(), key=lambda t: (groups[t[0].group_id], roles.index(t[0].role)))
+    ordered = sorted(by_arm.values(), key=lambda t: (groups[t[0].group_id], t[0].role.rank))
     return tuple(
         PlannedArm(
             group=first.group,

@@ -126,7 +126,7 @@ def run_sweep(
         ledger.release_running()
         ledger.clear_skipped()
         states = CheckpointStore(
-            folder / FOLDER_NAME, every_s=sweep.checkpoint_every_s, shared=remote.states if remote else None
+            folder / FOLDER_NAME, every_s=sweep.file.checkpoint_every_s, shared=remote.states if remote else None
         )
         reject_symlink(folder / WEIGHTS_NAME)
         weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
@@ -138,7 +138,7 @@ def run_sweep(
                 with make_view(records, executor) as view:
                     scheduler = _scheduler(
                         sweep, trials, ledger=ledger, records=records, executor=executor, view=view, shares=shares,
-                        states=states, orders=orders, weights=weights if sweep.keep_weights else None,
+                        states=states, orders=orders, weights=weights if sweep.file.keep_weights else None,
                         should_stop=should_stop,
                     )
                     if chosen is not None:
@@ -164,13 +164,13 @@ def run_sweep(
 
 def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> SweepInfo:
     """Say of a sweep what its ledger is to keep. Without data, their fingerprints are left as they are."""
-    probes = selected_probes(sweep.probes)
+    probes = selected_probes(sweep.file.probes)
     return SweepInfo(
         name=sweep.name,
-        question=sweep.question,
+        question=sweep.file.question,
         text=sweep.text,
         metrics=tuple(metric.name for probe in probes.values() for metric in probe.metrics),
-        seeds=sweep.seeds,
+        seeds=sweep.file.seeds,
         data_fingerprints={
             trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)
             for trial in trials
@@ -198,7 +198,7 @@ def _pending(
     if chosen is None:
         with_result = ledger.with_result()
         return [trial for trial in trials if trial.trial_id not in with_result]
-    wanted = {record.trial_id for record in ledger.records() if chosen(record)}
+    wanted = {record.trial.trial_id for record in ledger.records() if chosen(record)}
     return [trial for trial in trials if trial.trial_id in wanted]
 
 
@@ -208,7 +208,7 @@ def _make_executor(
     """Make the executor, and say what trials get on it: if there is room, what earlier runs have found them to need."""
     larger = ledger.resource_floors()
     while True:
-        shares = Allocator(sweep.resources, larger, remember=ledger.write_resource_floor)
+        shares = Allocator(sweep.file.resources, larger, remember=ledger.write_resource_floor)
         try:
             return shares, make(datasets, [shares.of(trial) for trial in pending])
         except ClusterError:
@@ -236,7 +236,7 @@ def _scheduler(
     is_up = METRICS[metric].higher_is_better
     return Scheduler(
         ledger=ledger,
-        judge=Judge(sweep.pruning, higher_is_better=is_up, records=records, metric=metric),
+        judge=Judge(sweep.file.pruning, higher_is_better=is_up, records=records, metric=metric),
         judged_metric=metric,
         executor=executor,
         view=view,

@@ -92,7 +92,7 @@ def executor_factory(
     """
     from orchestrator.sweep.resource_settings import share_of
 
-    kinds = [share_of(sweep.resources, scale) for scale in {group.model.scale for group in sweep.groups}]
+    kinds = [share_of(sweep.file.resources, scale) for scale in {group.model.scale for group in sweep.groups}]
     processes = max(share.processes for share in kinds)
     if local and processes > 1:
         raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")

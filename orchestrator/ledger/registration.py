@@ -11,21 +11,18 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from orchestrator.ledger.connection import LedgerError
+from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.trial import Trial
 
 _WRITE_SWEEP = """
 INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds) VALUES (1, ?, ?, ?, ?, ?)
 """
 # Names are no part of a trial's identity: a new axis renames the trials that the ledger knows.
-_WRITE_TRIAL = """
-INSERT INTO trials (
-    trial_id, position, group_id, arm_id, group_name, arm, role, label, seed,
-    num_parameters, extra_parameters_percent, config
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_NAMES = (*TRIAL_COLUMNS.values(), "position")
+_WRITE_TRIAL = f"""
+INSERT INTO trials ({", ".join(_NAMES)}, config) VALUES ({"?, " * len(_NAMES)}?)
 ON CONFLICT (trial_id) DO UPDATE SET
-    position = excluded.position, group_id = excluded.group_id, arm_id = excluded.arm_id,
-    group_name = excluded.group_name, arm = excluded.arm, role = excluded.role, label = excluded.label,
-    num_parameters = excluded.num_parameters, extra_parameters_percent = excluded.extra_parameters_percent
+    {", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "trial_id")}
 """
 
 
@@ -121,8 +118,4 @@ def _refuse_other_data(
 
 
 def _to_row(position: int, trial: Trial) -> tuple[str | int | float, ...]:
-    return (
-        *(trial.trial_id, position, trial.group_id, trial.arm_id, trial.group, trial.arm, trial.role),
-        *(trial.label, trial.seed, trial.num_parameters, trial.extra_parameters_percent),
-        to_json(trial.config).decode(),
-    )
+    return (*(getattr(trial, name) for name in TRIAL_COLUMNS), position, to_json(trial.config).decode())

@@ -6,6 +6,10 @@ views ``final_metrics`` and ``rung_metrics`` are for people who query the file w
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from orchestrator.trials.trial import TrialInfo
+
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
@@ -15,6 +19,9 @@ PROTECTED_TABLES = (
     *("left_out", "larger_shares"),
 )
 """The tables that hold what was recorded; each has a seal."""
+
+TRIAL_COLUMNS = {field.name: "group_name" if field.name == "group" else field.name for field in fields(TrialInfo)}
+"""Column of the table ``trials`` by field of a trial."""
 
 SCHEMA = """
 CREATE TABLE sweep (

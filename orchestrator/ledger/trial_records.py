@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from orchestrator.ledger.connection import decode_metrics
+from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
+from orchestrator.trials.trial import Role, TrialInfo
 
-_RECORDS = """
-SELECT t.trial_id, t.group_id, t.arm_id, t.group_name AS "group", t.arm, t.role, t.label, t.seed,
-       t.num_parameters, t.extra_parameters_percent,
+_RECORDS = f"""
+SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
        a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback, a.cause,
        o.reason AS left_out
 FROM trials AS t LEFT JOIN attempts AS a
@@ -41,15 +42,16 @@ def select_records(connection: sqlite3.Connection, *, with_reports: bool = True)
 
 
 def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
-    known = {name: row[name] for name in row.keys()[:10]}
+    known = {name: row[column] for name, column in TRIAL_COLUMNS.items()}
+    trial = TrialInfo(**known | {"role": Role(known["role"])})
     if row["state"] in (None, "lost"):
         # What a lost attempt reported says nothing of the trial that waits to be run again.
         state = State.WAITING if row["left_out"] is None else State.LEFT_OUT
-        return TrialRecord(**known, state=state, num_attempts=row["attempt"] or 0, left_out=row["left_out"])
+        return TrialRecord(trial, state, num_attempts=row["attempt"] or 0, left_out=row["left_out"])
     ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
     return TrialRecord(
-        **known,
-        state=State(row["state"]),
+        trial,
+        State(row["state"]),
         num_attempts=row["attempt"],
         reports=tuple(reports),
         metrics=decode_metrics(row["metrics"]),

@@ -22,6 +22,7 @@ from orchestrator.ledger.errors import LedgerError, UnfitValueError
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.schema import PROTECTED_TABLES, SCHEMA
 from orchestrator.trials.records import Cause
+from orchestrator.trials.trial import Role
 
 _KINDS = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
 """Declared type to the types of values that may be there."""
@@ -30,7 +31,6 @@ _METRIC_TYPES = frozenset({float, int, type(None)})
 _DEEPEST = 50
 _SHOWN = 60
 _ENDS = ("running", "done", "pruned", "failed", "lost")
-_ROLES = ("baseline", "arm", "floor")
 _INFINITE_VALUES = ("diagnostics",)
 """Tables in which a number may be infinite, because it was measured so."""
 
@@ -163,7 +163,7 @@ _SHAPES: Mapping[str, Callable[[str], bool]] = {
     "sweep.metrics": lambda text: _is_list_of(str, text),
     "sweep.seeds": lambda text: _is_list_of(int, text),
     "runs.provenance": _is_provenance,
-    "trials.role": lambda text: text in _ROLES,
+    "trials.role": lambda text: text in tuple(Role),
     "attempts.state": lambda text: text in _ENDS,
     "attempts.begun_at": _is_time,
     "attempts.started_at": _is_time,

@@ -91,7 +91,7 @@ class Telemetry:
         for state in State:
             yield Sample("specsweep_trials", board.counts.get(state, 0), {**sweep, "state": state.name.lower()})
         for (trial_id, name), value in self._metrics.items():
-            trial = board.record(trial_id)
+            trial = board.record(trial_id).trial
             tags = {"group": trial.group, "arm": trial.arm, "seed": str(trial.seed), "metric": name}
             if math.isfinite(value):
                 yield Sample("specsweep_rung_metric", value, sweep | tags)

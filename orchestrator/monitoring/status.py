@@ -82,7 +82,7 @@ class SweepStatus:
     def apart_from_progress(self) -> object:
         """Return what differs between two standings if more has changed than how far the running trials are."""
         records = tuple(
-            (record.trial_id, record.label, record.state, record.num_attempts, record.left_out)
+            (record.trial.trial_id, record.trial.label, record.state, record.num_attempts, record.left_out)
             for record in self.records
         )
         return replace(self, records=(), gpu_hours=0.0), records
@@ -124,10 +124,13 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
 
     interrupted = "interrupted: no run holds the results folder; run the sweep again to go on"
     column_title = ("running", "bold cyan") if standing.is_held else (interrupted, "bold yellow")
-    section(*column_title, State.RUNNING, lambda record: _running_line(record, last_failures.get(record.trial_id)))
+    section(
+        *column_title, State.RUNNING,
+        lambda record: _running_line(record, last_failures.get(record.trial.trial_id)),
+    )
     section(
         "waiting again", "bold yellow", State.WAITING,
-        lambda record: _waiting_line(record, last_failures.get(record.trial_id)),
+        lambda record: _waiting_line(record, last_failures.get(record.trial.trial_id)),
     )
     parts += _left_out(records)
     section("failed", "bold red", State.FAILED, _failed_line)
@@ -147,7 +150,7 @@ def _counts(records: Sequence[TrialRecord]) -> Table:
     table.add_column("trials", justify="right")
     by_group: dict[str, Counter[State]] = {}
     for record in records:
-        by_group.setdefault(record.group, Counter())[record.state] += 1
+        by_group.setdefault(record.trial.group, Counter())[record.state] += 1
     for group, counts in by_group.items():
         cells = [str(counts[state]) if counts[state] else "" for state in states]
         table.add_row(Text(one_line(group) or "all"), *cells, str(sum(counts.values())))
@@ -172,7 +175,7 @@ def _left_out(records: Sequence[TrialRecord]) -> Iterator[Text]:
 
 def _running_line(record: TrialRecord, failure: FailedTrial | None) -> str:
     again = f" (attempt {record.num_attempts}{_after(failure)})" if record.num_attempts > 1 else ""
-    return f"{one_line(record.label)}{again}: step {record.step}/{record.steps or '?'}"
+    return f"{one_line(record.trial.label)}{again}: step {record.step}/{record.steps or '?'}"
 
 
 def _waiting_line(record: TrialRecord, failure: FailedTrial | None) -> str:
@@ -182,12 +185,12 @@ def _waiting_line(record: TrialRecord, failure: FailedTrial | None) -> str:
         last = "the last one" if failure.attempt == record.num_attempts else f"attempt {failure.attempt}"
         cut = "" if failure.attempt == record.num_attempts else f"{why}; "
         why = f"{cut}{last} failed, {cause_text(failure.cause)}: {one_line(failure.error)}"
-    return f"{one_line(record.label)}: {tries}; {why}"
+    return f"{one_line(record.trial.label)}: {tries}; {why}"
 
 
 def _failed_line(record: TrialRecord) -> str:
     cause = "" if record.cause in (None, Cause.RAISED) else f", {cause_text(record.cause)}"
-    return f"{one_line(record.label)} (attempt {record.num_attempts}{cause}): {one_line(record.error or '')}"
+    return f"{one_line(record.trial.label)} (attempt {record.num_attempts}{cause}): {one_line(record.error or '')}"
 
 
 def _after(failure: FailedTrial | None) -> str:

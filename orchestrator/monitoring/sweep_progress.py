@@ -11,7 +11,7 @@ from orchestrator.reports.formatting import format_metric
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 
 
 @dataclass
@@ -20,7 +20,7 @@ class RunningTrial:
 
     label: str
     group_id: str
-    role: str
+    role: Role
     started: float
     step: int = 0
     steps: int | None = None
@@ -48,18 +48,18 @@ class SweepProgress:
             clock: Seconds, monotonic.
         """
         self._clock = clock
-        self._records = {record.trial_id: record for record in records}
+        self._records = {record.trial.trial_id: record for record in records}
         self._shown_metric = shown_metric
         self._num_slots = num_slots
         self.running: dict[str, RunningTrial] = {}
         self.states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
-        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._waiting: Counter[tuple[str, Role]] = Counter()
         self._lengths = TrialDurations(records)
         self.retries: Counter[Cause] = Counter()
         for record in records:
             has_result = record.state in (State.DONE, State.PRUNED)
-            self._set(record.trial_id, record.state if has_result else State.WAITING)
+            self._set(record.trial.trial_id, record.state if has_result else State.WAITING)
 
     @property
     def num_slots(self) -> int:
@@ -118,7 +118,7 @@ class SweepProgress:
 
     def label(self, trial_id: str) -> str:
         """Return what people see of a trial."""
-        return self._records[trial_id].label
+        return self._records[trial_id].trial.label
 
     def seconds_left(self) -> float | None:
         """Estimate the wall time that is left, or None as long as nothing has been measured."""
@@ -154,5 +154,5 @@ class SweepProgress:
             if one is not None:
                 self._counts[one] += by
             if one is State.WAITING:
-                self._waiting[record.group_id, record.role] += by
+                self._waiting[record.trial.group_id, record.trial.role] += by
         self.states[trial_id] = state

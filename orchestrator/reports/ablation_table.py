@@ -15,9 +15,9 @@ import pandas as pd
 
 from orchestrator.reports.statistics import mean, paired_difference, sample_sd
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
 
-_ROLES = ("baseline", "arm", "floor")
 _COUNTS = ("seeds", "done", "pruned", "failed", "unfinished", "left_out")
 
 
@@ -33,7 +33,7 @@ def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) ->
     """
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
-        groups.setdefault(record.group, []).append(record)
+        groups.setdefault(record.trial.group, []).append(record)
     names = tuple(metrics) or measured_metrics(records)
     return {group: build_table(group_records, names) for group, group_records in groups.items()}
 
@@ -67,13 +67,13 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.Da
         which trials were left out, each once.
     """
     arms: dict[str, list[TrialRecord]] = {}
-    for record in sorted(records, key=lambda record: _ROLES.index(record.role)):
-        arms.setdefault(record.arm_id, []).append(record)
-    baseline = [record for record in records if record.role == "baseline"]
+    for record in sorted(records, key=lambda record: record.trial.role.rank):
+        arms.setdefault(record.trial.arm_id, []).append(record)
+    baseline = [record for record in records if record.trial.role is Role.BASELINE]
     rows = [_row(trials, baseline, metrics) for trials in arms.values()]
     table = pd.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in columns_of(metrics)})
     table.attrs["failures"] = [
-        [record.label, record.error or ""] for record in records if record.state is State.FAILED
+        [record.trial.label, record.error or ""] for record in records if record.state is State.FAILED
     ]
     table.attrs["left_out"] = list(dict.fromkeys(record.left_out for record in records if record.left_out is not None))
     return table
@@ -104,11 +104,11 @@ def _row(
     trials: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metrics: Sequence[str]
 ) -> dict[str, object]:
     first = trials[0]
-    row: dict[str, object] = {"arm": first.arm, "role": first.role}
+    row: dict[str, object] = {"arm": first.trial.arm, "role": first.trial.role}
     for metric in metrics:
-        row |= _metric_cells(metric, _by_seed(trials, metric), _by_seed(baseline, metric), first.role)
-    row["extra_parameters_percent"] = first.extra_parameters_percent
-    row["num_parameters"] = first.num_parameters
+        row |= _metric_cells(metric, _by_seed(trials, metric), _by_seed(baseline, metric), first.trial.role)
+    row["extra_parameters_percent"] = first.trial.extra_parameters_percent
+    row["num_parameters"] = first.trial.num_parameters
     states = [trial.state for trial in trials]
     row |= {"seeds": len(trials), "done": states.count(State.DONE), "pruned": states.count(State.PRUNED)}
     row |= {"failed": states.count(State.FAILED)}
@@ -120,16 +120,16 @@ def _row(
     return row
 
 
-def _by_seed(trials: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
     return {
-        trial.seed: trial.metrics[metric]
-        for trial in trials
-        if trial.state is State.DONE and metric in trial.metrics
+        record.trial.seed: record.metrics[metric]
+        for record in records
+        if record.state is State.DONE and metric in record.metrics
     }
 
 
 def _metric_cells(
-    metric: str, values: Mapping[int, float], baseline: Mapping[int, float], role: str
+    metric: str, values: Mapping[int, float], baseline: Mapping[int, float], role: Role
 ) -> dict[str, object]:
     measured = list(values.values())
     cells: dict[str, object] = {
@@ -137,7 +137,7 @@ def _metric_cells(
         f"{metric}_sd": sample_sd(measured),
         f"{metric}_n": len(measured),
     }
-    if role == "baseline":
+    if role is Role.BASELINE:
         return cells
     difference = paired_difference(values, baseline)
     return cells | {

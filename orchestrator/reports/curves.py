@@ -29,7 +29,7 @@ def build_curves(records: Sequence[TrialRecord]) -> pd.DataFrame:
         One row per trial, rung and metric, with the columns ``COLUMNS``; pruned and failed trials are there too.
     """
     rows = [
-        (*(getattr(record, name) for name in COLUMNS[:5]), str(record.state), report.step, metric, value)
+        (*(getattr(record.trial, name) for name in COLUMNS[:5]), str(record.state), report.step, metric, value)
         for record in records
         for report in record.reports
         for metric, value in report.metrics.items()

@@ -42,9 +42,9 @@ def write_diagnostics(
     if not diagnostics:
         return ()
     blocks = (
-        (tuple(getattr(record, name) for name in _TRIAL), diagnostics[record.trial_id])
+        (tuple(getattr(record.trial, name) for name in _TRIAL), diagnostics[record.trial.trial_id])
         for record in records
-        if record.trial_id in diagnostics
+        if record.trial.trial_id in diagnostics
     )
     path = folder / CSV_NAME
     write_atomically(path, _render((*_TRIAL, *_PLACE), *blocks))

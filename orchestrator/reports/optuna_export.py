@@ -159,7 +159,7 @@ def make_studies(
     objective = _objective(info, records, configs, metric)
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
-        groups.setdefault(record.group_id, []).append(record)
+        groups.setdefault(record.trial.group_id, []).append(record)
     return tuple(
         _study(info, group, objective=objective, configs=configs, times=times) for group in groups.values()
     )
@@ -194,7 +194,7 @@ def _study(
     configs: Mapping[str, Mapping[str, Any]],
     times: Mapping[str, tuple[str, str | None]],
 ) -> ExportedStudy:
-    group, group_id = records[0].group, records[0].group_id
+    group, group_id = records[0].trial.group, records[0].trial.group_id
     name = f"{info.name}: {group}" if group else info.name
     if len(name) > _MAX_NAME:
         name = f"{name[: _MAX_NAME - 20]}... {group_id[:12]}"
@@ -209,7 +209,7 @@ def _study(
             "sweep": info.name, "question": info.question, "group": group, "group_id": group_id, "metric": objective
         },
         trials=tuple(
-            _trial(record, param, objective, times.get(record.trial_id))
+            _trial(record, param, objective, times.get(record.trial.trial_id))
             for record, param in zip(records, params, strict=True)
         ),
     )
@@ -244,13 +244,13 @@ def _trial(
 
 def _attributes(record: TrialRecord) -> dict[str, Any]:
     known = {
-        "trial_id": record.trial_id,
-        "label": record.label,
-        "group": record.group,
-        "role": record.role,
+        "trial_id": record.trial.trial_id,
+        "label": record.trial.label,
+        "group": record.trial.group,
+        "role": record.trial.role,
         "state": str(record.state),
         "attempts": record.num_attempts,
-        "extra_parameters_percent": record.extra_parameters_percent,
+        "extra_parameters_percent": record.trial.extra_parameters_percent,
         "seconds": record.seconds,
         "error": record.error,
         "cause": None if record.cause is None else str(record.cause),
@@ -268,13 +268,13 @@ def _params(
     records: Sequence[TrialRecord], configs: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Choice]]:
     """Return the parameters of each trial, all with the same keys."""
-    flat = [_leaves(configs.get(record.trial_id, {})) for record in records]
+    flat = [_leaves(configs.get(record.trial.trial_id, {})) for record in records]
     paths = dict.fromkeys(path for leaves in flat for path in leaves if path != "seed")
     columns: dict[str, list[Choice]] = {
-        "arm": [record.arm for record in records],
-        "seed": [record.seed for record in records],
+        "arm": [record.trial.arm for record in records],
+        "seed": [record.trial.seed for record in records],
     }
-    varying: dict[str, list[Choice]] = {"role": [record.role for record in records]}
+    varying: dict[str, list[Choice]] = {"role": [record.trial.role for record in records]}
     varying |= {path[:_MAX_NAME]: _comparable([leaves.get(path) for leaves in flat]) for path in paths}
     columns |= {name: values for name, values in varying.items() if len(set(values)) > 1}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

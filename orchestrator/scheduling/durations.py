@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
 
 
 class TrialDurations:
@@ -18,18 +19,18 @@ class TrialDurations:
         self._guesses: dict[bool, float | None] = {}
         for record in records:
             if record.state is State.DONE and record.seconds is not None:
-                self.add(record.group_id, record.role, record.seconds, record.arm_id)
+                self.add(record.trial.group_id, record.trial.role, record.seconds, record.trial.arm_id)
 
-    def add(self, group_id: str, role: str, seconds: float, arm_id: str = "") -> None:
+    def add(self, group_id: str, role: Role, seconds: float, arm_id: str = "") -> None:
         """Learn from one more trial."""
         self._guesses.clear()
-        total, count = self._sums.get((group_id, role == "floor"), (0.0, 0))
-        self._sums[group_id, role == "floor"] = (total + seconds, count + 1)
+        total, count = self._sums.get((group_id, role is Role.FLOOR), (0.0, 0))
+        self._sums[group_id, role is Role.FLOOR] = (total + seconds, count + 1)
         if arm_id:
             total, count = self._arms.get(arm_id, (0.0, 0))
             self._arms[arm_id] = (total + seconds, count + 1)
 
-    def of(self, group_id: str, role: str, arm_id: str = "") -> float | None:
+    def of(self, group_id: str, role: Role, arm_id: str = "") -> float | None:
         """Guess the wall seconds of a trial: the mean of its like, or else of those in other groups; None if unknown.
 
         Its like are those of its arm, if one of them was measured, and else those of its group.
@@ -38,7 +39,7 @@ class TrialDurations:
         if arm_id in self._arms:
             total, count = self._arms[arm_id]
             return total / count
-        is_floor = role == "floor"
+        is_floor = role is Role.FLOOR
         if (group_id, is_floor) in self._sums:
             total, count = self._sums[group_id, is_floor]
             return total / count

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from orchestrator.sweep import pruning_settings
 from orchestrator.sweep.pruning_settings import AnyPruner
 from orchestrator.trials.records import Report, State, TrialRecord
+from orchestrator.trials.trial import Role
 
 if TYPE_CHECKING:
     import optuna
@@ -62,12 +63,12 @@ class Judge:
             return
         members: dict[str, list[TrialRecord]] = {}
         for record in records:
-            if record.role != "floor":
-                members.setdefault(record.group_id, []).append(record)
+            if record.trial.role is not Role.FLOOR:
+                members.setdefault(record.trial.group_id, []).append(record)
         for group_id, group_records in members.items():
             group = _Group(settings, group_id, group_records, higher_is_better=higher_is_better)
             group.replay(group_records, metric or settings.metric)
-            self._groups.update((record.trial_id, group) for record in group_records)
+            self._groups.update((record.trial.trial_id, group) for record in group_records)
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
         """Take note of a rung's value and say whether to prune the trial now.
@@ -107,10 +108,10 @@ class _Group:
         self._settings = settings
         self._group_id = group_id
         self._higher_is_better = higher_is_better
-        self._can_prune = {record.trial_id: record.role == "arm" for record in records}
+        self._can_prune = {record.trial.trial_id: record.trial.role is Role.ARM for record in records}
         self._steps: list[int] = []
         self._log: list[tuple[str, int, float]] = []
-        self._values: dict[str, list[float]] = {record.trial_id: [] for record in records}
+        self._values: dict[str, list[float]] = {record.trial.trial_id: [] for record in records}
         self._verdicts: dict[tuple[str, int], bool] = {}
         self._ended: dict[str, State] = {}
         self._num_rungs: int | None = None
@@ -123,13 +124,13 @@ class _Group:
         if any(counts):
             self._num_rungs = max(counts)
             self._make_study()
-        reports = [(report, record.trial_id) for record in ended for report in record.reports]
+        reports = [(report, record.trial.trial_id) for record in ended for report in record.reports]
         for report, trial_id in sorted(reports, key=lambda pair: pair[0].step):
             value = _value(report, metric)
             if value is not None:
                 self.report(trial_id, report.step, value)
         for record in ended:
-            self.end(record.trial_id, record.state)
+            self.end(record.trial.trial_id, record.state)
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
         if (trial_id, step) in self._verdicts:

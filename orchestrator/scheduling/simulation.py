@@ -20,7 +20,7 @@ from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 
 _LOOKS_AT_BUDGET = 500
 """How often a budget is looked at, besides when a trial ends: it is overdrawn by a five-hundredth at most."""
@@ -88,12 +88,12 @@ def draw_lengths(
     groups: dict[tuple[str, bool], list[float]] = {}
     for record in records:
         if record.state is State.DONE and record.seconds is not None:
-            arms.setdefault(record.arm_id, []).append(record.seconds)
-            groups.setdefault((record.group_id, record.role == "floor"), []).append(record.seconds)
+            arms.setdefault(record.trial.arm_id, []).append(record.seconds)
+            groups.setdefault((record.trial.group_id, record.trial.role is Role.FLOOR), []).append(record.seconds)
     means = {key: [math.fsum(seconds) / len(seconds)] for key, seconds in groups.items()}
     lengths: dict[str, float] = {}
     for trial in trials:
-        key = trial.group_id, trial.role == "floor"
+        key = trial.group_id, trial.role is Role.FLOOR
         if key not in groups:
             alike = [mean for (_, is_floor), mean in means.items() if is_floor == key[1]]
             alike = alike or (list(means.values()) if key[1] else [])

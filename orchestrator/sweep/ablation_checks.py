@@ -28,7 +28,7 @@ def check_ablation(sweep: Sweep) -> list[Problem]:
     problems: list[Problem] = []
     for group in sweep.groups:
         problems += [*_check_placebo(sweep, group), *_check_comparators(sweep, group)]
-    problems += _check_crossed(sweep.ablate) or _check_specializations(sweep, tuple(shapes))
+    problems += _check_crossed(sweep.file.ablate) or _check_specializations(sweep, tuple(shapes))
     return [*problems, *_check_registers(sweep)]
 
 
@@ -48,7 +48,7 @@ def _check_crossed(ablate: Ablation) -> list[Problem]:
 
 def _check_specializations(sweep: Sweep, shapes: tuple[tuple[str, bool], ...]) -> Iterator[Problem]:
     """Check every text under ``ablate`` against all scales, each with or without layer scales."""
-    ablate = sweep.ablate
+    ablate = sweep.file.ablate
     if ablate.blocks is not None and ablate.components is None:
         yield Problem(("ablate", "blocks"), "needs ablate.components, to which it gives block ranges")
     modes: list[Mode] = []
@@ -106,13 +106,13 @@ def _resolves(blocks: str, depth: int) -> bool:
 
 def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
     """Check that the placebo's patch stays in its place, and is one of the image's."""
-    if "placebo" in sweep.ablate.tokens and group.objective.drops_patches:
+    if "placebo" in sweep.file.ablate.tokens and group.objective.drops_patches:
         rule = f"must not be 'placebo' with recipe {group.objective.name!r}, which drops patches: its row would move"
-        yield Problem(("ablate", "tokens", sweep.ablate.tokens.index("placebo")), rule)
-    position = sweep.ablate.placebo_position
+        yield Problem(("ablate", "tokens", sweep.file.ablate.tokens.index("placebo")), rule)
+    position = sweep.file.ablate.placebo_position
     if position is None:
         return
-    if "placebo" not in sweep.ablate.tokens:
+    if "placebo" not in sweep.file.ablate.tokens:
         yield Problem(("ablate", "placebo_position"), "needs 'placebo' in ablate.tokens")
         return
     side = group.data.image_size // group.model.patch_size
@@ -123,19 +123,19 @@ def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
 
 def _check_comparators(sweep: Sweep, group: Group) -> Iterator[Problem]:
     """Check that the recipe gives every comparator what it learns from."""
-    for index, comparator in enumerate(sweep.ablate.comparators or ()):
+    for index, comparator in enumerate(sweep.file.ablate.comparators or ()):
         try:
             comparator.check_recipe(group.objective)
         except ConfigError as error:
             yield Problem(("ablate", "comparators", index), str(error))
-        if sweep.keep_weights and comparator.changes_model:
+        if sweep.file.keep_weights and comparator.changes_model:
             rule = f"must be false with comparator {comparator.name!r}, whose weights have no file format"
             yield Problem(("keep_weights",), rule)
 
 
 def _check_registers(sweep: Sweep) -> Iterator[Problem]:
     has_registers = any(parse_high_norm(group.model.high_norm).num_registers for group in sweep.groups)
-    if "patches" in sweep.ablate.registers_with and not has_registers:
+    if "patches" in sweep.file.ablate.registers_with and not has_registers:
         yield Problem(("ablate", "registers_with"), "needs registers, e.g. model.high_norm: registers:4")
 
 

@@ -89,11 +89,11 @@ def check_epochs(sweep: Sweep, datasets: Mapping[DataSource, Dataset]) -> None:
             continue
         num_images = len(dataset.train)
         steps = objective.for_images(num_images).steps
-        if sweep.rungs.count >= steps:
+        if sweep.file.rungs.count >= steps:
             length = f"{objective.epochs:g} epochs of {num_images} images in batches of {objective.batch_size}"
             raise ConfigError(
                 f"{sweep.path}: rungs.count: must be less than the steps of objective.epochs, {steps} ({length}), "
-                f"not {sweep.rungs.count}"
+                f"not {sweep.file.rungs.count}"
             )
 
 
@@ -106,25 +106,25 @@ def _check_name(sweep: Sweep) -> Iterator[Problem]:
 
 def _check_probes(sweep: Sweep) -> Iterator[Problem]:
     """Check the probes, those of the rungs, and the metric that pruning judges by."""
-    switched_on = list(selected_probes(sweep.probes))
+    switched_on = list(selected_probes(sweep.file.probes))
     if not switched_on:
         yield Problem(("probes",), f"must switch on at least one of {', '.join(PROBES)}")
         return
-    unknown = [name for name in sweep.rungs.probes if name not in switched_on]
+    unknown = [name for name in sweep.file.rungs.probes if name not in switched_on]
     for name in unknown:
-        path = ("rungs", "probes", sweep.rungs.probes.index(name))
+        path = ("rungs", "probes", sweep.file.rungs.probes.index(name))
         rule = f"must be a probe that is on ({', '.join(switched_on)}), not {name!r}"
         yield Problem(path, rule + did_you_mean(name, switched_on))
-    for index, name in enumerate(sweep.rungs.probes):
-        if name in sweep.rungs.probes[:index]:
+    for index, name in enumerate(sweep.file.rungs.probes):
+        if name in sweep.file.rungs.probes[:index]:
             yield Problem(("rungs", "probes", index), f"must name each probe once, not {name!r} again")
-    if getattr(sweep.pruning, "pruner", "none") == "none" or unknown:
+    if getattr(sweep.file.pruning, "pruner", "none") == "none" or unknown:
         return
-    if sweep.rungs.count < 1:
-        rule = f"must be at least 1, since pruning judges at rungs, not {sweep.rungs.count}"
+    if sweep.file.rungs.count < 1:
+        rule = f"must be at least 1, since pruning judges at rungs, not {sweep.file.rungs.count}"
         yield Problem(("rungs", "count"), rule)
-    metrics = [metric.name for name in sweep.rungs.probes for metric in PROBES[name].metrics]
-    metric = sweep.pruning.metric
+    metrics = [metric.name for name in sweep.file.rungs.probes for metric in PROBES[name].metrics]
+    metric = sweep.file.pruning.metric
     if metric is not None and metric not in metrics:
         rule = f"must be a metric of the rungs' probes ({', '.join(metrics)}), not {metric!r}"
         yield Problem(("pruning", "metric"), rule + did_you_mean(metric, metrics))
@@ -132,7 +132,7 @@ def _check_probes(sweep: Sweep) -> Iterator[Problem]:
 
 def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:
     """Check the images that probes have of their own."""
-    for name, probe in selected_probes(sweep.probes).items():
+    for name, probe in selected_probes(sweep.file.probes).items():
         if probe.data is None:
             continue
         place = ("probes", name, "data")
@@ -186,7 +186,7 @@ def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     for target in sorted(required.keys() - source.targets):
         rule = f"recipe {recipe.name!r} learns from {target}, but {has}"
         yield Problem(case.place(f"objective.{required[target]}", "data.source"), rule)
-    for name, probe in selected_probes(sweep.probes).items():
+    for name, probe in selected_probes(sweep.file.probes).items():
         if probe.data is None and probe.needs not in source.targets:
             yield Problem(("probes", name), f"predicts {probe.needs}, but {has}; give it images of its own by 'data'")
 
@@ -201,18 +201,18 @@ def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
             yield _broken(case.place("objective.epochs"), "objective.epochs", rule, objective.epochs)
         return
     steps = objective.steps
-    if sweep.rungs.count >= steps:
+    if sweep.file.rungs.count >= steps:
         path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")
         rule = f"must be less than objective.steps, {steps}"
-        yield _broken(path, "rungs.count", rule, sweep.rungs.count)
+        yield _broken(path, "rungs.count", rule, sweep.file.rungs.count)
 
 
 def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
     """Check that processes can share every batch, and that each has GPUs of its own."""
     scale = case.group.model.scale
-    share = share_of(sweep.resources, scale)
+    share = share_of(sweep.file.resources, scale)
     batch_size = case.group.objective.batch_size
-    own = sweep.resources.by_scale.get(scale)
+    own = sweep.file.resources.by_scale.get(scale)
     place: FieldPath = ("resources", "processes")
     if own is not None and own.processes is not None:
         given = case.raw.get("resources")
@@ -227,11 +227,11 @@ def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
 
 def _check_priority(sweep: Sweep) -> Iterator[Problem]:
     """Check that ``priority`` names arms, as the table does, each once."""
-    known = arm_texts(sweep) if sweep.priority else ()
-    for index, text in enumerate(sweep.priority):
+    known = arm_texts(sweep) if sweep.file.priority else ()
+    for index, text in enumerate(sweep.file.priority):
         place = ("priority", index)
         if text not in known:
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             yield Problem(place, f"must be an arm of the sweep ({listed}), not {text!r}{did_you_mean(text, known)}")
-        elif text in sweep.priority[:index]:
+        elif text in sweep.file.priority[:index]:
             yield Problem(place, f"must name each arm once, not {text!r} again")

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.sweep.schema import Ablation, Group, Sweep
 from orchestrator.trials.identity import canonical_json, digest, section_text
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
 from specvit.models.high_norm import parse_high_norm
 from specvit.models.parameter_counts import count_extra_parameters, count_parameters
@@ -22,16 +22,13 @@ from specvit.models.scales import SCALES
 from specvit.specialization.language import Specialization, parse_specialization
 from specvit.specialization.modes import parse_mode
 
-_ROLES = ("baseline", "floor", "arm")
-"""In the order in which trials start."""
-
 
 @dataclass(frozen=True)
 class _Row:
     """Hold a row of a group's table: a treatment at one depth."""
 
     text: str
-    role: str
+    role: Role
     treatment: Treatment
     specialization: Specialization
 
@@ -47,30 +44,31 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         floors, then the arms that ``priority`` names, then the others, each kind by falling number of
         parameters (long trials started last leave workers idle at the end), equals in the order of the file.
     """
-    arms: list[tuple[_Arm, int]] = []
+    arms: list[_Arm] = []
     writer = _SectionWriter({"protocol": canonical_json(PROTOCOL_VERSION)})
     for group, rows in _tables(sweep):
-        arms += [(arm, _ROLES.index(arm.row.role)) for arm in _arms(sweep, group, rows, writer)]
-    arms.sort(key=lambda entry: (entry[1], _rank(sweep, entry[0].row), -entry[0].num_parameters))
-    return tuple(arm.trial(seed) for seed in sweep.seeds for arm, _ in arms)
+        arms += _arms(sweep, group, rows, writer)
+    arms.sort(key=lambda arm: (*_urgency(sweep, arm.row), -arm.num_parameters))
+    return tuple(arm.trial(seed) for seed in sweep.file.seeds for arm in arms)
 
 
 def arm_texts(sweep: Sweep) -> tuple[str, ...]:
     """Return what the rows of arms are called in the sweep's tables, each once."""
     distinct = {id(rows): rows for _, rows in _tables(sweep)}  # groups share them
-    return tuple(dict.fromkeys(row.text for rows in distinct.values() for row in rows if row.role == "arm"))
+    return tuple(dict.fromkeys(row.text for rows in distinct.values() for row in rows if row.role is Role.ARM))
 
 
-def _rank(sweep: Sweep, row: _Row) -> int:
-    """Return the place of an arm among those that come first; the others share the last one."""
-    if row.role != "arm" or row.text not in sweep.priority:
-        return len(sweep.priority)
-    return sweep.priority.index(row.text)
+def _urgency(sweep: Sweep, row: _Row) -> tuple[bool, int]:
+    """Return what the rows of a seed are sorted by: arms last, those that ``priority`` names before the others."""
+    if row.role is not Role.ARM:
+        return False, row.role.rank
+    priority = sweep.file.priority
+    return True, priority.index(row.text) if row.text in priority else len(priority)
 
 
 def count_trials(sweep: Sweep) -> int:
     """Count the trials of a sweep without making them."""
-    return sum(len(rows) for _, rows in _tables(sweep)) * len(sweep.seeds)
+    return sum(len(rows) for _, rows in _tables(sweep)) * len(sweep.file.seeds)
 
 
 def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
@@ -110,18 +108,19 @@ def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
 
 
 def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
-    baseline, *others = specializations(sweep.ablate, depth)
-    rows = [_Row(baseline.text, "baseline", Treatment(specialize=baseline.text), baseline)]
-    for floor in sweep.floors:
-        rows.append(_Row(floor.replace("_", " "), "floor", Treatment(kind=floor), baseline))
-    for specialization, *choices in itertools.product(others, *_choices(sweep.ablate, has_registers=has_registers)):
+    ablate = sweep.file.ablate
+    baseline, *others = specializations(ablate, depth)
+    rows = [_Row(baseline.text, Role.BASELINE, Treatment(specialize=baseline.text), baseline)]
+    for floor in sweep.file.floors:
+        rows.append(_Row(floor.replace("_", " "), Role.FLOOR, Treatment(kind=floor), baseline))
+    for specialization, *choices in itertools.product(others, *_choices(ablate, has_registers=has_registers)):
         if all(mode.kind == "lora" for _, _, mode in specialization.places()):
             choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
         treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
-        rows.append(_Row(_arm_text(treatment, has_registers=has_registers), "arm", treatment, specialization))
-    for comparator in sweep.ablate.comparators or ():
+        rows.append(_Row(_arm_text(treatment, has_registers=has_registers), Role.ARM, treatment, specialization))
+    for comparator in ablate.comparators or ():
         treatment = Treatment(kind="comparator", comparator=comparator)
-        rows.append(_Row(comparator.text, "arm", treatment, baseline))
+        rows.append(_Row(comparator.text, Role.ARM, treatment, baseline))
     # Some choices make no difference, e.g. whom registers go with where the placebo has the own weights.
     return tuple({row.treatment: row for row in rows}.values())
 
@@ -173,6 +172,7 @@ class _Arm:
             arm=self.row.text,
             role=self.row.role,
             label=f"{self.name} seed {seed}",
+            seed=seed,
             num_parameters=self.num_parameters,
             extra_parameters_percent=self.extra_parameters_percent,
             config=TrialConfig(**self.sections, seed=seed),
@@ -210,9 +210,9 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
         "model": group.model,
         "data": group.data,
         "objective": group.objective,
-        "probes": sweep.probes,
-        "rungs": sweep.rungs,
-        "diagnostics": sweep.diagnostics,
+        "probes": sweep.file.probes,
+        "rungs": sweep.file.rungs,
+        "diagnostics": sweep.file.diagnostics,
     }
     shared = writer.write(sections)
     group_id = digest(shared)

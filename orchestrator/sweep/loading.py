@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,17 @@ from orchestrator.sweep.schema import (
     VARY_PATH,
     Ablation,
     Group,
-    Limits,
     Sweep,
     SweepFile,
     sweep_json_schema,
 )
 from orchestrator.sweep.validation_errors import describe
 from orchestrator.sweep.yaml_reader import MAX_DEPTH, Document, parse_value, read_document
-from specvit.config import RungSettings, default_rung_probes
+from specvit.config import default_rung_probes
 
 __all__ = [
     "Ablation",
     "Group",
-    "Limits",
     "Resources",
     "Sweep",
     "SweepFile",
@@ -75,36 +74,12 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     if problems:
         raise places.error(problems)
     file = _FILE_ADAPTER.validate_python(_substituted(raw, axes))
-    rungs = RungSettings(
-        count=file.rungs.count,
-        num_images=file.rungs.num_images,
-        probes=file.rungs.probes or default_rung_probes(file.probes),
-    )
-    sweep = Sweep(
-        name=path.stem if file.name is None else file.name,
-        question=file.question,
-        path=path,
-        text=document.text,
-        overrides=tuple(overrides),
-        groups=groups,
-        ablate=file.ablate,
+    file = replace(
+        file,
+        rungs=replace(file.rungs, probes=file.rungs.probes or default_rung_probes(file.probes)),
         floors=tuple(dict.fromkeys(file.floors)),
-        seeds=file.seeds,
-        probes=file.probes,
-        rungs=rungs,
-        pruning=file.pruning,
-        resources=file.resources,
-        limits=Limits(
-            max_retries=file.max_retries,
-            stall_timeout_s=file.stall_timeout_s,
-            time_budget_h=file.time_budget_h,
-            max_gpu_hours=file.max_gpu_hours,
-        ),
-        priority=file.priority,
-        diagnostics=file.diagnostics,
-        checkpoint_every_s=file.checkpoint_every_s,
-        keep_weights=file.keep_weights,
     )
+    sweep = Sweep(file=file, groups=groups, path=path, text=document.text, overrides=tuple(overrides))
     problems = check_sweep(sweep, raw=raw, axes=axes)
     if problems:
         raise places.error(problems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,14 +211,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Limits:
-    """Say what a sweep may cost, and when a trial is given up.
-
-    Attributes:
-        max_retries: How often a trial that fails is tried again.
-        stall_timeout_s: Seconds without progress after which a trial is killed and tried again.
-        time_budget_h: Hours that a run may take; None = as long as it takes.
-        max_gpu_hours: GPU hours that all runs of the sweep may take together; None = as many as it takes.
-    """
+    """What a sweep may cost, and when a trial is given up: those fields of the file that go by the same names."""
 
     max_retries: int = 2
     stall_timeout_s: float = 1800.0
@@ -228,52 +221,37 @@ class Limits:
 
 @settings
 class Sweep:
-    """Hold a sweep that was read and checked.
+    """A sweep that was read and checked.
 
     Attributes:
-        name: Name of the folder of its results.
-        question: What it is to answer.
+        file: What the file and the overrides say. The probes of the rungs are named, each floor stands once; model,
+            data and objective are those of the first group.
+        groups: What varies, resolved: one entry per group, in the order of the file.
         path: The file it was read from.
         text: The file's text.
         overrides: What was set on the command line, ``path=value``, in order.
-        groups: What varies, resolved: one entry per group, in the order of the file.
-        ablate: The axes inside a group.
-        floors: The floors, each once.
-        seeds: The seeds.
-        probes: The probes that are on, with their settings.
-        rungs: The rungs; the probes they run are named.
-        pruning: The pruner's settings.
-        resources: What one trial occupies.
-        limits: What the sweep may cost, and when a trial is given up.
-        priority: Arms that come first within a seed.
-        diagnostics: Whether every backbone is looked into at its end.
-        checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = never.
-        keep_weights: Whether the weights of every trained backbone are kept.
     """
 
-    name: str
-    question: str
+    file: SweepFile
+    groups: tuple[Group, ...]
     path: Path
     text: str
     overrides: tuple[str, ...]
-    groups: tuple[Group, ...]
-    ablate: Ablation
-    floors: tuple[Floor, ...]
-    seeds: tuple[int, ...]
-    probes: SelectedProbes
-    rungs: RungSettings
-    pruning: AnyPruner
-    resources: Resources
-    limits: Limits = Limits()
-    priority: tuple[str, ...] = ()
-    diagnostics: bool = False
-    checkpoint_every_s: float = 60
-    keep_weights: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder of its results: the given one, or the file's without its ending."""
+        return self.path.stem if self.file.name is None else self.file.name
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits that the file sets."""
+        return Limits(**{field.name: getattr(self.file, field.name) for field in fields(Limits)})
 
     @property
     def pruning_metric(self) -> str:
         """Return the rung metric that pruning judges by: the named one, or the first rung probe's first."""
-        return self.pruning.metric or PROBES[self.rungs.probes[0]].metrics[0].name
+        return self.file.pruning.metric or PROBES[self.file.rungs.probes[0]].metrics[0].name
 
 
 def sweep_json_schema() -> dict[str, Any]:

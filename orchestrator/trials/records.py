@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.trials.trial import TrialInfo
+
 
 class State(StrEnum):
     """Name where a trial stands."""
@@ -46,19 +48,10 @@ class Report:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """Hold all that is known of one trial. Results are those of its newest attempt.
+    """A trial with all that its ledger knows of it. Results are those of its newest attempt.
 
     Attributes:
-        trial_id: SHA-256 of the trial's configuration.
-        group_id: The same of what its group shares.
-        arm_id: The same of the configuration without the seed.
-        group: Text of the group for people; empty if the sweep has one group only.
-        arm: Text of the arm for people.
-        role: ``baseline``, ``arm`` or ``floor``.
-        label: What people see of the trial.
-        seed: Its seed.
-        num_parameters: Parameters of the arm's backbone.
-        extra_parameters_percent: Parameters beyond the baseline's, in % of the baseline's.
+        trial: Its place in the table.
         state: Where it stands.
         num_attempts: How often it was started.
         reports: Rungs of the newest attempt, by step.
@@ -73,16 +66,7 @@ class TrialRecord:
         traceback: The whole traceback of the failure, or None.
     """
 
-    trial_id: str
-    group_id: str
-    arm_id: str
-    group: str
-    arm: str
-    role: str
-    label: str
-    seed: int
-    num_parameters: int
-    extra_parameters_percent: float
+    trial: TrialInfo
     state: State
     num_attempts: int = 0
     reports: tuple[Report, ...] = ()

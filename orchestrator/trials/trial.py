@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from specvit.config import TrialConfig
 
 
+class Role(StrEnum):
+    """What an arm is to its group, in the order of the rows of a table."""
+
+    BASELINE = "baseline"
+    ARM = "arm"
+    """The only role that can be pruned."""
+    FLOOR = "floor"
+
+    @property
+    def rank(self) -> int:
+        """Return the place of its rows in a table, from 0."""
+        return tuple(Role).index(self)
+
+
 @dataclass(frozen=True)
-class Trial:
-    """Hold a trial and its place in the table.
+class TrialInfo:
+    """A trial's place in the table: all that is known of it besides its configuration.
 
     Attributes:
         trial_id: SHA-256 of the canonical resolved configuration, 64 hex digits.
         group_id: The same of what all arms of its group share (no treatment, no seed).
         arm_id: The same of the configuration without its seed.
-        group: Text of the group for people, e.g. ``model.scale=nano``; empty if the sweep has one group only.
-        arm: Text of the arm for people: ``none``, ``norm@all``, ``random init``, ``raw pixels``.
-        role: ``baseline``, ``arm`` or ``floor``; only arms can be pruned.
-        label: What people see of the trial, e.g. ``nano norm@all+qkv@first-third seed 1``.
+        group: Human-readable text of the group, e.g. ``model.scale=nano``; empty if the sweep has one group only.
+        arm: Human-readable text of the arm: ``none``, ``norm@all``, ``random init``, ``raw pixels``.
+        role: What the arm is to its group.
+        label: Human-readable name of the trial, e.g. ``nano norm@all+qkv@first-third seed 1``.
+        seed: Its seed.
         num_parameters: Parameters of the arm's backbone; 0 for raw pixels.
         extra_parameters_percent: Parameters beyond the baseline's, in % of the baseline's.
-        config: What the worker runs.
     """
 
     trial_id: str
@@ -29,13 +44,19 @@ class Trial:
     arm_id: str
     group: str
     arm: str
-    role: str
+    role: Role
     label: str
+    seed: int
     num_parameters: int
     extra_parameters_percent: float
-    config: TrialConfig
 
-    @property
-    def seed(self) -> int:
-        """Return the trial's seed."""
-        return self.config.seed
+
+@dataclass(frozen=True)
+class Trial(TrialInfo):
+    """A trial that can run.
+
+    Attributes:
+        config: What the worker runs.
+    """
+
+    config: TrialConfig

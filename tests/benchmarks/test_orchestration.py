@@ -116,12 +116,12 @@ class Driver:
         board = SweepProgress(records, num_slots=lambda: executor.num_slots, shown_metric="knn_top1")
         self.scheduler = Scheduler(
             ledger=self.ledger,
-            judge=Judge(sweep.pruning, higher_is_better=True, records=records, metric="knn_top1"),
+            judge=Judge(sweep.file.pruning, higher_is_better=True, records=records, metric="knn_top1"),
             judged_metric="knn_top1",
             executor=executor,
             view=Following(board),
             states=CheckpointStore(folder / "checkpoints", every_s=60),
-            shares=Allocator(sweep.resources),
+            shares=Allocator(sweep.file.resources),
         )
 
     def run(self, trials: Sequence[Trial]) -> float:

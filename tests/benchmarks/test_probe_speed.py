@@ -154,9 +154,9 @@ def test_probes_over_pretraining(benchmark: BenchmarkFixture, monkeypatch: pytes
         model=group.model,
         data=group.data,
         objective=dataclasses.replace(group.objective, steps=STEPS),
-        probes=sweep.probes,
-        rungs=sweep.rungs,
-        seed=sweep.seeds[0],
+        probes=sweep.file.probes,
+        rungs=sweep.file.rungs,
+        seed=sweep.file.seeds[0],
     )
     dataset = group.data.load()
     seconds: dict[str, float] = {}

@@ -14,7 +14,7 @@ from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Pruned, Reported, Started
 from orchestrator.trials.resources import ResourceFloor
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.diagnostics.measurement import Measurement
@@ -38,7 +38,8 @@ def make_trial(seed: int) -> Trial:
         treatment=Treatment(), model=ModelSettings(), data=DATA_SOURCES["scenes"](), objective=RECIPES["dinov2"](),
         probes=(), rungs=RungSettings(), seed=seed,
     )
-    return Trial(f"{seed:064x}", "group", "arm", "", "none", "baseline", f"none seed {seed}", 1000, 0.0, config)
+    label = f"none seed {seed}"
+    return Trial(f"{seed:064x}", "group", "arm", "", "none", Role.BASELINE, label, seed, 1000, 0.0, config)
 
 
 TRIALS = tuple(make_trial(seed) for seed in range(6))

@@ -127,15 +127,15 @@ def test_after_a_killed_driver_a_clock_that_was_set_back_does_not_make_the_old_a
         seen = install_jumping_clock(patch)
         with Ledger.open(folder / "ledger.sqlite") as ledger:
             first = ledger.records()[0]
-            ledger._connection.execute("UPDATE attempts SET state = 'lost' WHERE trial_id = ?", (first.trial_id,))
+            ledger._connection.execute("UPDATE attempts SET state = 'lost' WHERE trial_id = ?", (first.trial.trial_id,))
             attempts = []
             for _ in YEARS:
-                attempts.append(ledger.begin_attempt(first.trial_id, ResourceRequest()))
+                attempts.append(ledger.begin_attempt(first.trial.trial_id, ResourceRequest()))
                 ledger.release_running()
         assert seen
         assert attempts == list(range(2, 2 + len(YEARS)))
         again, order, _ = run("sweep")
-    assert order == [first.label]
+    assert order == [first.trial.label]
     assert again.records[0].num_attempts == 2 + len(YEARS)
     assert again.records[0].metrics == first.metrics
 

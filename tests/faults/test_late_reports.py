@@ -202,7 +202,7 @@ def scene_in(folder: Path) -> Iterator[Scene]:
     trials = [trial for trial in expand(sweep) if trial.role != "floor"][:2]
     with Ledger.open(folder / LEDGER_NAME) as ledger:
         ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
-        yield Scene(folder, ledger, trials, Allocator(sweep.resources, {}, remember=ledger.write_resource_floor))
+        yield Scene(folder, ledger, trials, Allocator(sweep.file.resources, {}, remember=ledger.write_resource_floor))
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, "has ended too"])

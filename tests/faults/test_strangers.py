@@ -529,7 +529,7 @@ def labelled(results: Path) -> Path:
     }
     path = results / "ledger.sqlite"
     with Ledger.open(path) as ledger:
-        trial_id = ledger.records()[0].trial_id
+        trial_id = ledger.records()[0].trial.trial_id
     forge(path, "UPDATE attempts SET state = 'running', metrics = '{}'")
     with Ledger.open(path) as ledger:
         ledger.record(Logged(trial_id, 1, "WARNING", "text"))

@@ -141,12 +141,12 @@ def test_a_driver_that_was_given_orders_while_it_stood_still_obeys_those_that_we
     holder: int, site: Site
 ) -> None:
     with Ledger.read(site.folder / "ledger.sqlite") as ledger:
-        arm = tuple(record.trial_id for record in ledger.records() if record.arm == "norm@all")
+        arm = tuple(record.trial.trial_id for record in ledger.records() if record.trial.arm == "norm@all")
     order = give(site.folder, Prune(arm))
     os.kill(holder, signal.SIGCONT)
     wait_for(lambda: not order.exists())
     wait_for(lambda: (site.folder / "environment.json").exists())
     with Ledger.read(site.folder / "ledger.sqlite") as ledger:
-        states = {record.trial_id: record.state for record in ledger.records()}
+        states = {record.trial.trial_id: record.state for record in ledger.records()}
     assert [trial_id for trial_id, state in states.items() if state is State.PRUNED] == list(arm)
     assert set(states.values()) == {State.PRUNED, State.DONE}

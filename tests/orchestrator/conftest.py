@@ -98,20 +98,7 @@ def record_of() -> Callable[..., TrialRecord]:
     """Make up what a ledger would say of a trial."""
 
     def make(trial: Trial, state: State = State.WAITING, **known: Any) -> TrialRecord:
-        return TrialRecord(
-            trial_id=trial.trial_id,
-            group_id=trial.group_id,
-            arm_id=trial.arm_id,
-            group=trial.group,
-            arm=trial.arm,
-            role=trial.role,
-            label=trial.label,
-            seed=trial.seed,
-            num_parameters=trial.num_parameters,
-            extra_parameters_percent=trial.extra_parameters_percent,
-            state=state,
-            **known,
-        )
+        return TrialRecord(trial, state, **known)
 
     return make
 
@@ -328,7 +315,7 @@ class Stage:
         return self.scheduler.run(self.trials if trials is None else trials)
 
     def states_of(self, *trials: Trial) -> list[State]:
-        states = {record.trial_id: record.state for record in self.ledger.records()}
+        states = {record.trial.trial_id: record.state for record in self.ledger.records()}
         return [states[trial.trial_id] for trial in trials or self.trials]
 
     def attempts(self, trial: Trial) -> list[Any]:

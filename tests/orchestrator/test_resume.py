@@ -108,7 +108,7 @@ def is_finished(event: Event) -> bool:
 def record_of(trial: Trial, folder: Path) -> TrialRecord | None:
     try:
         with Ledger.read(folder / LEDGER_NAME) as ledger:
-            return next((record for record in ledger.records() if record.trial_id == trial.trial_id), None)
+            return next((record for record in ledger.records() if record.trial.trial_id == trial.trial_id), None)
     except LedgerError:
         return None
 
@@ -306,6 +306,6 @@ def test_where_the_states_cannot_be_written_the_sweep_runs_without(
 
 def test_settings_of_states_and_processes_take_no_part_in_identity(sweep: Sweep, trials: tuple[Trial, ...]) -> None:
     other = load_sweep(sweep.path, ["checkpoint_every_s=7", "resources.processes=2"])
-    assert (other.checkpoint_every_s, other.resources.processes) == (7, 2)
+    assert (other.file.checkpoint_every_s, other.file.resources.processes) == (7, 2)
     assert [trial.trial_id for trial in expand(other)] == [trial.trial_id for trial in trials]
 

@@ -121,14 +121,14 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def results(outcome: Outcome) -> dict[str, dict[str, float]]:
-    return {record.label: dict(record.metrics) for record in outcome.records}
+    return {record.trial.label: dict(record.metrics) for record in outcome.records}
 
 
 @pytest.mark.usefixtures("made_up")
 def test_a_first_run_does_every_trial_in_order_and_writes_the_tables(driver: Driver, sweep: Sweep) -> None:
     outcome = driver.run(sweep)
     wanted = [trial.label for trial in expand(sweep)]
-    assert driver.submitted == [record.label for record in outcome.records] == wanted
+    assert driver.submitted == [record.trial.label for record in outcome.records] == wanted
     assert (outcome.num_run, outcome.finished, outcome.num_failed) == (8, True, 0)
     assert driver.loads == [8]
     assert [record.state for record in outcome.records] == [State.DONE] * 8
@@ -211,7 +211,7 @@ def test_an_arm_that_is_removed_leaves_the_table_but_its_results_are_kept(
     full = driver.run(sweep)
     smaller = driver.run(make_sweep(ablate={"components": ["none"]}))
     assert driver.executors == []
-    assert {record.arm for record in smaller.records} == {"none", "random init", "raw pixels"}
+    assert {record.trial.arm for record in smaller.records} == {"none", "random init", "raw pixels"}
     assert "norm@all" not in pd.read_csv(driver.folder / "table.csv")["arm"].tolist()
     again = driver.run(sweep)
     assert driver.executors == []
@@ -232,7 +232,7 @@ def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_i
     outcome = driver.run(sweep)
     assert (outcome.num_failed, outcome.finished, len(driver.submitted)) == (1, True, 8)
     failed = next(record for record in outcome.records if record.state is State.FAILED)
-    assert (failed.label, failed.error) == ("nano norm@all seed 0", "RuntimeError: out of luck")
+    assert (failed.trial.label, failed.error) == ("nano norm@all seed 0", "RuntimeError: out of luck")
     assert "in failing" in (failed.traceback or "")
     assert pd.read_csv(driver.folder / "table.csv").set_index("arm")["failed"]["norm@all"] == 1
 
@@ -241,7 +241,7 @@ def test_a_trial_that_fails_is_recorded_the_others_go_on_and_a_later_run_tries_i
     assert driver.submitted == ["nano norm@all seed 0"]
     assert driver.loads == [1]
     assert outcome.num_failed == 0
-    record = next(record for record in outcome.records if record.label == "nano norm@all seed 0")
+    record = next(record for record in outcome.records if record.trial.label == "nano norm@all seed 0")
     assert (record.state, record.num_attempts, record.error) == (State.DONE, 2, None)
 
 
@@ -264,7 +264,7 @@ def test_a_hopeless_arm_is_pruned_shown_as_such_and_not_run_again(
         pruning={"pruner": "median", "n_startup_trials": 1, "n_warmup_steps": 0}, floors=[], seeds=1
     )
     outcome = driver.run(sweep)
-    assert [(record.arm, record.state) for record in outcome.records] == [
+    assert [(record.trial.arm, record.state) for record in outcome.records] == [
         ("none", State.DONE),
         ("norm@all", State.PRUNED),
     ]
@@ -300,7 +300,7 @@ def test_of_a_metric_that_should_be_low_the_arm_with_the_higher_value_is_pruned(
         seeds=1,
     )
     assert sweep.pruning_metric == "depth_rmse"
-    states = {record.arm: record.state for record in driver.run(sweep).records}
+    states = {record.trial.arm: record.state for record in driver.run(sweep).records}
     assert states == {"none": State.DONE, "norm@all": State.PRUNED, "qkv@all": State.DONE}
 
 
@@ -331,7 +331,7 @@ def test_a_run_that_is_stopped_and_continued_finds_what_an_uninterrupted_one_doe
 def test_a_driver_that_died_leaves_nothing_that_has_to_be_cleaned_up(driver: Driver, sweep: Sweep) -> None:
     driver.run(sweep, stop_after=lambda event: isinstance(event, Finished))
     with Ledger.open(driver.folder / LEDGER_NAME) as ledger:
-        ledger.begin_attempt(ledger.records()[-1].trial_id)
+        ledger.begin_attempt(ledger.records()[-1].trial.trial_id)
     outcome = driver.run(sweep)
     assert len(driver.submitted) == 7
     assert [record.state for record in outcome.records] == [State.DONE] * 8
@@ -436,7 +436,7 @@ def test_weights_are_kept_beside_the_tables_where_the_file_asks_for_them(
     monkeypatch.setattr("specvit.trial.run_trial", body)
     sweep = make_sweep(floors=[], seeds=1, ablate={"components": ["none"]}, keep_weights=True)
     (record,) = driver.run(sweep).records
-    assert folders == [driver.folder.resolve() / "weights" / record.trial_id]
+    assert folders == [driver.folder.resolve() / "weights" / record.trial.trial_id]
     # Whether weights are kept is no part of what a trial is.
     assert driver.run(make_sweep(floors=[], seeds=1, ablate={"components": ["none"]})).num_run == 0
 
@@ -454,7 +454,7 @@ def test_a_trial_that_fails_once_is_tried_again_in_the_same_run(
     monkeypatch.setattr("specvit.trial.run_trial", body)
     outcome = driver.run(sweep)
     assert (outcome.num_failed, outcome.finished) == (0, True)
-    assert driver.submitted[:2] == [outcome.records[0].label] * 2
+    assert driver.submitted[:2] == [outcome.records[0].trial.label] * 2
     assert [record.num_attempts for record in outcome.records] == [2, *[1] * 7]
 
 
@@ -508,7 +508,7 @@ def test_an_order_to_cancel_stops_the_run_and_the_next_one_goes_on(
         patch.setattr("specvit.trial.run_trial", slow_trial)
         outcome = driver.run(sweep, stop_after=order_once(driver.folder, Cancel()))
     assert not outcome.finished
-    states = {record.label: record.state for record in outcome.records}
+    states = {record.trial.label: record.state for record in outcome.records}
     assert states["nano none seed 0"] is State.DONE
     assert states["nano norm@all seed 0"] is State.WAITING
     assert list((driver.folder / FOLDER_NAME).iterdir()) == []
@@ -523,7 +523,7 @@ def test_an_order_to_prune_ends_the_trial_that_runs_and_the_table_says_so(
     monkeypatch.setattr("specvit.trial.run_trial", slow_trial)
     outcome = driver.run(sweep, stop_after=order_once(driver.folder, Prune(arms)))
     assert outcome.finished
-    assert {record.arm: record.state for record in outcome.records if record.role == "arm"} == {
+    assert {record.trial.arm: record.state for record in outcome.records if record.trial.role == "arm"} == {
         "norm@all": State.PRUNED
     }
     table = pd.read_csv(driver.folder / "table.csv").set_index("arm")
@@ -611,7 +611,7 @@ def test_an_order_to_retry_a_trial_that_the_judge_pruned_runs_it_to_its_end(
     )
     (arm,) = (trial.trial_id for trial in expand(sweep) if trial.arm == "norm@all")
     outcome = driver.run(sweep, stop_after=order_once(driver.folder, Retry((arm,)), kind=Pruned))
-    states = {record.arm: (record.state, record.num_attempts) for record in outcome.records}
+    states = {record.trial.arm: (record.state, record.num_attempts) for record in outcome.records}
     assert states["norm@all"] == (State.DONE, 2)
 
 

@@ -167,8 +167,8 @@ def test_ray_is_the_default_and_its_dashboard_and_token_are_named(
     assert "Ray dashboard: http://127.0.0.1:" in ended.out
     assert "get-auth-token' prints it" in ended.out
     assert "\x1b" not in ended.out
-    with_ray = {record.trial_id: record.metrics for record in records_in(tmp_path / "results" / "tiny")}
-    local = {record.trial_id: record.metrics for record in records_in(finished.results / "tiny")}
+    with_ray = {record.trial.trial_id: record.metrics for record in records_in(tmp_path / "results" / "tiny")}
+    local = {record.trial.trial_id: record.metrics for record in records_in(finished.results / "tiny")}
     assert len(with_ray) == 2
     assert with_ray == {trial_id: local[trial_id] for trial_id in with_ray}
 

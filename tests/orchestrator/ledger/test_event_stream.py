@@ -182,7 +182,7 @@ def test_looking_in_between_tells_the_same_events_as_looking_once_at_the_end(
 
 
 def apply(stream: Ledger, action: str, key: str, number: int) -> None:
-    newest = {record.trial_id: record for record in stream.records()}[key]
+    newest = {record.trial.trial_id: record for record in stream.records()}[key]
     attempt = newest.num_attempts
     match action:
         case "begin" if newest.state != "done":

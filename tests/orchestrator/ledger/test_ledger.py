@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from orchestrator.ledger.provenance import Provenance
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.recipes import RECIPES
@@ -55,8 +55,9 @@ def make_trial(name: str, seed: int = 0, *, group: str = "", label: str = "") ->
         arm_id=name,
         group=group,
         arm=name,
-        role="baseline" if name == "none" else "arm",
+        role=Role.BASELINE if name == "none" else Role.ARM,
         label=label or f"{name} seed {seed}",
+        seed=seed,
         num_parameters=1000,
         extra_parameters_percent=2.5,
         config=TrialConfig(
@@ -88,16 +89,15 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 
 def record_of(ledger: Ledger, trial_id: str) -> TrialRecord:
-    (record,) = (record for record in ledger.records() if record.trial_id == trial_id)
+    (record,) = (record for record in ledger.records() if record.trial.trial_id == trial_id)
     return record
 
 
 def test_registered_trials_wait_in_their_order_with_all_that_is_known_of_them(ledger: Ledger) -> None:
-    shared = ("trial_id", "group_id", "arm_id", "group", "arm", "role", "label", "seed", "num_parameters")
     for record, trial in zip(ledger.records(), TRIALS, strict=True):
-        assert {name: getattr(record, name) for name in shared} == {name: getattr(trial, name) for name in shared}
+        assert asdict(record.trial).items() <= vars(trial).items()
         assert (record.state, record.num_attempts, record.reports) == (State.WAITING, 0, ())
-        assert record.extra_parameters_percent == 2.5
+        assert record.trial.extra_parameters_percent == 2.5
 
 
 def test_sweep_and_provenance_come_back_as_given(ledger: Ledger, path: Path) -> None:
@@ -270,16 +270,16 @@ def test_trials_no_longer_in_the_file_leave_the_records_and_come_back_with_their
     ledger.record(Finished(A, ledger.begin_attempt(A), {"miou": 3.0}, 1.0, 1.0))
     new = make_trial("mlp@all")
     ledger.register(INFO, (new, TRIALS[1]), PROVENANCE)
-    assert [record.trial_id for record in ledger.records()] == [new.trial_id, B]
+    assert [record.trial.trial_id for record in ledger.records()] == [new.trial_id, B]
     ledger.register(INFO, (TRIALS[1], TRIALS[0]), PROVENANCE)
-    assert [record.trial_id for record in ledger.records()] == [B, A]
+    assert [record.trial.trial_id for record in ledger.records()] == [B, A]
     assert record_of(ledger, A).metrics == {"miou": 3.0}
 
 
 def test_registering_again_renames_what_a_new_axis_renamed(ledger: Ledger) -> None:
     renamed = dataclasses.replace(TRIALS[0], group="model.scale=nano", label="nano none seed 0")
     ledger.register(INFO, (renamed,), PROVENANCE)
-    assert [(record.group, record.label) for record in ledger.records()] == [(renamed.group, renamed.label)]
+    assert [(record.trial.group, record.trial.label) for record in ledger.records()] == [(renamed.group, renamed.label)]
 
 
 def test_another_sweep_is_refused_and_nothing_is_changed(ledger: Ledger, path: Path) -> None:
@@ -431,7 +431,7 @@ def test_any_order_of_events_leaves_each_trial_as_its_newest_attempt_says(
             elif state is not State.DONE:
                 assert ledger.begin_attempt(trial_id) == attempt + 1
                 expected[trial_id] = (State.RUNNING, attempt + 1)
-        found = {record.trial_id: (record.state, record.num_attempts) for record in ledger.records()[:2]}
+        found = {record.trial.trial_id: (record.state, record.num_attempts) for record in ledger.records()[:2]}
     assert found == expected
 
 

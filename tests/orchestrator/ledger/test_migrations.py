@@ -108,10 +108,10 @@ def check_content(ledger: Ledger, *, diagnostics: bool) -> None:
     fingerprints = {"group": "f00d"}
     assert ledger.sweep() == SweepInfo("components", "Which?", "name: components", ("knn_top1",), (0, 1), fingerprints)
     failed, done = ledger.records()
-    assert (done.trial_id, done.state, done.num_attempts, done.step) == ("a", State.DONE, 2, 4)
+    assert (done.trial.trial_id, done.state, done.num_attempts, done.step) == ("a", State.DONE, 2, 4)
     assert (done.metrics, done.seconds, done.core_seconds) == ({"knn_top1": 12.5}, 1.5, 1.25)
     assert done.reports == (Report(2, {"knn_top1": 10.25}),)
-    assert (failed.trial_id, failed.state, failed.error, failed.cause) == ("b", State.FAILED, "boom", None)
+    assert (failed.trial.trial_id, failed.state, failed.error, failed.cause) == ("b", State.FAILED, "boom", None)
     assert ledger.diagnostics() == ({"a": (Measurement(0, "norm1.in", "cls_norm", 2.5),)} if diagnostics else {})
     assert ledger.with_result() == {"a"}
     assert ledger.gpu_hours() == 0

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.ledger.connection import LedgerError, connect_writer, naming
 from orchestrator.ledger.registration import SweepInfo, read_registration, write_registration
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.recipes import RECIPES
@@ -30,7 +30,7 @@ def make_trial(seed: int) -> Trial:
         rungs=RungSettings(),
         seed=seed,
     )
-    return Trial("t", "g", "a", "", "norm@all", "arm", "norm@all seed 3", 1000, 2.5, config)
+    return Trial("t", "g", "a", "", "norm@all", Role.ARM, "norm@all seed 3", seed, 1000, 2.5, config)
 
 
 def test_configuration_is_stored_as_json_with_every_field(path: Path) -> None:

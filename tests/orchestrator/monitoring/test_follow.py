@@ -80,7 +80,7 @@ def test_a_block_is_printed_when_something_changed_and_not_otherwise(elsewhere: 
     assert run.num_sleeps == 6
     assert not standing.is_held
     assert not standing.all_done
-    assert f"{run.ledger.records()[1].label} (attempt 1): boom" in text.rpartition("tiny\n")[2]
+    assert f"{run.ledger.records()[1].trial.label} (attempt 1): boom" in text.rpartition("tiny\n")[2]
     assert "\x1b" not in text
 
 

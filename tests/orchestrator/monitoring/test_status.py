@@ -41,7 +41,10 @@ def test_trials_are_counted_by_group_and_state(
 ) -> None:
     states = [State.DONE] * 3 + [State.PRUNED, State.FAILED, State.RUNNING] + [State.WAITING] * 2
     records = [record_of(trial, state) for trial, state in zip(trials, states, strict=True)]
-    records = [replace(r, group="model.scale=[b]nano" if i < 4 else "micro") for i, r in enumerate(records)]
+    records = [
+        replace(record, trial=replace(record.trial, group="model.scale=[b]nano" if index < 4 else "micro"))
+        for index, record in enumerate(records)
+    ]
     lines = shown(records)
     assert lines[:2] == ["tiny", "Does a tiny sweep run?"]
     assert lines[2].split() == ["group", "waiting", "running", "done", "pruned", "failed", "trials"]

@@ -8,6 +8,7 @@ import scipy.stats
 
 from orchestrator.reports.ablation_table import build_table, build_tables, columns_of, measured_metrics
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role, TrialInfo
 
 
 def make_record(
@@ -23,16 +24,18 @@ def make_record(
     seconds: float = 10.0,
 ) -> TrialRecord:
     return TrialRecord(
-        trial_id=f"{group} {arm} {seed}",
-        group_id=group,
-        arm_id=f"{group} {arm}",
-        group=group,
-        arm=arm,
-        role=role,
-        label=f"{arm} seed {seed}",
-        seed=seed,
-        num_parameters=1000,
-        extra_parameters_percent=12.5,
+        TrialInfo(
+            trial_id=f"{group} {arm} {seed}",
+            group_id=group,
+            arm_id=f"{group} {arm}",
+            group=group,
+            arm=arm,
+            role=Role(role),
+            label=f"{arm} seed {seed}",
+            seed=seed,
+            num_parameters=1000,
+            extra_parameters_percent=12.5,
+        ),
         state=state,
         metrics={} if value is None else {metric: value},
         seconds=None if value is None else seconds,

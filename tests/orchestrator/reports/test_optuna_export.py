@@ -88,7 +88,7 @@ def test_optuna_reads_back_states_values_and_rungs(make: Make, records: list[Tri
     assert study.trials[0].intermediate_values == {2: 10.0, 4: 20.0}
     assert study.trials[3].intermediate_values == {2: 10.0}
     assert study.trials[6].intermediate_values == {2: math.inf}
-    assert study.best_trial.user_attrs["label"] == records[0].label
+    assert study.best_trial.user_attrs["label"] == records[0].trial.label
 
 
 def test_what_optuna_has_no_place_for_becomes_user_attributes(
@@ -97,8 +97,8 @@ def test_what_optuna_has_no_place_for_becomes_user_attributes(
     (study,) = loaded(tmp_path, make(records))
     first, _, failed, _, _, left, nan, missing = (trial.user_attrs for trial in study.trials)
     assert first == {
-        "trial_id": records[0].trial_id,
-        "label": records[0].label,
+        "trial_id": records[0].trial.trial_id,
+        "label": records[0].trial.label,
         "group": "",
         "role": "baseline",
         "state": "done",
@@ -169,7 +169,7 @@ def test_every_group_is_a_study_and_a_smaller_error_is_better(
     make: Make, records: list[TrialRecord], tmp_path: Path
 ) -> None:
     records = [
-        replace(record, group=f"model.scale={scale}", group_id=scale)
+        replace(record, trial=replace(record.trial, group=f"model.scale={scale}", group_id=scale))
         for record, scale in zip(records, ["nano"] * 4 + ["micro"] * 4, strict=True)
     ]
     studies = loaded(tmp_path, make(records, metric="depth_rmse"))
@@ -208,7 +208,8 @@ def test_a_group_with_a_long_text_gets_a_name_that_fits_and_tells_it_apart(
     make: Make, records: list[TrialRecord], tmp_path: Path
 ) -> None:
     records = [
-        replace(record, group="x" * 600, group_id=str(index) * 64) for index, record in enumerate(records[:2])
+        replace(record, trial=replace(record.trial, group="x" * 600, group_id=str(index) * 64))
+        for index, record in enumerate(records[:2])
     ]
     studies = loaded(tmp_path, make(records))
     names = [study.study_name for study in studies]

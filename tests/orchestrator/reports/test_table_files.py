@@ -13,6 +13,7 @@ from orchestrator.ledger.ledger import SweepInfo
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.table_files import render_csv, render_json, render_markdown, render_rich, write_tables
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role, TrialInfo
 from specvit.errors import SpecsweepError
 
 METRICS = ("knn_top1", "linear_top1", "miou")
@@ -29,16 +30,18 @@ def make_records(
         base = dict(zip(METRICS, (50.0, 60.0, 30.0), strict=True))
         records.append(
             TrialRecord(
-                trial_id=f"{group}{arm}{seed}",
-                group_id=group,
-                arm_id=f"{group}{arm}",
-                group=group,
-                arm=arm,
-                role=role,
-                label=f"{arm} seed {seed}",
-                seed=seed,
-                num_parameters=1000,
-                extra_parameters_percent=2.5,
+                TrialInfo(
+                    trial_id=f"{group}{arm}{seed}",
+                    group_id=group,
+                    arm_id=f"{group}{arm}",
+                    group=group,
+                    arm=arm,
+                    role=Role(role),
+                    label=f"{arm} seed {seed}",
+                    seed=seed,
+                    num_parameters=1000,
+                    extra_parameters_percent=2.5,
+                ),
                 state=state,
                 metrics={} if offset is None else {name: value + offset for name, value in base.items()},
                 seconds=None if offset is None else 40.0,
@@ -221,7 +224,7 @@ def test_a_metric_in_metres_has_its_unit_its_arrow_and_a_bold_difference_whichev
     name, records = "depth_rmse", []
     for arm, role, offset in (("none", "baseline", 0.0), ("norm@all", "arm", -0.05), ("qkv@all", "arm", 0.05)):
         for record in make_records(arm, 0.0, 0.0, 0.0, role=role):
-            value = 1.0 + offset + 0.001 * record.seed * (arm != "none")
+            value = 1.0 + offset + 0.001 * record.trial.seed * (arm != "none")
             records.append(dataclasses.replace(record, metrics={name: value}))
     tables = build_tables(records, [name])
     text = render_markdown(tables, INFO)

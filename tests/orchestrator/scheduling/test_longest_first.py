@@ -17,7 +17,7 @@ from orchestrator.scheduling.simulation import _NoStates, _Watcher
 from orchestrator.storage.command_inbox import Command, Retry
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def make(trials: tuple[Trial, ...]) -> Callable[[str], list[Trial]]:
 def lengths(group_id: str, **seconds: float) -> TrialDurations:
     known = TrialDurations()
     for arm, length in seconds.items():
-        known.add(group_id, "arm", length, arm)
+        known.add(group_id, Role.ARM, length, arm)
     return known
 
 
@@ -98,7 +98,7 @@ def test_under_a_budget_seeds_that_have_begun_are_sorted_and_no_trial_is_forgott
 ) -> None:
     def of_seed(seed: int, arm: str) -> Trial:
         config = replace(trials[0].config, seed=seed)
-        return replace(trials[0], trial_id=f"{arm}{seed}", arm_id=arm, config=config)
+        return replace(trials[0], trial_id=f"{arm}{seed}", arm_id=arm, seed=seed, config=config)
 
     run = [of_seed(seed, arm) for seed in (0, 1) for arm in "abcl"]
     again = of_seed(0, "x")  # a failed trial of the first seed, which a user wants to be tried again: it comes last

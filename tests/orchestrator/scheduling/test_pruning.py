@@ -20,6 +20,7 @@ from orchestrator.sweep.pruning_settings import (
     WilcoxonPruning,
 )
 from orchestrator.trials.records import Report, State, TrialRecord
+from orchestrator.trials.trial import Role, TrialInfo
 
 MEDIAN = MedianPruning(n_startup_trials=1)
 PRUNING = [
@@ -41,16 +42,18 @@ def make_record(
 ) -> TrialRecord:
     """Make a record with rungs at steps 10, 20, 30, ..."""
     return TrialRecord(
-        trial_id=trial_id,
-        group_id=f"group {group}",
-        arm_id=trial_id,
-        group=group,
-        arm=trial_id,
-        role=role,
-        label=trial_id,
-        seed=0,
-        num_parameters=1,
-        extra_parameters_percent=0.0,
+        TrialInfo(
+            trial_id=trial_id,
+            group_id=f"group {group}",
+            arm_id=trial_id,
+            group=group,
+            arm=trial_id,
+            role=Role(role),
+            label=trial_id,
+            seed=0,
+            num_parameters=1,
+            extra_parameters_percent=0.0,
+        ),
         state=state,
         reports=tuple(Report(10 * rung, {"knn_top1": value}) for rung, value in enumerate(values, start=1)),
     )
@@ -240,11 +243,11 @@ def test_judge_after_a_resume_says_what_it_would_have_said(
         state, values = State.DONE, []
         for rung, value in enumerate(curve, start=1):
             values.append(value)
-            if live.report(record.trial_id, 10 * rung, value):
+            if live.report(record.trial.trial_id, 10 * rung, value):
                 state = State.PRUNED
                 break
-        live.end(record.trial_id, state)
-        ended.append(make_record(record.trial_id, record.role, state=state, values=values))
+        live.end(record.trial.trial_id, state)
+        ended.append(make_record(record.trial.trial_id, record.trial.role, state=state, values=values))
     resumed = make_judge(pruner, *ended, make_record("last"))
     verdicts = [
         [judge.report("last", 10 * rung, value) for rung, value in enumerate(last, start=1)]

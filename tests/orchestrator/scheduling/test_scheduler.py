@@ -113,13 +113,13 @@ class Listener:
     def submitted(self, trial: Trial) -> None:
         self.submissions.append(trial.trial_id)
         with Ledger.read(self.path) as reader:
-            states = {record.trial_id: record.state for record in reader.records()}
+            states = {record.trial.trial_id: record.state for record in reader.records()}
         self.states_at_submission.append(states[trial.trial_id])
 
     def happened(self, event: Event) -> None:
         self.heard.append(event)
         with Ledger.read(self.path) as reader:
-            record = next(r for r in reader.records() if r.trial_id == event.trial_id)
+            record = next(r for r in reader.records() if r.trial.trial_id == event.trial_id)
         match event:
             case Reported(step=step, metrics=metrics):
                 self.on_record[Reported].append(Report(step, metrics) in record.reports)
@@ -142,7 +142,7 @@ class Listener:
     def report(self, trial_id: str, step: int, value: float) -> bool:
         self.verdicts_asked.append((trial_id, step, value))
         with Ledger.read(self.path) as reader:
-            record = next(r for r in reader.records() if r.trial_id == trial_id)
+            record = next(r for r in reader.records() if r.trial.trial_id == trial_id)
         assert step in [report.step for report in record.reports]
         return trial_id in self.hopeless
 
@@ -212,7 +212,7 @@ def test_a_job_says_where_its_state_is_which_is_given_up_when_the_end_is_on_reco
     class Recording(CheckpointStore):
         def ended(self, event: Event) -> None:
             with Ledger.read(tmp_path / LEDGER_NAME) as reader:
-                told[event.trial_id] = next(r.state for r in reader.records() if r.trial_id == event.trial_id)
+                told[event.trial_id] = next(r.state for r in reader.records() if r.trial.trial_id == event.trial_id)
 
     hopeless, bad = trials[1].trial_id, trials[2].trial_id
     listener.hopeless = [hopeless]

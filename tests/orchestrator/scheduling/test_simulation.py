@@ -25,7 +25,7 @@ from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Event, Finished
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 
 HOUR_S = 3600.0
 ONE_CORE = Allocator(Resources())
@@ -61,7 +61,8 @@ def make(trials: tuple[Trial, ...]) -> Callable[..., list[Trial]]:
                 trial_id=f"{arm} seed {config.seed}",
                 group_id=f"group {arm % num_groups}",
                 arm_id=f"arm {arm}",
-                role="baseline" if arm < num_groups else "arm",
+                role=Role.BASELINE if arm < num_groups else Role.ARM,
+                seed=config.seed,
                 config=config,
             )
             for config in configs
@@ -345,7 +346,7 @@ def test_lengths_are_drawn_from_the_arm_or_else_the_group_or_else_another_group_
 ) -> None:
     trials = make(4, num_groups=2)
     first, second, third, _ = trials  # the third is of the first one's group, the fourth of the second one's
-    floor = replace(first, role="floor", arm_id="floor", trial_id="floor")
+    floor = replace(first, role=Role.FLOOR, arm_id="floor", trial_id="floor")
     other = replace(first, group_id="other", arm_id="other", trial_id="other")
 
     def drawn(*records: TrialRecord, of: Trial) -> set[float] | None:

@@ -58,7 +58,7 @@ def fetched(remote: RemoteFolder, tmp_path: Path) -> list[int]:
 def test_a_snapshot_has_all_that_is_on_record_while_the_ledger_is_open(
     ledger: Ledger, remote: RemoteFolder, mirror_of: Callable[..., LedgerMirror], tmp_path: Path
 ) -> None:
-    trial_id = ledger.records()[0].trial_id
+    trial_id = ledger.records()[0].trial.trial_id
     attempt = ledger.begin_attempt(trial_id)
     ledger.record(Finished(trial_id, attempt, metrics={"knn_top1": 0.5}, seconds=1.0, core_seconds=1.0))
     mirror_of(tmp_path).mirror()

@@ -219,7 +219,7 @@ def _has_reported(trial: Trial, url: str) -> bool:
     if not path.exists():
         return False
     with Ledger.read(path) as ledger:
-        return any(record.reports for record in ledger.records() if record.trial_id == trial.trial_id)
+        return any(record.reports for record in ledger.records() if record.trial.trial_id == trial.trial_id)
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
@@ -355,8 +355,8 @@ def test_a_store_that_fails_in_the_middle_stops_nothing_and_is_made_up_for_by_th
 def test_kept_weights_are_at_the_url(file: Path, url: str, store: RemoteFolder) -> None:
     keeping = load_sweep(file, ["keep_weights=true"])
     outcome, _ = run(keeping, url, stop_after=lambda event: isinstance(event, Finished))
-    assert (store / "weights").names(folders=True) == (outcome.records[0].trial_id,)
-    names = (store / "weights" / outcome.records[0].trial_id).names()
+    assert (store / "weights").names(folders=True) == (outcome.records[0].trial.trial_id,)
+    names = (store / "weights" / outcome.records[0].trial.trial_id).names()
     assert names
     assert all(name.endswith(".safetensors") for name in names)
 
@@ -370,7 +370,7 @@ def test_the_commands_that_read_take_a_url(
         for name in ("status", "table"):
             result = CliRunner().invoke(app, [name, target, "--results", url])
             assert result.exit_code == 0, result.output
-            assert outcome.records[0].group in result.output
+            assert outcome.records[0].trial.group in result.output
     assert CliRunner().invoke(app, ["curves", f"{url}/tiny"]).exit_code == 0
     result = CliRunner().invoke(app, ["plan", str(file), "--results", url, "--json"])
     assert json.loads(result.output)["pending"] == 0

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orchestrator.sweep.loading import Limits, Sweep, SweepFileError, load_sweep, sweep_json_schema
+from orchestrator.sweep.loading import Sweep, SweepFileError, load_sweep, sweep_json_schema
+from orchestrator.sweep.schema import Limits
 from specvit.config import selected_probes
 from specvit.errors import SpecsweepError
 
@@ -70,27 +71,27 @@ def test_load_sweep_valid_file_resolves_everything(load: Load) -> None:
     sweep = load(VALID)
     assert sweep.name == "components"
     assert sweep.text == VALID
-    assert sweep.seeds == (0, 1, 2)
+    assert sweep.file.seeds == (0, 1, 2)
     assert [group.varied for group in sweep.groups] == [(("model.scale", "nano"),), (("model.scale", "micro"),)]
     assert [group.model.scale for group in sweep.groups] == ["nano", "micro"]
     assert sweep.groups[0].objective.steps == 150
-    assert [probe.name for probe in sweep.probes] == ["knn", "linear"]
-    assert sweep.rungs.probes == ("knn",)
+    assert [probe.name for probe in sweep.file.probes] == ["knn", "linear"]
+    assert sweep.file.rungs.probes == ("knn",)
     assert sweep.pruning_metric == "knn_top1"
 
 
 def test_load_sweep_minimal_file_takes_the_defaults(load: Load) -> None:
     sweep = load(MINIMAL, name="my-sweep.yaml")
     assert sweep.name == "my-sweep"
-    assert sweep.seeds == (0, 1, 2)
-    assert sweep.floors == ("random_init", "raw_pixels")
+    assert sweep.file.seeds == (0, 1, 2)
+    assert sweep.file.floors == ("random_init", "raw_pixels")
     assert sweep.groups[0].data.name == "scenes"
     assert len(sweep.groups) == 1
     assert sweep.groups[0].varied == ()
 
 
 def test_load_sweep_number_of_seeds_counts_from_zero(load: Load) -> None:
-    assert load(MINIMAL + "seeds: 4\n").seeds == (0, 1, 2, 3)
+    assert load(MINIMAL + "seeds: 4\n").file.seeds == (0, 1, 2, 3)
 
 
 def test_load_sweep_varied_kind_may_be_absent_from_its_section(load: Load) -> None:
@@ -116,18 +117,18 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
     ("overrides", "field", "value"),
     [
         (["objective.steps=7"], lambda s: s.groups[0].objective.steps, 7),
-        (["seeds=[5, 6]"], lambda s: s.seeds, (5, 6)),
-        (["seeds=2"], lambda s: s.seeds, (0, 1)),
+        (["seeds=[5, 6]"], lambda s: s.file.seeds, (5, 6)),
+        (["seeds=2"], lambda s: s.file.seeds, (0, 1)),
         (["name=other"], lambda s: s.name, "other"),
         (["objective.lr=1e-2", "objective.lr=2e-2"], lambda s: s.groups[0].objective.lr, 0.02),
         (["vary.model.scale=[mini]"], lambda s: s.groups[0].model.scale, "mini"),
         (["vary={}"], lambda s: len(s.groups), 1),
         (["data={source: image_folder}", "data.root=/x=y"], lambda s: s.groups[0].data.root, "/x=y"),
-        (["probes.segmentation="], lambda s: "segmentation" in selected_probes(s.probes), True),
-        (["probes.knn.temperature=0.5"], lambda s: selected_probes(s.probes)["knn"].temperature, 0.5),
-        (["resources.processes=4"], lambda s: s.resources.processes, 4),
-        (["checkpoint_every_s=0"], lambda s: s.checkpoint_every_s, 0),
-        ([], lambda s: (s.resources.processes, s.checkpoint_every_s), (1, 60)),
+        (["probes.segmentation="], lambda s: "segmentation" in selected_probes(s.file.probes), True),
+        (["probes.knn.temperature=0.5"], lambda s: selected_probes(s.file.probes)["knn"].temperature, 0.5),
+        (["resources.processes=4"], lambda s: s.file.resources.processes, 4),
+        (["checkpoint_every_s=0"], lambda s: s.file.checkpoint_every_s, 0),
+        ([], lambda s: (s.file.resources.processes, s.file.checkpoint_every_s), (1, 60)),
     ],
 )
 def test_load_sweep_override_wins_over_the_file(
@@ -506,14 +507,12 @@ def test_a_placebo_is_refused_with_a_recipe_that_drops_patches(tmp_path: Path) -
 
 def test_load_sweep_without_limits_bounds_nothing_and_tries_twice_again(load: Load) -> None:
     sweep = load(MINIMAL)
-    assert sweep.limits == Limits(
-        max_retries=2, stall_timeout_s=1800.0, time_budget_h=None, max_gpu_hours=None
-    )
-    assert sweep.priority == ()
+    assert sweep.limits == Limits(max_retries=2, stall_timeout_s=1800.0, time_budget_h=None, max_gpu_hours=None)
+    assert sweep.file.priority == ()
 
 
 def test_load_sweep_takes_limits_and_priority_from_the_file_and_the_command_line(load: Load) -> None:
     text = VALID + "max_retries: 0\nstall_timeout_s: 90\ntime_budget_h: 1.5\npriority: [norm@all]\n"
     sweep = load(text, "max_gpu_hours=20")
     assert sweep.limits == Limits(max_retries=0, stall_timeout_s=90.0, time_budget_h=1.5, max_gpu_hours=20.0)
-    assert sweep.priority == ("norm@all",)
+    assert sweep.file.priority == ("norm@all",)

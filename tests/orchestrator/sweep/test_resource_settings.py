@@ -29,7 +29,7 @@ def load(tmp_path: Path) -> Callable[..., Sweep]:
 
 
 def test_a_file_that_says_nothing_takes_a_core(load: Callable[..., Sweep]) -> None:
-    assert share_of(load("").resources, "nano") == ResourceRequest(cpus=1.0)
+    assert share_of(load("").file.resources, "nano") == ResourceRequest(cpus=1.0)
 
 
 def test_a_scale_takes_what_it_says_and_the_rest_as_the_others_do(load: Callable[..., Sweep]) -> None:
@@ -37,7 +37,7 @@ def test_a_scale_takes_what_it_says_and_the_rest_as_the_others_do(load: Callable
         "resources:\n"
         "  {cpus: 2, gpus: 0.25, memory_gib: 4, custom: {fast_disk: 0.5, a: 1}, labels: {region: b},\n"
         "   micro: {gpus: 2, processes: 4, custom: {}, labels: {ray.io/accelerator-type: A100}}}\n"
-    ).resources
+    ).file.resources
     assert share_of(resources, "nano") == ResourceRequest(
         2.0, 0.25, 1, 4.0, custom=(("a", 1.0), ("fast_disk", 0.5)), labels=(("region", "b"),)
     )
@@ -47,20 +47,20 @@ def test_a_scale_takes_what_it_says_and_the_rest_as_the_others_do(load: Callable
 
 
 def test_a_scale_can_take_no_gpu_where_the_others_do(load: Callable[..., Sweep]) -> None:
-    resources = load("resources: {gpus: 1, memory_gib: 8, nano: {gpus: 0, memory_gib: 0}}\n").resources
+    resources = load("resources: {gpus: 1, memory_gib: 8, nano: {gpus: 0, memory_gib: 0}}\n").file.resources
     assert share_of(resources, "nano") == ResourceRequest()
     assert share_of(resources, "micro") == ResourceRequest(gpus=1.0, memory_gib=8.0)
 
 
 def test_a_scale_is_read_under_by_scale_and_beside_the_other_fields_alike(load: Callable[..., Sweep]) -> None:
-    under = load("resources: {gpus: 1, by_scale: {nano: {gpus: 2}, micro: {gpus: 4}}}\n").resources
-    assert under == load("resources: {gpus: 1, by_scale: {nano: {gpus: 2}}, micro: {gpus: 4}, mini: }\n").resources
+    under = load("resources: {gpus: 1, by_scale: {nano: {gpus: 2}, micro: {gpus: 4}}}\n").file.resources
+    assert under == load("resources: {gpus: 1, by_scale: {nano: {gpus: 2}}, micro: {gpus: 4}, mini: }\n").file.resources
     assert under == Resources(gpus=1, by_scale={"nano": {"gpus": 2}, "micro": {"gpus": 4}})
     assert [share_of(under, scale).gpus for scale in ("nano", "micro", "mini")] == [2.0, 4.0, 1.0]
 
 
 def test_resources_can_be_set_on_the_command_line(load: Callable[..., Sweep]) -> None:
-    resources = load("", "resources.micro.gpus=2", "resources.custom={disk: 3}").resources
+    resources = load("", "resources.micro.gpus=2", "resources.custom={disk: 3}").file.resources
     assert share_of(resources, "micro") == ResourceRequest(gpus=2.0, custom=(("disk", 3.0),))
 
 
@@ -112,7 +112,7 @@ def test_what_a_file_cannot_say_of_resources_is_told_with_its_place(
 
 def test_a_scale_that_the_sweep_does_not_have_is_not_checked_against_its_batch(load: Callable[..., Sweep]) -> None:
     sweep = load("model: {scale: nano}\nresources: {micro: {processes: 3}}\n")
-    assert share_of(sweep.resources, "micro").processes == 3
+    assert share_of(sweep.file.resources, "micro").processes == 3
 
 
 def test_resources_and_limits_take_no_part_in_the_ids_of_trials(load: Callable[..., Sweep]) -> None:
