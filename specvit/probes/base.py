@@ -42,7 +42,7 @@ class ProbeSplit:
         masks: ``(N, H, W)`` uint8 with 255 = ignore, or None; H and W are multiples of the grid.
         depth: ``(N, H, W)`` float16 metres, not positive or not finite = not measured, or None.
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` in pixels (half open), class -1 = no object; or None.
-        block_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's last;
+        intermediate_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's last;
             None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
         image_size: H and W in pixels; None = not known, which only boxes mind.
     """
@@ -76,7 +76,7 @@ class ProbeSplit:
 
     def take(self, images: Tensor) -> ProbeSplit:
         """Return some of the images, by their ``(M,)`` int64 indices."""
-        per_image = ("cls", "patches", "labels", "masks", "depth", "boxes", "block_cls")
+        per_image = ("cls", "patches", "labels", "masks", "depth", "boxes", "intermediate_cls")
         values = {name: getattr(self, name) for name in per_image}
         return replace(self, **{name: value[images] for name, value in values.items() if value is not None})
 

@@ -61,7 +61,7 @@ def test_features_of_every_batch_are_written_where_they_belong(monkeypatch: pyte
     got = backbone_features(model, split, device=CPU, num_blocks=2)
     for start in (0, 3, 6):
         part = backbone_features(model, subset(split, np.arange(start, min(start + 3, 7))), device=CPU, num_blocks=2)
-        for name in ("cls", "patches", "block_cls"):
+        for name in ("cls", "patches", "intermediate_cls"):
             assert torch.equal(getattr(got, name)[start : start + 3], getattr(part, name))
     assert got.intermediate_cls is not None
     assert got.intermediate_cls.shape == (7, 2, 16)
