@@ -89,7 +89,7 @@ class Probing:
             self._moved_on()
             for limit in dict.fromkeys(limits.values()):
                 rows = drawn[:limit] if most == num_images else np.arange(limit)
-                part = train if limit == most else train.take(torch.from_numpy(rows))
+                part = train if limit == most else train.subset(torch.from_numpy(rows))
                 alike = [name for name in names if limits[name] == limit]
                 for name in alike:
                     metrics |= self._evaluate([name], part, val, dataset)

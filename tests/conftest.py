@@ -14,6 +14,11 @@ import pytest
 
 from .long_run import IS_LONG
 
+# Before NumPy and torch are imported, here and in what tests start: several processes of tests share the cores, and
+# threads that wait for a core spin.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+
 _ROOT = Path(__file__).parents[1]
 _BESIDE_THE_REPOSITORY = _ROOT.parent / "shared" / "data"
 _FAULTS = _ROOT / "tests" / "faults"

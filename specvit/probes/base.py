@@ -74,7 +74,7 @@ class ProbeSplit:
                 return bool((values[..., 4] >= 0).any())
         return True
 
-    def take(self, images: Tensor) -> ProbeSplit:
+    def subset(self, images: Tensor) -> ProbeSplit:
         """Return some of the images, by their ``(M,)`` int64 indices."""
         per_image = ("cls", "patches", "labels", "masks", "depth", "boxes", "intermediate_cls")
         values = {name: getattr(self, name) for name in per_image}

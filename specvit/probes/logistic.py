@@ -39,8 +39,8 @@ class Basis:
     axes: Tensor
 
     @classmethod
-    def of(cls, features: Tensor) -> Basis:
-        """Measure the basis of ``(N, D)`` training features."""
+    def fit(cls, features: Tensor) -> Basis:
+        """Compute the basis of ``(N, D)`` training features."""
         import torch
 
         features = features.to(torch.float32 if features.shape[1] > _WIDE else torch.float64)

@@ -32,7 +32,7 @@ class _Draws:
         self._table = table
         self._used = 0
 
-    def take(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Field:
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Field:
         """Return the next ``(N, *shape)`` numbers, scaled to [low, high)."""
         width = int(np.prod(shape, dtype=int))
         columns = self._table[:, self._used : self._used + width]
@@ -43,7 +43,7 @@ class _Draws:
 
     def rotations(self, *shape: int, spread_deg: float) -> Field:
         """Return ``(N, *shape, 2, 2)`` rotations by up to ``spread_deg`` to either side."""
-        turn = self.take(*shape, low=-spread_deg, high=spread_deg)
+        turn = self.uniform(*shape, low=-spread_deg, high=spread_deg)
         step = np.round(turn * (len(_ANGLES) / 360)).astype(np.int64) % len(_ANGLES)
         cosine, sine = _COSINES[step], _SINES[step]
         return np.stack([np.stack([cosine, sine], -1), np.stack([-sine, cosine], -1)], -2)
@@ -80,17 +80,17 @@ def sample_scenes(
     """
     draws, (fewest, most) = _Draws(table), num_objects
     num_surfaces = 1 + most
-    radius = draws.take(num_surfaces, low=_OTHER_RADIUS[0], high=_OTHER_RADIUS[1])
-    radius[:, 1] = draws.take(low=_MAIN_RADIUS[0], high=_MAIN_RADIUS[1])
-    categories = np.argsort(draws.take(len(CATEGORIES)), axis=1, kind="stable")[:, :most]
-    categories = np.where(draws.take(most) < alike, categories[:, :1], categories)
-    count = fewest + (draws.take() * (most - fewest + 1)).astype(np.int64)
+    radius = draws.uniform(num_surfaces, low=_OTHER_RADIUS[0], high=_OTHER_RADIUS[1])
+    radius[:, 1] = draws.uniform(low=_MAIN_RADIUS[0], high=_MAIN_RADIUS[1])
+    categories = np.argsort(draws.uniform(len(CATEGORIES)), axis=1, kind="stable")[:, :most]
+    categories = np.where(draws.uniform(most) < alike, categories[:, :1], categories)
+    count = fewest + (draws.uniform() * (most - fewest + 1)).astype(np.int64)
     categories[np.arange(most) >= count[:, None]] = -1
 
-    centres = draws.take(num_surfaces, 2, low=-0.9, high=0.9)
+    centres = draws.uniform(num_surfaces, 2, low=-0.9, high=0.9)
     centres[:, 1] *= np.float32(0.6)
     centres[:, 0] = 0
-    stretch = draws.take(num_surfaces, low=0.85, high=1.15)
+    stretch = draws.uniform(num_surfaces, low=0.85, high=1.15)
     shape_axes = draws.rotations(num_surfaces, spread_deg=180)
     shape_axes[..., 0, :] *= (stretch / radius)[..., None]
     shape_axes[..., 1, :] /= (stretch * radius)[..., None]
@@ -99,17 +99,17 @@ def sample_scenes(
         centres=centres,
         shape_axes=shape_axes,
         texture_axes=_texture_axes(draws, categories, texture_rotation_deg),
-        phases=draws.take(num_surfaces, 2),
+        phases=draws.uniform(num_surfaces, 2),
         depths=_depths(draws, radius),
         colours=_colours(draws, num_surfaces, colour, ground_contrast),
         light=_light(draws, light),
-        haze=draws.take(3, low=0.4, high=0.7),
+        haze=draws.uniform(3, low=0.4, high=0.7),
     )
 
 
 def _texture_axes(draws: _Draws, categories: NDArray[np.int64], rotation_deg: float) -> Field:
     num_surfaces = 1 + categories.shape[1]
-    frequency = draws.take(num_surfaces, low=_PERIODS_A_UNIT[0], high=_PERIODS_A_UNIT[1])
+    frequency = draws.uniform(num_surfaces, low=_PERIODS_A_UNIT[0], high=_PERIODS_A_UNIT[1])
     periods = np.array([category.period for category in CATEGORIES], dtype=np.float32)
     frequency[:, 1:] /= periods[categories]
     rotations = draws.rotations(num_surfaces, spread_deg=rotation_deg)
@@ -123,27 +123,27 @@ def _texture_axes(draws: _Draws, categories: NDArray[np.int64], rotation_deg: fl
 def _depths(draws: _Draws, radius: Field) -> Field:
     """Place objects at 1.4 to 4 m, small ones rather farther, before a ground that recedes to the top."""
     closeness = radius / np.float32(_MAIN_RADIUS[1])
-    depths = draws.take(radius.shape[1], 3, low=-0.4, high=0.4)
-    depths[..., 0] = 1.4 + 2.6 * (0.35 * (1 - closeness) + 0.65 * draws.take(radius.shape[1]))
-    depths[:, 0, 0] = draws.take(low=8, high=11)
-    depths[:, 0, 2] = draws.take(low=-3, high=-2)
+    depths = draws.uniform(radius.shape[1], 3, low=-0.4, high=0.4)
+    depths[..., 0] = 1.4 + 2.6 * (0.35 * (1 - closeness) + 0.65 * draws.uniform(radius.shape[1]))
+    depths[:, 0, 0] = draws.uniform(low=8, high=11)
+    depths[:, 0, 2] = draws.uniform(low=-3, high=-2)
     return depths
 
 
 def _colours(draws: _Draws, num_surfaces: int, strength: float, ground_contrast: float) -> Field:
     """Draw two colours a surface, with a difference in brightness of either sign."""
-    mean = draws.take(num_surfaces, 1, low=0.43, high=0.57)
-    mean = mean + strength * draws.take(num_surfaces, 3, low=-0.15, high=0.15)
-    sign = np.where(draws.take(num_surfaces, 1) < 0.5, np.float32(-1), np.float32(1))
-    contrast = sign * draws.take(num_surfaces, 1, low=0.22, high=0.42)
+    mean = draws.uniform(num_surfaces, 1, low=0.43, high=0.57)
+    mean = mean + strength * draws.uniform(num_surfaces, 3, low=-0.15, high=0.15)
+    sign = np.where(draws.uniform(num_surfaces, 1) < 0.5, np.float32(-1), np.float32(1))
+    contrast = sign * draws.uniform(num_surfaces, 1, low=0.22, high=0.42)
     contrast[:, 0] *= np.float32(ground_contrast)
-    tint = 1 + strength * draws.take(num_surfaces, 3, low=-0.5, high=0.5)
+    tint = 1 + strength * draws.uniform(num_surfaces, 3, low=-0.5, high=0.5)
     return np.stack([mean, contrast * tint], axis=2)
 
 
 def _light(draws: _Draws, strength: float) -> Field:
     """Draw a gain, its gradient across the image, and a cast of colour."""
-    gain = 1 + strength * draws.take(1, low=-0.3, high=0.3)
-    cast = 1 + strength * draws.take(3, low=-0.2, high=0.2)
-    slope = strength * draws.take(1, 2, low=-0.25, high=0.25)
+    gain = 1 + strength * draws.uniform(1, low=-0.3, high=0.3)
+    cast = 1 + strength * draws.uniform(3, low=-0.2, high=0.2)
+    slope = strength * draws.uniform(1, 2, low=-0.25, high=0.25)
     return np.concatenate([(gain * cast)[..., None], cast[..., None] * slope], axis=2)

@@ -52,8 +52,8 @@ class Tokens:
     scale: Tensor
 
     @classmethod
-    def of(cls, part: ProbeSplit, train: ProbeSplit, *, with_cls: bool) -> Tokens:
-        """Take the tokens of ``part``; [CLS] only if it is as wide as a patch token (raw pixels have none)."""
+    def of_split(cls, part: ProbeSplit, train: ProbeSplit, *, with_cls: bool) -> Tokens:
+        """Return the tokens of ``part``; [CLS] only if it is as wide as a patch token (raw pixels have none)."""
         import torch
 
         std, mean = torch.std_mean(train.patches, dim=(0, 1), correction=0)
@@ -63,8 +63,8 @@ class Tokens:
         with_cls = with_cls and part.cls.shape[1] == part.patches.shape[2]
         return cls(part.cls if with_cls else None, part.patches, mean, scale)
 
-    def take(self, images: Tensor) -> Tensor:
-        """Return the ``(M, T, D)`` tokens of M images."""
+    def standardised(self, images: Tensor) -> Tensor:
+        """Return the ``(M, T, D)`` tokens of M images, centred and scaled."""
         import torch
 
         images = images.to(self.patches.device)
@@ -99,7 +99,7 @@ class AttentiveHeads:
     classes: Tensor
 
     @classmethod
-    def draw(cls, num_heads: int, tokens: Tokens, *, head_dim: int, classes: Tensor, seed: int) -> AttentiveHeads:
+    def initial(cls, num_heads: int, tokens: Tokens, *, head_dim: int, classes: Tensor, seed: int) -> AttentiveHeads:
         """Draw initial weights, the same for all G: truncated normal of std 0.02, biases 0."""
         import torch
 
@@ -147,7 +147,7 @@ class AttentiveHeads:
         values_per_image = (tokens.patches.shape[1] + 1) * (self.key[:, :, 0, 0].numel() + tokens.patches.shape[2])
         with torch.no_grad():
             chunks = torch.split(images, max(1, _CHUNK_VALUES // values_per_image))
-            indices = torch.cat([self.scores(tokens.take(chunk)).argmax(2) for chunk in chunks])
+            indices = torch.cat([self.scores(tokens.standardised(chunk)).argmax(2) for chunk in chunks])
         return self.classes[indices.T]
 
 
@@ -189,7 +189,7 @@ def fit_attentive_heads(
     images = images.to(labels.device)
     classes = labels[images].bincount().nonzero().flatten()
     targets = torch.searchsorted(classes, labels.clamp(max=int(classes[-1])))
-    heads = AttentiveHeads.draw(len(lrs), tokens, head_dim=head_dim, classes=classes, seed=seed)
+    heads = AttentiveHeads.initial(len(lrs), tokens, head_dim=head_dim, classes=classes, seed=seed)
     batch_size = min(batch_size, len(images))
     rates, decays = (tokens.mean.new_tensor(values) for values in (lrs, weight_decays))
     rates = rates * (batch_size / _SCALED_TO)
@@ -197,7 +197,7 @@ def fit_attentive_heads(
     steps = num_steps(len(images), batch_size=batch_size, epochs=epochs)
     for step, batch in enumerate(minibatches(len(images), steps=steps, batch_size=batch_size, seed=seed)):
         chosen = images[batch.to(labels.device)]
-        scores = heads.scores(tokens.take(chosen))
+        scores = heads.scores(tokens.standardised(chosen))
         # The sum over heads, so that the gradient of each is that of its own loss.
         log_shares = scores.log_softmax(2)
         losses = -log_shares.gather(2, targets[chosen].view(-1, 1, 1).expand(-1, scores.shape[1], 1))

@@ -73,30 +73,14 @@ class Attentive(Probe):
         truth = require_labels(val.labels, num_classes=num_classes, probe=self.name, split="val")
         tokens, labels = self._inputs(train, num_classes=num_classes)
         self._require_finite(val, split="val")
-        queries = Tokens.of(val, train, with_cls=self.use_cls)
+        queries = Tokens.of_split(val, train, with_cls=self.use_cls)
         setting = self._choose(tokens, labels, seed=seed)
         classifier = self._fit([setting], tokens, labels, torch.arange(len(train)), seed=seed)
         require_fitted(classifier.query, classifier.value, classifier.weight, classifier.bias, probe=self.name)
         return {"attentive_top1": top1(classifier.predict(queries, torch.arange(len(val)))[0], truth)}
 
-    def choose(self, train: ProbeSplit, *, num_classes: int, seed: int) -> tuple[float, float]:
-        """Choose learning rate and weight decay on a held-out tenth of ``train``.
-
-        Args:
-            train: Tokens and labels of the training split.
-            num_classes: Number of classes.
-            seed: Decides which tenth is held out, initial weights and the order of images.
-
-        Returns:
-            The pair with the best top-1 there.
-
-        Raises:
-            DataError: If labels are missing or outside [0, num_classes).
-            DivergenceError: If a feature is not a finite number.
-        """
-        return self._choose(*self._inputs(train, num_classes=num_classes), seed=seed)
-
     def _choose(self, tokens: Tokens, labels: Tensor, *, seed: int) -> tuple[float, float]:
+        """Return the learning rate and weight decay with the best top-1 on a held-out tenth."""
         settings = tuple(itertools.product(self.lrs, self.weight_decays))
         fitted, held_out = split_off_tenth(len(labels), labels, seed=seed)
         predictions = self._fit(settings, tokens, labels, fitted, seed=seed).predict(tokens, held_out)
@@ -121,7 +105,7 @@ class Attentive(Probe):
     def _inputs(self, train: ProbeSplit, *, num_classes: int) -> tuple[Tokens, Tensor]:
         labels = require_labels(train.labels, num_classes=num_classes, probe=self.name, split="train")
         self._require_finite(train, split="train")
-        return Tokens.of(train, train, with_cls=self.use_cls), labels
+        return Tokens.of_split(train, train, with_cls=self.use_cls), labels
 
     def _require_finite(self, part: ProbeSplit, *, split: str) -> None:
         require_finite(part.patches, probe=self.name, split=split)

@@ -121,24 +121,8 @@ class Depth(Probe):
         require_fitted(torch.tensor([scores.rmse, scores.abs_rel]), probe=self.name)
         return {"depth_rmse": scores.rmse, "depth_abs_rel": scores.abs_rel, "depth_delta1": scores.delta1}
 
-    def choose(self, train: ProbeSplit, *, seed: int) -> float:
-        """Choose the protocol's hyper-parameter on a held-out tenth of ``train``.
-
-        Args:
-            train: Features and depth of the training split.
-            seed: Decides which tenth is held out, and what a protocol draws.
-
-        Returns:
-            The candidate (penalty or learning rate) with the least RMSE there; the first one if that tenth, or
-            what remains, has no measured pixel.
-
-        Raises:
-            DataError: As ``evaluate``.
-            DivergenceError: If a feature is not a finite number.
-        """
-        return self._choose(self._fitter(train, seed=seed), train, seed=seed)
-
     def _choose(self, fitter: Fitter, train: ProbeSplit, *, seed: int) -> float:
+        """Return the candidate with the least RMSE on the tenth; the first if a part has no measured pixel."""
         from specvit.probes.depth.base import score
 
         candidates: tuple[float, ...] = getattr(self, next(iter(DEFAULTS[self.protocol])))

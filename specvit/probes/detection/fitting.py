@@ -80,7 +80,7 @@ class HeadFit:
             batch = images[chosen]
             for group in optimizer.param_groups:
                 group["lr"] = warmup_cosine((step + 0.5) / self.steps, peak=lr, end=0.0, warmup=WARMUP_SHARE)
-            loss = detection_loss(head(self.tokens[batch]), self.targets.of(batch), self.cells)
+            loss = detection_loss(head(self.tokens[batch]), self.targets.subset(batch), self.cells)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(head.parameters(), MAX_GRADIENT_NORM)

@@ -58,18 +58,18 @@ class DetectionHead(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(dim))
         self.norm_bias = nn.Parameter(torch.zeros(dim))
 
-        def draw(*shape: int) -> nn.Parameter:
+        def kaiming(*shape: int) -> nn.Parameter:
             fan_in = math.prod(shape[1:])
             return nn.Parameter(torch.randn(shape, generator=generator) * math.sqrt(2 / fan_in))
 
-        self.reduce = draw(width, dim)
+        self.reduce = kaiming(width, dim)
         self.reduce_bias = nn.Parameter(torch.zeros(width))
-        self.towers = draw(2 * width, width, 3, 3)
+        self.towers = kaiming(2 * width, width, 3, 3)
         self.towers_bias = nn.Parameter(torch.zeros(2 * width))
         # Small, so that the first predictions are the prior and a box of one cell, whatever the tokens.
-        self.classify = nn.Parameter(0.1 * draw(num_classes, width).data)
+        self.classify = nn.Parameter(0.1 * kaiming(num_classes, width).data)
         self.classify_bias = nn.Parameter(torch.full((num_classes,), -math.log((1 - _PRIOR) / _PRIOR)))
-        self.locate = nn.Parameter(0.1 * draw(5, width).data)
+        self.locate = nn.Parameter(0.1 * kaiming(5, width).data)
         self.locate_bias = nn.Parameter(torch.zeros(5))
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:

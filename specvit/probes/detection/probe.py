@@ -77,24 +77,8 @@ class Detection(Probe):
         score = average_precision(found, val.boxes, num_classes=num_classes)
         return {"ap": score.ap, "ap50": score.ap50}
 
-    def choose_lr(self, train: ProbeSplit, *, num_classes: int, seed: int) -> float:
-        """Choose the learning rate on a held-out tenth of ``train``.
-
-        Args:
-            train: Patch tokens and boxes of the training split.
-            num_classes: Number of classes of the boxes.
-            seed: Decides which tenth is held out, the initial weights and the batches.
-
-        Returns:
-            The learning rate with the best AP there; the first one if that tenth, or what remains, has no box.
-
-        Raises:
-            DataError: If boxes are missing, lie outside of the image, hold an unknown class, or there are none.
-            DivergenceError: If a feature is not a finite number.
-        """
-        return self._choose(self._prepare(train, num_classes=num_classes, seed=seed), train, seed=seed)
-
     def _choose(self, fit: HeadFit, train: ProbeSplit, *, seed: int) -> float:
+        """Return the learning rate with the best AP on the tenth; the first if a part has no box."""
         from specvit.probes.detection.average_precision import average_precision
         from specvit.probes.detection.decoding import detect
 

@@ -30,8 +30,8 @@ class Targets:
     classes: Tensor
     boxes: Tensor
 
-    def of(self, images: Tensor) -> Targets:
-        """Take some images, by index."""
+    def subset(self, images: Tensor) -> Targets:
+        """Return the targets of some images, by index."""
         return Targets(classes=self.classes[images], boxes=self.boxes[images])
 
 

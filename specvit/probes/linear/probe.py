@@ -117,48 +117,11 @@ class Linear(Probe):
             return {"linear_top1": top1(self._predict_sgd(train, val, num_classes=num_classes, seed=seed), truth)}
         queries = self._features(val, split="val")
         features, labels = self._inputs(train, num_classes=num_classes)
-        basis = Basis.of(features)
+        basis = Basis.fit(features)
         rotated = basis.rotate(features)
         c = self._choose(rotated, labels, num_classes=num_classes, seed=seed)
         classifier = fit_path(rotated, labels, [c], num_classes=num_classes)[c]
         return {"linear_top1": top1(classifier.predict(basis.rotate(queries)), truth)}
-
-    def choose_c(self, train: ProbeSplit, *, num_classes: int, seed: int) -> float:
-        """Choose C on a held-out tenth of ``train``.
-
-        Args:
-            train: Features and labels of the training split.
-            num_classes: Number of classes.
-            seed: Decides which tenth is held out.
-
-        Returns:
-            The C with the best top-1 there.
-
-        Raises:
-            DataError: If labels are missing or outside [0, num_classes).
-            DivergenceError: If a feature is not a finite number.
-        """
-        features, labels = self._inputs(train, num_classes=num_classes)
-        return self._choose(Basis.of(features).rotate(features), labels, num_classes=num_classes, seed=seed)
-
-    def choose_head(self, train: ProbeSplit, *, num_classes: int, seed: int) -> Head:
-        """Choose a classifier of ``sgd`` on a held-out tenth of ``train``.
-
-        Args:
-            train: Features and labels of the training split.
-            num_classes: Number of classes.
-            seed: Decides which tenth is held out, initial weights and the order of images.
-
-        Returns:
-            What it reads and its learning rate, with the best top-1 there.
-
-        Raises:
-            DataError: If labels are missing or outside [0, num_classes).
-            DivergenceError: If a feature is not a finite number.
-        """
-        labels = require_labels(train.labels, num_classes=num_classes, probe=self.name, split="train")
-        (features,) = self._sgd_features(train)
-        return self._choose_head(features, labels, train, seed=seed)
 
     def _predict_sgd(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> Tensor:
         labels = require_labels(train.labels, num_classes=num_classes, probe=self.name, split="train")
@@ -169,6 +132,7 @@ class Linear(Probe):
         return fitted.predict(queries)[0]
 
     def _choose_head(self, features: Tensor, labels: Tensor, train: ProbeSplit, *, seed: int) -> Head:
+        """Return the classifier of ``sgd`` with the best top-1 on a held-out tenth."""
         assert self.lrs is not None
         assert self.last_blocks is not None
         heads = head_grid(self.lrs, self.last_blocks, num_blocks=num_blocks_of(train))
@@ -209,6 +173,7 @@ class Linear(Probe):
         return [(part - mean) / scale for part in features]
 
     def _choose(self, rotated: Tensor, labels: Tensor, *, num_classes: int, seed: int) -> float:
+        """Return the C with the best top-1 on a held-out tenth."""
         fitted, held_out = (
             part.to(rotated.device) for part in split_off_tenth(len(rotated), labels, seed=seed)
         )

@@ -131,8 +131,8 @@ def draw_patches(training: Training, images: Tensor, *, at_most: int) -> tuple[T
     steps = torch.split(images, max(1, CHUNK_VALUES // part.masks[0].numel()))
     labelled = torch.cat([(tiles[step] < num_classes).any(4).any(2).flatten() for step in steps]).nonzero().flatten()
     if len(labelled) > at_most:
-        draw = torch.randperm(len(labelled), generator=torch_stream(training.seed, "patches"))
-        labelled = labelled[draw[:at_most].sort().values.to(labelled.device)]
+        order = torch.randperm(len(labelled), generator=torch_stream(training.seed, "patches"))
+        labelled = labelled[order[:at_most].sort().values.to(labelled.device)]
     num_patches, columns = part.patches.shape[1], part.grid[1]
     chosen, patch = images[labelled // num_patches], labelled % num_patches
     height, width = tiles.shape[2], tiles.shape[4]

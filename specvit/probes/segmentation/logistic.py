@@ -60,7 +60,7 @@ def fit_majority(tokens: Tensor, labels: Tensor, cs: Sequence[float]) -> Readout
     Returns:
         One map for every C, in the order of ``cs``, for raw tokens; its scores are log-odds.
     """
-    basis = Basis.of(tokens)
+    basis = Basis.fit(tokens)
     path = fit_path(basis.rotate(tokens), labels, sorted(set(cs)), num_classes=int(labels.max()) + 1)
     classifiers = [path[c] for c in cs]
     weights = [basis.axes @ classifier.weight / basis.scale[:, None] for classifier in classifiers]

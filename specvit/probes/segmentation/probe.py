@@ -121,26 +121,8 @@ class Segmentation(Probe):
         (miou,) = score(segmenter, val, torch.arange(len(val)), num_classes=num_classes)
         return {"miou": miou}
 
-    def choose(self, train: ProbeSplit, *, num_classes: int, seed: int) -> float:
-        """Choose the protocol's hyper-parameter on a held-out tenth of ``train``.
-
-        Args:
-            train: Patch tokens and masks of the training split.
-            num_classes: Number of classes of the masks.
-            seed: Decides which tenth is held out, and what a protocol draws.
-
-        Returns:
-            The candidate (penalty, C, learning rate or k) with the best mIoU there; the first one if that
-            tenth, or what remains, has no labelled pixel.
-
-        Raises:
-            DataError: If masks are missing, of a wrong size, hold an unknown class or no class at all.
-            DivergenceError: If a feature is not a finite number.
-        """
-        training = self._training(train, num_classes=num_classes, seed=seed)
-        return self._choose(self._fitter(training), training)
-
     def _choose(self, fitter: Fitter, training: Training) -> float:
+        """Return the candidate with the best mIoU on the tenth; the first if a part has no labelled pixel."""
         from specvit.probes.segmentation.base import score
 
         candidates: tuple[float, ...] = getattr(self, next(iter(DEFAULTS[self.protocol])))

@@ -31,10 +31,10 @@ class RidgeFitter(Fitter):
         weights = class_weights(split, num_classes=training.num_classes, balance=balance)
         self.upsample = upsample
         # The sums of both parts are taken once: together they are those of the whole.
-        self.part = Ridge.of(split, training.fitted, class_weights=weights)
+        self.part = Ridge.sum_over(split, training.fitted, class_weights=weights)
         self.whole = self.part
         if len(split) > 1:
-            self.whole = self.part + Ridge.of(split, training.held_out, class_weights=weights)
+            self.whole = self.part + Ridge.sum_over(split, training.held_out, class_weights=weights)
 
     def fit_part(self, candidates: Sequence[float]) -> UpsampledReadout:
         """Fit to the images of ``fitted``, once for every penalty."""
@@ -78,7 +78,7 @@ class Ridge:
     cross: Tensor
 
     @classmethod
-    def of(cls, part: ProbeSplit, images: Tensor, *, class_weights: Tensor) -> Ridge:
+    def sum_over(cls, part: ProbeSplit, images: Tensor, *, class_weights: Tensor) -> Ridge:
         """Sum over images of a split.
 
         Args:

@@ -63,8 +63,8 @@ class Reference(nn.Module):
 
 def random_heads(num_heads, *, width, head_dim, num_classes):
     generator = torch.Generator().manual_seed(0)
-    tokens = Tokens.of(*[make_split(torch.randn(2, 3, width).double(), [0, 1])] * 2, with_cls=False)
-    heads = AttentiveHeads.draw(num_heads, tokens, head_dim=head_dim, classes=torch.arange(num_classes), seed=0)
+    tokens = Tokens.of_split(*[make_split(torch.randn(2, 3, width).double(), [0, 1])] * 2, with_cls=False)
+    heads = AttentiveHeads.initial(num_heads, tokens, head_dim=head_dim, classes=torch.arange(num_classes), seed=0)
     return AttentiveHeads(
         *(
             torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
@@ -127,7 +127,7 @@ def train_alone(model, tokens, labels, images, *, rate, decay, epochs, batch_siz
             group["lr"] = pace * rate * batch_size / 256
         chosen = images[batch]
         solver.zero_grad()
-        nn.functional.cross_entropy(model(tokens.take(chosen)), labels[chosen]).backward()
+        nn.functional.cross_entropy(model(tokens.standardised(chosen)), labels[chosen]).backward()
         model.kv.bias.grad[: len(model.kv.bias) // 2] = 0  # of keys: 0 but for rounding
         solver.step()
     return model
@@ -136,7 +136,7 @@ def train_alone(model, tokens, labels, images, *, rate, decay, epochs, batch_siz
 def test_fit_attentive_heads_equals_a_loop_of_torchs_adamw_for_each():
     split = needles(60, seed=0)
     split = dataclasses.replace(split, patches=split.patches.double(), cls=split.cls.double())
-    tokens, images = Tokens.of(split, split, with_cls=True), torch.arange(5, 60)
+    tokens, images = Tokens.of_split(split, split, with_cls=True), torch.arange(5, 60)
     rates, decays = (0.1, 0.01, 0.1), (0.0, 0.05, 5.0)
     arguments = {"epochs": 4, "batch_size": 16, "seed": 3}
 
@@ -165,8 +165,8 @@ def test_fit_attentive_heads_equals_a_loop_of_torchs_adamw_for_each():
 
 def test_initial_weights_are_a_truncated_normal_and_the_same_for_all():
     split = make_split(torch.randn(4, 3, 200), [0, 1, 2, 3])
-    heads = AttentiveHeads.draw(
-        3, Tokens.of(split, split, with_cls=True), head_dim=50, classes=torch.arange(4), seed=0
+    heads = AttentiveHeads.initial(
+        3, Tokens.of_split(split, split, with_cls=True), head_dim=50, classes=torch.arange(4), seed=0
     )
 
     assert heads.key.shape == (3, 4, 50, 200)
@@ -182,16 +182,16 @@ def test_tokens_are_centred_and_scaled_by_the_patches_of_train():
     together = np.concatenate([val.cls[:, None], val.patches], axis=1)
     expected = (together - flat.mean(0)) / np.sqrt(flat.var(0).mean())
 
-    taken = Tokens.of(val, train, with_cls=True).take(torch.tensor([3, 0]))
+    standardised = Tokens.of_split(val, train, with_cls=True).standardised(torch.tensor([3, 0]))
 
-    np.testing.assert_allclose(taken, expected[[3, 0]], atol=1e-5)
-    without = Tokens.of(val, train, with_cls=False).take(torch.tensor([3, 0]))
-    assert torch.equal(without, taken[:, 1:])
+    np.testing.assert_allclose(standardised, expected[[3, 0]], atol=1e-5)
+    without = Tokens.of_split(val, train, with_cls=False).standardised(torch.tensor([3, 0]))
+    assert torch.equal(without, standardised[:, 1:])
 
 
 def test_tokens_of_raw_pixels_are_patches_alone():
     split = ProbeSplit(cls=torch.rand(5, 24), patches=torch.rand(5, 4, 6), grid=(2, 2), labels=None, masks=None)
-    assert Tokens.of(split, split, with_cls=True).take(torch.arange(5)).shape == (5, 4, 6)
+    assert Tokens.of_split(split, split, with_cls=True).standardised(torch.arange(5)).shape == (5, 4, 6)
 
 
 def test_evaluate_finds_the_class_that_one_patch_tells_where_the_mean_does_not():
@@ -221,6 +221,11 @@ def test_evaluate_reads_cls_if_it_is_to():
     assert scores[1] < 50
 
 
+def chosen_setting(probe, train):
+    """Return the learning rate and weight decay that ``evaluate`` refits with."""
+    return probe._choose(*probe._inputs(train, num_classes=4), seed=0)
+
+
 def test_evaluate_is_the_setting_chosen_on_the_tenth_fitted_anew(monkeypatch):
     train, val = needles(100, seed=0), needles(60, seed=1)
     fitted_with = []
@@ -233,12 +238,12 @@ def test_evaluate_is_the_setting_chosen_on_the_tenth_fitted_anew(monkeypatch):
     probe = Attentive(lrs=(0.1, 1e-3), weight_decays=(0.0, 0.1), epochs=8, head_dim=12)
     shuffled = dataclasses.replace(val, labels=val.labels.flip(0))
     scores = [probe.evaluate(train, part, num_classes=4, seed=0)["attentive_top1"] for part in (val, shuffled)]
-    rate, decay = probe.choose(train, num_classes=4, seed=0)
+    rate, decay = chosen_setting(probe, train)
 
     assert fitted_with[:4] == [(90, (0.1, 0.1, 1e-3, 1e-3), (0.0, 0.1) * 2), (100, (rate,), (decay,))] * 2
     assert scores[0] != scores[1]
 
-    tokens, queries = Tokens.of(train, train, with_cls=True), Tokens.of(val, train, with_cls=True)
+    tokens, queries = Tokens.of_split(train, train, with_cls=True), Tokens.of_split(val, train, with_cls=True)
     fitted, held_out = split_off_tenth(100, train.labels, seed=0)
 
     def alone(setting, images, asked, scored, truth):
@@ -253,7 +258,7 @@ def test_evaluate_is_the_setting_chosen_on_the_tenth_fitted_anew(monkeypatch):
             batch_size=128,
             seed=0,
         )
-        return (heads.scores(asked.take(scored))[:, 0].argmax(1) == truth[scored]).double().mean().item()
+        return (heads.scores(asked.standardised(scored))[:, 0].argmax(1) == truth[scored]).double().mean().item()
 
     settings = [(0.1, 0.0), (0.1, 0.1), (1e-3, 0.0), (1e-3, 0.1)]
     on_tenth = [alone(setting, fitted, tokens, held_out, train.labels) for setting in settings]

@@ -81,4 +81,4 @@ def test_targets_are_the_same_in_chunks(monkeypatch):
 
     assert torch.equal(whole.classes, chunked.classes)
     assert torch.equal(whole.boxes, chunked.boxes)
-    assert torch.equal(whole.of(torch.tensor([3])).classes, whole.classes[3:4])
+    assert torch.equal(whole.subset(torch.tensor([3])).classes, whole.classes[3:4])

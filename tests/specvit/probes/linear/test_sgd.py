@@ -42,6 +42,12 @@ def classes(num_images, *, seed, where, num_classes=3, num_blocks=4, spread=2.0)
     return make_split(intermediate_cls, patches, labels)
 
 
+def chosen_head(probe, train, *, seed):
+    """Return the classifier that ``evaluate`` refits."""
+    (features,) = probe._sgd_features(train)
+    return probe._choose_head(features, train.labels, train, seed=seed)
+
+
 def train_alone(features, labels, weight, *, rate, epochs, batch_size, seed):
     """Train one linear layer as anybody would; returns weight and bias."""
     layer = torch.nn.Linear(*reversed(weight.shape), dtype=features.dtype)
@@ -129,12 +135,12 @@ def test_heads_of_a_split_without_blocks_read_what_stands_for_the_image():
 @pytest.mark.parametrize(
     ("where", "num_blocks", "mean_patch"), [(3, 1, False), (0, 4, False), ("patches", None, True)]
 )
-def test_choose_head_finds_where_the_class_is(where, num_blocks, mean_patch):
+def test_the_chosen_head_finds_where_the_class_is(where, num_blocks, mean_patch):
     # In 10 images of the tenth a head without information may win by luck; in 80 it does not.
     train, val = (classes(800, seed=seed, where=where) for seed in (0, 1))
     probe = Linear(protocol="sgd", lrs=(1e-7, 0.1), epochs=10)
 
-    head = probe.choose_head(train, num_classes=3, seed=0)
+    head = chosen_head(probe, train, seed=0)
 
     assert head.learning_rate == 0.1
     assert head.mean_patch or not mean_patch
@@ -174,7 +180,7 @@ def test_evaluate_equals_the_loop_with_the_head_chosen_on_the_tenth(standardise)
     on_tenth = [loop(index, fitted, features[held_out], labels[held_out]) for index in range(len(heads))]
     chosen = on_tenth.index(max(on_tenth))
 
-    assert probe.choose_head(train, num_classes=3, seed=2) == heads[chosen]
+    assert chosen_head(probe, train, seed=2) == heads[chosen]
     expected = 100 * loop(chosen, torch.arange(200), queries, val.labels)
     assert probe.evaluate(train, val, num_classes=3, seed=2)["linear_top1"] == pytest.approx(expected, abs=1e-9)
 
@@ -192,7 +198,7 @@ def test_evaluate_chooses_the_head_without_val(monkeypatch):
     shuffled = dataclasses.replace(val, labels=val.labels.flip(0))
     scores = [probe.evaluate(train, part, num_classes=3, seed=0) for part in (val, shuffled)]
 
-    rate = probe.choose_head(train, num_classes=3, seed=0).learning_rate
+    rate = chosen_head(probe, train, seed=0).learning_rate
     assert scores[0] != scores[1]
     assert fitted_with[:4] == [(90, (0.1, 1.0) * 4), (100, (rate,))] * 2
 
@@ -201,7 +207,7 @@ def test_evaluate_chooses_the_head_without_val(monkeypatch):
 def test_heads_trained_in_groups_within_the_budget_are_those_trained_together(monkeypatch, at_once):
     train = classes(150, seed=0, where=1, spread=0.7)
     probe = Linear(protocol="sgd", lrs=RATES, last_blocks=(1, 3), epochs=4, batch_size=32)
-    together = probe.choose_head(train, num_classes=3, seed=0)
+    together = chosen_head(probe, train, seed=0)
     sizes, fitted = [], []
 
     def spy(features, labels, **arguments):
@@ -212,13 +218,13 @@ def test_heads_trained_in_groups_within_the_budget_are_those_trained_together(mo
 
     monkeypatch.setattr(linear_module, "fit_heads", spy)
     monkeypatch.setattr(sgd, "WEIGHT_BYTES", 10**9)
-    probe.choose_head(train, num_classes=3, seed=0)
+    chosen_head(probe, train, seed=0)
     (whole,) = fitted
     fitted.clear()
     sizes.clear()
     monkeypatch.setattr(sgd, "WEIGHT_BYTES", at_once * whole[:, 0].nbytes)
 
-    assert probe.choose_head(train, num_classes=3, seed=0) == together
+    assert chosen_head(probe, train, seed=0) == together
     assert sizes == [min(at_once, 12 - start) for start in range(0, 12, at_once)]
     torch.testing.assert_close(torch.cat(fitted, dim=1), whole, rtol=0, atol=1e-5)
     assert len(sizes) > 1 or torch.equal(fitted[0], whole)

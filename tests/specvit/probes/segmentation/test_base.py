@@ -54,8 +54,8 @@ def test_draw_patches_in_chunks_of_any_size_equals_counting_everything(
     counts = base.count_classes(split.masks[images], split.grid, num_classes=NUM_CLASSES)
     labelled = counts.any(1).nonzero().flatten()
     if len(labelled) > at_most:
-        draw = torch.randperm(len(labelled), generator=torch_stream(0, "patches"))
-        labelled = labelled[draw[:at_most].sort().values]
+        order = torch.randperm(len(labelled), generator=torch_stream(0, "patches"))
+        labelled = labelled[order[:at_most].sort().values]
     monkeypatch.setattr(base, "CHUNK_VALUES", chunk_values)
 
     indices, drawn = draw_patches(training_of(split), images, at_most=at_most)

@@ -97,7 +97,7 @@ def test_solve_equals_scikit_learn_on_pixels(balance):
     penalties = (10.0, 0.1, 1e-5)
     weights = class_weights(train, num_classes=NUM_CLASSES, balance=balance)
 
-    readout = Ridge.of(train, torch.arange(40), class_weights=weights).solve(penalties)
+    readout = Ridge.sum_over(train, torch.arange(40), class_weights=weights).solve(penalties)
 
     for i, penalty in enumerate(penalties):
         scaler, ridge = reference_fit(patches, masks, penalty=penalty, balance=balance, weights_from=masks)
@@ -119,7 +119,7 @@ def test_solve_without_balance_is_ridge_regression_of_label_fractions():
         standardised[kept], shares[kept, :-1] / labelled[kept, None], sample_weight=labelled[kept]
     )
 
-    readout = Ridge.of(train, torch.arange(40), class_weights=torch.ones(NUM_CLASSES).double()).solve([0.05])
+    readout = Ridge.sum_over(train, torch.arange(40), class_weights=torch.ones(NUM_CLASSES).double()).solve([0.05])
 
     ours = (x - readout.offset.numpy()) @ readout.weight[0].numpy() + readout.bias[0].numpy()
     assert not kept.all()
@@ -128,14 +128,20 @@ def test_solve_without_balance_is_ridge_regression_of_label_fractions():
 
 def test_sums_of_parts_and_of_chunks_equal_those_of_the_whole(monkeypatch):
     train, weights = scenes(30, seed=0), torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
-    whole = Ridge.of(train, torch.arange(30), class_weights=weights)
+    whole = Ridge.sum_over(train, torch.arange(30), class_weights=weights)
     monkeypatch.setattr("specvit.probes.segmentation.base.CHUNK_VALUES", 500)
 
-    parts = [Ridge.of(train, part, class_weights=weights) for part in torch.arange(30).split(11)]
+    parts = [Ridge.sum_over(train, part, class_weights=weights) for part in torch.arange(30).split(11)]
     added = parts[0] + parts[1] + parts[2]
 
     for name in ("moments", "gram", "cross"):
         torch.testing.assert_close(getattr(added, name), getattr(whole, name), rtol=1e-12, atol=1e-9)
+
+
+def chosen(probe, train, *, seed):
+    """Return the candidate that ``evaluate`` refits with."""
+    training = probe._training(train, num_classes=NUM_CLASSES, seed=seed)
+    return probe._choose(probe._fitter(training), training)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -161,7 +167,7 @@ def test_evaluate_equals_scikit_learn_and_torchmetrics_with_the_penalty_chosen_o
     penalty = max(penalties, key=on_tenth.__getitem__)
     probe = Segmentation(penalties=penalties, balance=0.5, upsample=upsample)
 
-    assert probe.choose(train, num_classes=NUM_CLASSES, seed=3) == penalty
+    assert chosen(probe, train, seed=3) == penalty
     fit = reference_fit(patches, masks, penalty=penalty, balance=0.5, weights_from=masks)
     expected = reference_miou(*fit, val.patches.numpy().astype(float), val.masks.numpy(), mode=upsample)
     ours = probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=3)["miou"]
@@ -181,7 +187,7 @@ def test_evaluate_chooses_the_penalty_without_the_masks_of_val(monkeypatch):
     shuffled = make_split(val.patches, val.masks.flip(0))
     scores = [Segmentation().evaluate(train, part, num_classes=4, seed=0) for part in (val, shuffled)]
 
-    penalty = Segmentation().choose(train, num_classes=NUM_CLASSES, seed=0)
+    penalty = chosen(Segmentation(), train, seed=0)
     assert scores[0] != scores[1]
     assert solved_for[:4] == [Segmentation().penalties, (penalty,)] * 2
 
@@ -275,7 +281,7 @@ def test_choose_without_labels_in_the_held_out_tenth_takes_the_first():
         masks = train.masks.clone()
         masks[part] = 255
         blind = make_split(train.patches, masks)
-        assert Segmentation(penalties=(0.3, 0.2)).choose(blind, num_classes=4, seed=0) == 0.3
+        assert chosen(Segmentation(penalties=(0.3, 0.2)), blind, seed=0) == 0.3
 
 
 @pytest.mark.parametrize("bad", ["train", "val"])
@@ -316,11 +322,11 @@ def test_evaluate_chooses_on_the_tenth_and_refits_on_all_of_train(protocol):
     alone = {c: Segmentation(protocol=protocol, **{**OTHERS[protocol], name: (c,)}) for c in candidates}
     on_tenth = {c: probe.evaluate(of_part, of_tenth, num_classes=4, seed=3)["miou"] for c, probe in alone.items()}
 
-    chosen = probe.choose(train, num_classes=NUM_CLASSES, seed=3)
+    best = chosen(probe, train, seed=3)
 
     assert len(set(on_tenth.values())) == 2
-    assert chosen == max(on_tenth, key=on_tenth.__getitem__)
-    whole = [each.evaluate(train, val, num_classes=NUM_CLASSES, seed=3) for each in (probe, alone[chosen])]
+    assert best == max(on_tenth, key=on_tenth.__getitem__)
+    whole = [each.evaluate(train, val, num_classes=NUM_CLASSES, seed=3) for each in (probe, alone[best])]
     assert whole[0] == whole[1]
     assert whole[0] == probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=3)
 
