@@ -167,10 +167,12 @@ def _local_folder(path: str) -> Path | None:
         folder = Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"data.path: {path!r} has no meaning here: {error}") from error
+    if not path.strip():  # pathlib takes it for the current folder, all files of which would be listed
+        raise DataError(f"data.path: no folder {path!r}")
     if folder.is_dir():
         return folder.absolute()
-    if not path.strip() or path.startswith((".", "~", "/")) or path.count("/") > 1 or folder.exists():
-        raise DataError(f"data.path: no folder {str(folder.absolute() if path.strip() else path)!r}")
+    if path.startswith((".", "~", "/")) or path.count("/") > 1 or folder.exists():
+        raise DataError(f"data.path: no folder {str(folder.absolute())!r}")
     return None
 
 

@@ -291,9 +291,15 @@ def test_one_saved_split_alone_is_refused(tables: Any, tmp_path: Path) -> None:
         load(tmp_path / "one")
 
 
-@pytest.mark.parametrize("path", ["", "./nothing", "/no/such/folder", "a/b/c", "~nobody-of-that-name/x"])
+@pytest.mark.parametrize("path", ["./nothing", "/no/such/folder", "a/b/c", "~nobody-of-that-name/x"])
 def test_a_folder_that_is_not_there_is_refused_and_not_looked_up(path: str, hf: Any) -> None:
     with pytest.raises(DataError, match=r"data\.path: "):
+        load(path)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_refused_and_the_current_folder_is_not_listed(path: str, hf: Any) -> None:
+    with pytest.raises(DataError, match=rf"data\.path: no folder '{path}'"):
         load(path)
 
 
