@@ -109,10 +109,10 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
             if path.parent.name != sweep.name:
                 measured += [record for record in _read_past(path).done if record.trial.group_id in groups]
-    shares = Allocator(sweep.file.resources, past.resource_floors)
+    allocator = Allocator(sweep.file.resources, past.resource_floors)
     nodes: tuple[Node, ...] = ()
     if num_slots is None:
-        num_slots, nodes = _this_machine([*(pending or trials)], shares)
+        num_slots, nodes = _this_machine([*(pending or trials)], allocator)
     return Plan(
         name=sweep.name,
         question=sweep.file.question,
@@ -123,7 +123,7 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
         forecast=forecast(
             pending,
             measured,
-            shares=shares,
+            allocator=allocator,
             num_slots=num_slots,
             nodes=nodes,
             limits=sweep.limits,
@@ -175,7 +175,7 @@ def _cells(arm: PlannedArm) -> list[Text]:
 def _arms(
     trials: Sequence[Trial], pending: set[str], measured: Sequence[TrialRecord]
 ) -> tuple[PlannedArm, ...]:
-    lengths = TrialDurations(measured)
+    durations = TrialDurations(measured)
     by_arm: dict[str, list[Trial]] = {}
     for trial in trials:
         by_arm.setdefault(trial.arm_id, []).append(trial)
@@ -192,16 +192,16 @@ def _arms(
             extra_parameters_percent=first.extra_parameters_percent,
             num_trials=len(of_arm),
             num_pending=sum(trial.trial_id in pending for trial in of_arm),
-            seconds_per_trial=lengths.of(first.group_id, first.role, first.arm_id),
+            seconds_per_trial=durations.estimate(first.group_id, first.role, first.arm_id),
         )
         for of_arm in ordered
         for first in of_arm[:1]
     )
 
 
-def _this_machine(trials: Sequence[Trial], shares: Allocator) -> tuple[int, tuple[Node, ...]]:
+def _this_machine(trials: Sequence[Trial], allocator: Allocator) -> tuple[int, tuple[Node, ...]]:
     """Return how many trials run at once here, those of the first kind, and this machine by its cores alone."""
-    needed = [share.cpus * share.processes for share in map(shares.of, trials)]
+    needed = [share.cpus * share.processes for share in map(allocator.request_for, trials)]
     num_cores = float(os.cpu_count() or 1)
     # A trial that wants more cores than there are is taken to run all the same, by itself.
     machine = Node("this machine", {"CPU": max(num_cores, *needed)})

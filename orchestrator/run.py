@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.execution.capacity import ClusterError
 from orchestrator.execution.executor import Executor
@@ -21,7 +21,7 @@ from orchestrator.reports.table_files import write_tables
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
-from orchestrator.scheduling.protocols import View
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
@@ -33,7 +33,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import ResourceRequest
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
@@ -44,17 +44,17 @@ from specvit.probes import METRICS
 if TYPE_CHECKING:
     from orchestrator.storage.results_folder import Remote
 
-__all__ = ["LEDGER_NAME", "WEIGHTS_NAME", "Outcome", "describe", "load_datasets", "run_sweep"]
-
+E = TypeVar("E", bound=Executor)
 Datasets = Mapping[DataSource, Dataset]
 ExecutorFactory = Callable[[Datasets, Sequence[ResourceRequest]], Executor]
 """Called with the data and with what each trial that is to run occupies."""
-ViewFactory = Callable[[Sequence[TrialRecord], Executor], AbstractContextManager[View]]
+Select = Callable[[TrialRecord], bool]
+"""Returns from a trial's record whether to run it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold how a run ended.
+    """The end of a run.
 
     Attributes:
         info: The sweep, as the ledger knows it.
@@ -76,16 +76,127 @@ class Outcome:
         return sum(record.state is State.FAILED for record in self.records)
 
 
+@dataclass
+class SweepRun:
+    """A run of a sweep that ``prepare_run`` has prepared: its results folder is held, its ledger is open.
+
+    Attributes:
+        sweep: The sweep.
+        folder: Where its ledger and tables are.
+        ledger: Its ledger, in which its trials are registered.
+        trials: All its trials.
+        pending: Those that are to run.
+        datasets: Their data; empty if none are to run.
+        info: The sweep, as the ledger knows it.
+        states: Where trials keep their states while they run.
+        weights: Where trained weights are kept; None = they are not.
+        commands: Where other processes give commands.
+        is_selection: Whether somebody asked for these trials, which run to their ends then.
+        allocator: What each trial gets to run on.
+        finished: Whether all that was to run came to its end.
+    """
+
+    sweep: Sweep
+    folder: Path
+    ledger: Ledger
+    trials: Sequence[Trial]
+    pending: Sequence[Trial]
+    datasets: Datasets
+    info: SweepInfo
+    states: CheckpointStore
+    weights: Path | RemoteFolder | None
+    commands: CommandInbox
+    is_selection: bool
+    allocator: Allocator = field(init=False)
+    finished: bool = True
+
+    def __post_init__(self) -> None:
+        self.allocator = self._make_allocator(self.ledger.resource_floors())
+
+    def make_executor(self, make: Callable[[Datasets, Sequence[ResourceRequest]], E]) -> E:
+        """Make an executor for what is to run: if there is room, with what earlier runs have found trials to need."""
+        try:
+            return make(self.datasets, self._requests())
+        except ClusterError:
+            if not self.ledger.resource_floors():
+                raise
+            self.allocator = self._make_allocator({})  # they were found on larger machines
+            return make(self.datasets, self._requests())
+
+    def execute(
+        self,
+        executor: Executor,
+        callbacks: Sequence[SweepCallback] = (),
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Run what is pending.
+
+        Args:
+            executor: Where trials run; it is not closed here.
+            callbacks: Observers, called in their order.
+            should_stop: Asked several times a second; a true answer ends the run.
+        """
+        sweep, records, metric = self.sweep, self.ledger.records(), self.sweep.pruning_metric
+        is_up = METRICS[metric].higher_is_better
+        judge = Judge(sweep.file.pruning, higher_is_better=is_up, records=records, metric=metric)
+        if self.is_selection:
+            for trial in self.pending:
+                judge.exempt(trial.trial_id)
+        scheduler = Scheduler(
+            ledger=self.ledger,
+            executor=executor,
+            allocator=self.allocator,
+            judge=judge,
+            judged_metric=metric,
+            callbacks=callbacks,
+            states=self.states,
+            weights=self.weights,
+            limits=sweep.limits,
+            budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=self.ledger.gpu_hours()),
+            durations=TrialDurations(records),
+            trials_by_id={trial.trial_id: trial for trial in self.trials},
+            commands=self.commands.take,
+            should_stop=should_stop,
+        )
+        with ExitStack() as stack:
+            for callback in callbacks:
+                stack.enter_context(callback)
+            self.finished = scheduler.run(self.pending)
+
+    def finish(self) -> Outcome:
+        """Write the tables, once the executor is closed; return how the run ended."""
+        ledger = self.ledger
+        # What was running when the loop was stopped is waiting again.
+        ledger.release_running()
+        if self.finished:
+            self.states.clean(keep={trial.trial_id for trial in self.trials} - ledger.with_result())
+        records = ledger.records()
+        write_tables(self.folder, records, self.info)
+        curves = write_curves(self.folder, records)
+        written = (*curves, *write_diagnostics(self.folder, records, ledger.diagnostics()))
+        # If the run before died with all its trials done, they are of that run.
+        write_provenance(self.folder, self.info, ledger.newest_provenance() or collect_provenance())
+        return Outcome(
+            info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written
+        )
+
+    def _requests(self) -> list[ResourceRequest]:
+        return [self.allocator.request_for(trial) for trial in self.pending]
+
+    def _make_allocator(self, floors: Mapping[str, ResourceFloor]) -> Allocator:
+        return Allocator(self.sweep.file.resources, floors, remember=self.ledger.write_resource_floor)
+
+
 def run_sweep(
     sweep: Sweep,
     *,
     folder: Path,
     make_executor: ExecutorFactory,
-    make_view: ViewFactory,
-    load_data: Callable[[Sequence[Trial]], Datasets],
+    callbacks: Sequence[SweepCallback] = (),
+    load_data: Callable[[Sequence[Trial]], Datasets] | None = None,
     remote: Remote | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    chosen: Callable[[TrialRecord], bool] | None = None,
 ) -> Outcome:
     """Run what is missing of a sweep, and write its tables.
 
@@ -93,36 +204,64 @@ def run_sweep(
         sweep: The sweep.
         folder: Where its ledger and tables are, or will be.
         make_executor: Makes the executor; only called if there is something to run.
-        make_view: Makes the view.
-        load_data: Loads the data of the trials; only called if there is something to run, and before
-            anything is written.
-        remote: Where workers keep states and weights; None = in ``folder``, which they share.
-        should_stop: Asked several times a second.
-        chosen: Tells of the record of a trial whether to run it; None = all that have no result.
+        callbacks: Observers, called in their order.
+        load_data: See ``prepare_run``.
+        remote: See ``prepare_run``.
+        should_stop: Asked several times a second; a true answer ends the run.
 
     Raises:
         SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used, or runs of
             some epochs turn out to have no more steps than rungs.
     """
+    with prepare_run(sweep, folder, load_data=load_data, remote=remote) as run:
+        if run.pending:
+            with closing(run.make_executor(make_executor)) as executor:
+                run.execute(executor, callbacks, should_stop=should_stop)
+        return run.finish()
+
+
+@contextmanager
+def prepare_run(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    load_data: Callable[[Sequence[Trial]], Datasets] | None = None,
+    remote: Remote | None = None,
+    select: Select | None = None,
+) -> Iterator[SweepRun]:
+    """Hold a sweep's results folder, find out what is missing and load its data.
+
+    Args:
+        sweep: The sweep.
+        folder: Where its ledger and tables are, or will be.
+        load_data: Loads the data of trials; only called if there is something to run, and before anything is
+            written. None = ``load_datasets``.
+        remote: Where workers keep states and weights; None = in ``folder``, which they share.
+        select: Returns which trials to run; None = all that have no result.
+
+    Raises:
+        SpecsweepError: As ``run_sweep``.
+    """
+    load_data = load_data or load_datasets
     trials = expand(pin_checkpoints(sweep))
-    ledger_path = folder / LEDGER_NAME
     datasets: Datasets = {}
-    if not ledger_path.exists():
+    if not (folder / LEDGER_NAME).exists():
         # On a first run, data that cannot be read leave no trace in the results.
         datasets = load_data(trials)
         check_epochs(sweep, datasets)
     folder.mkdir(parents=True, exist_ok=True)
-    # Orders of before are dropped at once: from here on whoever gives one finds the folder held.
-    with hold_lock(folder), nullcontext(CommandInbox(folder)) as orders, Ledger.open(ledger_path) as ledger:
+    with ExitStack() as stack:
+        stack.enter_context(hold_lock(folder))
+        # Commands of before are dropped at once: from here on whoever gives one finds the folder held.
+        commands = CommandInbox(folder)
+        ledger = stack.enter_context(Ledger.open(folder / LEDGER_NAME))
         remove_leftovers(folder)
-        # A failed trial has no result: running the sweep again tries it again.
-        pending = _pending(trials, ledger, chosen)
+        pending = _pending(trials, ledger, select)
         if pending and not datasets:
             datasets = load_data(pending)
             check_epochs(sweep, datasets)
         info = describe(sweep, trials, datasets)
-        provenance = collect_provenance()
-        ledger.register(info, trials, provenance)
+        ledger.register(info, trials, collect_provenance())
         ledger.release_running()
         ledger.clear_skipped()
         states = CheckpointStore(
@@ -130,40 +269,14 @@ def run_sweep(
         )
         reject_symlink(folder / WEIGHTS_NAME)
         weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
-        finished = True
-        if pending:
-            shares, executor = _make_executor(sweep, pending, datasets, ledger=ledger, make=make_executor)
-            try:
-                records = ledger.records()
-                with make_view(records, executor) as view:
-                    scheduler = _scheduler(
-                        sweep, trials, ledger=ledger, records=records, executor=executor, view=view, shares=shares,
-                        states=states, orders=orders, weights=weights if sweep.file.keep_weights else None,
-                        should_stop=should_stop,
-                    )
-                    if chosen is not None:
-                        for trial in pending:
-                            scheduler.judge.exempt(trial.trial_id)
-                    finished = scheduler.run(pending)
-            finally:
-                executor.close()
-        # What was running when the loop was stopped is waiting again.
-        ledger.release_running()
-        if finished:
-            states.clean(keep={trial.trial_id for trial in trials} - ledger.with_result())
-        records, diagnostics = ledger.records(), ledger.diagnostics()
-        # If the run before died with all its trials done, they are of that run.
-        provenance = ledger.newest_provenance() or provenance
-    write_tables(folder, records, info)
-    written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
-    write_provenance(folder, info, provenance)
-    return Outcome(
-        info=info, records=records, num_run=len(pending), finished=finished, written=written
-    )
+        yield SweepRun(
+            sweep, folder, ledger, trials, pending, datasets, info, states,
+            weights=weights if sweep.file.keep_weights else None, commands=commands, is_selection=select is not None,
+        )
 
 
 def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> SweepInfo:
-    """Say of a sweep what its ledger is to keep. Without data, their fingerprints are left as they are."""
+    """Return what the ledger is to keep of a sweep. Without data, their fingerprints are left as they are."""
     probes = selected_probes(sweep.file.probes)
     return SweepInfo(
         name=sweep.name,
@@ -191,62 +304,10 @@ def load_datasets(trials: Sequence[Trial]) -> Datasets:
     return {source: source.load() for source in sources}
 
 
-def _pending(
-    trials: Sequence[Trial], ledger: Ledger, chosen: Callable[[TrialRecord], bool] | None
-) -> list[Trial]:
+def _pending(trials: Sequence[Trial], ledger: Ledger, select: Select | None) -> list[Trial]:
     """Return the trials to run. A failed one has no result: running the sweep again tries it again."""
-    if chosen is None:
+    if select is None:
         with_result = ledger.with_result()
         return [trial for trial in trials if trial.trial_id not in with_result]
-    wanted = {record.trial.trial_id for record in ledger.records() if chosen(record)}
+    wanted = {record.trial.trial_id for record in ledger.records() if select(record)}
     return [trial for trial in trials if trial.trial_id in wanted]
-
-
-def _make_executor(
-    sweep: Sweep, pending: Sequence[Trial], datasets: Datasets, *, ledger: Ledger, make: ExecutorFactory
-) -> tuple[Allocator, Executor]:
-    """Make the executor, and say what trials get on it: if there is room, what earlier runs have found them to need."""
-    larger = ledger.resource_floors()
-    while True:
-        shares = Allocator(sweep.file.resources, larger, remember=ledger.write_resource_floor)
-        try:
-            return shares, make(datasets, [shares.of(trial) for trial in pending])
-        except ClusterError:
-            if not larger:
-                raise
-            larger = {}  # they were found on larger machines
-
-
-def _scheduler(
-    sweep: Sweep,
-    trials: Sequence[Trial],
-    *,
-    ledger: Ledger,
-    records: Sequence[TrialRecord],
-    executor: Executor,
-    view: View,
-    shares: Allocator,
-    states: CheckpointStore,
-    orders: CommandInbox,
-    weights: Path | RemoteFolder | None,
-    should_stop: Callable[[], bool],
-) -> Scheduler:
-    """Put the loop together."""
-    metric = sweep.pruning_metric
-    is_up = METRICS[metric].higher_is_better
-    return Scheduler(
-        ledger=ledger,
-        judge=Judge(sweep.file.pruning, higher_is_better=is_up, records=records, metric=metric),
-        judged_metric=metric,
-        executor=executor,
-        view=view,
-        states=states,
-        shares=shares,
-        limits=sweep.limits,
-        budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=ledger.gpu_hours()),
-        lengths=TrialDurations(records),
-        trials_by_id={trial.trial_id: trial for trial in trials},
-        orders=orders.take,
-        weights=weights,
-        should_stop=should_stop,
-    )

@@ -17,7 +17,6 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import export, run, watch
 from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
     EXIT_BAD_INPUT,
@@ -28,11 +27,13 @@ from orchestrator.cli.arguments import (
     ResultsRoot,
     SweepPath,
     Target,
-    complain,
-    make_console,
     open_ledger,
-    print_raw,
 )
+from orchestrator.cli.console import complain, make_console, print_raw
+from orchestrator.cli.control import cancel, prune, retry
+from orchestrator.cli.export import export
+from orchestrator.cli.run import run
+from orchestrator.cli.watch import events, logs, status
 from orchestrator.ledger.errors import LedgerWriteError
 from orchestrator.storage.folder_lock import LockedError
 from specvit.errors import SpecsweepError
@@ -50,11 +51,8 @@ app = typer.Typer(
 )
 
 
-run.add_to(app)
-
-
 class Format(StrEnum):
-    """Name the forms in which tables are printed."""
+    """The forms in which tables are printed."""
 
     TEXT = "text"
     MARKDOWN = "md"
@@ -77,7 +75,6 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-@app.command()
 def plan(
     sweep_file: SweepPath,
     overrides: Overrides = None,
@@ -99,7 +96,6 @@ def plan(
         make_console().print(render_plan(made))
 
 
-@app.command()
 def table(
     target: Target,
     results: ResultsRoot = DEFAULT_RESULTS,
@@ -124,7 +120,6 @@ def table(
     print_raw(render(tables, info).rstrip("\n"))
 
 
-@app.command()
 def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Write a sweep's rungs as curves over training, a CSV and a figure; also of a sweep that still runs."""
     from orchestrator.reports.curves import write_curves
@@ -136,8 +131,7 @@ def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     print_raw(f"written: {', '.join(map(str, written))}")
 
 
-@app.command("diagnose")
-def diagnose_command(
+def diagnose(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model file that specvit wrote, or the name of a model of timm's.")
     ],
@@ -158,7 +152,6 @@ def diagnose_command(
     )
 
 
-@app.command()
 def schema() -> None:
     """Print the JSON schema of the sweep file, for editors."""
     from orchestrator.sweep.schema import sweep_json_schema
@@ -167,7 +160,7 @@ def schema() -> None:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Tell what cannot be used from what cannot be written now, after which the same command goes on."""
+    """Return the code of an error: what cannot be written now is told from what cannot be used."""
     from orchestrator.execution.capacity import ClusterLostError
 
     is_lock = isinstance(error, LockedError)
@@ -181,5 +174,6 @@ def _exit_code(error: BaseException) -> int:
     return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
 
 
-watch.add_to(app)
-export.add_to(app)
+for command in (run, retry, cancel, prune, plan, table, curves, diagnose, schema, status, logs, events):
+    app.command()(command)
+app.add_typer(export, name="export")

@@ -1,20 +1,15 @@
-"""What the commands share: types of their arguments, exit codes, consoles, and the way from a target to its ledger."""
+"""What the commands share: types of their arguments, exit codes, and the way from a target to its ledger."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator.sweep.problems import SweepFileError
 from specvit.errors import SpecsweepError
-from specvit.messages import escape_control_chars
 
 if TYPE_CHECKING:
     from orchestrator.ledger.ledger import Ledger
@@ -24,9 +19,6 @@ EXIT_BAD_INPUT = 2
 EXIT_LOCKED = 3
 EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130
-
-PIPE_WIDTH = 140
-"""Columns to print tables in where there is no terminal whose width could be asked for."""
 
 SweepPath = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")]
 Target = Annotated[
@@ -42,53 +34,6 @@ ResultsRoot = Annotated[
     str, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep; a path or a URL.")
 ]
 DEFAULT_RESULTS = "results"
-
-
-class _Console(Console):
-    """Leave it to the command what a closed pipe means; rich would end the process with code 1."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise what was raised."""
-        raise BrokenPipeError
-
-
-def make_console(*, stderr: bool = False) -> Console:
-    """Make the console to print on; in a pipe or file it is wide enough for tables."""
-    console = _Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = _Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
-    return console
-
-
-def complain(error: Exception) -> None:
-    """Print an error's message to stderr."""
-    # Problems of a sweep file open with their place, as a compiler's do; other messages with the program's name.
-    prefix = "" if isinstance(error, SweepFileError) else "specsweep: "
-    print(f"{prefix}{escape_control_chars(str(error))}", file=sys.stderr)
-
-
-def print_raw(text: str) -> None:
-    """Print a text for programs, or in a format of its own; it is out when this returns.
-
-    Programs get it as it is. On a terminal, what would steer it is written out: a CSV of results that came from
-    others may hold anything.
-    """
-    print(escape_control_chars(text) if sys.stdout.isatty() else text, flush=True)
-
-
-@contextmanager
-def ending_with_the_pipe() -> Iterator[None]:
-    """End the command quietly where the program that reads its output has had enough, as ``head`` has.
-
-    Raises:
-        typer.Exit: With code 0, if so.
-    """
-    try:
-        yield
-    except BrokenPipeError as error:
-        # What is still in the buffer would raise once more when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from error
 
 
 @contextmanager
@@ -128,10 +73,10 @@ TOLD_BY_FOLDER = "a run takes orders through its folder, which a URL does not re
 
 
 def refuse_url(*places: str, why: str = TOLD_BY_FOLDER) -> None:
-    """Refuse results at a URL, for commands that need the folder itself.
+    """Raise an error if one of the places is a URL, for commands that need the folder itself.
 
     Raises:
-        SpecsweepError: If one of the places is a URL.
+        SpecsweepError: If one is.
     """
     from orchestrator.storage.remote_folder import is_url
 

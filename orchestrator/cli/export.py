@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.arguments import DEFAULT_RESULTS, ResultsRoot, Target, make_console, open_ledger
+from orchestrator.cli.arguments import (
+    DEFAULT_RESULTS,
+    ResultsRoot,
+    Target,
+    open_ledger,
+)
+from orchestrator.cli.console import make_console
 from specvit.messages import escape_control_chars
 
 export = typer.Typer(no_args_is_help=True, help="Write a sweep for other programs.")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.add_typer(export, name="export")
 
 
 @export.callback()

@@ -1,17 +1,23 @@
-"""The commands that run trials, and those that a running sweep obeys: ``run``, ``retry``, ``cancel``, ``prune``."""
+"""The command that runs trials: it loads data, makes the executor and the callbacks, and prints what happens."""
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
@@ -20,27 +26,30 @@ from orchestrator.cli.arguments import (
     Overrides,
     ResultsRoot,
     SweepPath,
-    Target,
-    make_console,
-    open_ledger,
-    refuse_url,
 )
-from specvit.errors import SpecsweepError
+from orchestrator.cli.console import log_to_console, make_console
+from specvit.errors import ConfigError
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from orchestrator.trials.records import State, TrialRecord
+    from orchestrator.execution.executor import Executor
+    from orchestrator.run import Datasets, Outcome, SweepRun
+    from orchestrator.scheduling.protocols import SweepCallback
+    from orchestrator.sweep.schema import Sweep
+    from orchestrator.trials.records import State
+    from orchestrator.trials.resources import ResourceRequest
+    from orchestrator.trials.trial import Trial
 
 
 class ExecutorName(StrEnum):
-    """Name the executors."""
+    """The executors."""
 
     RAY = "ray"
     LOCAL = "local"
 
 
-Executor = Annotated[
+ExecutorOption = Annotated[
     ExecutorName,
     typer.Option("--executor", help="ray: a cluster, this machine being the smallest. local: one by one."),
 ]
@@ -52,133 +61,179 @@ Address = Annotated[
         "in its jobs, or else a cluster of this machine is started.",
     ),
 ]
-SlotPool = Annotated[
+Slots = Annotated[
     int | None,
     typer.Option("--slots", min=1, help="Trials to run at once, at most; default: as many as there is room for."),
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line."""
-    for command in (run, retry, cancel, prune):
-        app.command()(command)
+@dataclass(frozen=True)
+class Where:
+    """Where trials run, as the options say: the executor, the cluster's address, the trials at once at most."""
+
+    executor: ExecutorName
+    address: str | None = None
+    slots: int | None = None
 
 
 def run(
     sweep_file: SweepPath,
     overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
-    executor: Executor = ExecutorName.RAY,
+    executor: ExecutorOption = ExecutorName.RAY,
     address: Address = None,
-    slots: SlotPool = None,
+    slots: Slots = None,
 ) -> None:
     """Run what is missing of a sweep, then print and write its tables."""
-    _run(sweep_file, overrides or (), results, executor=executor, address=address, slots=slots)
+    run_and_print(sweep_file, overrides or (), results, Where(executor, address, slots))
 
 
-def retry(
-    target: Target,
-    failed: Annotated[bool, typer.Option("--failed", help="Try the trials again that have failed.")] = False,
-    pruned: Annotated[bool, typer.Option("--pruned", help="Try those again that were pruned.")] = False,
-    overrides: Overrides = None,
-    results: ResultsRoot = DEFAULT_RESULTS,
-    executor: Executor = ExecutorName.RAY,
-    address: Address = None,
-    slots: SlotPool = None,
-) -> None:
-    """Try trials again that have failed or were pruned, and those alone; in the run that is going on, if one is."""
-    from orchestrator.control import retry_in_run
-    from orchestrator.storage.folder_lock import is_held
-    from orchestrator.sweep.loading import load_sweep
-    from orchestrator.trials.records import State
-
-    states = {state for state, wanted in ((State.FAILED, failed), (State.PRUNED, pruned)) if wanted}
-    if not states:
-        raise SpecsweepError("retry: say which trials: --failed, --pruned, or both")
-    refuse_url(target, results)
-    is_file = Path(target).is_file()
-    name = load_sweep(target, overrides or ()).name if is_file else target
-    with open_ledger(name, results) as ledger:
-        folder, records = ledger.path.parent, ledger.records()
-    if is_held(folder):
-        count = retry_in_run(folder, records, states)
-        make_console().print(f"{count} trials are tried again in the run that is going on", markup=False)
-        return
-    if not is_file:
-        raise SpecsweepError(f"{target}: no run holds these results; give the sweep file, to begin one")
-    _run(Path(target), overrides or (), results, executor=executor, address=address, slots=slots, states=states)
-
-
-def cancel(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
-    """Stop a running sweep, as Ctrl-C would: running trials save their states, and the next run goes on."""
-    from orchestrator.control import cancel as cancel_run
-
-    refuse_url(target, results)
-    with open_ledger(target, results) as ledger:
-        folder = ledger.path.parent
-    cancel_run(folder)
-    make_console().print(f"{folder}: the run has stopped; to go on, run the sweep again", markup=False, soft_wrap=True)
-
-
-def prune(
-    target: Target,
-    arm: Annotated[str, typer.Argument(metavar="ARM", help="The arm, as its row is called in the table.")],
-    group: Annotated[str | None, typer.Option(help="The group, as its table is called; default: all groups.")] = None,
-    results: ResultsRoot = DEFAULT_RESULTS,
-) -> None:
-    """Give up an arm by hand: its trials without a result count as pruned; also while the sweep runs."""
-    from orchestrator.control import prune as prune_arm
-
-    refuse_url(target, results)
-    with open_ledger(target, results) as ledger:
-        folder, records, info = ledger.path.parent, ledger.records(), ledger.sweep()
-    count = prune_arm(folder, records, info, arm=arm, group=group)
-    text = f"{count} trials of {arm} are given up" if count else f"every trial of {arm} has a result; nothing is pruned"
-    make_console().print(text, markup=False)
-
-
-def _run(
+def run_and_print(
     sweep_file: Path,
     overrides: Sequence[str],
     results: str,
+    where: Where,
     *,
-    executor: ExecutorName,
-    address: str | None,
-    slots: int | None,
     states: Collection[State] | None = None,
 ) -> None:
-    """Run a sweep; only its trials in certain states if they are given."""
-    from orchestrator.cli.wiring import data_loader, executor_factory, print_outcome, view_factory
-    from orchestrator.run import run_sweep
+    """Run a sweep; only its trials in certain states if they are given.
+
+    Raises:
+        typer.Exit: If it was stopped, or trials failed.
+        SpecsweepError: If it cannot be run.
+    """
+    from orchestrator.run import prepare_run
     from orchestrator.storage.results_folder import results_folder
     from orchestrator.sweep.loading import load_sweep
 
-    def is_chosen(record: TrialRecord) -> bool:
-        return states is not None and record.state in states
-
     console = make_console()
     sweep = load_sweep(sweep_file, overrides)
-    is_local = executor is ExecutorName.LOCAL
-    with results_folder(results, sweep.name) as folder, _stop_on_signal() as should_stop:
-        outcome = run_sweep(
+    _check_processes(sweep, where)
+    with (
+        results_folder(results, sweep.name) as folder,
+        _stop_on_signal() as has_signal,
+        prepare_run(
             sweep,
-            folder=folder.local,
+            folder.local,
+            load_data=partial(load_data, console),
             remote=folder.remote,
-            make_executor=executor_factory(
-                console, sweep, local=is_local, address=address, slots=slots, folder=folder.local
-            ),
-            make_view=view_factory(console, sweep),
-            load_data=data_loader(console),
-            should_stop=lambda: should_stop() or folder.is_taken_over(),
-            chosen=None if states is None else is_chosen,
-        )
-    print_outcome(console, outcome, folder.local)
+            select=None if states is None else lambda record: record.state in states,
+        ) as prepared,
+    ):
+        if prepared.pending:
+            warned = log_to_console(console, logging.getLogger("orchestrator"), title="sweep", level=logging.WARNING)
+            with closing(_make_executor(console, prepared, where)) as executor, warned:
+                prepared.execute(
+                    executor,
+                    make_callbacks(console, prepared, executor),
+                    should_stop=lambda: has_signal() or folder.is_taken_over(),
+                )
+        outcome = prepared.finish()
+    _print_outcome(console, outcome, folder.local)
     if not outcome.finished:
         command = shlex.join(["specsweep", *sys.argv[1:]])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if outcome.num_failed:
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def load_data(console: Console, trials: Sequence[Trial]) -> Datasets:
+    """Load the data of trials, and print how that goes."""
+    from orchestrator.run import load_datasets
+    from specvit.data.reading.progress import LOGGER
+
+    started = time.monotonic()
+    with log_to_console(console, LOGGER, title="data", level=logging.INFO):
+        datasets = load_datasets(trials)
+    for source, dataset in datasets.items():
+        classes = [f"{num} classes in {target}, " for target, num in dataset.num_classes.items() if num]
+        console.print(
+            f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
+            f"{''.join(classes)}{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",
+            markup=False,
+            soft_wrap=True,
+        )
+    return datasets
+
+
+def make_callbacks(console: Console, prepared: SweepRun, executor: Executor) -> list[SweepCallback]:
+    """Return what follows a run: its progress, its view, and its publisher if the executor can publish."""
+    from orchestrator.monitoring.live_view import LiveView
+    from orchestrator.monitoring.prometheus import PrometheusExporter
+    from orchestrator.monitoring.sweep_progress import SweepProgress
+
+    sweep = prepared.sweep
+    progress = SweepProgress(
+        prepared.ledger.records(), num_slots=lambda: executor.num_slots, shown_metric=sweep.pruning_metric
+    )
+    callbacks = [progress, LiveView(console, progress, title=sweep.name)]
+    if (publish := getattr(executor, "publish", None)) is not None:
+        callbacks.append(PrometheusExporter(progress, publish, sweep=sweep.name))
+    return callbacks
+
+
+def _requests(sweep: Sweep) -> list[ResourceRequest]:
+    """Return what trials occupy, by the file, for each of their scales."""
+    from orchestrator.sweep.resource_settings import share_of
+
+    return [share_of(sweep.file.resources, scale) for scale in {group.model.scale for group in sweep.groups}]
+
+
+def _check_processes(sweep: Sweep, where: Where) -> None:
+    """Raise ``ConfigError`` if several processes are to train a trial in this one."""
+    processes = max(request.processes for request in _requests(sweep))
+    if where.executor is ExecutorName.LOCAL and processes > 1:
+        raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")
+
+
+def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Executor:
+    """Make the executor, and print where trials will run."""
+    requests = _requests(prepared.sweep)
+    if where.executor is ExecutorName.LOCAL:
+        from orchestrator.execution.local import LocalExecutor
+
+        console.print(f"{len(prepared.pending)} trials to run, one by one in this process", markup=False)
+        num_threads = max(1, int(max(request.cpus for request in requests)))
+        return LocalExecutor(prepared.datasets, num_threads=num_threads)
+    from orchestrator.execution.ray_cluster.executor import RayExecutor
+    from orchestrator.execution.ray_cluster.node_check import NodeRequirements
+    from orchestrator.storage.folder_lock import LOCK_NAME
+
+    def make(datasets: Datasets, shares: Sequence[ResourceRequest]) -> RayExecutor:
+        return RayExecutor(
+            datasets,
+            shares=shares,
+            max_slots=min(len(shares), where.slots or len(shares)),
+            address=where.address,
+            wanted=NodeRequirements.of_this_code((prepared.folder / LOCK_NAME).resolve()),
+        )
+
+    executor = prepared.make_executor(make)
+    processes = max(request.processes for request in requests)
+    shared = f", by {processes} processes each" if processes > 1 else ""
+    console.print(f"{len(prepared.pending)} trials to run, {executor.num_slots} at once{shared}", markup=False)
+    if executor.dashboard_url:
+        console.print(
+            f"Ray dashboard: {executor.dashboard_url} (it asks for a token; "
+            f"'{Path(sys.executable).with_name('ray')} get-auth-token' prints it)",
+            markup=False,
+            soft_wrap=True,
+        )
+    return executor
+
+
+def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
+    """Print the tables of a run, and where they were written."""
+    from orchestrator.reports.ablation_table import build_tables
+    from orchestrator.reports.table_files import render_rich
+
+    if outcome.num_run == 0:
+        console.print("nothing to run: every trial of this sweep has a result", markup=False)
+    console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
+    paths = [folder / "table.md", folder / "table.csv", *outcome.written]
+    written = Text(f"written: {', '.join(map(str, paths))}", style="dim")
+    console.print(written, soft_wrap=True)
 
 
 @contextmanager

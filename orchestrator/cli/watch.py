@@ -15,12 +15,10 @@ from orchestrator.cli.arguments import (
     EXIT_INTERRUPTED,
     ResultsRoot,
     Target,
-    ending_with_the_pipe,
-    make_console,
     open_ledger,
-    print_raw,
     refuse_url,
 )
+from orchestrator.cli.console import ending_with_the_pipe, make_console, print_raw
 from specvit.errors import SpecsweepError
 
 Interval = Annotated[
@@ -30,12 +28,6 @@ Interval = Annotated[
 
 MIRROR_INTERVAL_S = 10.0
 """Least time between two looks at a mirrored ledger, which is fetched for each."""
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (status, logs, events):
-        app.command()(command)
 
 
 def status(

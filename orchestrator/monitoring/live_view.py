@@ -1,4 +1,4 @@
-"""The views of a running sweep: a live one on a terminal, plain lines elsewhere."""
+"""The view of a running sweep: a live one on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from orchestrator.monitoring.sweep_progress import RunningTrial, SweepProgress
 from orchestrator.reports.formatting import format_metric
 from orchestrator.scheduling.durations import format_seconds
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
@@ -37,8 +38,8 @@ _STYLES = {
 }
 
 
-class LiveView:
-    """Tell of a sweep on a console; a context manager.
+class LiveView(SweepCallback):
+    """The view of a running sweep on a console.
 
     On a terminal, a live block: trials by state, a line per running trial with its step, rate and last
     metric, and the time that is left. Elsewhere (a file, a pipe, a job's log) a line whenever a trial ends
@@ -46,24 +47,24 @@ class LiveView:
     """
 
     def __init__(
-        self, console: Console, board: SweepProgress, *, title: str, clock: Callable[[], float] = time.monotonic
+        self, console: Console, progress: SweepProgress, *, title: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take what to show and where.
 
         Args:
             console: Where to.
-            board: What is known of the sweep; it is kept up to date here.
+            progress: What is known of the sweep; the scheduler keeps it up to date.
             title: Name of the sweep.
             clock: Seconds, monotonic.
         """
         self._clock = clock
         self._console = console
-        self._board = board
+        self._progress = progress
         self._title = title
-        self._told_at = clock()
+        self._last_print_s = clock()
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
-            # Drawn from ``tick``: a thread that redraws would read the board while it changes.
+            # Drawn from ``on_tick``: a thread that redraws would read the progress while it changes.
             self._live = Live(
                 console=console, get_renderable=self._render, auto_refresh=False, transient=True
             )
@@ -82,48 +83,44 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def submitted(self, trial: Trial) -> None:
-        """Hear that a trial was given to a slot."""
-        self._board.submitted(trial)
+    def on_submit(self, trial: Trial) -> None:
+        """Print a line for a trial that was given to a slot, unless the block shows it."""
         if self._live is None:
-            self._say(Text(f"started  {one_line(trial.label)}"))
+            self._print(Text(f"started  {one_line(trial.label)}"))
 
-    def happened(self, event: Event) -> None:
-        """Hear of an event; what ends a trial leaves a line behind."""
-        self._board.happened(event)
+    def on_event(self, event: Event) -> None:
+        """Print a line for what ends a trial, and for a rung unless the block shows it."""
         line = self._line(event)
         if line is not None:
-            self._say(line)
+            self._print(line)
 
     def on_retry(self, event: Failed, why: str) -> None:
-        """Hear that an attempt failed and its trial will be tried again; that leaves a line behind."""
-        label = one_line(self._board.label(event.trial_id))
-        self._board.on_retry(event)
-        self._say(Text.assemble(("again    ", "yellow"), f"{label}: {one_line(event.error)} ({why})"))
+        """Print a line for an attempt that failed and whose trial will be tried again."""
+        label = one_line(self._progress.label(event.trial_id))
+        self._print(Text.assemble(("again    ", "yellow"), f"{label}: {one_line(event.error)} ({why})"))
 
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        """Hear that the budget has no room for trials."""
-        self._board.left_out(trials)
+    def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
+        """Print a line for trials that the budget has no room for."""
         seeds = sorted({trial.seed for trial in trials})
         text = f"{len(trials)} trials of seeds {', '.join(map(str, seeds))}: no room in {reason}"
-        self._say(Text.assemble(("left out ", "yellow"), text))
+        self._print(Text.assemble(("left out ", "yellow"), text))
 
-    def tick(self) -> None:
-        """Hear that time has passed."""
+    def on_tick(self) -> None:
+        """Draw the block again, or print a summary, if it is time."""
         now = self._clock()
-        if now - self._told_at < (PLAIN_INTERVAL_S if self._live is None else LIVE_INTERVAL_S):
+        if now - self._last_print_s < (PLAIN_INTERVAL_S if self._live is None else LIVE_INTERVAL_S):
             return
-        self._told_at = now
+        self._last_print_s = now
         if self._live is None:
-            self._say(Text.assemble(("sweep    ", "bold"), self._summary()))
+            self._print(Text.assemble(("sweep    ", "bold"), self._summary()))
         else:
             self._live.refresh()
 
-    def _say(self, line: Text) -> None:
+    def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
 
     def _line(self, event: Event) -> Text | None:
-        label = one_line(self._board.label(event.trial_id))
+        label = one_line(self._progress.label(event.trial_id))
         match event:
             case Finished():
                 metrics = ", ".join(format_metric(name, value) for name, value in event.metrics.items())
@@ -138,14 +135,14 @@ class LiveView:
         return None
 
     def _summary(self) -> Text:
-        counts = self._board.counts
+        counts = self._progress.counts
         parts = [Text(f"{counts[state]} {state}", style=_STYLES[state]) for state in State if counts.get(state)]
-        left = self._board.seconds_left()
+        left = self._progress.seconds_left()
         parts.append(Text("time left not known yet" if left is None else f"about {format_seconds(left)} left"))
         return Text(", ").join(parts)
 
     def _render(self) -> RenderableType:
-        counts = self._board.counts
+        counts = self._progress.counts
         total = sum(counts.values())
         ended = total - counts.get(State.WAITING, 0) - counts.get(State.RUNNING, 0)
         head = Table.grid(padding=(0, 1))
@@ -158,15 +155,15 @@ class LiveView:
         running = Table(box=None, padding=(0, 1), header_style="dim")
         for name in ("trial", "", "step", "images/s", "last rung"):
             running.add_column(name, no_wrap=True, justify="right" if name in ("step", "images/s") else "left")
-        for trial in self._board.running.values():
+        for trial in self._progress.running.values():
             bar = ProgressBar(total=trial.steps or 1, completed=trial.step, width=16)
             rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
             running.add_row(Text(one_line(trial.label)), bar, _where(trial), rate, Text(trial.last_metric))
-        return Group(head, running) if self._board.running else head
+        return Group(head, running) if self._progress.running else head
 
 
 def _where(trial: RunningTrial) -> str:
-    """Say how far a trial is; at the end of its steps, and without any, it probes."""
+    """Return how far a trial is; at the end of its steps, and without any, it probes."""
     if trial.steps is None:
         return "starting"
     return f"{trial.step}/{trial.steps}" if trial.step < trial.steps else "probing"

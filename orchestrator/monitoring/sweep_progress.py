@@ -1,4 +1,4 @@
-"""What a view shows of a running sweep: counts, the running trials, the time that is left. No output here."""
+"""What is known of a running sweep: counts, the running trials, the time that is left. No output here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.reports.formatting import format_metric
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Role, Trial
@@ -16,7 +17,7 @@ from orchestrator.trials.trial import Role, Trial
 
 @dataclass
 class RunningTrial:
-    """Hold what is known of a trial that runs now."""
+    """A running trial, as far as it is known."""
 
     label: str
     group_id: str
@@ -28,8 +29,8 @@ class RunningTrial:
     last_metric: str = ""
 
 
-class SweepProgress:
-    """Follow a sweep from its records and its events."""
+class SweepProgress(SweepCallback):
+    """The state of a running sweep, from its records and its events; first of the callbacks, since others read it."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class SweepProgress:
         self.states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
         self._waiting: Counter[tuple[str, Role]] = Counter()
-        self._lengths = TrialDurations(records)
+        self._durations = TrialDurations(records)
         self.retries: Counter[Cause] = Counter()
         for record in records:
             has_result = record.state in (State.DONE, State.PRUNED)
@@ -75,8 +76,8 @@ class SweepProgress:
         """Return what the ledger knew of a trial when the run began."""
         return self._records[trial_id]
 
-    def submitted(self, trial: Trial) -> None:
-        """Take note that a trial was given to a slot."""
+    def on_submit(self, trial: Trial) -> None:
+        """Record that a trial was given to a slot."""
         self._set(trial.trial_id, State.RUNNING)
         self.running[trial.trial_id] = RunningTrial(
             label=trial.label,
@@ -85,8 +86,8 @@ class SweepProgress:
             started=self._clock(),
         )
 
-    def happened(self, event: Event) -> None:
-        """Take note of an event."""
+    def on_event(self, event: Event) -> None:
+        """Record an event."""
         trial = self.running.get(event.trial_id)
         if trial is None:
             return
@@ -99,19 +100,19 @@ class SweepProgress:
                     trial.last_metric = format_metric(self._shown_metric, event.metrics[self._shown_metric])
             case Finished():
                 self._end(event.trial_id, State.DONE)
-                self._lengths.add(trial.group_id, trial.role, event.seconds)
+                self._durations.add(trial.group_id, trial.role, event.seconds)
             case Pruned():
                 self._end(event.trial_id, State.PRUNED)
             case Failed():
                 self._end(event.trial_id, State.FAILED)
 
-    def on_retry(self, event: Failed) -> None:
-        """Take note that an attempt failed and its trial will be tried again."""
+    def on_retry(self, event: Failed, why: str) -> None:  # noqa: ARG002
+        """Record that an attempt failed and its trial will be tried again."""
         self.retries[event.cause] += 1
         self._end(event.trial_id, State.WAITING)
 
-    def left_out(self, trials: Sequence[Trial]) -> None:
-        """Take note that there is no room for trials."""
+    def on_skip(self, trials: Sequence[Trial], reason: str) -> None:  # noqa: ARG002
+        """Record that there is no room for trials."""
         for trial in trials:
             self.running.pop(trial.trial_id, None)
             self._set(trial.trial_id, State.LEFT_OUT)
@@ -124,12 +125,12 @@ class SweepProgress:
         """Estimate the wall time that is left, or None as long as nothing has been measured."""
         work = 0.0
         for (group_id, role), count in self._waiting.items():
-            length = self._lengths.of(group_id, role) if count else 0.0
+            length = self._durations.estimate(group_id, role) if count else 0.0
             if length is None:
                 return None
             work += count * length
         for trial in self.running.values():
-            left = self._running_seconds_left(trial, self._lengths.of(trial.group_id, trial.role))
+            left = self._running_seconds_left(trial, self._durations.estimate(trial.group_id, trial.role))
             if left is None:
                 return None
             work += left

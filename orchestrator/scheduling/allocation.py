@@ -14,7 +14,7 @@ from specvit.config import TrialConfig
 
 
 class Allocator:
-    """Know the share of every trial. It grows by scale, since siblings of a scale need the same memory."""
+    """The share of every trial. It grows by scale, since siblings of a scale need the same memory."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Allocator:
         self._remember = remember
         self._known: dict[str, ResourceRequest] = {}
 
-    def of(self, trial: Trial) -> ResourceRequest:
+    def request_for(self, trial: Trial) -> ResourceRequest:
         """Return what a trial occupies."""
         scale = trial.config.model.scale
         if scale not in self._known:
@@ -63,9 +63,9 @@ class Allocator:
             machine: Where such trials run.
 
         Returns:
-            What it gets now, for people; empty if there is nothing to add.
+            What it gets now, human-readable; empty if there is nothing to add.
         """
-        if (self.of(trial), self.config_of(trial)) == (ran_with, ran_config):
+        if (self.request_for(trial), self.config_of(trial)) == (ran_with, ran_config):
             objective = ran_config.objective
             larger = grow_after_oom(
                 ran_with,
@@ -88,7 +88,7 @@ class Allocator:
         return self._text(trial, ran_with=ran_with)
 
     def _text(self, trial: Trial, *, ran_with: ResourceRequest) -> str:
-        share = self.of(trial)
+        share = self.request_for(trial)
         if share.gpus > ran_with.gpus:
             return f"{share.gpus:g} GPUs in place of {ran_with.gpus:g}"
         if share.memory_gib > ran_with.memory_gib:

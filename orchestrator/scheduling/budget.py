@@ -12,14 +12,14 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True)
 class Work:
-    """Hold how long a trial will take, in seconds, and how many GPUs it occupies."""
+    """How long a trial takes, in seconds, and how many GPUs it occupies."""
 
     seconds: float
     gpus: float
 
 
 class Budget:
-    """Keep account of a run's hours and of the sweep's GPU hours."""
+    """An account of a run's hours and of the sweep's GPU hours."""
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float], gpu_hours_used: float = 0.0) -> None:
         """Start the clock.
@@ -40,11 +40,11 @@ class Budget:
         return self._limits.time_budget_h is not None or self._limits.max_gpu_hours is not None
 
     def spend(self, work: Work) -> None:
-        """Take note of an attempt that has ended."""
+        """Record an attempt that has ended."""
         self._gpu_s += work.seconds * work.gpus
 
     def spent(self, running: Iterable[Work]) -> str:
-        """Return which bound has been reached, for people; empty if none has.
+        """Return which bound has been reached, human-readable; empty if none has.
 
         Args:
             running: What the running attempts have taken so far.
@@ -57,7 +57,7 @@ class Budget:
         return ""
 
     def too_small_for(self, more: Sequence[Work], *, running: Sequence[Work], left: Sequence[Work], slots: int) -> str:
-        """Return which bound a seed would break, for people; empty if it fits.
+        """Return which bound a seed would break, human-readable; empty if it fits.
 
         Args:
             more: The trials of the seed.

@@ -10,7 +10,7 @@ from orchestrator.trials.trial import Role
 
 
 class TrialDurations:
-    """Know how long trials take: the means of those that are done, by arm, or else by group, floors apart."""
+    """How long trials take: the means of those that are done, by arm, or else by group, floors apart."""
 
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
         """Learn from the records of trials that are done."""
@@ -30,8 +30,8 @@ class TrialDurations:
             total, count = self._arms.get(arm_id, (0.0, 0))
             self._arms[arm_id] = (total + seconds, count + 1)
 
-    def of(self, group_id: str, role: Role, arm_id: str = "") -> float | None:
-        """Guess the wall seconds of a trial: the mean of its like, or else of those in other groups; None if unknown.
+    def estimate(self, group_id: str, role: Role, arm_id: str = "") -> float | None:
+        """Return the wall seconds to expect of a trial: the mean of its like, or of other groups; None if unknown.
 
         Its like are those of its arm, if one of them was measured, and else those of its group.
         Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
@@ -48,7 +48,7 @@ class TrialDurations:
         return self._guesses[is_floor]
 
     def _guess(self, *, is_floor: bool) -> float | None:
-        """Guess the seconds of a trial whose group was not measured."""
+        """Return the seconds to expect of a trial whose group was not measured."""
         means = {key: total / count for key, (total, count) in self._sums.items()}
         alike = [mean for (_, of_floors), mean in means.items() if of_floors == is_floor]
         if not alike and is_floor:
@@ -57,7 +57,7 @@ class TrialDurations:
 
 
 def format_seconds(seconds: float | None) -> str:
-    """Write a duration for people: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
+    """Return a duration, human-readable: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
     if seconds is None:
         return "?"
     if seconds < 90:

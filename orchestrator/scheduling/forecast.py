@@ -24,7 +24,7 @@ _WIDE = 0.05
 
 @dataclass(frozen=True)
 class Forecast:
-    """Hold how much is to do, and how that would go. What depends on lengths is None if nothing was measured.
+    """How much is to do, and how that would go. What depends on lengths is None if nothing was measured.
 
     Attributes:
         num_pending: Trials without a result.
@@ -61,7 +61,7 @@ class Forecast:
         return (self.runs[0].makespan_s, self.runs[-1].makespan_s) if self.runs else None
 
     def text(self) -> str:
-        """Write the forecast for people, in lines."""
+        """Return the forecast, human-readable, in lines."""
         middle, seconds = self.middle, self.seconds
         if self.num_pending == 0:
             return "nothing to run"
@@ -92,7 +92,7 @@ def forecast(
     pending: Sequence[Trial],
     measured: Sequence[TrialRecord],
     *,
-    shares: Allocator,
+    allocator: Allocator,
     num_slots: int,
     nodes: Sequence[Node] = (),
     limits: Limits | None = None,
@@ -105,7 +105,7 @@ def forecast(
     Args:
         pending: What is to run, in its order.
         measured: Records to learn from, of this sweep or of another with the same groups.
-        shares: What each trial occupies.
+        allocator: What each trial occupies.
         num_slots: How many trials run at once, at least 1.
         nodes: What trials occupy their shares of, in place of slots; ``num_slots`` is only told then.
         limits: When trials are given up, and what the run may cost.
@@ -121,7 +121,7 @@ def forecast(
         if lengths is not None:
             runs.append(
                 simulate(
-                    pending, lengths, shares=shares, num_slots=None if nodes else num_slots, nodes=nodes,
+                    pending, lengths, allocator=allocator, num_slots=None if nodes else num_slots, nodes=nodes,
                     known=TrialDurations(measured), limits=limits, conditions=conditions, gpu_hours_used=gpu_hours_used,
                     draw=draw,
                 )

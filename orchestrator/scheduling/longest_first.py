@@ -22,21 +22,21 @@ _LEAST_STEP, _MOST_STEP = 0.01, 0.1
 
 
 class LongestFirst:
-    """Move trials forward that would end after all others if they waited any longer.
+    """An order in which trials move forward that would end after all others if they waited any longer.
 
     Trials start in their order: seed after seed, so that there are tables early. Near the end that costs time: the
     last seed's long trials run on while most slots are idle. So a trial that may take as long as all that is left,
     shared by all slots, starts next. Until then, and among trials of about the same length, the order is kept.
     """
 
-    def __init__(self, lengths: TrialDurations, *, clock: Callable[[], float]) -> None:
+    def __init__(self, durations: TrialDurations, *, clock: Callable[[], float]) -> None:
         """Take what is known.
 
         Args:
-            lengths: How long trials take; it learns while the run goes on.
+            durations: How long trials take; it learns while the run goes on.
             clock: Seconds, monotonic.
         """
-        self._lengths, self._clock = lengths, clock
+        self._durations, self._clock = durations, clock
         self._look_s = -math.inf
 
     @property
@@ -63,7 +63,7 @@ class LongestFirst:
         """
         lengths_s: list[float] = []
         for trial in waiting:
-            length_s = self._lengths.of(trial.group_id, trial.role, trial.arm_id)
+            length_s = self._durations.estimate(trial.group_id, trial.role, trial.arm_id)
             if length_s is None:
                 return waiting
             lengths_s.append(length_s)
@@ -91,7 +91,7 @@ class LongestFirst:
         left_s = 0.0
         for trial, done_s in running:
             least_s[trial.arm_id] = max(done_s, least_s.get(trial.arm_id, 0.0))
-            left_s += max(0.0, (self._lengths.of(trial.group_id, trial.role, trial.arm_id) or 0.0) - done_s)
+            left_s += max(0.0, (self._durations.estimate(trial.group_id, trial.role, trial.arm_id) or 0.0) - done_s)
         for place, trial in enumerate(waiting):
             if trial.arm_id in least_s:
                 lengths_s[place] = max(lengths_s[place], least_s[trial.arm_id])

@@ -1,9 +1,10 @@
-"""Whom the scheduler works with: who keeps the record, who judges, who shows. The executor has a module of its own."""
+"""What the scheduler works with besides the executor: the record, the judge, and the observers of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from orchestrator.trials.events import Event, Failed
 from orchestrator.trials.records import State
@@ -12,7 +13,7 @@ from orchestrator.trials.trial import Trial
 
 
 class Record(Protocol):
-    """Keep the record; see ``orchestrator.ledger.ledger``."""
+    """The record of a run, as ``orchestrator.ledger.ledger`` keeps it."""
 
     def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:
         """Record that a trial is handed to the executor; return the number of the attempt."""
@@ -21,39 +22,50 @@ class Record(Protocol):
         """Record events at once; return those that count."""
 
     def is_done(self, trial_id: str) -> bool:
-        """Tell whether a trial has run to its end."""
+        """Return whether a trial has run to its end."""
 
     def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that there is no room for trials."""
 
 
 class Judge(Protocol):
-    """Decide on running trials; see ``orchestrator.scheduling.pruning``."""
+    """The judge of running trials, as in ``orchestrator.scheduling.pruning``."""
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
-        """Hear of a rung's metric; return whether the trial is to be pruned."""
+        """Record a rung's metric; return whether the trial is to be pruned."""
 
     def end(self, trial_id: str, state: State) -> None:
-        """Hear that a trial has ended."""
+        """Record that a trial has ended."""
 
     def exempt(self, trial_id: str) -> None:
-        """Hear that a trial, if it was pruned, is to run to its end now, whatever it reports."""
+        """Let a trial, if it was pruned, run to its end now, whatever it reports."""
 
 
-class View(Protocol):
-    """Show what goes on; see ``orchestrator.monitoring.live_view``."""
+class SweepCallback:
+    """An observer of a run, called from the scheduler's loop; what a subclass does not define does nothing.
 
-    def submitted(self, trial: Trial) -> None:
-        """Hear that a trial was given to a slot."""
+    It is a context manager, entered when the run begins and left when it ends.
+    """
 
-    def happened(self, event: Event) -> None:
-        """Hear of an event that was recorded."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Called when the run ends, by an error or not."""
+
+    def on_submit(self, trial: Trial) -> None:
+        """Called when a trial was given to a slot."""
+
+    def on_event(self, event: Event) -> None:
+        """Called when an event was recorded."""
 
     def on_retry(self, event: Failed, why: str) -> None:
-        """Hear that an attempt failed and its trial will be tried again."""
+        """Called when an attempt failed and its trial will be tried again."""
 
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        """Hear that the budget has no room for trials."""
+    def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
+        """Called when the budget has no room for trials."""
 
-    def tick(self) -> None:
-        """Hear that time has passed."""
+    def on_tick(self) -> None:
+        """Called several times a second."""

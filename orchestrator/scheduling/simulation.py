@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions, SimulatedExecutor
@@ -14,10 +13,12 @@ from orchestrator.ledger.in_memory import InMemoryLedger
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.protocols import SweepCallback
+from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.checkpoint_store import CheckpointStore, StateFile
+from orchestrator.sweep.pruning_settings import NoPruning
 from orchestrator.sweep.schema import Limits
-from orchestrator.trials.events import END_STATES, Event, Failed
+from orchestrator.trials.events import END_STATES, Event
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Role, Trial
@@ -108,7 +109,7 @@ def simulate(
     trials: Sequence[Trial],
     lengths: Mapping[str, float],
     *,
-    shares: Allocator,
+    allocator: Allocator,
     num_slots: int | None = None,
     nodes: Sequence[Node] = (),
     known: TrialDurations | None = None,
@@ -122,7 +123,7 @@ def simulate(
     Args:
         trials: What is to run, in its order.
         lengths: Seconds of work of every trial, by id; the scheduler does not know them.
-        shares: What each trial occupies.
+        allocator: What each trial occupies.
         num_slots: Trials that run at once, at most; None = as many as the nodes have room for.
         nodes: What trials occupy their shares of; empty = each occupies a slot.
         known: What the scheduler knows of lengths when it begins; it learns more.
@@ -140,39 +141,37 @@ def simulate(
         draw=draw or random.Random(0),
         num_slots=num_slots,
         nodes=nodes,
-        shares=[shares.of(trial) for trial in trials],
+        shares=[allocator.request_for(trial) for trial in trials],
         conditions=conditions,
     )
-    record, watcher = InMemoryLedger(trial.trial_id for trial in trials), _Watcher(executor)
+    ledger, recorder = InMemoryLedger(trial.trial_id for trial in trials), _Recorder(executor.clock)
     budget = Budget(limits, clock=executor.clock, gpu_hours_used=gpu_hours_used)
-    executor.max_step_s = _step_s(limits, gpu_hours_used, [shares.of(trial) for trial in trials], executor)
+    executor.max_step_s = _step_s(limits, gpu_hours_used, [allocator.request_for(trial) for trial in trials], executor)
     Scheduler(
-        ledger=record,
-        judge=watcher,
-        judged_metric="",
+        ledger=ledger,
         executor=executor,
-        view=watcher,
-        states=_NoStates(),
-        shares=shares,
+        allocator=allocator,
+        judge=Judge(NoPruning(), higher_is_better=True, records=()),
+        callbacks=[recorder],
         limits=limits,
         budget=budget,
-        lengths=known or TrialDurations(),
+        durations=known,
         clock=executor.clock,
     ).run(trials)
     makespan_s = executor.clock()
-    done = [trial for trial in trials if trial.trial_id not in record.left_out]
-    work_s = math.fsum(lengths[trial.trial_id] * executor.fraction(shares.of(trial)) for trial in done)
+    done = [trial for trial in trials if trial.trial_id not in ledger.left_out]
+    work_s = math.fsum(lengths[trial.trial_id] * executor.fraction(allocator.request_for(trial)) for trial in done)
     return Simulated(
         makespan_s=makespan_s,
         lower_bound_s=max(work_s, max((lengths[trial.trial_id] for trial in done), default=0.0)),
         busy=executor.busy_s / makespan_s if makespan_s else 0.0,
         gpu_hours=executor.gpu_hours,
-        num_attempts=record.num_attempts,
-        started=tuple(watcher.started),
-        ended_s=watcher.ended_s,
-        given_up=frozenset(trial_id for trial_id in watcher.ended_s if record.state(trial_id) is State.FAILED),
-        left_out=frozenset(record.left_out),
-        reason=next(iter(record.left_out.values()), ""),
+        num_attempts=ledger.num_attempts,
+        started=tuple(recorder.started),
+        ended_s=recorder.ended_s,
+        given_up=frozenset(trial_id for trial_id in recorder.ended_s if ledger.state(trial_id) is State.FAILED),
+        left_out=frozenset(ledger.left_out),
+        reason=next(iter(ledger.left_out.values()), ""),
     )
 
 
@@ -185,55 +184,24 @@ def _step_s(
         steps_s.append(limits.time_budget_h * 3600 / _LOOKS_AT_BUDGET)
     if limits.max_gpu_hours is not None:
         # As many GPUs as trials can occupy at once, at most.
-        gpus = max((share.gpus * share.processes / executor.fraction(share) for share in shares), default=0.0)
+        gpus = max((share.total_gpus / executor.fraction(share) for share in shares), default=0.0)
         left_h = max(0.0, limits.max_gpu_hours - gpu_hours_used)
         if gpus and left_h:
             steps_s.append(left_h / gpus * 3600 / _LOOKS_AT_BUDGET)
     return min(steps_s)
 
 
-class _Watcher:
-    """Be view and judge: take note of what starts and ends, find fault with nothing."""
+class _Recorder(SweepCallback):
+    """The starts and ends of simulated trials."""
 
-    def __init__(self, executor: SimulatedExecutor) -> None:
-        self._executor = executor
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.started: list[str] = []
         self.ended_s: dict[str, float] = {}
 
-    def submitted(self, trial: Trial) -> None:
+    def on_submit(self, trial: Trial) -> None:
         self.started.append(trial.trial_id)
 
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if type(event) in END_STATES:
-            self.ended_s[event.trial_id] = self._executor.clock()
-
-    def on_retry(self, event: Failed, why: str) -> None:
-        pass
-
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-    def report(self, trial_id: str, step: int, value: float) -> bool:  # noqa: ARG002
-        return False
-
-    def end(self, trial_id: str, state: State) -> None:
-        pass
-
-    def exempt(self, trial_id: str) -> None:
-        pass
-
-
-class _NoStates(CheckpointStore):
-    """Keep no files: the executor itself knows how far a trial had come."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), every_s=0)
-
-    def file_of(self, trial_id: str) -> StateFile | None:  # noqa: ARG002
-        return None
-
-    def ended(self, event: Event) -> None:
-        pass
+            self.ended_s[event.trial_id] = self._clock()

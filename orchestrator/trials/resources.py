@@ -25,6 +25,24 @@ class ResourceRequest:
     custom: tuple[tuple[str, float], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def total_gpus(self) -> float:
+        """Return the GPUs of all processes."""
+        return self.gpus * self.processes
+
+    def __str__(self) -> str:
+        """Return the request, human-readable: ``1 core, 4 GPUs, 2 processes``."""
+        parts = [
+            _count(self.cpus, "core", "cores"),
+            _count(self.gpus, "GPU", "GPUs") if self.gpus else "",
+            f"{self.processes} processes" if self.processes > 1 else "",
+            f"{self.memory_gib:g} GiB of memory" if self.memory_gib else "",
+            *(f"{amount:g} {name}" for name, amount in self.custom),
+            *(f"{name}={value}" for name, value in self.labels),
+        ]
+        return ", ".join(filter(None, parts))
+
+
 
 WHOLE_CORE = ResourceRequest()
 """One core of any machine."""
@@ -43,3 +61,7 @@ class ResourceFloor:
     gpus: float = 0.0
     memory_gib: float = 0.0
     micro_batch: int | None = None
+
+
+def _count(number: float, one: str, many: str) -> str:
+    return f"{number:g} {one if number == 1 else many}"

@@ -35,7 +35,7 @@ from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
-from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported, Started
+from orchestrator.trials.events import Event, Finished, Progressed, Reported, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
@@ -64,26 +64,11 @@ def ten_seconds(config: TrialConfig, dataset: object, observer: Observer, **_: o
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-class Following:
-    """Be the view: keep a board, as the views for people do."""
+class Following(SweepProgress):
+    """A progress that is asked with every tick for the time that is left, as the live view does."""
 
-    def __init__(self, board: SweepProgress) -> None:
-        self.board = board
-
-    def submitted(self, trial: Trial) -> None:
-        self.board.submitted(trial)
-
-    def happened(self, event: Event) -> None:
-        self.board.happened(event)
-
-    def on_retry(self, event: Failed, why: str) -> None:
-        self.board.on_retry(event)
-
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        self.board.left_out(trials)
-
-    def tick(self) -> None:
-        self.board.seconds_left()
+    def on_tick(self) -> None:
+        self.seconds_left()
 
 
 def resident_mib() -> float:
@@ -113,15 +98,15 @@ class Driver:
         self.ledger = Ledger.open(folder / LEDGER_NAME)
         self.ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
         records = self.ledger.records()
-        board = SweepProgress(records, num_slots=lambda: executor.num_slots, shown_metric="knn_top1")
+        progress = Following(records, num_slots=lambda: executor.num_slots, shown_metric="knn_top1")
         self.scheduler = Scheduler(
             ledger=self.ledger,
             judge=Judge(sweep.file.pruning, higher_is_better=True, records=records, metric="knn_top1"),
             judged_metric="knn_top1",
             executor=executor,
-            view=Following(board),
+            callbacks=[progress],
             states=CheckpointStore(folder / "checkpoints", every_s=60),
-            shares=Allocator(sweep.file.resources),
+            allocator=Allocator(sweep.file.resources),
         )
 
     def run(self, trials: Sequence[Trial]) -> float:

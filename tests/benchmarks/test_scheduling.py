@@ -97,7 +97,7 @@ def test_makespan_on_a_thousand_slots_over_lower_bound(
             ran = simulate(
                 trials,
                 lengths,
-                shares=Allocator(sweep.file.resources),
+                allocator=Allocator(sweep.file.resources),
                 nodes=[Node(f"{number}", {"CPU": 8.0}) for number in range(125)],
                 known=known,
                 conditions=conditions,
@@ -133,7 +133,7 @@ def test_plan_of_ten_thousand_trials_in_seconds(benchmark: BenchmarkFixture, tmp
 
     out = benchmark.pedantic(plan, rounds=3)
     started = time.perf_counter()
-    simulate(trials, lengths, shares=Allocator(sweep.file.resources), num_slots=64, known=TrialDurations())
+    simulate(trials, lengths, allocator=Allocator(sweep.file.resources), num_slots=64, known=TrialDurations())
     simulated_s = time.perf_counter() - started
     print(f"\nplan of {len(trials)} trials: {benchmark.stats.stats.median:.2f} s, one simulation {simulated_s:.2f} s")
     print("\n".join(out.splitlines()[-3:]))

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from orchestrator.execution.executor import Executor, Job, Machine
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
@@ -55,17 +56,15 @@ def make_sweep(folder: Path, **changes: object) -> Sweep:
     return load_sweep(write_sweep(folder, **changes))
 
 
-class Watcher:
-    """Be the view of a run; keep the events, and do what is to be done when something happens."""
+class Watcher(SweepCallback):
+    """An observer of a run: keep the events, and do what is to be done when something happens."""
 
     def __init__(
         self,
         on_event: Callable[[Event], object] = lambda _: None,
         on_tick: Callable[[], object] = lambda: None,
-        on_submitted: Callable[[Trial], object] = lambda _: None,
     ) -> None:
         self._on_event, self._on_tick = on_event, on_tick
-        self.submitted = on_submitted
         self.events: list[Event] = []
         self.again: list[tuple[Failed, str]] = []
         self.running: dict[str, int] = {}
@@ -74,7 +73,7 @@ class Watcher:
         self.wants_to_stop = False
         self._begun_s = time.monotonic()
 
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Hear of an event."""
         self.events.append(event)
         if isinstance(event, Started):
@@ -95,10 +94,7 @@ class Watcher:
         self.running.pop(event.trial_id, None)
         self.attempts.discard((event.trial_id, event.attempt))
 
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        """Hear that the budget has no room for trials."""
-
-    def tick(self) -> None:
+    def on_tick(self) -> None:
         """Hear that time has passed."""
         assert time.monotonic() - self._begun_s < 4 * TIMEOUT_S, f"only {self.events[-20:]}"
         self._on_tick()
@@ -172,15 +168,11 @@ class Ground:
     ) -> Outcome:
         """Run a sweep; on a lent executor, or on one that is made and closed."""
         watcher = watcher or Watcher()
-
-        def make_view(*_: object) -> AbstractContextManager[Watcher]:
-            return nullcontext(watcher)
-
         return run_sweep(
             sweep,
             folder=folder,
             make_executor=lambda _, shares: executor(shares) if callable(executor) else executor,
-            make_view=make_view,
+            callbacks=[watcher],
             load_data=lambda _: self.datasets,
             should_stop=lambda: watcher.wants_to_stop,
         )

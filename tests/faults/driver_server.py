@@ -15,7 +15,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,6 @@ from specvit.files.atomic import replacing
 
 LIMIT_S = 120
 """A driver that runs longer hangs; the kernel ends it."""
-
-
-class Silence:
-    """Be a view that shows nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """Return what does nothing."""
-        return lambda *_: None
 
 
 def main() -> None:
@@ -126,7 +117,6 @@ def _run(
         load_sweep(file),
         folder=folder,
         make_executor=make_executor,
-        make_view=lambda *_: nullcontext(Silence()),
         load_data=lambda _: load_data(file),
     )
 

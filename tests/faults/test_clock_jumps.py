@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.wiring import view_factory
+from orchestrator.cli.run import make_callbacks
 from orchestrator.execution.executor import Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.monitoring.status import SweepStatus, render_status
-from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
+from orchestrator.run import Datasets, Outcome, prepare_run
 from orchestrator.storage.command_inbox import Command, CommandInbox, Prune, Retry, give
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.resources import ResourceRequest
@@ -83,14 +84,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     def run_here(name: str) -> tuple[Outcome, list[str], Path]:
         sweep, submitted, folder = load_sweep(file), list[str](), tmp_path / name
         console = Console(file=io.StringIO(), force_terminal=True, width=120)
-        outcome = run_sweep(
-            sweep,
-            folder=folder,
-            make_executor=lambda datasets, _: Recorder(datasets, submitted),
-            make_view=view_factory(console, sweep),
-            load_data=load_datasets,
-        )
-        return outcome, submitted, folder
+        with prepare_run(sweep, folder) as prepared:
+            with closing(Recorder(prepared.datasets, submitted)) as executor:
+                prepared.execute(executor, make_callbacks(console, prepared, executor))
+            return prepared.finish(), submitted, folder
 
     return run_here
 

@@ -18,6 +18,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.table_files import render_csv, render_markdown
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.grid import expand
@@ -51,26 +52,20 @@ def late(trial_id: str, attempt: int) -> list[Event]:
     ]
 
 
-class Listener:
-    """Be view and judge; keep what was heard."""
+class Listener(SweepCallback):
+    """Observer and judge: keep what was heard."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def submitted(self, trial: Trial) -> None:
-        pass
-
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.heard.append(event)
 
-    def on_retry(self, event: Failed, _: str) -> None:
+    def on_retry(self, event: Failed, why: str) -> None:  # noqa: ARG002
         self.heard.append(event)
 
-    def left_out(self, _: Sequence[Trial], reason: str) -> None:
+    def on_skip(self, trials: Sequence[Trial], reason: str) -> None:  # noqa: ARG002
         self.heard.append(reason)
-
-    def tick(self) -> None:
-        pass
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
         self.heard.append((trial_id, step, value))
@@ -107,9 +102,9 @@ class Scene:
             judge=self.listener,
             judged_metric="knn_top1",
             executor=executor,
-            view=self.listener,
+            callbacks=[self.listener],
             states=CheckpointStore(self.folder / "checkpoints", every_s=1.0),
-            shares=self.shares,
+            allocator=self.shares,
         )
         assert scheduler.run(self.trials)
 

@@ -106,7 +106,7 @@ class Story:
     late: Any = None
     drained: tuple[str, int] | None = None
 
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Hear of an event."""
         if isinstance(event, Started):
             nodes = {raylet_of(node): node for node in self.cluster.list_all_nodes()}
@@ -119,7 +119,7 @@ class Story:
             self.drained = event.trial_id, event.attempt
             drain(self.late.node_id, deadline_s=600.0)
 
-    def tick(self) -> None:
+    def on_tick(self) -> None:
         """Hear that time has passed."""
         is_unfit_checked = self.unfit.node_id in self.executor._checks._passed
         if self.lost is None and is_unfit_checked and self.ground.stand_in.is_hanging(self.hung):
@@ -158,7 +158,7 @@ def told(cluster: Any, ground: Ground, tmp_path_factory: pytest.TempPathFactory)
     executor._wanted = OTHER_CODE  # of nodes that come
     unfit = cluster.add_node(num_cpus=1, wait=False)
     story = Story(cluster, ground, executor, lambda: watcher.attempts, unfit)
-    watcher = Watcher(story.happened, story.tick)
+    watcher = Watcher(story.on_event, story.on_tick)
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     logging.getLogger("orchestrator").addHandler(handler)

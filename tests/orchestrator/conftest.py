@@ -21,6 +21,7 @@ from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import Command
@@ -240,8 +241,8 @@ class ScriptedExecutor:
         pass
 
 
-class Stage:
-    """Run a real scheduler on a real ledger with scripted trials, and keep what view and judge heard."""
+class Stage(SweepCallback):
+    """Run a real scheduler on a real ledger with scripted trials, and keep what observer and judge heard."""
 
     def __init__(self, ledger: Ledger, trials: Sequence[Trial], clock: Clock) -> None:
         self.ledger, self.trials, self.clock = ledger, trials, clock
@@ -252,7 +253,7 @@ class Stage:
         self.submissions: list[str] = []
         self.hopeless: set[str] = set()
         self.on_record: list[bool] = []
-        """Whether what view and judge heard of was in the file at that moment."""
+        """Whether what observer and judge heard of was in the file at that moment."""
         self.orders: dict[int, list[Command]] = {}
         """Orders by the number of seconds since the start of the run."""
         self.late: dict[int, list[Event]] = {}
@@ -297,18 +298,18 @@ class Stage:
             judge=self,
             judged_metric="knn_top1",
             executor=self.executor,
-            view=self,
-            states=states or CheckpointStore(Path("absent"), every_s=0),
-            shares=Allocator(
+            callbacks=[self],
+            states=states,
+            allocator=Allocator(
                 Resources(**(resources or {})),
                 self.ledger.resource_floors(),
                 remember=self.ledger.write_resource_floor,
             ),
             limits=limits,
             budget=Budget(limits, clock=self.clock, gpu_hours_used=self.ledger.gpu_hours()),
-            lengths=TrialDurations(self.ledger.records()),
+            durations=TrialDurations(self.ledger.records()),
             trials_by_id={trial.trial_id: trial for trial in self.trials},
-            orders=orders,
+            commands=orders,
             should_stop=is_too_long,
             clock=self.clock,
         )
@@ -325,11 +326,11 @@ class Stage:
             query = "SELECT * FROM attempts WHERE trial_id = ? ORDER BY attempt"
             return connection.execute(query, (trial.trial_id,)).fetchall()
 
-    def submitted(self, trial: Trial) -> None:
+    def on_submit(self, trial: Trial) -> None:
         self.submissions.append(trial.trial_id)
         self.on_record.append(self.attempts(trial)[-1]["state"] in ("running", "pruned"))
 
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.heard.append(event)
         if type(event) in END_STATES:
             trial = next(trial for trial in self.trials if trial.trial_id == event.trial_id)
@@ -340,11 +341,8 @@ class Stage:
         trial = next(trial for trial in self.trials if trial.trial_id == event.trial_id)
         self.on_record.append(self.attempts(trial)[event.attempt - 1]["state"] == "failed")
 
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+    def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
         self.left.append(([trial.trial_id for trial in trials], reason))
-
-    def tick(self) -> None:
-        pass
 
     def report(self, trial_id: str, step: int, value: float) -> bool:  # noqa: ARG002
         return trial_id in self.hopeless

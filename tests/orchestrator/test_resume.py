@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import pytest
 
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger, LedgerError
-from orchestrator.run import LEDGER_NAME, Outcome, load_datasets, run_sweep
+from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
@@ -41,29 +41,17 @@ SECTIONS: dict[str, Any] = {
 """Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
 
 
-class Watcher:
-    """Be the view; keep the events and ask to stop once ``stop_after`` holds for one of them."""
+class Watcher(SweepCallback):
+    """An observer that keeps the events and asks to stop once ``stop_after`` holds for one of them."""
 
     def __init__(self, stop_after: Callable[[Event], bool]) -> None:
         self._stop_after = stop_after
         self.wants_to_stop = False
         self.events: list[Event] = []
 
-    def submitted(self, trial: Trial) -> None:
-        pass
-
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
-
-    def on_retry(self, event: Failed, why: str) -> None:
-        pass
-
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
 
     def first_step(self, trial_id: str) -> int:
         """Return the first step that was heard of."""
@@ -74,16 +62,11 @@ def run(
     sweep: Sweep, folder: Path, stop_after: Callable[[Event], bool] = lambda _: False
 ) -> tuple[Outcome, Watcher]:
     watcher = Watcher(stop_after)
-
-    def make_view(*_: object) -> AbstractContextManager[Watcher]:
-        return nullcontext(watcher)
-
     outcome = run_sweep(
         sweep,
         folder=folder,
         make_executor=lambda datasets, _: LocalExecutor(datasets),
-        make_view=make_view,
-        load_data=load_datasets,
+        callbacks=[watcher],
         should_stop=lambda: watcher.wants_to_stop,
     )
     return outcome, watcher

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from orchestrator.execution.executor import Executor, Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger, LedgerError
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, give
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
-from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
+from orchestrator.trials.events import Event, Finished, Pruned, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
@@ -33,29 +33,17 @@ def never(event: Event) -> bool:
     return False
 
 
-class Watcher:
-    """Be the view; keep the events and ask to stop once ``stop_after`` holds for one of them."""
+class Watcher(SweepCallback):
+    """An observer that keeps the events and asks to stop once ``stop_after`` holds for one of them."""
 
     def __init__(self, stop_after: Callable[[Event], bool]) -> None:
         self._stop_after = stop_after
         self.wants_to_stop = False
         self.events: list[Event] = []
 
-    def submitted(self, trial: Trial) -> None:
-        pass
-
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
-
-    def on_retry(self, event: Failed, why: str) -> None:
-        pass
-
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
 
 
 class Driver:
@@ -75,7 +63,7 @@ class Driver:
             sweep,
             folder=self.folder,
             make_executor=self._make_executor,
-            make_view=self._make_view,
+            callbacks=[self.watcher],
             load_data=self._load_data,
             should_stop=lambda: self.watcher.wants_to_stop,
         )
@@ -90,9 +78,6 @@ class Driver:
 
         self.executors.append(Recording(datasets))
         return self.executors[-1]
-
-    def _make_view(self, *_: object) -> AbstractContextManager[Watcher]:
-        return nullcontext(self.watcher)
 
     def _load_data(self, trials: Sequence[Trial]) -> Datasets:
         self.loads.append(len(trials))

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from orchestrator.execution.metrics import TEXTS, Sample
-from orchestrator.monitoring.live_view import LiveView
-from orchestrator.monitoring.prometheus import PERIOD_S, Telemetry
+from orchestrator.monitoring.prometheus import PERIOD_S, PrometheusExporter
 from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.trials.events import Failed, Finished, Progressed, Reported
 from orchestrator.trials.records import Cause, State, TrialRecord
@@ -18,19 +15,26 @@ from orchestrator.trials.trial import Trial
 
 
 class Published:
-    """Hold a telemetry of the tiny sweep, and what it has published."""
+    """The publisher of the tiny sweep, and what it has published."""
 
     def __init__(self, records: Sequence[TrialRecord], clock: Any) -> None:
         self.clock = clock
         self.rounds: list[Sequence[Sample]] = []
-        self.file = StringIO()
-        board = SweepProgress(records, num_slots=lambda: 3, shown_metric="knn_top1", clock=clock)
-        view = LiveView(Console(file=self.file, width=120), board, title="tiny", clock=clock)
-        self.telemetry = Telemetry(view, board, self.rounds.append, sweep="tiny", clock=clock)
+        self.progress = SweepProgress(records, num_slots=lambda: 3, shown_metric="knn_top1", clock=clock)
+        self.exporter = PrometheusExporter(self.progress, self.rounds.append, sweep="tiny", clock=clock)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return what calls both callbacks in their order, as the scheduler does."""
+
+        def call(*arguments: object) -> None:
+            for callback in (self.progress, self.exporter):
+                getattr(callback, name)(*arguments)
+
+        return call
 
     def samples(self, name: str) -> list[tuple[float, dict[str, str]]]:
         """Return the samples of a metric that are to be published now, without the sweep's name."""
-        found = [sample for sample in self.telemetry.samples() if sample.name == f"specsweep_{name}"]
+        found = [sample for sample in self.exporter.samples() if sample.name == f"specsweep_{name}"]
         assert all(sample.tags["sweep"] == "tiny" for sample in found)
         return [(s.value, {key: value for key, value in s.tags.items() if key != "sweep"}) for s in found]
 
@@ -52,8 +56,8 @@ def test_every_state_is_told_each_time_so_that_none_keeps_an_old_count(
         **dict.fromkeys(names, 0),
         "waiting": 8,
     }
-    published.telemetry.submitted(trials[0])
-    published.telemetry.left_out(trials[1:3], "the time budget of 1 h")
+    published.on_submit(trials[0])
+    published.on_skip(trials[1:3], "the time budget of 1 h")
     assert {tags["state"]: value for value, tags in published.samples("trials")} == {
         **dict.fromkeys(names, 0),
         "waiting": 5,
@@ -64,8 +68,8 @@ def test_every_state_is_told_each_time_so_that_none_keeps_an_old_count(
 
 def test_retries_grow_by_what_came_since_by_cause(published: Published, trials: tuple[Trial, ...]) -> None:
     def retry(cause: Cause) -> None:
-        published.telemetry.submitted(trials[0])
-        published.telemetry.on_retry(failed(trials[0], cause), "retry")
+        published.on_submit(trials[0])
+        published.on_retry(failed(trials[0], cause), "retry")
 
     assert published.samples("retries") == []
     for cause in (Cause.WORKER, Cause.WORKER, Cause.GPU_MEMORY):
@@ -73,7 +77,7 @@ def test_retries_grow_by_what_came_since_by_cause(published: Published, trials: 
     assert published.samples("retries") == [(2, {"cause": "worker"}), (1, {"cause": "gpu_memory"})]
     assert published.samples("retries") == []
     retry(Cause.WORKER)
-    counters = [sample for sample in published.telemetry.samples() if sample.is_counter]
+    counters = [sample for sample in published.exporter.samples() if sample.is_counter]
     assert [(sample.name, sample.value) for sample in counters] == [("specsweep_retries", 1)]
 
 
@@ -81,9 +85,9 @@ def test_the_newest_metrics_of_a_trial_are_told_once_and_those_that_are_no_numbe
     published: Published, trials: tuple[Trial, ...]
 ) -> None:
     trial = trials[3]
-    published.telemetry.submitted(trial)
-    published.telemetry.happened(Reported(trial.trial_id, 1, step=1, metrics={"knn_top1": 10.0, "loss": 3.0}))
-    published.telemetry.happened(Reported(trial.trial_id, 1, step=2, metrics={"knn_top1": 12.0}))
+    published.on_submit(trial)
+    published.on_event(Reported(trial.trial_id, 1, step=1, metrics={"knn_top1": 10.0, "loss": 3.0}))
+    published.on_event(Reported(trial.trial_id, 1, step=2, metrics={"knn_top1": 12.0}))
     tags = {"group": trial.group, "arm": trial.arm, "seed": str(trial.seed)}
     assert published.samples("rung_metric") == [
         (12.0, {**tags, "metric": "knn_top1"}),
@@ -91,7 +95,7 @@ def test_the_newest_metrics_of_a_trial_are_told_once_and_those_that_are_no_numbe
     ]
     assert published.samples("rung_metric") == []
     metrics = {"knn_top1": math.nan, "loss": math.inf, "miou": 20.0}
-    published.telemetry.happened(Finished(trial.trial_id, 1, metrics=metrics, seconds=9.0, core_seconds=1.0))
+    published.on_event(Finished(trial.trial_id, 1, metrics=metrics, seconds=9.0, core_seconds=1.0))
     assert published.samples("rung_metric") == [(20.0, {**tags, "metric": "miou"})]
 
 
@@ -100,11 +104,11 @@ def test_rates_slots_and_the_time_that_is_left_follow_the_board(
 ) -> None:
     assert published.samples("seconds_left") == []  # not known yet
     for trial, rate in zip(trials[:2], (10.0, 32.5), strict=True):
-        published.telemetry.submitted(trial)
-        published.telemetry.happened(Progressed(trial.trial_id, 1, step=1, steps=4, images_per_s=rate))
+        published.on_submit(trial)
+        published.on_event(Progressed(trial.trial_id, 1, step=1, steps=4, images_per_s=rate))
     assert published.samples("images_per_second") == [(42.5, {})]
     assert (published.samples("slots"), published.samples("slots_busy")) == ([(3, {})], [(2, {})])
-    published.telemetry.happened(Finished(trials[0].trial_id, 1, metrics={}, seconds=9.0, core_seconds=1.0))
+    published.on_event(Finished(trials[0].trial_id, 1, metrics={}, seconds=9.0, core_seconds=1.0))
     ((left, _),) = published.samples("seconds_left")
     # 3 trainings and 4 floors at most as long, of which one has just begun, on 3 slots.
     assert left == pytest.approx(7 * 9.0 / 3)
@@ -112,22 +116,22 @@ def test_rates_slots_and_the_time_that_is_left_follow_the_board(
 
 
 def test_samples_are_published_every_few_seconds_and_at_the_end(published: Published) -> None:
-    with published.telemetry as telemetry:
-        telemetry.tick()
-        telemetry.tick()
+    with published.exporter as exporter:
+        exporter.on_tick()
+        exporter.on_tick()
         assert len(published.rounds) == 1
         published.clock.now_s += PERIOD_S - 0.1
-        telemetry.tick()
+        exporter.on_tick()
         assert len(published.rounds) == 1
         published.clock.now_s += 0.2
-        telemetry.tick()
+        exporter.on_tick()
         assert len(published.rounds) == 2
     assert len(published.rounds) == 3
 
 
 def test_a_run_that_breaks_publishes_no_more(published: Published) -> None:
     def run() -> None:
-        with published.telemetry:
+        with published.exporter:
             raise OSError
 
     with pytest.raises(OSError):
@@ -135,24 +139,13 @@ def test_a_run_that_breaks_publishes_no_more(published: Published) -> None:
     assert published.rounds == []
 
 
-def test_the_view_hears_of_everything(published: Published, trials: tuple[Trial, ...]) -> None:
-    with published.telemetry as telemetry:
-        telemetry.submitted(trials[0])
-        telemetry.on_retry(failed(trials[0], Cause.NODE), "retry 1 of 20")
-        telemetry.left_out(trials[1:2], "the time budget of 1 h")
-        published.clock.now_s += 60.0
-        telemetry.tick()
-    first_words = [line.split()[0] for line in published.file.getvalue().splitlines()]
-    assert first_words == ["started", "again", "left", "sweep"]
-
-
 def test_every_metric_is_explained(published: Published, trials: tuple[Trial, ...]) -> None:
-    published.telemetry.submitted(trials[0])
-    published.telemetry.happened(Reported(trials[0].trial_id, 1, step=1, metrics={"knn_top1": 1.0}))
-    published.telemetry.on_retry(failed(trials[0], Cause.NODE), "retry")
-    published.telemetry.submitted(trials[0])
-    published.telemetry.happened(Finished(trials[0].trial_id, 1, metrics={}, seconds=1.0, core_seconds=1.0))
-    samples = list(published.telemetry.samples())
+    published.on_submit(trials[0])
+    published.on_event(Reported(trials[0].trial_id, 1, step=1, metrics={"knn_top1": 1.0}))
+    published.on_retry(failed(trials[0], Cause.NODE), "retry")
+    published.on_submit(trials[0])
+    published.on_event(Finished(trials[0].trial_id, 1, metrics={}, seconds=1.0, core_seconds=1.0))
+    samples = list(published.exporter.samples())
     assert {sample.name for sample in samples} == set(TEXTS)
     assert all(sample.text == TEXTS[sample.name] for sample in samples)
     # A metric's tags are the same each time: Prometheus takes nothing else.

@@ -33,11 +33,11 @@ def test_counts_follow_every_trial_from_waiting_to_its_end(
     board = make_board()
     assert board.counts == {State.WAITING: 8}
     for trial in trials[:4]:
-        board.submitted(trial)
+        board.on_submit(trial)
     assert board.counts == {State.WAITING: 4, State.RUNNING: 4}
-    board.happened(finished(trials[0], 2.0))
-    board.happened(Pruned(trials[1].trial_id, 1, step=2, seconds=1.0))
-    board.happened(Failed(trials[2].trial_id, 1, error="ValueError: no", traceback=""))
+    board.on_event(finished(trials[0], 2.0))
+    board.on_event(Pruned(trials[1].trial_id, 1, step=2, seconds=1.0))
+    board.on_event(Failed(trials[2].trial_id, 1, error="ValueError: no", traceback=""))
     assert board.counts == {
         State.WAITING: 4,
         State.RUNNING: 1,
@@ -60,15 +60,15 @@ def test_a_running_trial_shows_its_step_rate_and_last_rung(
     make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board, trial_id = make_board(), trials[0].trial_id
-    board.submitted(trials[0])
+    board.on_submit(trials[0])
     running = board.running[trial_id]
     assert (running.label, running.step, running.steps) == (trials[0].label, 0, None)
-    board.happened(Started(trial_id, 1, worker="node:1"))
-    board.happened(Progressed(trial_id, 1, step=1, steps=4, images_per_s=64.0))
+    board.on_event(Started(trial_id, 1, worker="node:1"))
+    board.on_event(Progressed(trial_id, 1, step=1, steps=4, images_per_s=64.0))
     assert (running.step, running.steps, running.images_per_s, running.last_metric) == (1, 4, 64.0, "")
-    board.happened(Reported(trial_id, 1, step=2, metrics={"loss": 9.0, "knn_top1": 33.33}))
+    board.on_event(Reported(trial_id, 1, step=2, metrics={"loss": 9.0, "knn_top1": 33.33}))
     assert (running.step, running.last_metric) == (2, "knn_top1 33.3")
-    board.happened(Reported(trial_id, 1, step=3, metrics={"loss": 9.0}))
+    board.on_event(Reported(trial_id, 1, step=3, metrics={"loss": 9.0}))
     assert (running.step, running.last_metric) == (3, "knn_top1 33.3")
 
 
@@ -76,8 +76,8 @@ def test_a_running_trial_shows_metres_to_the_millimetre(
     trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
 ) -> None:
     board = SweepProgress([record_of(trial) for trial in trials], num_slots=lambda: 1, shown_metric="depth_rmse")
-    board.submitted(trials[0])
-    board.happened(Reported(trials[0].trial_id, 1, step=2, metrics={"depth_rmse": 0.98765}))
+    board.on_submit(trials[0])
+    board.on_event(Reported(trials[0].trial_id, 1, step=2, metrics={"depth_rmse": 0.98765}))
     assert board.running[trials[0].trial_id].last_metric == "depth_rmse 0.988"
 
 
@@ -85,7 +85,7 @@ def test_an_event_of_a_trial_that_does_not_run_is_let_pass(
     make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board = make_board()
-    board.happened(finished(trials[0], 2.0))
+    board.on_event(finished(trials[0], 2.0))
     assert board.counts == {State.WAITING: 8}
 
 
@@ -94,11 +94,11 @@ def test_time_left_is_unknown_until_something_was_measured(
 ) -> None:
     board = make_board()
     assert board.seconds_left() is None
-    board.submitted(trials[0])
+    board.on_submit(trials[0])
     assert board.seconds_left() is None
     # A floor is not trained; its length says nothing of the trainings.
-    board.submitted(trials[1])
-    board.happened(finished(trials[1], 0.1))
+    board.on_submit(trials[1])
+    board.on_event(finished(trials[1], 0.1))
     assert trials[1].role == "floor"
     assert board.seconds_left() is None
 
@@ -107,14 +107,14 @@ def test_time_left_is_the_mean_length_of_what_waits_less_what_has_run(
     make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...], clock: Any
 ) -> None:
     board = make_board()
-    board.submitted(trials[0])
+    board.on_submit(trials[0])
     clock.now_s += 10.0
-    board.happened(finished(trials[0], 10.0))
-    board.submitted(trials[1])
-    board.happened(finished(trials[1], 2.0))
+    board.on_event(finished(trials[0], 10.0))
+    board.on_submit(trials[1])
+    board.on_event(finished(trials[1], 2.0))
     # To do: 3 trainings of 10 s and 3 floors of 2 s.
     assert board.seconds_left() == pytest.approx(36.0)
-    board.submitted(trials[3])
+    board.on_submit(trials[3])
     clock.now_s += 4.0
     assert board.seconds_left() == pytest.approx(32.0)
     # One that takes longer than it should is about to end.
@@ -129,11 +129,11 @@ def test_time_left_of_the_only_trial_is_told_from_its_own_pace(
     clock: Any,
 ) -> None:
     board = make_board([record_of(trials[0])], num_slots=2)
-    board.submitted(trials[0])
-    board.happened(Progressed(trials[0].trial_id, 1, step=0, steps=0, images_per_s=0.0))
+    board.on_submit(trials[0])
+    board.on_event(Progressed(trials[0].trial_id, 1, step=0, steps=0, images_per_s=0.0))
     assert board.seconds_left() is None
     clock.now_s += 6.0
-    board.happened(Progressed(trials[0].trial_id, 1, step=3, steps=12, images_per_s=1.0))
+    board.on_event(Progressed(trials[0].trial_id, 1, step=3, steps=12, images_per_s=1.0))
     # 3 steps took 6 s: 9 are left, 2 s each; the second slot cannot help.
     assert board.seconds_left() == pytest.approx(18.0)
 
@@ -158,13 +158,13 @@ def test_a_trial_that_will_be_tried_again_waits_and_its_retries_are_counted_by_c
 ) -> None:
     board = make_board()
     for cause in (Cause.WORKER, Cause.NODE, Cause.WORKER):
-        board.submitted(trials[0])
-        board.on_retry(Failed(trials[0].trial_id, 1, error="x", traceback="", cause=cause))
+        board.on_submit(trials[0])
+        board.on_retry(Failed(trials[0].trial_id, 1, error="x", traceback="", cause=cause), "retry")
         assert board.counts[State.WAITING] == 8
         assert (board.counts[State.RUNNING], board.running) == (0, {})
     assert board.retries == {Cause.WORKER: 2, Cause.NODE: 1}
-    board.submitted(trials[0])
-    board.happened(finished(trials[0], 2.0))
+    board.on_submit(trials[0])
+    board.on_event(finished(trials[0], 2.0))
     assert (board.counts[State.DONE], board.counts[State.WAITING]) == (1, 7)
 
 
@@ -172,10 +172,10 @@ def test_trials_that_are_left_out_take_no_time(
     make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...]
 ) -> None:
     board = make_board()
-    board.submitted(trials[0])
-    board.happened(finished(trials[0], 10.0))
-    board.submitted(trials[3])
-    board.left_out([trials[3], *trials[4:]])
+    board.on_submit(trials[0])
+    board.on_event(finished(trials[0], 10.0))
+    board.on_submit(trials[3])
+    board.on_skip([trials[3], *trials[4:]], "the time budget")
     assert (board.counts[State.LEFT_OUT], board.counts[State.WAITING], board.running) == (5, 2, {})
     assert {trial.role for trial in trials[1:3]} == {"floor"}
     # Floors are reckoned at most as long as a training.

@@ -14,7 +14,7 @@ from orchestrator.cli.app import main
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements, write_diagnostics
-from orchestrator.run import load_datasets, run_sweep
+from orchestrator.run import run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.schema import Sweep
 from orchestrator.trials.events import Failed, Finished
@@ -98,19 +98,6 @@ def test_ids_differ_with_diagnostics_and_are_as_before_without(make_sweep: Calla
     assert all(trial.config.diagnostics for trial in on)
 
 
-class _Silent:
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def submitted(self, trial: object) -> None: ...
-
-    def happened(self, event: object) -> None: ...
-
-    def tick(self) -> None: ...
-
-
 def test_a_sweep_with_diagnostics_writes_a_row_per_trial_block_site_and_quantity(
     make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
@@ -119,8 +106,6 @@ def test_a_sweep_with_diagnostics_writes_a_row_per_trial_block_site_and_quantity
         sweep,
         folder=tmp_path / "results",
         make_executor=lambda datasets, _: LocalExecutor(datasets),
-        make_view=lambda *_: _Silent(),  # type: ignore[arg-type, return-value]
-        load_data=load_datasets,
     )
     assert outcome.written[-1] == tmp_path / "results" / CSV_NAME
     with outcome.written[-1].open() as file:

@@ -30,101 +30,105 @@ def micro(make_sweep: Callable[..., Sweep]) -> Trial:
     return expand(make_sweep(model={"scale": "micro"}))[0]
 
 
-def grow(shares: Allocator, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine: Machine = NOWHERE) -> str:
+def grow(allocator: Allocator, trial: Trial, cause: Cause = Cause.GPU_MEMORY, machine: Machine = NOWHERE) -> str:
     """Say that an attempt with what the trial gets now ran out of memory."""
-    return shares.grow(
-        trial, ran_with=shares.of(trial), ran_config=shares.config_of(trial), cause=cause, machine=machine
+    return allocator.grow(
+        trial,
+        ran_with=allocator.request_for(trial),
+        ran_config=allocator.config_of(trial),
+        cause=cause,
+        machine=machine,
     )
 
 
 def test_a_share_is_that_of_the_scale(nano: Trial, micro: Trial) -> None:
-    shares = Allocator(Resources(cpus=2, by_scale={"micro": {"gpus": 0.5}}))
-    assert shares.of(nano) == ResourceRequest(cpus=2.0)
-    assert shares.of(micro) == ResourceRequest(cpus=2.0, gpus=0.5)
-    assert shares.config_of(nano) is nano.config
+    allocator = Allocator(Resources(cpus=2, by_scale={"micro": {"gpus": 0.5}}))
+    assert allocator.request_for(nano) == ResourceRequest(cpus=2.0)
+    assert allocator.request_for(micro) == ResourceRequest(cpus=2.0, gpus=0.5)
+    assert allocator.config_of(nano) is nano.config
 
 
 def test_growth_is_for_the_scale_and_is_remembered_each_time(nano: Trial, micro: Trial) -> None:
     remembered: list[tuple[str, ResourceFloor]] = []
-    shares = Allocator(Resources(gpus=0.5), remember=lambda *given: remembered.append(given))
+    allocator = Allocator(Resources(gpus=0.5), remember=lambda *given: remembered.append(given))
     sibling = replace(nano, trial_id="sibling")
-    assert grow(shares, nano) == "1 GPUs in place of 0.5"
-    assert (shares.of(sibling).gpus, shares.of(micro).gpus) == (1.0, 0.5)
-    assert grow(shares, sibling) == "micro_batch 4"
+    assert grow(allocator, nano) == "1 GPUs in place of 0.5"
+    assert (allocator.request_for(sibling).gpus, allocator.request_for(micro).gpus) == (1.0, 0.5)
+    assert grow(allocator, sibling) == "micro_batch 4"
     assert remembered == [("nano", ResourceFloor(1.0)), ("nano", ResourceFloor(1.0, 0.0, 4))]
-    assert shares.config_of(nano).objective.micro_batch == 4
-    assert shares.config_of(micro) is micro.config
+    assert allocator.config_of(nano).objective.micro_batch == 4
+    assert allocator.config_of(micro) is micro.config
 
 
 def test_what_earlier_runs_found_out_is_the_least_and_the_file_may_say_more(nano: Trial) -> None:
     known = {"nano": ResourceFloor(gpus=0.5, memory_gib=16.0, micro_batch=2)}
-    shares = Allocator(Resources(gpus=0.25, memory_gib=32), known)
-    assert shares.of(nano) == ResourceRequest(gpus=0.5, memory_gib=32.0)
-    assert shares.config_of(nano).objective.micro_batch == 2
-    assert Allocator(Resources(gpus=1), known).of(nano).gpus == 1.0
+    allocator = Allocator(Resources(gpus=0.25, memory_gib=32), known)
+    assert allocator.request_for(nano) == ResourceRequest(gpus=0.5, memory_gib=32.0)
+    assert allocator.config_of(nano).objective.micro_batch == 2
+    assert Allocator(Resources(gpus=1), known).request_for(nano).gpus == 1.0
 
 
 def test_a_micro_batch_of_the_file_that_is_small_enough_stays(nano: Trial) -> None:
     small = replace(nano, config=replace(nano.config, objective=replace(nano.config.objective, micro_batch=2)))
-    shares = Allocator(Resources(), {"nano": ResourceFloor(micro_batch=4)})
-    assert shares.config_of(small) is small.config
-    assert shares.config_of(nano).objective.micro_batch == 4
-    assert replace(nano.config, objective=shares.config_of(nano).objective) == shares.config_of(nano)
+    allocator = Allocator(Resources(), {"nano": ResourceFloor(micro_batch=4)})
+    assert allocator.config_of(small) is small.config
+    assert allocator.config_of(nano).objective.micro_batch == 4
+    assert replace(nano.config, objective=allocator.config_of(nano).objective) == allocator.config_of(nano)
 
 
 def test_an_attempt_with_less_than_its_siblings_get_by_now_adds_nothing(nano: Trial) -> None:
     remembered: list[object] = []
-    shares = Allocator(Resources(gpus=0.25), remember=lambda *given: remembered.append(given))
-    old = shares.of(nano)
-    grow(shares, nano)
-    text = shares.grow(nano, ran_with=old, ran_config=nano.config, cause=Cause.GPU_MEMORY, machine=NOWHERE)
+    allocator = Allocator(Resources(gpus=0.25), remember=lambda *given: remembered.append(given))
+    old = allocator.request_for(nano)
+    grow(allocator, nano)
+    text = allocator.grow(nano, ran_with=old, ran_config=nano.config, cause=Cause.GPU_MEMORY, machine=NOWHERE)
     assert text == "0.5 GPUs in place of 0.25"
-    assert shares.of(nano).gpus == 0.5
+    assert allocator.request_for(nano).gpus == 0.5
     assert len(remembered) == 1
 
 
 def test_an_attempt_with_a_larger_micro_batch_than_its_siblings_have_by_now_adds_nothing(nano: Trial) -> None:
-    shares = Allocator(Resources())
-    assert grow(shares, nano) == "micro_batch 4"
-    text = shares.grow(
-        nano, ran_with=shares.of(nano), ran_config=nano.config, cause=Cause.HOST_MEMORY, machine=NOWHERE
+    allocator = Allocator(Resources())
+    assert grow(allocator, nano) == "micro_batch 4"
+    text = allocator.grow(
+        nano, ran_with=allocator.request_for(nano), ran_config=nano.config, cause=Cause.HOST_MEMORY, machine=NOWHERE
     )
     assert text == "micro_batch 4"
-    assert shares.config_of(nano).objective.micro_batch == 4
+    assert allocator.config_of(nano).objective.micro_batch == 4
 
 
 def test_when_there_is_nothing_to_add_nothing_is_said_nor_remembered(nano: Trial) -> None:
     remembered: list[Any] = []
-    shares = Allocator(Resources(), remember=lambda *given: remembered.append(given))
-    texts = [grow(shares, nano) for _ in range(5)]
+    allocator = Allocator(Resources(), remember=lambda *given: remembered.append(given))
+    texts = [grow(allocator, nano) for _ in range(5)]
     # A batch of 8 images: 4, 2, 1.
     assert texts == ["micro_batch 4", "micro_batch 2", "micro_batch 1", "", ""]
     assert len(remembered) == 3
 
 
 def test_host_memory_that_is_reserved_keeps_a_smaller_micro_batch(nano: Trial) -> None:
-    shares = Allocator(Resources(gpus=1))
+    allocator = Allocator(Resources(gpus=1))
     machine = Machine(memory_gib=64.0, num_trials=2)
-    assert grow(shares, nano) == "micro_batch 4"
-    assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "64.0 GiB of the machine's memory reserved"
-    assert shares.config_of(nano).objective.micro_batch == 4
-    assert grow(shares, nano, Cause.HOST_MEMORY, machine) == "micro_batch 2"
+    assert grow(allocator, nano) == "micro_batch 4"
+    assert grow(allocator, nano, Cause.HOST_MEMORY, machine) == "64.0 GiB of the machine's memory reserved"
+    assert allocator.config_of(nano).objective.micro_batch == 4
+    assert grow(allocator, nano, Cause.HOST_MEMORY, machine) == "micro_batch 2"
 
 
 def test_of_several_processes_each_computes_fewer_images_than_its_part_of_the_batch(nano: Trial) -> None:
-    shares = Allocator(Resources(gpus=1, processes=4))
+    allocator = Allocator(Resources(gpus=1, processes=4))
     # 8 images, 2 on each.
-    assert [grow(shares, nano) for _ in range(2)] == ["micro_batch 1", ""]
+    assert [grow(allocator, nano) for _ in range(2)] == ["micro_batch 1", ""]
 
 
 def host_memory_of_attempts(trial: Trial, resources: Resources, nodes: list[Node]) -> list[float]:
     """Let a trial run out of its machine's memory as long as it gets more; return what each attempt had, in GiB."""
-    shares, had = Allocator(resources), []
+    allocator, had = Allocator(resources), []
     for _ in range(20):
-        share = shares.of(trial)
+        share = allocator.request_for(trial)
         assert count_slots(nodes, share, max_slots=1) == 1, f"no room for {share}"
         had.append(share.memory_gib)
-        if not grow(shares, trial, Cause.HOST_MEMORY, machine_for(nodes, share)):
+        if not grow(allocator, trial, Cause.HOST_MEMORY, machine_for(nodes, share)):
             return had
     raise AssertionError("it grows without end")
 

@@ -16,12 +16,13 @@ def test_lengths_are_means_of_an_arm_or_else_of_its_group_over_done_trials_with_
     records = [record_of(t, State.DONE, seconds=seconds[t.arm]) for t in trials if t.seed == 0]
     records += [record_of(t, State.PRUNED, seconds=2.0) for t in trials if t.seed == 1 and t.arm == "norm@all"]
     lengths, group = TrialDurations(records), records[0].trial.group_id
-    assert {t.arm: lengths.of(group, t.role, t.arm_id) for t in trials} == seconds
-    assert (lengths.of(group, Role.ARM, "another"), lengths.of(group, Role.FLOOR, "another")) == (12.0, 2.0)
-    assert (lengths.of(group, Role.BASELINE), lengths.of(group, Role.FLOOR)) == (12.0, 2.0)
+    assert {t.arm: lengths.estimate(group, t.role, t.arm_id) for t in trials} == seconds
+    assert (lengths.estimate(group, Role.ARM, "another"), lengths.estimate(group, Role.FLOOR, "another")) == (12.0, 2.0)
+    assert (lengths.estimate(group, Role.BASELINE), lengths.estimate(group, Role.FLOOR)) == (12.0, 2.0)
     arm = next(t for t in trials if t.arm == "norm@all")
     lengths.add(group, arm.role, 18.0, arm.arm_id)
-    assert (lengths.of(group, Role.ARM, arm.arm_id), lengths.of(group, Role.ARM)) == ((14 + 18) / 2, (10 + 14 + 18) / 3)
+    assert lengths.estimate(group, Role.ARM, arm.arm_id) == (14 + 18) / 2
+    assert lengths.estimate(group, Role.ARM) == (10 + 14 + 18) / 3
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_a_trial_takes_as_long_as_its_like_and_a_floor_says_nothing_of_a_trainin
     lengths = TrialDurations()
     for (group_id, of_role), seconds in measured.items():
         lengths.add(group_id, of_role, seconds)
-    assert lengths.of("a", role) == expected
+    assert lengths.estimate("a", role) == expected
 
 
 @pytest.mark.parametrize(

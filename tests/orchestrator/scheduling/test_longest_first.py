@@ -12,9 +12,11 @@ from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.longest_first import LongestFirst
+from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.scheduling.simulation import _NoStates, _Watcher
+from orchestrator.scheduling.simulation import _Recorder
 from orchestrator.storage.command_inbox import Command, Retry
+from orchestrator.sweep.pruning_settings import NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.trial import Role, Trial
@@ -106,26 +108,24 @@ def test_under_a_budget_seeds_that_have_begun_are_sorted_and_no_trial_is_forgott
     executor = SimulatedExecutor(
         {t.trial_id: seconds[t.arm_id] for t in [*run, again]}, draw=random.Random(0), num_slots=2
     )
-    record, watcher = InMemoryLedger(t.trial_id for t in [*run, again]), _Watcher(executor)
+    record, recorder = InMemoryLedger(t.trial_id for t in [*run, again]), _Recorder(executor.clock)
     orders: Iterator[Sequence[Command]] = iter([[Retry((again.trial_id,))]])
     Scheduler(
         ledger=record,
-        judge=watcher,
-        judged_metric="",
+        judge=Judge(NoPruning(), higher_is_better=True, records=()),
         executor=executor,
-        view=watcher,
-        states=_NoStates(),
-        shares=Allocator(Resources()),
+        callbacks=[recorder],
+        allocator=Allocator(Resources()),
         budget=Budget(Limits(time_budget_h=1), clock=executor.clock),
-        lengths=lengths(run[0].group_id, **seconds),
+        durations=lengths(run[0].group_id, **seconds),
         trials_by_id={t.trial_id: t for t in [*run, again]},
-        orders=lambda: next(orders, ()),
+        commands=lambda: next(orders, ()),
         clock=executor.clock,
     ).run(run)
     # Nothing is sorted before the first seed has begun; then its long trial goes first, ahead of the next seed's.
-    assert watcher.started[:3] == ["a0", "b0", "l0"]
-    assert sorted(watcher.started) == sorted(t.trial_id for t in [*run, again])
-    assert watcher.started.index("l1") > watcher.started.index("a1")
+    assert recorder.started[:3] == ["a0", "b0", "l0"]
+    assert sorted(recorder.started) == sorted(t.trial_id for t in [*run, again])
+    assert recorder.started.index("l1") > recorder.started.index("a1")
 
 
 def test_on_few_slots_the_order_is_kept_to_the_last_trial(

@@ -10,6 +10,7 @@ from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import CheckpointStore, StateFile
 from orchestrator.sweep.resource_settings import Resources
@@ -96,8 +97,8 @@ class ScriptedExecutor:
         return next(job.attempt for job in self.jobs if job.trial_id == trial_id)
 
 
-class Listener:
-    """Be view and judge; keep what was heard, and what a reader of the ledger saw at that moment."""
+class Listener(SweepCallback):
+    """Observer and judge: keep what was heard, and what a reader of the ledger saw at that moment."""
 
     def __init__(self, path: Path, hopeless: Sequence[str] = ()) -> None:
         self.path = path
@@ -110,13 +111,13 @@ class Listener:
         self.on_record: dict[type[Event], list[bool]] = defaultdict(list)
         self.num_ticks = 0
 
-    def submitted(self, trial: Trial) -> None:
+    def on_submit(self, trial: Trial) -> None:
         self.submissions.append(trial.trial_id)
         with Ledger.read(self.path) as reader:
             states = {record.trial.trial_id: record.state for record in reader.records()}
         self.states_at_submission.append(states[trial.trial_id])
 
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.heard.append(event)
         with Ledger.read(self.path) as reader:
             record = next(r for r in reader.records() if r.trial.trial_id == event.trial_id)
@@ -133,10 +134,10 @@ class Listener:
     def on_retry(self, event: Failed, why: str) -> None:
         raise AssertionError(f"nothing is tried again, but {event} was: {why}")
 
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
+    def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
         raise AssertionError(f"there is no budget, but {trials} were left out: {reason}")
 
-    def tick(self) -> None:
+    def on_tick(self) -> None:
         self.num_ticks += 1
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
@@ -171,9 +172,9 @@ def run(
         judge=listener,
         judged_metric="knn_top1",
         executor=executor,
-        view=listener,
+        callbacks=[listener],
         states=kept,
-        shares=Allocator(Resources()),
+        allocator=Allocator(Resources()),
         limits=Limits(max_retries=0),
         should_stop=should_stop,
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.scheduling.budget import Budget
 from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Started
 from orchestrator.trials.records import State
@@ -171,4 +170,3 @@ def test_the_view_hears_of_nothing_more_of_what_was_left_out(
     run(stage, [*seeds[0], *seeds[1]], Limits(time_budget_h=hours(30)))
     begun = {event.trial_id for event in stage.heard if isinstance(event, Started)}
     assert begun == {trial.trial_id for trial in seeds[0]} == set(stage.submissions)
-    assert isinstance(stage.scheduler.budget, Budget)

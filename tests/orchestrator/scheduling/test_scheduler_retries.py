@@ -261,4 +261,4 @@ def test_where_nothing_runs_for_lack_of_room_people_are_told_for_which_trial(
     first = trials[0]
     assert not stage.run({}, trials=trials[:1], resources={"gpus": 4}, gpus=2, seconds_at_most=100)
     (message,) = caplog.messages
-    assert message.startswith(f"nothing runs: there is no room for {first.label}, which takes ResourceRequest(cpus=1.0, gpus=4.0")
+    assert message.startswith(f"nothing runs: there is no room for {first.label}, which takes 1 core, 4 GPUs")

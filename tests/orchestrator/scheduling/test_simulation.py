@@ -17,8 +17,7 @@ from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.scheduling.simulation import Simulated, _Watcher, draw_lengths, simulate
-from orchestrator.storage.checkpoint_store import CheckpointStore
+from orchestrator.scheduling.simulation import Simulated, _Recorder, draw_lengths, simulate
 from orchestrator.sweep.pruning_settings import NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from orchestrator.sweep.schema import Limits
@@ -85,7 +84,7 @@ def known(trials: Sequence[Trial], lengths: Mapping[str, float]) -> TrialDuratio
 
 def test_slots_take_the_next_trial_as_they_become_free(make: Callable[..., list[Trial]]) -> None:
     trials = make(4)
-    ran = simulate(trials, lengths_of(trials, [3, 2, 2, 1]), shares=ONE_CORE, num_slots=2)
+    ran = simulate(trials, lengths_of(trials, [3, 2, 2, 1]), allocator=ONE_CORE, num_slots=2)
     # Slot 1: 0-3, then the last one 3-4. Slot 2: 0-2, 2-4.
     assert ran.started == tuple(trial.trial_id for trial in trials)
     assert ran.ended_s == lengths_of(trials, [3, 2, 4, 4])
@@ -98,16 +97,16 @@ def test_a_trial_as_long_as_all_the_rest_waits_for_its_turn_only_if_nobody_knows
 ) -> None:
     trials = make(5)
     lengths = lengths_of(trials, [1, 1, 1, 1, 4])
-    unknown = simulate(trials, lengths, shares=ONE_CORE, num_slots=2)
+    unknown = simulate(trials, lengths, allocator=ONE_CORE, num_slots=2)
     assert (unknown.makespan_s, unknown.lower_bound_s, unknown.busy) == (2 + 4, 4, 8 / 12)
-    measured = simulate(trials, lengths, shares=ONE_CORE, num_slots=2, known=known(trials, lengths))
+    measured = simulate(trials, lengths, allocator=ONE_CORE, num_slots=2, known=known(trials, lengths))
     assert (measured.makespan_s, measured.started[0]) == (4, trials[4].trial_id)
 
 
 def test_workers_start_once_and_trials_have_an_overhead_each(make: Callable[..., list[Trial]]) -> None:
     trials = make(3)
     conditions = Conditions(start_up_s=10, overhead_s=1)
-    ran = simulate(trials, lengths_of(trials, [5, 5, 5]), shares=ONE_CORE, num_slots=1, conditions=conditions)
+    ran = simulate(trials, lengths_of(trials, [5, 5, 5]), allocator=ONE_CORE, num_slots=1, conditions=conditions)
     assert (ran.makespan_s, ran.lower_bound_s, ran.busy) == (10 + 3 * (1 + 5), 15, 1)
 
 
@@ -118,7 +117,7 @@ def test_an_attempt_that_fails_goes_on_from_the_last_saved_state_in_a_new_worker
     conditions = Conditions(start_up_s=10, overhead_s=1, failure_rate=0.5, checkpoint_every_s=every_s)
     # The first attempt fails (0.1 < 0.5) after half of its work; the second one does not.
     ran = simulate(
-        make(1), {"0 seed 0": 100.0}, shares=ONE_CORE, num_slots=1, conditions=conditions, draw=Chance(0.1, 0.5, 0.9)
+        make(1), {"0 seed 0": 100.0}, allocator=ONE_CORE, num_slots=1, conditions=conditions, draw=Chance(0.1, 0.5, 0.9)
     )
     assert ran.makespan_s == pytest.approx(11 + 50 + 11 + left_s)
     assert (ran.num_attempts, ran.lower_bound_s, ran.given_up) == (2, 100, frozenset())
@@ -129,7 +128,7 @@ def test_a_trial_that_fails_too_often_is_given_up(make: Callable[..., list[Trial
     ran = simulate(
         trials,
         lengths_of(trials, [8, 8]),
-        shares=ONE_CORE,
+        allocator=ONE_CORE,
         num_slots=1,
         limits=Limits(max_retries=1),
         conditions=Conditions(failure_rate=0.5),
@@ -146,7 +145,12 @@ def test_a_node_that_dies_takes_its_trials_along_until_it_is_back(make: Callable
     conditions = Conditions(checkpoint_every_s=30, node_life_s=50, node_absence_s=20)
     nodes = [Node("a", {"CPU": 1.0}), Node("b", {"CPU": 1.0})]
     ran = simulate(
-        trials, lengths_of(trials, [100, 90]), shares=ONE_CORE, nodes=nodes, conditions=conditions, draw=Chance(*lives)
+        trials,
+        lengths_of(trials, [100, 90]),
+        allocator=ONE_CORE,
+        nodes=nodes,
+        conditions=conditions,
+        draw=Chance(*lives),
     )
     # At 50 the first node dies; its trial keeps 30 s and has 70 to go, from 70 on, when the node is back.
     assert ran.ended_s == pytest.approx({"0 seed 0": 140, "1 seed 0": 90})
@@ -157,14 +161,14 @@ def test_trials_occupy_their_shares_of_nodes_as_far_as_these_name_them(make: Cal
     trials = make(4)
     shares = Allocator(Resources(cpus=2, gpus=0.5))
     lengths = lengths_of(trials, [HOUR_S] * 4)
-    cores = simulate(trials, lengths, shares=shares, nodes=[Node("a", {"CPU": 5.0})])
+    cores = simulate(trials, lengths, allocator=shares, nodes=[Node("a", {"CPU": 5.0})])
     assert (cores.makespan_s, cores.busy, cores.gpu_hours) == (2 * HOUR_S, 4 / 5, 4 * 0.5)
-    gpus = simulate(trials, lengths, shares=shares, nodes=[Node("a", {"CPU": 100.0, "GPU": 2.0})])
+    gpus = simulate(trials, lengths, allocator=shares, nodes=[Node("a", {"CPU": 100.0, "GPU": 2.0})])
     assert (gpus.makespan_s, gpus.busy) == (HOUR_S, 1)
-    capped = simulate(trials, lengths, shares=shares, nodes=[Node("a", {"CPU": 100.0})], num_slots=1)
+    capped = simulate(trials, lengths, allocator=shares, nodes=[Node("a", {"CPU": 100.0})], num_slots=1)
     assert (capped.makespan_s, capped.busy) == (4 * HOUR_S, 1)
     with pytest.raises(ClusterError, match="2 CPUs"):
-        simulate(trials, lengths, shares=shares, nodes=[Node("a", {"CPU": 1.0})])
+        simulate(trials, lengths, allocator=shares, nodes=[Node("a", {"CPU": 1.0})])
 
 
 def test_shares_of_several_kinds_make_room_for_each_other(make: Callable[..., list[Trial]]) -> None:
@@ -172,7 +176,7 @@ def test_shares_of_several_kinds_make_room_for_each_other(make: Callable[..., li
     large = replace(trials[1].config.model, scale="micro")
     trials[1] = replace(trials[1], config=replace(trials[1].config, model=large))
     shares = Allocator(Resources(cpus=1, by_scale={"micro": {"cpus": 4}}))
-    ran = simulate(trials, lengths_of(trials, [10, 10, 10]), shares=shares, nodes=[Node("a", {"CPU": 4.0})])
+    ran = simulate(trials, lengths_of(trials, [10, 10, 10]), allocator=shares, nodes=[Node("a", {"CPU": 4.0})])
     # All four cores go to the second one once the first has ended; the third waits for its turn.
     assert ran.ended_s == lengths_of(trials, [10, 20, 30])
     assert ran.lower_bound_s == 10 / 4 + 10 + 10 / 4
@@ -183,7 +187,7 @@ def test_a_budget_leaves_out_the_last_seeds(make: Callable[..., list[Trial]]) ->
     lengths = lengths_of(trials, [HOUR_S] * 6)
     seeds = {trial.trial_id: trial.seed for trial in trials}
     for limits in (Limits(time_budget_h=5), Limits(max_gpu_hours=5)):
-        ran = simulate(trials, lengths, shares=Allocator(Resources(gpus=1)), num_slots=1, limits=limits)
+        ran = simulate(trials, lengths, allocator=Allocator(Resources(gpus=1)), num_slots=1, limits=limits)
         assert {seeds[trial_id] for trial_id in ran.left_out} == {2}
         assert (ran.makespan_s, ran.gpu_hours, ran.lower_bound_s) == pytest.approx((4 * HOUR_S, 4, 4 * HOUR_S))
         assert "5" in ran.reason
@@ -196,7 +200,7 @@ def test_a_budget_that_is_spent_ends_the_run_in_the_middle_of_trials(
 ) -> None:
     trials = make(4)
     lengths = lengths_of(trials, [HOUR_S, 5 * HOUR_S, HOUR_S, HOUR_S])
-    ran = simulate(trials, lengths, shares=Allocator(Resources(gpus=1)), num_slots=2, limits=limits)
+    ran = simulate(trials, lengths, allocator=Allocator(Resources(gpus=1)), num_slots=2, limits=limits)
     assert ran.left_out == {trial.trial_id for trial in trials[1:]}
     assert ran.makespan_s == pytest.approx(1.5 * HOUR_S, rel=0.01)
     assert ran.gpu_hours == pytest.approx(3, rel=0.01)
@@ -215,7 +219,7 @@ def test_never_more_trials_run_than_there_are_slots_and_none_of_them_is_idle_in_
     trials = make(len(lengths))
     seconds = lengths_of(trials, lengths)
     ran = simulate(
-        trials, seconds, shares=ONE_CORE, num_slots=num_slots, known=known(trials, seconds) if is_known else None
+        trials, seconds, allocator=ONE_CORE, num_slots=num_slots, known=known(trials, seconds) if is_known else None
     )
     begins = {trial_id: end - seconds[trial_id] for trial_id, end in ran.ended_s.items()}
     for begin in begins.values():
@@ -234,7 +238,7 @@ def test_a_run_follows_from_the_seed_of_its_chances(make: Callable[..., list[Tri
         conditions = Conditions(failure_rate=0.2, checkpoint_every_s=3, node_life_s=500, node_absence_s=5)
         nodes = [Node(name, {"CPU": 4.0}) for name in "abc"]
         return simulate(
-            trials, lengths, shares=ONE_CORE, nodes=nodes, conditions=conditions, draw=random.Random(seed)
+            trials, lengths, allocator=ONE_CORE, nodes=nodes, conditions=conditions, draw=random.Random(seed)
         )
 
     assert run(1) == run(1)
@@ -289,21 +293,20 @@ def test_trials_start_in_the_order_in_which_the_scheduler_hands_them_to_any_exec
         return known(trials, lengths) if is_known else TrialDurations()
 
     executor = HandPlayed(num_slots, lengths)
-    watcher = _Watcher(executor)  # type: ignore[arg-type]
+    recorder = _Recorder(executor.clock)
     Scheduler(
         ledger=ledger,
         judge=Judge(NoPruning(), higher_is_better=True, records=ledger.records()),
         judged_metric="knn_top1",
         executor=executor,
-        view=watcher,
-        states=CheckpointStore(ledger.path.parent / "states", every_s=0),
-        shares=ONE_CORE,
-        lengths=learned(),
+        callbacks=[recorder],
+        allocator=ONE_CORE,
+        durations=learned(),
         clock=executor.clock,
     ).run(trials)
-    ran = simulate(trials, lengths, shares=ONE_CORE, num_slots=num_slots, known=learned())
+    ran = simulate(trials, lengths, allocator=ONE_CORE, num_slots=num_slots, known=learned())
     assert ran.started == tuple(job.trial_id for job in executor.jobs)
-    assert ran.ended_s == watcher.ended_s
+    assert ran.ended_s == recorder.ended_s
     assert {record.state for record in ledger.records()} == {State.DONE}
 
 
@@ -328,7 +331,7 @@ def test_on_a_thousand_slots_a_run_ends_within_a_twentieth_of_the_lower_bound(
     ran = simulate(
         trials,
         lengths,
-        shares=ONE_CORE,
+        allocator=ONE_CORE,
         nodes=[Node(f"{number}", {"CPU": 8.0}) for number in range(125)],
         known=known(trials[:1000], lengths) if is_measured else None,
         conditions=conditions,

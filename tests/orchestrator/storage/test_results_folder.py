@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +20,8 @@ from typer.testing import CliRunner
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.run import LEDGER_NAME, Outcome, load_datasets, run_sweep
+from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
@@ -50,23 +50,17 @@ SECTIONS: dict[str, Any] = {
 """Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
 
 
-class Watcher:
-    """Be the view; keep the events and ask to stop once ``stop_after`` holds for one of them."""
+class Watcher(SweepCallback):
+    """An observer that keeps the events and asks to stop once ``stop_after`` holds for one of them."""
 
     def __init__(self, stop_after: Callable[[Event], bool]) -> None:
         self._stop_after = stop_after
         self.wants_to_stop = False
         self.events: list[Event] = []
 
-    def submitted(self, trial: Trial) -> None:
-        pass
-
-    def happened(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         self.wants_to_stop |= self._stop_after(event)
-
-    def tick(self) -> None:
-        pass
 
 
 def run(sweep: Sweep, url: str, stop_after: Callable[[Event], bool] = lambda _: False) -> tuple[Outcome, list[Event]]:
@@ -77,8 +71,7 @@ def run(sweep: Sweep, url: str, stop_after: Callable[[Event], bool] = lambda _: 
             folder=folder.local,
             remote=folder.remote,
             make_executor=lambda datasets, _: LocalExecutor(datasets),
-            make_view=lambda *_: nullcontext(watcher),
-            load_data=load_datasets,
+            callbacks=[watcher],
             should_stop=lambda: watcher.wants_to_stop or folder.is_taken_over(),
         )
     return outcome, watcher.events

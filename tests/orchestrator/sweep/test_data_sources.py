@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.cli.app import main
-from orchestrator.cli.wiring import data_loader
+from orchestrator.cli.run import load_data
 from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import load_datasets
@@ -238,7 +238,7 @@ def test_a_long_load_says_how_far_it_is(
 ) -> None:
     monkeypatch.setattr("specvit.data.reading.progress.INTERVAL_S", 0.0)
     console = Console(file=io.StringIO(), width=200)
-    data_loader(console)(expand(make_sweep(**SECTIONS, data=image_folder)))
+    load_data(console, expand(make_sweep(**SECTIONS, data=image_folder)))
     assert isinstance(console.file, io.StringIO)
     assert "data: read 64 of 64 images of train, " in console.file.getvalue()
     logger = logging.getLogger("specvit.data")

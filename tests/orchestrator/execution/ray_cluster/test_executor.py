@@ -5,7 +5,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from orchestrator.execution.executor import Executor, Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import Sweep
@@ -32,23 +32,6 @@ from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
 TIMEOUT_S = 60.0
-
-
-class Silence:
-    def submitted(self, trial: Trial) -> None:
-        pass
-
-    def happened(self, event: Event) -> None:
-        pass
-
-    def on_retry(self, event: Failed, why: str) -> None:
-        pass
-
-    def left_out(self, trials: Sequence[Trial], reason: str) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
 
 
 class Shared:
@@ -157,14 +140,11 @@ def test_the_same_sweep_has_the_same_table_through_both_executors(
     executor: RayExecutor, sweep: Sweep, datasets: Mapping[DataSource, Dataset], tmp_path: Path
 ) -> None:
     def table(make_executor: Callable[[Datasets, Sequence[ResourceRequest]], Executor], folder: Path) -> pd.DataFrame:
-        def make_view(*_: object) -> AbstractContextManager[Silence]:
-            return nullcontext(Silence())
-
         def load_data(_: Sequence[Trial]) -> Datasets:
             return datasets
 
         outcome = run_sweep(
-            sweep, folder=folder, make_executor=make_executor, make_view=make_view, load_data=load_data
+            sweep, folder=folder, make_executor=make_executor, load_data=load_data
         )
         assert (outcome.num_run, outcome.num_failed) == (8, 0)
         return pd.read_csv(folder / "table.csv").drop(columns=["seconds", "core_seconds"])
@@ -234,13 +214,13 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
 def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
     executor: RayExecutor, datasets: Mapping[DataSource, Dataset], make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
-    class Watcher(Silence):
+    class Watcher(SweepCallback):
         def __init__(self, *, kills: bool) -> None:
             self.kills = kills
             self.steps: dict[int, list[int]] = {}
             self.losses: list[tuple[Cause, str]] = []
 
-        def happened(self, event: Event) -> None:
+        def on_event(self, event: Event) -> None:
             if isinstance(event, Started):
                 self.pid = int(event.worker.rpartition(":")[2])
             elif isinstance(event, Progressed):
@@ -254,15 +234,11 @@ def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
 
     def run(folder: Path, *, kills: bool = False) -> tuple[Outcome, Watcher]:
         watcher = Watcher(kills=kills)
-
-        def make_view(*_: object) -> AbstractContextManager[Watcher]:
-            return nullcontext(watcher)
-
         outcome = run_sweep(
             sweep,
             folder=folder,
             make_executor=lambda *_: Shared(executor),
-            make_view=make_view,
+            callbacks=[watcher],
             load_data=lambda _: datasets,
         )
         return outcome, watcher
