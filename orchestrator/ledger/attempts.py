@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.ledger.connection import decode_metrics
+from orchestrator.ledger.encoding import decode_metrics
 from orchestrator.trials.records import Cause, Report
 from specvit.errors import SpecsweepError
 from specvit.messages import one_line
@@ -69,7 +69,7 @@ class Attempt:
         number: From 1.
         state: ``running``, ``done``, ``pruned``, ``failed``, or ``lost``: its driver ended before it did.
         worker: Who took it up, or None.
-        begun_at: When it was handed to an executor; ISO time in UTC, as all times here.
+        submitted_at: When it was handed to an executor; ISO time in UTC, as all times here.
         started_at: When a worker took it up, or None.
         ended_at: When it ended, or None.
         step: The last optimizer step heard of.
@@ -87,7 +87,7 @@ class Attempt:
     number: int
     state: str
     worker: str | None
-    begun_at: str
+    submitted_at: str
     started_at: str | None
     ended_at: str | None
     step: int
@@ -175,7 +175,7 @@ def select_attempts(connection: sqlite3.Connection, trial_id: str) -> tuple[Atte
     logs: dict[int, list[LogLine]] = {}
     for attempt, *line in connection.execute(_LOGS, (trial_id,)):
         logs.setdefault(attempt, []).append(LogLine(*line))
-    kept = ("state", "worker", "begun_at", "started_at", "ended_at", "step", "steps", "gpus")
+    kept = ("state", "worker", "submitted_at", "started_at", "ended_at", "step", "steps", "gpus")
     return tuple(
         Attempt(
             number=row["attempt"],

@@ -1,40 +1,27 @@
-"""The file under the ledger: how it is opened and recognised, and how metrics are written in it.
+"""The file under the ledger: how it is opened and recognised.
 
 SQLite in WAL mode: one writer, any number of readers at the same time, and a transaction is on record when
 its call returns. ``synchronous`` is FULL: what is committed survives the death of the process and a power cut.
 
-Whoever opens a ledger checks it as a whole, structure (SQLite's ``integrity_check``) and content (the seals), before
-anything is written to it or read from it.
+Whoever opens a ledger checks it as a whole, its structure (SQLite's ``integrity_check``),
+what it holds (the checksums) and of what kind that is, before anything is written to it or read from it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.ledger.checksums import damaged, maintain_checksums, verify_checksums
-from orchestrator.ledger.errors import LedgerError, LedgerWriteError, naming
-from orchestrator.ledger.migrations import create, migrate
+from orchestrator.ledger.checksums import maintain_checksums, verify_checksums
+from orchestrator.ledger.errors import LedgerError, damaged, naming
+from orchestrator.ledger.migrations import create, migrate, verify_old_checksums
 from orchestrator.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
-from orchestrator.ledger.untrusted import harden_connection, refuse_foreign_files, refuse_foreign_schema, use_own_views
-from orchestrator.ledger.validation import check_values, decode_metrics
+from orchestrator.ledger.untrusted import harden_connection, refuse_foreign_files, refuse_foreign_schema
+from orchestrator.ledger.validation import check_values
 from orchestrator.ledger.wal import count_lost_transactions
 from specvit.files.atomic import replacing
-
-__all__ = [
-    "LedgerError",
-    "LedgerWriteError",
-    "connect_reader",
-    "connect_writer",
-    "decode_metrics",
-    "encode_metrics",
-    "naming",
-]
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +29,7 @@ _BUSY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 100
 _EMPTY = 0
 """The schema of a file in which nothing is yet."""
+_WITH_OLD_CHECKSUMS = 2
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -62,8 +50,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
         with closing(_connect_read_only(path)) as connection, naming(path):
             if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
-                with closing(_migrated_copy(connection)) as copy:
-                    check_values(copy, path)
+                _migrated_copy(connection).close()
     if not path.is_file() or path.stat().st_size == 0:
         _make(path)
     with naming(path, writing=True):
@@ -80,7 +67,6 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             _warn_of_lost(path, num_frames)
             connection.execute("PRAGMA foreign_keys = ON")
             maintain_checksums(connection)
-            use_own_views(connection)
         except BaseException:
             connection.close()
             raise
@@ -114,8 +100,6 @@ def connect_reader(path: Path) -> sqlite3.Connection:
                 raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
             if schema < SCHEMA_VERSION:
                 connection = _migrated_copy(connection)
-                check_values(connection, path)
-            use_own_views(connection)
             connection.execute("PRAGMA query_only = ON")
     except BaseException:
         connection.close()
@@ -174,6 +158,7 @@ def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.backup(copy)
     harden_connection(copy)
     migrate(copy)
+    check_values(copy)
     return copy
 
 
@@ -184,13 +169,15 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
     try:
         schema = _schema_of(connection, path)
         if schema != _EMPTY:
-            refuse_foreign_schema(connection, path)
+            refuse_foreign_schema(connection, path, schema)
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise damaged(path, verdict)
         if schema == SCHEMA_VERSION:
             verify_checksums(connection, path)
-            check_values(connection, path)
+            check_values(connection)
+        elif schema == _WITH_OLD_CHECKSUMS:
+            verify_old_checksums(connection, path)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -201,8 +188,7 @@ def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the ledger's schema; refuse what is newer, or no ledger."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    objects = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    if application_id == 0 and version == 0 and not objects:
+    if application_id == 0 and version == 0 and connection.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
         return _EMPTY
     if application_id != APPLICATION_ID:
         raise LedgerError(f"{path}: is an SQLite file, but not a ledger of specsweep")
@@ -211,23 +197,4 @@ def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
             f"{path}: the ledger has schema {version}, this specsweep reads schema {SCHEMA_VERSION}; "
             "use the version of specsweep that wrote it, or another results folder"
         )
-    if version < SCHEMA_VERSION and "seals" in objects:
-        raise damaged(path, f"it says that it has schema {version}, and has a table that came later")
     return int(version)
-
-
-def encode_metrics(metrics: Mapping[str, float]) -> str:
-    """Write metrics as JSON that SQLite reads too: NaN as null, the infinities as 1e999 and -1e999."""
-    values = {name: float(value) for name, value in metrics.items()}
-    if all(math.isfinite(value) for value in values.values()):
-        return json.dumps(values)
-    pairs = (f"{json.dumps(name)}: {_encode_number(value)}" for name, value in values.items())
-    return "{" + ", ".join(pairs) + "}"
-
-
-def _encode_number(value: float) -> str:
-    if math.isnan(value):
-        return "null"
-    if math.isinf(value):
-        return "1e999" if value > 0 else "-1e999"
-    return repr(value)

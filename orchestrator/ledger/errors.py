@@ -44,6 +44,14 @@ class UnfitValueError(ValueError):
     """Signal a value that its column is not for; ``naming`` says in which ledger."""
 
 
+def damaged(path: Path, finding: str) -> LedgerError:
+    """Return the error that tells of a damaged ledger and what can be done."""
+    return LedgerError(
+        f"{path}: the ledger is damaged, or was changed by another program: {finding}. "
+        "Bring back a copy of the file, or move it away and run the sweep again"
+    )
+
+
 @contextmanager
 def naming(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turn what SQLite raises in this context into a LedgerError that names ``path``.

@@ -39,7 +39,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger.connection import decode_metrics
+from orchestrator.ledger.encoding import decode_metrics
 
 EventRow = dict[str, Any]
 """An event as it is written: key to value."""
@@ -49,7 +49,7 @@ _TRIAL_KEYS = ("trial_id", "attempt", "label", "group", "arm", "role", "seed")
 _TOLD = "t.position IS NOT NULL AND (a.rowid > :last OR a.rowid IN (SELECT value FROM json_each(:open)))"
 _ATTEMPTS = f"""
 SELECT a.rowid AS place, t.trial_id, a.attempt, t.label, t.group_name AS "group", t.arm, t.role, t.seed,
-       a.state, a.begun_at, a.started_at, a.ended_at, a.worker, a.share, a.gpus, a.step, a.metrics,
+       a.state, a.submitted_at, a.started_at, a.ended_at, a.worker, a.share, a.gpus, a.step, a.metrics,
        a.seconds, a.core_seconds, a.error, a.cause
 FROM attempts AS a JOIN trials AS t USING (trial_id) WHERE {_TOLD} ORDER BY a.rowid
 """
@@ -67,7 +67,7 @@ FROM runs AS r, sweep AS s WHERE r.run > ? ORDER BY r.run
 """
 _LEFT_OUT = """
 SELECT t.trial_id, t.label, t.group_name AS "group", t.arm, t.role, t.seed, o.reason
-FROM left_out AS o JOIN trials AS t USING (trial_id) WHERE t.position IS NOT NULL ORDER BY t.position
+FROM skipped AS o JOIN trials AS t USING (trial_id) WHERE t.position IS NOT NULL ORDER BY t.position
 """
 
 
@@ -146,7 +146,7 @@ def _told_in_order(
     row: sqlite3.Row, between: Iterable[tuple[str, EventRow]]
 ) -> Iterator[tuple[tuple[str, int], str, EventRow]]:
     """Yield key, time and fields of all events of an attempt, in causal order."""
-    yield ("begun", 0), row["begun_at"], {"share": json.loads(row["share"]), "gpus": row["gpus"]}
+    yield ("begun", 0), row["submitted_at"], {"share": json.loads(row["share"]), "gpus": row["gpus"]}
     if row["started_at"] is not None:
         yield ("started", 0), row["started_at"], {"worker": row["worker"]}
     for kind, found in sorted(between, key=lambda pair: (pair[1]["at"], pair[1]["number"])):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.ledger.connection import LedgerError
+from orchestrator.ledger.errors import LedgerError
 from orchestrator.trials.events import END_STATES, Event, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest

@@ -17,15 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.ledger.connection import (
-    LedgerError,
-    LedgerWriteError,
-    connect_reader,
-    connect_writer,
-    encode_metrics,
-    naming,
-)
+from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
+from orchestrator.ledger.encoding import encode_metrics
+from orchestrator.ledger.errors import LedgerError, LedgerWriteError, naming
 from orchestrator.ledger.file_guard import FileGuard
 from orchestrator.ledger.progress_buffer import ProgressBuffer
 from orchestrator.ledger.provenance import Provenance
@@ -120,7 +115,7 @@ class Ledger(LedgerReader):
             self._lose_running("AND trial_id = ?", trial_id)
             attempt = int(newest["attempt"] or 0) + 1
             self._connection.execute(
-                "INSERT INTO attempts (trial_id, attempt, run, state, begun_at, share, gpus) "
+                "INSERT INTO attempts (trial_id, attempt, run, state, submitted_at, share, gpus) "
                 "VALUES (?, ?, ?, 'running', ?, ?, ?)",
                 (trial_id, attempt, self._run, _now(), json.dumps(asdict(share)), share.gpus * share.processes),
             )
@@ -163,19 +158,19 @@ class Ledger(LedgerReader):
         """Record that the sweep's budget has no room for trials; they still wait, for a run that has more."""
         with self.transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO left_out (trial_id, reason) VALUES (?, ?)", [(i, reason) for i in trial_ids]
+                "INSERT OR REPLACE INTO skipped (trial_id, reason) VALUES (?, ?)", [(i, reason) for i in trial_ids]
             )
 
     def clear_skipped(self) -> None:
         """Forget what was left out: a run begins with all that waits."""
         with self.transaction():
-            self._connection.execute("DELETE FROM left_out")
+            self._connection.execute("DELETE FROM skipped")
 
     def write_resource_floor(self, scale: str, larger: ResourceFloor) -> None:
         """Record what trials of a scale get from now on, in this run and those to come."""
         with self.transaction():
             self._connection.execute(
-                "INSERT OR REPLACE INTO larger_shares (scale, gpus, memory_gib, micro_batch) VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO resource_floors (scale, gpus, memory_gib, micro_batch) VALUES (?, ?, ?, ?)",
                 (scale, larger.gpus, larger.memory_gib, larger.micro_batch),
             )
 

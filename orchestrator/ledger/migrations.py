@@ -1,14 +1,21 @@
-"""Making the tables of a ledger, and moving those of older schemas into the ones of today."""
+"""Making the tables of a ledger, and moving those of older schemas into the ones of today.
+
+Schema 1 had no causes, shares and checksums; schema 2 no ``CHECK`` of every column, and other names.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
-from orchestrator.ledger.checksums import create_checksums
+from orchestrator.ledger.checksums import columns_of, create_checksums, verify_checksums
 from orchestrator.ledger.schema import APPLICATION_ID, PROTECTED_TABLES, SCHEMA, SCHEMA_VERSION
 
 _OLD_VIEWS = ("newest_attempts", "final_metrics", "rung_metrics")
+_OLD_TABLES = {"skipped": "left_out", "resource_floors": "larger_shares"}
+_OLD_COLUMNS = {"begun_at": "submitted_at"}
+_OLD_CHECKSUMS = "seals"
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -20,29 +27,41 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a ledger of schema 1 to that of today, in one transaction.
+    """Bring a ledger of an older schema to that of today, in one transaction.
 
-    Tables are made anew, so that their SQL is that of a ledger made today. What they held goes along by the names
-    of the columns; a column that was added since has its default, a table that was added since is empty.
+    Tables are made anew, so that their SQL is that of a ledger made today, and checks every row. What they held goes
+    along by the names of the columns; a column that was added since has its default, a table that was added is empty.
 
     Args:
-        connection: Open for writing, outside any transaction, without foreign keys and seals.
+        connection: Open for writing, outside any transaction, without foreign keys and checksums.
     """
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        columns = {table: _columns(connection, table) for table in PROTECTED_TABLES}
+        columns = {table: columns_of(connection, _OLD_TABLES.get(table, table)) for table in PROTECTED_TABLES}
         kept = {table: names for table, names in columns.items() if names}
-        for table in kept:
-            connection.execute(f"CREATE TEMP TABLE kept_{table} AS SELECT * FROM main.{table}")
         for view in _OLD_VIEWS:
             connection.execute(f"DROP VIEW IF EXISTS main.{view}")
         for table in kept:
-            connection.execute(f"DROP TABLE main.{table}")
+            old = _OLD_TABLES.get(table, table)
+            connection.execute(f"CREATE TEMP TABLE kept_{table} AS SELECT * FROM main.{old}")
+            connection.execute(f"DROP TABLE main.{old}")
+        connection.execute(f"DROP TABLE IF EXISTS main.{_OLD_CHECKSUMS}")
         _create_tables(connection)
         for table, names in kept.items():
-            connection.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM temp.kept_{table}")
+            into = ", ".join(_OLD_COLUMNS.get(name, name) for name in names)
+            connection.execute(f"INSERT INTO main.{table} ({into}) SELECT {', '.join(names)} FROM temp.kept_{table}")
             connection.execute(f"DROP TABLE temp.kept_{table}")
         create_checksums(connection)
+
+
+def verify_old_checksums(connection: sqlite3.Connection, path: Path) -> None:
+    """Compare the tables of a ledger of schema 2 with their checksums, inside the caller's transaction.
+
+    Raises:
+        LedgerError: If a table is not what was recorded; the text names it.
+    """
+    tables = [_OLD_TABLES.get(table, table) for table in PROTECTED_TABLES]
+    verify_checksums(connection, path, tables=tables, kept_in=_OLD_CHECKSUMS)
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:
@@ -50,10 +69,6 @@ def _create_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     for statement in _statements(SCHEMA):
         connection.execute(statement)
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> str:
-    return ", ".join(name for _, name, *_ in connection.execute(f"PRAGMA main.table_info({table})"))
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import ConfigDict, with_config
+
 import orchestrator
 from specvit.memory import GIB, physical_memory
 from specvit.plugins import plugin_versions
@@ -25,9 +27,10 @@ _GIT_TIMEOUT_S = 5.0
 _GPU_TIMEOUT_S = 5.0
 
 
+@with_config(ConfigDict(extra="forbid"))  # for those that are read from ledgers
 @dataclass(frozen=True)
 class Provenance:
-    """Hold what one run of the driver ran on.
+    """What one run of the driver ran on.
 
     Attributes:
         started_at: When it was collected, UTC, ISO 8601.

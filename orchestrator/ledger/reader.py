@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.ledger.connection import naming
 from orchestrator.ledger.diagnostics import select_measurements
+from orchestrator.ledger.errors import naming
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
 from orchestrator.ledger.trial_records import select_records
@@ -102,7 +102,7 @@ class LedgerReader:
     def resource_floors(self) -> dict[str, ResourceFloor]:
         """Return what trials get since one of their scale ran out of memory, by scale."""
         with self._reading():
-            rows = self._connection.execute("SELECT scale, gpus, memory_gib, micro_batch FROM larger_shares").fetchall()
+            rows = self._connection.execute("SELECT * FROM resource_floors").fetchall()
         return {row["scale"]: ResourceFloor(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
 
     def gpu_hours(self) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
-from orchestrator.ledger.connection import LedgerError
+from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.trial import Trial
 

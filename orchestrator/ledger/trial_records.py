@@ -6,7 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 
-from orchestrator.ledger.connection import decode_metrics
+from orchestrator.ledger.encoding import decode_metrics
 from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.trial import Role, TrialInfo
@@ -18,7 +18,7 @@ SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
     AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
-LEFT JOIN left_out AS o ON o.trial_id = t.trial_id
+LEFT JOIN skipped AS o ON o.trial_id = t.trial_id
 WHERE t.position IS NOT NULL ORDER BY t.position
 """
 _REPORTS = """

@@ -8,27 +8,44 @@ Source: SQLite's documentation, "Defense Against The Dark Arts", and of its file
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 import stat
+from collections.abc import Mapping
+from contextlib import closing
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 
-from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.errors import LedgerError, damaged
 from orchestrator.ledger.schema import PROTECTED_TABLES, SCHEMA
 
 _MOST_BYTES_OF_A_VALUE = 1 << 26
 """Of a value of a row: room for any traceback, none for a ``zeroblob`` that fills the memory."""
+
+_NAMES = frozenset(
+    {
+        *PROTECTED_TABLES,
+        *("checksums", "one_running_attempt", "newest_attempts", "final_metrics", "rung_metrics"),
+        *("seals", "left_out", "larger_shares"),
+    }
+)
+"""Names of tables, indexes and views in ledgers, those of older schemas too."""
+
+_OLD_DIGESTS: Mapping[int, tuple[str, ...]] = {
+    1: ("740f7a065109541f2df40b5f588f3e30", "cd563008e0fd30b8b7dc3fb22b6fba41"),
+    2: ("c4b0a637f0117ebda6e867beb49c70f0",),
+}
+"""What older versions have made: schema to digest; diagnostics were added to schema 1 when the first were measured."""
+
+_COMMENT = re.compile(r"--[^\n]*")
 
 
 def harden_connection(connection: sqlite3.Connection) -> None:
     """Keep the SQL that lies in a file from calling functions that could do harm, and from making huge values."""
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES_OF_A_VALUE)
-
-
-def use_own_views(connection: sqlite3.Connection) -> None:
-    """Read the views of today's schema as they are defined here, whatever the file defines by their names."""
-    for view in SCHEMA.split("CREATE VIEW")[1:]:
-        connection.execute(f"CREATE TEMP VIEW {view.partition(';')[0]}")
 
 
 def refuse_foreign_files(path: Path, *, writing: bool = False) -> None:
@@ -55,32 +72,41 @@ def refuse_foreign_files(path: Path, *, writing: bool = False) -> None:
         )
 
 
-def refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a ledger with triggers, or with something else in the place of a table of ours.
+def refuse_foreign_schema(connection: sqlite3.Connection, path: Path, schema: int) -> None:
+    """Refuse a ledger with triggers, or whose tables, views and indexes are not the ones that specsweep makes.
 
-    Views and indexes that people have added for themselves are left alone: nothing here reads the ones
-    (``use_own_views``), and the others hold no statements.
+    Views, indexes and tables that people have added for themselves are left alone: nothing here reads them.
 
     Args:
         connection: To the ledger.
         path: Its file, for messages.
+        schema: The version that it says it has.
 
     Raises:
-        LedgerError: If there is any; the text names it.
+        LedgerError: If it is not the schema of that version.
     """
-    for kind, name, table, sql in connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"):
-        if kind == "trigger":
-            raise LedgerError(
-                f"{path}: has a trigger {name!r} on {table!r}, which would run with every change and is not "
-                "specsweep's; drop it by a tool for SQLite, or use another copy of the ledger"
-            )
-        is_virtual = sql is not None and sql.split(None, 2)[1:2] == ["VIRTUAL"]
-        if name in PROTECTED_TABLES and (kind != "table" or is_virtual):
-            raise LedgerError(f"{path}: has a {'virtual table' if is_virtual else kind} in the place of table {name}")
-    for table in PROTECTED_TABLES:
-        # Of a generated column, the last field is not 0.
-        if any(column[-1] for column in connection.execute(f"PRAGMA main.table_xinfo({table})")):
-            raise LedgerError(f"{path}: has values in its table {table} that are made by SQL, not recorded")
+    trigger = connection.execute("SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger'").fetchone()
+    if trigger is not None:
+        raise LedgerError(
+            f"{path}: has a trigger {trigger[0]!r} on {trigger[1]!r}, which would run with every change and is not "
+            "specsweep's; drop it by a tool for SQLite, or use another copy of the ledger"
+        )
+    if _digest(connection) not in (_OLD_DIGESTS.get(schema) or (_own_digest(),)):
+        raise damaged(path, f"its tables, views and indexes are not those of schema {schema}")
+
+
+def _digest(connection: sqlite3.Connection) -> str:
+    """Return the digest of the SQL of all objects that have names of ours, without comments and line ends."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    own = sorted((*row[:3], " ".join(_COMMENT.sub("", row[3]).split())) for row in rows if row[1].lower() in _NAMES)
+    return blake2b(json.dumps(own).encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _own_digest() -> str:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _digest(connection)
 
 
 def _refuse_irregular(path: Path) -> None:

@@ -58,7 +58,7 @@ def _attempt_lines(attempt: Attempt) -> Iterator[Text]:
     cause = f" ({cause_text(attempt.cause)})" if attempt.cause is not None else ""
     worker = f" on {one_line(attempt.worker)}" if attempt.worker else ""
     yield Text.assemble((f"attempt {attempt.number}: {attempt.state}{cause}", _STYLES[attempt.state]), worker)
-    times = {"begun": attempt.begun_at, "started": attempt.started_at, "ended": attempt.ended_at}
+    times = {"begun": attempt.submitted_at, "started": attempt.started_at, "ended": attempt.ended_at}
     yield _indented(", ".join(f"{what} {at or '-'}" for what, at in times.items()))
     took = "" if attempt.seconds is None else f", {attempt.seconds:.1f} s"
     gpus = f", {attempt.gpus:g} GPUs" if attempt.gpus else ""

@@ -29,8 +29,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.ledger.encoding import decode_config
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.ledger.validation import decode_config
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 from specvit.probes import METRICS, PROBES
@@ -129,10 +129,8 @@ def read_studies(
         SpecsweepError: If the sweep has no such metric, or none at all.
     """
     configs = {row[0]: decode_config(row[1]) for row in connection.execute("SELECT trial_id, config FROM trials")}
-    times = {
-        row[0]: (row[1], row[2])
-        for row in connection.execute("SELECT trial_id, COALESCE(started_at, begun_at), ended_at FROM newest_attempts")
-    }
+    query = "SELECT trial_id, COALESCE(started_at, submitted_at), ended_at FROM newest_attempts"
+    times = {trial_id: (began, ended) for trial_id, began, ended in connection.execute(query)}
     return make_studies(info, records, configs=configs, times=times, metric=metric)
 
 

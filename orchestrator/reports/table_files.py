@@ -20,7 +20,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.ledger.ledger import SweepInfo
+from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.cell_text import (
     Row,

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from orchestrator.ledger.connection import naming
+from orchestrator.ledger.errors import naming
 from orchestrator.ledger.ledger import LEDGER_NAME
 from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder

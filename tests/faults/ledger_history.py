@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.registration import SweepInfo
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Pruned, Reported, Started
 from orchestrator.trials.resources import ResourceFloor

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.ledger.ledger import Ledger, LedgerError
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
 from specvit.errors import DataError
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, save_state
 

@@ -33,7 +33,7 @@ from .finished_sweeps import dump, select
 from .killed_sweeps import SHORT
 
 MOMENTS = ("waits again", "is handed out", "has reported", "has ended")
-CLOCKED = {"begun_at", "started_at", "ended_at", "reported_at", "logged_at", "held_s"}
+CLOCKED = {"submitted_at", "started_at", "ended_at", "reported_at", "logged_at", "held_s"}
 
 
 def late(trial_id: str, attempt: int) -> list[Event]:
@@ -249,6 +249,6 @@ def is_end(event: Event) -> bool:
 
 def unclocked(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Return what a ledger holds without times of day and lengths of time."""
-    tables = ("attempts", "reports", "logs", "diagnostics", "left_out", "larger_shares")
+    tables = ("attempts", "reports", "logs", "diagnostics", "skipped", "resource_floors")
     rows = {table: [dict(row) for row in select(folder, f"SELECT * FROM {table}")] for table in tables}
     return {table: [{name: row[name] for name in row.keys() - CLOCKED} for row in rows[table]] for table in tables}

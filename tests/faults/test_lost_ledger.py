@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.app import EXIT_STOPPED
-from orchestrator.ledger.ledger import Ledger, LedgerError, LedgerWriteError
+from orchestrator.ledger.errors import LedgerError, LedgerWriteError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Finished, Progressed
 
 from .ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of

@@ -195,7 +195,7 @@ def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_
     assert [share["gpus"] for share in shares_of(tmp_path / "run", trials[0].trial_id)] == [0.5, 1.0, 1.0]
     later = rows(
         tmp_path / "run",
-        "SELECT share FROM attempts WHERE trial_id <> ?1 AND begun_at > "
+        "SELECT share FROM attempts WHERE trial_id <> ?1 AND submitted_at > "
         "(SELECT ended_at FROM attempts WHERE trial_id = ?1 AND attempt = 1)",
         trials[0].trial_id,
     )

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from orchestrator.execution.local import LocalExecutor
-from orchestrator.ledger.ledger import Ledger, LedgerError
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand

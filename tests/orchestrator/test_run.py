@@ -12,7 +12,8 @@ import pytest
 from orchestrator.execution.capacity import ClusterError
 from orchestrator.execution.executor import Executor, Job
 from orchestrator.execution.local import LocalExecutor
-from orchestrator.ledger.ledger import Ledger, LedgerError
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, give

@@ -17,7 +17,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from orchestrator.cli.app import main
-from orchestrator.ledger.ledger import Ledger, LedgerError
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.records import State, TrialRecord

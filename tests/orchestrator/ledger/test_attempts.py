@@ -93,7 +93,7 @@ def test_every_attempt_comes_back_with_its_own_rungs_log_and_end(ledger: Ledger,
         one, two = select_attempts(connection, key)
     assert (one.number, one.state, one.cause, one.worker) == (1, "failed", Cause.GPU_MEMORY, "node:1")
     assert (one.error, one.traceback, one.seconds, one.metrics) == ("boom", "Traceback\nboom", 3.0, {})
-    assert one.begun_at <= (one.started_at or "") <= (one.ended_at or "")
+    assert one.submitted_at <= (one.started_at or "") <= (one.ended_at or "")
     assert [math.isnan(report.metrics["knn_top1"]) for report in one.reports] == [True]
     assert [(line.level, line.text) for line in one.logs] == [("WARNING", "one"), ("INFO", "two\nlines")]
     assert all(isinstance(line, LogLine) and line.logged_at.endswith("+00:00") for line in one.logs)

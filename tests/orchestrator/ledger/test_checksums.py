@@ -1,4 +1,4 @@
-"""What the seals notice: every change that did not come through the ledger's writer."""
+"""What the checksums notice: every change that did not come through the ledger's writer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.ledger.checksums import verify_checksums
-from orchestrator.ledger.connection import LedgerError, connect_reader, connect_writer
+from orchestrator.ledger.connection import connect_reader, connect_writer
+from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.schema import PROTECTED_TABLES
 from orchestrator.run import LEDGER_NAME
@@ -55,16 +56,14 @@ CHANGES = {
     "a row that is missing": "DELETE FROM reports WHERE trial_id = (SELECT MIN(trial_id) FROM reports)",
     "a row that is twice there": "INSERT INTO logs SELECT trial_id, attempt, 2, logged_at, level, text FROM logs",
     "two rows that change places": "UPDATE trials SET arm = (SELECT t.arm FROM trials AS t WHERE t.arm <> trials.arm)",
-    "the type of a value": "UPDATE trials SET config = CAST(config AS BLOB)",
-    "a table without rows": "DELETE FROM left_out",
-    "a share": "UPDATE larger_shares SET gpus = 1.0",
+    "the type of a value": "UPDATE attempts SET worker = CAST(seconds AS TEXT)",
+    "a table without rows": "DELETE FROM skipped",
+    "a share": "UPDATE resource_floors SET gpus = 1.0",
     "the sweep": "UPDATE sweep SET name = 'other'",
-    "a run": "UPDATE runs SET started_at = ''",
+    "a run": "UPDATE runs SET started_at = '2026-01-02T00:00:00+00:00'",
     "a group": "INSERT INTO groups VALUES ('group', 'f00d')",
-    "a seal": "UPDATE seals SET digest = digest + 1 WHERE table_name = 'attempts'",
-    "no seal": "DELETE FROM seals WHERE table_name = 'attempts'",
-    "a view": "DROP VIEW newest_attempts",
-    "an index": "DROP INDEX one_running_attempt",
+    "a checksum": "UPDATE checksums SET digest = digest + 1 WHERE table_name = 'attempts'",
+    "no checksum": "DELETE FROM checksums WHERE table_name = 'attempts'",
 }
 
 
@@ -79,6 +78,18 @@ def test_change_by_another_program_is_refused_naming_file_table_and_remedy(path:
     assert path.read_bytes() == before
     log = path.with_name(f"{path.name}-wal")
     assert not log.exists() or log.stat().st_size == 0
+
+
+@pytest.mark.parametrize("statement", ["DROP VIEW newest_attempts", "DROP INDEX one_running_attempt"])
+def test_change_of_the_schema_is_refused(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.close()
+    before = path.read_bytes()
+    for open_ledger in (Ledger.read, Ledger.open):
+        with pytest.raises(LedgerError, match=r"are not those of schema 3\. Bring back a copy of the file"):
+            open_ledger(path)
+    assert path.read_bytes() == before
 
 
 def test_message_says_how_many_rows_there_should_be(path: Path) -> None:
@@ -104,7 +115,7 @@ def test_triggers_stay_out_of_the_file(path: Path) -> None:
         assert connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall() == []
 
 
-def test_rows_of_a_transaction_that_was_rolled_back_are_not_in_the_seals(path: Path) -> None:
+def test_rows_of_a_transaction_that_was_rolled_back_are_not_in_the_checksums(path: Path) -> None:
     with Ledger.open(path) as ledger:
         before = ledger.records()
         with pytest.raises(RuntimeError, match="boom"), ledger.transaction():  # noqa: PT012
@@ -117,16 +128,16 @@ def test_rows_of_a_transaction_that_was_rolled_back_are_not_in_the_seals(path: P
 numbers = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=True), st.text(max_size=5))
 texts = st.one_of(numbers, st.binary(max_size=5))
 STATEMENTS = (
-    "INSERT OR IGNORE INTO attempts (trial_id, attempt, state, begun_at, seconds, steps, error) "
+    "INSERT OR IGNORE INTO attempts (trial_id, attempt, state, submitted_at, seconds, steps, error) "
     "VALUES (:key % 3, 1, 'done', '', :number, :number, :text)",
-    "INSERT OR REPLACE INTO attempts (trial_id, attempt, state, begun_at, images_per_s, worker) "
+    "INSERT OR REPLACE INTO attempts (trial_id, attempt, state, submitted_at, images_per_s, worker) "
     "VALUES (:key % 3, 1, 'lost', '', :number, :text)",
-    "INSERT INTO attempts (trial_id, attempt, state, begun_at) VALUES (:key % 3, 1, 'done', '') "
+    "INSERT INTO attempts (trial_id, attempt, state, submitted_at) VALUES (:key % 3, 1, 'done', '') "
     "ON CONFLICT DO UPDATE SET core_seconds = :number, cause = :text",
     "UPDATE attempts SET attempt = attempt + 1, seconds = :number WHERE trial_id = :key % 3",
     "UPDATE OR REPLACE diagnostics SET block = 0, value = :number",
     "INSERT OR REPLACE INTO diagnostics VALUES (:key % 3, 1, :key, 'site', 'quantity', :number)",
-    "REPLACE INTO larger_shares VALUES (:key % 3, 0.5, 1, :number)",
+    "REPLACE INTO resource_floors VALUES (:key % 3, 0.5, 1, :number)",
     "DELETE FROM diagnostics WHERE block < :key",
     "DELETE FROM attempts",
 )
@@ -142,12 +153,13 @@ STATEMENTS = (
         max_size=12,
     )
 )
-def test_seals_agree_with_the_tables_after_any_statements_and_values(
+def test_checksums_agree_with_the_tables_after_any_statements_and_values(
     history: list[tuple[str, dict[str, object]]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:  # a fixture's folder would be shared by the examples
         connection = connect_writer(Path(folder) / "ledger.sqlite")
         connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("PRAGMA ignore_check_constraints = ON")
         for statement, values in history:
             connection.execute(statement, values)
             verify_checksums(connection, Path("ledger"))
@@ -164,6 +176,6 @@ def test_digests_tell_values_apart_that_look_alike(tmp_path: Path) -> None:
     assert len(found) == len(alike)
 
 
-def test_every_table_of_records_has_a_seal(path: Path) -> None:
+def test_every_table_of_records_has_a_checksum(path: Path) -> None:
     tables = {name for (name,) in connect_reader(path).execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert tables == {*PROTECTED_TABLES, "seals"}
+    assert tables == {*PROTECTED_TABLES, "checksums"}

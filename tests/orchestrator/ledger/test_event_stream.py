@@ -213,7 +213,7 @@ def stored(path: Path) -> int:
         return sum(
             int(connection.execute(f"SELECT COUNT({column}) FROM {table}").fetchone()[0])
             for column, table in (
-                ("*", "runs"), ("begun_at", "attempts"), ("started_at", "attempts"), ("ended_at", "attempts"),
+                ("*", "runs"), ("submitted_at", "attempts"), ("started_at", "attempts"), ("ended_at", "attempts"),
                 ("*", "reports"), ("*", "logs"),
             )
         )  # fmt: skip

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.ledger.connection import LedgerError
+from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.in_memory import InMemoryLedger
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported, Started
 from orchestrator.trials.records import State

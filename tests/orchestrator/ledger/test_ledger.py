@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.registration import SweepInfo
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest

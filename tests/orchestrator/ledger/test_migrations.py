@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ledger.connection import connect_reader, connect_writer
-from orchestrator.ledger.ledger import Ledger, LedgerError, SweepInfo
+from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.registration import SweepInfo
 from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import Cause, Report, State
 from specvit.diagnostics.measurement import Measurement
@@ -174,5 +176,5 @@ def test_ledger_of_today_that_says_it_is_of_schema_1_is_refused(path: Path) -> N
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 1")
     for connect in (connect_reader, connect_writer):
-        with pytest.raises(LedgerError, match="schema 1, and has a table that came later"):
+        with pytest.raises(LedgerError, match="not those of schema 1"):
             connect(path)

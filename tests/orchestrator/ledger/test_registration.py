@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger.connection import LedgerError, connect_writer, naming
+from orchestrator.ledger.connection import connect_writer
+from orchestrator.ledger.errors import LedgerError, naming
 from orchestrator.ledger.registration import SweepInfo, read_registration, write_registration
 from orchestrator.trials.trial import Role, Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.ledger.ledger import SweepInfo
+from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.table_files import render_csv, render_json, render_markdown, render_rich, write_tables
 from orchestrator.trials.records import State, TrialRecord
