@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,32 +9,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group as RichGroup
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.scheduling.allocation import Allocator
-from orchestrator.scheduling.durations import TrialDurations, format_seconds
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Role, Trial
-from specvit.messages import one_line
-
-MAX_SHOWN = 1000
-"""Arms that a rendered plan shows: more than anyone reads, and few enough to be printed within seconds."""
 
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """Hold one row of a plan."""
+    """A row of a plan."""
 
     group: str
     arm: str
@@ -49,7 +39,7 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold what a sweep would do."""
+    """What a sweep would do."""
 
     name: str
     question: str
@@ -101,15 +91,15 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
     for group in sweep.groups:
         group.data.check_installed()
     trials = expand(pin_checkpoints(sweep))
-    past = _read_past(results_root / sweep.name / LEDGER_NAME)
-    pending = [trial for trial in trials if trial.trial_id not in past.with_result]
+    history = _read_history(results_root / sweep.name / LEDGER_NAME)
+    pending = [trial for trial in trials if trial.trial_id not in history.with_result]
     groups = {trial.group_id for trial in trials}
-    measured = list(past.done)
+    measured = list(history.done)
     if not groups <= {record.trial.group_id for record in measured}:
         for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
             if path.parent.name != sweep.name:
-                measured += [record for record in _read_past(path).done if record.trial.group_id in groups]
-    allocator = Allocator(sweep.file.resources, past.resource_floors)
+                measured += [record for record in _read_history(path).done if record.trial.group_id in groups]
+    allocator = Allocator(sweep.file.resources, history.resource_floors)
     nodes: tuple[Node, ...] = ()
     if num_slots is None:
         num_slots, nodes = _this_machine([*(pending or trials)], allocator)
@@ -127,49 +117,11 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
             num_slots=num_slots,
             nodes=nodes,
             limits=sweep.limits,
-            conditions=Conditions(failure_rate=past.failure_rate, checkpoint_every_s=sweep.file.checkpoint_every_s),
-            gpu_hours_used=past.gpu_hours,
+            conditions=Conditions(failure_rate=history.failure_rate, checkpoint_every_s=sweep.file.checkpoint_every_s),
+            gpu_hours_used=history.gpu_hours,
             complete_seeds=sorted(set(sweep.file.seeds) - {trial.seed for trial in pending}),
         ),
     )
-
-
-def render_plan(plan: Plan) -> RenderableType:
-    """Render a plan: a table of arms by group, and a line with the forecast. Of very many arms the first are shown."""
-    parts: list[RenderableType] = [Text(one_line(plan.name), style="bold")]
-    if plan.question:
-        parts.append(Text(one_line(plan.question), style="italic"))
-    for group, arms in itertools.groupby(plan.arms[:MAX_SHOWN], key=lambda arm: arm.group):
-        table = Table(title=Text(one_line(group)) if group else None, title_justify="left")
-        table.add_column("arm")
-        for name in ("parameters", "extra %", "trials", "to run", "time each"):
-            table.add_column(name, justify="right")
-        for arm in arms:
-            table.add_row(*_cells(arm))
-        parts.append(table)
-    if len(plan.arms) > MAX_SHOWN:
-        parts.append(Text(f"and {len(plan.arms) - MAX_SHOWN} more arms, which --json lists"))
-    parts.append(
-        Text(
-            f"{plan.num_groups} group{'s' * (plan.num_groups != 1)}, {len(plan.arms)} arms with baseline and "
-            f"floors, {len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}, {plan.num_trials} trials, "
-            f"{plan.forecast.num_pending} to run"
-        )
-    )
-    parts.append(Text(plan.forecast.text()))
-    return RichGroup(*parts)
-
-
-def _cells(arm: PlannedArm) -> list[Text]:
-    name = f"{arm.arm} (baseline)" if arm.role is Role.BASELINE else arm.arm
-    values = (
-        f"{arm.num_parameters:,}" if arm.num_parameters else "",
-        f"+{arm.extra_parameters_percent:.2f}" if arm.role is Role.ARM else "",
-        str(arm.num_trials),
-        str(arm.num_pending),
-        format_seconds(arm.seconds_per_trial),
-    )
-    return [Text(one_line(name), style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
 
 
 def _arms(
@@ -209,8 +161,8 @@ def _this_machine(trials: Sequence[Trial], allocator: Allocator) -> tuple[int, t
 
 
 @dataclass(frozen=True)
-class _Past:
-    """Hold what a ledger tells of the runs so far."""
+class _History:
+    """What a ledger tells of the runs so far."""
 
     done: tuple[TrialRecord, ...] = ()
     with_result: frozenset[str] = frozenset()
@@ -219,11 +171,11 @@ class _Past:
     gpu_hours: float = 0.0
 
 
-def _read_past(path: Path) -> _Past:
+def _read_history(path: Path) -> _History:
     if not path.exists():
-        return _Past()
+        return _History()
     with Ledger.read(path) as ledger:
-        return _Past(
+        return _History(
             done=tuple(record for record in ledger.records() if record.state is State.DONE),
             with_result=ledger.with_result(),
             resource_floors=ledger.resource_floors(),

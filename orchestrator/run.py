@@ -31,7 +31,7 @@ from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.sweep.checks import check_epochs
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial

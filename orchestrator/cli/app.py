@@ -85,7 +85,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
-    from orchestrator.plan import make_plan, render_plan
+    from orchestrator.cli.plan_view import render_plan
+    from orchestrator.plan import make_plan
     from orchestrator.storage.results_folder import local_view
     from orchestrator.sweep.loading import load_sweep
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.execution.executor import Executor
     from orchestrator.run import Datasets, Outcome, SweepRun
     from orchestrator.scheduling.protocols import SweepCallback
-    from orchestrator.sweep.schema import Sweep
+    from orchestrator.sweep.resolved import Sweep
     from orchestrator.trials.records import State
     from orchestrator.trials.resources import ResourceRequest
     from orchestrator.trials.trial import Trial

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.monitoring.sweep_progress import RunningTrial, SweepProgress
-from orchestrator.reports.formatting import format_metric
-from orchestrator.scheduling.durations import format_seconds
+from orchestrator.reports.formatting import format_metric, format_seconds
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State

@@ -33,3 +33,13 @@ def format_metric(name: str, value: float, *, digits: int = 1) -> str:
     """
     has_own_unit = name in METRICS and METRICS[name].unit != "%"
     return f"{name} {value:.{decimals(name) if has_own_unit else digits}f}"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return a duration, human-readable: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -245,7 +245,7 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
         "trial_id": record.trial.trial_id,
         "label": record.trial.label,
         "group": record.trial.group,
-        "role": record.trial.role,
+        "role": str(record.trial.role),
         "state": str(record.state),
         "attempts": record.num_attempts,
         "extra_parameters_percent": record.trial.extra_parameters_percent,
@@ -272,7 +272,7 @@ def _params(
         "arm": [record.trial.arm for record in records],
         "seed": [record.trial.seed for record in records],
     }
-    varying: dict[str, list[Choice]] = {"role": [record.trial.role for record in records]}
+    varying: dict[str, list[Choice]] = {"role": [str(record.trial.role) for record in records]}
     varying |= {path[:_MAX_NAME]: _comparable([leaves.get(path) for leaves in flat]) for path in paths}
     columns |= {name: values for name, values in varying.items() if len(set(values)) > 1}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from orchestrator.execution.executor import Machine
-from orchestrator.sweep.resource_settings import Resources, grow_after_oom, share_of
+from orchestrator.sweep.resource_settings import Resources, share_of
 from orchestrator.trials.records import Cause
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
@@ -94,3 +94,37 @@ class Allocator:
         if share.memory_gib > ran_with.memory_gib:
             return f"{share.memory_gib:.1f} GiB of the machine's memory reserved"
         return f"micro_batch {self.config_of(trial).objective.micro_batch}"
+
+
+def grow_after_oom(
+    share: ResourceRequest, cause: Cause, *, micro_batch: int, node_gib: float, num_beside: int
+) -> ResourceFloor | None:
+    """Return what trials get after one of them ran out of memory.
+
+    A share of a GPU doubles, up to a whole one. Memory of the machine: what the trial had is taken to be the
+    machine's, divided by the trials on it; that doubles, up to all of it, so that fewer trials run beside each other.
+    Where a trial has all of a GPU or of a machine, the batch is computed in smaller parts.
+
+    Args:
+        share: What the trial occupied.
+        cause: ``GPU_MEMORY`` or ``HOST_MEMORY``.
+        micro_batch: How many images it computed at once, at least 1.
+        node_gib: Memory of its machine, in GiB; 0 = not known, or not to be reserved.
+        num_beside: Trials that ran on the machine, itself included, at least 1.
+
+    Returns:
+        The new share; None if there is nothing to add.
+    """
+    gpus, memory_gib = share.gpus, share.memory_gib
+    if cause is Cause.GPU_MEMORY and 0 < gpus < 1:
+        return ResourceFloor(min(1.0, 2 * gpus), memory_gib)
+    if cause is Cause.HOST_MEMORY and node_gib > 0:
+        # All processes may be on one machine: with more than this, they might have room nowhere.
+        most_gib = node_gib / share.processes
+        had = max(memory_gib, most_gib / num_beside)
+        wanted = min(2 * had, most_gib)
+        if wanted > memory_gib and had < most_gib:
+            return ResourceFloor(gpus, wanted)
+    if micro_batch > 1:
+        return ResourceFloor(gpus, memory_gib, micro_batch // 2)
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 
 _HOUR_S = 3600.0
 

@@ -54,13 +54,3 @@ class TrialDurations:
         if not alike and is_floor:
             alike = list(means.values())
         return fmean(alike) if alike else None
-
-
-def format_seconds(seconds: float | None) -> str:
-    """Return a duration, human-readable: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions
 from orchestrator.scheduling.allocation import Allocator
-from orchestrator.scheduling.durations import TrialDurations, format_seconds
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.simulation import Simulated, draw_lengths, simulate
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 
 _MANY = 3000
 """Trials whose chances even out, so that fewer simulations tell as much."""
-
-_WIDE = 0.05
-"""Part of the forecast by which simulations must differ for their range to be worth telling."""
 
 
 @dataclass(frozen=True)
@@ -59,33 +56,6 @@ class Forecast:
     def range_s(self) -> tuple[float, float] | None:
         """Return the shortest and the longest of the simulated times."""
         return (self.runs[0].makespan_s, self.runs[-1].makespan_s) if self.runs else None
-
-    def text(self) -> str:
-        """Return the forecast, human-readable, in lines."""
-        middle, seconds = self.middle, self.seconds
-        if self.num_pending == 0:
-            return "nothing to run"
-        if middle is None or seconds is None:
-            return "no forecast: no trial of this sweep has been measured yet"
-        wide = ""
-        low_s, high_s = self.runs[0].makespan_s, self.runs[-1].makespan_s
-        if high_s - low_s > _WIDE * seconds:
-            wide = f" ({format_seconds(low_s)} to {format_seconds(high_s)})"
-        slots = f"{self.num_slots} slot{'s' * (self.num_slots != 1)}"
-        lines = [f"forecast: {format_seconds(seconds)}{wide} on {slots}, from {self.num_measured} measured trials"]
-        facts = [f"slots busy {100 * middle.busy:.0f}% of the time"]
-        if middle.gpu_hours:
-            facts.append(f"{middle.gpu_hours:.1f} GPU hours")
-        if self.first_seed_s is not None:
-            when = f"after {format_seconds(self.first_seed_s)}" if self.first_seed_s else "already"
-            facts.append(f"the first seed is complete {when}")
-        if self.failure_rate:
-            facts.append(f"{100 * self.failure_rate:.1f}% of attempts fail, as so far")
-        lines.append("; ".join(facts))
-        if num := len(middle.left_out):
-            seeds = f"seed{'s' * (len(self.left_out_seeds) != 1)} {', '.join(map(str, self.left_out_seeds))}"
-            lines.append(f"{middle.reason} leaves out {num} trial{'s' * (num != 1)}, of {seeds}")
-        return "\n".join(lines)
 
 
 def forecast(

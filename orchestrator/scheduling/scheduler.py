@@ -18,7 +18,7 @@ from orchestrator.scheduling.protocols import Judge, Record, SweepCallback
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry
 from orchestrator.storage.remote_folder import RemoteFolder
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State
 from orchestrator.trials.trial import Trial

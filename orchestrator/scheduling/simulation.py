@@ -17,7 +17,7 @@ from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.sweep.pruning_settings import NoPruning
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from orchestrator.sweep.problems import FieldPath, Problem
-from orchestrator.sweep.schema import MAX_TRIALS, Ablation, Group, Sweep
+from orchestrator.sweep.resolved import Group, Sweep
+from orchestrator.sweep.schema import MAX_TRIALS, Ablation
 from specvit.errors import ConfigError
 from specvit.models.high_norm import parse_high_norm
 from specvit.models.scales import SCALES, Scale

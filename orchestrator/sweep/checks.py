@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from orchestrator.sweep.ablation_checks import check_ablation
 from orchestrator.sweep.grid import arm_texts, count_trials
 from orchestrator.sweep.problems import FieldPath, Problem
+from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.resource_settings import share_of
-from orchestrator.sweep.schema import MAX_TRIALS, Group, Sweep, check_name
+from orchestrator.sweep.schema import MAX_TRIALS, check_name
 from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.errors import ConfigError
@@ -19,8 +20,8 @@ from specvit.probes import PROBES
 
 
 @dataclass(frozen=True)
-class _Case:
-    """Hold one group, and what is needed to say where the user wrote a value of it.
+class _GroupContext:
+    """A group, and what is needed to say where the user wrote a value of it.
 
     Attributes:
         group: The group.
@@ -61,9 +62,9 @@ def check_sweep(
     problems = [*_check_name(sweep), *_check_probes(sweep), *_check_probe_data(sweep), *_check_paths(sweep)]
     combinations = itertools.product(*(range(len(values)) for values in axes.values()))
     for indices, group in zip(combinations, sweep.groups, strict=True):
-        case = _Case(group, raw, dict(zip(axes, indices, strict=True)))
-        problems += [*_check_sizes(case), *_check_targets(case, sweep), *_check_steps(case, sweep)]
-        problems += _check_processes(case, sweep)
+        context = _GroupContext(group, raw, dict(zip(axes, indices, strict=True)))
+        problems += [*_check_sizes(context), *_check_targets(context, sweep), *_check_steps(context, sweep)]
+        problems += _check_processes(context, sweep)
     problems += check_ablation(sweep)
     if not problems:
         problems += _check_priority(sweep)
@@ -157,15 +158,15 @@ def _check_paths(sweep: Sweep) -> Iterator[Problem]:
             yield Problem(("vary", path), "says how to compute, not what, so it cannot make groups")
 
 
-def _check_sizes(case: _Case) -> Iterator[Problem]:
-    patch, image = case.group.model.patch_size, case.group.data.image_size
+def _check_sizes(context: _GroupContext) -> Iterator[Problem]:
+    patch, image = context.group.model.patch_size, context.group.data.image_size
     if image % patch:
-        place = case.place("model.patch_size", "data.image_size")
+        place = context.place("model.patch_size", "data.image_size")
         yield _broken(place, "model.patch_size", f"must divide data.image_size, {image}", patch)
         return
-    for name, size in case.group.objective.crop_sizes().items():
+    for name, size in context.group.objective.crop_sizes().items():
         field = f"objective.{name}"
-        place = case.place(field, "objective.recipe", "model.patch_size", "data.image_size")
+        place = context.place(field, "objective.recipe", "model.patch_size", "data.image_size")
         if size % patch:
             yield _broken(place, field, f"must be a multiple of model.patch_size, {patch}", size)
         if size > image:
@@ -178,44 +179,44 @@ def _broken(place: FieldPath, field: str, rule: str, value: object) -> Problem:
     return Problem(place, f"{subject}{rule}, not {value}")
 
 
-def _check_targets(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+def _check_targets(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
     """Check that the images carry what the recipe and the probes learn from."""
-    recipe, source = case.group.objective, case.group.data
+    recipe, source = context.group.objective, context.group.data
     has = _has(source)
     required = recipe.required_targets()
     for target in sorted(required.keys() - source.targets):
         rule = f"recipe {recipe.name!r} learns from {target}, but {has}"
-        yield Problem(case.place(f"objective.{required[target]}", "data.source"), rule)
+        yield Problem(context.place(f"objective.{required[target]}", "data.source"), rule)
     for name, probe in selected_probes(sweep.file.probes).items():
         if probe.data is None and probe.needs not in source.targets:
             yield Problem(("probes", name), f"predicts {probe.needs}, but {has}; give it images of its own by 'data'")
 
 
-def _check_steps(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+def _check_steps(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
     """Check the length of the runs; where it is in epochs, ``check_epochs`` does so when the images are known."""
-    objective = case.group.objective
+    objective = context.group.objective
     if objective.epochs is not None:
-        fields = case.raw.get("objective")
-        if "objective.steps" in case.varied or (isinstance(fields, dict) and "steps" in fields):
+        fields = context.raw.get("objective")
+        if "objective.steps" in context.varied or (isinstance(fields, dict) and "steps" in fields):
             rule = f"must be left out where objective.steps, {objective.steps}, is given"
-            yield _broken(case.place("objective.epochs"), "objective.epochs", rule, objective.epochs)
+            yield _broken(context.place("objective.epochs"), "objective.epochs", rule, objective.epochs)
         return
     steps = objective.steps
     if sweep.file.rungs.count >= steps:
-        path = case.place("objective.steps") if "objective.steps" in case.varied else ("rungs", "count")
+        path = context.place("objective.steps") if "objective.steps" in context.varied else ("rungs", "count")
         rule = f"must be less than objective.steps, {steps}"
         yield _broken(path, "rungs.count", rule, sweep.file.rungs.count)
 
 
-def _check_processes(case: _Case, sweep: Sweep) -> Iterator[Problem]:
+def _check_processes(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
     """Check that processes can share every batch, and that each has GPUs of its own."""
-    scale = case.group.model.scale
+    scale = context.group.model.scale
     share = share_of(sweep.file.resources, scale)
-    batch_size = case.group.objective.batch_size
+    batch_size = context.group.objective.batch_size
     own = sweep.file.resources.by_scale.get(scale)
     place: FieldPath = ("resources", "processes")
     if own is not None and own.processes is not None:
-        given = case.raw.get("resources")
+        given = context.raw.get("resources")
         is_beside = isinstance(given, Mapping) and scale in given
         place = ("resources", *(() if is_beside else ("by_scale",)), scale, "processes")
     if batch_size % share.processes:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.sweep.schema import Ablation, Group, Sweep
+from orchestrator.sweep.resolved import Group, Sweep
+from orchestrator.sweep.schema import Ablation
 from orchestrator.trials.identity import canonical_json, digest, section_text
 from orchestrator.trials.trial import Role, Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig

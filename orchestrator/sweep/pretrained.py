@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.sweep.problems import SweepFileError
-from orchestrator.sweep.schema import Group, Sweep
+from orchestrator.sweep.resolved import Group, Sweep
 from specvit.config import ModelSettings
 from specvit.errors import ConfigError, DataError
 from specvit.files.checksum import sha256_of

@@ -18,7 +18,7 @@ _MAX_END_CHARS = 300
 
 
 class SweepFileError(ConfigError):
-    """Signal a sweep file that cannot be used; the text lists every problem, one a line, with its place."""
+    """A sweep file that cannot be used; the text lists every problem, one a line, with its place."""
 
     def __init__(self, *lines: str) -> None:
         """Take the problems.
@@ -32,7 +32,7 @@ class SweepFileError(ConfigError):
 
 @dataclass(frozen=True)
 class Problem:
-    """Hold one broken rule.
+    """A broken rule.
 
     Attributes:
         path: Where it is broken.
@@ -47,7 +47,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SourceMap:
-    """Know where every field was given: in a line of the file, or in an override on the command line.
+    """Where every field was given: in a line of the file, or in an override on the command line.
 
     Attributes:
         name: The file, as the user named it.
@@ -59,7 +59,7 @@ class SourceMap:
     lines: Mapping[FieldPath, int]
     overrides: Mapping[FieldPath, str]
 
-    def find(self, path: FieldPath) -> str:
+    def locate(self, path: FieldPath) -> str:
         """Return the place of a field, or of the nearest field above it that was given: ``x.yaml:12``."""
         for head in _heads(path):
             if head in self.overrides:
@@ -80,7 +80,7 @@ class SourceMap:
 
         lines = []
         for problem in sorted(dict.fromkeys(problems), key=line_of):
-            place = self.find(problem.path) if problem.line is None else f"{self.name}:{problem.line}"
+            place = self.locate(problem.path) if problem.line is None else f"{self.name}:{problem.line}"
             field = f"{field_text(problem.path)}: " if problem.path else ""
             lines.append(f"{place}: {field}{problem.text}")
         if len(lines) > _MAX_LISTED:

@@ -1,4 +1,4 @@
-"""What a trial occupies: the ``resources`` of a sweep file, for all scales and for each, and how a share grows."""
+"""What a trial occupies: the ``resources`` of a sweep file, for all scales and for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validato
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from orchestrator.trials.records import Cause
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from specvit.errors import ConfigError
 from specvit.models.scales import SCALES, ScaleName
@@ -125,37 +124,3 @@ def share_of(resources: Resources, scale: str, larger: ResourceFloor | None = No
         custom=tuple(sorted(of("custom").items())),
         labels=tuple(sorted(of("labels").items())),
     )
-
-
-def grow_after_oom(
-    share: ResourceRequest, cause: Cause, *, micro_batch: int, node_gib: float, num_beside: int
-) -> ResourceFloor | None:
-    """Say what trials get after one of them ran out of memory.
-
-    A share of a GPU doubles, up to a whole one. Memory of the machine: what the trial had is taken to be the
-    machine's, divided by the trials on it; that doubles, up to all of it, so that fewer trials run beside each other.
-    Where a trial has all of a GPU or of a machine, the batch is computed in smaller parts.
-
-    Args:
-        share: What the trial occupied.
-        cause: ``GPU_MEMORY`` or ``HOST_MEMORY``.
-        micro_batch: How many images it computed at once, at least 1.
-        node_gib: Memory of its machine, in GiB; 0 = not known, or not to be reserved.
-        num_beside: Trials that ran on the machine, itself included, at least 1.
-
-    Returns:
-        The new share; None if there is nothing to add.
-    """
-    gpus, memory_gib = share.gpus, share.memory_gib
-    if cause is Cause.GPU_MEMORY and 0 < gpus < 1:
-        return ResourceFloor(min(1.0, 2 * gpus), memory_gib)
-    if cause is Cause.HOST_MEMORY and node_gib > 0:
-        # All processes may be on one machine: with more than this, they might have room nowhere.
-        most_gib = node_gib / share.processes
-        had = max(memory_gib, most_gib / num_beside)
-        wanted = min(2 * had, most_gib)
-        if wanted > memory_gib and had < most_gib:
-            return ResourceFloor(gpus, wanted)
-    if micro_batch > 1:
-        return ResourceFloor(gpus, memory_gib, micro_batch // 2)
-    return None

@@ -34,7 +34,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Progressed, Reported, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial

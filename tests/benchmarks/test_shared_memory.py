@@ -47,8 +47,8 @@ class _Worker:
         checksum = int(dataset.train.images[::5000].sum())
         seconds = time.perf_counter() - started
         images = dataset.train.images
-        grow_after_oom = _own_bytes() - before
-        return seconds, images.nbytes, grow_after_oom, checksum > 0 and not images.flags.owndata
+        grown = _own_bytes() - before
+        return seconds, images.nbytes, grown, checksum > 0 and not images.flags.owndata
 
 
 def test_worker_loads_cached_images(benchmark: BenchmarkFixture, cluster: None) -> None:
@@ -81,10 +81,10 @@ def _measure(benchmark: BenchmarkFixture, images: NDArray[np.uint8]) -> None:
         ray.kill(worker)
 
     benchmark.pedantic(load, rounds=5)
-    seconds, nbytes, grow_after_oom, shared = zip(*results, strict=True)
+    seconds, nbytes, grown, shared = zip(*results, strict=True)
     assert all(shared)
-    assert max(grow_after_oom) < nbytes[0] / 10  # no worker holds a copy
+    assert max(grown) < nbytes[0] / 10  # no worker holds a copy
     median = statistics.median(seconds)
     benchmark.extra_info["seconds"] = median
     print(f"\n{NUM_IMAGES} images of {SIZE} px, {nbytes[0] / 1e9:.2f} GB: {median * 1e3:.1f} ms in a worker, "
-          f"{max(grow_after_oom) / 1e6:.0f} MB of its own")
+          f"{max(grown) / 1e6:.0f} MB of its own")

@@ -21,7 +21,7 @@ from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Progressed, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from orchestrator.sweep.loading import sweep_json_schema
+from orchestrator.sweep.schema import sweep_json_schema
 
 from .hostile_values import KEYS, NUMBERS, RAW, SCALARS, TEXTS, VALUES, Fields, flow
 

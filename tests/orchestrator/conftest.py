@@ -27,8 +27,8 @@ from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import Command
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.resolved import Limits, Sweep
 from orchestrator.sweep.resource_settings import Resources
-from orchestrator.sweep.schema import Limits, Sweep
 from orchestrator.trials.events import (
     END_STATES,
     Event,

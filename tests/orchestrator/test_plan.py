@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.cli.plan_view import render_plan
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
-from orchestrator.plan import Plan, make_plan, render_plan
+from orchestrator.plan import Plan, make_plan
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
@@ -215,7 +216,7 @@ def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
 def test_of_very_many_arms_the_first_are_shown_and_the_rest_are_counted(
     make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.plan.MAX_SHOWN", 5)
+    monkeypatch.setattr("orchestrator.cli.plan_view.MAX_SHOWN", 5)
     made = make_sweep(vary={"objective.lr": [0.1, 0.2, 0.3]})
     plan = make_plan(made, results_root=tmp_path)  # 3 groups of 4 arms
     text = rendered(plan)

@@ -22,7 +22,7 @@ from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial

@@ -19,7 +19,7 @@ from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, give
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Pruned, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest

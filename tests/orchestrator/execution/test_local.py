@@ -12,7 +12,7 @@ from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial

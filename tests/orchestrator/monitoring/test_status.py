@@ -12,7 +12,7 @@ from orchestrator.ledger.attempts import FailedTrial
 from orchestrator.ledger.provenance import Provenance, collect_provenance
 from orchestrator.monitoring.status import SweepStatus, render_status
 from orchestrator.run import describe
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Trial

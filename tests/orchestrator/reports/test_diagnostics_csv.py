@@ -16,7 +16,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements, write_diagnostics
 from orchestrator.run import run_sweep
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial

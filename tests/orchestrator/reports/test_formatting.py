@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.reports.formatting import column_title, decimals, describe, format_metric
+from orchestrator.reports.formatting import column_title, decimals, describe, format_metric, format_seconds
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,20 @@ def test_brief_shows_metres_to_the_millimetre_and_percent_as_asked() -> None:
 def test_describe_knows_the_direction_and_goes_by_the_name_otherwise() -> None:
     assert (describe("depth_rmse").unit, describe("depth_rmse").higher_is_better) == ("m", False)
     assert (describe("own").title, describe("own").unit) == ("own", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "?"),
+        (0.0, "0 s"),
+        (89.4, "89 s"),
+        (90.0, "2 min"),
+        (12 * 60.0, "12 min"),
+        (89 * 60.0, "89 min"),
+        (90 * 60.0, "1 h 30 min"),
+        (3 * 3600 + 5 * 60.0, "3 h 05 min"),
+    ],
+)
+def test_durations_are_written_in_the_unit_that_people_would_use(seconds: float | None, text: str) -> None:
+    assert format_seconds(seconds) == text

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.scheduling.budget import Budget, Work
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 
 
 def at(now_s: float) -> Callable[[], float]:

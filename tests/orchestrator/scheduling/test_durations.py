@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.scheduling.durations import TrialDurations, format_seconds
+from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role, Trial
 
@@ -43,20 +43,3 @@ def test_a_trial_takes_as_long_as_its_like_and_a_floor_says_nothing_of_a_trainin
     for (group_id, of_role), seconds in measured.items():
         lengths.add(group_id, of_role, seconds)
     assert lengths.estimate("a", role) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "?"),
-        (0.0, "0 s"),
-        (89.4, "89 s"),
-        (90.0, "2 min"),
-        (12 * 60.0, "12 min"),
-        (89 * 60.0, "89 min"),
-        (90 * 60.0, "1 h 30 min"),
-        (3 * 3600 + 5 * 60.0, "3 h 05 min"),
-    ],
-)
-def test_durations_are_written_in_the_unit_that_people_would_use(seconds: float | None, text: str) -> None:
-    assert format_seconds(seconds) == text

@@ -17,8 +17,8 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scheduling.simulation import _Recorder
 from orchestrator.storage.command_inbox import Command, Retry
 from orchestrator.sweep.pruning_settings import NoPruning
+from orchestrator.sweep.resolved import Limits
 from orchestrator.sweep.resource_settings import Resources
-from orchestrator.sweep.schema import Limits
 from orchestrator.trials.trial import Role, Trial
 
 

@@ -13,8 +13,8 @@ from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import CheckpointStore, StateFile
+from orchestrator.sweep.resolved import Limits
 from orchestrator.sweep.resource_settings import Resources
-from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Report, State
 from orchestrator.trials.resources import ResourceRequest

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import Started
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial

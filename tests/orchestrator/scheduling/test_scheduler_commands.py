@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.storage.command_inbox import Cancel, Prune, Retry
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.execution.executor import Machine
 from orchestrator.scheduling.scheduler import MAX_NODE_LOSSES
 from orchestrator.storage.checkpoint_store import CheckpointStore
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import Failed, Finished, Logged, Reported
 from orchestrator.trials.records import Cause, State
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
@@ -176,8 +176,8 @@ def test_a_trial_that_runs_out_of_gpu_memory_gets_twice_the_share_up_to_a_gpu_th
 ) -> None:
     found = gpu_memory(stage, trials, ["sG"], gpus=0.3)
     # A batch of 8 images. When there is nothing more to add, an ordinary retry is all that is left.
-    grow_after_oom = [(0.3, None), (0.6, None), (1.0, None), (1.0, 4), (1.0, 2), (1.0, 1)]
-    assert found == [*grow_after_oom, (1.0, 1)]
+    grown = [(0.3, None), (0.6, None), (1.0, None), (1.0, 4), (1.0, 2), (1.0, 1)]
+    assert found == [*grown, (1.0, 1)]
     assert stage.states_of(trials[0]) == [State.FAILED]
     assert [why for _, why in stage.again] == [
         "with 0.6 GPUs in place of 0.3",

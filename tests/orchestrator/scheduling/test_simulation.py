@@ -19,8 +19,8 @@ from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scheduling.simulation import Simulated, _Recorder, draw_lengths, simulate
 from orchestrator.sweep.pruning_settings import NoPruning
+from orchestrator.sweep.resolved import Limits
 from orchestrator.sweep.resource_settings import Resources
-from orchestrator.sweep.schema import Limits
 from orchestrator.trials.events import Event, Finished
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest

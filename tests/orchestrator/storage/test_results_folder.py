@@ -28,7 +28,7 @@ from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
 from orchestrator.storage.results_folder import holder_of_view, local_view, results_folder
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Progressed, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial

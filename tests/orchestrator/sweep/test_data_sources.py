@@ -29,7 +29,7 @@ from orchestrator.execution.executor import Job
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Started
 from orchestrator.trials.identity import trial_id
 from orchestrator.trials.resources import ResourceRequest

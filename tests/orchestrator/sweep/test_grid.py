@@ -15,7 +15,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orchestrator.sweep.grid import arm_texts, count_trials, expand
-from orchestrator.sweep.loading import Sweep, load_sweep
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.identity import arm_id, group_id, trial_id
 from orchestrator.trials.trial import Trial
 from specvit.comparators import COMPARATORS

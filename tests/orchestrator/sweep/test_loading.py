@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orchestrator.sweep.loading import Sweep, SweepFileError, load_sweep, sweep_json_schema
-from orchestrator.sweep.schema import Limits
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.problems import SweepFileError
+from orchestrator.sweep.resolved import Limits, Sweep
+from orchestrator.sweep.schema import sweep_json_schema
 from specvit.config import selected_probes
 from specvit.errors import SpecsweepError
 

@@ -18,7 +18,7 @@ from orchestrator.cli.app import main
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.pretrained import pin_checkpoints
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.identity import trial_id
 from orchestrator.trials.trial import Trial
 from specvit.config import ModelSettings

@@ -1,4 +1,4 @@
-"""What a trial occupies, as sweep files say it, and how a share grows."""
+"""What a trial occupies, as sweep files say it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.loading import Sweep, SweepFileError, load_sweep
-from orchestrator.sweep.resource_settings import Resources, grow_after_oom, share_of
-from orchestrator.trials.records import Cause
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.problems import SweepFileError
+from orchestrator.sweep.resolved import Sweep
+from orchestrator.sweep.resource_settings import Resources, share_of
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 
 BASE = "objective: {recipe: dinov2_cpu, batch_size: 8}\nprobes: {knn: }\n"
@@ -122,78 +121,6 @@ def test_resources_and_limits_take_no_part_in_the_ids_of_trials(load: Callable[.
     other = expand(load(f"model: {{scale: nano}}\nresources: {resources}\n{limits}"))
     assert [trial.trial_id for trial in other] == [trial.trial_id for trial in plain]
     assert [trial.config for trial in other] == [trial.config for trial in plain]
-
-
-def grow(
-    share: ResourceRequest, cause: Cause, *, micro_batch: int = 32, node_gib: float = 0.0, num_beside: int = 1
-) -> object:
-    return grow_after_oom(share, cause, micro_batch=micro_batch, node_gib=node_gib, num_beside=num_beside)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "expected"),
-    [
-        (0.1, ResourceFloor(0.2)),
-        (0.5, ResourceFloor(1.0)),
-        (0.7, ResourceFloor(1.0)),
-        (1.0, ResourceFloor(1.0, 0.0, 16)),
-        (2.0, ResourceFloor(2.0, 0.0, 16)),
-        (0.0, ResourceFloor(0.0, 0.0, 16)),
-    ],
-)
-def test_a_part_of_a_gpu_doubles_up_to_a_whole_one(gpus: float, expected: ResourceFloor) -> None:
-    assert grow(ResourceRequest(gpus=gpus), Cause.GPU_MEMORY) == expected
-
-
-@pytest.mark.parametrize(
-    ("share", "node_gib", "num_beside", "expected"),
-    [
-        (ResourceRequest(), 64.0, 4, ResourceFloor(0.0, 32.0)),  # had a quarter of 64
-        (ResourceRequest(memory_gib=20.0), 64.0, 3, ResourceFloor(0.0, 2 * 64 / 3)),  # had more than it reserved
-        (ResourceRequest(memory_gib=24.0), 64.0, 4, ResourceFloor(0.0, 48.0)),
-        (ResourceRequest(memory_gib=40.0), 64.0, 1, ResourceFloor(0.0, 40.0, 16)),  # was alone: had it all
-        (ResourceRequest(memory_gib=64.0), 64.0, 1, ResourceFloor(0.0, 64.0, 16)),
-        (ResourceRequest(processes=2), 64.0, 2, ResourceFloor(0.0, 32.0)),  # each of two had 16
-        (ResourceRequest(gpus=0.5), 64.0, 2, ResourceFloor(0.5, 64.0)),
-        (ResourceRequest(), 0.0, 4, ResourceFloor(0.0, 0.0, 16)),  # not known
-    ],
-)
-def test_memory_of_a_machine_doubles_up_to_all_of_it(
-    share: ResourceRequest, node_gib: float, num_beside: int, expected: ResourceFloor
-) -> None:
-    assert grow(share, Cause.HOST_MEMORY, node_gib=node_gib, num_beside=num_beside) == expected
-
-
-@pytest.mark.parametrize("cause", [Cause.GPU_MEMORY, Cause.HOST_MEMORY])
-def test_a_single_image_on_all_that_there_is_cannot_get_more(cause: Cause) -> None:
-    assert grow(ResourceRequest(gpus=1.0, memory_gib=8.0), cause, micro_batch=1, node_gib=8.0) is None
-
-
-@given(
-    gpus=st.one_of(st.floats(0.01, 1.0), st.integers(0, 8).map(float)),
-    memory_gib=st.floats(0.0, 64.0),
-    micro_batch=st.integers(1, 4096),
-    num_beside=st.integers(1, 64),
-    causes=st.lists(st.sampled_from([Cause.GPU_MEMORY, Cause.HOST_MEMORY]), min_size=100, max_size=100),
-)
-def test_growing_always_adds_something_and_comes_to_an_end(
-    gpus: float, memory_gib: float, micro_batch: int, num_beside: int, causes: list[Cause]
-) -> None:
-    share, size, seen = ResourceRequest(gpus=gpus, memory_gib=memory_gib), micro_batch, set()
-    for cause in causes:
-        larger = grow_after_oom(share, cause, micro_batch=size, node_gib=64.0, num_beside=num_beside)
-        if larger is None:
-            break
-        now = (larger.gpus, larger.memory_gib, -(larger.micro_batch or size))
-        before = (share.gpus, share.memory_gib, -size)
-        assert now != before
-        assert all(a >= b for a, b in zip(now, before, strict=True))
-        assert larger.memory_gib <= 64.0
-        assert now not in seen
-        seen.add(now)
-        share, size = ResourceRequest(gpus=larger.gpus, memory_gib=larger.memory_gib), larger.micro_batch or size
-    else:
-        pytest.fail("it grows without end")
 
 
 def test_a_larger_share_is_the_least_that_a_scale_gets() -> None:

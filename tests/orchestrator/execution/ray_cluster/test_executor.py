@@ -23,7 +23,7 @@ from orchestrator.run import Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.sweep.schema import Sweep
+from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.resources import ResourceRequest

@@ -1,0 +1,88 @@
+"""A plan as the terminal shows it."""
+
+from __future__ import annotations
+
+import itertools
+
+from rich.console import Group as RichGroup
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.plan import Plan, PlannedArm
+from orchestrator.reports.formatting import format_seconds
+from orchestrator.scheduling.forecast import Forecast
+from orchestrator.trials.trial import Role
+from specvit.messages import one_line
+
+MAX_SHOWN = 1000
+"""Arms that a rendered plan shows: more than anyone reads, and few enough to be printed within seconds."""
+
+_WIDE = 0.05
+"""Part of the forecast by which simulations must differ for their range to be worth telling."""
+
+
+def render_plan(plan: Plan) -> RenderableType:
+    """Render a plan: a table of arms by group, and a line with the forecast. Of very many arms the first are shown."""
+    parts: list[RenderableType] = [Text(one_line(plan.name), style="bold")]
+    if plan.question:
+        parts.append(Text(one_line(plan.question), style="italic"))
+    for group, arms in itertools.groupby(plan.arms[:MAX_SHOWN], key=lambda arm: arm.group):
+        table = Table(title=Text(one_line(group)) if group else None, title_justify="left")
+        table.add_column("arm")
+        for name in ("parameters", "extra %", "trials", "to run", "time each"):
+            table.add_column(name, justify="right")
+        for arm in arms:
+            table.add_row(*_cells(arm))
+        parts.append(table)
+    if len(plan.arms) > MAX_SHOWN:
+        parts.append(Text(f"and {len(plan.arms) - MAX_SHOWN} more arms, which --json lists"))
+    parts.append(
+        Text(
+            f"{plan.num_groups} group{'s' * (plan.num_groups != 1)}, {len(plan.arms)} arms with baseline and "
+            f"floors, {len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}, {plan.num_trials} trials, "
+            f"{plan.forecast.num_pending} to run"
+        )
+    )
+    parts.append(Text(_forecast_text(plan.forecast)))
+    return RichGroup(*parts)
+
+
+def _cells(arm: PlannedArm) -> list[Text]:
+    name = f"{arm.arm} (baseline)" if arm.role is Role.BASELINE else arm.arm
+    values = (
+        f"{arm.num_parameters:,}" if arm.num_parameters else "",
+        f"+{arm.extra_parameters_percent:.2f}" if arm.role is Role.ARM else "",
+        str(arm.num_trials),
+        str(arm.num_pending),
+        format_seconds(arm.seconds_per_trial),
+    )
+    return [Text(one_line(name), style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
+
+
+def _forecast_text(made: Forecast) -> str:
+    """Return a forecast, human-readable, in lines."""
+    middle, seconds = made.middle, made.seconds
+    if made.num_pending == 0:
+        return "nothing to run"
+    if middle is None or seconds is None:
+        return "no forecast: no trial of this sweep has been measured yet"
+    wide = ""
+    low_s, high_s = made.runs[0].makespan_s, made.runs[-1].makespan_s
+    if high_s - low_s > _WIDE * seconds:
+        wide = f" ({format_seconds(low_s)} to {format_seconds(high_s)})"
+    slots = f"{made.num_slots} slot{'s' * (made.num_slots != 1)}"
+    lines = [f"forecast: {format_seconds(seconds)}{wide} on {slots}, from {made.num_measured} measured trials"]
+    facts = [f"slots busy {100 * middle.busy:.0f}% of the time"]
+    if middle.gpu_hours:
+        facts.append(f"{middle.gpu_hours:.1f} GPU hours")
+    if made.first_seed_s is not None:
+        when = f"after {format_seconds(made.first_seed_s)}" if made.first_seed_s else "already"
+        facts.append(f"the first seed is complete {when}")
+    if made.failure_rate:
+        facts.append(f"{100 * made.failure_rate:.1f}% of attempts fail, as so far")
+    lines.append("; ".join(facts))
+    if num := len(middle.left_out):
+        seeds = f"seed{'s' * (len(made.left_out_seeds) != 1)} {', '.join(map(str, made.left_out_seeds))}"
+        lines.append(f"{middle.reason} leaves out {num} trial{'s' * (num != 1)}, of {seeds}")
+    return "\n".join(lines)

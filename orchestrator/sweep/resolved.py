@@ -1,0 +1,76 @@
+"""A sweep that was read and checked: its file, and the groups that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from orchestrator.sweep.schema import SweepFile
+from specvit.config import ModelSettings
+from specvit.data import AnyDataSource
+from specvit.probes import PROBES
+from specvit.recipes import AnyRecipe
+from specvit.settings import settings
+
+
+@settings
+class Group:
+    """What the arms of one group share.
+
+    Attributes:
+        varied: The varied fields and their values in this group, in the order of the file.
+        model: The backbone.
+        data: The images.
+        objective: The recipe.
+    """
+
+    varied: tuple[tuple[str, Any], ...]
+    model: ModelSettings
+    data: AnyDataSource
+    objective: AnyRecipe
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sweep may cost, and when a trial is given up: those fields of the file that go by the same names."""
+
+    max_retries: int = 2
+    stall_timeout_s: float = 1800.0
+    time_budget_h: float | None = None
+    max_gpu_hours: float | None = None
+
+
+@settings
+class Sweep:
+    """A sweep that was read and checked.
+
+    Attributes:
+        file: What the file and the overrides say. The probes of the rungs are named, each floor stands once; model,
+            data and objective are those of the first group.
+        groups: What varies, resolved: one entry per group, in the order of the file.
+        path: The file it was read from.
+        text: The file's text.
+        overrides: What was set on the command line, ``path=value``, in order.
+    """
+
+    file: SweepFile
+    groups: tuple[Group, ...]
+    path: Path
+    text: str
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder of its results: the given one, or the file's without its ending."""
+        return self.path.stem if self.file.name is None else self.file.name
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits that the file sets."""
+        return Limits(**{field.name: getattr(self.file, field.name) for field in fields(Limits)})
+
+    @property
+    def pruning_metric(self) -> str:
+        """Return the rung metric that pruning judges by: the named one, or the first rung probe's first."""
+        return self.file.pruning.metric or PROBES[self.file.rungs.probes[0]].metrics[0].name
