@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from specvit.comparators import AnyComparator
 from specvit.data import AnyDataSource, DataSource
-from specvit.models.high_norm import check_high_norm
+from specvit.models.config import check_high_norm
 from specvit.models.scales import ScaleName
 from specvit.probes import Probe, SelectedProbes
 from specvit.recipes import AnyRecipe

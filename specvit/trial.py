@@ -20,13 +20,10 @@ from specvit.device import Device, select_device
 from specvit.diagnostics.diagnose import diagnose
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import SpecsweepError
-from specvit.models.high_norm import parse_high_norm
-from specvit.models.scales import SCALES
+from specvit.models.config import VitConfig
 from specvit.models.vit import build_vit
 from specvit.probing import Probing
 from specvit.recipes.build import build_learner
-from specvit.specialization.language import parse_specialization
-from specvit.specialization.token_rows import find_rows
 from specvit.training import collectives
 from specvit.training.augment import normalised
 from specvit.training.checkpoint import Checkpoint
@@ -213,30 +210,13 @@ class _Watch:
 
 
 def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
-    scale = SCALES[config.model.scale]
-    treatment = config.treatment
-    height, width = (size // config.model.patch_size for size in dataset.train.images.shape[-2:])
-    high_norm = parse_high_norm(config.model.high_norm)
+    treatment, image_size = config.treatment, dataset.train.images.shape[-1]
     model = build_vit(
-        scale,
-        image_size=dataset.train.images.shape[-1],
-        patch_size=config.model.patch_size,
-        specialization=parse_specialization(treatment.specialize, scale.depth),
-        rows=find_rows(
-            tokens=treatment.tokens,
-            registers_with=treatment.registers_with,
-            num_registers=high_norm.num_registers,
-            grid=(height, width),
-            placebo_position=treatment.placebo_position,
-        ),
+        VitConfig.from_settings(config.model, config.objective, image_size=image_size, treatment=treatment),
         init=treatment.init,
-        high_norm=high_norm,
         seed=config.seed,
-        drop_path=config.objective.drop_path,
-        layer_scale=config.objective.layer_scale,
-        cls_position=config.objective.cls_position,
-        checkpoint=None if treatment.kind == "random_init" else config.model.checkpoint,
-        checkpoint_sha256=config.model.checkpoint_sha256,
+        pretrained=None if treatment.kind == "random_init" else config.model.checkpoint,
+        pretrained_sha256=config.model.checkpoint_sha256,
     )
     comparator = treatment.comparator
     return model if comparator is None else apply_comparator(comparator, model, seed=config.seed)

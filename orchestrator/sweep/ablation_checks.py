@@ -10,7 +10,7 @@ from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.schema import MAX_TRIALS, Ablation
 from specvit.errors import ConfigError
-from specvit.models.high_norm import parse_high_norm
+from specvit.models.config import parse_high_norm
 from specvit.models.scales import SCALES, Scale
 from specvit.specialization.language import check_specialization, parse_specialization, resolve_range
 from specvit.specialization.modes import FULL, Mode, parse_mode

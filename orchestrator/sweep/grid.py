@@ -17,7 +17,7 @@ from orchestrator.sweep.schema import Ablation
 from orchestrator.trials.identity import canonical_json, digest, section_text
 from orchestrator.trials.trial import Role, Trial
 from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
-from specvit.models.high_norm import parse_high_norm
+from specvit.models.config import parse_high_norm
 from specvit.models.parameter_counts import count_extra_parameters, count_parameters
 from specvit.models.scales import SCALES
 from specvit.specialization.language import Specialization, parse_specialization

@@ -18,7 +18,7 @@ from orchestrator.sweep.resolved import Group, Sweep
 from specvit.config import ModelSettings
 from specvit.errors import ConfigError, DataError
 from specvit.files.checksum import sha256_of
-from specvit.models.pretrained_files import find_checkpoint
+from specvit.models.config import VitConfig
 
 
 def pin_checkpoints(sweep: Sweep) -> Sweep:
@@ -54,6 +54,9 @@ def _pin(model: ModelSettings) -> ModelSettings:
         if model.checkpoint_sha256 is not None:
             raise ConfigError("model.checkpoint_sha256: needs model.checkpoint")
         return model
+    # Not at the top, nor below: it imports torch, which no sweep without checkpoints needs.
+    from specvit.models.pretrained_weights import find_checkpoint
+
     try:
         path = find_checkpoint(model.checkpoint)
         found = sha256_of(path)
@@ -71,23 +74,13 @@ def _pin(model: ModelSettings) -> ModelSettings:
 
 def _check_fit(groups: Iterable[Group]) -> None:
     """Fit every checkpoint to its groups' plain backbones, which are built without memory for weights."""
-    from specvit.models.config import VitConfig
-    from specvit.models.high_norm import parse_high_norm
-    from specvit.models.pretrained_weights import fit_weights, read_weights
-    from specvit.models.scales import SCALES
+    from specvit.models.pretrained_weights import find_checkpoint, fit_weights, read_weights
     from specvit.models.vit import build_empty
 
     wanted: dict[str, list[VitConfig]] = {}
     for group in groups:
         if group.model.checkpoint is not None:
-            config = VitConfig(
-                scale=SCALES[group.model.scale],
-                image_size=group.data.image_size,
-                patch_size=group.model.patch_size,
-                high_norm=parse_high_norm(group.model.high_norm),
-                layer_scale=group.objective.layer_scale,
-                cls_position=group.objective.cls_position,
-            )
+            config = VitConfig.from_settings(group.model, group.objective, image_size=group.data.image_size)
             configs = wanted.setdefault(group.model.checkpoint, [])
             if config not in configs:
                 configs.append(config)

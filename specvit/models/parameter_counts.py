@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import HighNorm
 from specvit.models.scales import Scale
 from specvit.specialization.components import Site
 from specvit.specialization.language import Specialization

@@ -1,4 +1,4 @@
-"""Plain ViTs' weights from files: read without pickle, fitted to a model, or refused with the reason.
+"""Plain ViTs' weights from files: found by name, read without pickle, fitted to a model, or refused with the reason.
 
 Shapes: P patches, R registers, D channels.
 """
@@ -14,13 +14,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.errors import ConfigError, DataError
 from specvit.files.checksum import sha256_of
-from specvit.models.pretrained_files import find_checkpoint
 from specvit.models.routed_layers import OWN, has_layer_scale, own_parameters
+
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HUB_PREFIX = "hf-hub:"
+
+_HUB_FILE = "model.safetensors"
 
 _NESTED = ("state_dict", "model")
 _HEADS = re.compile(r"(head|head_dist|fc_norm|attn_pool|pre_logits)\.")
@@ -52,6 +57,32 @@ def load_plain_weights(model: VisionTransformer, checkpoint: str | Path, *, sha2
     if sha256 is not None and sha256_of(path) != sha256:
         raise DataError(f"checkpoint {str(checkpoint)!r} has changed: its SHA-256 is no longer {sha256}")
     model.load_state_dict(fit_weights(read_weights(path), model, name=str(checkpoint)), strict=False)
+
+
+def find_checkpoint(text: str) -> Path:
+    """Find the file of a checkpoint; one on the hub is fetched, once, into the hub's cache.
+
+    Args:
+        text: Path of a file; or a name of timm's with pretrained weights, e.g.
+            ``vit_small_patch16_224.augreg_in21k``; or ``hf-hub:OWNER/REPOSITORY``.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be fetched.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"no such checkpoint file: {text!r} ({error})") from error
+    if path.is_file():
+        return path
+    if text.startswith(HUB_PREFIX):
+        return _fetch(text, text.removeprefix(HUB_PREFIX), _HUB_FILE)
+    if path.suffix in FILE_SUFFIXES or path.exists() or len(path.parts) > 1:
+        raise DataError(f"no such checkpoint file: {text!r}")
+    known = get_pretrained_cfg(text, allow_unregistered=True)
+    if known is None or not known.hf_hub_id:
+        raise DataError(f"no such checkpoint: {text!r} is no file, and timm has no pretrained model of that name")
+    return _fetch(text, known.hf_hub_id, known.hf_hub_filename or _HUB_FILE)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -187,3 +218,13 @@ def _check_tensors(weights: Mapping[str, Tensor], model: VisionTransformer, *, n
             raise ConfigError(f"checkpoint {name!r}: has {key}, which the model does not have")
         if tuple(value.shape) != wanted[key]:
             raise ConfigError(f"checkpoint {name!r}: its {key} must be {wanted[key]}, not {tuple(value.shape)}")
+
+
+def _fetch(text: str, repository: str, filename: str) -> Path:
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, filename))
+    except (OSError, ValueError, RuntimeError) as error:  # the hub's errors derive from these
+        summary = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"checkpoint {text!r}: {filename} of {repository!r} cannot be fetched: {summary}") from error

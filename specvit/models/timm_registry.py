@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from specvit.errors import ConfigError
-from specvit.models.high_norm import parse_high_norm
+from specvit.models.config import BACKBONE_OPTIONS, VitConfig, parse_high_norm
 from specvit.models.scales import SCALES, Scale
-from specvit.specialization.language import parse_specialization
+from specvit.models.vit import build_vit
+from specvit.specialization.token_rows import find_rows
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -104,20 +105,16 @@ def _build(
     dynamic_img_size: bool = False,
     **options: Any,
 ) -> VisionTransformer:
-    # Not at the top: timm may be imported, and these models registered, in the middle of specvit.models.vit's import.
-    from specvit.models.vit import build_vit
-    from specvit.specialization.token_rows import find_rows
-
     for field, value in (("tokens", tokens), ("registers_with", registers_with), ("init", init)):
         if value not in _CHOICES[field]:
             raise ConfigError(f"{field}: must be {' or '.join(_CHOICES[field])}, not {value!r}")
     treatment_of_norms = parse_high_norm(high_norm)
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    return build_vit(
+    config = VitConfig(
         scale,
         image_size=height if height == width else (height, width),
         patch_size=patch_size,
-        specialization=parse_specialization(specialize, scale.depth),
+        specialization=specialize,
         rows=find_rows(
             tokens=tokens,
             registers_with=registers_with,
@@ -125,15 +122,13 @@ def _build(
             grid=(height // patch_size, width // patch_size),
             placebo_position=placebo_position,
         ),
-        init="independent" if init == "independent" else "copy",
-        seed=seed,
         drop_path=drop_path_rate,
         layer_scale=init_values or 0.0,
         cls_position=not no_embed_class,
         high_norm=treatment_of_norms,
-        dynamic_img_size=dynamic_img_size,
-        **options,
+        options={**BACKBONE_OPTIONS, "dynamic_img_size": dynamic_img_size, **options},
     )
+    return build_vit(config, init="independent" if init == "independent" else "copy", seed=seed)
 
 
 for _scale in SCALES:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, cast
+from functools import partial
+from typing import Literal, NamedTuple, cast
 
 import torch
 from timm.layers.attention import Attention
@@ -15,13 +16,12 @@ from torch import Tensor, nn
 from specvit.errors import ConfigError
 from specvit.models.attention import BiasedAttention, SplitAttention
 from specvit.models.config import ATTRIBUTE as CONFIG_ATTRIBUTE
-from specvit.models.config import BACKBONE_OPTIONS, VitConfig
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import VitConfig
 from specvit.models.parameter_counts import MLP_RATIO
 from specvit.models.patches import take
 from specvit.models.pretrained_weights import load_plain_weights
 from specvit.models.routed_layers import LowRank, Part, has_layer_scale, own_parameters, route
-from specvit.models.scales import Scale
+from specvit.models.stochastic_depth import Block, SubsetBlock
 from specvit.seeding import derive_seed
 from specvit.specialization.components import COMPONENTS
 from specvit.specialization.language import (
@@ -36,68 +36,37 @@ REGISTER_STD = 1e-6
 
 
 def build_vit(
-    scale: Scale,
+    config: VitConfig,
     *,
-    image_size: int | tuple[int, int],
-    patch_size: int,
-    specialization: Specialization | None = None,
-    rows: SpecializedRows | None = None,
     init: Literal["copy", "independent"] = "copy",
     seed: int | None = 0,
-    drop_path: float = 0.0,
-    layer_scale: float = 0.0,
-    cls_position: bool = True,
-    high_norm: HighNorm | None = None,
-    checkpoint: str | None = None,
-    checkpoint_sha256: str | None = None,
-    **options: Any,
+    pretrained: str | None = None,
+    pretrained_sha256: str | None = None,
 ) -> VisionTransformer:
-    """Build a ViT, by default without a head and for images of any size.
+    """Build a ViT. It knows its configuration, see ``specvit.models.config.config_of``.
 
-    The shared weights depend on ``seed`` alone: every arm starts from the same ones. For images of other
-    sizes the position embeddings are resampled. The model knows its configuration, see
-    ``specvit.models.config``.
+    The shared weights depend on ``seed`` alone: every arm starts from the same ones. For images of other sizes the
+    position embeddings are resampled.
 
     Args:
-        scale: Width, depth and heads.
-        image_size: Side of the images in pixels, or height and width, multiples of ``patch_size``.
-        patch_size: Side of a patch in pixels.
-        specialization: Which weights some tokens have for themselves; None or empty = timm's plain model.
-        rows: The tokens with own weights; None = [CLS].
+        config: What to build.
         init: ``copy``: own weights start as copies of the shared ones, so that the model computes the same
             function as the plain one. ``independent``: they are those of a model from another seed.
         seed: Seed of the initial weights; None = they are drawn from torch's own generator.
-        drop_path: Stochastic depth rate of the last block, in [0, 1), rising linearly from 0.
-        layer_scale: Initial value of the layer scales; 0 = none.
-        cls_position: Whether [CLS] has a position embedding (not so in DeiT-III).
-        high_norm: Registers or attention biases; None = neither.
-        checkpoint: A plain ViT whose weights the shared ones start from; see ``load_plain_weights``.
-        checkpoint_sha256: SHA-256 that the file of the checkpoint must have; None = any.
-        options: Further arguments of timm's VisionTransformer, which take precedence over ``num_classes=0``
-            and ``dynamic_img_size=True``.
+        pretrained: A plain ViT whose weights the shared ones start from; see ``load_plain_weights``.
+        pretrained_sha256: SHA-256 that its file must have; None = any.
 
     Returns:
         timm's model, its modules replaced in the specialized places.
 
     Raises:
-        ConfigError: If the patches do not tile the image, or the specialization or the checkpoint does not
-            fit the model.
-        DataError: If the checkpoint cannot be read.
+        ConfigError: If the specialization or the pretrained weights do not fit the model.
+        DataError: If the pretrained weights cannot be read.
     """
-    config = VitConfig(
-        scale=scale,
-        image_size=image_size,
-        patch_size=patch_size,
-        rows=rows or PrefixRows(),
-        high_norm=high_norm or HighNorm(),
-        layer_scale=layer_scale,
-        drop_path=drop_path,
-        cls_position=cls_position,
-        options={**BACKBONE_OPTIONS, **options},
-    )
     model = _build_plain(config, seed, "init")
-    if checkpoint is not None:
-        load_plain_weights(model, checkpoint, sha256=checkpoint_sha256)
+    if pretrained is not None:
+        load_plain_weights(model, pretrained, sha256=pretrained_sha256)
+    specialization = parse_specialization(config.specialization, config.scale.depth)
     if specialization:
         donor = model if init == "copy" else _build_plain(config, seed, "independent init")
         specialize(model, specialization, donor=donor, rows=config.rows, seed=seed)
@@ -115,10 +84,10 @@ def build_empty(config: VitConfig) -> VisionTransformer:
 
 
 def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTransformer:
-    if any(side % config.patch_size for side in config.sides):
-        raise ConfigError(
-            f"model.patch_size: must divide the image size {config.image_size}, not {config.patch_size}"
-        )
+    block_fn = partial(
+        SubsetBlock if config.drop_path_subset else Block,
+        uniform_rate=config.drop_path if config.drop_path_uniform else None,
+    )
 
     def timm_vit(*, num_registers: int = 0, embed_cls: bool = config.cls_position) -> VisionTransformer:
         return VisionTransformer(
@@ -131,7 +100,7 @@ def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTran
             drop_path_rate=config.drop_path,
             reg_tokens=num_registers,
             no_embed_class=not embed_cls,
-            **config.options,
+            **{"block_fn": block_fn, **config.options},
         )
 
     high_norm = config.high_norm

@@ -14,7 +14,6 @@ from specvit.recipes.mae.learner import MaeLearner
 from specvit.recipes.mae.settings import Mae
 from specvit.training.learner import Learner
 from specvit.training.recipe import Recipe
-from specvit.training.stochastic_depth import set_stochastic_depth
 
 
 def build_learner(recipe: Recipe, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
@@ -33,10 +32,6 @@ def build_learner(recipe: Recipe, backbone: VisionTransformer, dataset: Dataset,
     if type(recipe).build is Recipe.build:
         image_size = dataset.train.images.shape[-1]
         if isinstance(recipe, DinoV2):
-            if recipe.drop_path > 0:
-                set_stochastic_depth(
-                    backbone, recipe.drop_path, uniform=recipe.drop_path_uniform, subset=recipe.drop_path_subset
-                )
             return DinoV2Learner(backbone, recipe, global_size=recipe.global_size or image_size, seed=seed)
         if isinstance(recipe, DeiT3):
             num_masks = len(dataset.mask_names)

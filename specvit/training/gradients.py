@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from specvit.device import Device
 from specvit.errors import ConfigError
+from specvit.models.batch_slice import sampling_as_whole_batch
 from specvit.training import collectives
-from specvit.training.batch_parts import SlicedLearner, sampling_as_whole_batch, slice_batch, step_seed
-from specvit.training.learner import Batch, Learner
+from specvit.training.learner import Batch, Learner, SlicedLearner
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def compute_gradients(
         for parameter in parameters:
             parameter.grad = None
         # Stochastic depth draws from the global generator: seeded per step, its draws depend on the step alone.
-        torch.manual_seed(step_seed(batch))
+        torch.manual_seed(batch.step_seed)
         try:
             return float(_accumulate(learner, batch, parameters=parameters, size=micro_batch.size, device=device))
         except (MemoryError, RuntimeError) as error:
@@ -106,13 +106,13 @@ def _accumulate(
         raise ConfigError(
             f"micro_batch must be none, and the process one, with {type(learner).__name__}: its batch cannot be cut"
         )
-    parts = slice_batch(batch, own, size=size)
+    parts = batch.slices(own, size=size)
     with device.autocast(), torch.no_grad():
         views = learner.draw(batch)
         targets = learner.targets(views, parts)
     total = torch.zeros((), device=batch.images.device, dtype=torch.float64)
     for part, of_part in zip(parts, targets, strict=True):
-        with device.autocast(), sampling_as_whole_batch(part, learner):
+        with device.autocast(), sampling_as_whole_batch(part):
             terms = learner.slice_losses(views, part, of_part)
             loss = part.fraction * torch.stack(list(terms.values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
-from specvit.seeding import torch_stream
+from specvit.models.batch_slice import BatchSlice
+from specvit.seeding import derive_seed, torch_stream
 from specvit.training.mixing import PatchLabels
+
+Views = TypeVar("Views")
+Targets = TypeVar("Targets")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Hold what a step learns from. B images of H x W pixels.
+    """What a step learns from: B images of H x W pixels.
 
     Attributes:
         images: ``(B, 3, H, W)`` float32 in [0, 1], on the device.
@@ -42,9 +47,26 @@ class Batch:
         """Return this step's random stream of that name, the same for all arms of a pair."""
         return torch_stream(self.seed, name, self.step)
 
+    @property
+    def step_seed(self) -> int:
+        """Return the seed of the global generator at the start of this step."""
+        return derive_seed(self.seed, "step", self.step)
+
+    def slices(self, images: slice, *, size: int) -> list[BatchSlice]:
+        """Cut the batch, or a process's share of it.
+
+        Args:
+            images: Which images are cut.
+            size: Images a part at most, at least 1.
+        """
+        return [
+            BatchSlice(start, min(start + size, images.stop), batch_size=len(self.images), seed=self.step_seed)
+            for start in range(images.start, images.stop, size)
+        ]
+
 
 class Learner(nn.Module, ABC):
-    """Train a backbone. What requires gradients is optimized; the rest (a teacher) is the learner's own."""
+    """What trains a backbone. What requires gradients is optimized; the rest (a teacher) is the learner's own."""
 
     regulariser: nn.Module | None
     """Makes further terms of the patches that the trained backbone has just computed; trained along. None = none."""
@@ -96,3 +118,40 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def eval_backbone(self) -> VisionTransformer:
         """Return the backbone whose features the probes look at."""
+
+
+class SlicedLearner(Learner, Generic[Views, Targets]):
+    """A learner whose steps can be computed in parts, whose losses and gradients add up to those of the whole.
+
+    What a part computes must not show how the batch was cut. So everything random is drawn for the whole batch: views
+    and masks by ``draw``, stochastic depth by the layers (``specvit.models.stochastic_depth``); and what couples images
+    (Sinkhorn-Knopp, a centre, nearest neighbours) is settled between two passes, by ``targets``. Views of the whole
+    batch are held in memory, activations of a part only.
+    """
+
+    @abstractmethod
+    def draw(self, batch: Batch) -> Views:
+        """Draw what the networks see of the whole batch, everything random included, the same in all processes."""
+
+    @abstractmethod
+    def targets(self, views: Views, parts: Sequence[BatchSlice]) -> Sequence[Targets]:
+        """Compute, without gradients, what the parts' losses need to know of the whole batch.
+
+        Args:
+            views: What ``draw`` made.
+            parts: This process's parts. What couples images is computed over those of all processes.
+
+        Returns:
+            One value a part.
+        """
+
+    @abstractmethod
+    def slice_losses(self, views: Views, part: BatchSlice, targets: Targets) -> dict[str, Tensor]:
+        """Return the weighted terms of a part, by name; averaged over parts by their sizes they are the batch's."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the terms of a batch in one part."""
+        views = self.draw(batch)
+        (part,) = batch.slices(slice(0, len(batch.images)), size=len(batch.images))
+        (targets,) = self.targets(views, [part])
+        return self.slice_losses(views, part, targets)

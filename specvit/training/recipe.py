@@ -117,6 +117,10 @@ class Recipe:
         """
         return dict.fromkeys(self.needs, "recipe")
 
+    def drops_uniformly(self) -> bool:
+        """Return whether stochastic depth has the rate ``drop_path`` in all blocks."""
+        return False
+
     def drops_subsets(self) -> bool:
         """Return whether stochastic depth leaves out a fixed number of images a block, drawn for all arms alike."""
         return False

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
+from specvit.models.config import VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.recipes.build import build_learner
@@ -134,11 +135,13 @@ def test_shares_of_a_step(benchmark: BenchmarkFixture, monkeypatch: pytest.Monke
     torch.set_num_threads(1)
     scale = SCALES[scale_name]
     backbone = build_vit(
-        scale,
-        image_size=image_size,
-        patch_size=patch_size,
-        drop_path=recipe.drop_path,
-        layer_scale=recipe.layer_scale,
+        VitConfig(
+            scale,
+            image_size=image_size,
+            patch_size=patch_size,
+            drop_path=recipe.drop_path,
+            layer_scale=recipe.layer_scale,
+        ),
     )
     dataset = Scenes(image_size=image_size, num_train=recipe.batch_size, num_val=1).load()
     learner = build_learner(recipe, backbone, dataset, seed=0)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
-from specvit.models.config import BACKBONE_OPTIONS
+from specvit.models.config import BACKBONE_OPTIONS, VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.recipes.build import build_learner
@@ -133,7 +133,9 @@ def test_dinov2_step_over_lightlys(benchmark: BenchmarkFixture) -> None:
     theirs = LightlyStep(plain)
     dataset = Scenes(image_size=IMAGE_SIZE, num_train=RECIPE.batch_size, num_val=1).load()
     images = dataset.train.images
-    ours = build_learner(RECIPE, build_vit(SCALE, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE), dataset, seed=0)
+    ours = build_learner(RECIPE, build_vit(
+        VitConfig(SCALE, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE),
+    ), dataset, seed=0)
     ours.train()
     optimizer = build_optimizer(ours, RECIPE, depth=SCALE.depth, device=CPU)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -31,6 +31,7 @@ from orchestrator.sweep.loading import load_sweep
 from specvit.config import Treatment, TrialConfig
 from specvit.data.sources.scenes import Scenes
 from specvit.device import select_device
+from specvit.models.config import VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.probes import ProbeSplit
@@ -39,7 +40,6 @@ from specvit.probes.segmentation.probe import Segmentation
 from specvit.probing import Probing
 from specvit.recipes import RECIPES
 from specvit.recipes.build import build_learner
-from specvit.specialization.language import parse_specialization
 from specvit.training.loop import pretrain
 from specvit.trial import run_trial
 
@@ -63,9 +63,7 @@ def _features(*, steps: int) -> tuple[ProbeSplit, ProbeSplit, int]:
     """Return features of scenes by a nano backbone after so many steps, and the number of classes."""
     dataset = Scenes(image_size=32, num_train=1024, num_val=512).load()
     scale = SCALES["nano"]
-    backbone = build_vit(
-        scale, image_size=32, patch_size=4, specialization=parse_specialization("none", scale.depth), seed=0
-    )
+    backbone = build_vit(VitConfig(scale, image_size=32, patch_size=4, specialization="none"), seed=0)
     device = select_device()
     backbone.to(device.torch_device)
     if steps:

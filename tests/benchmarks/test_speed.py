@@ -13,10 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from specvit.data.sources.scenes import Scenes
 from specvit.device import select_device
-from specvit.models.config import BACKBONE_OPTIONS
+from specvit.models.config import BACKBONE_OPTIONS, VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
-from specvit.specialization.language import parse_specialization
 
 ROUNDS = 15
 
@@ -65,12 +64,7 @@ def test_specialized_step_over_timm_step(
         for name in ("timm", "timm again")
     }
     for name, text in {"none": "none", **MODES}.items():
-        models[name] = build_vit(
-            scale,
-            image_size=image_size,
-            patch_size=patch_size,
-            specialization=parse_specialization(text, scale.depth),
-        )
+        models[name] = build_vit(VitConfig(scale, image_size=image_size, patch_size=patch_size, specialization=text))
     device = select_device()
     images = torch.randn(batch_size, 3, image_size, image_size, device=device.torch_device)
     for model in models.values():

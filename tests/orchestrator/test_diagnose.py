@@ -19,10 +19,9 @@ from orchestrator.reports.diagnostics_figure import draw_figure, make_figure
 from specvit.checkpoints import save_model
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import ConfigError, SpecsweepError
-from specvit.models.high_norm import parse_high_norm
+from specvit.models.config import VitConfig, parse_high_norm
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
-from specvit.specialization.language import parse_specialization
 
 
 @pytest.fixture
@@ -42,11 +41,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
     model = build_vit(
-        SCALES["nano"],
-        image_size=32,
-        patch_size=8,
-        specialization=parse_specialization("norm@all", 6),
-        high_norm=parse_high_norm("registers:4"),
+        VitConfig(
+            SCALES["nano"],
+            image_size=32,
+            patch_size=8,
+            specialization="norm@all",
+            high_norm=parse_high_norm("registers:4"),
+        ),
     )
     save_model(model, tmp_path / "norms.safetensors")
     return tmp_path / "norms.safetensors"

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from specvit.checkpoints import fold, load_model, load_plain_weights, save_model
 from specvit.errors import ConfigError, DataError, SpecsweepError
-from specvit.models import pretrained_files
-from specvit.models.config import VitConfig, config_of
-from specvit.models.high_norm import parse_high_norm
-from specvit.models.pretrained_files import find_checkpoint, sha256_of
+from specvit.files.checksum import sha256_of
+from specvit.models import pretrained_weights
+from specvit.models.config import BACKBONE_OPTIONS, VitConfig, config_of, parse_high_norm
+from specvit.models.pretrained_weights import find_checkpoint
 from specvit.models.routed_layers import own_parameters
 from specvit.models.scales import Scale
 from specvit.models.vit import build_empty, build_vit
-from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import PatchRow, PrefixRows
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
@@ -31,12 +30,18 @@ EVERYTHING = "norm+qkv(gate)+proj(lora:2)+mlp@last-half+final_norm"
 
 
 def build(text: str = "none", *, high_norm: str = "vanilla", **settings: Any) -> VisionTransformer:
-    return build_vit(
+    options, build_options = (
+        {name: settings.pop(name) for name in names if name in settings}
+        for names in (("num_classes", "global_pool", "norm_layer"), ("seed", "init", "pretrained"))
+    )
+    config = VitConfig(
         SCALE,
         **({"image_size": 16, "patch_size": 4} | settings),
-        specialization=parse_specialization(text, SCALE.depth),
+        specialization=text,
         high_norm=parse_high_norm(high_norm),
-    ).eval()
+        options={**BACKBONE_OPTIONS, **options},
+    )
+    return build_vit(config, **build_options).eval()
 
 
 def timm_vit(**settings: Any) -> VisionTransformer:
@@ -322,17 +327,17 @@ def test_names_are_those_of_timm_and_the_hub(tmp_path: Path, monkeypatch: pytest
     assert asked[1] == ("somebody/something", "model.safetensors")
     with pytest.raises(DataError, match=r"nobody/nothing.*cannot be fetched: offline$"):
         find_checkpoint("hf-hub:nobody/nothing")
-    assert pretrained_files.HUB_PREFIX == "hf-hub:"
+    assert pretrained_weights.HUB_PREFIX == "hf-hub:"
 
 
 def test_own_weights_are_copies_of_the_checkpoints(tmp_path: Path) -> None:
     theirs = timm_vit()
     path = str(write(theirs, tmp_path / "t.safetensors"))
-    ours = build(EVERYTHING, checkpoint=path)
+    ours = build(EVERYTHING, pretrained=path)
     torch.testing.assert_close(ours.forward_features(images()), theirs.forward_features(images()), rtol=0, atol=0)
     own = own_parameters(ours)
     assert torch.equal(own["blocks.1.norm1.own.norm1.weight"], theirs.blocks[1].norm1.weight)
-    drawn = build("norm", checkpoint=path, init="independent")
+    drawn = build("norm", pretrained=path, init="independent")
     assert torch.equal(own_parameters(drawn)["blocks.1.norm1.own.norm1.weight"], torch.ones(16))
 
 

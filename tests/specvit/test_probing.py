@@ -16,6 +16,7 @@ from specvit.data import Dataset, Split
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
 from specvit.errors import DataError
+from specvit.models.config import VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.probes import PROBES, Probe, ProbeSplit
@@ -62,7 +63,7 @@ def _own() -> dict[str, Any]:
 
 def test_a_probe_with_images_of_its_own_is_fitted_and_reported_on_them(images: dict[Scenes, Dataset]) -> None:
     config = _config({"knn": {}, "segmentation": _own()})
-    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    model = build_vit(VitConfig(SCALES["nano"], image_size=16, patch_size=4), seed=3)
     found = Probing(config, images[PRETRAINING], images).backbone(model, device=CPU)
     # The probes called by hand, each on the features that are its.
     expected: dict[str, float] = {}
@@ -78,7 +79,7 @@ def test_a_probe_with_images_of_its_own_is_fitted_and_reported_on_them(images: d
 
 def test_rungs_of_such_a_probe_look_at_the_training_split_of_its_images(images: dict[Scenes, Dataset]) -> None:
     config = _config({"knn": {}, "segmentation": _own()})
-    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    model = build_vit(VitConfig(SCALES["nano"], image_size=16, patch_size=4), seed=3)
     own = images[OWN]
     changed = dataclasses.replace(own, val=dataclasses.replace(own.val, images=255 - own.val.images))
     blank = dataclasses.replace(own, train=dataclasses.replace(own.train, images=own.train.images * 0))
@@ -127,7 +128,7 @@ def test_a_probe_is_fitted_on_as_many_images_as_it_asks_for(
         return backbone_features(model, split, device=CPU)  # type: ignore[arg-type]
 
     monkeypatch.setattr(probing, "backbone_features", spy)
-    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    model = build_vit(VitConfig(SCALES["nano"], image_size=16, patch_size=4), seed=3)
     Probing(_config(probes), images[PRETRAINING], {}).backbone(model, device=CPU)
     assert {name: len(rows) for name, rows in fitted.items()} == {"knn": 64, "linear": 20, "segmentation": 40}
     assert extracted == [64, 32]  # once, for all of them
@@ -156,7 +157,7 @@ def test_a_rung_leaves_out_a_probe_whose_target_its_images_do_not_have(images: d
     probes: dict[str, Any] = {"knn": {}, "segmentation": {}, "depth": {}, "detection": {"steps": 1}}
     config = _config(probes)
     config = dataclasses.replace(config, rungs=dataclasses.replace(config.rungs, probes=tuple(probes)))  # type: ignore[type-var]
-    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    model = build_vit(VitConfig(SCALES["nano"], image_size=16, patch_size=4), seed=3)
     found = Probing(config, whole, {}).rung(model, device=CPU)
     assert {"knn_top1", "miou", "depth_rmse", "ap"} <= set(found)
     left = Probing(config, dataclasses.replace(whole, train=bare), {}).rung(model, device=CPU)
@@ -166,6 +167,6 @@ def test_a_rung_leaves_out_a_probe_whose_target_its_images_do_not_have(images: d
 def test_a_rung_of_one_image_is_refused(images: dict[Scenes, Dataset]) -> None:
     whole = images[PRETRAINING]
     one = dataclasses.replace(whole, train=subset(whole.train, np.array([0])))
-    model = build_vit(SCALES["nano"], image_size=16, patch_size=4, seed=3)
+    model = build_vit(VitConfig(SCALES["nano"], image_size=16, patch_size=4), seed=3)
     with pytest.raises(DataError, match="at least 2 training images, not 1"):
         Probing(_config({"knn": {}}), one, {}).rung(model, device=CPU)

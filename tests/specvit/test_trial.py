@@ -21,7 +21,8 @@ from specvit.data import Dataset
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
 from specvit.errors import ConfigError
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import HighNorm, VitConfig
+from specvit.models.scales import SCALES
 from specvit.probes import PROBES
 from specvit.probing import Probing, rung_probes, rung_splits
 from specvit.specialization.token_rows import PatchRow
@@ -248,28 +249,26 @@ def test_an_order_to_stop_after_the_last_step_comes_too_late(dataset: Dataset) -
 def test_the_trained_backbone_is_built_as_the_configuration_says(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[dict[str, Any]] = []
+    seen: list[tuple[VitConfig, dict[str, Any]]] = []
     build = trial.build_vit
-    monkeypatch.setattr(trial, "build_vit", lambda scale, **given: seen.append(given) or build(scale, **given))
+    monkeypatch.setattr(trial, "build_vit", lambda of, **given: seen.append((of, given)) or build(of, **given))
     objective = {"recipe": "deit3", "steps": 1, "batch_size": 4, "drop_path": 0.1, "layer_scale": 0.5}
     treatment = {"specialize": "mlp@1:3", "init": "independent", "tokens": "placebo"}
     model = {"high_norm": "registers:2"}
     _run(_config(objective=objective, treatment=treatment, model=model, probes={}, seed=4), dataset)
-    (given,) = seen
-    assert given.pop("specialization").text == "mlp@1:3"
-    assert given == {
-        "image_size": 16,
-        "patch_size": 4,
-        "rows": PatchRow(num_prefix=3, grid=(4, 4), position=(2, 2)),
-        "high_norm": HighNorm(num_registers=2),
-        "init": "independent",
-        "seed": 4,
-        "drop_path": 0.1,
-        "layer_scale": 0.5,
-        "cls_position": False,
-        "checkpoint": None,
-        "checkpoint_sha256": None,
-    }
+    ((config, given),) = seen
+    assert config == VitConfig(
+        SCALES["nano"],
+        image_size=16,
+        patch_size=4,
+        specialization="mlp@1:3",
+        rows=PatchRow(num_prefix=3, grid=(4, 4), position=(2, 2)),
+        high_norm=HighNorm(num_registers=2),
+        drop_path=0.1,
+        layer_scale=0.5,
+        cls_position=False,
+    )
+    assert given == {"init": "independent", "seed": 4, "pretrained": None, "pretrained_sha256": None}
 
 
 @pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from specvit.models.batch_slice import BatchSlice
 from specvit.models.initialisation import draw_classifier
 from specvit.models.vit import encode
 from specvit.recipes.deit3.augment import augment_images, augment_masks
@@ -19,8 +20,7 @@ from specvit.recipes.deit3.dense_loss import dense_loss, mixed_class_counts
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training.augment import normalise
-from specvit.training.batch_parts import BatchSlice, SlicedLearner
-from specvit.training.learner import Batch
+from specvit.training.learner import Batch, SlicedLearner
 from specvit.training.mixing import Mixing, PatchLabels, sample_mixing
 
 

@@ -13,6 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.models.vit import encode
 from specvit.recipes.dinov2.head import DinoHead, DinoNetwork
 from specvit.recipes.dinov2.losses import Centre, dino_loss, ibot_loss, koleo_loss, koleo_of_part, sinkhorn
@@ -21,8 +22,7 @@ from specvit.recipes.dinov2.settings import DinoV2
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import ColourSettings, normalise, random_crops
-from specvit.training.batch_parts import BatchSlice, SlicedLearner, sampling_as_whole_batch
-from specvit.training.learner import Batch
+from specvit.training.learner import Batch, SlicedLearner
 from specvit.training.schedules import cosine, linear
 
 _JITTER = {
@@ -244,7 +244,7 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         """Compute the student's [CLS] of the whole batch's global views: ``(2, B, D)``."""
         student_cls = []
         for part in parts:
-            with sampling_as_whole_batch(part, self.student):
+            with sampling_as_whole_batch(part):
                 tokens = encode(
                     self.student.backbone,
                     part.of(views.global_views),

@@ -139,6 +139,10 @@ class DinoV2(Recipe):
         """Return the learning rate after the warm-up, scaled to the batch size (utils/config.py)."""
         return self.lr * math.sqrt(self.batch_size / (self.lr_batch_size or self.batch_size))
 
+    def drops_uniformly(self) -> bool:
+        """Return ``drop_path_uniform``."""
+        return self.drop_path_uniform
+
     def drops_subsets(self) -> bool:
         """Return ``drop_path_subset``, where any block is left out at all."""
         return self.drop_path_subset and self.drop_path > 0

@@ -16,6 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.errors import ConfigError
+from specvit.models.batch_slice import BatchSlice
 from specvit.models.patches import patchify, take
 from specvit.models.vit import encode
 from specvit.recipes.mae.decoder import MaeDecoder
@@ -23,8 +24,7 @@ from specvit.recipes.mae.settings import Mae
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization.token_rows import PatchRow
 from specvit.training.augment import normalise, random_crops
-from specvit.training.batch_parts import BatchSlice, SlicedLearner
-from specvit.training.learner import Batch
+from specvit.training.learner import Batch, SlicedLearner
 
 VARIANCE_EPS = 1e-6
 

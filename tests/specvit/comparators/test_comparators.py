@@ -18,8 +18,7 @@ from specvit.comparators.jumbo.settings import Jumbo
 from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.errors import ConfigError
-from specvit.models.config import config_of
-from specvit.models.high_norm import HighNorm, parse_high_norm
+from specvit.models.config import HighNorm, VitConfig, config_of, parse_high_norm
 from specvit.models.scales import SCALES, Scale
 from specvit.models.vit import build_vit, encode, num_parameters
 from specvit.recipes import RECIPES
@@ -36,7 +35,10 @@ NEW = ("class_attention", "jumbo", "token_pooling")
 
 
 def plain(*, high_norm: HighNorm | None = None, layer_scale: float = 0.0, seed: int = 0) -> VisionTransformer:
-    return build_vit(SCALE, image_size=16, patch_size=4, high_norm=high_norm, layer_scale=layer_scale, seed=seed)
+    return build_vit(
+        VitConfig(SCALE, image_size=16, patch_size=4, high_norm=high_norm or HighNorm(), layer_scale=layer_scale),
+        seed=seed,
+    )
 
 
 def images(num: int = 3, size: int = 16) -> torch.Tensor:
@@ -148,7 +150,9 @@ def test_every_parameter_gets_a_gradient_and_a_copy_computes_the_same(name: str)
 @pytest.mark.parametrize("name", NEW)
 def test_a_training_pass_in_bfloat16_with_stochastic_depth_is_finite(name: str) -> None:
     model = apply_comparator(
-        COMPARATORS[name](), build_vit(SCALE, image_size=16, patch_size=4, drop_path=0.5, layer_scale=0.1), seed=0
+        COMPARATORS[name](), build_vit(
+            VitConfig(SCALE, image_size=16, patch_size=4, drop_path=0.5, layer_scale=0.1),
+        ), seed=0
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         tokens = encode(model.train(), images())

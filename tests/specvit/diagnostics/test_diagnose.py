@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from specvit.diagnostics.diagnose import Measurement, diagnose
 from specvit.errors import ConfigError
-from specvit.models.high_norm import parse_high_norm
+from specvit.models.config import VitConfig, parse_high_norm
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
-from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import PrefixRows
 
 DEPTH, WIDTH, HEADS = 3, 16, 2
@@ -35,13 +34,15 @@ def _timm(**changes: Any) -> VisionTransformer:
 
 def _ours(specialize: str = "none", high_norm: str = "vanilla", **changes: Any) -> VisionTransformer:
     model = build_vit(
-        Scale(width=WIDTH, depth=DEPTH, num_heads=HEADS),
-        image_size=16,
-        patch_size=4,
-        specialization=parse_specialization(specialize, DEPTH),
-        high_norm=parse_high_norm(high_norm),
+        VitConfig(
+            Scale(width=WIDTH, depth=DEPTH, num_heads=HEADS),
+            image_size=16,
+            patch_size=4,
+            specialization=specialize,
+            high_norm=parse_high_norm(high_norm),
+            **changes,
+        ),
         init="independent",
-        **changes,
     )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from specvit.errors import ConfigError
 from specvit.models.attention import BiasedAttention, SplitAttention, attention_weights, key_bias_of, split_heads
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import HighNorm, VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 
@@ -83,14 +83,14 @@ def test_with_a_key_that_no_query_likes_it_is_timms_attention() -> None:
 def test_learned_keys_and_values_start_small_and_are_the_seeds() -> None:
     scale = Scale(width=64, depth=6, num_heads=2)
     one, same, other = (
-        build_vit(scale, image_size=16, patch_size=4, high_norm=HighNorm(attention_bias=True), seed=seed)
+        build_vit(VitConfig(scale, image_size=16, patch_size=4, high_norm=HighNorm(attention_bias=True)), seed=seed)
         for seed in (0, 0, 1)
     )
     keys = torch.stack([block.attn.key_bias for block in one.blocks])
     assert float(keys.detach().std()) == pytest.approx(0.02, rel=0.15)
     assert torch.equal(one.blocks[0].attn.value_bias, same.blocks[0].attn.value_bias)
     assert not torch.equal(one.blocks[0].attn.value_bias, other.blocks[0].attn.value_bias)
-    vanilla = build_vit(scale, image_size=16, patch_size=4, seed=0).state_dict()
+    vanilla = build_vit(VitConfig(scale, image_size=16, patch_size=4), seed=0).state_dict()
     for name, value in vanilla.items():
         assert torch.equal(one.state_dict()[name], value), name
 

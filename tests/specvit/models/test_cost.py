@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from specvit.models.config import VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit, num_parameters
-from specvit.specialization.language import parse_specialization
 
 PAPER = "norm@all+qkv@first-third"
 MODES = (PAPER, "norm@all+qkv(lora:8)@first-third", "norm(gate)@all+qkv(gate)@first-third")
@@ -19,8 +19,7 @@ MODES = (PAPER, "norm@all+qkv(lora:8)@first-third", "norm(gate)@all+qkv(gate)@fi
 
 def _build(text: str, *, scale: str = "nano", image_size: int = 24, patch_size: int = 4) -> VisionTransformer:
     shape = SCALES[scale]
-    specialization = parse_specialization(text, shape.depth)
-    return build_vit(shape, image_size=image_size, patch_size=patch_size, specialization=specialization)
+    return build_vit(VitConfig(shape, image_size=image_size, patch_size=patch_size, specialization=text))
 
 
 def _step(model: VisionTransformer, images: Tensor) -> Tensor:

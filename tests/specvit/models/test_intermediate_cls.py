@@ -14,13 +14,12 @@ from specvit.comparators import COMPARATORS
 from specvit.comparators.build import apply_comparator
 from specvit.data import Split
 from specvit.device import Device
-from specvit.models.high_norm import parse_high_norm
+from specvit.models.config import VitConfig, parse_high_norm
 from specvit.models.intermediate_cls import record_cls
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
 from specvit.probes.features import backbone_features
-from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalised
 
@@ -41,12 +40,12 @@ def _moved(model: VisionTransformer) -> VisionTransformer:
     return model.eval()
 
 
-def _build(**arm: Any) -> VisionTransformer:
-    return _moved(build_vit(SCALE, image_size=8, patch_size=4, **arm))
+def _build(*, init: Any = "copy", **arm: Any) -> VisionTransformer:
+    return _moved(build_vit(VitConfig(SCALE, image_size=8, patch_size=4, **arm), init=init))
 
 
 def _compare(name: str, **settings: Any) -> VisionTransformer:
-    plain = build_vit(SCALE, image_size=8, patch_size=4, high_norm=parse_high_norm("registers:2"))
+    plain = build_vit(VitConfig(SCALE, image_size=8, patch_size=4, high_norm=parse_high_norm("registers:2")))
     return _moved(apply_comparator(COMPARATORS[name](**settings), plain, seed=0))
 
 
@@ -62,9 +61,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "registers": {"high_norm": parse_high_norm("registers:2")},
     "attention bias": {"high_norm": parse_high_norm("attention_bias")},
-    "own norms": {"specialization": parse_specialization("norm@all+final_norm+qkv@first-half", 5)},
+    "own norms": {"specialization": "norm@all+final_norm+qkv@first-half"},
     "placebo": {
-        "specialization": parse_specialization("norm@all+final_norm", 5),
+        "specialization": "norm@all+final_norm",
         "high_norm": parse_high_norm("registers:2"),
         "rows": PLACEBO,
     },

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import HighNorm, VitConfig
 from specvit.models.parameter_counts import count_extra_parameters, count_parameters
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit, num_parameters
@@ -37,7 +37,7 @@ def test_plain_count_equals_the_built_model_at_every_scale(
 ) -> None:
     with torch.device("meta"):
         model = build_vit(
-            SCALES[scale], image_size=32, patch_size=4, layer_scale=layer_scale, cls_position=cls_position
+            VitConfig(SCALES[scale], image_size=32, patch_size=4, layer_scale=layer_scale, cls_position=cls_position),
         )
     counted = count_parameters(
         SCALES[scale], image_size=32, patch_size=4, layer_scale=layer_scale > 0, cls_position=cls_position
@@ -51,7 +51,7 @@ def test_count_with_registers_or_attention_biases_equals_the_built_model(
     cls_position: bool, high_norm: HighNorm
 ) -> None:
     shape = SCALES["nano"]
-    model = build_vit(shape, image_size=32, patch_size=4, cls_position=cls_position, high_norm=high_norm)
+    model = build_vit(VitConfig(shape, image_size=32, patch_size=4, cls_position=cls_position, high_norm=high_norm))
     counted = count_parameters(
         shape, image_size=32, patch_size=4, cls_position=cls_position, high_norm=high_norm
     )
@@ -72,8 +72,10 @@ def test_extra_count_equals_what_a_specialized_model_has_more(scale: str, text: 
     shape = SCALES[scale]
     specialization = parse_specialization(text, shape.depth)
     with torch.device("meta"):
-        plain = build_vit(shape, image_size=32, patch_size=8, layer_scale=1e-4)
-        specialized = build_vit(shape, image_size=32, patch_size=8, layer_scale=1e-4, specialization=specialization)
+        plain = build_vit(VitConfig(shape, image_size=32, patch_size=8, layer_scale=1e-4))
+        specialized = build_vit(
+            VitConfig(shape, image_size=32, patch_size=8, layer_scale=1e-4, specialization=specialization.text),
+        )
     extra = num_parameters(specialized) - num_parameters(plain)
     assert count_extra_parameters(shape, specialization) == extra
     assert extra > 0

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import HighNorm, VitConfig
 from specvit.models.routed_layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.specialization.components import ALIASES, COMPONENTS
-from specvit.specialization.language import parse_specialization
-from specvit.specialization.token_rows import SpecializedRows, find_rows
+from specvit.specialization.token_rows import PrefixRows, SpecializedRows, find_rows
 
 TOLERANCE = 1e-9
 SCALE = Scale(width=12, depth=3, num_heads=2)
@@ -83,14 +82,16 @@ def _build(
     text: str, *, rows: SpecializedRows | None = None, registers: int = 0, init: str = "copy"
 ) -> VisionTransformer:
     return build_vit(
-        SCALE,
-        image_size=16,
-        patch_size=4,
-        specialization=parse_specialization(text, SCALE.depth),
-        rows=rows,
-        init=init,  # type: ignore[arg-type]
-        layer_scale=0.3,
-        high_norm=HighNorm(num_registers=registers),
+        VitConfig(
+            SCALE,
+            image_size=16,
+            patch_size=4,
+            specialization=text,
+            rows=rows or PrefixRows(),
+            layer_scale=0.3,
+            high_norm=HighNorm(num_registers=registers),
+        ),
+        init=init,
     ).double()
 
 
@@ -208,7 +209,7 @@ def test_gates_learn_from_the_first_steps(name: str, init: str) -> None:
 
 @pytest.mark.parametrize("text", ["norm1@all", "qkv@all", "qkv(lora:2)@all", "norm(gate)@all"])
 def test_a_second_derivative_is_refused(text: str) -> None:
-    model = build_vit(SCALE, image_size=16, patch_size=4, specialization=parse_specialization(text, SCALE.depth))
+    model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, specialization=text))
     features = model.forward_features(torch.randn(2, 3, 16, 16))
     with pytest.raises(RuntimeError, match="create_graph"):
         torch.autograd.grad(features.square().sum(), list(model.parameters())[:3], create_graph=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -9,9 +11,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.errors import ConfigError
+from specvit.models.config import VitConfig
 from specvit.models.routed_layers import original_name, own_parameters
 from specvit.models.scales import SCALES, Scale
-from specvit.models.vit import build_vit, encode, num_parameters
+from specvit.models.vit import build_vit, encode, num_parameters, specialize
 from specvit.specialization.components import COMPONENTS
 from specvit.specialization.language import parse_specialization
 
@@ -27,15 +30,9 @@ ALL_TEXTS = [
 ]
 
 
-def _build(text: str = "none", **settings: object) -> VisionTransformer:
-    specialization = parse_specialization(text, SCALE.depth)
-    return build_vit(
-        SCALE,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        specialization=specialization,
-        **settings,  # type: ignore[arg-type]
-    ).eval()
+def _build(text: str = "none", *, seed: int = 0, init: Any = "copy", **settings: Any) -> VisionTransformer:
+    config = VitConfig(SCALE, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, specialization=text, **settings)
+    return build_vit(config, seed=seed, init=init).eval()
 
 
 def _tokens(model: VisionTransformer, images: Tensor, **masks: Tensor) -> Tensor:
@@ -73,8 +70,7 @@ def test_every_name_of_a_timm_checkpoint_is_there_with_its_shape(text: str) -> N
     scale = SCALES["tiny"]
     with torch.device("meta"):
         checkpoint = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
-        specialization = parse_specialization(text, scale.depth)
-        model = build_vit(scale, image_size=224, patch_size=16, specialization=specialization)
+        model = build_vit(VitConfig(scale, image_size=224, patch_size=16, specialization=text))
     state = model.state_dict()
     assert {name: state[name].shape for name in checkpoint} == {n: v.shape for n, v in checkpoint.items()}
     assert state.keys() - checkpoint.keys() == own_parameters(model).keys()
@@ -91,9 +87,8 @@ def test_every_specialization_from_copies_equals_the_baseline_to_the_last_bit(te
 @pytest.mark.parametrize("scale", ["nano", "mini"])
 def test_a_specialization_from_copies_equals_the_baseline_to_the_last_bit_at_a_real_scale(scale: str) -> None:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    specialization = parse_specialization(EVERYTHING, SCALES[scale].depth)
-    baseline = build_vit(SCALES[scale], image_size=32, patch_size=4, seed=1)
-    arm = build_vit(SCALES[scale], image_size=32, patch_size=4, seed=1, specialization=specialization)
+    baseline = build_vit(VitConfig(SCALES[scale], image_size=32, patch_size=4), seed=1)
+    arm = build_vit(VitConfig(SCALES[scale], image_size=32, patch_size=4, specialization=EVERYTHING), seed=1)
     with torch.inference_mode():
         assert torch.equal(_tokens(arm.eval(), images), _tokens(baseline.eval(), images))
 
@@ -190,9 +185,9 @@ def test_masked_pixels_have_no_influence() -> None:
 
 def test_patches_that_do_not_tile_the_image_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.patch_size: must divide the image size 32, not 5"):
-        build_vit(SCALE, image_size=32, patch_size=5)
+        build_vit(VitConfig(SCALE, image_size=32, patch_size=5))
 
 
 def test_a_specialization_for_another_depth_is_refused() -> None:
     with pytest.raises(ConfigError, match="is for 6 blocks, but the model has 3"):
-        build_vit(SCALE, image_size=16, patch_size=4, specialization=parse_specialization("qkv", 6))
+        specialize(_build(), parse_specialization("qkv", 6))

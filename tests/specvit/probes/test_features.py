@@ -8,6 +8,7 @@ import torch
 
 from specvit.data import Split
 from specvit.device import Device
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
@@ -40,7 +41,7 @@ def test_backbone_features_are_timms_tokens_in_evaluation_mode_whatever_the_batc
     monkeypatch: pytest.MonkeyPatch, training: bool
 ) -> None:
     monkeypatch.setattr(features, "BATCH_SIZE", 3)
-    model = build_vit(Scale(16, 2, 2), image_size=8, patch_size=4, drop_path=0.9)
+    model = build_vit(VitConfig(Scale(16, 2, 2), image_size=8, patch_size=4, drop_path=0.9))
     model.train(training)
     split = _split()
     got = backbone_features(model, split, device=CPU)
@@ -56,7 +57,7 @@ def test_backbone_features_are_timms_tokens_in_evaluation_mode_whatever_the_batc
 
 def test_features_of_every_batch_are_written_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "BATCH_SIZE", 3)
-    model = build_vit(Scale(16, 2, 2), image_size=8, patch_size=4)
+    model = build_vit(VitConfig(Scale(16, 2, 2), image_size=8, patch_size=4))
     split = _split()
     got = backbone_features(model, split, device=CPU, num_blocks=2)
     for start in (0, 3, 6):

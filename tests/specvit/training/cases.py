@@ -21,6 +21,7 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.recipes import Recipe
@@ -28,7 +29,6 @@ from specvit.recipes.build import build_learner
 from specvit.recipes.deit3.settings import DeiT3Cpu
 from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.recipes.mae.settings import MaeCpu
-from specvit.specialization.language import parse_specialization
 from specvit.training.learner import Batch, Learner
 from specvit.training.loop import StepReport, pretrain
 
@@ -85,14 +85,16 @@ DATASET = make_dataset()
 
 def make_learner(case: Case) -> Learner:
     """Build what a case trains, as a trial does."""
-    plain = build_vit(
+    config = VitConfig(
         SCALE,
         image_size=16,
         patch_size=4,
-        specialization=parse_specialization(case.components, SCALE.depth),
-        seed=0,
+        specialization=case.components,
         drop_path=case.recipe.drop_path,
+        drop_path_uniform=case.recipe.drops_uniformly(),
+        drop_path_subset=case.recipe.drops_subsets(),
     )
+    plain = build_vit(config, seed=0)
     backbone = plain if case.comparator is None else apply_comparator(case.comparator, plain, seed=0)
     learner = build_learner(case.recipe, backbone, DATASET, seed=0)
     if case.comparator is not None:

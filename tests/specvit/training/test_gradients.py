@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from specvit.comparators.patch_diversification.regulariser import PatchRegulariser
 from specvit.errors import ConfigError
-from specvit.training.batch_parts import BatchSlice, SlicedLearner
+from specvit.models.batch_slice import BatchSlice
 from specvit.training.gradients import MicroBatch, compute_gradients, is_out_of_memory
-from specvit.training.learner import Batch, Learner
+from specvit.training.learner import Batch, Learner, SlicedLearner
 from specvit.training.loop import pretrain
 
 from .cases import BATCH_SIZE, CASES, CPU, DATASET, STEPS, learn, make_batch, make_learner, with_micro_batch

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from specvit.data import Dataset, Split
 from specvit.device import Device
 from specvit.errors import DataError, DivergenceError
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.recipes import Recipe
@@ -27,7 +28,6 @@ from specvit.recipes.deit3 import learner as deit3
 from specvit.recipes.deit3.settings import DeiT3Cpu
 from specvit.recipes.dinov2 import learner as dinov2
 from specvit.recipes.dinov2.settings import DinoV2Cpu
-from specvit.specialization.language import parse_specialization
 from specvit.training.augment import normalise
 from specvit.training.learner import Batch, Learner
 from specvit.training.loop import StepReport, batches, pretrain
@@ -55,14 +55,16 @@ DATASET = Dataset(train=_split(), val=_split(), class_names=tuple("abcd"), mask_
 
 def _learner(recipe: Recipe, text: str = "none", *, seed: int = 0) -> Learner:
     backbone = build_vit(
-        SCALE,
-        image_size=16,
-        patch_size=4,
-        specialization=parse_specialization(text, SCALE.depth),
+        VitConfig(
+            SCALE,
+            image_size=16,
+            patch_size=4,
+            specialization=text,
+            drop_path=recipe.drop_path,
+            layer_scale=recipe.layer_scale,
+            cls_position=recipe.cls_position,
+        ),
         seed=seed,
-        drop_path=recipe.drop_path,
-        layer_scale=recipe.layer_scale,
-        cls_position=recipe.cls_position,
     )
     return build_learner(recipe, backbone, DATASET, seed=seed)
 
@@ -221,7 +223,7 @@ class _Scripted(Learner):
 
     def __init__(self, values: list[float]) -> None:
         super().__init__()
-        self.backbone = build_vit(SCALE, image_size=16, patch_size=4)
+        self.backbone = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
         self.number = nn.Parameter(torch.zeros(()))
         self.values = values
         self.batches: list[Batch] = []
@@ -268,7 +270,7 @@ def test_a_class_out_of_range_in_the_middle_of_a_run_ends_it_with_the_step_and_t
     masks[:, 0] = 255
     data = dataclasses.replace(DATASET, train=dataclasses.replace(_split(), masks=masks), mask_names=tuple("xyz"))
     recipe = dataclasses.replace(DEIT, dense_weight=0.5)
-    backbone = build_vit(SCALE, image_size=16, patch_size=4, cls_position=recipe.cls_position)
+    backbone = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, cls_position=recipe.cls_position))
     learner = build_learner(recipe, backbone, data, seed=5)
     (image,) = set(_take(batches(20, batch_size=8, seed=5), 2)[1][3:4])
     done: list[int] = []

@@ -12,6 +12,7 @@ from torch import nn
 
 from specvit.data import Dataset, Split
 from specvit.device import Device
+from specvit.models.config import VitConfig
 from specvit.models.routed_layers import original_name
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
@@ -21,7 +22,6 @@ from specvit.recipes.deit3.settings import DeiT3Cpu
 from specvit.recipes.dinov2.learner import DinoV2Learner
 from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.specialization.components import COMPONENTS
-from specvit.specialization.language import parse_specialization
 from specvit.training.learner import Learner
 from specvit.training.optimizer import build_optimizer, decays, lr_factor, set_schedules
 
@@ -37,11 +37,7 @@ LAMB = DeiT3Cpu(optimizer="lamb", **LAYERWISE)
 
 def _learner(recipe: Recipe, text: str = "none") -> Learner:
     backbone = build_vit(
-        SCALE,
-        image_size=16,
-        patch_size=4,
-        specialization=parse_specialization(text, SCALE.depth),
-        layer_scale=recipe.layer_scale,
+        VitConfig(SCALE, image_size=16, patch_size=4, specialization=text, layer_scale=recipe.layer_scale),
     )
     return build_learner(recipe, backbone, DATASET, seed=0)
 

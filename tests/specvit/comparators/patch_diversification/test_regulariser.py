@@ -18,6 +18,7 @@ from specvit.comparators.patch_diversification.regulariser import (
 )
 from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.errors import ConfigError
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.recipes.deit3.learner import DeiT3Learner
@@ -72,7 +73,7 @@ def test_patch_contrast_known_values_and_no_gradient_to_the_first_layer() -> Non
 
 
 def test_extra_losses_are_weighted_and_left_out_at_0() -> None:
-    model = build_vit(SCALE, image_size=16, patch_size=4).train()
+    model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4)).train()
     images = torch.randn(2, 3, 16, 16)
     first = model.blocks[0](model._pos_embed(model.patch_embed(images)))[:, 1:]
 
@@ -87,7 +88,7 @@ def test_extra_losses_are_weighted_and_left_out_at_0() -> None:
 
 
 def test_regulariser_without_a_training_pass_before_is_refused() -> None:
-    model = build_vit(SCALE, image_size=16, patch_size=4)
+    model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
     unwatched = copy.deepcopy(model)
     regulariser = PatchRegulariser(model, PatchDiversification(), num_classes=4, seed=0)
     encode(unwatched.train(), torch.randn(2, 3, 16, 16))
@@ -121,7 +122,7 @@ def test_patch_mixing_of_patches_that_show_their_image_is_near_0_by_cutmix() -> 
 
 def test_the_mixing_loss_is_trained_along_with_its_own_classifier() -> None:
     recipe = DeiT3Cpu()
-    backbone = build_vit(SCALE, image_size=16, patch_size=4, cls_position=False).train()
+    backbone = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, cls_position=False)).train()
     learner = DeiT3Learner(backbone, recipe, num_classes=4, seed=0)
     images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     batch = Batch(images=images, labels=torch.tensor([0, 1, 2, 3, 0, 1]), step=0, steps=4, seed=0)
@@ -142,7 +143,7 @@ def test_the_mixing_loss_is_trained_along_with_its_own_classifier() -> None:
 
 
 def test_the_mixing_loss_alone_is_a_comparator_and_off_it_has_no_classifier() -> None:
-    model = build_vit(SCALE, image_size=16, patch_size=4)
+    model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
     alone = PatchDiversification(cosine_weight=0.0, contrast_weight=0.0, mixing_weight=1.0)
     one, same, other = (build_regulariser(alone, model, num_classes=3, seed=seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(one["classifier.weight"], same["classifier.weight"])
@@ -153,7 +154,7 @@ def test_the_mixing_loss_alone_is_a_comparator_and_off_it_has_no_classifier() ->
 
 
 def test_patches_without_classes_are_refused() -> None:
-    model = build_vit(SCALE, image_size=16, patch_size=4).train()
+    model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4)).train()
     regulariser = PatchRegulariser(model, PatchDiversification(mixing_weight=1.0), num_classes=3, seed=0)
     last = encode(model, torch.randn(2, 3, 16, 16)).patches
     with pytest.raises(ConfigError, match=r"mixing_weight must be 0 .*not 1\.0"):

@@ -16,6 +16,7 @@ from specvit.comparators.build import apply_comparator
 from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.comparators.token_pooling.trunk import attention_received, weighted_k_medoids
 from specvit.models.attention import BiasedAttention
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 
@@ -95,7 +96,7 @@ def test_k_medoids_rounds_never_raise_the_cost_even_with_equal_tokens(seed: int,
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_attention_received_is_the_mean_of_the_attention_matrix(biased: bool) -> None:
-    attention = build_vit(SCALE, image_size=16, patch_size=4).blocks[0].attn.double()
+    attention = build_vit(VitConfig(SCALE, image_size=16, patch_size=4)).blocks[0].attn.double()
     with torch.no_grad():
         attention.qkv.weight.normal_(std=0.5)
         attention.qkv.bias.normal_()
@@ -111,16 +112,18 @@ def test_attention_received_is_the_mean_of_the_attention_matrix(biased: bool) ->
 
 
 def test_keeping_all_patches_is_the_plain_model() -> None:
-    plain, pooled = (build_vit(SCALE, image_size=16, patch_size=4) for _ in range(2))
+    plain, pooled = (build_vit(VitConfig(SCALE, image_size=16, patch_size=4)) for _ in range(2))
     pooled = apply_comparator(TokenPooling(keep=1.0), pooled, seed=0)
     x = torch.randn(3, 17, 16)
     assert torch.equal(pooled.blocks(x), plain.blocks(x))
 
 
 def test_patches_come_out_as_their_medoids_tokens() -> None:
-    plain = build_vit(SCALE, image_size=16, patch_size=4)
+    plain = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
     model = apply_comparator(
-        TokenPooling(after=0.5, keep=0.25, iterations=2), build_vit(SCALE, image_size=16, patch_size=4), seed=0
+        TokenPooling(after=0.5, keep=0.25, iterations=2), build_vit(
+            VitConfig(SCALE, image_size=16, patch_size=4),
+        ), seed=0
     )
     x = torch.randn(3, 17, 16)
     out = model.blocks(x)
@@ -142,5 +145,7 @@ def test_patches_come_out_as_their_medoids_tokens() -> None:
 
 @pytest.mark.parametrize(("after", "num_before"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.7, 3), (0.99, 3)])
 def test_at_least_one_block_stands_before_and_after(after: float, num_before: int) -> None:
-    model = apply_comparator(TokenPooling(after=after), build_vit(SCALE, image_size=16, patch_size=4), seed=0)
+    model = apply_comparator(TokenPooling(after=after), build_vit(
+        VitConfig(SCALE, image_size=16, patch_size=4),
+    ), seed=0)
     assert model.blocks.num_before == num_before

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from specvit.data import Dataset, Split
 from specvit.errors import ConfigError, DataError
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.recipes.build import build_learner
 from specvit.recipes.deit3 import learner as deit3
 from specvit.recipes.deit3.learner import DeiT3Learner
 from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu
-from specvit.specialization.language import parse_specialization
 from specvit.training.learner import Batch
 from specvit.training.mixing import Mixing
 
@@ -33,12 +33,14 @@ PLAIN = {"three_augment": False, "colour_jitter": 0.0, "crop": "resized", "crop_
 def _learner(text: str = "none", **changes: Any) -> DeiT3Learner:
     recipe = DeiT3Cpu(**changes)
     backbone = build_vit(
-        SCALE,
-        image_size=16,
-        patch_size=4,
-        specialization=parse_specialization(text, SCALE.depth),
-        layer_scale=recipe.layer_scale,
-        cls_position=recipe.cls_position,
+        VitConfig(
+            SCALE,
+            image_size=16,
+            patch_size=4,
+            specialization=text,
+            layer_scale=recipe.layer_scale,
+            cls_position=recipe.cls_position,
+        ),
     )
     return DeiT3Learner(backbone, recipe, num_classes=C, num_mask_classes=K, seed=0)
 
@@ -185,7 +187,7 @@ def _dataset(masks: Any) -> Dataset:
 
 def test_build_checks_the_masks_where_there_is_a_dense_loss() -> None:
     def build(weight: float, masks: Any) -> Any:
-        backbone = build_vit(SCALE, image_size=16, patch_size=4)
+        backbone = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
         return build_learner(DeiT3Cpu(dense_weight=weight), backbone, _dataset(masks), seed=0)
 
     masks = np.full((2, 16, 16), 2, np.uint8)

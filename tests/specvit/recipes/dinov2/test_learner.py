@@ -13,20 +13,20 @@ from torch import Tensor
 
 from specvit.data import Dataset, Split
 from specvit.device import Device
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
+from specvit.models.stochastic_depth import SubsetBlock
 from specvit.models.vit import build_vit, encode
 from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2 import learner as dinov2
 from specvit.recipes.dinov2.learner import VIEW_COLOURS, DinoV2Learner
 from specvit.recipes.dinov2.losses import cross_entropy, koleo_loss
 from specvit.recipes.dinov2.settings import DinoV2Cpu
-from specvit.specialization.language import parse_specialization
 from specvit.training.augment import ColourSettings
 from specvit.training.gradients import MicroBatch
 from specvit.training.learner import Batch
 from specvit.training.loop import StepReport, pretrain, train_step
 from specvit.training.optimizer import build_optimizer
-from specvit.training.stochastic_depth import SubsetBlock
 
 SCALE = Scale(width=16, depth=2, num_heads=2)
 B, P = 6, 16
@@ -39,7 +39,15 @@ def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
     published = {"global_size": None, "student_temp": 0.1, "teacher_temp": 0.07, "teacher_temp_start": 0.04}
     recipe = DinoV2Cpu(**{**small, **published, **changes})
     backbone = build_vit(
-        SCALE, image_size=16, patch_size=4, specialization=parse_specialization(text, SCALE.depth)
+        VitConfig(
+            SCALE,
+            image_size=16,
+            patch_size=4,
+            specialization=text,
+            drop_path=recipe.drop_path,
+            drop_path_uniform=recipe.drops_uniformly(),
+            drop_path_subset=recipe.drops_subsets(),
+        )
     )
     learner = build_learner(recipe, backbone, DATASET, seed=0)
     assert isinstance(learner, DinoV2Learner)

@@ -14,13 +14,12 @@ from pydantic import ValidationError
 
 from specvit.device import Device
 from specvit.errors import ConfigError
-from specvit.models.high_norm import HighNorm
+from specvit.models.config import HighNorm, VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.recipes import RECIPES
 from specvit.recipes.mae.learner import MaeLearner, normalise_patches, sample_visible
 from specvit.recipes.mae.settings import Mae, MaeCpu
-from specvit.specialization.language import parse_specialization
 from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalise
 from specvit.training.learner import Batch
@@ -34,15 +33,17 @@ NUM_PATCHES = (SIZE // PATCH) ** 2
 def _learner(
     text: str = "none", *, tokens: Any = "cls", high_norm: HighNorm | None = None, **changes: Any
 ) -> MaeLearner:
+    high_norm = high_norm or HighNorm()
     grid = (SIZE // PATCH, SIZE // PATCH)
-    num_registers = 0 if high_norm is None else high_norm.num_registers
     backbone = build_vit(
-        SCALE,
-        image_size=SIZE,
-        patch_size=PATCH,
-        specialization=parse_specialization(text, SCALE.depth),
-        rows=find_rows(tokens=tokens, registers_with="cls", num_registers=num_registers, grid=grid),
-        high_norm=high_norm,
+        VitConfig(
+            SCALE,
+            image_size=SIZE,
+            patch_size=PATCH,
+            specialization=text,
+            rows=find_rows(tokens=tokens, registers_with="cls", num_registers=high_norm.num_registers, grid=grid),
+            high_norm=high_norm,
+        ),
     )
     return MaeLearner(backbone, MaeCpu(**changes), image_size=SIZE, seed=0)
 
@@ -163,7 +164,9 @@ def test_masks_change_from_step_to_step() -> None:
 
 def test_the_decoder_learns_at_the_full_rate_and_by_the_published_betas() -> None:
     recipe = MaeCpu(layer_decay=0.5, patch_embed_lr=0.1)
-    learner = MaeLearner(build_vit(SCALE, image_size=SIZE, patch_size=PATCH), recipe, image_size=SIZE, seed=0)
+    learner = MaeLearner(build_vit(
+        VitConfig(SCALE, image_size=SIZE, patch_size=PATCH),
+    ), recipe, image_size=SIZE, seed=0)
     optimizer = build_optimizer(learner, recipe, depth=SCALE.depth, device=Device(torch.device("cpu")))
     factor = {p: group["lr_factor"] for group in optimizer.param_groups for p in group["params"]}
     assert {factor[parameter] for parameter in learner.decoder.parameters()} == {1.0}
@@ -190,7 +193,7 @@ def test_a_patch_with_own_weights_is_refused() -> None:
 
 
 def test_an_image_of_one_patch_is_refused() -> None:
-    backbone = build_vit(SCALE, image_size=4, patch_size=4)
+    backbone = build_vit(VitConfig(SCALE, image_size=4, patch_size=4))
     with pytest.raises(ConfigError, match="at least 2 patches"):
         MaeLearner(backbone, MaeCpu(), image_size=4, seed=0)
 

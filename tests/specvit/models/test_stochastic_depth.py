@@ -10,25 +10,26 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
+from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
+from specvit.models.stochastic_depth import SubsetBlock, add_to_subset
 from specvit.models.vit import build_vit
-from specvit.specialization.language import parse_specialization
-from specvit.training.stochastic_depth import SubsetBlock, add_to_subset, set_stochastic_depth
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
 
 
 def _vit(text: str = "none", *, rate: float = 0.5, uniform: bool = True, subset: bool = True) -> VisionTransformer:
-    model = build_vit(
+    config = VitConfig(
         SCALE,
         image_size=16,
         patch_size=4,
-        specialization=parse_specialization(text, SCALE.depth),
-        drop_path=rate,
+        specialization=text,
         layer_scale=0.1,
+        drop_path=rate,
+        drop_path_uniform=uniform,
+        drop_path_subset=subset,
     )
-    set_stochastic_depth(model, rate, uniform=uniform, subset=subset)
-    return model.train()
+    return build_vit(config).train()
 
 
 def _images(num: int = 6) -> Tensor:
@@ -91,7 +92,7 @@ def test_a_block_computes_timms_residuals_for_its_subsets() -> None:
 
 
 def test_blocks_that_do_not_train_and_blocks_of_rate_zero_are_timms_and_draw_nothing() -> None:
-    plain = build_vit(SCALE, image_size=16, patch_size=4, layer_scale=0.1)
+    plain = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, layer_scale=0.1))
     state = torch.get_rng_state()
     for model in (_vit(rate=0.5).eval(), _vit(rate=0.0)):
         assert torch.equal(model.forward_features(_images()), plain.forward_features(_images()))
@@ -118,7 +119,7 @@ def test_rates_are_the_same_in_all_blocks_or_rise_from_zero(
 
 
 def test_the_names_of_parameters_stay() -> None:
-    plain = build_vit(SCALE, image_size=16, patch_size=4, layer_scale=0.1, drop_path=0.5)
+    plain = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, layer_scale=0.1, drop_path=0.5))
     assert list(_vit().state_dict()) == list(plain.state_dict())
 
 

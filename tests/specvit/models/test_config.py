@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specvit.errors import ConfigError
-from specvit.models.high_norm import HighNorm, check_high_norm, parse_high_norm
+from specvit.models.config import HighNorm, VitConfig, check_high_norm, parse_high_norm
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 
@@ -36,8 +36,8 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_registers_enter_after_positions_and_leave_the_other_tokens_as_they_enter() -> None:
-    vanilla = build_vit(SCALE, image_size=16, patch_size=4)
-    model = build_vit(SCALE, image_size=16, patch_size=4, high_norm=HighNorm(num_registers=3))
+    vanilla = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
+    model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, high_norm=HighNorm(num_registers=3)))
     images = torch.randn(2, 3, 16, 16)
     entering = [net._pos_embed(net.patch_embed(images)) for net in (vanilla, model)]
     assert torch.equal(entering[1][:, :1], entering[0][:, :1])
