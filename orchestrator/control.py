@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.table_files import write_tables
+from orchestrator.reports.result_files import write_tables
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, give
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.trials.events import Pruned

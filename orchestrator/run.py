@@ -14,10 +14,7 @@ from orchestrator.execution.executor import Executor
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.curves import write_curves
-from orchestrator.reports.diagnostics_csv import write_diagnostics
-from orchestrator.reports.provenance_files import write_provenance
-from orchestrator.reports.table_files import write_tables
+from orchestrator.reports.result_files import write_results
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
@@ -172,11 +169,11 @@ class SweepRun:
         if self.finished:
             self.states.clean(keep={trial.trial_id for trial in self.trials} - ledger.with_result())
         records = ledger.records()
-        write_tables(self.folder, records, self.info)
-        curves = write_curves(self.folder, records)
-        written = (*curves, *write_diagnostics(self.folder, records, ledger.diagnostics()))
         # If the run before died with all its trials done, they are of that run.
-        write_provenance(self.folder, self.info, ledger.newest_provenance() or collect_provenance())
+        provenance = ledger.newest_provenance() or collect_provenance()
+        written = write_results(
+            self.folder, records, self.info, diagnostics=ledger.diagnostics(), provenance=provenance
+        )
         return Outcome(
             info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written
         )

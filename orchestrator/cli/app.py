@@ -105,7 +105,9 @@ def table(
     """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
     from orchestrator.reports.ablation_table import build_tables
     from orchestrator.reports.diagnostics_csv import write_diagnostics
-    from orchestrator.reports.table_files import render_csv, render_json, render_markdown, render_rich
+    from orchestrator.reports.markdown_table import render_markdown
+    from orchestrator.reports.result_files import render_csv, render_json
+    from orchestrator.reports.terminal_table import render_rich
 
     with open_ledger(target, results) as ledger:
         info, records = ledger.sweep(), ledger.records()

@@ -226,7 +226,7 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
 def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     """Print the tables of a run, and where they were written."""
     from orchestrator.reports.ablation_table import build_tables
-    from orchestrator.reports.table_files import render_rich
+    from orchestrator.reports.terminal_table import render_rich
 
     if outcome.num_run == 0:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)

@@ -1,35 +1,99 @@
 """The ablation tables: one row per arm, every metric as a mean and as a difference to the group's baseline.
 
-Made from the ledger's records alone, at any time, also of an unfinished sweep. These are the numbers;
-``orchestrator.reports.table_files`` makes them readable.
+Made from the ledger's records alone, at any time, also of an unfinished sweep. These are the numbers as values;
+``cell_text`` makes them readable, ``result_files`` writes them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-
-from orchestrator.reports.statistics import mean, paired_difference, sample_sd
+from orchestrator.reports.statistics import Difference, mean, paired_difference, sample_sd
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
 
-_COUNTS = ("seeds", "done", "pruned", "failed", "unfinished", "left_out")
+
+@dataclass(frozen=True)
+class MetricCell:
+    """A metric of an arm.
+
+    Attributes:
+        mean: Over the trials that are done and have it; None if there are none.
+        sd: Sample standard deviation over the same; None with fewer than two.
+        n: Number of these trials.
+        difference: To the baseline, over the seeds that both have done; None for the baseline itself.
+    """
+
+    mean: float | None
+    sd: float | None
+    n: int
+    difference: Difference | None
 
 
-def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
-    """Make the table of every group.
+@dataclass(frozen=True)
+class ArmRow:
+    """An arm's row of a table.
+
+    Attributes:
+        arm: Human-readable text of the arm.
+        role: What it is to its group.
+        metrics: The table's metrics by name, in the order of their columns.
+        extra_parameters_percent: Parameters of its backbone beyond the baseline's, in % of the baseline's.
+        num_parameters: Parameters of its backbone.
+        seeds: Trials planned.
+        done: Trials of them that are done; the next four count the others.
+        pruned: Likewise.
+        failed: Likewise.
+        unfinished: Likewise: they wait or run.
+        left_out: Likewise: the budget has no room for them.
+        seconds: Mean wall time of the trials that are done; None if there are none.
+        core_seconds: Mean CPU time, likewise.
+    """
+
+    arm: str
+    role: Role
+    metrics: Mapping[str, MetricCell]
+    extra_parameters_percent: float
+    num_parameters: int
+    seeds: int
+    done: int
+    pruned: int
+    failed: int
+    unfinished: int
+    left_out: int
+    seconds: float | None
+    core_seconds: float | None
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """The table of a group.
+
+    Attributes:
+        metrics: Names of the metrics that it shows, in the order of their columns.
+        rows: The baseline first, the arms in the order of the sweep, the floors last; also of arms of which no trial
+            is done.
+        failures: Label and error of every failed trial.
+        left_out: The reasons for which trials were left out, each once.
+    """
+
+    metrics: tuple[str, ...]
+    rows: tuple[ArmRow, ...]
+    failures: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...]
+
+
+def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) -> dict[str, AblationTable]:
+    """Build the table of every group.
 
     Args:
         records: All trials of the sweep, in its order.
         metrics: Names of the metrics to show, in the order of their columns; none = those that a trial has.
 
     Returns:
-        Text of the group to its table (see ``build_table``), in the order of the sweep.
+        Text of the group to its table, in the order of the sweep.
     """
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
@@ -44,80 +108,44 @@ def measured_metrics(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     return (*(name for name in METRICS if name in found), *sorted(found - METRICS.keys()))
 
 
-def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
-    """Make the table of one group: the baseline first, the arms in the order of the sweep, the floors last.
+def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> AblationTable:
+    """Build the table of one group.
 
     Args:
         records: The trials of the group, in the order of the sweep.
         metrics: Names of the metrics to show, in the order of their columns.
-
-    Returns:
-        One row per arm, also for an arm of which no trial is done. Columns:
-
-        * ``arm``, ``role``: text.
-        * For each metric M, over the trials that are done: ``M_mean``, ``M_sd`` (sample standard deviation;
-          empty with one seed), ``M_n``; and against the baseline, over the seeds that both have done:
-          ``M_diff``, ``M_diff_low``, ``M_diff_high`` (95% Student t), ``M_diff_n``, ``M_diff_p`` (sign flip).
-          The differences of the baseline itself are empty.
-        * ``extra_parameters_percent``, ``num_parameters``: of the backbone.
-        * ``seeds``: trials planned; ``done``, ``pruned``, ``failed``, ``unfinished``, ``left_out``: how they stand.
-        * ``seconds``, ``core_seconds``: mean wall and CPU time of the trials that are done.
-
-        ``attrs["failures"]`` lists ``[label, error]`` of every failed trial, ``attrs["left_out"]`` the reasons for
-        which trials were left out, each once.
     """
     arms: dict[str, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda record: record.trial.role.rank):
         arms.setdefault(record.trial.arm_id, []).append(record)
     baseline = [record for record in records if record.trial.role is Role.BASELINE]
-    rows = [_row(trials, baseline, metrics) for trials in arms.values()]
-    table = pd.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in columns_of(metrics)})
-    table.attrs["failures"] = [
-        [record.trial.label, record.error or ""] for record in records if record.state is State.FAILED
-    ]
-    table.attrs["left_out"] = list(dict.fromkeys(record.left_out for record in records if record.left_out is not None))
-    return table
+    return AblationTable(
+        metrics=tuple(metrics),
+        rows=tuple(_row(of_arm, baseline, metrics) for of_arm in arms.values()),
+        failures=tuple((record.trial.label, record.error or "") for record in records if record.state is State.FAILED),
+        left_out=tuple(dict.fromkeys(record.left_out for record in records if record.left_out is not None)),
+    )
 
 
-def _column(name: str, values: list[Any]) -> pd.Series[Any]:
-    """Make a column of a table; a whole table of Python values would be converted much more slowly."""
-    if name in ("arm", "role"):
-        return pd.Series(values)
-    if name in _COUNTS or name.endswith(("_n", "num_parameters")):
-        return pd.Series(values, dtype="Int64")
-    return pd.Series(np.array([math.nan if value is None else value for value in values], dtype=np.float64))
-
-
-def columns_of(metrics: Sequence[str]) -> list[str]:
-    """Return the names of a table's columns."""
-    parts = ("mean", "sd", "n", "diff", "diff_low", "diff_high", "diff_n", "diff_p")
-    return [
-        *("arm", "role"),
-        *(f"{metric}_{part}" for metric in metrics for part in parts),
-        *("extra_parameters_percent", "num_parameters"),
-        *_COUNTS,
-        *("seconds", "core_seconds"),
-    ]
-
-
-def _row(
-    trials: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metrics: Sequence[str]
-) -> dict[str, object]:
-    first = trials[0]
-    row: dict[str, object] = {"arm": first.trial.arm, "role": first.trial.role}
-    for metric in metrics:
-        row |= _metric_cells(metric, _by_seed(trials, metric), _by_seed(baseline, metric), first.trial.role)
-    row["extra_parameters_percent"] = first.trial.extra_parameters_percent
-    row["num_parameters"] = first.trial.num_parameters
-    states = [trial.state for trial in trials]
-    row |= {"seeds": len(trials), "done": states.count(State.DONE), "pruned": states.count(State.PRUNED)}
-    row |= {"failed": states.count(State.FAILED)}
-    row["unfinished"] = states.count(State.WAITING) + states.count(State.RUNNING)
-    row["left_out"] = states.count(State.LEFT_OUT)
-    done = [trial for trial in trials if trial.state is State.DONE]
-    row["seconds"] = mean([trial.seconds for trial in done if trial.seconds is not None])
-    row["core_seconds"] = mean([trial.core_seconds for trial in done if trial.core_seconds is not None])
-    return row
+def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metrics: Sequence[str]) -> ArmRow:
+    trial = records[0].trial
+    states = [record.state for record in records]
+    done = [record for record in records if record.state is State.DONE]
+    return ArmRow(
+        arm=trial.arm,
+        role=trial.role,
+        metrics={name: _cell(_by_seed(records, name), _by_seed(baseline, name), trial.role) for name in metrics},
+        extra_parameters_percent=trial.extra_parameters_percent,
+        num_parameters=trial.num_parameters,
+        seeds=len(records),
+        done=len(done),
+        pruned=states.count(State.PRUNED),
+        failed=states.count(State.FAILED),
+        unfinished=states.count(State.WAITING) + states.count(State.RUNNING),
+        left_out=states.count(State.LEFT_OUT),
+        seconds=mean([record.seconds for record in done if record.seconds is not None]),
+        core_seconds=mean([record.core_seconds for record in done if record.core_seconds is not None]),
+    )
 
 
 def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
@@ -128,22 +156,7 @@ def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
     }
 
 
-def _metric_cells(
-    metric: str, values: Mapping[int, float], baseline: Mapping[int, float], role: Role
-) -> dict[str, object]:
+def _cell(values: Mapping[int, float], baseline: Mapping[int, float], role: Role) -> MetricCell:
     measured = list(values.values())
-    cells: dict[str, object] = {
-        f"{metric}_mean": mean(measured),
-        f"{metric}_sd": sample_sd(measured),
-        f"{metric}_n": len(measured),
-    }
-    if role is Role.BASELINE:
-        return cells
-    difference = paired_difference(values, baseline)
-    return cells | {
-        f"{metric}_diff": difference.mean,
-        f"{metric}_diff_low": difference.low,
-        f"{metric}_diff_high": difference.high,
-        f"{metric}_diff_n": difference.n,
-        f"{metric}_diff_p": difference.p_value,
-    }
+    difference = None if role is Role.BASELINE else paired_difference(values, baseline)
+    return MetricCell(mean(measured), sample_sd(measured), len(measured), difference)

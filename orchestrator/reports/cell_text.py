@@ -3,100 +3,79 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import pandas as pd
-
+from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals
 from orchestrator.reports.statistics import EXACT_UP_TO, NUM_DRAWS
+from orchestrator.trials.trial import Role
 from specvit.messages import one_line
-
-Row = dict[str, Any]
-"""A row of a table by column, None where a cell is empty."""
 
 NOTHING = "-"
 """Text of a cell that has nothing to show."""
 
 
-def metrics_of(table: pd.DataFrame) -> list[str]:
-    """Return the names of the metrics that a table shows, in the order of their columns."""
-    return [str(name).removesuffix("_diff_p") for name in table.columns if str(name).endswith("_diff_p")]
-
-
-def rows_of(table: pd.DataFrame) -> list[Row]:
-    """Return the rows of a table from ``orchestrator.reports.ablation_table``."""
-    names = [str(name) for name in table.columns]
-    columns = [[_plain(value) for value in table[name].tolist()] for name in table.columns]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell's value, None where it is empty."""
-    return None if value is pd.NA or value is None or value != value else value
-
-
-def failures_of(table: pd.DataFrame) -> list[tuple[str, str]]:
+def failures_of(table: AblationTable) -> list[tuple[str, str]]:
     """Return label and error, each in one line, of every failed trial."""
-    return [(one_line(label), one_line(error)) for label, error in table.attrs["failures"]]
+    return [(one_line(label), one_line(error)) for label, error in table.failures]
 
 
-def mean_text(row: Row, name: str) -> str:
+def mean_text(row: ArmRow, name: str) -> str:
     """Return mean ± sample standard deviation, the mean alone with one seed."""
-    if not row[f"{name}_n"]:
+    cell, digits = row.metrics[name], decimals(name)
+    if not cell.n:
         return NOTHING
-    mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    if mean is None or not math.isfinite(mean):
+    if cell.mean is None or not math.isfinite(cell.mean):
         return "not finite"
-    digits = decimals(name)
-    return f"{mean:z.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
+    return f"{cell.mean:z.{digits}f}" + ("" if cell.sd is None else f" ± {cell.sd:.{digits}f}")
 
 
-def difference_text(row: Row, name: str) -> str:
+def difference_text(row: ArmRow, name: str) -> str:
     """Return the difference to the baseline with its interval; empty where there is none."""
-    mean, low, high = (row[f"{name}_diff{end}"] for end in ("", "_low", "_high"))
-    if mean is None or not math.isfinite(mean):
+    cell, digits = row.metrics[name], decimals(name)
+    difference = cell.difference
+    if difference is None or difference.mean is None or not math.isfinite(difference.mean):
         return ""
-    digits = decimals(name)
-    text = f"{mean:+z.{digits}f}"
-    if low is not None:
-        text += f" [{low:+z.{digits}f}, {high:+z.{digits}f}]"
-    num_pairs = row[f"{name}_diff_n"]
+    text = f"{difference.mean:+z.{digits}f}"
+    if difference.low is not None:
+        text += f" [{difference.low:+z.{digits}f}, {difference.high:+z.{digits}f}]"
     # Fewer than the mean is over, if the baseline lacks a seed that the arm has.
-    return text if num_pairs == row[f"{name}_n"] else f"{text} n={num_pairs}"
+    return text if difference.n == cell.n else f"{text} n={difference.n}"
 
 
-def excludes_zero(row: Row, name: str) -> bool:
+def excludes_zero(row: ArmRow, name: str) -> bool:
     """Return whether there is an interval that leaves 0 out."""
-    low, high = row[f"{name}_diff_low"], row[f"{name}_diff_high"]
-    return low is not None and (low > 0 or high < 0)
+    difference = row.metrics[name].difference
+    if difference is None or difference.low is None or difference.high is None:
+        return False
+    return difference.low > 0 or difference.high < 0
 
 
-def role_text(row: Row) -> str:
+def role_text(row: ArmRow) -> str:
     """Return what a row is, if it is not an arm like others."""
-    return "" if row["role"] == "arm" else f" ({row['role']})"
+    return "" if row.role is Role.ARM else f" ({row.role})"
 
 
-def parameters_text(row: Row) -> str:
+def parameters_text(row: ArmRow) -> str:
     """Return the extra parameters in percent; nothing for an arm without a backbone."""
-    return f"{row['extra_parameters_percent']:+z.1f}%" if row["num_parameters"] else NOTHING
+    return f"{row.extra_parameters_percent:+z.1f}%" if row.num_parameters else NOTHING
 
 
-def states_texts(row: Row) -> list[str]:
+def states_texts(row: ArmRow) -> list[str]:
     """Return how many of the seeds are done, and what became of the others, e.g. ``2/3``, ``1 pruned``."""
     others = (
-        *((row["pruned"], "pruned"), (row["failed"], "failed")),
-        *((row["unfinished"], "to do"), (row["left_out"], "left out")),
+        *((row.pruned, "pruned"), (row.failed, "failed")),
+        *((row.unfinished, "to do"), (row.left_out, "left out")),
     )
-    return [f"{row['done']}/{row['seeds']}", *(f"{count} {word}" for count, word in others if count)]
+    return [f"{row.done}/{row.seeds}", *(f"{count} {word}" for count, word in others if count)]
 
 
-def seconds_text(row: Row) -> str:
+def seconds_text(row: ArmRow) -> str:
     """Return the mean wall time of the trials that are done."""
-    return NOTHING if row["seconds"] is None else f"{row['seconds']:.1f}"
+    return NOTHING if row.seconds is None else f"{row.seconds:.1f}"
 
 
-def notes_of(table: pd.DataFrame, *, place: str) -> list[str]:
-    """Say what a table shows and what it cannot show.
+def notes_of(table: AblationTable, *, place: str) -> list[str]:
+    """Return what a table shows and what it cannot show.
 
     Args:
         table: The table.
@@ -110,29 +89,30 @@ def notes_of(table: pd.DataFrame, *, place: str) -> list[str]:
         "baseline, paired by seed, with its 95% Student t interval (bold: it excludes 0).",
         _resolution_note(table),
     ]
-    if table["pruned"].sum():
+    num_trials = sum(row.seeds for row in table.rows)
+    if any(row.pruned for row in table.rows):
         notes.append(
             "Means of arms with pruned seeds are over the surviving seeds only, which were spared for doing "
             "well: they flatter the arm."
         )
-    if table["failed"].sum():
+    if any(row.failed for row in table.rows):
         notes.append("Means of arms with failed seeds are over the seeds that did not fail.")
-    if table["unfinished"].sum():
-        notes.append(f"{table['unfinished'].sum()} of {table['seeds'].sum()} trials are still to do.")
-    if table["left_out"].sum():
-        bounds = " and ".join(map(one_line, table.attrs.get("left_out", ())))
+    if unfinished := sum(row.unfinished for row in table.rows):
+        notes.append(f"{unfinished} of {num_trials} trials are still to do.")
+    if left_out := sum(row.left_out for row in table.rows):
+        bounds = " and ".join(map(one_line, table.left_out))
         notes.append(
-            f"{table['left_out'].sum()} of {table['seeds'].sum()} trials are left out, the last seeds first, for "
+            f"{left_out} of {num_trials} trials are left out, the last seeds first, for "
             f"lack of room in {bounds or 'the budget'}."
         )
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes
 
 
-def _resolution_note(table: pd.DataFrame) -> str:
-    counts = [table[f"{name}_diff_n"].max() for name in metrics_of(table)]
-    compared = [int(count) for count in counts if not pd.isna(count) and count > 0]
-    n = max(compared) if compared else int(table["seeds"].max())
+def _resolution_note(table: AblationTable) -> str:
+    differences = [cell.difference for row in table.rows for cell in row.metrics.values()]
+    pairs = max((difference.n for difference in differences if difference is not None), default=0)
+    n = pairs or max(row.seeds for row in table.rows)
     seeds = "1 seed" if n == 1 else f"{n} seeds"
     note = f"With {seeds} the two-sided sign-flip p cannot be below 2/2^{n} = {2 / 2**n:.3g}"
     if n > EXACT_UP_TO:

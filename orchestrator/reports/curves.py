@@ -7,20 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from orchestrator.reports.curves_figure import draw_curves
+from orchestrator.reports.formatting import column_title
 from orchestrator.trials.records import TrialRecord
-from specvit.files.atomic import write_atomically
+from specvit.files.atomic import replacing, write_atomically
+from specvit.messages import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 CSV_NAME, FIGURE_NAME = "curves.csv", "curves.png"
+
+_PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150
+_BASELINE = "black"
 
 COLUMNS = ("group", "arm", "role", "seed", "trial_id", "state", "step", "metric", "value")
 
 
 def build_curves(records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """List what every trial reported at its rungs.
+    """Return what every trial reported at its rungs.
 
     Args:
         records: All trials of a sweep, in its order.
@@ -28,6 +35,8 @@ def build_curves(records: Sequence[TrialRecord]) -> pd.DataFrame:
     Returns:
         One row per trial, rung and metric, with the columns ``COLUMNS``; pruned and failed trials are there too.
     """
+    import pandas as pd
+
     rows = [
         (*(getattr(record.trial, name) for name in COLUMNS[:5]), str(record.state), report.step, metric, value)
         for record in records
@@ -57,3 +66,97 @@ def write_curves(folder: Path, records: Sequence[TrialRecord]) -> tuple[Path, ..
     write_atomically(table, curves.to_csv(index=False, lineterminator="\n"))
     draw_curves(curves, figure)
     return table, figure
+
+
+def draw_curves(curves: pd.DataFrame, path: Path) -> None:
+    """Draw curves into a PNG; a reader finds the old file or the new one.
+
+    Args:
+        curves: What ``build_curves`` returned, with at least one row.
+        path: The file; its folder must exist.
+
+    Raises:
+        SpecsweepError: If the file cannot be written; the text names it.
+    """
+    figure = make_figure(curves)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI)
+
+
+def make_figure(curves: pd.DataFrame) -> Figure:
+    """Draw the mean over seeds, with the range of the seeds behind it; the baseline is black.
+
+    A mean is drawn where all seeds of the arm that came that far stand: a pruned trial ends its own curve, and
+    the mean goes on without it, so that a line can jump where a seed was pruned.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups, metrics, arms = (list(curves[name].unique()) for name in ("group", "metric", "arm"))
+    figure = Figure(
+        figsize=(_PANEL_INCHES[0] * len(metrics) + _LEGEND_INCHES, _PANEL_INCHES[1] * len(groups)),
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(groups), len(metrics), squeeze=False, sharex="row")
+    colours = _colours(curves, arms)
+    for row, group in zip(panels, groups, strict=True):
+        for axes, metric in zip(row, metrics, strict=True):
+            shown = curves[(curves["group"] == group) & (curves["metric"] == metric)]
+            for arm, one in shown.groupby("arm", sort=False):
+                _plot(axes, one, label=_as_it_is(str(arm)), colour=colours[str(arm)])
+            _finish(axes, group=str(group), metric=str(metric))
+    handles = {
+        label: handle
+        for axes in panels.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside right center",
+        fontsize="small",
+        frameon=False,
+        title="mean over seeds; band: their range",
+        title_fontsize="small",
+    )
+    return figure
+
+
+def _colours(curves: pd.DataFrame, arms: list[str]) -> dict[str, Any]:
+    from matplotlib import colormaps
+
+    baselines = set(curves.loc[curves["role"] == "baseline", "arm"])
+    others = [arm for arm in arms if arm not in baselines]
+    # Along one map, so that any number of arms can be told apart from their neighbours in the legend.
+    drawn = colormaps["viridis" if len(others) > 10 else "tab10"]
+    scale = max(1, len(others) - 1) if len(others) > 10 else drawn.N - 1
+    return {**dict.fromkeys(baselines, _BASELINE), **{arm: drawn(i / scale) for i, arm in enumerate(others)}}
+
+
+def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
+    by_step = one.groupby("step")["value"]
+    mean, low, high = by_step.mean(), by_step.min(), by_step.max()
+    is_baseline = colour == _BASELINE
+    axes.plot(
+        mean.index, mean, marker="o", markersize=3, color=colour, label=label,
+        linewidth=2.2 if is_baseline else 1.3, zorder=3 if is_baseline else 2,
+    )
+    axes.fill_between(mean.index, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _finish(axes: Any, *, group: str, metric: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(title=_as_it_is(group), xlabel="optimizer step", ylabel=_as_it_is(column_title(metric)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True, color="0.92")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _as_it_is(text: str) -> str:
+    """Return ``text`` so that matplotlib takes no formula from it, and does not leave it out of a legend."""
+    shown = one_line(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

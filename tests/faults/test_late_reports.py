@@ -15,7 +15,8 @@ from orchestrator.execution.executor import Job, Machine
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.table_files import render_csv, render_markdown
+from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.result_files import render_csv
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.protocols import SweepCallback

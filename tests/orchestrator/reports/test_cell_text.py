@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-import pandas as pd
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from orchestrator.reports.ablation_table import columns_of
+from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell
 from orchestrator.reports.cell_text import (
     difference_text,
     excludes_zero,
@@ -14,20 +17,22 @@ from orchestrator.reports.cell_text import (
     seconds_text,
     states_texts,
 )
+from orchestrator.reports.statistics import Difference
+from orchestrator.trials.trial import Role
+
+ROW = ArmRow(
+    arm="a", role=Role.ARM, metrics={}, extra_parameters_percent=0.0, num_parameters=1000, seeds=3, done=3, pruned=0,
+    failed=0, unfinished=0, left_out=0, seconds=None, core_seconds=None,
+)  # fmt: skip
+CELL = MetricCell(None, None, 3, Difference(3))
 
 
-def make_row(metric: str = "miou", **cells: object) -> dict[str, object]:
-    defaults = {"mean": None, "sd": None, "n": 3, "diff": None, "diff_low": None, "diff_high": None}
-    row: dict[str, object] = {f"{metric}_{name}": value for name, value in (defaults | {"diff_n": 3}).items()}
-    row |= {"seeds": 3, "done": 3, "pruned": 0, "failed": 0, "unfinished": 0, "left_out": 0, "role": "arm"}
-    return row | {(f"{metric}_{name}" if name in (*defaults, "diff_n") else name): v for name, v in cells.items()}
+def make_row(metric: str = "miou", difference: Difference | None = CELL.difference, **cell: Any) -> ArmRow:
+    return replace(ROW, metrics={metric: replace(CELL, difference=difference, **cell)})
 
 
-def make_table(**columns: int) -> pd.DataFrame:
-    counts = {"seeds": 3, "done": 3, "pruned": 0, "failed": 0, "unfinished": 0, "left_out": 0, "miou_diff_n": 3}
-    table = pd.DataFrame([dict.fromkeys(columns_of(["miou"])) | counts | columns])
-    table.attrs["failures"] = []
-    return table
+def make_table(**counts: int) -> AblationTable:
+    return AblationTable(("miou",), (replace(make_row(), **counts),), (), ())
 
 
 @pytest.mark.parametrize(
@@ -41,23 +46,24 @@ def make_table(**columns: int) -> pd.DataFrame:
         ({"mean": -0.01, "n": 1}, "0.0"),
     ],
 )
-def test_mean_text_shows_what_there_is(cells: dict[str, object], text: str) -> None:
+def test_mean_text_shows_what_there_is(cells: dict[str, Any], text: str) -> None:
     assert mean_text(make_row(**cells), "miou") == text
 
 
 @pytest.mark.parametrize(
-    ("cells", "text"),
+    ("difference", "text"),
     [
-        ({"diff": 1.2, "diff_low": -0.4, "diff_high": 2.8}, "+1.2 [-0.4, +2.8]"),
-        ({"diff": 1.2}, "+1.2"),
-        ({"diff": -0.01, "diff_low": -0.02, "diff_high": 0.01}, "+0.0 [+0.0, +0.0]"),
-        ({"diff": 1.2, "diff_n": 1}, "+1.2 n=1"),
-        ({}, ""),
-        ({"diff": float("inf")}, ""),
+        (Difference(3, 1.2, -0.4, 2.8), "+1.2 [-0.4, +2.8]"),
+        (Difference(3, 1.2), "+1.2"),
+        (Difference(3, -0.01, -0.02, 0.01), "+0.0 [+0.0, +0.0]"),
+        (Difference(1, 1.2), "+1.2 n=1"),
+        (Difference(3), ""),
+        (Difference(3, math.inf), ""),
+        (None, ""),
     ],
 )
-def test_difference_text_shows_what_there_is(cells: dict[str, object], text: str) -> None:
-    assert difference_text(make_row(**cells), "miou") == text
+def test_difference_text_shows_what_there_is(difference: Difference | None, text: str) -> None:
+    assert difference_text(make_row(difference=difference), "miou") == text
 
 
 @pytest.mark.parametrize(
@@ -66,32 +72,33 @@ def test_difference_text_shows_what_there_is(cells: dict[str, object], text: str
 def test_excludes_zero_tells_on_which_side_the_interval_lies(
     low: float | None, high: float | None, expected: bool
 ) -> None:
-    assert excludes_zero(make_row(diff_low=low, diff_high=high), "miou") is expected
+    assert excludes_zero(make_row(difference=Difference(3, 1.0, low, high)), "miou") is expected
 
 
 def test_states_texts_name_what_did_not_go_as_planned() -> None:
-    row = make_row(seeds=9, done=2, pruned=1, failed=1, unfinished=3, left_out=2)
+    row = replace(ROW, seeds=9, done=2, pruned=1, failed=1, unfinished=3, left_out=2)
     assert states_texts(row) == ["2/9", "1 pruned", "1 failed", "3 to do", "2 left out"]
-    assert states_texts(make_row()) == ["3/3"]
+    assert states_texts(ROW) == ["3/3"]
 
 
 def test_other_cells_show_what_there_is() -> None:
-    assert parameters_text({"extra_parameters_percent": 12.345, "num_parameters": 10}) == "+12.3%"
-    assert parameters_text({"extra_parameters_percent": -100.0, "num_parameters": 0}) == "-"
-    assert (seconds_text({"seconds": 41.26}), seconds_text({"seconds": None})) == ("41.3", "-")
-    assert (role_text({"role": "floor"}), role_text({"role": "arm"})) == (" (floor)", "")
+    assert parameters_text(replace(ROW, extra_parameters_percent=12.345)) == "+12.3%"
+    assert parameters_text(replace(ROW, extra_parameters_percent=-100.0, num_parameters=0)) == "-"
+    assert (seconds_text(replace(ROW, seconds=41.26)), seconds_text(ROW)) == ("41.3", "-")
+    assert (role_text(replace(ROW, role=Role.FLOOR)), role_text(ROW)) == (" (floor)", "")
 
 
 def test_unknown_metric_and_one_in_metres_have_three_decimals() -> None:
     assert mean_text(make_row("own", mean=0.12345, sd=0.001), "own") == "0.123 ± 0.001"
     assert mean_text(make_row("depth_rmse", mean=1.23456, sd=0.01), "depth_rmse") == "1.235 ± 0.010"
-    row = make_row("depth_rmse", diff=-0.0421, diff_low=-0.061, diff_high=-0.0232)
+    row = make_row("depth_rmse", Difference(3, -0.0421, -0.061, -0.0232))
     assert difference_text(row, "depth_rmse") == "-0.042 [-0.061, -0.023]"
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, "2/2^1 = 1"), (3, "2/2^3 = 0.25"), (5, "2/2^5 = 0.0625")])
 def test_notes_give_the_smallest_p_that_so_many_seeds_allow(n: int, p: str) -> None:
-    assert any(p in note for note in notes_of(make_table(miou_diff_n=n), place="below it"))
+    table = AblationTable(("miou",), (make_row(difference=Difference(n)),), (), ())
+    assert any(p in note for note in notes_of(table, place="below it"))
 
 
 @pytest.mark.parametrize(

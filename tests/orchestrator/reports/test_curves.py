@@ -12,8 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from orchestrator.cli.app import main
-from orchestrator.reports.curves import COLUMNS, CSV_NAME, FIGURE_NAME, build_curves, write_curves
-from orchestrator.reports.curves_figure import make_figure
+from orchestrator.reports.curves import COLUMNS, CSV_NAME, FIGURE_NAME, build_curves, make_figure, write_curves
 from orchestrator.trials.records import Report, State, TrialRecord
 
 from .test_ablation_table import make_record

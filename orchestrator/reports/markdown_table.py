@@ -1,0 +1,73 @@
+"""The ablation tables as Markdown.
+
+A table never leaves out what did not go as planned: pruned, failed and unfinished trials are counted in every
+row, and what they do to the means stands below the table.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.ablation_table import AblationTable, ArmRow
+from orchestrator.reports.cell_text import (
+    difference_text,
+    excludes_zero,
+    failures_of,
+    mean_text,
+    notes_of,
+    parameters_text,
+    role_text,
+    seconds_text,
+    states_texts,
+)
+from orchestrator.reports.formatting import column_title
+from specvit.messages import one_line
+
+
+def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
+    """Write the tables as one Markdown document, a section per group.
+
+    Args:
+        tables: Group to its table, from ``build_tables``.
+        info: The sweep they are of.
+
+    Returns:
+        The document; differences whose interval excludes 0 are bold.
+    """
+    parts = [f"# {_prose(info.name)}", _prose(info.question)]
+    for group, table in tables.items():
+        metrics = table.metrics
+        header = ["arm", *(text for name in metrics for text in (_prose(column_title(name)), "difference"))]
+        header += ["extra parameters", "seeds done", "seconds"]
+        lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
+        lines += [_markdown_line(_markdown_cells(row, metrics)) for row in table.rows]
+        parts += [f"## {_prose(group)}" if group else "", "\n".join(lines)]
+        parts.append("\n".join(f"- {note}" for note in notes_of(table, place="next to it")))
+        failures = [f"- {_code(label)}: {_code(error)}" for label, error in failures_of(table)]
+        parts += ["Failed trials:", "\n".join(failures)] if failures else []
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(one_line(cell).replace("|", r"\|") for cell in cells) + " |"
+
+
+def _markdown_cells(row: ArmRow, metrics: Sequence[str]) -> list[str]:
+    cells = [_code(row.arm) + role_text(row)]
+    for name in metrics:
+        difference = difference_text(row, name)
+        cells += [mean_text(row, name), f"**{difference}**" if excludes_zero(row, name) else difference]
+    return [*cells, parameters_text(row), ", ".join(states_texts(row)), seconds_text(row)]
+
+
+def _code(text: str) -> str:
+    """Set ``text`` as code, in which Markdown finds nothing to interpret."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def _prose(text: str) -> str:
+    """Return ``text`` so that Markdown shows it as it is, and takes no HTML, link, image or code from it."""
+    return re.sub(r"[\\`*\[\]]", r"\\\g<0>", html.escape(one_line(text), quote=False))

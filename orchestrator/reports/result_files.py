@@ -1,0 +1,169 @@
+"""The files that a run leaves beside its ledger: tables, curves, diagnostics, and where they came from.
+
+What identifies a person's machine (host, user, paths) stays in the ledger; these files can be shared.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, build_tables
+from orchestrator.reports.cell_text import failures_of
+from orchestrator.reports.curves import write_curves
+from orchestrator.reports.diagnostics_csv import write_diagnostics
+from orchestrator.reports.formatting import describe
+from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.trials.records import TrialRecord
+from specvit.diagnostics.measurement import Measurement
+from specvit.files.atomic import write_atomically
+
+SWEEP_COPY_NAME = "sweep.yaml"
+ENVIRONMENT_NAME = "environment.json"
+
+
+def write_results(
+    folder: Path,
+    records: Sequence[TrialRecord],
+    info: SweepInfo,
+    *,
+    diagnostics: Mapping[str, tuple[Measurement, ...]],
+    provenance: Provenance,
+) -> tuple[Path, ...]:
+    """Write everything that a run leaves beside its ledger.
+
+    Args:
+        folder: The folder of the sweep's results.
+        records: All trials of the sweep, in its order.
+        info: The sweep.
+        diagnostics: Trial id to its measurements, from ``Ledger.diagnostics``.
+        provenance: Of the run that computed the newest trials.
+
+    Returns:
+        The paths of curves and diagnostics, as far as there are any.
+
+    Raises:
+        SpecsweepError: If a file cannot be written; the text names it.
+    """
+    write_tables(folder, records, info)
+    written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
+    write_provenance(folder, info, provenance)
+    return written
+
+
+def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) -> tuple[Path, Path]:
+    """Write ``table.md`` and ``table.csv``; a reader finds the old file or the new one, never half of one.
+
+    Args:
+        folder: Where to write; made if it does not exist.
+        records: All trials of the sweep, in its order.
+        info: The sweep.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        SpecsweepError: If a file cannot be written; the text names it.
+    """
+    tables = build_tables(records, info.metrics)
+    markdown_path, csv_path = folder / "table.md", folder / "table.csv"
+    write_atomically(markdown_path, render_markdown(tables, info))
+    write_atomically(csv_path, render_csv(tables, info))
+    return markdown_path, csv_path
+
+
+def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # noqa: ARG001
+    """Return the numbers of all tables as one CSV, in full precision, with the group in the first column.
+
+    Texts are data, and stay as they are: a spreadsheet that takes text beginning with ``=`` for a formula must be
+    told to import them as text.
+    """
+    rows = [{"group": group, **_columns(row)} for group, table in tables.items() for row in table.rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
+    if rows:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
+    """Return the numbers of all tables as JSON; what is missing or not finite is null."""
+    names = dict.fromkeys(name for table in tables.values() for name in table.metrics)
+    document = {
+        "sweep": info.name,
+        "question": info.question,
+        "metrics": [vars(describe(name)) for name in names],
+        "tables": [
+            {
+                "group": group,
+                "rows": [
+                    {name: None if value in (math.inf, -math.inf) else value for name, value in _columns(row).items()}
+                    for row in table.rows
+                ],
+                "failures": [{"trial": label, "error": error} for label, error in failures_of(table)],
+            }
+            for group, table in tables.items()
+        ],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _columns(row: ArmRow) -> dict[str, object]:
+    """Return the cells of a row by column; None where a cell is empty.
+
+    Of each metric M there are ``M_mean``, ``M_sd``, ``M_n``; and against the baseline ``M_diff``, ``M_diff_low``,
+    ``M_diff_high`` (95% Student t), ``M_diff_n``, ``M_diff_p`` (sign flip).
+    """
+    fields = dict(vars(row))
+    cells: dict[str, object] = {"arm": fields.pop("arm"), "role": fields.pop("role")}
+    for name, cell in fields.pop("metrics").items():
+        cells |= {f"{name}_{part}": value for part, value in _parts(cell).items()}
+    cells |= fields
+    return {name: None if value != value else value for name, value in cells.items()}
+
+
+def _parts(cell: MetricCell) -> dict[str, float | None]:
+    parts: dict[str, float | None] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
+    difference = cell.difference
+    if difference is None:
+        return parts | dict.fromkeys(("diff", "diff_low", "diff_high", "diff_n", "diff_p"))
+    parts |= {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
+    return parts | {"diff_n": difference.n, "diff_p": difference.p_value}
+
+
+def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> None:
+    """Write the sweep file's text and the environment of a run.
+
+    Args:
+        folder: The folder of the sweep's results.
+        info: The sweep.
+        provenance: Of the run that computed the newest trials.
+    """
+    program, *arguments = provenance.argv or ("specsweep",)
+    environment = {
+        "command": " ".join([Path(program).name, *map(_without_folder, arguments)]),
+        "started_at": provenance.started_at,
+        "git_sha": provenance.git_sha,
+        "git_dirty": provenance.git_dirty,
+        "versions": dict(provenance.versions),
+        "platform": provenance.platform,
+        "cpu": provenance.cpu,
+        "num_cores": provenance.num_cores,
+        "memory_gib": provenance.memory_gib,
+        "gpus": list(provenance.gpus),
+    }
+    write_atomically(folder / SWEEP_COPY_NAME, info.text)
+    write_atomically(folder / ENVIRONMENT_NAME, json.dumps(environment, indent=2) + "\n")
+
+
+def _without_folder(argument: str) -> str:
+    """Cut an absolute path down to its last part; relative ones say nothing of the machine."""
+    key, equals, value = argument.rpartition("=")
+    return f"{key}{equals}{Path(value).name}" if value.startswith("/") else argument

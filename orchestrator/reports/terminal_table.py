@@ -1,0 +1,107 @@
+"""The ablation tables in the terminal, in the width there is; see also ``markdown_table``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.ablation_table import AblationTable, ArmRow
+from orchestrator.reports.cell_text import (
+    difference_text,
+    excludes_zero,
+    failures_of,
+    mean_text,
+    notes_of,
+    parameters_text,
+    role_text,
+    seconds_text,
+    states_texts,
+)
+from orchestrator.reports.formatting import column_title
+from specvit.messages import one_line
+
+_ARM_WIDTH = 20
+
+
+def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> RenderableType:
+    """Lay the tables out for the terminal: each metric's difference stands below its mean.
+
+    Args:
+        tables: Group to its table, from ``build_tables``.
+        info: The sweep they are of.
+
+    Returns:
+        What ``rich.console.Console.print`` takes. Metrics that do not fit side by side come one below the
+        other.
+    """
+    parts: list[RenderableType] = [Text(one_line(info.name), style="bold"), Text(one_line(info.question))]
+    for group, table in tables.items():
+        parts += [Text(), Text(one_line(group), style="italic")] if group else []
+        parts.append(_GroupView(table))
+        notes = [Text(note, style="dim") for note in notes_of(table, place="below it")]
+        notes += [Text(f"failed: {label}: {error}", style="red") for label, error in failures_of(table)]
+        parts += [Padding(note, (0, 0, 0, 1)) for note in notes]
+    return Group(*parts)
+
+
+class _GroupView:
+    """Lay one table out in the width there is, with as many metrics side by side as fit."""
+
+    def __init__(self, table: AblationTable) -> None:
+        self._rows = table.rows
+        self._metrics = table.metrics
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = 0
+        while not shown or shown < len(self._metrics):
+            count = len(self._metrics) - shown
+            while count > 1 and self._width(console, options, shown, count) > options.max_width:
+                count -= 1
+            if shown:
+                yield Text()
+            yield _rich_table(self._rows, self._metrics[shown : shown + count])
+            shown += max(count, 1)
+
+    def _width(self, console: Console, options: ConsoleOptions, start: int, count: int) -> int:
+        view = _rich_table(self._rows, self._metrics[start : start + count])
+        return console.measure(view, options=options.update(width=10_000)).maximum
+
+
+def _rich_table(rows: Sequence[ArmRow], metrics: Sequence[str]) -> Table:
+    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    view.add_column("arm", overflow="fold")
+    for name in metrics:
+        view.add_column(Text(one_line(column_title(name))), justify="right")
+    view.add_column("extra\nparams", justify="right")
+    view.add_column("seeds\ndone", justify="right")
+    view.add_column("seconds", justify="right")
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        cells = [Text.assemble(_folded(one_line(row.arm)), (role_text(row), "dim"))]
+        cells += [_rich_metric(row, name) for name in metrics]
+        states = Text("\n".join(states_texts(row)), style="red" if row.failed else "")
+        ends_section = following is not None and following.role is not row.role
+        view.add_row(*cells, parameters_text(row), states, seconds_text(row), end_section=ends_section)
+    return view
+
+
+def _rich_metric(row: ArmRow, name: str) -> Text:
+    difference = difference_text(row, name)
+    if not difference:
+        return Text(mean_text(row, name))
+    return Text.assemble(mean_text(row, name), "\n", (difference, "bold" if excludes_zero(row, name) else ""))
+
+
+def _folded(arm: str) -> str:
+    """Break a long arm before a ``+``, where people would."""
+    lines = [""]
+    for term in arm.replace("+", "\n+").split("\n"):
+        if lines[-1] and len(lines[-1]) + len(term) > _ARM_WIDTH:
+            lines.append("")
+        lines[-1] += term
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""Records of a sweep with every kind of row, from which tables are made."""
+
+from __future__ import annotations
+
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role, TrialInfo
+
+METRICS = ("knn_top1", "linear_top1", "miou")
+INFO = SweepInfo("components", "Which component gains?", "", METRICS, (0, 1, 2))
+
+
+def make_records(
+    arm: str, *offsets: float | None, role: str = "arm", group: str = "", error: str | None = None
+) -> list[TrialRecord]:
+    """Make a done trial per offset from (50, 60, 30); None = it failed with ``error``, or was pruned."""
+    records = []
+    for seed, offset in enumerate(offsets):
+        state = State.DONE if offset is not None else State.FAILED if error else State.PRUNED
+        base = dict(zip(METRICS, (50.0, 60.0, 30.0), strict=True))
+        records.append(
+            TrialRecord(
+                TrialInfo(
+                    trial_id=f"{group}{arm}{seed}",
+                    group_id=group,
+                    arm_id=f"{group}{arm}",
+                    group=group,
+                    arm=arm,
+                    role=Role(role),
+                    label=f"{arm} seed {seed}",
+                    seed=seed,
+                    num_parameters=1000,
+                    extra_parameters_percent=2.5,
+                ),
+                state=state,
+                metrics={} if offset is None else {name: value + offset for name, value in base.items()},
+                seconds=None if offset is None else 40.0,
+                error=error if state is State.FAILED else None,
+            )
+        )
+    return records
+
+
+RECORDS = [
+    *make_records("none", 0.0, 1.0, 2.0, role="baseline"),
+    *make_records("norm@all", 3.0, 4.1, 5.2),
+    *make_records("norm@first-third+qkv@first-third+mlp@first-third", 0.0, 2.0, None),
+    *make_records("a|b", 0.0, None, None, error="RuntimeError: [red]x[/red] | `y`\nsecond line"),
+    *make_records("random init", -9.0, -8.0, -7.0, role="floor"),
+]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from orchestrator.reports.ablation_table import build_tables
+from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.result_files import render_json
+
+from .table_records import INFO, METRICS, RECORDS, make_records
+
+
+@pytest.fixture
+def markdown() -> str:
+    return render_markdown(build_tables(RECORDS, METRICS), INFO)
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip().replace("\0", r"\|") for cell in line.replace(r"\|", "\0").strip("|\n ").split("|")]
+
+
+def test_markdown_has_one_row_per_arm_with_as_many_cells_as_the_header(markdown: str) -> None:
+    lines = [cells_of(line) for line in markdown.splitlines() if line.startswith("|")]
+    assert {len(cells) for cells in lines} == {10}
+    assert [cells[0] for cells in lines[2:]] == [
+        "`none` (baseline)",
+        "`norm@all`",
+        "`norm@first-third+qkv@first-third+mlp@first-third`",
+        r"`a\|b`",
+        "`random init` (floor)",
+    ]
+
+
+def test_markdown_row_shows_mean_difference_parameters_states_and_seconds(markdown: str) -> None:
+    (line,) = (line for line in markdown.splitlines() if line.startswith("| `norm@all`"))
+    # Differences 3.0, 3.1, 3.2: mean 3.1, sd 0.1, half width 4.303 * 0.1 / sqrt(3) = 0.248.
+    assert cells_of(line)[1:3] == ["54.1 ± 1.1", "**+3.1 [+2.9, +3.3]**"]
+    assert cells_of(line)[-3:] == ["+2.5%", "3/3", "40.0"]
+
+
+def test_markdown_does_not_set_an_interval_with_zero_in_bold(markdown: str) -> None:
+    (line,) = (line for line in markdown.splitlines() if "qkv@first-third" in line)
+    assert cells_of(line)[2].startswith("+0.5 [")
+    assert cells_of(line)[-2] == "2/3, 1 pruned"
+
+
+def test_markdown_lists_failures_with_their_error_in_one_line(markdown: str) -> None:
+    assert "- `a|b seed 1`: `RuntimeError: [red]x[/red] | 'y' second line`\n" in markdown
+    assert "1/3, 2 failed" in markdown
+
+
+def test_markdown_takes_no_html_links_or_code_from_names_and_questions() -> None:
+    info = dataclasses.replace(INFO, name="<b>x", question="Is `a` < [b](http://c) *or* ![d](e)?")
+    records = make_records("none", 0.0, role="baseline", group="data.root=<script>`|`")
+    lines = render_markdown(build_tables(records, METRICS), info).splitlines()
+    assert lines[0] == "# &lt;b&gt;x"
+    assert lines[2] == r"Is \`a\` &lt; \[b\](http://c) \*or\* !\[d\](e)?"
+    assert r"## data.root=&lt;script&gt;\`|\`" in lines
+
+
+def test_markdown_table_keeps_its_cells_whatever_an_arm_is_called() -> None:
+    arm = "a|`<img src=x>`\x1b[31m\n"
+    (line,) = (
+        line
+        for line in render_markdown(build_tables(make_records(arm, 1.0, role="baseline"), METRICS), INFO).splitlines()
+        if "img" in line
+    )
+    assert cells_of(line)[0] == r"`a\|'<img src=x>'\x1b[31m` (baseline)"
+
+
+def test_markdown_has_a_section_with_its_notes_for_every_group() -> None:
+    records = [*make_records("none", 0.0, role="baseline", group="model.scale=nano")]
+    records += make_records("none", 0.0, role="baseline", group="model.scale=micro")
+    markdown = render_markdown(build_tables(records, METRICS), INFO)
+    assert [line for line in markdown.splitlines() if line.startswith("## ")] == [
+        "## model.scale=nano",
+        "## model.scale=micro",
+    ]
+    assert markdown.count("not known to predict") == 2
+
+
+def test_a_metric_in_metres_has_its_unit_its_arrow_and_a_bold_difference_whichever_way_it_goes() -> None:
+    name, records = "depth_rmse", []
+    for arm, role, offset in (("none", "baseline", 0.0), ("norm@all", "arm", -0.05), ("qkv@all", "arm", 0.05)):
+        for record in make_records(arm, 0.0, 0.0, 0.0, role=role):
+            value = 1.0 + offset + 0.001 * record.trial.seed * (arm != "none")
+            records.append(dataclasses.replace(record, metrics={name: value}))
+    tables = build_tables(records, [name])
+    text = render_markdown(tables, INFO)
+    header, _, baseline, better, worse = (cells_of(line) for line in text.splitlines() if line.startswith("|"))
+    assert header[1:3] == ["depth RMSE (m) ↓", "difference"]
+    assert baseline[1:3] == ["1.000 ± 0.000", ""]
+    # Mean of -0.050, -0.049, -0.048; its t interval is 4.303 * 0.001 / sqrt(3) = 0.0025 to either side.
+    assert better[1:3] == ["0.951 ± 0.001", "**-0.049 [-0.051, -0.047]**"]
+    assert worse[1:3] == ["1.051 ± 0.001", "**+0.051 [+0.049, +0.053]**"]
+    (known,) = json.loads(render_json(tables, INFO))["metrics"]
+    assert known == {"name": name, "title": "depth RMSE", "unit": "m", "higher_is_better": False}

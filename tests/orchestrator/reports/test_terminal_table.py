@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from orchestrator.reports.ablation_table import build_tables
+from orchestrator.reports.terminal_table import render_rich
+from orchestrator.trials.records import State, TrialRecord
+
+from .table_records import INFO, METRICS, RECORDS, make_records
+
+
+def to_text(records: list[TrialRecord], width: int = 120) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(render_rich(build_tables(records, METRICS), INFO))
+    return console.export_text()
+
+
+def test_terminal_table_shows_control_characters_and_markup_as_text() -> None:
+    records = make_records("[b]\x1b[2J", 1.0, None, role="baseline", error="no \x1b]0;x\x07 [/b]", group="g\x9b")
+    text = to_text(records)
+    assert r"[b]\x1b[2J (baseline)" in text
+    assert r"failed: [b]\x1b[2J seed 1: no \x1b]0;x\x07 [/b]" in text
+    assert r"g\x9b" in text
+    assert not set(text) & set("\x1b\x07\x9b")
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_terminal_table_fits_its_width_and_cuts_no_cell(width: int) -> None:
+    text = to_text(RECORDS, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.count("+3.1 [+2.9, +3.3]") == len(METRICS)
+
+
+def test_terminal_table_shows_three_metrics_side_by_side_in_120_columns() -> None:
+    (header,) = (line for line in to_text(RECORDS).splitlines() if "kNN top-1" in line)
+    assert "linear top-1" in header
+    assert "mIoU" in header
+
+
+def test_terminal_table_breaks_long_arms_at_plus_signs() -> None:
+    lines = [line.split("  ")[0].strip() for line in to_text(RECORDS).splitlines()]
+    start = lines.index("norm@first-third")
+    assert lines[start : start + 3] == ["norm@first-third", "+qkv@first-third", "+mlp@first-third"]
+
+
+def test_terminal_table_takes_text_that_looks_like_markup_for_text() -> None:
+    assert "failed: a|b seed 1: RuntimeError: [red]x[/red] | `y` second line" in to_text(RECORDS)
+
+
+def test_terminal_table_shows_failed_seeds_in_red_and_clear_differences_in_bold() -> None:
+    console = Console(width=120, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(render_rich(build_tables(RECORDS, METRICS), INFO))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b[31m2 failed\x1b[0m" in text.replace(" \x1b", "\x1b").replace("\x1b[31m ", "\x1b[31m")
+    assert "\x1b[1m+3.1 [+2.9, +3.3]\x1b[0m" in text
+
+
+def test_terminal_table_of_trials_that_all_wait_has_a_row_per_arm() -> None:
+    waiting = [TrialRecord(**{**vars(record), "state": State.WAITING, "metrics": {}}) for record in RECORDS]
+    text = to_text(waiting)
+    assert text.count("3 to do") == 5
+    assert "15 of 15 trials" in text
