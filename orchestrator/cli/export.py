@@ -40,16 +40,12 @@ def optuna(
     A study has one value, since Optuna keeps intermediate values for such studies only; the other metrics are user
     attributes. A trial that is done, but whose value is not finite, fails there, with the reason as an attribute.
     """
-    from orchestrator.reports.optuna_export import check_target, read_studies
-    from orchestrator.scheduling.pruning import write_studies
+    from orchestrator.reports.optuna_export import check_target, read_studies, write_studies
     from specvit.files.atomic import replacing
 
     check_target(out, force=force)
     with open_ledger(target, results) as ledger:
-        records = ledger.records()
-        info = ledger.sweep()
-        with ledger.snapshot() as connection:
-            studies = read_studies(connection, info, records, metric=metric)
+        studies = read_studies(ledger, metric=metric)
     console = make_console()
     num_trials = sum(len(study.trials) for study in studies)
     with replacing(out) as temporary, console.status(f"writing {num_trials} trials"):

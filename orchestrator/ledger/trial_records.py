@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
-from orchestrator.ledger.encoding import decode_metrics
+from orchestrator.ledger.encoding import decode_config, decode_metrics
 from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.trial import Role, TrialInfo
@@ -39,6 +40,17 @@ def select_records(connection: sqlite3.Connection, *, with_reports: bool = True)
     for trial_id, step, metrics in connection.execute(_REPORTS) if with_reports else ():
         reports[trial_id].append(Report(step, decode_metrics(metrics)))
     return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
+
+
+def select_configs(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
+    """Return the configuration of every trial as JSON values, by id, inside the caller's transaction."""
+    return {row[0]: decode_config(row[1]) for row in connection.execute("SELECT trial_id, config FROM trials")}
+
+
+def select_times(connection: sqlite3.Connection) -> dict[str, tuple[str, str | None]]:
+    """Return when the newest attempt at every trial began and ended, by id; ISO times in UTC."""
+    query = "SELECT trial_id, COALESCE(started_at, submitted_at), ended_at FROM newest_attempts"
+    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
 
 
 def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:

@@ -1,4 +1,4 @@
-"""A sweep as Optuna's studies, one for each group, as plain data; ``orchestrator.scheduling.pruning`` writes them.
+"""A sweep as Optuna's studies, one for each group.
 
 A study has one objective, since Optuna keeps intermediate values for such studies only. It is the metric asked for,
 or the first one of the first rung probe, by which pruning judges unless the sweep file names another.
@@ -22,77 +22,55 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from orchestrator.ledger.encoding import decode_config
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo
+from orchestrator.ledger.trial_records import select_configs, select_times
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 from specvit.probes import METRICS, PROBES
 
 Choice = str | int | float | bool | None
-OptunaState = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
 
 _MAX_NAME = 512
 """Characters that Optuna's tables have room for in a name."""
-_STATES: Mapping[State, OptunaState] = {
-    State.DONE: "COMPLETE",
-    State.PRUNED: "PRUNED",
-    State.FAILED: "FAIL",
-    State.RUNNING: "RUNNING",
-    State.WAITING: "WAITING",
-    State.LEFT_OUT: "WAITING",
+_STATES: Mapping[State, TrialState] = {
+    State.DONE: TrialState.COMPLETE,
+    State.PRUNED: TrialState.PRUNED,
+    State.FAILED: TrialState.FAIL,
+    State.RUNNING: TrialState.RUNNING,
+    State.WAITING: TrialState.WAITING,
+    State.LEFT_OUT: TrialState.WAITING,
 }
 _OWN_TABLES = {"studies", "trials", "trial_values", "version_info"}
 
 
 @dataclass(frozen=True)
-class ExportedTrial:
-    """Hold a trial as Optuna is told of it.
-
-    Attributes:
-        state: Name of Optuna's state.
-        value: The objective, or None.
-        params: Parameter to value.
-        attributes: Of Optuna's user attributes; every value is JSON.
-        intermediate_values: Optimizer step to the objective; may hold NaN and infinities.
-        started_at: In UTC, or None for a trial that waits.
-        ended_at: In UTC, or None for a trial that has not ended.
-    """
-
-    state: OptunaState
-    value: float | None
-    params: Mapping[str, Choice]
-    attributes: Mapping[str, Any]
-    intermediate_values: Mapping[int, float]
-    started_at: datetime | None
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True)
-class ExportedStudy:
-    """Hold a group as a study of Optuna's.
+class GroupStudy:
+    """A group as a study of Optuna's.
 
     Attributes:
         name: The sweep and the group.
         metric: Name of the objective.
-        higher_is_better: Which way is up.
-        choices: Parameter to the values that it takes.
         attributes: The study's user attributes.
         trials: In the order of the sweep.
     """
 
     name: str
     metric: str
-    higher_is_better: bool
-    choices: Mapping[str, tuple[Choice, ...]]
     attributes: Mapping[str, Any]
-    trials: tuple[ExportedTrial, ...]
+    trials: tuple[FrozenTrial, ...]
 
 
 def check_target(path: Path, *, force: bool) -> None:
@@ -111,15 +89,11 @@ def check_target(path: Path, *, force: bool) -> None:
         raise SpecsweepError(f"{path}: is there already; --force replaces it")
 
 
-def read_studies(
-    connection: sqlite3.Connection, info: SweepInfo, records: Sequence[TrialRecord], *, metric: str | None = None
-) -> tuple[ExportedStudy, ...]:
-    """Make the studies of a sweep.
+def read_studies(ledger: LedgerReader, *, metric: str | None = None) -> tuple[GroupStudy, ...]:
+    """Return the studies of a sweep.
 
     Args:
-        connection: To its ledger, with rows by name, inside a transaction; for configurations and times.
-        info: The sweep.
-        records: Its trials, in its order, with their rungs.
+        ledger: Its ledger.
         metric: Name of the objective; None = the first metric of the first rung probe, or else of the sweep.
 
     Returns:
@@ -128,10 +102,40 @@ def read_studies(
     Raises:
         SpecsweepError: If the sweep has no such metric, or none at all.
     """
-    configs = {row[0]: decode_config(row[1]) for row in connection.execute("SELECT trial_id, config FROM trials")}
-    query = "SELECT trial_id, COALESCE(started_at, submitted_at), ended_at FROM newest_attempts"
-    times = {trial_id: (began, ended) for trial_id, began, ended in connection.execute(query)}
+    info, records = ledger.sweep(), ledger.records()
+    with ledger.snapshot() as connection:
+        configs, times = select_configs(connection), select_times(connection)
     return make_studies(info, records, configs=configs, times=times, metric=metric)
+
+
+def write_studies(path: Path, studies: Sequence[GroupStudy]) -> None:
+    """Write studies into a new SQLite file of Optuna's, for ``optuna.load_study`` and ``optuna-dashboard``.
+
+    Args:
+        path: The file; nothing is there yet.
+        studies: What to write.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is experimental
+        # A file that is not done yet needs no protection against a power cut, which would take most of the time.
+        # The connection is made here also since a path may hold characters that mean something in a URL.
+        storage = optuna.storages.RDBStorage(
+            "sqlite:///export", engine_kwargs={"creator": lambda: _connect_unprotected(path)}
+        )
+        try:
+            for group in studies:
+                is_up = METRICS[group.metric].higher_is_better
+                study = optuna.create_study(
+                    storage=storage, study_name=group.name, direction="maximize" if is_up else "minimize"
+                )
+                study.set_metric_names([group.metric])
+                for key, value in group.attributes.items():
+                    study.set_user_attr(key, value)
+                study.add_trials(group.trials)
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def make_studies(
@@ -141,8 +145,8 @@ def make_studies(
     configs: Mapping[str, Mapping[str, Any]],
     times: Mapping[str, tuple[str, str | None]],
     metric: str | None = None,
-) -> tuple[ExportedStudy, ...]:
-    """Make the studies of a sweep from what was read of it.
+) -> tuple[GroupStudy, ...]:
+    """Return the studies of a sweep from what was read of it.
 
     Args:
         info: The sweep.
@@ -191,53 +195,65 @@ def _study(
     objective: str,
     configs: Mapping[str, Mapping[str, Any]],
     times: Mapping[str, tuple[str, str | None]],
-) -> ExportedStudy:
+) -> GroupStudy:
     group, group_id = records[0].trial.group, records[0].trial.group_id
     name = f"{info.name}: {group}" if group else info.name
     if len(name) > _MAX_NAME:
         name = f"{name[: _MAX_NAME - 20]}... {group_id[:12]}"
     params = _params(records, configs)
-    choices = {key: tuple(dict.fromkeys(param[key] for param in params)) for key in params[0]}
-    return ExportedStudy(
+    distributions: dict[str, BaseDistribution] = {
+        key: CategoricalDistribution(tuple(dict.fromkeys(param[key] for param in params))) for key in params[0]
+    }
+    return GroupStudy(
         name=name,
         metric=objective,
-        higher_is_better=METRICS[objective].higher_is_better,
-        choices=choices,
         attributes={
             "sweep": info.name, "question": info.question, "group": group, "group_id": group_id, "metric": objective
         },
         trials=tuple(
-            _trial(record, param, objective, times.get(record.trial.trial_id))
+            _trial(record, param, distributions, objective, times.get(record.trial.trial_id))
             for record, param in zip(records, params, strict=True)
         ),
     )
 
 
 def _trial(
-    record: TrialRecord, params: Mapping[str, Choice], objective: str, times: tuple[str, str | None] | None
-) -> ExportedTrial:
+    record: TrialRecord,
+    params: dict[str, Choice],
+    distributions: dict[str, BaseDistribution],
+    objective: str,
+    times: tuple[str, str | None] | None,
+) -> FrozenTrial:
     state = _STATES[record.state]
     rungs = {report.step: report.metrics[objective] for report in record.reports if objective in report.metrics}
     attributes = _attributes(record)
     value = None
-    if state == "COMPLETE":
+    if state is TrialState.COMPLETE:
         value = record.metrics.get(objective)
         if value is None or not math.isfinite(value):
             attributes["no_value_because"] = f"{objective} is {'missing' if value is None else value}"
-            state, value = "FAIL", None
-    elif state == "PRUNED":
+            state, value = TrialState.FAIL, None
+    elif state is TrialState.PRUNED:
         value = next((rungs[step] for step in sorted(rungs, reverse=True) if math.isfinite(rungs[step])), None)
-    began, ended = times or (None, None)
-    has_ended = state in ("COMPLETE", "PRUNED", "FAIL")
-    return ExportedTrial(
+    trial = create_trial(
         state=state,
         value=value,
         params=params,
-        attributes=attributes,
+        distributions=distributions,
+        user_attrs=attributes,
         intermediate_values=rungs,
-        started_at=datetime.fromisoformat(began) if began and state != "WAITING" else None,
-        ended_at=datetime.fromisoformat(ended) if ended and has_ended else None,
     )
+    began, ended = times or (None, None)
+    if began and state is not TrialState.WAITING:
+        trial.datetime_start = _local_time(began)
+    if ended and state.is_finished():
+        trial.datetime_complete = _local_time(ended)
+    return trial
+
+
+def _local_time(text: str) -> datetime:
+    """Return a time as Optuna keeps it: of this machine's zone, without saying so."""
+    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
 
 
 def _attributes(record: TrialRecord) -> dict[str, Any]:
@@ -292,6 +308,13 @@ def _comparable(values: Sequence[Any]) -> list[Any]:
     if kinds <= {str} or kinds <= {int} or kinds <= {float} or kinds <= {bool}:
         return list(values)
     return [None if value is None else json.dumps(value) for value in values]
+
+
+def _connect_unprotected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = MEMORY")
+    return connection
 
 
 def _is_optunas(path: Path) -> bool:

@@ -11,11 +11,9 @@ group reports, and Optuna is shown the rungs. Optuna is imported when there is s
 from __future__ import annotations
 
 import math
-import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -26,8 +24,6 @@ from orchestrator.trials.trial import Role
 
 if TYPE_CHECKING:
     import optuna
-
-    from orchestrator.reports.optuna_export import ExportedStudy
 
 _WORST = 1e300
 """Stands for a value that is not finite: worse than any, yet a number that Optuna can average."""
@@ -204,63 +200,6 @@ class _Group:
             else:
                 ended = optuna.trial.TrialState.PRUNED if values else optuna.trial.TrialState.FAIL
                 self._study.tell(self._trials[trial_id], state=ended)
-
-
-def write_studies(path: Path, studies: Sequence[ExportedStudy]) -> None:
-    """Write studies into a new SQLite file of Optuna's, for ``optuna.load_study`` and ``optuna-dashboard``.
-
-    Args:
-        path: The file; nothing is there yet.
-        studies: What to write.
-    """
-    with _quiet() as optuna:
-        # A file that is not done yet needs no protection against a power cut, which would take most of the time.
-        # The connection is made here also since a path may hold characters that mean something in a URL.
-        storage = optuna.storages.RDBStorage(
-            "sqlite:///export", engine_kwargs={"creator": lambda: _connect_unprotected(path)}
-        )
-        try:
-            for exported in studies:
-                study = optuna.create_study(
-                    storage=storage,
-                    study_name=exported.name,
-                    direction="maximize" if exported.higher_is_better else "minimize",
-                )
-                study.set_metric_names([exported.metric])
-                for key, value in exported.attributes.items():
-                    study.set_user_attr(key, value)
-                study.add_trials(_frozen_trials(exported, optuna))
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
-
-
-def _frozen_trials(exported: ExportedStudy, optuna: ModuleType) -> Iterator[optuna.trial.FrozenTrial]:
-    distributions = {
-        name: optuna.distributions.CategoricalDistribution(choices) for name, choices in exported.choices.items()
-    }
-    for trial in exported.trials:
-        frozen = optuna.trial.create_trial(
-            state=optuna.trial.TrialState[trial.state],
-            value=trial.value,
-            params=dict(trial.params),
-            distributions=distributions,
-            user_attrs=dict(trial.attributes),
-            intermediate_values=dict(trial.intermediate_values),
-        )
-        # Optuna's times are of this machine's zone, without saying so.
-        if trial.started_at is not None:
-            frozen.datetime_start = trial.started_at.astimezone().replace(tzinfo=None)
-        if trial.ended_at is not None:
-            frozen.datetime_complete = trial.ended_at.astimezone().replace(tzinfo=None)
-        yield frozen
-
-
-def _connect_unprotected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute("PRAGMA journal_mode = MEMORY")
-    return connection
 
 
 def _value(report: Report, metric: str | None) -> float | None:

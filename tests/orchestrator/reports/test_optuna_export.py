@@ -14,8 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.optuna_export import ExportedStudy, check_target, make_studies
-from orchestrator.scheduling.pruning import write_studies
+from orchestrator.reports.optuna_export import GroupStudy, check_target, make_studies, write_studies
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError
@@ -24,7 +23,7 @@ INFO = SweepInfo("tiny", "Why?", "", metrics=("knn_top1", "depth_rmse"), seeds=(
 BEGAN, ENDED = "2026-01-01T00:00:00.250+00:00", "2026-01-01T00:01:00.500+00:00"
 RUNGS = (Report(2, {"knn_top1": 10.0, "depth_rmse": 3.0}), Report(4, {"knn_top1": 20.0, "depth_rmse": 2.0}))
 
-Make = Callable[..., tuple[ExportedStudy, ...]]
+Make = Callable[..., tuple[GroupStudy, ...]]
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def records(trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]) ->
 
 @pytest.fixture
 def make(trials: tuple[Trial, ...]) -> Make:
-    def make(records: list[TrialRecord], info: SweepInfo = INFO, **options: Any) -> tuple[ExportedStudy, ...]:
+    def make(records: list[TrialRecord], info: SweepInfo = INFO, **options: Any) -> tuple[GroupStudy, ...]:
         configs = {
             trial.trial_id: {
                 "seed": trial.seed,
@@ -60,7 +59,7 @@ def make(trials: tuple[Trial, ...]) -> Make:
     return make
 
 
-def loaded(folder: Path, studies: tuple[ExportedStudy, ...]) -> list[optuna.Study]:
+def loaded(folder: Path, studies: tuple[GroupStudy, ...]) -> list[optuna.Study]:
     path = folder / "out.db"
     write_studies(path, studies)
     storage = f"sqlite:///{path}"
