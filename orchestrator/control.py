@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.result_files import write_tables
-from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, give
+from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, send
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
@@ -18,7 +18,7 @@ from specvit.errors import SpecsweepError
 from specvit.messages import did_you_mean
 
 TAKE_TIMEOUT_S = 30.0
-"""Longest wait for a run to take an order."""
+"""Longest wait for a run to receive a command."""
 
 STOP_TIMEOUT_S = 600.0
 """Longest wait for a run to stop: it ends the step or the probes it is at, and saves."""
@@ -34,7 +34,7 @@ def cancel(folder: Path) -> None:
     """
     if not is_held(folder):
         raise SpecsweepError(f"{folder}: no run to cancel; nothing holds the results folder")
-    _give(folder, Cancel())
+    _send(folder, Cancel())
     if not _wait(lambda: not is_held(folder), STOP_TIMEOUT_S):
         raise SpecsweepError(f"{folder}: the run was told to stop {STOP_TIMEOUT_S:g} s ago, but has not")
 
@@ -53,16 +53,16 @@ def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm:
         The number of trials that are given up.
 
     Raises:
-        SpecsweepError: If there is no such arm or group, if it is a baseline, or if a run does not take the order.
+        SpecsweepError: If there is no such arm or group, if it is a baseline, or if a run does not receive the command.
         LockedError: If a run has begun in this moment.
     """
     trial_ids = tuple(
         record.trial.trial_id
         for record in _of_arm(records, arm, group)
-        if record.state in (State.WAITING, State.RUNNING, State.FAILED, State.LEFT_OUT)
+        if record.state in (State.WAITING, State.RUNNING, State.FAILED, State.SKIPPED)
     )
     if trial_ids and is_held(folder):
-        _give(folder, Prune(trial_ids))
+        _send(folder, Prune(trial_ids))
     elif trial_ids:
         with hold_lock(folder), Ledger.open(folder / LEDGER_NAME) as ledger:
             ledger.release_running()
@@ -85,11 +85,11 @@ def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collectio
         Their number.
 
     Raises:
-        SpecsweepError: If the run does not take the order.
+        SpecsweepError: If the run does not receive the command.
     """
     trial_ids = tuple(record.trial.trial_id for record in records if record.state in states)
     if trial_ids:
-        _give(folder, Retry(trial_ids))
+        _send(folder, Retry(trial_ids))
     return len(trial_ids)
 
 
@@ -107,8 +107,8 @@ def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list
     return found
 
 
-def _give(folder: Path, order: Command) -> None:
-    path = give(folder, order)
+def _send(folder: Path, command: Command) -> None:
+    path = send(folder, command)
     if not _wait(lambda: not path.exists(), TAKE_TIMEOUT_S):
         path.unlink(missing_ok=True)
         raise SpecsweepError(f"{folder}: the run has not taken the order within {TAKE_TIMEOUT_S:g} s; it is withdrawn")

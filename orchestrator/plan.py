@@ -68,8 +68,8 @@ class Plan:
             "busy_percent": None if made.middle is None else 100 * made.middle.busy,
             "gpu_hours": None if made.middle is None else made.middle.gpu_hours,
             "first_seed_complete_seconds": made.first_seed_s,
-            "left_out_trials": None if made.middle is None else len(made.middle.left_out),
-            "left_out_seeds": None if made.middle is None else list(made.left_out_seeds),
+            "left_out_trials": None if made.middle is None else len(made.middle.skipped),
+            "left_out_seeds": None if made.middle is None else list(made.skipped_seeds),
             "left_out_reason": None if made.middle is None else made.middle.reason,
         }
 

@@ -24,7 +24,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
-from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.checks import check_epochs
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
@@ -101,7 +101,7 @@ class SweepRun:
     datasets: Datasets
     info: SweepInfo
     states: CheckpointStore
-    weights: Path | RemoteFolder | None
+    weights: Location | None
     commands: CommandInbox
     is_selection: bool
     allocator: Allocator = field(init=False)
@@ -153,7 +153,7 @@ class SweepRun:
             budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=self.ledger.gpu_hours()),
             durations=TrialDurations(records),
             trials_by_id={trial.trial_id: trial for trial in self.trials},
-            commands=self.commands.take,
+            commands=self.commands.receive,
             should_stop=should_stop,
         )
         with ExitStack() as stack:
@@ -167,7 +167,7 @@ class SweepRun:
         # What was running when the loop was stopped is waiting again.
         ledger.release_running()
         if self.finished:
-            self.states.clean(keep={trial.trial_id for trial in self.trials} - ledger.with_result())
+            self.states.prune(keep={trial.trial_id for trial in self.trials} - ledger.with_result())
         records = ledger.records()
         # If the run before died with all its trials done, they are of that run.
         provenance = ledger.newest_provenance() or collect_provenance()

@@ -69,7 +69,7 @@ def open_ledger(target: str, results: str) -> Iterator[Ledger]:
 
 
 TOLD_BY_FOLDER = "a run takes orders through its folder, which a URL does not reach; stop it where it runs, by Ctrl-C"
-"""Why orders do not go to a URL."""
+"""Why commands do not go to a URL."""
 
 
 def refuse_url(*places: str, why: str = TOLD_BY_FOLDER) -> None:

@@ -82,7 +82,7 @@ def _forecast_text(made: Forecast) -> str:
     if made.failure_rate:
         facts.append(f"{100 * made.failure_rate:.1f}% of attempts fail, as so far")
     lines.append("; ".join(facts))
-    if num := len(middle.left_out):
-        seeds = f"seed{'s' * (len(made.left_out_seeds) != 1)} {', '.join(map(str, made.left_out_seeds))}"
+    if num := len(middle.skipped):
+        seeds = f"seed{'s' * (len(made.skipped_seeds) != 1)} {', '.join(map(str, made.skipped_seeds))}"
         lines.append(f"{middle.reason} leaves out {num} trial{'s' * (num != 1)}, of {seeds}")
     return "\n".join(lines)

@@ -118,7 +118,7 @@ def events(
     with open_ledger(target, results) as ledger, ending_with_the_pipe():
         if not follow:
             with ledger.snapshot() as connection:
-                news = EventReader().news(connection)
+                news = EventReader().poll(connection)
             for happening in news:
                 print_raw(encode(happening))
             return

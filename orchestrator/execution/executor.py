@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from orchestrator.storage.checkpoint_store import StateFile
-from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.storage.remote_folder import Location
 from orchestrator.trials.events import Event
 from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 from specvit.config import TrialConfig
@@ -37,7 +36,7 @@ class Job:
     label: str
     config: TrialConfig
     state: StateFile | None = None
-    weights: Path | RemoteFolder | None = None
+    weights: Location | None = None
     share: ResourceRequest = WHOLE_CORE
 
 

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import specvit
@@ -305,9 +306,10 @@ def _checkpoint(
         "timm": timm.__version__,
         **plugin_versions(),
     }
-    files = files or LocalFiles(job.state.path, None)
+    location = job.state.location
+    files = files or LocalFiles(None, None)
     return Checkpoint(
-        files.state or job.state.path,
+        files.state or (location if isinstance(location, Path) else Path(location.name)),
         json.dumps(identity),
         every_s=job.state.every_s,
         at_stop=at_stop,

@@ -58,19 +58,20 @@ def local_files(job: Job, *, goes_on: Callable[[], bool] = lambda: False) -> Ite
         job: The job as the driver sent it.
         goes_on: Asked at the end: whether the trial is to go on one day, so that its last state is worth an upload.
     """
-    state, weights = job.state, job.weights
-    if not (state is not None and state.url) and not isinstance(weights, RemoteFolder):
-        yield LocalFiles(None if state is None else state.path, weights)
+    weights = job.weights
+    state = None if job.state is None else job.state.location
+    files = LocalFiles(state if isinstance(state, Path) else None, weights if isinstance(weights, Path) else None)
+    if not isinstance(state, RemoteFolder) and not isinstance(weights, RemoteFolder):
+        yield files
         return
     with _temporary_folder() as folder, ExitStack() as stack:
-        files = LocalFiles(None if state is None else state.path, weights if isinstance(weights, Path) else None)
         if isinstance(weights, RemoteFolder):
             files = replace(files, weights=folder / "weights")
             stack.callback(_upload_weights, folder / "weights", weights)
-        if state is not None and state.url:
-            files = replace(files, state=folder / state.path.name)
-            uploader = _Uploader(RemoteFolder(state.url.rpartition("/")[0]))
-            uploader.fetch(folder / state.path.name)
+        if isinstance(state, RemoteFolder):
+            files = replace(files, state=folder / state.name)
+            uploader = _Uploader(state.parent)
+            uploader.fetch(folder / state.name)
             files = replace(files, after_save=uploader.saved)
             # One that ends with an error may well be a trial that goes on elsewhere.
             stack.push(lambda kind, *_: uploader.close(is_wanted=kind is not None or goes_on()))

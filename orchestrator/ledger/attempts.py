@@ -9,8 +9,9 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.ledger.encoding import decode_metrics
+from orchestrator.ledger.encoding import decode_config, decode_metrics
 from orchestrator.trials.records import Cause, Report
 from specvit.errors import SpecsweepError
 from specvit.messages import one_line
@@ -199,6 +200,18 @@ def select_failed(connection: sqlite3.Connection) -> tuple[FailedTrial, ...]:
         )
         for row in connection.execute(_FAILURES)
     )
+
+
+def select_configs(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
+    """Return the configuration of every trial, by its id, as JSON."""
+    rows = connection.execute("SELECT trial_id, config FROM trials")
+    return {trial_id: decode_config(text) for trial_id, text in rows}
+
+
+def select_times(connection: sqlite3.Connection) -> dict[str, tuple[str, str | None]]:
+    """Return when the newest attempt at each trial began, by a worker if one took it up, and when it ended."""
+    rows = connection.execute("SELECT trial_id, COALESCE(started_at, submitted_at), ended_at FROM newest_attempts")
+    return {trial_id: (began, ended) for trial_id, began, ended in rows}
 
 
 def _cause(row: sqlite3.Row) -> Cause | None:

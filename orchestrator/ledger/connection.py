@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.ledger.checksums import maintain_checksums, verify_checksums
-from orchestrator.ledger.errors import LedgerError, damaged, naming
+from orchestrator.ledger.errors import LedgerError, damaged, translate_sqlite_errors
 from orchestrator.ledger.migrations import create, migrate, verify_old_checksums
 from orchestrator.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
 from orchestrator.ledger.untrusted import harden_connection, refuse_foreign_files, refuse_foreign_schema
@@ -48,12 +48,12 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     refuse_foreign_files(path, writing=True)
     if path.is_file():
         # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
-        with closing(_connect_read_only(path)) as connection, naming(path):
+        with closing(_connect_read_only(path)) as connection, translate_sqlite_errors(path):
             if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
                 _migrated_copy(connection).close()
     if not path.is_file() or path.stat().st_size == 0:
         _make(path)
-    with naming(path, writing=True):
+    with translate_sqlite_errors(path, writing=True):
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
             harden_connection(connection)
@@ -75,8 +75,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 def _make(path: Path) -> None:
     """Make an empty ledger, whole or not at all: whenever a process dies here, no half of one is left in its place."""
-    with naming(path, writing=True), replacing(path) as temporary, closing(sqlite3.connect(temporary)) as connection:
-        connection.isolation_level = None
+    with (
+        translate_sqlite_errors(path, writing=True),
+        replacing(path) as temporary,
+        closing(sqlite3.connect(temporary, isolation_level=None)) as connection,
+    ):
         connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside it
         create(connection)
 
@@ -94,7 +97,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     refuse_foreign_files(path)
     connection = _connect_read_only(path)
     try:
-        with naming(path):
+        with translate_sqlite_errors(path):
             schema = _check(connection, path)
             if schema == _EMPTY:
                 raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
@@ -110,7 +113,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 def _connect_read_only(path: Path) -> sqlite3.Connection:
     _refuse_stump(path)
     address = f"{path.resolve().as_uri()}?mode=ro"
-    with naming(path):
+    with translate_sqlite_errors(path):
         connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         if not _is_readable(connection) and not _has_pending_writes(path):
             # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.

@@ -41,7 +41,7 @@ class LedgerWriteError(LedgerError):
 
 
 class UnfitValueError(ValueError):
-    """Signal a value that its column is not for; ``naming`` says in which ledger."""
+    """Signal a value that its column is not for; ``translate_sqlite_errors`` says in which ledger."""
 
 
 def damaged(path: Path, finding: str) -> LedgerError:
@@ -53,7 +53,7 @@ def damaged(path: Path, finding: str) -> LedgerError:
 
 
 @contextmanager
-def naming(path: Path, *, writing: bool = False) -> Iterator[None]:
+def translate_sqlite_errors(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turn what SQLite raises in this context into a LedgerError that names ``path``.
 
     Args:

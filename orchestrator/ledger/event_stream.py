@@ -39,7 +39,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger.encoding import decode_metrics
+from orchestrator.ledger.encoding import decode_metrics, decode_share
 
 EventRow = dict[str, Any]
 """An event as it is written: key to value."""
@@ -97,7 +97,7 @@ class EventReader:
         self._left_out: dict[str, str] = {}
         self._latest: dict[str, str] = {}
 
-    def news(self, connection: sqlite3.Connection) -> list[EventRow]:
+    def poll(self, connection: sqlite3.Connection) -> list[EventRow]:
         """Return the events that were not returned before, in order.
 
         Args:
@@ -146,7 +146,7 @@ def _told_in_order(
     row: sqlite3.Row, between: Iterable[tuple[str, EventRow]]
 ) -> Iterator[tuple[tuple[str, int], str, EventRow]]:
     """Yield key, time and fields of all events of an attempt, in causal order."""
-    yield ("begun", 0), row["submitted_at"], {"share": json.loads(row["share"]), "gpus": row["gpus"]}
+    yield ("begun", 0), row["submitted_at"], {"share": decode_share(row["share"]), "gpus": row["gpus"]}
     if row["started_at"] is not None:
         yield ("started", 0), row["started_at"], {"worker": row["worker"]}
     for kind, found in sorted(between, key=lambda pair: (pair[1]["at"], pair[1]["number"])):

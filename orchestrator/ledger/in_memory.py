@@ -25,14 +25,14 @@ class InMemoryLedger:
 
     Attributes:
         num_attempts: Attempts that were begun.
-        left_out: Trials that there was no room for, by id, and why.
+        skipped: Trials that there was no room for, by id, and why.
     """
 
     def __init__(self, trial_ids: Iterable[str]) -> None:
         """Take the trials."""
         self._trials = {trial_id: _Attempts() for trial_id in trial_ids}
         self.num_attempts = 0
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
 
     def state(self, trial_id: str) -> State:
         """Return where a trial stands."""
@@ -58,10 +58,10 @@ class InMemoryLedger:
         """Record events; return those that count."""
         return [event for event in events if self._counts(event)]
 
-    def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
+    def skip(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that there is no room for trials."""
         for trial_id in trial_ids:
-            self.left_out[trial_id] = reason
+            self.skipped[trial_id] = reason
 
     def is_done(self, trial_id: str) -> bool:
         """Return whether a trial has a result."""

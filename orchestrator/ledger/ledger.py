@@ -20,7 +20,7 @@ from typing import Any, Self
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
 from orchestrator.ledger.encoding import encode_metrics
-from orchestrator.ledger.errors import LedgerError, LedgerWriteError, naming
+from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
 from orchestrator.ledger.file_guard import FileGuard
 from orchestrator.ledger.progress_buffer import ProgressBuffer
 from orchestrator.ledger.provenance import Provenance
@@ -154,7 +154,7 @@ class Ledger(LedgerReader):
         with self.transaction():
             return [event for event in events if self.record(event)]
 
-    def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
+    def skip(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that the sweep's budget has no room for trials; they still wait, for a run that has more."""
         with self.transaction():
             self._connection.executemany(
@@ -220,7 +220,7 @@ class Ledger(LedgerReader):
     def _transaction(self) -> Iterator[None]:
         """Make the statements in this context one transaction; pending progress goes along."""
         try:
-            with naming(self._path, writing=True):
+            with translate_sqlite_errors(self._path, writing=True):
                 self._place.check()
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -242,7 +242,7 @@ class Ledger(LedgerReader):
                 self._connection.execute("ROLLBACK")
 
     def _note_progress(self, event: Progressed) -> bool:
-        with naming(self._path):
+        with translate_sqlite_errors(self._path):
             running = self._connection.execute(
                 "SELECT 1 FROM attempts WHERE trial_id = ? AND attempt = ? AND state = 'running'",
                 (event.trial_id, event.attempt),

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.ledger.diagnostics import select_measurements
-from orchestrator.ledger.errors import naming
+from orchestrator.ledger.encoding import decode_metrics, decode_provenance
+from orchestrator.ledger.errors import translate_sqlite_errors
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
-from orchestrator.ledger.trial_records import select_records
-from orchestrator.trials.records import State, TrialRecord
+from orchestrator.ledger.schema import TRIAL_COLUMNS
+from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
+from orchestrator.trials.trial import Role, TrialInfo
 from specvit.diagnostics.measurement import Measurement
+
+_RECORDS = f"""
+SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
+       a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback, a.cause,
+       o.reason AS skip_reason
+FROM trials AS t LEFT JOIN attempts AS a
+    ON a.trial_id = t.trial_id
+    AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
+LEFT JOIN skipped AS o ON o.trial_id = t.trial_id
+WHERE t.position IS NOT NULL ORDER BY t.position
+"""
+_REPORTS = """
+SELECT r.trial_id, r.step, r.metrics FROM reports AS r JOIN newest_attempts AS a USING (trial_id, attempt)
+ORDER BY r.trial_id, r.step
+"""
 
 
 class LedgerReader:
@@ -40,7 +57,7 @@ class LedgerReader:
         self._before_reading()
         # One transaction, so that reports and states are of the same moment.
         with self._reading():
-            return select_records(self._connection, with_reports=with_reports)
+            return _select_records(self._connection, with_reports=with_reports)
 
     def diagnostics(self) -> dict[str, tuple[Measurement, ...]]:
         """Return what was read off the backbones: trial id to readings by block, site and quantity.
@@ -59,7 +76,7 @@ class LedgerReader:
         return frozenset(row["trial_id"] for row in rows)
 
     def is_done(self, trial_id: str) -> bool:
-        """Tell whether a trial has run to its end."""
+        """Return whether a trial has run to its end."""
         with self._reading():
             query = "SELECT 1 FROM newest_attempts WHERE trial_id = ? AND state = ?"
             return self._connection.execute(query, (trial_id, State.DONE)).fetchone() is not None
@@ -77,7 +94,7 @@ class LedgerReader:
         """Return what the runs of the driver ran on, the oldest first."""
         with self._reading():
             rows = self._connection.execute("SELECT provenance FROM runs ORDER BY run").fetchall()
-        return tuple(_to_provenance(row["provenance"]) for row in rows)
+        return tuple(decode_provenance(row["provenance"]) for row in rows)
 
     def newest_provenance(self) -> Provenance | None:
         """Return what the run ran on that began the newest attempts; None if no run began one."""
@@ -85,7 +102,7 @@ class LedgerReader:
             row = self._connection.execute(
                 "SELECT provenance FROM runs WHERE run = (SELECT MAX(run) FROM attempts)"
             ).fetchone()
-        return None if row is None else _to_provenance(row["provenance"])
+        return None if row is None else decode_provenance(row["provenance"])
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -96,7 +113,7 @@ class LedgerReader:
 
     def version(self) -> int:
         """Return a number that changes whenever another process has written; asking costs next to nothing."""
-        with naming(self._path):
+        with translate_sqlite_errors(self._path):
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def resource_floors(self) -> dict[str, ResourceFloor]:
@@ -126,7 +143,7 @@ class LedgerReader:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """Make the statements in this context see one moment."""
-        with naming(self._path):
+        with translate_sqlite_errors(self._path):
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -135,6 +152,28 @@ class LedgerReader:
                     self._connection.execute("ROLLBACK")
 
 
-def _to_provenance(text: str) -> Provenance:
-    fields = json.loads(text)
-    return Provenance(**{**fields, "argv": tuple(fields["argv"]), "gpus": tuple(fields["gpus"])})
+def _select_records(connection: sqlite3.Connection, *, with_reports: bool) -> tuple[TrialRecord, ...]:
+    rows = connection.execute(_RECORDS).fetchall()
+    reports: defaultdict[str, list[Report]] = defaultdict(list)
+    for trial_id, step, metrics in connection.execute(_REPORTS) if with_reports else ():
+        reports[trial_id].append(Report(step, decode_metrics(metrics)))
+    return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
+
+
+def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
+    known = {name: row[column] for name, column in TRIAL_COLUMNS.items()}
+    trial = TrialInfo(**known | {"role": Role(known["role"])})
+    if row["state"] in (None, "lost"):
+        # What a lost attempt reported says nothing of the trial that waits to be run again.
+        state = State.WAITING if row["skip_reason"] is None else State.SKIPPED
+        return TrialRecord(trial, state, num_attempts=row["attempt"] or 0, skip_reason=row["skip_reason"])
+    ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
+    return TrialRecord(
+        trial,
+        State(row["state"]),
+        num_attempts=row["attempt"],
+        reports=tuple(reports),
+        metrics=decode_metrics(row["metrics"]),
+        cause=None if row["cause"] is None else Cause(row["cause"]),
+        **ended,
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
+from orchestrator.ledger.encoding import decode_names, decode_seeds
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.trial import Trial
@@ -88,8 +89,8 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
         name=name,
         question=question,
         text=text,
-        metrics=tuple(json.loads(metrics)),
-        seeds=tuple(json.loads(seeds)),
+        metrics=decode_names(metrics),
+        seeds=decode_seeds(seeds),
         data_fingerprints=dict(map(tuple, groups)),
     )
 

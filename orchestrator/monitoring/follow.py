@@ -62,7 +62,7 @@ def follow_events(
         held, version = is_running(ledger.path.parent), ledger.version()
         if version != before:
             with ledger.snapshot() as connection:
-                news = reader.news(connection)
+                news = reader.poll(connection)
             yield from news
             before = version
         if not held:

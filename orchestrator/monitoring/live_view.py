@@ -33,7 +33,7 @@ _STYLES = {
     State.DONE: "green",
     State.PRUNED: "yellow",
     State.FAILED: "red",
-    State.LEFT_OUT: "yellow",
+    State.SKIPPED: "yellow",
 }
 
 

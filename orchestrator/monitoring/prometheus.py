@@ -65,7 +65,7 @@ class PrometheusExporter(SweepCallback):
         """Return what there is to publish; counters grow by what came since the last call."""
         progress, sweep = self._progress, {"sweep": self._sweep}
         for state in State:
-            yield Sample("specsweep_trials", progress.counts.get(state, 0), {**sweep, "state": state.name.lower()})
+            yield Sample("specsweep_trials", progress.counts.get(state, 0), {**sweep, "state": state.replace(" ", "_")})
         for (trial_id, name), value in self._metrics.items():
             trial = progress.record(trial_id).trial
             tags = {"group": trial.group, "arm": trial.arm, "seed": str(trial.seed), "metric": name}

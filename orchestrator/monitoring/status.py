@@ -70,19 +70,19 @@ class SweepStatus:
 
         While a run is there, what has failed may be tried again.
         """
-        ended = (State.DONE, State.PRUNED, State.LEFT_OUT)
+        ended = (State.DONE, State.PRUNED, State.SKIPPED)
         return not self.is_held or all(record.state in ended for record in self.records)
 
     @property
     def all_done(self) -> bool:
         """Return whether every trial that the budget has room for has a result."""
-        return all(record.state in (State.DONE, State.PRUNED, State.LEFT_OUT) for record in self.records)
+        return all(record.state in (State.DONE, State.PRUNED, State.SKIPPED) for record in self.records)
 
     @property
     def apart_from_progress(self) -> object:
         """Return what differs between two standings if more has changed than how far the running trials are."""
         records = tuple(
-            (record.trial.trial_id, record.trial.label, record.state, record.num_attempts, record.left_out)
+            (record.trial.trial_id, record.trial.label, record.state, record.num_attempts, record.skip_reason)
             for record in self.records
         )
         return replace(self, records=(), gpu_hours=0.0), records
@@ -132,7 +132,7 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
         "waiting again", "bold yellow", State.WAITING,
         lambda record: _waiting_line(record, last_failures.get(record.trial.trial_id)),
     )
-    parts += _left_out(records)
+    parts += _skipped(records)
     section("failed", "bold red", State.FAILED, _failed_line)
     if standing.provenance:
         last = standing.provenance[-1]
@@ -144,7 +144,7 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
 def _counts(records: Sequence[TrialRecord]) -> Table:
     table = Table(box=None, header_style="dim")
     table.add_column("group")
-    states = [state for state in State if state is not State.LEFT_OUT or any(r.state is state for r in records)]
+    states = [state for state in State if state is not State.SKIPPED or any(r.state is state for r in records)]
     for state in states:
         table.add_column(state.value, justify="right")
     table.add_column("trials", justify="right")
@@ -165,8 +165,8 @@ def _larger_shares(shares: Mapping[str, ResourceFloor]) -> Iterator[Text]:
         yield Text(f"since memory ran out, trials of scale {one_line(scale)} get {', '.join(parts)}", style="yellow")
 
 
-def _left_out(records: Sequence[TrialRecord]) -> Iterator[Text]:
-    reasons = Counter(record.left_out or "" for record in records if record.state is State.LEFT_OUT)
+def _skipped(records: Sequence[TrialRecord]) -> Iterator[Text]:
+    reasons = Counter(record.skip_reason or "" for record in records if record.state is State.SKIPPED)
     if reasons:
         yield Text("left out", style="bold yellow")
     for reason, count in reasons.items():

@@ -115,7 +115,7 @@ class SweepProgress(SweepCallback):
         """Record that there is no room for trials."""
         for trial in trials:
             self.running.pop(trial.trial_id, None)
-            self._set(trial.trial_id, State.LEFT_OUT)
+            self._set(trial.trial_id, State.SKIPPED)
 
     def label(self, trial_id: str) -> str:
         """Return what people see of a trial."""

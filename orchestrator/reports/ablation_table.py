@@ -123,7 +123,7 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> Ablat
         metrics=tuple(metrics),
         rows=tuple(_row(of_arm, baseline, metrics) for of_arm in arms.values()),
         failures=tuple((record.trial.label, record.error or "") for record in records if record.state is State.FAILED),
-        left_out=tuple(dict.fromkeys(record.left_out for record in records if record.left_out is not None)),
+        left_out=tuple(dict.fromkeys(record.skip_reason for record in records if record.skip_reason is not None)),
     )
 
 
@@ -142,7 +142,7 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
         pruned=states.count(State.PRUNED),
         failed=states.count(State.FAILED),
         unfinished=states.count(State.WAITING) + states.count(State.RUNNING),
-        left_out=states.count(State.LEFT_OUT),
+        left_out=states.count(State.SKIPPED),
         seconds=mean([record.seconds for record in done if record.seconds is not None]),
         core_seconds=mean([record.core_seconds for record in done if record.core_seconds is not None]),
     )

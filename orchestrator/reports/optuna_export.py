@@ -34,9 +34,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from orchestrator.ledger.attempts import select_configs, select_times
 from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.ledger.trial_records import select_configs, select_times
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 from specvit.probes import METRICS, PROBES
@@ -51,7 +51,7 @@ _STATES: Mapping[State, TrialState] = {
     State.FAILED: TrialState.FAIL,
     State.RUNNING: TrialState.RUNNING,
     State.WAITING: TrialState.WAITING,
-    State.LEFT_OUT: TrialState.WAITING,
+    State.SKIPPED: TrialState.WAITING,
 }
 _OWN_TABLES = {"studies", "trials", "trial_values", "version_info"}
 
@@ -268,7 +268,7 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "error": record.error,
         "cause": None if record.cause is None else str(record.cause),
-        "left_out": record.left_out,
+        "left_out": record.skip_reason,
     }
     attributes = known | {f"metric:{name}": value for name, value in record.metrics.items()}
     return {

@@ -31,7 +31,7 @@ class Forecast:
         runs: The simulations, the shortest run first.
         first_seed_s: Seconds until all trials of a seed have ended, in the simulation in the middle; 0 = of one they
             have; None also if the budget leaves room for no seed.
-        left_out_seeds: Seeds of which trials are left out there.
+        skipped_seeds: Seeds of which trials are left out there.
     """
 
     num_pending: int
@@ -40,7 +40,7 @@ class Forecast:
     failure_rate: float = 0.0
     runs: tuple[Simulated, ...] = ()
     first_seed_s: float | None = None
-    left_out_seeds: tuple[int, ...] = ()
+    skipped_seeds: tuple[int, ...] = ()
 
     @property
     def middle(self) -> Simulated | None:
@@ -106,9 +106,9 @@ def forecast(
     )
     if made.middle is None:
         return made
-    left_out = {trial.seed: None for trial in pending if trial.trial_id in made.middle.left_out}
+    skipped = {trial.seed: None for trial in pending if trial.trial_id in made.middle.skipped}
     return replace(
         made,
         first_seed_s=0.0 if complete_seeds else made.middle.seed_complete_s(pending),
-        left_out_seeds=tuple(left_out),
+        skipped_seeds=tuple(skipped),
     )

@@ -24,7 +24,7 @@ class Record(Protocol):
     def is_done(self, trial_id: str) -> bool:
         """Return whether a trial has run to its end."""
 
-    def leave_out(self, trial_ids: Iterable[str], reason: str) -> None:
+    def skip(self, trial_ids: Iterable[str], reason: str) -> None:
         """Record that there is no room for trials."""
 
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.execution.executor import Executor, Job
 from orchestrator.scheduling.allocation import Allocator
@@ -17,7 +16,7 @@ from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.protocols import Judge, Record, SweepCallback
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry
-from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported
 from orchestrator.trials.records import Cause, State
@@ -72,7 +71,7 @@ class Scheduler:
         judged_metric: str = "",
         callbacks: Sequence[SweepCallback] = (),
         states: CheckpointStore | None = None,
-        weights: Path | RemoteFolder | None = None,
+        weights: Location | None = None,
         limits: Limits | None = None,
         budget: Budget | None = None,
         durations: TrialDurations | None = None,
@@ -349,6 +348,6 @@ class Scheduler:
     def _skip(self, trials: Sequence[Trial], reason: str) -> None:
         gone = {trial.trial_id for trial in trials}
         self._waiting = deque(trial for trial in self._waiting if trial.trial_id not in gone)
-        self._ledger.leave_out(gone, reason)
+        self._ledger.skip(gone, reason)
         for callback in self._callbacks:
             callback.on_skip(trials, reason)

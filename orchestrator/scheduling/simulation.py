@@ -41,7 +41,7 @@ class Simulated:
         started: Ids of trials in the order in which they started, one for each attempt.
         ended_s: When trials came to their end, done or given up, by id.
         given_up: Ids of the trials that failed too often.
-        left_out: Ids of the trials that the budget had no room for.
+        skipped: Ids of the trials that the budget had no room for.
         reason: Which bound left them out; empty if none were.
     """
 
@@ -53,7 +53,7 @@ class Simulated:
     started: tuple[str, ...]
     ended_s: Mapping[str, float]
     given_up: frozenset[str]
-    left_out: frozenset[str]
+    skipped: frozenset[str]
     reason: str
 
     def seed_complete_s(self, trials: Iterable[Trial]) -> float | None:
@@ -159,7 +159,7 @@ def simulate(
         clock=executor.clock,
     ).run(trials)
     makespan_s = executor.clock()
-    done = [trial for trial in trials if trial.trial_id not in ledger.left_out]
+    done = [trial for trial in trials if trial.trial_id not in ledger.skipped]
     work_s = math.fsum(lengths[trial.trial_id] * executor.fraction(allocator.request_for(trial)) for trial in done)
     return Simulated(
         makespan_s=makespan_s,
@@ -170,8 +170,8 @@ def simulate(
         started=tuple(recorder.started),
         ended_s=recorder.ended_s,
         given_up=frozenset(trial_id for trial_id in recorder.ended_s if ledger.state(trial_id) is State.FAILED),
-        left_out=frozenset(ledger.left_out),
-        reason=next(iter(ledger.left_out.values()), ""),
+        skipped=frozenset(ledger.skipped),
+        reason=next(iter(ledger.skipped.values()), ""),
     )
 
 

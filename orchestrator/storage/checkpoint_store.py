@@ -1,4 +1,4 @@
-"""The states of running trials, a file each, from which an interrupted trial goes on.
+"""The states of running trials, a file each, from which an interrupted trial resumes.
 
 A trial's worker writes its file (``specvit.training.checkpoint``); the driver, which chose the path, deletes it, and
 only once the ledger has on record how the trial ended: whenever a process dies, a result or a state is there.
@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from orchestrator.storage.remote_folder import Location, RemoteFolder
 from orchestrator.trials.events import Event, Failed
 from orchestrator.trials.records import Cause
+from specvit.errors import SpecsweepError
 from specvit.files.regular import reject_symlink
-
-if TYPE_CHECKING:
-    from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 
 FOLDER_NAME = "checkpoints"
 """Folder of the states, in the folder of a sweep's results."""
@@ -38,22 +37,77 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StateFile:
-    """Say where a trial's state is kept while it trains, and how many seconds lie between two times of saving.
+    """Where a trial's state is kept while it trains, and how often it is saved.
 
     Attributes:
-        path: The file.
+        location: The file; one in a store if machines have no folder in common, and workers then keep a copy.
         every_s: Seconds between two times of saving.
-        url: Where the state is shared if machines have no folder in common; workers then keep a copy of their own,
-            and of ``path`` only the name counts. Empty = ``path`` is shared.
     """
 
-    path: Path
+    location: Location
     every_s: float
-    url: str = ""
+
+
+class RemoteCheckpoints:
+    """The states in a store, where workers of any machine find them (``orchestrator.execution.worker_files``).
+
+    They are deleted late: not before the mirror of the ledger has on record how their trials ended, so that whenever a
+    driver's machine is lost, its successor finds a result or a state of every trial. Deleting is left to the mirror's
+    thread; the scheduler, which only schedules it, does not wait for the store.
+    """
+
+    def __init__(self, folder: RemoteFolder) -> None:
+        """Take the folder of the states; it need not exist."""
+        self.folder = folder
+        self._pending: set[str] = set()
+        self._lock = threading.Lock()
+        self._deleting = threading.Lock()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the files that are there; of a store that cannot be used, none."""
+        try:
+            return self.folder.names()
+        except SpecsweepError as error:
+            _LOG.warning("%s; states of trials that have ended may be left there", error)
+            return ()
+
+    def schedule_delete(self, name: str) -> None:
+        """Have a file deleted once what the ledger has on record now is mirrored."""
+        with self._lock:
+            self._pending.add(name)
+
+    def cancel_delete(self, name: str) -> None:
+        """Make sure that a file which is written from now on stays: one that is to be deleted is deleted first."""
+        with self._lock:
+            is_pending = name in self._pending
+        if is_pending:
+            self.delete({name})
+            with self._lock:
+                self._pending.discard(name)
+
+    def pending_deletes(self) -> frozenset[str]:
+        """Return the files that are to be deleted, as things are now."""
+        with self._lock:
+            return frozenset(self._pending)
+
+    def delete(self, names: Collection[str]) -> None:
+        """Delete those of the files whose deletion is still scheduled; where it fails, it stays so, with a warning."""
+        for name in names:
+            with self._deleting:
+                with self._lock:
+                    if name not in self._pending:
+                        continue
+                try:
+                    self.folder.delete(name)
+                except SpecsweepError as error:
+                    _LOG.warning("%s", error)
+                    continue
+                with self._lock:
+                    self._pending.discard(name)
 
 
 class CheckpointStore:
-    """Know the file of every trial's state, and delete it in time."""
+    """The files of all trials' states, in a folder or in a store, each deleted in time."""
 
     def __init__(self, folder: Path, *, every_s: float, shared: RemoteCheckpoints | None = None) -> None:
         """Take the folder; it need not exist.
@@ -75,24 +129,24 @@ class CheckpointStore:
         """Return where a trial keeps its state; None if it keeps none."""
         if self._every_s == 0:
             return None
-        path = self._folder / f"{trial_id}{_SUFFIX}"
+        name = f"{trial_id}{_SUFFIX}"
         if self._shared is None:
-            return StateFile(path, self._every_s)
-        self._shared.keep(path.name)
-        return StateFile(path, self._every_s, url=self._shared.url_of(path.name))
+            return StateFile(self._folder / name, self._every_s)
+        self._shared.cancel_delete(name)
+        return StateFile(self._shared.folder / name, self._every_s)
 
     def ended(self, event: Event) -> None:
         """Delete the state of a trial whose end is on record.
 
-        A trial that was lost with its worker, or ran out of memory, goes on from its state. One that raised an
-        exception has to begin anew, so that it cannot fail for ever from a state that is bad.
+        A trial that was lost with its worker, or ran out of memory, resumes from its state. One that raised an
+        exception has to start over, so that it cannot fail for ever from a state that is bad.
         """
         if not (isinstance(event, Failed) and event.cause is not Cause.RAISED):
             self._delete({event.trial_id})
             if self._shared is not None:
-                self._shared.discard(f"{event.trial_id}{_SUFFIX}")
+                self._shared.schedule_delete(f"{event.trial_id}{_SUFFIX}")
 
-    def clean(self, keep: Collection[str]) -> None:
+    def prune(self, keep: Collection[str]) -> None:
         """Delete the states of all trials but those in ``keep``, and the folder once it is empty.
 
         Only while no trial runs: what is half written is deleted too.
@@ -102,7 +156,7 @@ class CheckpointStore:
             for name in self._shared.names():
                 match = _OWN_FILE.fullmatch(name)
                 if match is not None and match["trial_id"] not in keep:
-                    self._shared.discard(name)
+                    self._shared.schedule_delete(name)
         for path in self._folder.glob(".tmp*"):
             if _UNNAMED_FILE.fullmatch(path.name):
                 _unlink(path)

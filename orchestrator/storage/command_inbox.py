@@ -1,7 +1,7 @@
-"""Orders to a running sweep, given by another process: a file each in the folder of its results.
+"""Commands to a running sweep, sent by another process: a file each in the folder of its results.
 
-Whoever gives an order writes its file in one go; the driver takes it within a second, deletes it, and acts. An order
-says what is to be done in plain words; whatever else such a file holds, nothing in it is executed.
+The sender writes a file in one go; the driver receives it within a second, deletes it, and acts. A command says what
+is to be done in plain words; nothing else that such a file may hold is executed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
 from specvit.files.regular import read_regular, reject_symlink
 
-FOLDER_NAME = "orders"
-"""Folder of the orders, in the folder of a sweep's results."""
+FOLDER_NAME = "commands"
+"""Folder of the commands, in the folder of a sweep's results."""
 
 _PERIOD_S = 0.5
 
@@ -50,57 +50,57 @@ Command = Cancel | Prune | Retry
 _KINDS: Mapping[str, type[Command]] = {"cancel": Cancel, "prune": Prune, "retry": Retry}
 
 
-def give(folder: Path, order: Command) -> Path:
-    """Give an order to the sweep whose results lie in ``folder``.
+def send(folder: Path, command: Command) -> Path:
+    """Send a command to the sweep whose results lie in ``folder``.
 
     Returns:
-        The order's file; it is gone when the order has been taken.
+        The command's file; it is gone when the command has been received.
 
     Raises:
-        SpecsweepError: If the file cannot be written, or the folder of orders is a link.
+        SpecsweepError: If the file cannot be written, or the folder of commands is a link.
     """
-    name = next(name for name, kind in _KINDS.items() if isinstance(order, kind))
+    name = next(name for name, kind in _KINDS.items() if isinstance(command, kind))
     path = folder / FOLDER_NAME / f"{time.time_ns()}-{uuid.uuid4().hex}.json"
     reject_symlink(path.parent)
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise SpecsweepError(f"{path.parent}: cannot be made ({error.strerror})") from error
-    write_atomically(path, json.dumps({"order": name, **asdict(order)}))
+    write_atomically(path, json.dumps({"command": name, **asdict(command)}))
     return path
 
 
 class CommandInbox:
-    """Take the orders that are given to a running sweep."""
+    """The commands to a running sweep, on the side of its driver."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder of the sweep's results; orders that nobody took are dropped: they were to another run.
+        """Take the folder of the sweep's results; commands in it are dropped: they were to another run.
 
         Raises:
-            SpecsweepError: If the folder of orders is a link: the files behind it would be deleted.
+            SpecsweepError: If the folder of commands is a link: the files behind it would be deleted.
         """
         self._folder = folder / FOLDER_NAME
         reject_symlink(self._folder)
         self._looked_s = time.monotonic()
         self.clear()
 
-    def take(self) -> Sequence[Command]:
-        """Return the orders given since the last call, the oldest first; looks at most twice a second."""
+    def receive(self) -> Sequence[Command]:
+        """Return the commands sent since the last call, the oldest first; looks at most twice a second."""
         now = time.monotonic()
         if now - self._looked_s < _PERIOD_S:
             return ()
         self._looked_s = now
-        orders = []
+        commands = []
         for path in self._files():
-            order = _read(path)
+            command = _read(path)
             with suppress(OSError):
                 path.unlink()
-                if order is not None:
-                    orders.append(order)
-        return orders
+                if command is not None:
+                    commands.append(command)
+        return commands
 
     def clear(self) -> None:
-        """Drop the orders that nobody took, and the folder."""
+        """Drop the commands that were not received, and the folder."""
         for path in self._files():
             with suppress(OSError):
                 path.unlink()
@@ -115,10 +115,10 @@ class CommandInbox:
 
 
 def _read(path: Path) -> Command | None:
-    """Return the order in a file; None if it is none, or somebody else has taken it."""
+    """Return the command in a file; None if it is none, or is gone."""
     try:
         content = json.loads(read_regular(path, most_bytes=_MOST_BYTES))
-        kind = _KINDS[content.pop("order")]
+        kind = _KINDS[content.pop("command")]
         if kind is Cancel:
             return Cancel()
         trial_ids = content["trial_ids"]

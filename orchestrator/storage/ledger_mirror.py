@@ -18,16 +18,16 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from orchestrator.ledger.errors import naming
+from orchestrator.ledger.errors import translate_sqlite_errors
 from orchestrator.ledger.ledger import LEDGER_NAME
-from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
+from orchestrator.storage.checkpoint_store import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
@@ -174,12 +174,12 @@ class LedgerMirror:
         self._is_ours = is_ours
         self._states = states
         self._every_s = every_s
-        self._known, self._offered = self._read_known()
+        self._known, self._uploading = self._read_known()
         self._snapshots: deque[str] = deque()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger's mirror", daemon=True)
 
-    def settle(self) -> None:
+    def reconcile(self) -> None:
         """Bring the local ledger to where the sweep stands; to be called before it is opened.
 
         A local ledger with records that the mirror lacks, while the mirror has others, is put aside, not deleted.
@@ -197,11 +197,11 @@ class LedgerMirror:
                     f"machine, delete {self._own / _KNOWN_NAME}; to begin anew, delete {self._folder}"
                 )
             return
-        if local.exists() and pointer.sha256 in {known.sha256 for known in (self._known, self._offered) if known}:
+        if local.exists() and pointer.sha256 in {known.sha256 for known in (self._known, self._uploading) if known}:
             self._write_known(pointer)
             return
         if local.exists():
-            self._put_aside()
+            self._quarantine()
         fetched = fetch_ledger(self._remote, local)
         if fetched is not None:
             self._write_known(fetched)
@@ -251,34 +251,39 @@ class LedgerMirror:
         self._states.delete(pending_deletes)
 
     def _upload(self, snapshot: Path, sha256: str) -> None:
-        offered = Pointer.make((self._known.generation if self._known else 0) + 1, sha256)
+        uploading = Pointer.make((self._known.generation if self._known else 0) + 1, sha256)
         # On record first: if this process dies right after the upload, the next one knows its own ledger.
-        self._write_known(self._known, offered)
-        self._remote.put(offered.snapshot_name, snapshot)
-        self._remote.put_bytes(POINTER_NAME, json.dumps(asdict(offered)).encode())
-        self._write_known(offered)
-        self._snapshots.append(offered.snapshot_name)
+        self._write_known(self._known, uploading)
+        self._remote.put(uploading.snapshot_name, snapshot)
+        self._remote.put_bytes(POINTER_NAME, json.dumps(asdict(uploading)).encode())
+        self._write_known(uploading)
+        self._snapshots.append(uploading.snapshot_name)
         while len(self._snapshots) > _KEPT_SNAPSHOTS:
             self._remote.delete(self._snapshots[0])
             self._snapshots.popleft()
 
     def _has_ledger(self) -> bool:
         """Tell whether there is a ledger, and not just a file in which it is about to be made."""
-        source = self._folder / LEDGER_NAME
-        if not source.exists():
+        if not (self._folder / LEDGER_NAME).exists():
             return False
-        with naming(source), closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with self._connection() as connection:
             return bool(connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0])
 
     def _snapshot(self, target: Path) -> str:
         """Write the ledger as it is at one moment into a file; return its SHA-256. Writers are not kept waiting."""
         target.unlink(missing_ok=True)
-        source = self._folder / LEDGER_NAME
-        with naming(source), closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with self._connection() as connection:
             connection.execute("VACUUM INTO ?", (str(target),))
         return sha256_of(target)
 
-    def _put_aside(self) -> None:
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        source = self._folder / LEDGER_NAME
+        address = f"{source.resolve().as_uri()}?mode=ro"
+        with translate_sqlite_errors(source), closing(sqlite3.connect(address, uri=True)) as connection:
+            yield connection
+
+    def _quarantine(self) -> None:
         """Make room for the mirror's ledger; what it lacks is kept."""
         snapshot = self._own / "snapshot.sqlite"
         is_mirrored = self._known is not None and self._snapshot(snapshot) == self._known.sha256
@@ -320,14 +325,14 @@ class LedgerMirror:
             return None, None
         try:
             values = json.loads(path.read_text())
-            known, offered = (Pointer(**values[key]) if values[key] else None for key in ("known", "offered"))
+            known, uploading = (Pointer(**values[key]) if values[key] else None for key in ("known", "offered"))
         except (ValueError, TypeError, KeyError) as error:
             raise SpecsweepError(f"{path}: is damaged; delete it to begin from what is mirrored") from error
-        return known, offered
+        return known, uploading
 
-    def _write_known(self, known: Pointer | None, offered: Pointer | None = None) -> None:
-        self._known, self._offered = known, offered
-        values = {"known": known and asdict(known), "offered": offered and asdict(offered)}
+    def _write_known(self, known: Pointer | None, uploading: Pointer | None = None) -> None:
+        self._known, self._uploading = known, uploading
+        values = {"known": known and asdict(known), "offered": uploading and asdict(uploading)}
         write_atomically(self._own / _KNOWN_NAME, json.dumps(values))
 
 

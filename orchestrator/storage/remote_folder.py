@@ -53,7 +53,7 @@ def is_url(text: str) -> bool:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """Name a folder of a store. It can be sent to other processes; connections are made where they are used.
+    """A place in a store. It can be sent to other processes; connections are made where they are used.
 
     Attributes:
         url: Its URL.
@@ -83,13 +83,23 @@ class RemoteFolder:
     def __truediv__(self, name: str) -> RemoteFolder:
         return RemoteFolder(f"{self.url}/{name}")
 
+    @property
+    def name(self) -> str:
+        """Return the last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> RemoteFolder:
+        """Return the folder that this one lies in."""
+        return RemoteFolder(self.url.rpartition("/")[0])
+
     def put(self, name: str, source: Path) -> None:
         """Upload a file; one of that name is replaced.
 
         Raises:
             RemoteError: If that is not possible.
         """
-        with self._telling("written", name) as store:
+        with self._translate_store_errors("written", name) as store:
             self._write(store, name, lambda path: store.put_file(str(source), path))
 
     def put_bytes(self, name: str, data: bytes) -> None:
@@ -98,7 +108,7 @@ class RemoteFolder:
         Raises:
             RemoteError: If that is not possible.
         """
-        with self._telling("written", name) as store:
+        with self._translate_store_errors("written", name) as store:
             self._write(store, name, lambda path: store.pipe_file(path, data))
 
     def create(self, name: str, data: bytes) -> bool:
@@ -115,7 +125,7 @@ class RemoteFolder:
                 write; where it failed after all was written (a connection that broke before the answer), the file
                 is there with ``data`` in it.
         """
-        with self._telling("written", name) as store:
+        with self._translate_store_errors("written", name) as store:
             self._make_parent(store, name)
             try:
                 store.pipe_file(self._path(store, name), data, mode="create")
@@ -141,7 +151,7 @@ class RemoteFolder:
             RemoteError: If that is not possible.
         """
         temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with self._telling("read", name) as store:
+        with self._translate_store_errors("read", name) as store:
             try:
                 store.get_file(self._path(store, name), str(temporary))
                 temporary.replace(target)
@@ -157,7 +167,7 @@ class RemoteFolder:
         Raises:
             RemoteError: If it cannot be read.
         """
-        with self._telling("read", name) as store:
+        with self._translate_store_errors("read", name) as store:
             try:
                 return bytes(store.cat_file(self._path(store, name)))
             except FileNotFoundError:
@@ -170,7 +180,7 @@ class RemoteFolder:
             RemoteError: If it cannot be listed.
         """
         wanted = "directory" if folders else "file"
-        with self._telling("listed") as store:
+        with self._translate_store_errors("listed") as store:
             try:
                 entries = store.ls(self._path(store), detail=True)
             except FileNotFoundError:
@@ -184,11 +194,11 @@ class RemoteFolder:
         Raises:
             RemoteError: If that is not possible.
         """
-        with self._telling("deleted", name) as store, suppress(FileNotFoundError):
+        with self._translate_store_errors("deleted", name) as store, suppress(FileNotFoundError):
             store.rm_file(self._path(store, name))
 
     @contextmanager
-    def _telling(self, what: str, name: str = "") -> Iterator[Any]:
+    def _translate_store_errors(self, what: str, name: str = "") -> Iterator[Any]:
         """Give the file system, and turn what it raises into a RemoteError."""
         place = f"{self.url}/{name}" if name else self.url
         try:
@@ -248,6 +258,10 @@ class RemoteFolder:
             with suppress(Exception):
                 store.rm_file(temporary)
             raise
+
+
+Location = Path | RemoteFolder
+"""A place on this machine or in a store."""
 
 
 def _says_no_such_mode(error: NotImplementedError | TypeError | ValueError) -> bool:

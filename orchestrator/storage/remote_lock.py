@@ -112,7 +112,7 @@ class RemoteLock:
         self._own = Holder(secrets.token_hex(16), socket.gethostname(), os.getpid(), since, period_s=period_s)
         self._taken_by: Holder | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name="lock's heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._send_heartbeats, name="lock's heartbeat", daemon=True)
 
     @property
     def token(self) -> str:
@@ -200,7 +200,7 @@ class RemoteLock:
     def _refusal(self, holder: Holder) -> LockedError:
         return LockedError(f"{self._folder} is in use by {holder}; wait for it or stop it")
 
-    def _beat_on(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._ended.wait(self._own.period_s):
             try:
                 if not self.is_ours():

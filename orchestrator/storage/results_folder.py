@@ -20,8 +20,8 @@ from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME
 from orchestrator.storage.checkpoint_store import FOLDER_NAME as STATES_FOLDER
-from orchestrator.storage.checkpoint_store import WEIGHTS_NAME
-from orchestrator.storage.command_inbox import FOLDER_NAME as ORDERS_FOLDER
+from orchestrator.storage.checkpoint_store import WEIGHTS_NAME, RemoteCheckpoints
+from orchestrator.storage.command_inbox import FOLDER_NAME as COMMANDS_FOLDER
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import (
     LEDGER_FILES,
@@ -31,14 +31,13 @@ from orchestrator.storage.ledger_mirror import (
     LedgerMirror,
     fetch_ledger,
 )
-from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
 from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock, read_holder
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
 from specvit.files.regular import read_regular
 
-_STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, ORDERS_FOLDER, OWN_FOLDER, STATES_FOLDER})
+_STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, COMMANDS_FOLDER, OWN_FOLDER, STATES_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""
 
 _MOST_BYTES = 1 << 16
@@ -122,7 +121,7 @@ def results_folder(
         write_atomically(own / _TOKEN_NAME, lock.token)
         states = RemoteCheckpoints(folder / STATES_FOLDER)
         mirror = LedgerMirror(folder, local, is_ours=lock.is_ours, states=states, every_s=mirror_every_s)
-        mirror.settle()
+        mirror.reconcile()
         mirror.start()
         stack.callback(_leave, folder, local, mirror, lock)
         yield ResultsFolder(local, Remote(folder, states, folder / WEIGHTS_NAME), lock)

@@ -17,7 +17,7 @@ class State(StrEnum):
     DONE = "done"
     PRUNED = "pruned"
     FAILED = "failed"
-    LEFT_OUT = "left out"
+    SKIPPED = "left out"
     """It waits, but the sweep's budget has no room for it."""
 
 
@@ -59,7 +59,7 @@ class TrialRecord:
         steps: Optimizer steps of the whole trial, or None before the first sign of progress.
         step: The last step heard of.
         cause: Why its newest attempt failed, or None.
-        left_out: Why the budget has no room for it, or None.
+        skip_reason: Why the budget has no room for it, or None.
         seconds: Wall time of the attempt that ended it, and of those before whose states it went on from, or None.
         core_seconds: CPU time, likewise.
         error: One line on why it failed, or None.
@@ -78,4 +78,4 @@ class TrialRecord:
     error: str | None = None
     traceback: str | None = None
     cause: Cause | None = None
-    left_out: str | None = None
+    skip_reason: str | None = None

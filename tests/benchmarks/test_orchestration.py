@@ -197,7 +197,7 @@ def test_share_of_the_time_that_slots_are_busy_with_trials_of_ten_seconds(benchm
         return driver.ledger.record_all(events)
 
     driver.scheduler.ledger = type("Hearing", (), {
-        "begin_attempt": driver.ledger.begin_attempt, "record_all": staticmethod(hear), "leave_out": None,
+        "begin_attempt": driver.ledger.begin_attempt, "record_all": staticmethod(hear), "skip": None,
     })()  # fmt: skip
     benchmark.pedantic(lambda: driver.run(trials), rounds=1)
     executor.close()

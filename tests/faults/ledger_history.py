@@ -144,7 +144,7 @@ def _history(ledger: Ledger) -> Iterator[Callable[[], object]]:
         for event in _events(trial, 1):
             yield partial(ledger.record, event)
     yield partial(ledger.write_resource_floor, "nano", ResourceFloor(0.5, 2.0, 8))
-    yield partial(ledger.leave_out, [TRIALS[-1].trial_id], "the budget is spent")
+    yield partial(ledger.skip, [TRIALS[-1].trial_id], "the budget is spent")
 
 
 def _checkpoint(path: Path) -> None:

@@ -23,7 +23,7 @@ from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.monitoring.status import SweepStatus, render_status
 from orchestrator.run import Datasets, Outcome, prepare_run
-from orchestrator.storage.command_inbox import Command, CommandInbox, Prune, Retry, give
+from orchestrator.storage.command_inbox import Command, CommandInbox, Prune, Retry, send
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.resources import ResourceRequest
 
@@ -106,7 +106,7 @@ def test_a_wall_clock_that_jumps_by_years_changes_neither_order_nor_results_nor_
     assert find_faults(jumped_folder, num_trials=NUM_TRIALS, rungs=SHORT.rungs) == []
     assert jumped_order == steady_order
     assert jumped.finished
-    assert all(record.left_out is None for record in jumped.records)
+    assert all(record.skip_reason is None for record in jumped.records)
     ends = [read_end(folder) for folder in (steady_folder, jumped_folder)]
     assert (ends[0].results, ends[0].reports, ends[0].seconds) == (ends[1].results, ends[1].reports, ends[1].seconds)
     assert [ends[0].files[f"table.{kind}"] for kind in ("md", "csv")] == [
@@ -144,8 +144,8 @@ def test_orders_given_while_the_clock_jumps_are_all_taken(tmp_path: Path, monkey
     given: list[Command] = [Prune(("a",)), Retry(("b",)), Prune(("c",)), Retry(("d",))]
     seen = install_jumping_clock(monkeypatch)
     for order in given:
-        give(tmp_path, order)
-    taken = list(box.take())
+        send(tmp_path, order)
+    taken = list(box.receive())
     assert len(seen) == len(given)
     assert sorted(map(str, taken)) == sorted(map(str, given))
-    assert list(box.take()) == []
+    assert list(box.receive()) == []

@@ -154,8 +154,8 @@ class Player:
     def _script(self) -> Iterator[Sequence[Event]]:
         first = self._jobs[-1]
         assert first.state is not None
-        first.state.path.parent.mkdir(exist_ok=True)
-        first.state.path.write_text("state")
+        first.state.location.parent.mkdir(exist_ok=True)
+        first.state.location.write_text("state")
         yield [Started(first.trial_id, 1, worker="w:1"), *reported(first, 1)]
         yield [Failed(first.trial_id, 1, error="the node was lost", traceback="", seconds=1.0, cause=Cause.NODE)]
         assert len(self._jobs) == 1

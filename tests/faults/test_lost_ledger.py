@@ -131,7 +131,7 @@ def test_transaction_for_which_there_is_no_room_is_taken_back_and_those_before_s
     ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(LedgerWriteError, match="the disk is full; make room and run the same"), ledger.transaction():  # noqa: PT012
         ledger.record(Progressed(B, ledger.begin_attempt(B), 1, 20, 1.0))
-        ledger.leave_out([TRIALS[2].trial_id], "x" * 5000)
+        ledger.skip([TRIALS[2].trial_id], "x" * 5000)
     ledger.close()  # what is pending is not tried again: it would hide the error
     with Ledger.read(path) as reader:
         assert content_of(reader) == before

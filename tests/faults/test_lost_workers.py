@@ -281,7 +281,7 @@ def test_an_order_to_stop_reaches_a_trial_whose_worker_has_not_begun(
     pruned = events[-1]
     assert isinstance(pruned, Pruned)
     assert pruned.step < HOLD_STEP
-    assert not state.path.exists()
+    assert not state.location.exists()
 
 
 def test_metrics_of_a_sweep_are_served_where_prometheus_looks(executor: RayExecutor) -> None:

@@ -9,7 +9,7 @@ What other tests show already, and this file does not repeat:
   ``test_hugging_face*.py`` in ``tests/specvit/data``;
 * images with too many pixels, names that leave a data set's folder: ``test_images.py``, ``test_coco.py``,
   ``test_nyuv2.py``, ``test_presets.py``, ``test_named_paths.py`` there;
-* what an order's file may hold: ``tests/orchestrator/storage/test_command_inbox.py``;
+* what a command's file may hold: ``tests/orchestrator/storage/test_command_inbox.py``;
   a mirror's pointer that names other files: ``tests/orchestrator/storage/test_ledger_mirror.py``; files for clusters:
   ``tests/orchestrator/execution/ray_cluster/test_cluster_files.py``;
 * the dashboard's address, asked of a running Ray: ``tests/orchestrator/execution/ray_cluster/test_executor.py``.
@@ -248,7 +248,7 @@ def test_what_a_lock_says_of_its_holder_is_one_harmless_message(text: str, comma
 # Folders and files that a run writes to and deletes from
 
 
-@pytest.mark.parametrize("name", ["orders", "checkpoints", "weights"])
+@pytest.mark.parametrize("name", ["commands", "checkpoints", "weights"])
 def test_a_folder_of_results_that_is_a_link_is_refused_and_what_lies_behind_it_stays(
     name: str, command: Command, results: Path, victims: Path
 ) -> None:
@@ -259,20 +259,20 @@ def test_a_folder_of_results_that_is_a_link_is_refused_and_what_lies_behind_it_s
     look(command, results)
 
 
-def test_an_order_is_not_given_through_a_link(command: Command, results: Path, victims: Path) -> None:
-    (results / "orders").symlink_to(victims)
+def test_a_command_is_not_sent_through_a_link(command: Command, results: Path, victims: Path) -> None:
+    (results / "commands").symlink_to(victims)
     with hold_lock(results):
         assert command("cancel", results).returncode == 2
 
 
-def test_orders_that_are_links_pipes_or_huge_are_not_obeyed_and_harm_nothing(
+def test_commands_that_are_links_pipes_or_huge_are_not_obeyed_and_harm_nothing(
     command: Command, unrun: Path, victims: Path
 ) -> None:
-    (unrun / "orders").mkdir()
-    (unrun / "orders" / "1.json").symlink_to(victims / "notes.json")
-    (unrun / "orders" / "2.json").symlink_to("/dev/zero")
-    os.mkfifo(unrun / "orders" / "3.json")
-    with (unrun / "orders" / "4.json").open("wb") as file:
+    (unrun / "commands").mkdir()
+    (unrun / "commands" / "1.json").symlink_to(victims / "notes.json")
+    (unrun / "commands" / "2.json").symlink_to("/dev/zero")
+    os.mkfifo(unrun / "commands" / "3.json")
+    with (unrun / "commands" / "4.json").open("wb") as file:
         file.truncate(1 << 36)  # takes no room on the disk, and all of the memory
     assert run_sweep(command).returncode == 0
 

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator import control
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.storage.command_inbox import FOLDER_NAME, Prune, give
+from orchestrator.storage.command_inbox import FOLDER_NAME, Prune, send
 from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 
@@ -142,7 +142,7 @@ def test_a_driver_that_was_given_orders_while_it_stood_still_obeys_those_that_we
 ) -> None:
     with Ledger.read(site.folder / "ledger.sqlite") as ledger:
         arm = tuple(record.trial.trial_id for record in ledger.records() if record.trial.arm == "norm@all")
-    order = give(site.folder, Prune(arm))
+    order = send(site.folder, Prune(arm))
     os.kill(holder, signal.SIGCONT)
     wait_for(lambda: not order.exists())
     wait_for(lambda: (site.folder / "environment.json").exists())

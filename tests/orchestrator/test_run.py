@@ -16,7 +16,7 @@ from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
 from orchestrator.scheduling.protocols import SweepCallback
-from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, give
+from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, send
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
@@ -359,7 +359,7 @@ def test_an_order_given_while_a_run_starts_is_obeyed(
 
     def give_and_make(datasets: Datasets, shares: int) -> Executor:
         assert is_held(driver.folder)
-        give(driver.folder, Cancel())
+        send(driver.folder, Cancel())
         return make_executor(datasets, shares)
 
     monkeypatch.setattr("orchestrator.storage.command_inbox._PERIOD_S", 0.0)
@@ -471,7 +471,7 @@ def order_once(folder: Path, order: Cancel | Prune | Retry, kind: type[Event] = 
 
     def give_it(event: Event) -> bool:
         if isinstance(event, kind) and orders:
-            give(folder, orders.pop())
+            send(folder, orders.pop())
         return False
 
     return give_it
@@ -518,9 +518,9 @@ def test_an_order_to_prune_ends_the_trial_that_runs_and_the_table_says_so(
 
 
 @pytest.mark.usefixtures("made_up")
-def test_orders_to_an_earlier_run_are_not_obeyed(driver: Driver, sweep: Sweep) -> None:
+def test_commands_to_an_earlier_run_are_not_obeyed(driver: Driver, sweep: Sweep) -> None:
     driver.folder.mkdir(parents=True)
-    give(driver.folder, Cancel())
+    send(driver.folder, Cancel())
     outcome = driver.run(sweep)
     assert outcome.finished
     assert not (driver.folder / FOLDER_NAME).exists()
@@ -532,8 +532,8 @@ def test_what_a_budget_has_no_room_for_is_left_out_and_a_run_with_more_takes_it_
 ) -> None:
     outcome = driver.run(make_sweep(time_budget_h=1e-9))
     assert outcome.finished
-    assert {record.state for record in outcome.records} == {State.LEFT_OUT}
-    assert {record.left_out for record in outcome.records} == {"the time budget of 1e-09 h"}
+    assert {record.state for record in outcome.records} == {State.SKIPPED}
+    assert {record.skip_reason for record in outcome.records} == {"the time budget of 1e-09 h"}
     outcome = driver.run(make_sweep())
     assert (outcome.num_run, {record.state for record in outcome.records}) == (8, {State.DONE})
 
@@ -563,7 +563,7 @@ def test_an_order_given_while_the_executor_starts_is_obeyed(
     make = driver._make_executor
 
     def make_slowly(datasets: Datasets, shares: Sequence[ResourceRequest]) -> Executor:
-        give(driver.folder, Cancel())  # a cluster takes seconds to start
+        send(driver.folder, Cancel())  # a cluster takes seconds to start
         return make(datasets, shares)
 
     monkeypatch.setattr(driver, "_make_executor", make_slowly)

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> RemoteFolder:
 
 @pytest.fixture
 def job(trials: tuple[Trial, ...], store: RemoteFolder) -> Job:
-    state = StateFile(Path("/driver/checkpoints/a.safetensors"), 5.0, url=f"{store}/a.safetensors")
+    state = StateFile(store / "a.safetensors", 5.0)
     return Job(trial_id="a", attempt=1, label="a", config=trials[0].config, state=state)
 
 
@@ -47,11 +47,10 @@ def save(files: LocalFiles, content: bytes) -> None:
 
 
 def test_a_job_without_a_store_keeps_its_paths(job: Job) -> None:
-    assert job.state is not None
-    plain = replace(job, state=replace(job.state, url=""), weights=Path("weights"))
-    with local_files(plain) as files:
-        assert (files.state, files.weights) == (job.state.path, Path("weights"))
-        files.after_save(job.state.path)
+    path = Path("/driver/checkpoints/a.safetensors")
+    with local_files(replace(job, state=StateFile(path, 5.0), weights=Path("weights"))) as files:
+        assert (files.state, files.weights) == (path, Path("weights"))
+        files.after_save(path)
     with local_files(replace(job, state=None)) as files:
         assert files.state is None
 

@@ -33,7 +33,7 @@ def path(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> Path:
         ledger.record(Logged(*key, "WARNING", "text"))
         ledger.record(Finished(*key, {"knn_top1": 50.5}, 1.0, 1.0, (Measurement(0, "norm1.in", "cls_norm", 2.5),)))
         ledger.write_resource_floor(trial.label, ResourceFloor(0.5))
-    ledger.leave_out([trial.trial_id for trial in trials[2:4]], "reason")
+    ledger.skip([trial.trial_id for trial in trials[2:4]], "reason")
     ledger.close()
     with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
         filled = [table for table in PROTECTED_TABLES if connection.execute(f"SELECT 1 FROM {table}").fetchone()]

@@ -24,7 +24,7 @@ COMMON = ["kind", "at", "trial_id", "attempt", "label", "group", "arm", "role", 
 
 def news(reader: EventReader, ledger: Ledger) -> list[dict[str, Any]]:
     with ledger.snapshot() as connection:
-        return reader.news(connection)
+        return reader.poll(connection)
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
@@ -63,7 +63,7 @@ def test_other_ends_carry_what_is_known_of_them(ledger: Ledger, trials: tuple[Tr
     ledger.record(Failed(failed, ledger.begin_attempt(failed), "boom", "Traceback", 1.0, Cause.GPU_MEMORY))
     ledger.record(Reported(lost, ledger.begin_attempt(lost), 2, {}))
     ledger.release_running()
-    ledger.leave_out([omitted], "no GPU hours left")
+    ledger.skip([omitted], "no GPU hours left")
     events = {event["kind"]: event for event in news(EventReader(), ledger)}
     assert (events["pruned"]["step"], events["pruned"]["seconds"]) == (2, 3.0)
     assert (events["failed"]["cause"], events["failed"]["error"]) == ("gpu_memory", "boom")
@@ -93,12 +93,12 @@ def test_what_was_told_is_not_told_again_and_what_is_new_is(ledger: Ledger, tria
 
 def test_a_trial_is_told_to_be_left_out_again_if_a_later_run_does(ledger: Ledger, trials: tuple[Trial, ...]) -> None:
     reader, key = EventReader(), trials[0].trial_id
-    ledger.leave_out([key], "one")
+    ledger.skip([key], "one")
     assert kinds(news(reader, ledger)) == ["registered", "left_out"]
     assert news(reader, ledger) == []
     ledger.clear_skipped()
     assert news(reader, ledger) == []
-    ledger.leave_out([key], "one")
+    ledger.skip([key], "one")
     assert kinds(news(reader, ledger)) == ["left_out"]
 
 

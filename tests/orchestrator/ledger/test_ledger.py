@@ -513,15 +513,15 @@ def test_a_reader_sees_nothing_of_what_is_being_recorded_together(ledger: Ledger
 
 
 def test_trials_that_are_left_out_say_why_until_they_are_taken_in_or_run(ledger: Ledger) -> None:
-    ledger.leave_out([A, B], "the time budget of 1 h")
-    ledger.leave_out([B], "the budget of 2 GPU hours")
-    assert [(r.state, r.left_out) for r in ledger.records()[:3]] == [
-        (State.LEFT_OUT, "the time budget of 1 h"),
-        (State.LEFT_OUT, "the budget of 2 GPU hours"),
+    ledger.skip([A, B], "the time budget of 1 h")
+    ledger.skip([B], "the budget of 2 GPU hours")
+    assert [(r.state, r.skip_reason) for r in ledger.records()[:3]] == [
+        (State.SKIPPED, "the time budget of 1 h"),
+        (State.SKIPPED, "the budget of 2 GPU hours"),
         (State.WAITING, None),
     ]
     attempt = ledger.begin_attempt(A)
-    assert (record_of(ledger, A).state, record_of(ledger, A).left_out) == (State.RUNNING, None)
+    assert (record_of(ledger, A).state, record_of(ledger, A).skip_reason) == (State.RUNNING, None)
     ledger.record(Failed(A, attempt, "boom", "Traceback"))
     assert record_of(ledger, A).state is State.FAILED
     ledger.clear_skipped()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ledger.connection import connect_writer
-from orchestrator.ledger.errors import LedgerError, naming
+from orchestrator.ledger.errors import LedgerError, translate_sqlite_errors
 from orchestrator.ledger.registration import SweepInfo, read_registration, write_registration
 from orchestrator.trials.trial import Role, Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
@@ -56,5 +56,5 @@ def test_registration_comes_back_as_given_and_the_newest_counts(path: Path) -> N
 
 def test_seed_that_the_file_cannot_hold_is_refused_as_an_error_of_the_ledger(path: Path) -> None:
     connection = connect_writer(path)
-    with pytest.raises(LedgerError, match="too large"), naming(path):
+    with pytest.raises(LedgerError, match="too large"), translate_sqlite_errors(path):
         write_registration(connection, INFO, [make_trial(2**64)], path=path)

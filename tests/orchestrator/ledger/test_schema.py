@@ -26,7 +26,7 @@ def connection(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> Ite
     ledger.record(Logged(*key, "WARNING", "text"))
     ledger.record(Finished(*key, {"knn_top1": 50.5}, 1.0, 1.0, (Measurement(0, "norm1.in", "cls_norm", 2.5),)))
     ledger.write_resource_floor("nano", ResourceFloor(0.5))
-    ledger.leave_out([trials[1].trial_id], "reason")
+    ledger.skip([trials[1].trial_id], "reason")
     ledger.close()
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as connection:
         connection.execute("INSERT INTO groups VALUES ('group', 'f00d')")

@@ -51,7 +51,7 @@ def failed(trial: Trial, cause: Cause) -> Failed:
 def test_every_state_is_told_each_time_so_that_none_keeps_an_old_count(
     published: Published, trials: tuple[Trial, ...]
 ) -> None:
-    names = {state.name.lower() for state in State}
+    names = {state.replace(" ", "_") for state in State}
     assert {tags["state"]: value for value, tags in published.samples("trials")} == {
         **dict.fromkeys(names, 0),
         "waiting": 8,

@@ -122,7 +122,7 @@ def test_trials_that_were_left_out_are_counted_by_reason(
 ) -> None:
     reasons = ["no GPU hours left", "no GPU hours left", "too late"]
     records = [
-        record_of(trial, State.LEFT_OUT, left_out=reason)
+        record_of(trial, State.SKIPPED, skip_reason=reason)
         for trial, reason in zip(trials[:3], reasons, strict=True)
     ]
     lines = shown(records)
@@ -172,7 +172,7 @@ def test_long_sections_are_cut_where_lines_are_counted(
 @pytest.mark.parametrize(
     ("states", "is_held", "ended", "done"),
     [
-        ([State.DONE, State.PRUNED, State.LEFT_OUT], True, True, True),
+        ([State.DONE, State.PRUNED, State.SKIPPED], True, True, True),
         ([State.DONE, State.FAILED], True, False, False),
         ([State.DONE, State.FAILED], False, True, False),
         ([State.DONE, State.RUNNING], True, False, False),

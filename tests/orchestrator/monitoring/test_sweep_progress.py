@@ -176,7 +176,7 @@ def test_trials_that_are_left_out_take_no_time(
     board.on_event(finished(trials[0], 10.0))
     board.on_submit(trials[3])
     board.on_skip([trials[3], *trials[4:]], "the time budget")
-    assert (board.counts[State.LEFT_OUT], board.counts[State.WAITING], board.running) == (5, 2, {})
+    assert (board.counts[State.SKIPPED], board.counts[State.WAITING], board.running) == (5, 2, {})
     assert {trial.role for trial in trials[1:3]} == {"floor"}
     # Floors are reckoned at most as long as a training.
     assert board.seconds_left() == pytest.approx(20.0)

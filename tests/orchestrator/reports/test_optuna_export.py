@@ -35,7 +35,7 @@ def records(trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]) ->
         record_of(trials[2], State.FAILED, num_attempts=3, error="boom", cause=Cause.GPU_MEMORY),
         record_of(trials[3], State.RUNNING, reports=RUNGS[:1], num_attempts=1),
         record_of(trials[4]),
-        record_of(trials[5], State.LEFT_OUT, left_out="no GPU hours left"),
+        record_of(trials[5], State.SKIPPED, skip_reason="no GPU hours left"),
         record_of(trials[6], State.DONE, metrics={"knn_top1": math.nan}, reports=(Report(2, {"knn_top1": math.inf}),)),
         record_of(trials[7], State.DONE, metrics={"depth_rmse": 1.0}),
     ]

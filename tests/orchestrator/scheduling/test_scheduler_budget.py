@@ -48,8 +48,8 @@ def test_a_seed_that_does_not_fit_the_time_is_left_out_and_the_run_is_finished(
     # The first seed takes 20 s; of 30 s, 10 are left for two trials of about 9.
     assert run(stage, [*first, *second], Limits(time_budget_h=hours(30)))
     assert stage.left == [([trial.trial_id for trial in second], f"the time budget of {hours(30):g} h")]
-    assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.LEFT_OUT] * 2
-    assert {r.left_out for r in stage.ledger.records() if r.state is State.LEFT_OUT} == {stage.left[0][1]}
+    assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.SKIPPED] * 2
+    assert {r.skip_reason for r in stage.ledger.records() if r.state is State.SKIPPED} == {stage.left[0][1]}
 
 
 def test_a_seed_that_fits_is_run(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
@@ -80,7 +80,7 @@ def test_the_first_seed_is_begun_however_long_it_takes_and_ends_with_the_time(
     assert run(stage, seeds[0], Limits(time_budget_h=hours(15)))
     assert stage.states_of(*seeds[0]) == [State.DONE, State.RUNNING]
     stage.ledger.release_running()
-    assert stage.states_of(*seeds[0]) == [State.DONE, State.LEFT_OUT]
+    assert stage.states_of(*seeds[0]) == [State.DONE, State.SKIPPED]
 
 
 def test_when_the_time_is_over_in_mid_run_what_runs_and_what_waits_is_left_out(
@@ -91,7 +91,7 @@ def test_when_the_time_is_over_in_mid_run_what_runs_and_what_waits_is_left_out(
     ((ids, _),) = stage.left
     assert set(ids) == {trial.trial_id for trial in (*first, *second)}
     stage.ledger.release_running()
-    assert stage.states_of(*first, *second) == [State.LEFT_OUT] * 4
+    assert stage.states_of(*first, *second) == [State.SKIPPED] * 4
     # A run that has more time takes them in again.
     stage.ledger.clear_skipped()
     assert stage.states_of(*first, *second) == [State.WAITING] * 4
@@ -119,7 +119,7 @@ def test_gpu_hours_of_earlier_runs_count(
     assert run(stage, second, limits, resources={"gpus": 1.0}, gpus=1.0)
     # 20 GPU seconds were taken before; the second seed is the first of this run, but has to stop at 25.
     stage.ledger.release_running()
-    assert stage.states_of(*second) == [State.LEFT_OUT] * 2
+    assert stage.states_of(*second) == [State.SKIPPED] * 2
 
 
 def test_trials_without_gpus_cost_no_gpu_hours(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
@@ -133,7 +133,7 @@ def test_gpu_hours_of_attempts_that_failed_count(stage: Any, seeds: tuple[list[T
     limits = Limits(max_gpu_hours=hours(50), max_retries=1)
     scripts = {first[0]: ["s" + 13 * "p" + "X", TEN], first[1]: [TEN]}
     assert stage.run(scripts, trials=[*first, *second], limits=limits, resources={"gpus": 1.0}, gpus=1.0)
-    assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.LEFT_OUT] * 2
+    assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.SKIPPED] * 2
     assert stage.ledger.gpu_hours() == pytest.approx(hours(15 + 10 + 10))
 
 
@@ -152,7 +152,7 @@ def test_a_spent_budget_lets_nothing_start(stage: Any, seeds: tuple[list[Trial],
     assert run(stage, seeds[0], Limits(), resources=gpu_second, gpus=1.0)
     assert run(stage, seeds[1], Limits(max_gpu_hours=hours(20)), resources=gpu_second, gpus=1.0)
     assert stage.executor.jobs == []
-    assert stage.states_of(*seeds[1]) == [State.LEFT_OUT] * 2
+    assert stage.states_of(*seeds[1]) == [State.SKIPPED] * 2
 
 
 def test_a_trial_of_a_seed_that_has_begun_is_tried_again_whatever_fits(
@@ -161,7 +161,7 @@ def test_a_trial_of_a_seed_that_has_begun_is_tried_again_whatever_fits(
     first, second = seeds
     scripts = {first[0]: [TEN], first[1]: ["spX", TEN]}
     assert stage.run(scripts, trials=[*first, *second], limits=Limits(time_budget_h=hours(35)))
-    assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.LEFT_OUT] * 2
+    assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.SKIPPED] * 2
 
 
 def test_the_view_hears_of_nothing_more_of_what_was_left_out(

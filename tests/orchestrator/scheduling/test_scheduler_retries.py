@@ -77,7 +77,7 @@ def test_the_state_of_a_trial_is_kept_for_its_next_attempt_unless_it_raised(
     raises, loses = trials[:2]
     states = CheckpointStore(tmp_path / "checkpoints", every_s=1.0)
     (tmp_path / "checkpoints").mkdir()
-    files = [states.file_of(trial.trial_id).path for trial in (raises, loses)]  # type: ignore[union-attr]
+    files = [states.file_of(trial.trial_id).location for trial in (raises, loses)]  # type: ignore[union-attr]
     for file in files:
         file.touch()
     kept: list[tuple[Cause, bool, bool]] = []

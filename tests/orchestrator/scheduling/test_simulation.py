@@ -89,7 +89,7 @@ def test_slots_take_the_next_trial_as_they_become_free(make: Callable[..., list[
     assert ran.started == tuple(trial.trial_id for trial in trials)
     assert ran.ended_s == lengths_of(trials, [3, 2, 4, 4])
     assert (ran.makespan_s, ran.lower_bound_s, ran.busy) == (4, (3 + 2 + 2 + 1) / 2, 1)
-    assert (ran.num_attempts, ran.left_out, ran.given_up, ran.reason) == (4, frozenset(), frozenset(), "")
+    assert (ran.num_attempts, ran.skipped, ran.given_up, ran.reason) == (4, frozenset(), frozenset(), "")
 
 
 def test_a_trial_as_long_as_all_the_rest_waits_for_its_turn_only_if_nobody_knows(
@@ -188,7 +188,7 @@ def test_a_budget_leaves_out_the_last_seeds(make: Callable[..., list[Trial]]) ->
     seeds = {trial.trial_id: trial.seed for trial in trials}
     for limits in (Limits(time_budget_h=5), Limits(max_gpu_hours=5)):
         ran = simulate(trials, lengths, allocator=Allocator(Resources(gpus=1)), num_slots=1, limits=limits)
-        assert {seeds[trial_id] for trial_id in ran.left_out} == {2}
+        assert {seeds[trial_id] for trial_id in ran.skipped} == {2}
         assert (ran.makespan_s, ran.gpu_hours, ran.lower_bound_s) == pytest.approx((4 * HOUR_S, 4, 4 * HOUR_S))
         assert "5" in ran.reason
         assert ran.seed_complete_s(trials) == 2 * HOUR_S
@@ -201,7 +201,7 @@ def test_a_budget_that_is_spent_ends_the_run_in_the_middle_of_trials(
     trials = make(4)
     lengths = lengths_of(trials, [HOUR_S, 5 * HOUR_S, HOUR_S, HOUR_S])
     ran = simulate(trials, lengths, allocator=Allocator(Resources(gpus=1)), num_slots=2, limits=limits)
-    assert ran.left_out == {trial.trial_id for trial in trials[1:]}
+    assert ran.skipped == {trial.trial_id for trial in trials[1:]}
     assert ran.makespan_s == pytest.approx(1.5 * HOUR_S, rel=0.01)
     assert ran.gpu_hours == pytest.approx(3, rel=0.01)
     assert ran.seed_complete_s(trials) is None

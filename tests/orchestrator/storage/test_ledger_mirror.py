@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
+from orchestrator.storage.checkpoint_store import RemoteCheckpoints
 from orchestrator.storage.ledger_mirror import POINTER_NAME, LedgerMirror, fetch_ledger, read_pointer
-from orchestrator.storage.remote_checkpoints import RemoteCheckpoints
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.trials.events import Finished
 from specvit.errors import SpecsweepError
@@ -92,7 +92,7 @@ def test_a_new_machine_starts_with_the_mirrored_ledger_and_counts_on(
     write(tmp_path / "a", 1)
     mirror_of(tmp_path / "a").mirror()
     other = mirror_of(tmp_path / "b")
-    other.settle()
+    other.reconcile()
     assert read(tmp_path / "b" / LEDGER_NAME) == [1]
     write(tmp_path / "b", 2)
     other.mirror()
@@ -106,7 +106,7 @@ def test_a_ledger_that_is_ahead_of_its_mirror_goes_on(mirror_of: Callable[..., L
     write(here, 1)
     mirror_of(here).mirror()
     write(here, 2)
-    mirror_of(here).settle()
+    mirror_of(here).reconcile()
     assert read(here / LEDGER_NAME) == [1, 2]
 
 
@@ -129,7 +129,7 @@ def test_a_driver_that_died_right_after_its_upload_knows_its_own_ledger(
     with pytest.raises(KeyboardInterrupt):
         mirror.mirror()
     write(here, 3)
-    mirror_of(here).settle()
+    mirror_of(here).reconcile()
     assert read(here / LEDGER_NAME) == [1, 2, 3]
 
 
@@ -140,11 +140,11 @@ def test_where_another_machine_has_gone_on_its_ledger_is_taken_and_records_of_he
     write(a, 1)
     mirror_of(a).mirror()
     other = mirror_of(b)
-    other.settle()
+    other.reconcile()
     write(b, 2)
     other.mirror()
     write(a, 3)
-    mirror_of(a).settle()
+    mirror_of(a).reconcile()
     assert read(a / LEDGER_NAME) == [1, 2]
     (aside,) = (a / ".mirror").glob("aside-*")
     assert str(aside) in caplog.text
@@ -158,10 +158,10 @@ def test_nothing_is_put_aside_where_all_was_mirrored(
     write(a, 1)
     mirror_of(a).mirror()
     other = mirror_of(b)
-    other.settle()
+    other.reconcile()
     write(b, 2)
     other.mirror()
-    mirror_of(a).settle()
+    mirror_of(a).reconcile()
     assert read(a / LEDGER_NAME) == [1, 2]
     assert list((a / ".mirror").glob("aside-*")) == []
     assert not caplog.records
@@ -176,11 +176,11 @@ def test_a_mirror_that_is_gone_is_neither_made_again_nor_begun_anew(
     for name in remote.names():
         remote.delete(name)
     with pytest.raises(SpecsweepError, match="that was mirrored there is gone; to go on from the copy") as caught:
-        mirror_of(here).settle()
+        mirror_of(here).reconcile()
     known = here / ".mirror" / "known.json"
     assert str(known) in str(caught.value)
     known.unlink()  # as the message says
-    mirror_of(here).settle()
+    mirror_of(here).reconcile()
     assert read(here / LEDGER_NAME) == [1]
 
 
@@ -205,7 +205,7 @@ def test_states_of_ended_trials_go_after_an_upload_and_stay_without_one(
     (remote / "checkpoints").put_bytes("a", b"x")
     write(tmp_path / "here", 1)
     mirror = mirror_of(tmp_path / "here")
-    states.discard("a")
+    states.schedule_delete("a")
     with monkeypatch.context() as patch:
         patch.setattr(RemoteFolder, "put", fail)
         with pytest.raises(RemoteError):
