@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError
 
+from ..waiting import wait_for
+
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
-TIMEOUT_S = 60.0
 STEPS = 18
 SECTIONS: dict[str, Any] = {
     "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
@@ -137,11 +137,13 @@ def driver(file: Path, folder: Path, trials: tuple[Trial, ...]) -> Iterator[subp
     command = [PROGRAM, "run", str(file), "--executor", "local", "--results", str(folder.parent)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not ((record := record_of(trials[-1], folder)) and record.reports):
+
+        def is_midway() -> bool:
             assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+            record = record_of(trials[-1], folder)
+            return record is not None and bool(record.reports)
+
+        wait_for(is_midway)
         yield process
     finally:
         process.kill()
@@ -157,7 +159,7 @@ def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
     whole_table: str,
 ) -> None:
     driver.send_signal(signal.SIGKILL)
-    assert driver.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert driver.wait() == -signal.SIGKILL
     assert state_of(trials[-1], folder).exists()
     assert not state_of(trials[0], folder).exists()
     outcome, watcher = run(sweep, folder)

@@ -29,6 +29,8 @@ from specvit.data import Dataset
 from specvit.errors import ConfigError, DataError
 from specvit.trial import Observer, TrialResult
 
+from ..waiting import LIMIT_S
+
 
 def never(event: Event) -> bool:
     return False
@@ -481,7 +483,7 @@ def slow_trial(config: TrialConfig, dataset: Dataset, observer: Observer, **_: o
     """Wait to be stopped, for longer than orders take, where it is an arm; else end at once."""
     if config.treatment.specialize == "none":
         return made_up_trial(config, dataset, observer)
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline and not observer.should_stop():
         time.sleep(0.01)
     return TrialResult({}, stopped_at=1)

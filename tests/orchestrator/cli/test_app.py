@@ -23,8 +23,9 @@ from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.records import State, TrialRecord
 
+from ...waiting import run_to_end, wait_for, wait_for_end
+
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
-TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ def environment() -> dict[str, str]:
 
 def in_a_process(folder: Path, *arguments: str) -> Ended:
     """Run the command as a user does, its output going into pipes."""
-    done = subprocess.run(
-        [PROGRAM, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S
-    )
+    done = run_to_end([PROGRAM, *arguments], cwd=folder, env=environment())
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -116,13 +115,14 @@ def started(tmp_path: Path, write_sweep: Callable[..., Path]) -> Iterator[subpro
         text=True,
     )
     try:
-        deadline = time.monotonic() + TIMEOUT_S
-        states: set[State] = set()
-        while not {State.DONE, State.RUNNING} <= states:
+
+        def is_midway() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-            states = {record.state for record in records_in(tmp_path / "results" / "tiny")}
+            return {State.DONE, State.RUNNING} <= {
+                record.state for record in records_in(tmp_path / "results" / "tiny")
+            }
+
+        wait_for(is_midway)
         yield process
     finally:
         process.kill()
@@ -178,7 +178,7 @@ def test_a_driver_that_is_killed_goes_on_with_the_same_command_as_if_nothing_had
     started: subprocess.Popen[str], finished: FinishedSweep, tmp_path: Path
 ) -> None:
     started.send_signal(signal.SIGKILL)
-    assert started.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert started.wait() == -signal.SIGKILL
     num_done = sum(record.state is State.DONE for record in records_in(tmp_path / "results" / "tiny"))
     assert 1 <= num_done < 8
     ended = in_a_process(tmp_path, "run", "tiny.yaml", "--executor", "local")
@@ -194,7 +194,7 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_nothing_running(
     started: subprocess.Popen[str], tmp_path: Path, cli: Callable[..., Ended]
 ) -> None:
     started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=TIMEOUT_S)
+    out, err = wait_for_end(started)
     assert (started.returncode, err) == (130, "")
     assert out.splitlines()[-1] == (
         "Stopped. To go on, run the same command again: specsweep run tiny.yaml --executor local"
@@ -221,13 +221,14 @@ def test_sigterm_stops_a_run_on_ray_as_ctrl_c_does_and_the_same_command_goes_on(
         text=True,
     )
     try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while State.RUNNING not in {record.state for record in records_in(tmp_path / "results" / "tiny")}:
+
+        def runs() -> bool:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            return State.RUNNING in {record.state for record in records_in(tmp_path / "results" / "tiny")}
+
+        wait_for(runs)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=TIMEOUT_S)
+        out, err = wait_for_end(process)
     finally:
         process.kill()
         process.communicate()
