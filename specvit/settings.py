@@ -7,12 +7,7 @@ documentation, also in the JSON schema of the sweep file.
 
 from __future__ import annotations
 
-import ast
-import inspect
-import sys
-from functools import cache
-from itertools import pairwise
-from typing import Annotated, Any, TypeVar, cast, dataclass_transform
+from typing import Annotated, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -37,35 +32,7 @@ def _check_range(given: tuple[float, float]) -> tuple[float, float]:
 ShareRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_check_range)]
 """Least and largest share of something, above 0 and at most 1."""
 
-
-def _add_descriptions(schema: dict[str, Any], cls: type) -> None:
-    """Add the text under each field of a settings class to its JSON schema."""
-    for base in reversed(cls.__mro__):
-        for name, text in _field_docs(base.__module__).get(base.__name__, {}).items():
-            if name in schema["properties"]:
-                schema["properties"][name]["description"] = text
-
-
-@cache
-def _field_docs(module: str) -> dict[str, dict[str, str]]:
-    """Return the text under each field of each class of a module; nothing if its source is not there."""
-    try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except (KeyError, OSError, TypeError):
-        return {}
-    docs: dict[str, dict[str, str]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            of_class = docs[node.name] = {}
-            for statement in pairwise(node.body):
-                match statement:
-                    case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
-                        of_class[field] = inspect.cleandoc(text)
-    return docs
-
-
-# pydantic would read the text under fields itself, but while a class is made: a fifth of the time that loading takes.
-_CONFIG = ConfigDict(extra="forbid", json_schema_extra=_add_descriptions)
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))

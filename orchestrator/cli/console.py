@@ -26,11 +26,11 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console() -> Console:
     """Return the console to print on; in a pipe or file it is wide enough for tables."""
-    console = _Console(stderr=stderr, highlight=False)
+    console = _Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = _Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+        console = _Console(highlight=False, width=PIPE_WIDTH)
     return console
 
 

@@ -28,7 +28,7 @@ from orchestrator.cli.arguments import (
     SweepPath,
 )
 from orchestrator.cli.console import log_to_console, make_console
-from specvit.errors import ConfigError
+from specvit.errors import ConfigError, SpecsweepError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -69,11 +69,19 @@ Slots = Annotated[
 
 @dataclass(frozen=True)
 class Where:
-    """Where trials run, as the options say: the executor, the cluster's address, the trials at once at most."""
+    """Where trials run, as the options say.
+
+    Attributes:
+        executor: By what.
+        address: Of a running Ray cluster; None = a cluster of this machine is started.
+        slots: Trials to run at once, at most; None = as many as there is room for.
+        pdb: Whether a trial that raises opens the debugger.
+    """
 
     executor: ExecutorName
     address: str | None = None
     slots: int | None = None
+    pdb: bool = False
 
 
 def run(
@@ -83,9 +91,14 @@ def run(
     executor: ExecutorOption = ExecutorName.RAY,
     address: Address = None,
     slots: Slots = None,
+    pdb: Annotated[
+        bool, typer.Option("--pdb", help="With --executor local: debug a trial that raises, where it did.")
+    ] = False,
 ) -> None:
     """Run what is missing of a sweep, then print and write its tables."""
-    run_and_print(sweep_file, overrides or (), results, Where(executor, address, slots))
+    if pdb and executor is not ExecutorName.LOCAL:
+        raise SpecsweepError("--pdb: needs --executor local; workers of a cluster have no terminal")
+    run_and_print(sweep_file, overrides or (), results, Where(executor, address, slots, pdb))
 
 
 def run_and_print(
@@ -125,7 +138,7 @@ def run_and_print(
             with closing(_make_executor(console, prepared, where)) as executor, warned:
                 prepared.execute(
                     executor,
-                    make_callbacks(console, prepared, executor),
+                    make_callbacks(console, prepared, executor, redraws=not where.pdb),
                     should_stop=lambda: has_signal() or folder.is_taken_over(),
                 )
         outcome = prepared.finish()
@@ -157,8 +170,17 @@ def load_data(console: Console, trials: Sequence[Trial]) -> Datasets:
     return datasets
 
 
-def make_callbacks(console: Console, prepared: SweepRun, executor: Executor) -> list[SweepCallback]:
-    """Return what follows a run: its progress, its view, and its publisher if the executor can publish."""
+def make_callbacks(
+    console: Console, prepared: SweepRun, executor: Executor, *, redraws: bool = True
+) -> list[SweepCallback]:
+    """Return what follows a run: its progress, its view, and its publisher if the executor can publish.
+
+    Args:
+        console: Where the view is printed.
+        prepared: The run.
+        executor: Where its trials run.
+        redraws: Whether the view may draw over a terminal; not where a debugger shares it.
+    """
     from orchestrator.monitoring.live_view import LiveView
     from orchestrator.monitoring.prometheus import PrometheusExporter
     from orchestrator.monitoring.sweep_progress import SweepProgress
@@ -167,7 +189,7 @@ def make_callbacks(console: Console, prepared: SweepRun, executor: Executor) -> 
     progress = SweepProgress(
         prepared.ledger.records(), num_slots=lambda: executor.num_slots, shown_metric=sweep.pruning_metric
     )
-    callbacks = [progress, LiveView(console, progress, title=sweep.name)]
+    callbacks = [progress, LiveView(console, progress, title=sweep.name, redraws=redraws)]
     if (publish := getattr(executor, "publish", None)) is not None:
         callbacks.append(PrometheusExporter(progress, publish, sweep=sweep.name))
     return callbacks
@@ -191,11 +213,11 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
     """Make the executor, and print where trials will run."""
     requests = _requests(prepared.sweep)
     if where.executor is ExecutorName.LOCAL:
-        from orchestrator.execution.local import LocalExecutor
+        from orchestrator.execution.local import DebugExecutor, LocalExecutor
 
         console.print(f"{len(prepared.pending)} trials to run, one by one in this process", markup=False)
         num_threads = max(1, int(max(request.cpus for request in requests)))
-        return LocalExecutor(prepared.datasets, num_threads=num_threads)
+        return (DebugExecutor if where.pdb else LocalExecutor)(prepared.datasets, num_threads=num_threads)
     from orchestrator.execution.ray_cluster.executor import RayExecutor
     from orchestrator.execution.ray_cluster.node_check import NodeRequirements
     from orchestrator.storage.folder_lock import LOCK_NAME

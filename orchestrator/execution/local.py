@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pdb
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.execution.executor import Job, Machine
 from orchestrator.execution.worker import Attempt
@@ -10,6 +12,9 @@ from orchestrator.trials.events import END_STATES, Event
 from orchestrator.trials.resources import ResourceRequest
 from specvit.data import Dataset, DataSource
 from specvit.device import limit_threads
+
+if TYPE_CHECKING:
+    from specvit.trial import TrialResult
 
 
 class LocalExecutor:
@@ -68,3 +73,34 @@ class LocalExecutor:
             # A process that ends while a thread of it computes is aborted by torch.
             self._attempt.join()
             self._attempt = None
+
+
+class DebugExecutor(LocalExecutor):
+    """A local executor that opens the debugger where a trial raised; the trial counts as failed after that."""
+
+    def __init__(self, datasets: Mapping[DataSource, Dataset], *, num_threads: int = 1) -> None:
+        """Take the data; for the arguments see ``LocalExecutor``."""
+        super().__init__(datasets, num_threads=num_threads)
+        self._raised: Exception | None = None
+
+    def submit(self, job: Job) -> None:
+        """Start ``job``; the last one must have ended."""
+        self._attempt = Attempt(job, self._datasets, runner=self._run_trial)
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """Return events as ``LocalExecutor`` does, after a session with the debugger if the trial raised."""
+        events = super().poll(timeout_s)
+        if self._raised is not None:
+            # Here and not where the trial runs: that is another thread, beside which this one would go on.
+            pdb.post_mortem(self._raised.__traceback__)
+            self._raised = None
+        return events
+
+    def _run_trial(self, *arguments: Any, **named: Any) -> TrialResult:
+        from specvit.trial import run_trial
+
+        try:
+            return run_trial(*arguments, **named)
+        except Exception as error:
+            self._raised = error
+            raise

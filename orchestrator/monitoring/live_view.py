@@ -46,7 +46,13 @@ class LiveView(SweepCallback):
     """
 
     def __init__(
-        self, console: Console, progress: SweepProgress, *, title: str, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        progress: SweepProgress,
+        *,
+        title: str,
+        redraws: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what to show and where.
 
@@ -54,6 +60,7 @@ class LiveView(SweepCallback):
             console: Where to.
             progress: What is known of the sweep; the scheduler keeps it up to date.
             title: Name of the sweep.
+            redraws: Whether a block may be drawn over and over on a terminal.
             clock: Seconds, monotonic.
         """
         self._clock = clock
@@ -62,7 +69,7 @@ class LiveView(SweepCallback):
         self._title = title
         self._last_print_s = clock()
         self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
+        if redraws and console.is_terminal and not console.is_dumb_terminal:
             # Drawn from ``on_tick``: a thread that redraws would read the progress while it changes.
             self._live = Live(
                 console=console, get_renderable=self._render, auto_refresh=False, transient=True

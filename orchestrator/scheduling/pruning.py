@@ -1,8 +1,8 @@
 """The judge: decides which trials are hopeless, by Optuna's pruners, within groups only.
 
 Optuna judges, the ledger records. The judge keeps one in-memory study per group, filled from the ledger when
-it is made, so it knows as much after a resume as before. It says what it thinks of a trial and leaves the
-doing to the scheduler.
+it is made, so it knows as much after a resume as before. It returns a verdict and leaves the doing to the
+scheduler.
 
 Values are compared at equal steps: a step becomes a rung, 1, 2, 3, ..., by its place among the steps that the
 group reports, and Optuna is shown the rungs. Optuna is imported when there is something to judge.
@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,20 @@ from orchestrator.trials.trial import Role
 if TYPE_CHECKING:
     import optuna
 
+_PRUNERS = {
+    "median": "MedianPruner",
+    "percentile": "PercentilePruner",
+    "successive_halving": "SuccessiveHalvingPruner",
+    "hyperband": "HyperbandPruner",
+    "wilcoxon": "WilcoxonPruner",
+}
+
 _WORST = 1e300
 """Stands for a value that is not finite: worse than any, yet a number that Optuna can average."""
 
 
 class Judge:
-    """Judge the trials of a sweep, each against those of its group.
+    """The judge of the trials of a sweep, each against those of its group.
 
     The baseline and the floors are never pruned. The baseline's values are evidence against the arms; the
     floors' are not, since to beat a model that was never trained proves nothing. A value that is NaN or
@@ -67,7 +76,7 @@ class Judge:
             self._groups.update((record.trial.trial_id, group) for record in group_records)
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
-        """Take note of a rung's value and say whether to prune the trial now.
+        """Record a rung's value; return whether to prune the trial now.
 
         Args:
             trial_id: A trial of the sweep.
@@ -82,11 +91,10 @@ class Judge:
         return group is not None and group.report(trial_id, step, value)
 
     def end(self, trial_id: str, state: State) -> None:
-        """Take note that a trial ended. One that failed leaves its rungs as evidence, and may come back."""
+        """Record that a trial ended. One that failed leaves its rungs as evidence, and may come back."""
         group = self._groups.get(trial_id)
         if group is not None:
             group.end(trial_id, state)
-
 
     def exempt(self, trial_id: str) -> None:
         """Prune a trial no more if it has been pruned before: somebody wants to see its end."""
@@ -96,7 +104,7 @@ class Judge:
 
 
 class _Group:
-    """Hold the study of one group, and the log of what it was told, from which the study can be remade."""
+    """The study of one group, and the log of its reports, from which the study can be remade."""
 
     def __init__(
         self, settings: AnyPruner, group_id: str, records: Sequence[TrialRecord], *, higher_is_better: bool
@@ -114,7 +122,7 @@ class _Group:
         self._make_study()
 
     def replay(self, records: Sequence[TrialRecord], metric: str | None) -> None:
-        """Take in what the ledger knows, rung by rung, as if the trials had run side by side."""
+        """Record what the ledger knows, rung by rung, as if the trials had run side by side."""
         ended = [record for record in records if record.state in (State.DONE, State.PRUNED)]
         counts = [len(record.reports) for record in ended if record.state is State.DONE]
         if any(counts):
@@ -179,7 +187,7 @@ class _Group:
             self._trials = {trial_id: self._study.ask() for trial_id in self._can_prune}
 
     def _remake_study(self) -> None:
-        """Begin again with a pruner that needed to know the number of rungs, and tell it all so far."""
+        """Start over with a pruner that needed to know the number of rungs, and show it all so far."""
         self._make_study()
         for trial_id, rung, value in self._log:
             self._show(trial_id, rung, value)
@@ -209,57 +217,24 @@ def _value(report: Report, metric: str | None) -> float | None:
 
 
 def _make_pruner(settings: AnyPruner, num_rungs: int | None) -> optuna.pruners.BasePruner:
-    from optuna.pruners import (
-        HyperbandPruner,
-        MedianPruner,
-        NopPruner,
-        PercentilePruner,
-        SuccessiveHalvingPruner,
-        WilcoxonPruner,
-    )
+    """Return Optuna's pruner, whose arguments have the names of our fields."""
+    from optuna import pruners
 
-    match settings:
-        case pruning_settings.MedianPruning():
-            return MedianPruner(
-                settings.n_startup_trials,
-                settings.n_warmup_steps,
-                settings.interval_steps,
-                n_min_trials=settings.n_min_trials,
-            )
-        case pruning_settings.PercentilePruning():
-            return PercentilePruner(
-                settings.percentile,
-                settings.n_startup_trials,
-                settings.n_warmup_steps,
-                settings.interval_steps,
-                n_min_trials=settings.n_min_trials,
-            )
-        case pruning_settings.SuccessiveHalvingPruning():
-            return SuccessiveHalvingPruner(
-                settings.min_resource,
-                settings.reduction_factor,
-                settings.min_early_stopping_rate,
-                settings.bootstrap_count,
-            )
-        case pruning_settings.HyperbandPruning():
-            rungs = num_rungs if settings.max_resource == "auto" else settings.max_resource
-            if rungs is None:
-                return NopPruner()
-            # The end of the run is one rung more, as in Optuna's own "auto".
-            max_resource = max(rungs + 1, settings.min_resource)
-            return HyperbandPruner(
-                settings.min_resource, max_resource, settings.reduction_factor, settings.bootstrap_count
-            )
-        case pruning_settings.WilcoxonPruning():
-            return WilcoxonPruner(
-                p_threshold=settings.p_threshold, n_startup_steps=settings.n_startup_steps
-            )
-    return NopPruner()
+    arguments = asdict(settings)
+    name, _ = arguments.pop("pruner"), arguments.pop("metric")
+    if isinstance(settings, pruning_settings.HyperbandPruning):
+        rungs = num_rungs if settings.max_resource == "auto" else settings.max_resource
+        if rungs is None:
+            return pruners.NopPruner()
+        # The end of the run is one rung more, as in Optuna's own "auto".
+        arguments["max_resource"] = max(rungs + 1, settings.min_resource)
+    pruner: optuna.pruners.BasePruner = getattr(pruners, _PRUNERS[name])(**arguments)
+    return pruner
 
 
 @contextmanager
 def _quiet() -> Iterator[ModuleType]:
-    """Give Optuna, without its log lines and its warnings of what is experimental."""
+    """Yield Optuna, without its log lines and its warnings of what is experimental."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

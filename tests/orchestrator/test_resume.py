@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import signal
@@ -27,10 +28,11 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError
 
+from ..long_run import IS_LONG
 from ..waiting import wait_for
 
-PROGRAM = str(Path(sys.executable).with_name("specsweep"))
-STEPS = 18
+STEPS = 18 if IS_LONG else 6
+REPOSITORY = Path(__file__).parents[2]
 SECTIONS: dict[str, Any] = {
     "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
     "rungs": {"count": 2, "num_images": 32},
@@ -39,7 +41,24 @@ SECTIONS: dict[str, Any] = {
     "floors": [],
     "checkpoint_every_s": 1e-4,
 }
-"""Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
+"""Two trials whose states are saved after every step; rungs stand at a third and two thirds of the steps."""
+
+HELD_DRIVER = f"""
+import specvit.trial
+from orchestrator.cli.app import main
+from orchestrator.execution.worker import Attempt
+
+progress = Attempt.progress
+
+def hold(attempt, *, step, **others):
+    progress(attempt, step=step, **others)
+    while "norm@all" in attempt.job.label and step > {STEPS // 3}:
+        time.sleep(1.0)
+
+Attempt.progress = hold
+main()
+"""
+"""The command, whose last trial comes no further than the step behind its first rung."""
 
 
 class Watcher(SweepCallback):
@@ -97,6 +116,13 @@ def record_of(trial: Trial, folder: Path) -> TrialRecord | None:
         return None
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Path:
     return write_sweep(tmp_path_factory.mktemp("sweep"), **SECTIONS)
@@ -133,17 +159,19 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def driver(file: Path, folder: Path, trials: tuple[Trial, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the command, and return when the last trial is past its first rung."""
-    command = [PROGRAM, "run", str(file), "--executor", "local", "--results", str(folder.parent)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    """Start the command, and return when the last trial is held behind its first rung."""
+    arguments = ["run", str(file), "--executor", "local", "--results", str(folder.parent)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", HELD_DRIVER, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+
+    def is_held() -> bool:
+        assert process.poll() is None
+        record = record_of(trials[-1], folder)
+        return record is not None and len(record.reports) == 1 and state_of(trials[-1], folder).exists()
+
     try:
-
-        def is_midway() -> bool:
-            assert process.poll() is None
-            record = record_of(trials[-1], folder)
-            return record is not None and bool(record.reports)
-
-        wait_for(is_midway)
+        wait_for(is_held)
         yield process
     finally:
         process.kill()
@@ -168,7 +196,7 @@ def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
     assert table(folder) == whole_table
     assert [(record.state, record.num_attempts) for record in outcome.records] == [(State.DONE, 1), (State.DONE, 2)]
     assert [record.reports for record in outcome.records] == [record.reports for record in whole.records]
-    assert [report.step for report in outcome.records[-1].reports] == [6, 12]
+    assert [report.step for report in outcome.records[-1].reports] == [STEPS // 3, 2 * STEPS // 3]
     assert not (folder / "checkpoints").exists()
 
 
@@ -253,8 +281,10 @@ def test_a_state_of_other_software_is_refused(
 
 
 def test_a_trial_that_fails_begins_anew_next_time(
-    sweep: Sweep, trials: tuple[Trial, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, trials: tuple[Trial, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sweep = load_sweep(file, ["max_retries=0"])
+
     def fail(*_: object, **__: object) -> None:
         raise DivergenceError("the loss is nan")
 

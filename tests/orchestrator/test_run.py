@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Event, Finished, Pruned, Reported
+from orchestrator.trials.events import Event, Finished, Progressed, Pruned, Started
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
@@ -29,7 +29,8 @@ from specvit.data import Dataset
 from specvit.errors import ConfigError, DataError
 from specvit.trial import Observer, TrialResult
 
-from ..waiting import LIMIT_S
+from ..waiting import wait_for
+from .made_up import made_up_trial, waiting_trial
 
 
 def never(event: Event) -> bool:
@@ -87,20 +88,15 @@ class Driver:
         return load_datasets(trials)
 
 
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time of a run of stand-ins."""
+    monkeypatch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
+
+
 @pytest.fixture
 def driver(tmp_path: Path) -> Driver:
     return Driver(tmp_path / "results" / "tiny")
-
-
-def made_up_trial(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
-    """Stand in for a trial: report two rungs, then metrics that tell the trials apart."""
-    value = 10.0 * config.seed + len(config.treatment.specialize)
-    for step in (1, 3):
-        observer.progress(step=step, steps=4, images_per_s=10.0)
-        observer.rung(step=step, metrics={"knn_top1": value})
-        if observer.should_stop():
-            return TrialResult({}, stopped_at=step)
-    return TrialResult({"knn_top1": value, "loss": 1.0})
 
 
 @pytest.fixture
@@ -237,14 +233,12 @@ def test_a_hopeless_arm_is_pruned_shown_as_such_and_not_run_again(
     driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
-        is_bad = config.treatment.specialize != "none"
-        for step in range(1, 2000):
-            observer.rung(step=step, metrics={"knn_top1": 1.0 if is_bad else 50.0})
-            time.sleep(0.01)
-            if observer.should_stop():
-                return TrialResult({}, stopped_at=step)
-            if not is_bad and step == 3:
-                break
+        if config.treatment.specialize != "none":
+            observer.rung(step=1, metrics={"knn_top1": 1.0})
+            wait_for(observer.should_stop)
+            return TrialResult({}, stopped_at=1)
+        for step in (1, 2, 3):
+            observer.rung(step=step, metrics={"knn_top1": 50.0})
         return TrialResult({"knn_top1": 50.0})
 
     monkeypatch.setattr("specvit.trial.run_trial", body)
@@ -271,10 +265,8 @@ def test_of_a_metric_that_should_be_low_the_arm_with_the_higher_value_is_pruned(
         for step in (1, 2, 3):
             # Other metrics of the probe, in which the good arm looks bad, do not decide.
             observer.rung(step=step, metrics={"depth_delta1": value, "depth_rmse": value})
-            deadline = time.monotonic() + (2.0 if value > 1 else 0.0)
-            while not observer.should_stop() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            if observer.should_stop():
+            if value > 1:
+                wait_for(observer.should_stop)
                 return TrialResult({}, stopped_at=step)
         return TrialResult({"depth_rmse": value})
 
@@ -292,8 +284,9 @@ def test_of_a_metric_that_should_be_low_the_arm_with_the_higher_value_is_pruned(
     assert states == {"none": State.DONE, "norm@all": State.PRUNED, "qkv@all": State.DONE}
 
 
+@pytest.mark.usefixtures("made_up")
 def test_a_run_that_is_stopped_and_continued_finds_what_an_uninterrupted_one_does(
-    tmp_path: Path, make_sweep: Callable[..., Sweep]
+    tmp_path: Path, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = make_sweep(seeds=1, floors=["random_init"])
     whole = Driver(tmp_path / "whole").run(sweep)
@@ -301,9 +294,11 @@ def test_a_run_that_is_stopped_and_continued_finds_what_an_uninterrupted_one_doe
     last = expand(sweep)[-1]
 
     def in_the_middle_of_the_last(event: Event) -> bool:
-        return isinstance(event, Reported) and event.trial_id == last.trial_id
+        return isinstance(event, Started) and event.trial_id == last.trial_id
 
-    stopped = driver.run(sweep, stop_after=in_the_middle_of_the_last)
+    with monkeypatch.context() as patch:
+        patch.setattr("specvit.trial.run_trial", waiting_trial)
+        stopped = driver.run(sweep, stop_after=in_the_middle_of_the_last)
     assert not stopped.finished
     assert [record.state for record in stopped.records] == [State.DONE, State.DONE, State.WAITING]
     assert (driver.folder / "table.csv").exists()
@@ -479,21 +474,11 @@ def order_once(folder: Path, order: Cancel | Prune | Retry, kind: type[Event] = 
     return give_it
 
 
-def slow_trial(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
-    """Wait to be stopped, for longer than orders take, where it is an arm; else end at once."""
-    if config.treatment.specialize == "none":
-        return made_up_trial(config, dataset, observer)
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline and not observer.should_stop():
-        time.sleep(0.01)
-    return TrialResult({}, stopped_at=1)
-
-
 def test_an_order_to_cancel_stops_the_run_and_the_next_one_goes_on(
     driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("specvit.trial.run_trial", slow_trial)
+        patch.setattr("specvit.trial.run_trial", waiting_trial)
         outcome = driver.run(sweep, stop_after=order_once(driver.folder, Cancel()))
     assert not outcome.finished
     states = {record.trial.label: record.state for record in outcome.records}
@@ -508,7 +493,7 @@ def test_an_order_to_prune_ends_the_trial_that_runs_and_the_table_says_so(
     driver: Driver, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = tuple(trial.trial_id for trial in expand(sweep) if trial.role == "arm")
-    monkeypatch.setattr("specvit.trial.run_trial", slow_trial)
+    monkeypatch.setattr("specvit.trial.run_trial", waiting_trial)
     outcome = driver.run(sweep, stop_after=order_once(driver.folder, Prune(arms)))
     assert outcome.finished
     assert {record.trial.arm: record.state for record in outcome.records if record.trial.role == "arm"} == {
@@ -576,15 +561,21 @@ def test_an_order_given_while_the_executor_starts_is_obeyed(
 def test_an_order_to_retry_a_trial_that_the_judge_pruned_runs_it_to_its_end(
     driver: Driver, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    attempts: Counter[str] = Counter()
+
     def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
-        is_bad = config.treatment.specialize == "norm@all"
+        arm = config.treatment.specialize
+        attempts[arm] += 1
         for step in (1, 2, 3):
-            observer.rung(step=step, metrics={"knn_top1": 1.0 if is_bad else 50.0})
-            deadline = time.monotonic() + (1.0 if is_bad else 0.0)
-            while not observer.should_stop() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            if observer.should_stop():
+            observer.rung(step=step, metrics={"knn_top1": 1.0 if arm == "norm@all" else 50.0})
+            if arm == "norm@all" and attempts[arm] == 1:
+                wait_for(observer.should_stop)
                 return TrialResult({}, stopped_at=step)
+        if arm == "norm@all":
+            observer.progress(step=4, steps=4, images_per_s=1.0)
+            # By the time that it is on record, the judge has had all rungs.
+            wait_for(lambda: any(isinstance(event, Progressed) for event in driver.watcher.events))
+            assert not observer.should_stop()
         return TrialResult({"knn_top1": 1.0})
 
     monkeypatch.setattr("specvit.trial.run_trial", body)

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,10 +24,16 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
+from specvit.config import TrialConfig
+from specvit.errors import DivergenceError
+from specvit.trial import TrialResult
 
 from ...waiting import run_to_end, wait_for, wait_for_end
+from ..made_up import made_up_trial
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
+REPOSITORY = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,32 @@ class Ended:
 
 
 def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), kept.get("PYTHONPATH", "")])}
 
 
-def in_a_process(folder: Path, *arguments: str) -> Ended:
-    """Run the command as a user does, its output going into pipes."""
-    done = run_to_end([PROGRAM, *arguments], cwd=folder, env=environment())
+def in_a_process(folder: Path, *command: str) -> Ended:
+    """Run a command as a user does, its output going into pipes."""
+    done = run_to_end(command, cwd=folder, env=environment())
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def started(folder: Path, *command: str, runs: Role) -> Iterator[subprocess.Popen[str]]:
+    """Start a run of ``tiny.yaml`` in ``folder``; give it when a trial is done and one of a role runs."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
+
+        def is_under_way() -> bool:
+            assert process.poll() is None, process.communicate()
+            states = {(record.state, record.trial.role) for record in records_in(folder / "results" / "tiny")}
+            return {(State.DONE, Role.BASELINE), (State.RUNNING, runs)} <= states
+
+        try:
+            wait_for(is_under_way)
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -89,9 +116,20 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> FinishedSweep:
+    """Run the tiny sweep to its end, with made-up trials in place of training."""
     folder = tmp_path_factory.mktemp("finished")
     file = write_sweep(folder)
-    return FinishedSweep(folder, file, in_a_process(folder, "run", "tiny.yaml", "--executor", "local"))
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("specvit.trial.run_trial", made_up_trial)
+        patch.delenv("COLUMNS", raising=False)
+        patch.delenv("FORCE_COLOR", raising=False)
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["specsweep", "run", "tiny.yaml", "--executor", "local"])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert isinstance(end.value.code, int)
+    return FinishedSweep(folder, file, Ended(end.value.code, out.getvalue(), err.getvalue()))
 
 
 def records_in(folder: Path) -> tuple[TrialRecord, ...]:
@@ -100,33 +138,6 @@ def records_in(folder: Path) -> tuple[TrialRecord, ...]:
             return ledger.records()
     except LedgerError:
         return ()
-
-
-@pytest.fixture
-def started(tmp_path: Path, write_sweep: Callable[..., Path]) -> Iterator[subprocess.Popen[str]]:
-    """Start a run in ``tmp_path`` and return when a trial is done and another runs."""
-    write_sweep(tmp_path)
-    process = subprocess.Popen(
-        [PROGRAM, "run", "tiny.yaml", "--executor", "local"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-
-        def is_midway() -> bool:
-            assert process.poll() is None, process.communicate()
-            return {State.DONE, State.RUNNING} <= {
-                record.state for record in records_in(tmp_path / "results" / "tiny")
-            }
-
-        wait_for(is_midway)
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_whole_run_prints_and_writes_its_tables_and_exits_0(finished: FinishedSweep) -> None:
@@ -147,10 +158,12 @@ def test_output_into_a_pipe_has_no_control_characters(finished: FinishedSweep) -
     assert "\x1b" not in finished.ended.out + finished.ended.err
 
 
-def test_the_same_command_again_runs_nothing_and_shows_the_same_table(finished: FinishedSweep) -> None:
-    started = time.monotonic()
-    again = in_a_process(finished.folder, "run", "tiny.yaml", "--executor", "local")
-    assert time.monotonic() - started < 10.0
+def test_the_same_command_again_runs_nothing_and_shows_the_same_table(
+    finished: FinishedSweep, cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setattr("orchestrator.run.load_datasets", pytest.fail)
+    again = cli("run", "tiny.yaml", "--executor", "local")
     assert again.code == 0
     first_line, _, table = again.out.partition("\n")
     assert first_line == "nothing to run: every trial of this sweep has a result"
@@ -158,44 +171,43 @@ def test_the_same_command_again_runs_nothing_and_shows_the_same_table(finished: 
 
 
 @pytest.mark.slow
-def test_ray_is_the_default_and_its_dashboard_and_token_are_named(
-    tmp_path: Path, write_sweep: Callable[..., Path], finished: FinishedSweep
+def test_ray_is_the_default_and_says_where_its_dashboard_is_and_sigterm_stops_it_as_ctrl_c_does(
+    tmp_path: Path, write_sweep: Callable[..., Path], cli: Callable[..., Ended]
 ) -> None:
-    write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, floors=["raw_pixels"])
-    ended = in_a_process(tmp_path, "run", "tiny.yaml", "--slots", "1")
-    assert ended.code == 0, ended.err
-    assert "2 trials to run, 1 at once" in ended.out
-    assert "Ray dashboard: http://127.0.0.1:" in ended.out
-    assert "get-auth-token' prints it" in ended.out
-    assert "\x1b" not in ended.out
-    with_ray = {record.trial.trial_id: record.metrics for record in records_in(tmp_path / "results" / "tiny")}
-    local = {record.trial.trial_id: record.metrics for record in records_in(finished.results / "tiny")}
-    assert len(with_ray) == 2
-    assert with_ray == {trial_id: local[trial_id] for trial_id in with_ray}
+    few = {"seeds": 1, "ablate": {"components": ["none"]}, "floors": []}
+    # More steps than there is time for: the second trial runs when the signal comes.
+    write_sweep(tmp_path, vary={"objective.steps": [4, 1_000_000]}, **few)
+    with started(tmp_path, PROGRAM, "run", "tiny.yaml", "--slots", "1", runs=Role.BASELINE) as process:
+        process.send_signal(signal.SIGTERM)
+        out, err = wait_for_end(process)
+    assert process.returncode == 130, err
+    assert "2 trials to run, 1 at once" in out
+    assert "Ray dashboard: http://127.0.0.1:" in out
+    assert "get-auth-token' prints it" in out
+    assert "\x1b" not in out
+    assert "SIGTERM" not in err
+    assert out.splitlines()[-1] == "Stopped. To go on, run the same command again: specsweep run tiny.yaml --slots 1"
+    done, waiting = records_in(tmp_path / "results" / "tiny")
+    assert (done.state, waiting.state) == (State.DONE, State.WAITING)
+    write_sweep(tmp_path, name="alone", **few)
+    assert cli("run", "alone.yaml", "--executor", "local").code == 0
+    (local,) = records_in(tmp_path / "results" / "alone")
+    assert (local.trial.trial_id, local.metrics) == (done.trial.trial_id, done.metrics)
 
 
-def test_a_driver_that_is_killed_goes_on_with_the_same_command_as_if_nothing_had_happened(
-    started: subprocess.Popen[str], finished: FinishedSweep, tmp_path: Path
+def test_ctrl_c_exits_130_says_how_to_go_on_and_the_same_command_does_what_is_left(
+    finished: FinishedSweep,
+    tmp_path: Path,
+    write_sweep: Callable[..., Path],
+    cli: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    started.send_signal(signal.SIGKILL)
-    assert started.wait() == -signal.SIGKILL
-    num_done = sum(record.state is State.DONE for record in records_in(tmp_path / "results" / "tiny"))
-    assert 1 <= num_done < 8
-    ended = in_a_process(tmp_path, "run", "tiny.yaml", "--executor", "local")
-    assert ended.code == 0, ended.err
-    assert f"{8 - num_done} trials to run" in ended.out
-    assert_frame_equal(read_table(tmp_path / "results" / "tiny"), finished.table(), check_exact=True)
-    records = records_in(tmp_path / "results" / "tiny")
-    assert [record.state for record in records] == [State.DONE] * 8
-    assert sorted(record.num_attempts for record in records) == [*[1] * 7, 2]
-
-
-def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_nothing_running(
-    started: subprocess.Popen[str], tmp_path: Path, cli: Callable[..., Ended]
-) -> None:
-    started.send_signal(signal.SIGINT)
-    out, err = wait_for_end(started)
-    assert (started.returncode, err) == (130, "")
+    write_sweep(tmp_path)
+    command = [sys.executable, "-m", "tests.orchestrator.made_up", "run", "tiny.yaml", "--executor", "local"]
+    with started(tmp_path, *command, runs=Role.ARM) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = wait_for_end(process)
+    assert (process.returncode, err) == (130, "")
     assert out.splitlines()[-1] == (
         "Stopped. To go on, run the same command again: specsweep run tiny.yaml --executor local"
     )
@@ -203,49 +215,27 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_leaves_nothing_running(
     assert set(counts) == {State.DONE, State.WAITING}
     planned = json.loads(cli("plan", "tiny.yaml", "--json").out)
     assert planned["pending"] == counts[State.WAITING]
-
-
-@pytest.mark.slow
-def test_sigterm_stops_a_run_on_ray_as_ctrl_c_does_and_the_same_command_goes_on(
-    tmp_path: Path, write_sweep: Callable[..., Path]
-) -> None:
-    # More steps than there is time for: the trial runs when the signal comes.
-    endless = {"recipe": "dinov2_cpu", "steps": 1_000_000, "batch_size": 8}
-    write_sweep(tmp_path, seeds=1, ablate={"components": ["none"]}, floors=["raw_pixels"], objective=endless)
-    process = subprocess.Popen(
-        [PROGRAM, "run", "tiny.yaml", "--slots", "1"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-
-        def runs() -> bool:
-            assert process.poll() is None, process.communicate()
-            return State.RUNNING in {record.state for record in records_in(tmp_path / "results" / "tiny")}
-
-        wait_for(runs)
-        process.send_signal(signal.SIGTERM)
-        out, err = wait_for_end(process)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 130, err
-    assert "SIGTERM" not in err
-    assert out.splitlines()[-1] == (
-        "Stopped. To go on, run the same command again: specsweep run tiny.yaml --slots 1"
-    )
-    assert State.RUNNING not in {record.state for record in records_in(tmp_path / "results" / "tiny")}
+    monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
+    ended = cli("run", "tiny.yaml", "--executor", "local")
+    assert ended.code == 0, ended.err
+    assert f"{counts[State.WAITING]} trials to run" in ended.out
+    assert_frame_equal(read_table(tmp_path / "results" / "tiny"), finished.table(), check_exact=True)
+    records = records_in(tmp_path / "results" / "tiny")
+    assert [record.state for record in records] == [State.DONE] * 8
+    assert sorted(record.num_attempts for record in records) == [*[1] * 7, 2]
 
 
 def test_trials_that_fail_exit_1_and_are_shown_with_their_errors(
-    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def diverge(config: TrialConfig, *others: Any, **named: Any) -> TrialResult:
+        if config.treatment.is_trained:
+            raise DivergenceError("the loss is nan")
+        return made_up_trial(config, *others, **named)
+
+    monkeypatch.setattr("specvit.trial.run_trial", diverge)
     write_sweep(tmp_path, seeds=1, max_retries=0)
-    diverge = ("--set", "objective.lr=1e30", "--set", "objective.clip_norm=0")
-    ended = cli("run", "tiny.yaml", "--executor", "local", *diverge)
+    ended = cli("run", "tiny.yaml", "--executor", "local")
     assert ended.code == 1
     failed = [line for line in ended.out.splitlines() if line.startswith("failed   ")]
     assert [line.split(":")[:2] for line in failed] == [
@@ -263,10 +253,10 @@ def test_trials_that_fail_exit_1_and_are_shown_with_their_errors(
 
 
 def test_a_malformed_file_exits_2_with_one_line_a_problem_and_no_traceback(
-    tmp_path: Path, write_sweep: Callable[..., Path]
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path]
 ) -> None:
     write_sweep(tmp_path, seeds=-1, prune={"pruner": "median"}, floors=["ceiling"])
-    ended = in_a_process(tmp_path, "run", "tiny.yaml")
+    ended = cli("run", "tiny.yaml")
     assert (ended.code, ended.out) == (2, "")
     lines = ended.err.splitlines()
     assert len(lines) == 3
@@ -363,7 +353,7 @@ def test_characters_that_the_terminal_lacks_are_printed_as_their_codes(
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     path = write_sweep(tmp_path, question="é or 画?")
-    ended = in_a_process(tmp_path, "plan", str(path))
+    ended = in_a_process(tmp_path, PROGRAM, "plan", str(path))
     assert (ended.code, ended.err) == (0, "")
     assert "\\xe9 or \\u753b?" in ended.out
 
@@ -425,3 +415,38 @@ def test_the_schema_is_json(cli: Callable[..., Ended]) -> None:
 
 def test_an_unknown_option_exits_2(cli: Callable[..., Ended]) -> None:
     assert cli("run", "--no-such-option").code == 2
+
+
+def test_the_version_is_printed_without_importing_anything_heavy(tmp_path: Path) -> None:
+    program = """
+import atexit, sys
+heavy = ("torch", "ray", "optuna", "pandas", "matplotlib", "timm")
+atexit.register(lambda: print([name for name in heavy if name in sys.modules]))
+from orchestrator.cli.app import main
+main()
+"""
+    ended = in_a_process(tmp_path, sys.executable, "-c", program, "--version")
+    assert (ended.code, ended.out, ended.err) == (0, "specsweep 0.1.0\n[]\n", "")
+
+
+def test_only_the_local_executor_debugs(cli: Callable[..., Ended]) -> None:
+    ended = cli("run", "tiny.yaml", "--pdb")
+    assert (ended.code, ended.err) == (
+        2, "specsweep: --pdb: needs --executor local; workers of a cluster have no terminal\n"
+    )
+
+
+def test_with_pdb_a_trial_that_raises_is_debugged_where_it_did(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(config: TrialConfig, *others: Any, **named: Any) -> TrialResult:
+        if config.treatment.is_trained:
+            raise ArithmeticError("here")
+        return made_up_trial(config, *others, **named)
+
+    places: list[str] = []
+    monkeypatch.setattr("specvit.trial.run_trial", stumble)
+    monkeypatch.setattr("pdb.post_mortem", lambda trace: places.append(traceback.extract_tb(trace)[-1].name))
+    write_sweep(tmp_path, seeds=1, max_retries=0, ablate={"components": ["none"]})
+    assert cli("run", "tiny.yaml", "--executor", "local", "--pdb").code == 1
+    assert places == ["stumble"]

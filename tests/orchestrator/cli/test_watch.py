@@ -16,10 +16,9 @@ from orchestrator.trials.events import Failed, Finished, Logged, Reported
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 
-from ...waiting import wait_for_end
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 MAIN = [sys.executable, "-c", "from orchestrator.cli.app import main; main()"]
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_events_reach_a_pipe_one_by_one_and_end_with_the_run(
         ledger.begin_attempt(key)
         event = json.loads(process.stdout.readline())
         ledger.record(Failed(key, 1, "x", ""))
-    out, err = wait_for_end(process)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     assert (first[0], first[-1]) == ("registered", "done")
     assert (event["kind"], event["trial_id"]) == ("begun", key)
     assert [json.loads(line)["kind"] for line in out.splitlines()] == ["failed"]
@@ -154,7 +153,7 @@ def test_a_reader_that_has_had_enough_ends_a_command_quietly(
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, err = wait_for_end(process)
+    _, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, err) == (0, "")
 
 
@@ -167,7 +166,7 @@ def test_ctrl_c_ends_following_with_130(
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = wait_for_end(process)
+        _, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, err) == (130, "")
 
 

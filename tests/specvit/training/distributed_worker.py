@@ -1,14 +1,12 @@
-"""What the processes do that ``test_collectives`` starts: ``python distributed_worker.py COUNT FOLDER``.
+"""What every process does that ``test_distributed`` starts: ``python distributed_worker.py RANK COUNT FOLDER``.
 
-Each writes what it saw to ``RANK.json`` and the weights of its runs to ``RANK.safetensors``. One imports everything and
-forks the others, before anything is computed.
+It writes what it saw to ``RANK.json`` and the weights of its runs to ``RANK.safetensors``.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from specvit.training import collectives as distributed
 from specvit.training.checkpoint import Checkpoint
 from specvit.trial import run_trial
 
-TIMEOUT = datetime.timedelta(minutes=15)
+TIMEOUT = datetime.timedelta(seconds=60)
 
 
 def collectives(rank: int) -> dict[str, Any]:
@@ -126,17 +124,5 @@ def main(rank: int, count: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def start(count: int, folder: Path) -> int:
-    """Be all processes; return 0 if each has come to its end."""
-    children = []
-    for rank in range(1, count):
-        if (pid := os.fork()) == 0:
-            main(rank, count, folder)
-            return 0
-        children.append(pid)
-    main(0, count, folder)
-    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children)
-
-
 if __name__ == "__main__":
-    sys.exit(start(int(sys.argv[1]), Path(sys.argv[2])))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
