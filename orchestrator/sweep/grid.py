@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.schema import Ablation
-from orchestrator.trials.identity import canonical_json, digest, section_text
+from orchestrator.trials.identity import arm_id, canonical_json, group_id, trial_id
 from orchestrator.trials.trial import Role, Trial
-from specvit.config import PROTOCOL_VERSION, Treatment, TrialConfig
+from specvit.config import Treatment, TrialConfig
 from specvit.models.config import parse_high_norm
 from specvit.models.parameter_counts import count_extra_parameters, count_parameters
 from specvit.models.scales import SCALES
@@ -26,7 +26,7 @@ from specvit.specialization.modes import parse_mode
 
 @dataclass(frozen=True)
 class _Row:
-    """Hold a row of a group's table: a treatment at one depth."""
+    """A row of a group's table: a treatment at one depth."""
 
     text: str
     role: Role
@@ -46,9 +46,8 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         parameters (long trials started last leave workers idle at the end), equals in the order of the file.
     """
     arms: list[_Arm] = []
-    writer = _SectionWriter({"protocol": canonical_json(PROTOCOL_VERSION)})
     for group, rows in _tables(sweep):
-        arms += _arms(sweep, group, rows, writer)
+        arms += _arms(sweep, group, rows)
     arms.sort(key=lambda arm: (*_urgency(sweep, arm.row), -arm.num_parameters))
     return tuple(arm.trial(seed) for seed in sweep.file.seeds for arm in arms)
 
@@ -152,7 +151,7 @@ def _arm_text(treatment: Treatment, *, has_registers: bool) -> str:
 
 @dataclass(frozen=True)
 class _Arm:
-    """Hold what the trials of an arm share."""
+    """What the trials of an arm share."""
 
     row: _Row
     group: str
@@ -161,12 +160,13 @@ class _Arm:
     name: str
     num_parameters: int
     extra_parameters_percent: float
-    sections: dict[str, Any]
-    texts: dict[str, str]
+    config: TrialConfig
+    """That of its first seed."""
 
     def trial(self, seed: int) -> Trial:
+        config = replace(self.config, seed=seed)
         return Trial(
-            trial_id=digest({**self.texts, "seed": canonical_json(seed)}),
+            trial_id=trial_id(config),
             group_id=self.group_id,
             arm_id=self.arm_id,
             group=self.group,
@@ -176,28 +176,11 @@ class _Arm:
             seed=seed,
             num_parameters=self.num_parameters,
             extra_parameters_percent=self.extra_parameters_percent,
-            config=TrialConfig(**self.sections, seed=seed),
+            config=config,
         )
 
 
-class _SectionWriter:
-    """Write sections as canonical JSON, each once: trials share the objects that groups are made of."""
-
-    def __init__(self, common: dict[str, str]) -> None:
-        self._common = common
-        self._written: dict[int, tuple[object, str]] = {}
-
-    def write(self, sections: dict[str, Any]) -> dict[str, str]:
-        texts = dict(self._common)
-        for name, section in sections.items():
-            if id(section) not in self._written:
-                # The section is kept beside its text, so that no other can get its id.
-                self._written[id(section)] = (section, section_text(name, section))
-            texts[name] = self._written[id(section)][1]
-        return texts
-
-
-def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWriter) -> list[_Arm]:
+def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...]) -> list[_Arm]:
     scale = SCALES[group.model.scale]
     plain = count_parameters(
         scale,
@@ -207,16 +190,6 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
         cls_position=group.objective.cls_position,
         high_norm=parse_high_norm(group.model.high_norm),
     )
-    sections = {
-        "model": group.model,
-        "data": group.data,
-        "objective": group.objective,
-        "probes": sweep.file.probes,
-        "rungs": sweep.file.rungs,
-        "diagnostics": sweep.file.diagnostics,
-    }
-    shared = writer.write(sections)
-    group_id = digest(shared)
     group_text = ", ".join(f"{path}={_value_text(value)}" for path, value in group.varied)
     arms = []
     for row in rows:
@@ -224,18 +197,26 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...], writer: _SectionWr
         if row.treatment.comparator is not None:
             has_scales = group.objective.layer_scale > 0
             extra += row.treatment.comparator.count_extra_parameters(scale, layer_scale=has_scales)
-        texts = {**shared, "treatment": writer.write({"treatment": row.treatment})["treatment"]}
+        config = TrialConfig(
+            treatment=row.treatment,
+            model=group.model,
+            data=group.data,
+            objective=group.objective,
+            probes=sweep.file.probes,
+            rungs=sweep.file.rungs,
+            diagnostics=sweep.file.diagnostics,
+            seed=sweep.file.seeds[0],
+        )
         arms.append(
             _Arm(
                 row=row,
                 group=group_text,
-                group_id=group_id,
-                arm_id=digest(texts),
+                group_id=group_id(config),
+                arm_id=arm_id(config),
                 name=" ".join((group.model.scale, *_short_values(group), row.text)),
                 num_parameters=0 if row.treatment.kind == "raw_pixels" else plain + extra,
                 extra_parameters_percent=100 * extra / plain,
-                sections={**sections, "treatment": row.treatment},
-                texts=texts,
+                config=config,
             )
         )
     return arms

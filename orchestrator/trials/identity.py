@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -50,32 +50,32 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 def trial_id(config: TrialConfig) -> str:
     """Return the SHA-256 of a configuration, 64 hex digits."""
-    return digest(section_texts(config))
+    return _digest(_section_texts(config))
 
 
 def arm_id(config: TrialConfig) -> str:
     """Return the SHA-256 of a configuration without its seed."""
-    return digest(_without(section_texts(config), "seed"))
+    return _digest(_without(_section_texts(config), "seed"))
 
 
 def group_id(config: TrialConfig) -> str:
     """Return the SHA-256 of what all arms of a group share: no treatment, no seed."""
-    return digest(_without(section_texts(config), "seed", "treatment"))
+    return _digest(_without(_section_texts(config), "seed", "treatment"))
 
 
-def section_texts(config: TrialConfig) -> dict[str, str]:
+def _section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
     Paths (of data sources, of a checkpoint), settings of how to compute (``micro_batch``) and probes that are
     off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint
-    holds is a setting by its hash. That the sections are separate lets a grid write what its trials share only once.
+    holds is a setting by its hash. What trials share is written once, since sections are written one by one.
     """
-    texts = {name: section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
+    texts = {name: _section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
 
 
-def section_text(name: str, section: Any) -> str:
-    """Return the canonical JSON of one section of a configuration."""
+@lru_cache(maxsize=4096)
+def _section_text(name: str, section: Any) -> str:
     if name == "probes":
         return canonical_json({probe.name: _without_paths(probe) for probe in section})
     if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
@@ -99,7 +99,7 @@ def _without_paths(settings: Any) -> Any:
     return fields
 
 
-def digest(texts: Mapping[str, str]) -> str:
+def _digest(texts: Mapping[str, str]) -> str:
     """Return the SHA-256 of a JSON object whose values are given as canonical JSON, 64 hex digits."""
     members = ",".join(f"{json.dumps(name)}:{texts[name]}" for name in sorted(texts))
     return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()
