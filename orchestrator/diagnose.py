@@ -51,7 +51,7 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Hold a model and what its pixels are normalised by.
+    """A model, and what its pixels are normalised by.
 
     Attributes:
         model: The model.
@@ -114,7 +114,7 @@ def load(name: str, *, untrained: bool = False) -> LoadedModel:
 
 
 def parse_source(text: str, *, image_size: int, num_images: int) -> DataSource:
-    """Make the data source of ``NAME`` or ``NAME:ROOT``, at the size of the model's images.
+    """Return the data source of ``NAME`` or ``NAME:ROOT``, at the size of the model's images.
 
     Raises:
         ConfigError: If there is no such source, or it needs a root, or takes none.
@@ -175,14 +175,14 @@ def diagnose_model(
     device = select_device()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (loaded.mean, loaded.std))
     pixels = to_unit(images.copy(), device)
-    readings = _diagnose(
+    measurements = _diagnose(
         model.to(device.torch_device), (pixels - mean.to(pixels)) / std.to(pixels), console=console
     )
     csv_path, figure_path = folder / CSV_NAME, folder / FIGURE_NAME
-    write_atomically(csv_path, render_measurements(readings))
-    draw_figure(readings, figure_path, title=f"{Path(name).name}{', random weights' if untrained else ''}, {data}")
-    console.print(_summary(readings))
-    ranks = {reading.quantity: reading.value for reading in readings if reading.quantity.endswith("_rankme")}
+    write_atomically(csv_path, render_measurements(measurements))
+    draw_figure(measurements, figure_path, title=f"{Path(name).name}{', random weights' if untrained else ''}, {data}")
+    console.print(_summary(measurements))
+    ranks = {one.quantity: one.value for one in measurements if one.quantity.endswith("_rankme")}
     say(
         f"RankMe: {ranks['cls_rankme']:.1f} of [CLS] (at most {min(len(images), model.embed_dim)}), "
         f"{ranks['patch_rankme']:.1f} of patches (at most {model.embed_dim}). Near 1 the features have collapsed; "
@@ -206,11 +206,11 @@ def _diagnose(model: VisionTransformer, images: Tensor, *, console: Console) -> 
         return diagnose(model, images, progress=tell)
 
 
-def _summary(readings: tuple[Measurement, ...]) -> Table:
-    """Lay out how the main quantities go with depth: a few blocks, and the tokens that enter the final norm."""
-    values = {(reading.block, reading.site, reading.quantity): reading.value for reading in readings}
-    depth = max(reading.block for reading in readings)
-    measured = sorted({reading.block for reading in readings} - {depth})
+def _summary(measurements: tuple[Measurement, ...]) -> Table:
+    """Return how the main quantities go with depth: a few blocks, and the tokens that enter the final norm."""
+    values = {(one.block, one.site, one.quantity): one.value for one in measurements}
+    depth = max(one.block for one in measurements)
+    measured = sorted({one.block for one in measurements} - {depth})
     blocks = sorted({measured[round(part * (len(measured) - 1) / 3)] for part in range(4)}) if measured else []
     table = Table(box=None, pad_edge=False)
     table.add_column("")

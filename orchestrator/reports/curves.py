@@ -69,7 +69,7 @@ def write_curves(folder: Path, records: Sequence[TrialRecord]) -> tuple[Path, ..
 
 
 def draw_curves(curves: pd.DataFrame, path: Path) -> None:
-    """Draw curves into a PNG; a reader finds the old file or the new one.
+    """Write curves as a PNG; a reader finds the old file or the new one.
 
     Args:
         curves: What ``build_curves`` returned, with at least one row.
@@ -84,7 +84,7 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
 
 
 def make_figure(curves: pd.DataFrame) -> Figure:
-    """Draw the mean over seeds, with the range of the seeds behind it; the baseline is black.
+    """Return a figure of the mean over seeds, with the range of the seeds behind it; the baseline is black.
 
     A mean is drawn where all seeds of the arm that came that far stand: a pruned trial ends its own curve, and
     the mean goes on without it, so that a line can jump where a seed was pruned.

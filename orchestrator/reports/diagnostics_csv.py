@@ -1,4 +1,4 @@
-"""The readings of ``specvit.diagnostics`` in a ledger, and as a table: one row per trial, block, site, quantity."""
+"""The measurements of ``specvit.diagnostics`` as a table: one row per trial, block, site, quantity."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PLACE = ("block", "site", "quantity", "value")
 _TRIAL = ("group", "arm", "role", "seed", "trial_id")
 
 
-def render_measurements(readings: Iterable[Measurement]) -> str:
-    """Write readings as CSV in full precision; what is not a number is an empty field."""
-    return _render(_PLACE, ((), readings))
+def render_measurements(measurements: Iterable[Measurement]) -> str:
+    """Return measurements as CSV in full precision; what is not a number is an empty field."""
+    return _render(_PLACE, ((), measurements))
 
 
 def write_diagnostics(
@@ -31,10 +31,10 @@ def write_diagnostics(
     Args:
         folder: The folder of the sweep's results.
         records: All trials of the sweep, in its order.
-        diagnostics: Trial id to its readings, from ``Ledger.diagnostics``.
+        diagnostics: Trial id to its measurements, from ``Ledger.diagnostics``.
 
     Returns:
-        The path; none if no trial has readings.
+        The path; none if no trial has measurements.
 
     Raises:
         SpecsweepError: If the file cannot be written; the text names it.
@@ -55,8 +55,8 @@ def _render(header: Sequence[str], *blocks: tuple[tuple[object, ...], Iterable[M
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    for start, readings in blocks:
-        for reading in readings:
-            value = "" if math.isnan(reading.value) else repr(float(reading.value))
-            writer.writerow((*start, reading.block, reading.site, reading.quantity, value))
+    for start, measurements in blocks:
+        for measurement in measurements:
+            value = "" if math.isnan(measurement.value) else repr(float(measurement.value))
+            writer.writerow((*start, measurement.block, measurement.site, measurement.quantity, value))
     return text.getvalue()

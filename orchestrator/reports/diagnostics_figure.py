@@ -38,28 +38,28 @@ _NORMS = (
 )
 
 
-def draw_figure(readings: Sequence[Measurement], path: Path, *, title: str) -> None:
-    """Draw the readings of one model into a PNG; a reader finds the old file or the new one.
+def draw_figure(measurements: Sequence[Measurement], path: Path, *, title: str) -> None:
+    """Write the measurements of one model as a PNG; a reader finds the old file or the new one.
 
     Args:
-        readings: What ``specvit.diagnostics.diagnose.diagnose`` returned.
+        measurements: What ``specvit.diagnostics.diagnose.diagnose`` returned.
         path: The file; its folder must exist.
         title: What stands above the panels.
 
     Raises:
         SpecsweepError: If the file cannot be written; the text names it.
     """
-    figure = make_figure(readings, title=title)
+    figure = make_figure(measurements, title=title)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI)
 
 
-def make_figure(readings: Sequence[Measurement], *, title: str) -> Figure:
-    """Draw the panels: [CLS]-patch cosine, patch-patch cosine, norms, attention shares.
+def make_figure(measurements: Sequence[Measurement], *, title: str) -> Figure:
+    """Return the panels: [CLS]-patch cosine, patch-patch cosine, norms, attention shares.
 
     The last point of a curve, at the number of blocks, is the final norm.
     """
-    curves = _Curves(readings)
+    curves = _Curves(measurements)
     figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -93,11 +93,11 @@ def make_figure(readings: Sequence[Measurement], *, title: str) -> Figure:
 
 
 class _Curves:
-    """Find the values of a quantity over depth."""
+    """Return the values of a quantity over depth."""
 
-    def __init__(self, readings: Sequence[Measurement]) -> None:
-        self._values = {(reading.site, reading.quantity, reading.block): reading.value for reading in readings}
-        self.depth = max(reading.block for reading in readings)
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self._values = {(one.site, one.quantity, one.block): one.value for one in measurements}
+        self.depth = max(one.block for one in measurements)
 
     def of(self, site: str, quantity: str) -> tuple[list[int], list[float]]:
         blocks = [block for block in range(self.depth + 1) if (site, quantity, block) in self._values]

@@ -28,7 +28,7 @@ from specvit.messages import one_line
 
 
 def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
-    """Write the tables as one Markdown document, a section per group.
+    """Return the tables as one Markdown document, a section per group.
 
     Args:
         tables: Group to its table, from ``build_tables``.
@@ -64,7 +64,7 @@ def _markdown_cells(row: ArmRow, metrics: Sequence[str]) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """Set ``text`` as code, in which Markdown finds nothing to interpret."""
+    """Return ``text`` as code, in which Markdown finds nothing to interpret."""
     return f"`{one_line(text).replace('`', chr(39))}`"
 
 

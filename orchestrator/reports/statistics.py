@@ -23,7 +23,7 @@ NUM_DRAWS = 20_000
 
 @dataclass(frozen=True)
 class Difference:
-    """Hold how far an arm lies above its baseline, over the seeds that both have.
+    """How far an arm lies above its baseline, over the seeds that both have.
 
     Attributes:
         n: Number of common seeds.

@@ -30,7 +30,7 @@ _ARM_WIDTH = 20
 
 
 def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> RenderableType:
-    """Lay the tables out for the terminal: each metric's difference stands below its mean.
+    """Return the tables as the terminal shows them: each metric's difference stands below its mean.
 
     Args:
         tables: Group to its table, from ``build_tables``.
@@ -51,7 +51,7 @@ def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> Rendera
 
 
 class _GroupView:
-    """Lay one table out in the width there is, with as many metrics side by side as fit."""
+    """A table laid out in the width there is, with as many metrics side by side as fit."""
 
     def __init__(self, table: AblationTable) -> None:
         self._rows = table.rows
@@ -98,7 +98,7 @@ def _rich_metric(row: ArmRow, name: str) -> Text:
 
 
 def _folded(arm: str) -> str:
-    """Break a long arm before a ``+``, where people would."""
+    """Return a long arm with line breaks before a ``+``."""
     lines = [""]
     for term in arm.replace("+", "\n+").split("\n"):
         if lines[-1] and len(lines[-1]) + len(term) > _ARM_WIDTH:

@@ -141,5 +141,5 @@ def _check_registers(sweep: Sweep) -> Iterator[Problem]:
 
 
 def _with_scale(error: ConfigError, scale: str) -> str:
-    """Name the scale where the depth is what a range breaks on."""
+    """Return an error's text with the scale, where the depth is what a range breaks on."""
     return f"{error}, scale {scale!r}" if "the depth of the model" in str(error) else str(error)

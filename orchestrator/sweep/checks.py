@@ -174,7 +174,7 @@ def _check_sizes(context: _GroupContext) -> Iterator[Problem]:
 
 
 def _broken(place: FieldPath, field: str, rule: str, value: object) -> Problem:
-    """Make the problem of a field whose rule speaks of another field; name it where the place does not."""
+    """Return the problem of a field whose rule speaks of another field; name it where the place does not."""
     subject = "" if field == ".".join(map(str, place)) else f"{field} "
     return Problem(place, f"{subject}{rule}, not {value}")
 

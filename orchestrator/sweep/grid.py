@@ -35,7 +35,7 @@ class _Row:
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
-    """List the trials of a sweep in the order in which they start.
+    """Return the trials of a sweep in the order in which they start.
 
     Args:
         sweep: A sweep as ``load_sweep`` returns it.
@@ -67,7 +67,7 @@ def _urgency(sweep: Sweep, row: _Row) -> tuple[bool, int]:
 
 
 def count_trials(sweep: Sweep) -> int:
-    """Count the trials of a sweep without making them."""
+    """Return the number of trials of a sweep without building them."""
     return sum(len(rows) for _, rows in _tables(sweep)) * len(sweep.file.seeds)
 
 
@@ -83,7 +83,7 @@ def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
 
 
 def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
-    """List the distinct specializations of a sweep at one depth, the baseline first.
+    """Return the distinct specializations of a sweep at one depth, the baseline first.
 
     Args:
         ablate: The axes; components are crossed with blocks and modes, texts written out come after them,
@@ -126,7 +126,7 @@ def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
 
 
 def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str, Any]]]:
-    """List what the arms choose from besides their places, axis by axis, each choice once."""
+    """Yield what the arms choose from besides their places, axis by axis, each choice once."""
     yield [{"init": init} for init in dict.fromkeys(ablate.init)]
     tokens: list[dict[str, Any]] = []
     for kind in dict.fromkeys(ablate.tokens):

@@ -22,7 +22,7 @@ from specvit.models.config import VitConfig
 
 
 def pin_checkpoints(sweep: Sweep) -> Sweep:
-    """Find the sweep's checkpoints, check that they fit, and write their hashes into the settings.
+    """Return the sweep with the hashes of its checkpoints in the settings, once they were found to fit.
 
     Args:
         sweep: A sweep as ``load_sweep`` returns it.

@@ -21,7 +21,7 @@ class SweepFileError(ConfigError):
     """A sweep file that cannot be used; the text lists every problem, one a line, with its place."""
 
     def __init__(self, *lines: str) -> None:
-        """Take the problems.
+        """Join the problems.
 
         Args:
             lines: One problem each, with its place. What the user wrote can stand in them as it is: a line break or
@@ -72,7 +72,7 @@ class SourceMap:
         return f"{self.name}:1"
 
     def error(self, problems: Iterable[Problem]) -> SweepFileError:
-        """Make the error that lists ``problems``, each once, in the order of the file."""
+        """Return the error that lists ``problems``, each once, in the order of the file."""
 
         def line_of(problem: Problem) -> int:
             above = (self.lines[head] for head in _heads(problem.path) if head in self.lines)

@@ -20,7 +20,7 @@ ReductionFactor = Annotated[int, Field(strict=True, ge=2)]
 
 @settings
 class Pruner:
-    """Hold what every pruner has."""
+    """What every pruner has."""
 
     metric: str | None = None
     """Rung metric to judge by, e.g. ``knn_top1``; none given = the first metric of the first rung probe."""

@@ -50,7 +50,7 @@ def check_name(name: str) -> str:
 
 
 def _list_seeds(value: object) -> object:
-    """Turn a number of seeds into the list of seeds."""
+    """Return the list of seeds for their number."""
     if isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= MAX_TRIALS:
             raise ConfigError(f"must be a list of seeds, or their number from 1 to {MAX_TRIALS}, not {value}")
@@ -113,7 +113,7 @@ Floor = Literal["random_init", "raw_pixels"]
 
 @settings
 class Ablation:
-    """Name the axes inside a group: what the arms do to the backbone."""
+    """The axes inside a group: what the arms do to the backbone."""
 
     components: Texts | None = None
     """Components, joined by ``+``, crossed with ``blocks``: ``[none, norm, qkv, norm+qkv]``."""
@@ -138,7 +138,7 @@ class Ablation:
 
 @settings
 class SweepFile:
-    """Describe a sweep: pretrain Vision Transformers with own [CLS] weights in places, then probe them."""
+    """A sweep: pretrain Vision Transformers with own [CLS] weights in places, then probe them."""
 
     objective: AnyRecipe
     """The pretraining recipe, by ``recipe``, and its constants."""
@@ -191,7 +191,7 @@ class SweepFile:
 
 
 def sweep_json_schema() -> dict[str, Any]:
-    """Make the JSON schema of the sweep file, for editors.
+    """Return the JSON schema of the sweep file, for editors.
 
     Returns:
         A schema of draft 2020-12 that accepts every valid sweep file.

@@ -36,7 +36,7 @@ _RULES: Mapping[str, Callable[[Details], str]] = {
 
 
 def describe(error: ValidationError, raw: object, *, prefix: FieldPath = ()) -> list[Problem]:
-    """List what is wrong, with the path of each field as it is written in the file.
+    """Return what is wrong, with the path of each field as it is written in the file.
 
     Args:
         error: What pydantic found.
@@ -63,7 +63,7 @@ def describe(error: ValidationError, raw: object, *, prefix: FieldPath = ()) -> 
 
 
 def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
-    """Take out of a location what pydantic adds: the kind of a union's member, and which type was tried."""
+    """Return a location without what pydantic adds: the kind of a union's member, and which type was tried."""
     path: FieldPath = ()
     value: Any = raw
     for index, part in enumerate(loc):

@@ -43,7 +43,7 @@ _PLAINER = {
 
 @dataclass(frozen=True)
 class Document:
-    """Hold a YAML mapping and where its parts stand.
+    """A YAML mapping and where its parts stand.
 
     Attributes:
         value: The mapping, made of dict, list, str, int, float, bool and None.
@@ -140,7 +140,7 @@ def parse_value(text: str) -> object:
 
 
 class _ParseError(Exception):
-    """Signal text that is no YAML, or YAML that is refused while it is parsed."""
+    """Text that is no YAML, or YAML that is refused while it is parsed."""
 
     def __init__(self, text: str, mark: Any, *, line: int = 1) -> None:
         self.text = text
@@ -192,7 +192,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 class _Builder:
-    """Turn nodes into values, noting lines and problems on the way."""
+    """Build values of nodes, noting lines and problems on the way."""
 
     def __init__(self) -> None:
         self.lines: dict[FieldPath, int] = {}

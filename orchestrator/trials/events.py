@@ -1,4 +1,4 @@
-"""What is heard of an attempt while it runs, each a value: a trial that raises is an event too."""
+"""Events of an attempt while it runs, each a value: a trial that raises is an event too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from specvit.diagnostics.measurement import Measurement
 
 @dataclass(frozen=True)
 class Event:
-    """Hold what every event has: the attempt that it speaks of."""
+    """What every event has: the attempt that it speaks of."""
 
     trial_id: str
     attempt: int
@@ -19,14 +19,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Tell that a worker has taken the attempt up."""
+    """A worker has started the attempt."""
 
     worker: str
 
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """Tell how far the attempt is: ``step`` of ``steps``, at ``images_per_s``."""
+    """How far the attempt is: ``step`` of ``steps``, at ``images_per_s``."""
 
     step: int
     steps: int
@@ -35,7 +35,7 @@ class Progressed(Event):
 
 @dataclass(frozen=True)
 class Reported(Event):
-    """Carry the metrics of a rung."""
+    """The metrics of a rung."""
 
     step: int
     metrics: Mapping[str, float]
@@ -43,7 +43,7 @@ class Reported(Event):
 
 @dataclass(frozen=True)
 class Logged(Event):
-    """Carry what the attempt's code logged or warned of: ``level`` as ``logging`` names it, and the ``text``."""
+    """A line that the attempt's code logged, or a warning: ``level`` as ``logging`` names it, and the ``text``."""
 
     level: str
     text: str
@@ -51,9 +51,9 @@ class Logged(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Carry the results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
+    """The results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
 
-    Both count also what attempts before it took, up to the states that it went on from.
+    Both count also what attempts before it took, up to the states that it resumed.
     """
 
     metrics: Mapping[str, float]
@@ -64,7 +64,7 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Pruned(Event):
-    """Tell that the attempt obeyed a prune order at ``step``."""
+    """The attempt obeyed a prune command at ``step``."""
 
     step: int
     seconds: float
@@ -72,7 +72,7 @@ class Pruned(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """Tell what ended the attempt: ``error`` in one line, the whole ``traceback``, and the ``cause``."""
+    """The failure that ended the attempt: ``error`` in one line, the whole ``traceback``, and the ``cause``."""
 
     error: str
     traceback: str

@@ -117,7 +117,7 @@ def canonical_json(value: object) -> str:
 
 
 def plain(value: object) -> Any:
-    """Turn settings into plain JSON values, without the fields that ``ADDED_LATER`` leaves out."""
+    """Return settings as plain JSON values, without the fields that ``ADDED_LATER`` leaves out."""
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):

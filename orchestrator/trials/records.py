@@ -10,7 +10,7 @@ from orchestrator.trials.trial import TrialInfo
 
 
 class State(StrEnum):
-    """Name where a trial stands."""
+    """Where a trial stands."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -22,16 +22,16 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """Name why an attempt failed, which decides what is done about it."""
+    """Why an attempt failed, which decides what is done about it."""
 
     RAISED = "raised"
-    """The trial raised an exception; another attempt begins anew."""
+    """The trial raised an exception; another attempt starts over."""
     GPU_MEMORY = "gpu_memory"
     """The memory of its share of a GPU ran out; another attempt gets a larger share."""
     HOST_MEMORY = "host_memory"
     """The memory of its machine ran out; likewise."""
     WORKER = "worker"
-    """Its process ended; another attempt goes on from the saved state."""
+    """Its process ended; another attempt resumes the saved state."""
     STALLED = "stalled"
     """It made no progress, and was killed; likewise."""
     NODE = "node"
@@ -40,7 +40,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """Hold the metrics of one rung, reported at optimizer step ``step``."""
+    """The metrics of one rung, reported at optimizer step ``step``."""
 
     step: int
     metrics: Mapping[str, float]
@@ -57,10 +57,10 @@ class TrialRecord:
         reports: Rungs of the newest attempt, by step.
         metrics: Final metrics; empty unless the trial is done.
         steps: Optimizer steps of the whole trial, or None before the first sign of progress.
-        step: The last step heard of.
+        step: The last step reported.
         cause: Why its newest attempt failed, or None.
         skip_reason: Why the budget has no room for it, or None.
-        seconds: Wall time of the attempt that ended it, and of those before whose states it went on from, or None.
+        seconds: Wall time of the attempt that ended it, and of those before whose states it resumed, or None.
         core_seconds: CPU time, likewise.
         error: One line on why it failed, or None.
         traceback: The whole traceback of the failure, or None.

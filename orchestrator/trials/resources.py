@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """Say what one trial occupies, on one machine or, with several processes, on several.
+    """What one trial occupies, on one machine or, with several processes, on several.
 
     Attributes:
         cpus: CPU cores of each process.
@@ -50,7 +50,7 @@ WHOLE_CORE = ResourceRequest()
 
 @dataclass(frozen=True)
 class ResourceFloor:
-    """Hold what trials of a scale get at least, since one of them ran out of memory.
+    """What trials of a scale get at least, since one of them ran out of memory.
 
     Attributes:
         gpus: GPUs of each process.
