@@ -42,8 +42,8 @@ class ProbeSplit:
         masks: ``(N, H, W)`` uint8 with 255 = ignore, or None; H and W are multiples of the grid.
         depth: ``(N, H, W)`` float16 metres, not positive or not finite = not measured, or None.
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` in pixels (half open), class -1 = no object; or None.
-        intermediate_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's last;
-            None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
+        intermediate_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's
+            last; None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
         image_size: H and W in pixels; None = not known, which only boxes mind.
     """
 
