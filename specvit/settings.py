@@ -7,7 +7,12 @@ documentation, also in the JSON schema of the sweep file.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar, cast, dataclass_transform
+import ast
+import inspect
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -32,7 +37,36 @@ def _check_range(given: tuple[float, float]) -> tuple[float, float]:
 ShareRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_check_range)]
 """Least and largest share of something, above 0 and at most 1."""
 
-_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+def _add_descriptions(schema: dict[str, Any], cls: type) -> None:
+    """Add the text under each field of a settings class to its JSON schema."""
+    for base in reversed(cls.__mro__):
+        for name, text in _field_docs(base.__module__).get(base.__name__, {}).items():
+            if name in schema["properties"]:
+                schema["properties"][name]["description"] = text
+
+
+@cache
+def _field_docs(module: str) -> dict[str, dict[str, str]]:
+    """Return the text under each field of each class of a module; nothing if its source is not there."""
+    try:
+        tree = ast.parse(inspect.getsource(import_module(module)))
+    except (OSError, TypeError):
+        return {}
+    return {
+        node.name: {
+            field.target.id: inspect.cleandoc(text.value.value)
+            for field, text in pairwise(node.body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+# pydantic would read the text under fields itself, but whenever a class is made: half of the time that loading takes.
+_CONFIG = ConfigDict(extra="forbid", json_schema_extra=_add_descriptions)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))

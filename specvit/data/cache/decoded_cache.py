@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from specvit.data.base import Dataset, DataSource, Split
@@ -179,6 +178,8 @@ def _write_split(folder: Path, split: str, arrays: Split) -> dict[str, list[int]
 
 def _lock(path: Path) -> AbstractContextManager[object]:
     """Acquire the lock of a file, waiting for another holder; it is released however its holder ends."""
+    from filelock import FileLock, Timeout  # which settings do not need: they load this module too
+
     lock = FileLock(path)
     try:
         return lock.acquire(blocking=False)
