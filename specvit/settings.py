@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from functools import cache
-from importlib import import_module
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
@@ -50,22 +50,21 @@ def _add_descriptions(schema: dict[str, Any], cls: type) -> None:
 def _field_docs(module: str) -> dict[str, dict[str, str]]:
     """Return the text under each field of each class of a module; nothing if its source is not there."""
     try:
-        tree = ast.parse(inspect.getsource(import_module(module)))
-    except (OSError, TypeError):
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError):
         return {}
-    return {
-        node.name: {
-            field.target.id: inspect.cleandoc(text.value.value)
-            for field, text in pairwise(node.body)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-    }
+    docs: dict[str, dict[str, str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            of_class = docs[node.name] = {}
+            for statement in pairwise(node.body):
+                match statement:
+                    case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
+                        of_class[field] = inspect.cleandoc(text)
+    return docs
 
 
-# pydantic would read the text under fields itself, but whenever a class is made: half of the time that loading takes.
+# pydantic would read the text under fields itself, but while a class is made: a fifth of the time that loading takes.
 _CONFIG = ConfigDict(extra="forbid", json_schema_extra=_add_descriptions)
 
 
