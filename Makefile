@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
 
-test: $(VENV)/installed-dev  ## Run the tests, but for the long run's, two files at a time
+test: $(VENV)/installed-dev  ## Run the tests but for the long ones, two files at a time
 	$(PYTEST)
 
 check: lint types imports tree  ## Run ruff, mypy --strict and the import rules; no stray files
@@ -29,7 +29,7 @@ tree:  ## Fail if a run of the tests, or anything else, left files that git neit
 	@left=$$(git ls-files --others --exclude-standard 2>/dev/null); test -z "$$left" || \
 		{ echo "neither added nor ignored: $$left"; exit 1; }
 
-faults: $(VENV)/installed-dev  ## Make the long run: faults of every kind at full length, and the tests marked long
+faults: $(VENV)/installed-dev  ## Run what takes long: faults of every kind at full length, and the tests marked long
 	SPECSWEEP_FAULTS=long $(PYTEST)
 
 bench: $(VENV)/installed-bench  ## Measure speed, as ratios side by side

@@ -5,7 +5,8 @@ the wall. It waits for as long as something moves, by one of these:
 
 * ``wait_for(condition)`` for a condition that another process or thread brings about;
 * ``wait_for_end(process)`` for a process that was started, and what it prints into pipes;
-* ``run_to_end(command, ..)`` in place of ``subprocess.run(.., timeout=..)``.
+* ``run_to_end(command, ..)`` in place of ``subprocess.run(.., timeout=..)``;
+* ``event.wait(LIMIT_S)`` for an event of ``threading``.
 
 All fail if nothing moves for ``PATIENCE_S``. What moves is told by ``making_progress``: a function whose value changes
 with progress, for example a count of rows, of events or of files. Without it the CPU time of the other threads of this
@@ -45,19 +46,25 @@ class StalledError(AssertionError):
 
 
 def wait_for(
-    condition: Callable[[], T], *, making_progress: Callable[[], object] | None = None, period_s: float = 0.01
+    condition: Callable[[], T],
+    *,
+    making_progress: Callable[[], object] | None = None,
+    patience_s: float | None = None,
+    period_s: float = 0.01,
 ) -> T:
     """Return what ``condition`` returns as soon as that is true.
 
     Args:
         condition: Looks whether what is waited for has come; may fail an assertion that rules it out.
         making_progress: Returns a value that changes as long as it may still come; None = CPU time is looked at.
+        patience_s: Seconds without progress after which the wait fails, more than it itself may take for a time-out of
+            what is waited for; None = ``PATIENCE_S``.
         period_s: Seconds between two looks.
 
     Raises:
-        StalledError: If nothing has moved for ``PATIENCE_S``.
+        StalledError: If nothing has moved for too long.
     """
-    progress = _Progress(making_progress)
+    progress = _Progress(making_progress, patience_s)
     while not (value := condition()):
         progress.check()
         time.sleep(period_s)
@@ -90,8 +97,9 @@ def run_to_end(command: Sequence[object], **options: Any) -> subprocess.Complete
 class _Progress:
     """What has moved since when."""
 
-    def __init__(self, making_progress: Callable[[], object] | None) -> None:
+    def __init__(self, making_progress: Callable[[], object] | None, patience_s: float | None = None) -> None:
         self._read = making_progress
+        self._patience_s = patience_s or PATIENCE_S
         self._begun_s = self._moved_s = self._looked_s = time.monotonic()
         self._last: object = None if making_progress is None else making_progress()
         self._cpu_s = cpu_seconds() if making_progress is None else 0.0
@@ -104,7 +112,7 @@ class _Progress:
         self._looked_s = now_s
         if self._has_moved():
             self._moved_s = now_s
-        if now_s > min(self._moved_s + PATIENCE_S, self._begun_s + LIMIT_S):
+        if now_s > min(self._moved_s + self._patience_s, self._begun_s + LIMIT_S):
             raise StalledError(
                 f"it did not come: waited for {now_s - self._begun_s:.0f} s, and saw nothing move for "
                 f"{now_s - self._moved_s:.0f} s; last seen: {self._last if self._read else f'{self._cpu_s:.1f} CPU s'}"

@@ -26,11 +26,9 @@ from orchestrator.trials.events import END_STATES, Event, Failed, Progressed, St
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
+from ..waiting import LIMIT_S, PATIENCE_S, wait_for
 from . import stand_in
 from .stand_in import RUNGS, StandIn
-
-TIMEOUT_S = 120.0
-"""Longest wait for anything, on a machine that has other things to do."""
 
 FILE: dict[str, object] = {
     "data": {"source": "scenes", "num_train": 64, "num_val": 32},
@@ -96,7 +94,7 @@ class Watcher(SweepCallback):
 
     def on_tick(self) -> None:
         """Hear that time has passed."""
-        assert time.monotonic() - self._begun_s < 4 * TIMEOUT_S, f"only {self.events[-20:]}"
+        assert time.monotonic() - self._begun_s < LIMIT_S, f"only {self.events[-20:]}"
         self._on_tick()
 
     def steps(self, trial_id: str, attempt: int) -> list[int]:
@@ -269,12 +267,9 @@ def causes(folder: Path, trial: Trial) -> list[str | None]:
     return [cause for (cause,) in found]
 
 
-def wait_until(holds: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait for something that comes by itself."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
+def wait_until(holds: Callable[[], object], *, patience_s: float = 2 * PATIENCE_S) -> None:
+    """Wait for something that comes by itself; Ray may spend a minute on finding that something is gone."""
+    wait_for(holds, patience_s=patience_s, period_s=0.05)
 
 
 def shares_of(folder: Path, trial_id: str) -> list[Mapping[str, Any]]:

@@ -6,11 +6,12 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 
-from orchestrator.cli.app import EXIT_STOPPED
+from orchestrator.cli.app import EXIT_STOPPED, main
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.run import describe
@@ -18,21 +19,23 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 
 from ..long_run import IS_LONG
+from .finished_sweeps import select
 from .mounts import run_with_mounts, why_no_mounts
 
 PROGRAM = Path(sys.executable).with_name("specsweep")
 SWEEP = {
     "question": "Does it go on?",
     "data": {"source": "scenes", "num_train": 32, "num_val": 16},
-    "objective": {"recipe": "dinov2_cpu", "steps": 6, "batch_size": 4},
+    "objective": {"recipe": "mae_cpu", "steps": 2, "batch_size": 4},
     "probes": {"knn": {}},
-    "rungs": {"count": 2, "num_images": 16},
+    "rungs": {"count": 1, "num_images": 16},
     "seeds": 3,
     "ablate": {"components": ["none", "norm"]},
     "floors": [],
     "diagnostics": True,
 }
-"""Six trials of a fraction of a second, whose readings fill a small disk."""
+NUM_TRIALS = 6
+"""Each of a fraction of a second; their readings fill a small disk."""
 
 FILL_UP = """
 program=$1 sweep=$2 results=$3 out=$4 size=$5
@@ -42,6 +45,8 @@ set +e
 echo $? > "$out/first.code"
 mount -o remount,size=64m "$results"
 "$program" status tiny --results "$results" > "$out/status.out" 2> "$out/status.err"
+echo $? > "$out/status.code"
+cp "$results/tiny/ledger.sqlite"* "$out"
 "$program" run "$sweep" --executor local --results "$results" > "$out/second.out" 2> "$out/second.err"
 echo $? > "$out/second.code"
 cp "$results/tiny/table.csv" "$out"
@@ -84,8 +89,10 @@ def place(tmp_path: Path) -> Place:
 def whole_table(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("whole")
     (folder / "tiny.yaml").write_text(json.dumps(SWEEP))
-    command = '"$1" run "$2" --executor local --results "$3"'
-    assert run_with_mounts(command, PROGRAM, folder / "tiny.yaml", folder).returncode == 0
+    command = ["specsweep", "run", str(folder / "tiny.yaml"), "--executor", "local", "--results", str(folder)]
+    with patch.object(sys, "argv", command), pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
     return table(folder / "tiny" / "table.csv")
 
 
@@ -100,12 +107,17 @@ def test_sweep_on_a_disk_that_fills_up_stops_clearly_and_goes_on_once_there_is_r
 ) -> None:
     done = run_with_mounts(FILL_UP, PROGRAM, place.sweep, place.results, place.out, size)
     assert done.returncode == 0, done.stderr
-    assert place.read("first.code").strip() == str(EXIT_STOPPED)
+    assert place.read("first.code").strip() == str(EXIT_STOPPED), place.read("first.err")
     message = place.read("first.err")
     assert len([line for line in message.splitlines() if line.startswith("specsweep: ")]) == 1
     assert "Traceback" not in message + place.read("first.out")
     assert str(place.results / "tiny") in message
     assert "full" in message or "No space left" in message
+    if size != "128k":  # which has no room for the ledger
+        assert place.read("status.code").strip() == "0"
+        ((num_done,),) = select(place.out, "SELECT COUNT(*) FROM attempts WHERE state = 'done'")
+        assert 0 < num_done <= NUM_TRIALS
+        assert (num_done == NUM_TRIALS) == (size == "900k")
     assert place.read("second.code").strip() == "0", place.read("second.err")
     assert table(place.out / "table.csv") == whole_table
 

@@ -2,25 +2,27 @@
 
 Each arm and seed is done exactly once, no rung is lost or doubled, and what lies in the folder is the uninterrupted
 run's to the last byte, seconds included, which stand-ins count by steps. Of real trials the columns of wall and CPU
-time are left out. At least 200 drivers are killed here; with ``SPECSWEEP_FAULTS=long`` thousands.
+time are left out. Every run kills drivers at every kind of transition, the long run at every transition and statement.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 
 from ..long_run import IS_LONG
+from .crash_points import Place
 from .forked_drivers import DriverServer, Site
 from .killed_sweeps import KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
 
-NUM_TWICE = 150 if IS_LONG else 8
-NUM_RANDOM = 500 if IS_LONG else 34
-NUM_REAL = 60 if IS_LONG else 4
-LEAST_KILLS = 200
+NUM_TWICE = 100 if IS_LONG else 4
+NUM_RANDOM = 300 if IS_LONG else 12
+NUM_REAL = 30 if IS_LONG else 2
+LEAST_KILLS = 600 if IS_LONG else 50
 
 
 def test_stand_ins_count_their_seconds_by_steps(short: Whole) -> None:
@@ -39,18 +41,29 @@ def test_a_driver_comes_by_every_kind_of_transition_and_by_enough_of_them(short:
     recorded = [name for name in short.points.values() if name == "after COMMIT of record_all"]
     begun = [name for name in short.points.values() if name == "after COMMIT of begin_attempt"]
     assert (len(recorded), len(begun)) == (events, NUM_TRAINED + NUM_FLOORS)
-    assert len(short.points) + 2 * NUM_TWICE + NUM_RANDOM + NUM_REAL >= LEAST_KILLS
+    assert len(places_to_die(short)) + 2 * NUM_TWICE + NUM_RANDOM + NUM_REAL >= LEAST_KILLS
+    assert {short.points[place] for place in places_to_die(short)} == names
+
+
+def places_to_die(whole: Whole) -> list[Place]:
+    """Return all points of the driver; in a short run one of each kind, of those that repeat one in the middle."""
+    if IS_LONG:
+        return list(whole.points)
+    kinds: defaultdict[str, list[Place]] = defaultdict(list)
+    for place, name in whole.points.items():
+        kinds[name].append(place)
+    return [places[len(places) // 2] for places in kinds.values()]
 
 
 def test_after_a_driver_that_was_killed_at_any_transition_the_next_ends_the_sweep_as_if_nothing_had_been(
     server: DriverServer, short: Whole, folders: Folders
 ) -> None:
     wrong = {}
-    for place, name in short.points.items():
+    for place in places_to_die(short):
         site = folders.new(short)
         codes = [server.run(site, kill_at=place), server.run(site)]
         if faults := faults_after(codes, [KILLED, 0], site, short):
-            wrong[f"{place}: {name}"] = faults
+            wrong[f"{place}: {short.points[place]}"] = faults
     assert wrong == {}
 
 
@@ -70,7 +83,7 @@ def test_after_drivers_that_were_killed_one_after_the_other_a_third_ends_the_swe
     assert wrong == {}
 
 
-@pytest.mark.skipif(not IS_LONG, reason="of the long part: every statement, some thousand runs")
+@pytest.mark.long
 def test_after_a_driver_that_was_killed_at_any_statement_the_next_ends_the_sweep_as_if_nothing_had_been(
     server: DriverServer, short: Whole, folders: Folders
 ) -> None:

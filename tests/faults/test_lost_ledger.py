@@ -7,7 +7,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,10 +18,10 @@ from orchestrator.ledger.errors import LedgerError, LedgerWriteError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Finished, Progressed
 
+from ..waiting import wait_for, wait_for_end
 from .ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of
 
 PROGRAM = Path(sys.executable).with_name("specsweep")
-TIMEOUT_S = 120.0
 SWEEP = {
     "question": "Does it stop?",
     "data": {"source": "scenes", "num_train": 32, "num_val": 16},
@@ -156,17 +155,15 @@ def _replace(path: Path, other: Path) -> None:
 
 
 def _wait_for_rungs(process: subprocess.Popen[str], path: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
+    def has_reported() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         try:
             with Ledger.read(path) as ledger:
-                if any(record.reports for record in ledger.records()):
-                    return
+                return any(record.reports for record in ledger.records())
         except LedgerError:
-            pass  # not there yet
-        time.sleep(0.05)
+            return False  # not there yet
+
+    wait_for(has_reported)
 
 
 @pytest.mark.parametrize("happens", [_delete, _replace])
@@ -181,7 +178,7 @@ def test_command_whose_ledger_is_lost_stops_with_one_message(
     try:
         _wait_for_rungs(process, path)
         happens(path, other)
-        out, message = process.communicate(timeout=TIMEOUT_S)
+        out, message = wait_for_end(process)
     finally:
         process.kill()
         process.wait()

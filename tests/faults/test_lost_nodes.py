@@ -27,8 +27,8 @@ from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 from ..long_run import IS_LONG
+from ..waiting import wait_for_end
 from .disturbed_runs import (
-    TIMEOUT_S,
     Ground,
     Watcher,
     causes,
@@ -217,7 +217,7 @@ def test_a_cluster_that_begins_with_a_node_of_other_code_is_refused(cluster: Any
         )
 
 
-@pytest.mark.skipif(not IS_LONG, reason="needs nodes of its own; make faults runs it")
+@pytest.mark.long
 def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     cluster: Any, ground: Ground, tmp_path: Path
 ) -> None:
@@ -281,7 +281,7 @@ class Head:
             self._process = None
 
 
-@pytest.mark.skipif(not IS_LONG, reason="takes a minute; make faults runs it")
+@pytest.mark.long
 def test_a_driver_whose_head_is_killed_waits_joins_again_and_ends_with_the_same_table(
     ground: Ground, tmp_path: Path
 ) -> None:
@@ -300,7 +300,7 @@ def test_a_driver_whose_head_is_killed_waits_joins_again_and_ends_with_the_same_
         wait_until(lambda: count(folder, "attempts WHERE cause = 'node'") or driver.poll() is not None)
         assert driver.poll() is None
         head.start()
-        output, _ = driver.communicate(timeout=TIMEOUT_S)
+        output, _ = wait_for_end(driver)
         assert driver.returncode == 0, output
     finally:
         kill(driver.pid)

@@ -204,7 +204,7 @@ def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_
     assert watcher.steps(trials[0].trial_id, 3)[0] == FAULT_STEP
 
 
-@pytest.mark.skipif(not IS_LONG, reason="trains for long; make faults runs it, tests of the executor do so once")
+@pytest.mark.long
 def test_real_trials_whose_workers_are_killed_go_on_bit_for_bit(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
@@ -325,14 +325,14 @@ def test_a_driver_that_is_killed_or_ends_leaves_no_process_of_its_cluster(tmp_pa
         driver.wait()
         # Ray's own agents spend a minute on telling the head, which is gone, that their node is gone.
         agents = {pid for pid in started if command_of(pid) in AGENTS}
-        wait_until(lambda: not any(map(is_alive, (started | named(session)) - agents)), timeout_s=30.0)
+        wait_until(lambda: not any(map(is_alive, (started | named(session)) - agents)))
         if IS_LONG:
-            wait_until(lambda: not any(map(is_alive, agents)))
+            wait_until(lambda: not any(map(is_alive, agents)), patience_s=300.0)
             driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             wait_until(lambda: count(folder, "reports WHERE attempt = 2") or driver.poll() is not None)
             started, session = started_by(driver)
             assert driver.wait() == 0
-            wait_until(lambda: not any(map(is_alive, started | named(session))), timeout_s=30.0)
+            wait_until(lambda: not any(map(is_alive, started | named(session))))
             assert rows(folder, "SELECT state FROM attempts ORDER BY attempt") == [("lost",), ("done",)]
     finally:
         kill(driver.pid)

@@ -51,7 +51,8 @@ from specvit.data.reading.tar_shards import index_shards
 from specvit.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
-HANGS_AFTER_S = 60
+HANGS_AFTER_S = 600
+"""What waits for a pipe or a lock does so for ever; any command takes seconds, on a busy machine a minute."""
 SWEEP = {
     "question": "Is it safe?",
     "data": {"source": "scenes", "num_train": 16, "num_val": 8},

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,13 +17,13 @@ from orchestrator.storage.command_inbox import FOLDER_NAME, Prune, send
 from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 
+from ..waiting import run_to_end, wait_for
 from .finished_sweeps import dump
 from .forked_drivers import REPOSITORY, DriverServer, Site
 from .killed_sweeps import Folders, Whole
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 EXIT_LOCKED = 3
-TIMEOUT_S = 60.0
 PACE_S = 0.02
 
 
@@ -39,13 +37,6 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
         )
         for path in (folder, *sorted(folder.rglob("*")))
     }
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def stop(pid: int) -> None:
@@ -80,13 +71,9 @@ def test_the_second_command_exits_with_3_naming_the_first_and_touches_nothing(
     results = site.root / "by_name"
     results.mkdir()
     (results / "fine").symlink_to(site.folder, target_is_directory=True)
-    second = subprocess.run(
-        [PROGRAM, "run", str(site.file), "--executor", "local", "--results", str(results)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
+    second = run_to_end(
+        [PROGRAM, "run", site.file, "--executor", "local", "--results", results],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        check=False,
     )
     assert (second.returncode, second.stdout) == (EXIT_LOCKED, "")
     assert re.search(rf"is in use by process {holder} on ", second.stderr)

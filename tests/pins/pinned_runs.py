@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -76,7 +77,9 @@ def run_losses(
     checkpoint = None
     if state is not None:
         checkpoint = Checkpoint(state, identity="pinned", every_s=None, at_stop=lambda: stop_after is not None)
-    result = run_trial(trial.config, dataset, losses, checkpoint=checkpoint)
+    # Nothing that is learnt depends on the probes, and a rung without any still tells the loss of its step.
+    config = replace(trial.config, probes={}, rungs=replace(trial.config.rungs, probes=()))
+    result = run_trial(config, dataset, losses, checkpoint=checkpoint)
     if stop_after is None:
         losses.by_step[STEPS] = result.metrics["loss"]
     return losses.by_step

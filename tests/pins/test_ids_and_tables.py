@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from orchestrator.cli.app import main
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 
@@ -35,9 +38,17 @@ def shipped_ids() -> dict[str, dict[str, object]]:
 
 def print_table(folder: Path, form: str) -> str:
     """Return what ``specsweep table`` prints of the ledger in a folder."""
-    command = [str(Path(sys.executable).with_name("specsweep")), "table", str(folder), "--format", form]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    printed = io.StringIO()
+    argv = ["specsweep", "table", str(folder), "--format", form]
+    with (
+        patch.object(sys, "argv", argv),
+        patch.dict(os.environ, COLUMNS="200"),
+        redirect_stdout(printed),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    assert end.value.code == 0
+    return printed.getvalue()
 
 
 def test_ids_of_every_shipped_sweep_are_those_of_before() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,16 @@ from specvit.trial import TrialResult, run_trial, rung_steps
 
 CPU = Device(torch.device("cpu"))
 STEPS = 6
-DATA = Scenes(image_size=16, num_train=128, num_val=64)
-FEW_STEPS: Mapping[str, Any] = {"detection": {"steps": 2, "batch_size": 8, "width": 4}}
+BATCH_SIZE = 8
+DATA = Scenes(image_size=16, num_train=64, num_val=32)
+CHEAP: Mapping[str, Any] = {"knn": {}, "segmentation": {}}
+"""Those that run at rungs."""
+ALL: Mapping[str, Any] = {name: {} for name in PROBES} | {
+    "detection": {"steps": 2, "batch_size": 8, "width": 4},
+    "attentive": {"lrs": [0.1, 0.01], "weight_decays": [1e-3], "epochs": 2},
+    "linear": {"cs": [0.1, 1.0]},
+}
+RECIPES = ("dinov2_cpu", "deit3_cpu", "mae_cpu")
 ALL_METRICS = {metric.name for probe in PROBES.values() for metric in probe.metrics}
 
 
@@ -65,16 +73,16 @@ def poisoned(dataset: Dataset) -> Dataset:
 def _config(
     recipe: str = "deit3_cpu", *, treatment: Mapping[str, Any] | None = None, **changes: Any
 ) -> TrialConfig:
-    objective: dict[str, Any] = {"recipe": recipe, "steps": STEPS, "batch_size": 16}
+    objective: dict[str, Any] = {"recipe": recipe, "steps": STEPS, "batch_size": BATCH_SIZE}
     if recipe == "dinov2_cpu":
         objective |= {"local_size": 8, "num_prototypes": 16, "head_hidden": 16, "head_bottleneck": 8}
     document = {
         "treatment": treatment or {},
         "model": {"scale": "nano", "patch_size": 4},
-        "data": {"source": "scenes", "image_size": 16, "num_train": 128, "num_val": 64},
+        "data": {"source": "scenes", "image_size": 16, "num_train": 64, "num_val": 32},
         "objective": objective,
-        "probes": {name: FEW_STEPS.get(name, {}) for name in PROBES},
-        "rungs": {"count": 2, "num_images": 64},
+        "probes": CHEAP,
+        "rungs": {"count": 2, "num_images": 32},
         "seed": 0,
         **changes,
     }
@@ -107,9 +115,9 @@ def _run(config: TrialConfig, dataset: Dataset, **watching: Any) -> tuple[TrialR
     return run_trial(config, dataset, observer, device=CPU), observer
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, dataset: Dataset) -> None:
-    config = _config(recipe, treatment={"specialize": "norm@all+qkv@first-third"})
+    config = _config(recipe, treatment={"specialize": "norm@all+qkv@first-third"}, probes=ALL)
     (result, observer), (again, observer_again) = _run(config, dataset), _run(config, dataset)
     assert set(result.metrics) == ALL_METRICS | {"loss"}
     assert all(np.isfinite(value) for value in result.metrics.values())
@@ -135,7 +143,7 @@ def test_a_trial_of_some_epochs_is_the_trial_of_as_many_steps(dataset: Dataset) 
     assert observer.rungs == watched.rungs
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Dataset) -> None:
     baseline, arm = (
         _run(_config(recipe, treatment={"specialize": text}, probes={}), dataset)[0] for text in ("none", "norm+qkv")
@@ -144,13 +152,13 @@ def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Datas
 
 
 def test_the_random_floor_probes_the_backbone_that_every_arm_starts_from(dataset: Dataset) -> None:
-    result, observer = _run(_config(treatment={"kind": "random_init"}), dataset)
+    result, observer = _run(_config(treatment={"kind": "random_init"}, probes=ALL), dataset)
     assert set(result.metrics) == ALL_METRICS
     assert observer.rungs == {}
     assert set(observer.steps) == {(0, 0)}
     # A run that learns nothing probes the same features.
-    objective = {"recipe": "deit3_cpu", "steps": 1, "batch_size": 16, "lr": 1e-30, "min_lr": 0.0}
-    still, _ = _run(_config(objective=objective, rungs={"count": 0}), dataset)
+    objective = {"recipe": "deit3_cpu", "steps": 1, "batch_size": BATCH_SIZE, "lr": 1e-30, "min_lr": 0.0}
+    still, _ = _run(_config(objective=objective, probes=ALL, rungs={"count": 0}), dataset)
     assert {name: still.metrics[name] for name in ALL_METRICS} == dict(result.metrics)
 
 
@@ -169,7 +177,7 @@ def test_a_trial_is_diagnosed_at_its_end_where_asked_without_changing_its_metric
 
 def test_the_random_floor_depends_on_the_seed_and_the_pixel_floor_repeats(dataset: Dataset) -> None:
     def metrics(kind: str, seed: int) -> Mapping[str, float]:
-        return _run(_config(treatment={"kind": kind}, seed=seed), dataset)[0].metrics
+        return _run(_config(treatment={"kind": kind}, probes=ALL, seed=seed), dataset)[0].metrics
 
     assert metrics("random_init", 0) != metrics("random_init", 1)
     pixels = metrics("raw_pixels", 0)
@@ -198,12 +206,12 @@ def test_rungs_run_the_probes_asked_for_or_those_that_are_cheap() -> None:
     assert list(rung_probes(_config(probes={"linear": {}}))) == ["linear"]
     assert list(rung_probes(_config(probes={"segmentation": {}}))) == ["segmentation"]
     rungs = {"count": 1, "probes": ["segmentation", "linear"]}
-    assert list(rung_probes(_config(rungs=rungs))) == ["segmentation", "linear"]
+    assert list(rung_probes(_config(rungs=rungs, probes=ALL))) == ["segmentation", "linear"]
     assert rung_probes(_config(probes={})) == {}
 
 
 def test_rungs_look_at_the_training_split_alone(dataset: Dataset, poisoned: Dataset) -> None:
-    config = _config(rungs={"count": 2, "num_images": 64, "probes": list(PROBES)})
+    config = _config(rungs={"count": 2, "num_images": 32, "probes": list(PROBES)}, probes=ALL)
     (result, observer), (other, observer_other) = _run(config, dataset), _run(config, poisoned)
     assert set(observer.rungs[2]) == ALL_METRICS | {"loss"}
     assert observer_other.rungs == observer.rungs
@@ -213,21 +221,21 @@ def test_rungs_look_at_the_training_split_alone(dataset: Dataset, poisoned: Data
 
 
 def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Dataset) -> None:
-    fitted, scored = rung_splits(_config(rungs={"num_images": 64}), dataset.train)
-    assert (len(fitted), len(scored)) == (48, 16)
+    fitted, scored = rung_splits(_config(rungs={"num_images": 32}), dataset.train)
+    assert (len(fitted), len(scored)) == (24, 8)
     assert fitted.targets == dataset.train.targets
-    images = np.concatenate([fitted.images, scored.images]).reshape(64, -1)
-    assert len(np.unique(images, axis=0)) == 64
+    images = np.concatenate([fitted.images, scored.images]).reshape(32, -1)
+    assert len(np.unique(images, axis=0)) == 32
     known = {image.tobytes() for image in dataset.train.images}
     assert all(image.tobytes() in known for image in (*fitted.images, *scored.images))
     # The same for every arm, other ones for another seed.
-    arm = _config(rungs={"num_images": 64}, treatment={"specialize": "qkv@all"})
+    arm = _config(rungs={"num_images": 32}, treatment={"specialize": "qkv@all"})
     np.testing.assert_array_equal(rung_splits(arm, dataset.train)[1].images, scored.images)
-    other = rung_splits(_config(rungs={"num_images": 64}, seed=1), dataset.train)[1]
+    other = rung_splits(_config(rungs={"num_images": 32}, seed=1), dataset.train)[1]
     assert (other.images != scored.images).any()
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_rungs_do_not_change_what_is_learnt(recipe: str, dataset: Dataset) -> None:
     with_rungs, without = (_run(_config(recipe, rungs={"count": count}), dataset)[0] for count in (3, 0))
     assert with_rungs == without
@@ -271,13 +279,19 @@ def test_the_trained_backbone_is_built_as_the_configuration_says(
     assert given == {"init": "independent", "seed": 4, "pretrained": None, "pretrained_sha256": None}
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
-@pytest.mark.parametrize("name", COMPARATORS)
+def _pairs() -> Iterator[Any]:
+    """Yield every comparator with every recipe, of which the short run has one of each comparator and two of one."""
+    for index, name in enumerate(COMPARATORS):
+        for number, recipe in enumerate(RECIPES):
+            yield pytest.param(name, recipe, marks=() if index % len(RECIPES) == number else pytest.mark.long)
+
+
+@pytest.mark.parametrize(("name", "recipe"), [*_pairs()])
 def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
     name: str, recipe: str, dataset: Dataset
 ) -> None:
     treatment = {"kind": "comparator", "comparator": {"comparator": name}}
-    config = _config(recipe, treatment=treatment, probes={"knn": {}}, rungs={"count": 1, "num_images": 64})
+    config = _config(recipe, treatment=treatment, probes={"knn": {}}, rungs={"count": 1, "num_images": 32})
     (result, observer), (again, _) = _run(config, dataset), _run(config, dataset)
     assert again == result
     assert all(np.isfinite(value) for value in (*result.metrics.values(), *observer.rungs[3].values()))
@@ -285,7 +299,7 @@ def test_a_comparator_trains_and_repeats_and_differs_from_the_baseline(
     assert result.metrics["loss"] != baseline.metrics["loss"]
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: Dataset) -> None:
     objective = dataclasses.asdict(_config(recipe).objective) | {"steps": 1}
 
@@ -313,7 +327,7 @@ def test_patch_diversification_adds_its_terms_to_the_loss(recipe: str, dataset: 
     ],
 )
 def test_options_of_deit3_train_and_repeat_and_change_what_is_learnt(changes: dict[str, Any], dataset: Dataset) -> None:
-    plain: dict[str, Any] = {"recipe": "deit3_cpu", "steps": STEPS, "batch_size": 16}
+    plain: dict[str, Any] = {"recipe": "deit3_cpu", "steps": STEPS, "batch_size": BATCH_SIZE}
     optional = _config(objective={**plain, **changes}, probes={"knn": {}}, rungs={"count": 0})
     (result, _), (again, _) = _run(optional, dataset), _run(optional, dataset)
     assert again == result
@@ -355,8 +369,18 @@ def _checkpoint(path: Path, **changes: Any) -> Checkpoint:
     return Checkpoint(**{"path": path, "identity": "trial", "every_s": None, "every_steps": 1, **changes})
 
 
-@pytest.mark.parametrize("recipe", ["dinov2_cpu", "deit3_cpu", "mae_cpu"])
-@pytest.mark.parametrize("interrupted", [{"at_question": 2}, {"at_rung": 2}, {"at_question": 5}])
+@pytest.mark.parametrize(
+    ("recipe", "interrupted"),
+    [
+        *(("deit3_cpu", interrupted) for interrupted in ({"at_question": 2}, {"at_rung": 2}, {"at_question": 5})),
+        *((recipe, {"at_rung": 2}) for recipe in ("dinov2_cpu", "mae_cpu")),
+        *(
+            pytest.param(recipe, {"at_question": number}, marks=pytest.mark.long)
+            for recipe in ("dinov2_cpu", "mae_cpu")
+            for number in (2, 5)
+        ),
+    ],
+)
 def test_a_trial_that_was_interrupted_continues_to_the_last_bit_and_tells_every_rung_once(
     recipe: str, interrupted: dict[str, int], dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -457,13 +481,13 @@ def test_a_probe_of_the_last_blocks_gets_them_in_every_arm_at_rungs_and_at_the_e
         treatment=treatment,
         model={"scale": "nano", "patch_size": 4, "high_norm": "registers:2"},
         probes={"linear": {"protocol": "sgd", "epochs": 2}},
-        rungs={"count": 1, "num_images": 64, "probes": ["linear"]},
+        rungs={"count": 1, "num_images": 32, "probes": ["linear"]},
     )
 
     result = run_trial(config, dataset, Watching(), device=CPU)
 
     blocks = 2 if treatment.get("comparator", {}).get("comparator") == "class_attention" else 4
-    at_end, at_rung = [(128, blocks, 64), (64, blocks, 64)], [(48, blocks, 64), (16, blocks, 64)]
+    at_end, at_rung = [(64, blocks, 64), (32, blocks, 64)], [(24, blocks, 64), (8, blocks, 64)]
     kind = treatment.get("kind", "specialize")
     assert seen == ([None, None] if kind == "raw_pixels" else at_end if kind == "random_init" else at_rung + at_end)
     assert 0 <= result.metrics["linear_top1"] <= 100

@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ...waiting import run_to_end
+
 PROJECT = Path(__file__).parents[2] / "plugins" / "orientation"
 PROGRAM = [sys.executable, "-c", "from orchestrator.cli.app import main; main()"]
-TIMEOUT_S = 120.0
 GRATINGS = {"source": "gratings", "num_train": 64, "num_val": 32}
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,9 +36,7 @@ def command(tmp_path: Path, site: Path) -> Command:
     environment = {**kept, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
-        )
+        return run_to_end([*PROGRAM, *arguments], cwd=tmp_path, env=environment)
 
     return run
 

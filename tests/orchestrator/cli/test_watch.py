@@ -16,9 +16,10 @@ from orchestrator.trials.events import Failed, Finished, Logged, Reported
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 
+from ...waiting import wait_for_end
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 MAIN = [sys.executable, "-c", "from orchestrator.cli.app import main; main()"]
-TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_events_reach_a_pipe_one_by_one_and_end_with_the_run(
         ledger.begin_attempt(key)
         event = json.loads(process.stdout.readline())
         ledger.record(Failed(key, 1, "x", ""))
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    out, err = wait_for_end(process)
     assert (first[0], first[-1]) == ("registered", "done")
     assert (event["kind"], event["trial_id"]) == ("begun", key)
     assert [json.loads(line)["kind"] for line in out.splitlines()] == ["failed"]
@@ -153,7 +154,7 @@ def test_a_reader_that_has_had_enough_ends_a_command_quietly(
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=TIMEOUT_S)
+    _, err = wait_for_end(process)
     assert (process.returncode, err) == (0, "")
 
 
@@ -166,7 +167,7 @@ def test_ctrl_c_ends_following_with_130(
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=TIMEOUT_S)
+        _, err = wait_for_end(process)
     assert (process.returncode, err) == (130, "")
 
 

@@ -18,6 +18,8 @@ from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.trial import TrialResult
 
+from ...waiting import LIMIT_S
+
 
 @pytest.fixture
 def executor(trials: tuple[Trial, ...]) -> Iterator[LocalExecutor]:
@@ -146,5 +148,5 @@ def test_nothing_more_is_heard_of_a_trial_that_was_killed_and_the_next_one_runs(
     events = events_to_the_end(executor)
     assert {(event.trial_id, event.attempt) for event in events} == {(trials[2].trial_id, 2)}
     released.set()
-    assert ended.wait(10.0)
+    assert ended.wait(LIMIT_S)
     executor.kill(trials[0].trial_id)

@@ -35,6 +35,8 @@ from specvit.data import Dataset, Split
 from specvit.training.checkpoint import Checkpoint
 from specvit.trial import Observer, TrialResult
 
+from ...waiting import LIMIT_S
+
 NO_DATA = Dataset(
     train=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
     val=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
@@ -141,7 +143,7 @@ def test_a_trial_that_is_told_to_stop_is_pruned_at_its_step(
 ) -> None:
     def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
         observer.rung(step=2, metrics={"knn_top1": 1.0})
-        ordered.wait(10.0)
+        ordered.wait(LIMIT_S)
         return TrialResult({}, stopped_at=3) if observer.should_stop() else TrialResult({"knn_top1": 2.0})
 
     ordered = threading.Event()
@@ -234,7 +236,7 @@ def test_an_interruption_is_an_order_to_stop_that_saves_the_state(job: Job, monk
     def body(*given: object, checkpoint: Checkpoint, **_: object) -> TrialResult:
         observer = given[2]
         assert isinstance(observer, Attempt)
-        ordered.wait(10.0)
+        ordered.wait(LIMIT_S)
         asked.extend((observer.should_stop(), checkpoint.at_stop()))
         return TrialResult({}, stopped_at=1)
 
@@ -359,7 +361,7 @@ def test_an_interrupted_trial_fails_for_its_node_and_one_that_was_stopped_is_pru
     def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
         while not observer.should_stop():
             time.sleep(0.001)
-        ordered.wait(10.0)
+        ordered.wait(LIMIT_S)
         return TrialResult({}, stopped_at=2)
 
     ordered = threading.Event()
@@ -380,7 +382,7 @@ def test_an_interrupted_trial_fails_for_its_node_and_one_that_was_stopped_is_pru
 
 def test_a_trial_that_is_interrupted_after_its_last_step_is_finished(job: Job) -> None:
     def body(config: TrialConfig, dataset: Dataset, observer: Observer, **_: object) -> TrialResult:
-        ordered.wait(10.0)
+        ordered.wait(LIMIT_S)
         return TrialResult({"loss": 1.0})
 
     ordered = threading.Event()

@@ -14,7 +14,7 @@ from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.trials.trial import Trial
 
-TIMEOUT_S = 20.0
+from ...waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -74,14 +74,14 @@ def test_the_last_state_is_uploaded_if_the_trial_is_to_go_on(
 
     def slowly(self: RemoteFolder, name: str, source: Path) -> None:
         begun.set()
-        assert go.wait(TIMEOUT_S)
+        assert go.wait(LIMIT_S)
         put(self, name, source)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RemoteFolder, "put", slowly)
         with local_files(job, goes_on=lambda: goes_on) as files:
             save(files, b"first")
-            assert begun.wait(TIMEOUT_S)
+            assert begun.wait(LIMIT_S)
             save(files, b"second")  # returns though the first is on its way, and takes nothing away from it
             save(files, b"third")
             go.set()

@@ -10,6 +10,8 @@ import pytest
 from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Command, CommandInbox, Prune, Retry, send
 from specvit.errors import SpecsweepError
 
+from ...waiting import LIMIT_S
+
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandInbox:
@@ -129,7 +131,7 @@ def test_what_is_not_a_file_of_ours_is_left_alone_and_waited_for_by_nobody(box: 
     found: list[Command] = []
     taking = threading.Thread(target=lambda: found.extend(box.receive()), daemon=True)
     taking.start()
-    taking.join(10.0)
+    taking.join(LIMIT_S)
     assert found == [Cancel()]
     assert other.exists()
 

@@ -13,8 +13,9 @@ from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, RemoteLock, read_holder
 
+from ...waiting import PATIENCE_S, wait_for
+
 PERIOD_S = 0.3
-TIMEOUT_S = 20.0
 
 
 @pytest.fixture
@@ -36,10 +37,7 @@ def write(folder: RemoteFolder, **values: Any) -> None:
 
 
 def wait_for_beat(folder: RemoteFolder, beat: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while (holder := read_holder(folder)) is None or holder.beat < beat:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: (holder := read_holder(folder)) is not None and holder.beat >= beat)
 
 
 def test_a_lock_is_there_while_it_is_held_and_its_beat_goes_on(folder: RemoteFolder, lock: RemoteLock) -> None:
@@ -73,13 +71,13 @@ def test_a_lock_without_life_is_taken_over(
 
 
 def test_a_lock_that_is_given_back_while_it_is_watched_is_free(folder: RemoteFolder, lock: RemoteLock) -> None:
-    write(folder, period_s=TIMEOUT_S)
+    write(folder, period_s=PATIENCE_S)
     timer = threading.Timer(0.2, folder.delete, (LOCK_NAME,))
     started = time.monotonic()
     timer.start()
     lock.acquire()
     assert lock.is_ours()
-    assert time.monotonic() - started < TIMEOUT_S
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_a_lock_of_a_process_that_is_known_to_be_dead_is_not_watched(
@@ -93,11 +91,12 @@ def test_a_lock_of_a_process_that_is_known_to_be_dead_is_not_watched(
 
 def test_who_was_taken_over_notices_and_leaves_the_lock_alone(folder: RemoteFolder, lock: RemoteLock) -> None:
     lock.acquire()
-    deadline = time.monotonic() + TIMEOUT_S
-    while lock.taken_by is None:
+
+    def is_noticed() -> bool:
         write(folder)  # a beat of ours may have come in between
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return lock.taken_by is not None
+
+    wait_for(is_noticed)
     assert str(lock.taken_by) == "process 7 on elsewhere (since noon)"
     lock.release()
     holder = read_holder(folder)
@@ -129,10 +128,7 @@ def test_a_beat_that_fails_is_told_of_and_the_next_one_is_tried(
     lock.acquire()
     with monkeypatch.context() as patch:
         patch.setattr(RemoteFolder, "put_bytes", fail)
-        deadline = time.monotonic() + TIMEOUT_S
-        while "the store is away; the lock is renewed later" not in caplog.text:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: "the store is away; the lock is renewed later" in caplog.text)
     holder = read_holder(folder)
     wait_for_beat(folder, (holder.beat if holder else 0) + 1)
     assert lock.is_ours()

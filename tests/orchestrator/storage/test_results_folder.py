@@ -34,8 +34,9 @@ from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError
 
+from ...waiting import LIMIT_S, wait_for
+
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
-TIMEOUT_S = 60.0
 PERIOD_S = 0.2
 EVERY_S = 0.05
 STEPS = 18
@@ -91,7 +92,7 @@ def hang_at_the_last_trial(sweep: Sweep) -> Callable[[Event], bool]:
 
     def hang(event: Event) -> bool:
         if is_reached(event):
-            time.sleep(TIMEOUT_S)
+            time.sleep(LIMIT_S)
         return False
 
     return hang
@@ -194,13 +195,13 @@ def driver(
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", code, str(file), url], env=env)
     try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not _has_reported(trials[-1], url) or f"{trials[-1].trial_id}.safetensors" not in (
-            store / "checkpoints"
-        ).names():
+
+        def is_midway() -> bool:
             assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+            state = f"{trials[-1].trial_id}.safetensors"
+            return _has_reported(trials[-1], url) and state in (store / "checkpoints").names()
+
+        wait_for(is_midway)
         yield process
     finally:
         process.kill()
@@ -228,7 +229,7 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_tr
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     driver.send_signal(signal.SIGKILL)
-    assert driver.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert driver.wait() == -signal.SIGKILL
     assert read_holder(store) is not None
     machine(where)
     outcome, events = run(sweep, url)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,38 +18,23 @@ from specvit.recipes.dinov2.losses import Centre, koleo_loss, sinkhorn
 from specvit.training import collectives
 from specvit.trial import run_trial
 
+from ...waiting import run_to_end
 from .cases import CASES, CPU, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial
 
 COUNT = 2
-TIMEOUT_S = 120
 ROWS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 """What the processes share in the test of the losses: 4 and 2 rows, or 3 and 3."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Start both processes, wait for them, and return the folder of what they wrote."""
+    """Start the processes, wait for them, and return the folder of what they wrote."""
     folder = tmp_path_factory.mktemp("processes")
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     worker = Path(__file__).with_name("distributed_worker.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(worker), str(rank), str(COUNT), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(COUNT)
-    ]
-    try:
-        outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
+    ended = run_to_end([sys.executable, worker, COUNT, folder], env=environment)
+    assert ended.returncode == 0, ended.stderr
     return folder
 
 

@@ -19,6 +19,8 @@ from specvit.data import Dataset, Split
 from specvit.errors import DataError
 from specvit.trial import TrialResult
 
+from ....waiting import LIMIT_S
+
 NO_DATA = Dataset(
     train=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
     val=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
@@ -98,10 +100,10 @@ def test_orders_reach_the_trial_that_runs_and_no_other(
 
     def run(config: object, dataset: object, observer: Any, **_: object) -> TrialResult:
         running.set()
-        first.wait(10.0)
+        first.wait(LIMIT_S)
         asked.append(observer.should_stop())
         looked.set()
-        second.wait(10.0)
+        second.wait(LIMIT_S)
         return TrialResult({}, stopped_at=3 if observer.should_stop() else None)
 
     running, first, looked, second = (threading.Event() for _ in range(4))
@@ -109,10 +111,10 @@ def test_orders_reach_the_trial_that_runs_and_no_other(
     getattr(worker, order)(job.trial_id)  # nothing runs
     batches = worker.run(job)
     events = list(next(batches))
-    assert running.wait(10.0)
+    assert running.wait(LIMIT_S)
     getattr(worker, order)("another trial")
     first.set()
-    assert looked.wait(10.0)
+    assert looked.wait(LIMIT_S)
     getattr(worker, order)(job.trial_id)
     second.set()
     events += all_of(batches)

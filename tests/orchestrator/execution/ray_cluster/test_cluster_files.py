@@ -11,7 +11,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import time
 import tomllib
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -24,12 +23,13 @@ import yaml
 
 from orchestrator.cli.app import app
 
+from ....waiting import run_to_end, wait_for, wait_for_end
+
 ROOT = Path(__file__).parents[4]
 CLUSTERS = ROOT / "orchestrator" / "clusters"
 RAYJOB, RAY_UP, SLURM = CLUSTERS / "kuberay_rayjob.yaml", CLUSTERS / "ray_up.yaml", CLUSTERS / "slurm.sh"
 DASHBOARD = CLUSTERS / "grafana_dashboard.json"
 WITH_COMMENTS = (RAYJOB, RAY_UP, SLURM)
-TIMEOUT_S = 60.0
 
 METRIC_TAGS = {
     "ray_specsweep_trials": {"sweep", "state"},
@@ -277,7 +277,7 @@ def test_every_head_that_is_started_keeps_its_dashboard_to_itself(launcher: dict
 
 
 def test_the_slurm_script_is_valid_bash() -> None:
-    done = subprocess.run(["bash", "-n", str(SLURM)], capture_output=True, text=True, timeout=TIMEOUT_S)
+    done = run_to_end(["bash", "-n", str(SLURM)])
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -285,7 +285,7 @@ def test_shellcheck_finds_nothing_in_the_slurm_script() -> None:
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    done = subprocess.run([shellcheck, str(SLURM)], capture_output=True, text=True, timeout=TIMEOUT_S)
+    done = run_to_end([shellcheck, str(SLURM)])
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -354,13 +354,6 @@ def start_job(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         job.communicate()
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.02)
-
-
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -378,7 +371,7 @@ def test_a_slurm_job_whose_sweep_ends_by_itself_ends_with_its_code(
     code: int, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     job = start_job("--set", "resources.gpus=1", ENDS_WITH=str(code))
-    _, err = job.communicate(timeout=TIMEOUT_S)
+    _, err = wait_for_end(job)
     assert (job.returncode, err) == (code, "")
     assert (tmp_path / "specsweep.log").read_text() == (
         "run a sweep.yaml --address 192.0.2.1:20007 --results results --set resources.gpus=1\n"
@@ -396,9 +389,9 @@ def test_a_slurm_job_near_its_time_limit_stops_the_sweep_once_and_goes_back_into
     start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     job = start_job(STOPS_WITH="130")
-    wait_for(tmp_path / "ready.log")
+    wait_for((tmp_path / "ready.log").exists)
     job.send_signal(signal.SIGTERM)
-    _, err = job.communicate(timeout=TIMEOUT_S)
+    _, err = wait_for_end(job)
     assert (job.returncode, err) == (130, "")
     assert (tmp_path / "signals.log").read_text() == "TERM\n"
     assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
@@ -410,9 +403,9 @@ def test_a_sweep_that_ends_while_it_is_stopped_does_not_requeue_its_slurm_job(
     code: int, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     job = start_job(STOPS_WITH=str(code))
-    wait_for(tmp_path / "ready.log")
+    wait_for((tmp_path / "ready.log").exists)
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=TIMEOUT_S)
+    wait_for_end(job)
     assert job.returncode == code
     assert (tmp_path / "signals.log").read_text() == "TERM\n"
     assert not (tmp_path / "scontrol.log").exists()
@@ -423,7 +416,7 @@ def test_a_slurm_job_whose_nodes_do_not_join_ends_and_leaves_nothing(
 ) -> None:
     (tmp_path / "programs" / "srun").write_text("#!/usr/bin/env bash\necho $$ >> pids.log; exec sleep 600\n")
     job = start_job(JOIN_TIMEOUT_S="1")
-    _, err = job.communicate(timeout=TIMEOUT_S)
+    _, err = wait_for_end(job)
     assert job.returncode == 1
     assert "0 of 2 nodes have joined Ray at 192.0.2.1:20007" in err
     assert not (tmp_path / "specsweep.log").exists()
@@ -435,7 +428,7 @@ def test_a_slurm_job_without_a_setting_says_which(
     name: str, start_job: Callable[..., subprocess.Popen[str]]
 ) -> None:
     job = start_job(**{name: ""})
-    _, err = job.communicate(timeout=TIMEOUT_S)
+    _, err = wait_for_end(job)
     assert job.returncode != 0
     assert f"{name}: set {name} to a " in err
 

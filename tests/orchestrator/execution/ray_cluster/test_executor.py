@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
-TIMEOUT_S = 60.0
+from ....waiting import wait_for
 
 
 class Shared:
@@ -96,10 +95,12 @@ def long_trial(make_sweep: Callable[..., Sweep]) -> Trial:
 
 def events_until(executor: RayExecutor, found: Callable[[Event], bool]) -> list[Event]:
     events: list[Event] = []
-    deadline = time.monotonic() + TIMEOUT_S
-    while not any(map(found, events)):
-        assert time.monotonic() < deadline, f"only {events}"
-        events += executor.poll(1.0)
+
+    def has_come() -> bool:
+        events.extend(executor.poll(1.0))
+        return any(map(found, events))
+
+    wait_for(has_come)
     return events
 
 
@@ -271,10 +272,7 @@ def test_a_trial_that_is_killed_is_heard_of_no_more_and_its_worker_is_gone(
     events = events_until(executor, is_terminal)
     assert {event.trial_id for event in events} == {trials[1].trial_id}
     pid = int(started.worker.rpartition(":")[2])
-    deadline = time.monotonic() + TIMEOUT_S
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_there_is_room_for_as_many_jobs_as_there_are_slots(
@@ -298,13 +296,12 @@ def test_a_job_is_listed_by_its_label_on_the_cluster(
     label = "nano norm@all+qkv@first-third seed 1"
     executor.submit(job_of(trials[1], label=label))
     events_until(executor, is_terminal)
-    deadline = time.monotonic() + TIMEOUT_S
-    names: list[str] = []
+
+    def is_listed() -> bool:
+        return label in [task.name for task in state.list_tasks(address=executor.dashboard_url, limit=1000)]
+
     # Ray gathers what its workers tell of their tasks within a second or two.
-    while label not in names:
-        assert time.monotonic() < deadline, f"only {names}"
-        time.sleep(0.2)
-        names = [task.name for task in state.list_tasks(address=executor.dashboard_url, limit=1000)]
+    wait_for(is_listed, period_s=0.2)
 
 
 def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(

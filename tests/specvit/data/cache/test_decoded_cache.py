@@ -26,6 +26,8 @@ from specvit.data.sources.imagenet import ImageNet
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
 
+from ....waiting import LIMIT_S
+
 SIZE = 8
 
 
@@ -245,7 +247,7 @@ def test_processes_that_start_at_once_find_the_same_cache(on_disk: ImageFolder, 
     processes = [context.Process(target=_load, args=(on_disk, barrier, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    found = {results.get(timeout=60) for _ in processes}
+    found = {results.get(timeout=LIMIT_S) for _ in processes}
     for process in processes:
         process.join()
     expected = ImageFolder(root=str(folder), image_size=SIZE).load()
@@ -262,7 +264,7 @@ def test_a_second_process_waits_for_the_first_and_decodes_nothing(
 
     def slow(folder: Path, read: Callable[[Any], Dataset]) -> Dataset:
         started.set()
-        assert waiting.wait(30)
+        assert waiting.wait(LIMIT_S)
         return make(folder, read)
 
     def noticing(message: str, *_: object) -> None:
@@ -275,10 +277,10 @@ def test_a_second_process_waits_for_the_first_and_decodes_nothing(
     results: list[Dataset] = []
     threads = [threading.Thread(target=lambda: results.append(on_disk.load())) for _ in range(2)]
     threads[0].start()
-    assert started.wait(30)
+    assert started.wait(LIMIT_S)
     threads[1].start()
     for thread in threads:
-        thread.join(60)
+        thread.join(LIMIT_S)
     assert len(decoded) == 1
     assert_equal(results[0], results[1])
 
