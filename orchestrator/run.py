@@ -32,7 +32,6 @@ from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Trial
-from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.files.atomic import remove_leftovers
 from specvit.files.regular import reject_symlink
@@ -274,12 +273,11 @@ def prepare_run(
 
 def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> SweepInfo:
     """Return what the ledger is to keep of a sweep. Without data, their fingerprints are left as they are."""
-    probes = selected_probes(sweep.file.probes)
     return SweepInfo(
         name=sweep.name,
         question=sweep.file.question,
         text=sweep.text,
-        metrics=tuple(metric.name for probe in probes.values() for metric in probe.metrics),
+        metrics=tuple(metric.name for probe in sweep.file.probes for metric in probe.metrics),
         seeds=sweep.file.seeds,
         data_fingerprints={
             trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)

@@ -10,7 +10,7 @@ from specvit.comparators import AnyComparator
 from specvit.data import AnyDataSource, DataSource
 from specvit.models.config import check_high_norm
 from specvit.models.scales import ScaleName
-from specvit.probes import Probe, SelectedProbes
+from specvit.probes import SelectedProbes
 from specvit.recipes import AnyRecipe
 from specvit.settings import Flag, NonNegativeInt, PositiveInt, settings
 
@@ -92,11 +92,6 @@ class RungSettings:
     none of the scored images has (no labelled pixel, no box) is left out of the rung."""
     probes: tuple[str, ...] = ()
     """Names of the probes to run; empty = those of ``knn`` and ``segmentation`` that are on, or else the first."""
-
-
-def selected_probes(probes: SelectedProbes) -> dict[str, Probe]:
-    """Return the probes that are switched on, by name, in the order of the table of probes."""
-    return {probe.name: probe for probe in probes}
 
 
 def default_rung_probes(probes: SelectedProbes) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from specvit.config import TrialConfig, default_rung_probes, selected_probes
+from specvit.config import TrialConfig, default_rung_probes
 from specvit.data import Dataset, DataSource, Split
 from specvit.device import Device
 from specvit.errors import DataError
@@ -44,7 +44,7 @@ class Probing:
         """
         self.config = config
         self._moved_on = moved_on
-        self._probes = selected_probes(config.probes)
+        self._probes = {probe.name: probe for probe in config.probes}
         self._dataset_of = {
             name: dataset if probe.data is None else probe_datasets[probe.data]
             for name, probe in self._probes.items()
@@ -118,9 +118,8 @@ class Probing:
 
 def rung_probes(config: TrialConfig) -> dict[str, Probe]:
     """Return the probes of the rungs, by name: those asked for, or else those that are cheap."""
-    chosen = selected_probes(config.probes)
     names = config.rungs.probes or default_rung_probes(config.probes)
-    return {name: chosen[name] for name in names}
+    return {probe.name: probe for name in names for probe in config.probes if probe.name == name}
 
 
 def rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:

@@ -67,7 +67,7 @@ class Attempt:
         job: Job,
         datasets: Mapping[DataSource, Dataset],
         *,
-        together: AbstractContextManager[object] | None = None,
+        process_group: AbstractContextManager[object] | None = None,
         runner: Runner | None = None,
     ) -> None:
         """Start the thread.
@@ -75,13 +75,13 @@ class Attempt:
         Args:
             job: What to run.
             datasets: What the trials' data sources load.
-            together: Context in which this process is the main one of several; None = it is alone.
+            process_group: Context in which this process is the main one of several; None = it is alone.
             runner: What computes the trial, called as ``specvit.trial.run_trial`` is; None = that.
         """
         self.job = job
         self._runner = runner
         self._datasets = datasets
-        self._together = together or nullcontext()
+        self._process_group = process_group or nullcontext()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._interrupted = threading.Event()
@@ -151,7 +151,7 @@ class Attempt:
             config = self.job.config
             data = self._datasets[config.data]
             goes_on = self._interrupted.is_set
-            with _logs_to(self._log), local_files(self.job, goes_on=goes_on) as files, self._together:
+            with _logs_to(self._log), local_files(self.job, goes_on=goes_on) as files, self._process_group:
                 self._checkpoint = _checkpoint(self.job, self._datasets, files=files, at_stop=goes_on)
                 result = runner(
                     config,
@@ -244,13 +244,13 @@ def _logs_to(tell: Callable[[str, str], None]) -> Iterator[None]:
             logger.removeHandler(handler)
 
 
-def assist(job: Job, datasets: Mapping[DataSource, Dataset], together: AbstractContextManager[object]) -> float:
+def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: AbstractContextManager[object]) -> float:
     """Compute a job's trial beside the process that runs the attempt, without a word.
 
     Args:
         job: The same job.
         datasets: What the trials' data sources load.
-        together: Context in which this process is one of several, and not the main one.
+        process_group: Context in which this process is one of several, and not the main one.
 
     Returns:
         The CPU seconds that it took.
@@ -260,7 +260,7 @@ def assist(job: Job, datasets: Mapping[DataSource, Dataset], together: AbstractC
     started = time.process_time()
     config = job.config
     checkpoint = _checkpoint(job, datasets)
-    with together:
+    with process_group:
         run_trial(config, datasets[config.data], _Nobody(), probe_datasets=datasets, checkpoint=checkpoint)
     return time.process_time() - started
 

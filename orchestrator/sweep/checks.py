@@ -12,7 +12,6 @@ from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.resource_settings import share_of
 from orchestrator.sweep.schema import MAX_TRIALS, check_name
-from specvit.config import selected_probes
 from specvit.data import Dataset, DataSource
 from specvit.errors import ConfigError
 from specvit.messages import did_you_mean
@@ -107,7 +106,7 @@ def _check_name(sweep: Sweep) -> Iterator[Problem]:
 
 def _check_probes(sweep: Sweep) -> Iterator[Problem]:
     """Check the probes, those of the rungs, and the metric that pruning judges by."""
-    switched_on = list(selected_probes(sweep.file.probes))
+    switched_on = [probe.name for probe in sweep.file.probes]
     if not switched_on:
         yield Problem(("probes",), f"must switch on at least one of {', '.join(PROBES)}")
         return
@@ -133,10 +132,10 @@ def _check_probes(sweep: Sweep) -> Iterator[Problem]:
 
 def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:
     """Check the images that probes have of their own."""
-    for name, probe in selected_probes(sweep.file.probes).items():
+    for probe in sweep.file.probes:
         if probe.data is None:
             continue
-        place = ("probes", name, "data")
+        place = ("probes", probe.name, "data")
         if probe.needs not in probe.data.targets:
             yield Problem(place, f"must have {probe.needs}, but {_has(probe.data)}")
         for patch in dict.fromkeys(group.model.patch_size for group in sweep.groups):
@@ -187,9 +186,10 @@ def _check_targets(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
     for target in sorted(required.keys() - source.targets):
         rule = f"recipe {recipe.name!r} learns from {target}, but {has}"
         yield Problem(context.place(f"objective.{required[target]}", "data.source"), rule)
-    for name, probe in selected_probes(sweep.file.probes).items():
+    for probe in sweep.file.probes:
         if probe.data is None and probe.needs not in source.targets:
-            yield Problem(("probes", name), f"predicts {probe.needs}, but {has}; give it images of its own by 'data'")
+            rule = f"predicts {probe.needs}, but {has}; give it images of its own by 'data'"
+            yield Problem(("probes", probe.name), rule)
 
 
 def _check_steps(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:

@@ -36,8 +36,8 @@ OWN = "own"
 
 
 @dataclass(frozen=True)
-class Part:
-    """Describe what of a layer is owned.
+class OwnedPart:
+    """What of a layer is owned.
 
     Attributes:
         name: Component, or several that are neighbours and share a mode.
@@ -62,7 +62,7 @@ class _OwnWeights(nn.Module):
 
     gate: nn.Parameter | None
 
-    def __init__(self, part: Part, shared: nn.Module, donor: nn.Module) -> None:
+    def __init__(self, part: OwnedPart, shared: nn.Module, donor: nn.Module) -> None:
         super().__init__()
         span = slice(part.first, part.first + part.size)
         for name, value in donor.named_parameters(recurse=False):
@@ -111,7 +111,7 @@ class LowRank(nn.Module):
     Source: LoRA (Hu et al. 2021), section 4.1, with scale 1: ``down`` starts at random, ``up`` at 0.
     """
 
-    def __init__(self, part: Part, donor: nn.Linear) -> None:
+    def __init__(self, part: OwnedPart, donor: nn.Linear) -> None:
         super().__init__()
         rank = part.mode.rank
         self.down = nn.Parameter(donor.weight.new_empty(rank, donor.in_features))
@@ -146,7 +146,7 @@ class RoutedLinear(nn.Linear):
     """Map some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, E)``."""
 
     def __init__(
-        self, shared: nn.Linear, donor: nn.Linear, parts: Sequence[Part], rows: SpecializedRows
+        self, shared: nn.Linear, donor: nn.Linear, parts: Sequence[OwnedPart], rows: SpecializedRows
     ) -> None:
         """Take over the parameters of ``shared``; own weights start as those of ``donor``."""
         nn.Module.__init__(self)
@@ -184,7 +184,7 @@ class RoutedLayerNorm(nn.LayerNorm):
     """Scale and shift some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, D)``."""
 
     def __init__(
-        self, shared: nn.LayerNorm, donor: nn.LayerNorm, part: Part, rows: SpecializedRows
+        self, shared: nn.LayerNorm, donor: nn.LayerNorm, part: OwnedPart, rows: SpecializedRows
     ) -> None:
         """Take over the parameters of ``shared``; own weights start as those of ``donor``."""
         nn.Module.__init__(self)
@@ -211,7 +211,7 @@ class RoutedLayerScale(LayerScale):
     """Scale the channels of some tokens by own weights, of all others by shared ones: ``(B, N, D)``."""
 
     def __init__(
-        self, shared: LayerScale, donor: LayerScale, part: Part, rows: SpecializedRows
+        self, shared: LayerScale, donor: LayerScale, part: OwnedPart, rows: SpecializedRows
     ) -> None:
         """Take over the parameter of ``shared``; own weights start as those of ``donor``."""
         nn.Module.__init__(self)
@@ -232,7 +232,7 @@ RoutedLayer = RoutedLinear | RoutedLayerNorm | RoutedLayerScale
 
 
 def route(
-    shared: nn.Module, donor: nn.Module, parts: Sequence[Part], rows: SpecializedRows
+    shared: nn.Module, donor: nn.Module, parts: Sequence[OwnedPart], rows: SpecializedRows
 ) -> RoutedLayer:
     """Make the version of a layer that has own weights for some tokens.
 
@@ -263,15 +263,3 @@ def has_layer_scale(model: VisionTransformer) -> bool:
 def own_parameters(module: nn.Module) -> Mapping[str, Tensor]:
     """Return the parameters that are own weights, by name."""
     return {name: value for name, value in module.named_parameters() if f".{OWN}." in f".{name}"}
-
-
-def original_name(name: str) -> str:
-    """Return the name of the shared parameter that an own one stands beside.
-
-    The matrices of a low rank stand beside the weight, and so do gates.
-    """
-    module, _, rest = name.partition(f".{OWN}.")
-    component, _, kind = rest.rpartition(".")
-    if kind not in ("weight", "bias", "gamma"):
-        kind = "gamma" if component == "layerscale" else "weight"
-    return f"{module}.{kind}"

@@ -20,7 +20,7 @@ from specvit.models.config import VitConfig
 from specvit.models.parameter_counts import MLP_RATIO
 from specvit.models.patches import take
 from specvit.models.pretrained_weights import load_plain_weights
-from specvit.models.routed_layers import LowRank, Part, has_layer_scale, own_parameters, route
+from specvit.models.routed_layers import LowRank, OwnedPart, has_layer_scale, own_parameters, route
 from specvit.models.stochastic_depth import Block, SubsetBlock
 from specvit.seeding import derive_seed
 from specvit.specialization.components import COMPONENTS
@@ -32,6 +32,7 @@ from specvit.specialization.language import (
 )
 from specvit.specialization.token_rows import PrefixRows, SpecializedRows
 
+INIT_STD = 0.02
 REGISTER_STD = 1e-6
 
 
@@ -208,26 +209,26 @@ def _check_modules(model: VisionTransformer, specialization: Specialization) -> 
             )
 
 
-def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str, list[Part]]:
+def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str, list[OwnedPart]]:
     """List what is owned of each module; neighbours that share a mode make one part, unless it is of low rank."""
-    parts: dict[str, list[Part]] = {}
+    parts: dict[str, list[OwnedPart]] = {}
     for component, block, mode in sorted(
         specialization.places(), key=lambda place: (place[1], list(COMPONENTS).index(place[0].name))
     ):
         for site in component.sites:
             path = f"blocks.{block}.{site.module}" if component.per_block else site.module
-            part = Part(component.name, mode, first=site.first * width, size=site.outputs * width)
+            part = OwnedPart(component.name, mode, first=site.first * width, size=site.outputs * width)
             known = parts.setdefault(path, [])
             joins = bool(known) and known[-1].mode == mode and known[-1].first + known[-1].size == part.first
             if joins and mode.kind != "lora":
-                part = Part(known[-1].name + part.name, mode, known[-1].first, known[-1].size + part.size)
+                part = OwnedPart(known[-1].name + part.name, mode, known[-1].first, known[-1].size + part.size)
                 known.pop()
             known.append(part)
     return parts
 
 
-class Tokens(NamedTuple):
-    """Hold the tokens of B images after the final norm.
+class EncodedTokens(NamedTuple):
+    """The tokens of B images after the final norm.
 
     Attributes:
         cls: ``(B, D)``.
@@ -247,7 +248,7 @@ def encode(
     masked: Tensor | None = None,
     mask_token: Tensor | None = None,
     visible: Tensor | None = None,
-) -> Tokens:
+) -> EncodedTokens:
     """Compute the tokens of images, with some patches hidden or left out.
 
     Args:
@@ -268,9 +269,33 @@ def encode(
     if visible is not None:
         x = torch.cat([x[:, :num_prefix], take(x[:, num_prefix:], visible)], dim=1)
     x = model.norm(model.blocks(model.norm_pre(model.patch_drop(x))))
-    return Tokens(x[:, 0], x[:, 1:num_prefix], x[:, num_prefix:])
+    return EncodedTokens(x[:, 0], x[:, 1:num_prefix], x[:, num_prefix:])
 
 
 def num_parameters(model: nn.Module) -> int:
     """Count the parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def init_linear(module: nn.Module) -> None:
+    """Draw the weights of all linear layers as timm does for a ViT: truncated normal, std 0.02, bias 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=INIT_STD)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def draw_classifier(width: int, num_classes: int, *, seed: int) -> nn.Linear:
+    """Draw a linear classifier of tokens, without touching the global stream of random numbers.
+
+    Args:
+        width: Channels of a token.
+        num_classes: Number of classes.
+        seed: Seed of its weights alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        classifier = nn.Linear(width, num_classes)
+        torch.manual_seed(seed)
+        init_linear(classifier)
+    return classifier

@@ -84,7 +84,7 @@ def compute_gradients(
         with torch.no_grad():
             for buffer, before in zip(learner.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        learner.forget()
+        learner.release_graph()
         for parameter in parameters:
             parameter.grad = None
         if device.is_cuda:

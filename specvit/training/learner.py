@@ -90,11 +90,11 @@ class Learner(nn.Module, ABC):
         terms: dict[str, Tensor] = self.regulariser(patches, labels)
         return terms
 
-    def forget(self) -> None:
-        """Let go of what a pass that was broken off has left: its graph holds memory."""
-        forget = getattr(self.regulariser, "forget", None)
-        if callable(forget):
-            forget()
+    def release_graph(self) -> None:
+        """Release what a pass that was broken off has left: its graph holds memory."""
+        release_graph = getattr(self.regulariser, "release_graph", None)
+        if callable(release_graph):
+            release_graph()
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

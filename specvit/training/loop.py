@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from specvit.data import Split
+from specvit.data import IGNORE_INDEX, Split
 from specvit.device import Device
 from specvit.errors import DataError, DivergenceError, SpecsweepError
 from specvit.seeding import numpy_stream
@@ -23,9 +23,7 @@ from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_
 from specvit.training.gradients import MicroBatch, compute_gradients
 from specvit.training.learner import Batch, Learner
 from specvit.training.optimizer import build_optimizer, set_schedules
-from specvit.training.recipe import Recipe
-from specvit.training.schedules import cosine, warmup_cosine
-from specvit.training.target_checks import check_targets
+from specvit.training.recipe import Recipe, cosine, warmup_cosine
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,6 +140,42 @@ def pretrain(
         if stopped:
             break
     return report
+
+
+def check_targets(
+    split: Split, indices: NDArray[np.int64], num_classes: Mapping[str, int], *, step: int, steps: int
+) -> None:
+    """Raise if a class is out of range that is about to be used as an index, where kernels would crash on it.
+
+    Data sources check what they read, but arrays lie in memory for hours, shared by processes, and images are not all
+    seen at once.
+
+    Args:
+        split: What the indices point into.
+        indices: ``(B,)`` the images of a batch.
+        num_classes: Number of classes by target, ``labels`` or ``masks``; other targets are not looked at.
+        step: Number of the step that learns from them, from 0, for the message.
+        steps: Steps of the run, for the message.
+
+    Raises:
+        DataError: If a label is not in [0, C), or a pixel of a mask neither in [0, K) nor 255 = ignore.
+    """
+    for target, count in num_classes.items():
+        values: NDArray[np.int64] | NDArray[np.uint8] | None = getattr(split, target)
+        if values is None:
+            continue
+        of_batch = values[indices]
+        wrong = (of_batch < 0) | (of_batch >= count)
+        rule = f"in [0, {count})"
+        if target == "masks":
+            wrong &= of_batch != IGNORE_INDEX
+            rule += f" or {IGNORE_INDEX} = ignore"
+        if wrong.any():
+            image = indices[np.flatnonzero(wrong.reshape(len(indices), -1).any(axis=1))[0]]
+            raise DataError(
+                f"step {step + 1} of {steps}: {target} of training image {image} must be {rule}, "
+                f"but hold {of_batch[wrong][0]}"
+            )
 
 
 def _load_batch(

@@ -1,4 +1,4 @@
-"""Parameter groups: who decays, and at which rate who learns.
+"""Parameter groups: what decays, and at which rate what learns.
 
 The published recipes choose by parameter name. A weight that only [CLS] uses must be treated exactly as the
 shared weight that it stands beside, or an ablation compares optimizers. So here the choice follows the shape

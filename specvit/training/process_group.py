@@ -1,8 +1,8 @@
 """How the processes that train one trial find each other, and part again.
 
 The main one opens a store, a small server of torch's, and whoever started the processes tells the others where it is.
-Then they are one group (``specvit.training.collectives``) for as long as the context ``joined`` is open in each. On
-one machine all of it listens to 127.0.0.1 alone.
+Then they are one group (``specvit.training.collectives``) while the context ``process_group`` is open in each. On one
+machine all of it listens to 127.0.0.1 alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SIOCGIFADDR = 0x8915
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Say where the main process waits for the others."""
+    """Where the main process waits for the others."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ def open_rendezvous(host: str = LOOPBACK) -> tuple[TCPStore, Rendezvous]:
         host: Address of this machine to listen at, and at no other.
 
     Returns:
-        The store, for ``joined`` in this process, and where it is, for the other processes.
+        The store, for ``process_group`` in this process, and where it is, for the other processes.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # A store's own socket would listen at every address, and its port could be taken between choosing and opening it.
@@ -64,13 +64,13 @@ def open_rendezvous(host: str = LOOPBACK) -> tuple[TCPStore, Rendezvous]:
 
 
 @contextmanager
-def joined(
-    meeting: Rendezvous, *, rank: int, num_processes: int, host: str = LOOPBACK, store: TCPStore | None = None
+def process_group(
+    rendezvous: Rendezvous, *, rank: int, num_processes: int, host: str = LOOPBACK, store: TCPStore | None = None
 ) -> Iterator[None]:
     """Make this process one of those that train a trial together, until the context ends.
 
     Args:
-        meeting: Where they meet.
+        rendezvous: Where they meet.
         rank: Number of this process, from 0, the main one.
         num_processes: How many they are.
         host: This process's own address, at which the others reach it.
@@ -87,7 +87,7 @@ def joined(
             if host == LOOPBACK or variable not in os.environ:
                 os.environ[variable] = interface
     if store is None:
-        store = TCPStore(meeting.host, meeting.port, is_master=False, timeout=JOIN_TIMEOUT)
+        store = TCPStore(rendezvous.host, rendezvous.port, is_master=False, timeout=JOIN_TIMEOUT)
     # The group would wait for the last to come as long as for a message.
     store.set(f"here/{rank}", "")
     store.wait([f"here/{number}" for number in range(num_processes)], JOIN_TIMEOUT)

@@ -70,10 +70,10 @@ def test_specialized_step_over_timm_step(
     for model in models.values():
         model.to(device.torch_device)
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    draw = random.Random(0)
+    rng = random.Random(0)
 
     def take_turns() -> None:
-        for name in draw.sample(list(models), len(models)):
+        for name in rng.sample(list(models), len(models)):
             started = time.perf_counter()
             with device.autocast():
                 loss = models[name].forward_features(images).float().square().mean()

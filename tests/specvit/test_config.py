@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig, selected_probes
+from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data.sources.scenes import Scenes
 from specvit.probes import PROBES
 from specvit.recipes.deit3.settings import DeiT3Cpu
@@ -96,12 +96,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_selected_probes_are_those_that_are_named_in_the_order_of_the_table() -> None:
     config = _config(probes={"segmentation": {"balance": 0.5}, "knn": {}})
-    assert selected_probes(config.probes) == {
-        "knn": PROBES["knn"](),
-        "segmentation": PROBES["segmentation"](balance=0.5),
-    }
-    assert list(selected_probes(config.probes)) == ["knn", "segmentation"]
-    assert selected_probes(()) == {}
+    assert config.probes == (PROBES["knn"](), PROBES["segmentation"](balance=0.5))
 
 
 def test_reading_settings_does_not_import_torch() -> None:

@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 
 from specvit import probing
-from specvit.config import TrialConfig, selected_probes
+from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
@@ -70,7 +70,7 @@ def test_a_probe_with_images_of_its_own_is_fitted_and_reported_on_them(images: d
     for name, source, num_classes in (("knn", PRETRAINING, 8), ("segmentation", OWN, 9)):
         splits = (images[source].train, images[source].val)
         train, val = (backbone_features(model, split, device=CPU) for split in splits)
-        probe = selected_probes(config.probes)[name]
+        (probe,) = (each for each in config.probes if each.name == name)
         expected |= probe.evaluate(train, val, num_classes=num_classes, seed=derive_seed(3, "probe", name))
     assert found == expected
     without = Probing(_config({"segmentation": {}}), images[PRETRAINING], {}).backbone(model, device=CPU)

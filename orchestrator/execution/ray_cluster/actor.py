@@ -62,15 +62,15 @@ class TrialActor:
         """Return the address of this worker's machine."""
         return self._host()
 
-    def meet(self, *hosts: str) -> Any:
+    def open_rendezvous(self, *hosts: str) -> Any:
         """Open the store at which the workers on ``hosts`` join; return where it is."""
         from specvit.training.process_group import LOOPBACK, open_rendezvous
 
-        self._store, meeting = open_rendezvous(LOOPBACK if len(set(hosts)) == 1 else self.host())
-        return meeting
+        self._store, rendezvous = open_rendezvous(LOOPBACK if len(set(hosts)) == 1 else self.host())
+        return rendezvous
 
-    def run(self, job: Job, meeting: Any = None, num_processes: int = 1) -> Iterator[list[Event]]:
-        """Run a job and yield its events; as the main one of several processes if they have a meeting."""
+    def run(self, job: Job, rendezvous: Any = None, num_processes: int = 1) -> Iterator[list[Event]]:
+        """Run a job and yield its events; as the main one of several processes if they have a rendezvous."""
         try:
             self._check_data(job)
         except DataError as error:
@@ -78,9 +78,9 @@ class TrialActor:
             text = str(error.__cause__ or error)
             yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text)]
             return
-        together = None if meeting is None else self._joined(meeting, 0, num_processes)
+        process_group = None if rendezvous is None else self._process_group(rendezvous, 0, num_processes)
         with self._orders:
-            attempt = self._attempt = Attempt(job, self._datasets, together=together, runner=self._runner)
+            attempt = self._attempt = Attempt(job, self._datasets, process_group=process_group, runner=self._runner)
             early, self._early = self._early, []
         for trial_id, number, is_for_good in early:
             if (trial_id, number) == (job.trial_id, job.attempt):
@@ -91,11 +91,11 @@ class TrialActor:
             if type(events[-1]) in END_STATES:
                 return
 
-    def assist(self, job: Job, meeting: Any, rank: int, num_processes: int) -> float:
+    def assist(self, job: Job, rendezvous: Any, rank: int, num_processes: int) -> float:
         """Compute a job beside the main process; return the CPU seconds that it took."""
         self._check_data(job)
         with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
-            return assist(job, self._datasets, self._joined(meeting, rank, num_processes))
+            return assist(job, self._datasets, self._process_group(rendezvous, rank, num_processes))
 
     def stop(self, trial_id: str, attempt: int | None = None) -> None:
         """Ask a trial to stop for good.
@@ -126,9 +126,9 @@ class TrialActor:
         if (error := next(filter(None, errors), None)) is not None:
             raise error
 
-    def _joined(self, meeting: Any, rank: int, num_processes: int) -> Any:
-        from specvit.training.process_group import LOOPBACK, joined
+    def _process_group(self, rendezvous: Any, rank: int, num_processes: int) -> Any:
+        from specvit.training.process_group import LOOPBACK, process_group
 
         store, self._store = self._store, None
-        host = LOOPBACK if meeting.host == LOOPBACK else self.host()
-        return joined(meeting, rank=rank, num_processes=num_processes, host=host, store=store)
+        host = LOOPBACK if rendezvous.host == LOOPBACK else self.host()
+        return process_group(rendezvous, rank=rank, num_processes=num_processes, host=host, store=store)

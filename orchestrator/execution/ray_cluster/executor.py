@@ -150,10 +150,10 @@ class RayExecutor:
             slot.events = run.remote(job)
             return
         # A reference: whoever is given it begins when the main actor has opened the store.
-        meeting = main.meet.remote(*slot.hosts)
-        slot.events = run.remote(job, meeting, len(slot.workers))
+        rendezvous = main.open_rendezvous.remote(*slot.hosts)
+        slot.events = run.remote(job, rendezvous, len(slot.workers))
         slot.assisting = [
-            other.assist.options(name=f"{job.label} process {rank}").remote(job, meeting, rank, len(slot.workers))
+            other.assist.options(name=f"{job.label} process {rank}").remote(job, rendezvous, rank, len(slot.workers))
             for rank, other in enumerate(others, start=1)
         ]
 

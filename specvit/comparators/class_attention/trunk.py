@@ -11,9 +11,9 @@ from timm.models.cait import ClassAttn
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.models.initialisation import init_linear
 from specvit.models.parameter_counts import MLP_RATIO
 from specvit.models.trunk import Trunk, layer_scale_init, norm_eps
+from specvit.models.vit import init_linear
 
 
 class ClassAttentionBlock(nn.Module):

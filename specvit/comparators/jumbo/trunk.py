@@ -13,8 +13,8 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.models.initialisation import INIT_STD, init_linear
 from specvit.models.trunk import Trunk, layer_scale_init, norm_eps
+from specvit.models.vit import INIT_STD, init_linear
 
 
 class JumboTrunk(Trunk):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.errors import ConfigError
-from specvit.models.initialisation import draw_classifier
+from specvit.models.vit import draw_classifier
 from specvit.seeding import derive_seed
 from specvit.training.mixing import PatchLabels
 
@@ -118,8 +118,8 @@ class PatchRegulariser(nn.Module):
     def _keep(self, output: Tensor, *, training: bool) -> None:
         self._first = output if training else None
 
-    def forget(self) -> None:
-        """Let go of the first block's patches, whose last ones did not come."""
+    def release_graph(self) -> None:
+        """Release the first block's patches, whose last ones did not come."""
         self._first = None
 
     def forward(self, last: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:

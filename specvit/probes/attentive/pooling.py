@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specvit.probes.minibatches import minibatches, num_steps
-from specvit.training.schedules import warmup_cosine
+from specvit.training.recipe import warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor

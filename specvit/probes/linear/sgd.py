@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specvit.probes.minibatches import minibatches, num_steps
-from specvit.training.schedules import cosine
+from specvit.training.recipe import cosine
 
 if TYPE_CHECKING:
     from torch import Tensor

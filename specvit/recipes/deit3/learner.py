@@ -13,8 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.models.batch_slice import BatchSlice
-from specvit.models.initialisation import draw_classifier
-from specvit.models.vit import encode
+from specvit.models.vit import draw_classifier, encode
 from specvit.recipes.deit3.augment import augment_images, augment_masks
 from specvit.recipes.deit3.dense_loss import dense_loss, mixed_class_counts
 from specvit.recipes.deit3.settings import DeiT3

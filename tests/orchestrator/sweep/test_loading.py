@@ -18,7 +18,6 @@ from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.resolved import Limits, Sweep
 from orchestrator.sweep.schema import sweep_json_schema
-from specvit.config import selected_probes
 from specvit.errors import SpecsweepError
 
 VALID = """\
@@ -126,8 +125,8 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
         (["vary.model.scale=[mini]"], lambda s: s.groups[0].model.scale, "mini"),
         (["vary={}"], lambda s: len(s.groups), 1),
         (["data={source: image_folder}", "data.root=/x=y"], lambda s: s.groups[0].data.root, "/x=y"),
-        (["probes.segmentation="], lambda s: "segmentation" in selected_probes(s.file.probes), True),
-        (["probes.knn.temperature=0.5"], lambda s: selected_probes(s.file.probes)["knn"].temperature, 0.5),
+        (["probes.segmentation="], lambda s: "segmentation" in {probe.name for probe in s.file.probes}, True),
+        (["probes.knn.temperature=0.5"], lambda s: next(probe for probe in s.file.probes if probe.name == "knn").temperature, 0.5),
         (["resources.processes=4"], lambda s: s.file.resources.processes, 4),
         (["checkpoint_every_s=0"], lambda s: s.file.checkpoint_every_s, 0),
         ([], lambda s: (s.file.resources.processes, s.file.checkpoint_every_s), (1, 60)),

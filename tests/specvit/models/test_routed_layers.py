@@ -9,16 +9,18 @@ import torch
 from timm.layers import LayerScale
 from torch import nn
 
-from specvit.models.routed_layers import Part, original_name, own_parameters, route
+from specvit.models.routed_layers import OwnedPart, own_parameters, route
 from specvit.specialization.modes import FULL, parse_mode
 from specvit.specialization.token_rows import PrefixRows
+
+from ..own_weights import original_name
 
 PLAIN = [nn.Linear(5, 7), nn.Linear(5, 7, bias=False), nn.LayerNorm(5), LayerScale(5, 0.5)]
 
 
 def _route(plain: nn.Module, mode: str = "full") -> nn.Module:
     size = 7 if isinstance(plain, nn.Linear) else 5
-    return route(plain, plain, [Part("it", parse_mode(mode), 0, size)], PrefixRows())
+    return route(plain, plain, [OwnedPart("it", parse_mode(mode), 0, size)], PrefixRows())
 
 
 @pytest.mark.parametrize("plain", PLAIN)
@@ -96,12 +98,12 @@ def test_a_gradient_that_others_hold_too_is_left_as_it_was() -> None:
     for plain in (nn.Linear(5, 5), nn.LayerNorm(5)):
         gradient = torch.randn(2, 4, 5)
         before = gradient.clone()
-        route(plain, plain, [Part("it", FULL, 0, 5)], PrefixRows())(x).backward(gradient)
+        route(plain, plain, [OwnedPart("it", FULL, 0, 5)], PrefixRows())(x).backward(gradient)
         assert torch.equal(gradient, before)
 
 
 def test_route_refuses_a_layer_that_it_has_no_version_of() -> None:
-    part = Part("it", FULL, 0, 4)
+    part = OwnedPart("it", FULL, 0, 4)
     with pytest.raises(TypeError, match="Conv2d"):
         route(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), [part], PrefixRows())
     with pytest.raises(TypeError, match="Linear"):

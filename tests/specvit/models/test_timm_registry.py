@@ -15,9 +15,11 @@ from torch import Tensor
 
 import specvit.models.timm_registry  # noqa: F401
 from specvit.errors import ConfigError
-from specvit.models.routed_layers import original_name, own_parameters
+from specvit.models.routed_layers import own_parameters
 from specvit.models.scales import SCALES
 from specvit.specialization.token_rows import PatchRow, PrefixRows
+
+from ..own_weights import original_name
 
 EVERYTHING = "norm@all+qkv(gate)@first-third+proj(lora:4)+mlp@last-half+layerscale+final_norm"
 

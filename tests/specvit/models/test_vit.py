@@ -12,11 +12,13 @@ from torch import Tensor
 
 from specvit.errors import ConfigError
 from specvit.models.config import VitConfig
-from specvit.models.routed_layers import original_name, own_parameters
+from specvit.models.routed_layers import own_parameters
 from specvit.models.scales import SCALES, Scale
 from specvit.models.vit import build_vit, encode, num_parameters, specialize
 from specvit.specialization.components import COMPONENTS
 from specvit.specialization.language import parse_specialization
+
+from ..own_weights import original_name
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
 IMAGE_SIZE, PATCH_SIZE = 16, 4

@@ -13,7 +13,6 @@ from torch import nn
 from specvit.data import Dataset, Split
 from specvit.device import Device
 from specvit.models.config import VitConfig
-from specvit.models.routed_layers import original_name
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.recipes import Recipe
@@ -24,6 +23,8 @@ from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.specialization.components import COMPONENTS
 from specvit.training.learner import Learner
 from specvit.training.optimizer import build_optimizer, decays, lr_factor, set_schedules
+
+from ..own_weights import original_name
 
 SCALE = Scale(width=16, depth=3, num_heads=2)
 CPU = Device(torch.device("cpu"))

@@ -147,8 +147,8 @@ def test_the_others_of_a_job_assist_with_the_same_data(
 
     worker = make_worker()
     monkeypatch.setattr("specvit.trial.run_trial", run)
-    monkeypatch.setattr(worker, "_joined", lambda *_: nullcontext())
-    assert worker.assist(job, "meeting", 1, 2) >= 0.0
+    monkeypatch.setattr(worker, "_process_group", lambda *_: nullcontext())
+    assert worker.assist(job, "rendezvous", 1, 2) >= 0.0
     assert given == [(job.config, NO_DATA)]
 
 
@@ -158,6 +158,6 @@ def test_workers_of_one_machine_meet_on_it_alone(
 ) -> None:
     opened: list[str] = []
     opening = "specvit.training.process_group.open_rendezvous"
-    monkeypatch.setattr(opening, lambda host: (opened.append(host), ("store", "meeting"))[1])
-    assert make_worker().meet(*hosts) == "meeting"
+    monkeypatch.setattr(opening, lambda host: (opened.append(host), ("store", "rendezvous"))[1])
+    assert make_worker().open_rendezvous(*hosts) == "rendezvous"
     assert opened == [expected]

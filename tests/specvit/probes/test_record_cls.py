@@ -15,11 +15,10 @@ from specvit.comparators.build import apply_comparator
 from specvit.data import Split
 from specvit.device import Device
 from specvit.models.config import VitConfig, parse_high_norm
-from specvit.models.intermediate_cls import record_cls
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
-from specvit.probes.features import backbone_features
+from specvit.probes.features import backbone_features, record_cls
 from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalised
 
