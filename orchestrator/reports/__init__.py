@@ -1,1 +1,47 @@
-"""From records to tables, curves, figures and exports."""
+"""From records to tables, curves, figures and exports.
+
+Front door: ``build_tables`` makes the tables, ``render_markdown``, ``render_rich``, ``render_csv`` and ``render_json``
+show them, ``write_results`` writes all that a run leaves beside its ledger, ``write_studies`` exports to Optuna.
+What must hold: the same records make the same files; nothing is written but by ``write_*``, nothing recorded; a
+table counts what failed, was pruned or was left out. Pandas, matplotlib and optuna load only where they serve.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.reports.ablation_table import AblationTable, build_tables
+    from orchestrator.reports.markdown_table import render_markdown
+    from orchestrator.reports.optuna_export import read_studies, write_studies
+    from orchestrator.reports.result_files import render_csv, render_json, write_results
+    from orchestrator.reports.terminal_table import render_rich
+
+__all__ = [
+    "AblationTable",
+    "build_tables",
+    "read_studies",
+    "render_csv",
+    "render_json",
+    "render_markdown",
+    "render_rich",
+    "write_results",
+    "write_studies",
+]
+
+_HOMES = {
+    "AblationTable": "ablation_table",
+    "build_tables": "ablation_table",
+    "read_studies": "optuna_export",
+    "render_csv": "result_files",
+    "render_json": "result_files",
+    "render_markdown": "markdown_table",
+    "render_rich": "terminal_table",
+    "write_results": "result_files",
+    "write_studies": "optuna_export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,31 @@
-"""From a YAML file to ordered, hashed trials."""
+"""From a YAML file to ordered, hashed trials.
+
+Front door: ``load_sweep`` reads and checks a file, ``pin_checkpoints`` and ``check_epochs`` check what needs files and
+images, ``expand`` lists the trials.
+What must hold: all problems of a file are reported at once, each with its line, as a ``SweepFileError``; equal files
+make equal trials in equal order; torch is never imported, but by ``pin_checkpoints`` where there are checkpoints.
+"""
+
+from orchestrator.sweep.checks import check_epochs
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.pretrained import pin_checkpoints
+from orchestrator.sweep.problems import SweepFileError
+from orchestrator.sweep.resolved import Group, Limits, Sweep
+from orchestrator.sweep.resource_settings import Resources
+from orchestrator.sweep.schema import Ablation, SweepFile, sweep_json_schema
+
+__all__ = [
+    "Ablation",
+    "Group",
+    "Limits",
+    "Resources",
+    "Sweep",
+    "SweepFile",
+    "SweepFileError",
+    "check_epochs",
+    "expand",
+    "load_sweep",
+    "pin_checkpoints",
+    "sweep_json_schema",
+]
