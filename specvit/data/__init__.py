@@ -1,22 +1,31 @@
-"""Data sources, one file each. ``AnyDataSource`` is what the ``data`` section of a sweep file may hold."""
+"""Images and their targets: data sources by name, and what they deliver.
+
+``DATA_SOURCES`` lists the sources, ``AnyDataSource`` is what the ``data`` section of a sweep file may hold; ``load`` of
+a source returns a ``Dataset`` of two ``Split``s. Whole splits are arrays, decoded once and shared by all trials of a
+node. Nothing here imports torch; what needs an extra package lies in ``extras`` and loads when a source reads.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
-from specvit.data.sources.ade20k import Ade20k
-from specvit.data.sources.cityscapes import Cityscapes
-from specvit.data.sources.coco import Coco
-from specvit.data.sources.depth import DepthMaps
-from specvit.data.sources.hugging_face import HuggingFace
-from specvit.data.sources.image_folder import ImageFolder
-from specvit.data.sources.imagenet import ImageNet
-from specvit.data.sources.masks import Masks
-from specvit.data.sources.nyuv2 import Nyuv2
-from specvit.data.sources.scenes import Scenes
-from specvit.data.sources.voc import Voc
-from specvit.data.sources.webdataset import WebDatasetShards
+from specvit.data.file_source import FileSource, Prepared
+from specvit.data.pair_source import PairSource
+from specvit.data.sources import (
+    Ade20k,
+    Cityscapes,
+    Coco,
+    DepthMaps,
+    HuggingFace,
+    ImageFolder,
+    ImageNet,
+    Masks,
+    Nyuv2,
+    Scenes,
+    Voc,
+    WebDatasetShards,
+)
 from specvit.plugins import OneOf, PartTable
 
 DATA_SOURCES: PartTable[DataSource] = PartTable(
@@ -41,4 +50,26 @@ DATA_SOURCES: PartTable[DataSource] = PartTable(
 
 AnyDataSource = Annotated[DataSource, OneOf(DATA_SOURCES)]
 
-__all__ = ["DATA_SOURCES", "IGNORE_INDEX", "AnyDataSource", "DataSource", "Dataset", "Split"]
+__all__ = [
+    "DATA_SOURCES",
+    "IGNORE_INDEX",
+    "Ade20k",
+    "AnyDataSource",
+    "Cityscapes",
+    "Coco",
+    "DataSource",
+    "Dataset",
+    "DepthMaps",
+    "FileSource",
+    "HuggingFace",
+    "ImageFolder",
+    "ImageNet",
+    "Masks",
+    "Nyuv2",
+    "PairSource",
+    "Prepared",
+    "Scenes",
+    "Split",
+    "Voc",
+    "WebDatasetShards",
+]

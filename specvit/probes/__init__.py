@@ -1,4 +1,9 @@
-"""Probes, one file each. ``SelectedProbes`` is what the ``probes`` section of a sweep file may name."""
+"""Probes: what frozen features of a backbone tell, a file or a folder each.
+
+``PROBES`` lists them, ``SelectedProbes`` is what the ``probes`` section of a sweep file may name; ``evaluate`` of a
+probe turns two ``ProbeSplit``s into its metrics. Settings load without torch. Hyper-parameters are chosen on a tenth of
+the training split, the same for every arm; the reported split chooses nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,13 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from specvit.plugins import ByName, LazyMapping, PartTable
-from specvit.probes.attentive.probe import Attentive
+from specvit.probes.attentive import Attentive
 from specvit.probes.base import Metric, Probe, ProbeSplit
-from specvit.probes.depth.probe import Depth
-from specvit.probes.detection.probe import Detection
+from specvit.probes.depth import Depth
+from specvit.probes.detection import Detection
 from specvit.probes.knn import Knn
-from specvit.probes.linear.probe import Linear
-from specvit.probes.segmentation.probe import Segmentation
+from specvit.probes.linear import Linear
+from specvit.probes.segmentation import Segmentation
 
 
 def _check_metrics(probe: type[Probe], others: Iterable[type[Probe]]) -> str | None:
@@ -51,4 +56,17 @@ METRICS: LazyMapping[Metric] = LazyMapping(
 )
 """What is known of the metrics of all probes, by their names."""
 
-__all__ = ["METRICS", "PROBES", "Metric", "Probe", "ProbeSplit", "SelectedProbes"]
+__all__ = [
+    "METRICS",
+    "PROBES",
+    "Attentive",
+    "Depth",
+    "Detection",
+    "Knn",
+    "Linear",
+    "Metric",
+    "Probe",
+    "ProbeSplit",
+    "Segmentation",
+    "SelectedProbes",
+]

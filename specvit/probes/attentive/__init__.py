@@ -1,1 +1,8 @@
-"""The attentive probe: a learned query over all tokens."""
+"""Attentive classification: a learned query over frozen tokens.
+
+``Attentive`` holds the settings; ``pooling`` trains all candidates side by side, each as if it were alone.
+"""
+
+from specvit.probes.attentive.probe import Attentive
+
+__all__ = ["Attentive"]
