@@ -35,11 +35,9 @@ class NoPruning(Pruner):
 
 
 @settings
-class MedianPruning(Pruner):
-    """Prune a trial whose best rung so far is worse than the median of the finished trials at this rung."""
+class ComparingPruner(Pruner):
+    """What the pruners have that compare a trial with those that have finished."""
 
-    pruner: Literal["median"] = "median"
-    """Which pruner this is."""
     n_startup_trials: NonNegativeInt = 5
     """Trials of the group, the baseline's among them, that must have finished before any is pruned."""
     n_warmup_steps: NonNegativeInt = 0
@@ -51,21 +49,21 @@ class MedianPruning(Pruner):
 
 
 @settings
-class PercentilePruning(Pruner):
+class MedianPruning(ComparingPruner):
+    """Prune a trial whose best rung so far is worse than the median of the finished trials at this rung."""
+
+    pruner: Literal["median"] = "median"
+    """Which pruner this is."""
+
+
+@settings
+class PercentilePruning(ComparingPruner):
     """Prune a trial whose best rung so far is outside the top ``percentile`` of the finished ones there."""
 
     pruner: Literal["percentile"] = "percentile"
     """Which pruner this is."""
     percentile: Percentile = 75.0
     """Share of the trials to keep, in percent: 75 prunes the worst quarter, 50 is the median pruner."""
-    n_startup_trials: NonNegativeInt = 5
-    """Trials of the group, the baseline's among them, that must have finished before any is pruned."""
-    n_warmup_steps: NonNegativeInt = 0
-    """The first rung at which a trial can be pruned; 0 and 1 both mean the first."""
-    interval_steps: PositiveInt = 1
-    """Judge at every so many rungs, counted from ``n_warmup_steps``."""
-    n_min_trials: PositiveInt = 1
-    """Finished trials that must have a value at a rung before it is judged."""
 
 
 @settings

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.cli.plan_view import render_plan
+from orchestrator.plan import Plan, make_plan
+from orchestrator.sweep.resolved import Sweep
+
+
+def rendered(plan: Plan) -> str:
+    file = StringIO()
+    Console(file=file, width=120, highlight=False).print(render_plan(plan))
+    return file.getvalue()
+
+
+def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    text = rendered(make_plan(make_sweep(vary={"model.scale": ["nano", "micro"]}), results_root=tmp_path))
+    assert text.index("model.scale=micro") < text.index("model.scale=nano")
+    assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 16 to run" in text
+
+
+def test_of_very_many_arms_the_first_are_shown_and_the_rest_are_counted(
+    make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.plan_view.MAX_SHOWN", 5)
+    made = make_sweep(vary={"objective.lr": [0.1, 0.2, 0.3]})
+    plan = make_plan(made, results_root=tmp_path)  # 3 groups of 4 arms
+    text = rendered(plan)
+    assert [text.count(f"objective.lr={rate}") for rate in (0.1, 0.2, 0.3)] == [1, 1, 0]
+    assert "and 7 more arms, which --json lists" in text
+    assert "3 groups, 12 arms with baseline and floors" in text
+    assert len(plan.to_json()["arms"]) == 12
