@@ -47,7 +47,7 @@ def save_model(model: VisionTransformer, path: str | Path) -> None:
 
 
 def load_model(path: str | Path) -> VisionTransformer:
-    """Make the model of a file that ``save_model`` wrote, on the CPU, in training mode as a newly built one.
+    """Build the model of a file that ``save_model`` wrote, on the CPU, in training mode as a newly built one.
 
     Raises:
         DataError: If the file is missing, cannot be read, or holds something else.
@@ -71,7 +71,7 @@ def load_model(path: str | Path) -> VisionTransformer:
 
 
 def fold(model: VisionTransformer) -> VisionTransformer:
-    """Make the plain model that computes the same, bit for bit, where own weights do not differ from shared ones.
+    """Build the plain model that computes the same, bit for bit, where own weights do not differ from shared ones.
 
     They do not differ where own weights equal the shared ones, or, channel by channel, a gate is 0, or the
     second matrix of a low rank is 0.

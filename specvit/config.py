@@ -22,7 +22,7 @@ PROTOCOL_VERSION = 2
 
 @settings
 class ModelSettings:
-    """Describe the backbone that is ablated."""
+    """The backbone that is ablated."""
 
     path_fields: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
     """Fields that say where something lies, not what it is, as ``DataSource.path_fields``."""
@@ -44,7 +44,7 @@ class ModelSettings:
 
 @settings
 class Treatment:
-    """Describe what an arm does to the backbone; the rest of the configuration it shares with its group."""
+    """What an arm does to the backbone; the rest of the configuration it shares with its group."""
 
     kind: Literal["specialize", "comparator", "random_init", "raw_pixels"] = "specialize"
     """``specialize``: pretrain, with own [CLS] weights in places. ``comparator``: pretrain, the backbone changed
@@ -79,7 +79,7 @@ class Treatment:
 
 @settings
 class RungSettings:
-    """Describe the cheap probes on the way: curves, and the ground on which trials are pruned.
+    """The cheap probes on the way: curves, and the ground on which trials are pruned.
 
     They look at the training split alone (most of the images to fit, a quarter to score), so that pruning
     never chooses on the reported split.
@@ -101,7 +101,7 @@ def default_rung_probes(probes: SelectedProbes) -> tuple[str, ...]:
 
 @settings
 class TrialConfig:
-    """Hold one arm with one seed, fully resolved: two equal configurations give two equal results."""
+    """One arm with one seed, fully resolved: two equal configurations give two equal results."""
 
     treatment: Treatment
     model: ModelSettings

@@ -24,7 +24,7 @@ Extract = Callable[[Split, int], ProbeSplit]
 
 
 class Probing:
-    """Run a trial's probes, each on the images of its own source, or on those of the pretraining."""
+    """The probes of a trial, each on the images of its own source, or on those of the pretraining."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ def rung_probes(config: TrialConfig) -> dict[str, Probe]:
 
 
 def rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
-    """Take the images of the rungs from a training split: some to fit on, others to score."""
+    """Draw the images of the rungs from a training split: some to fit on, others to score."""
     if len(train) < 2:
         raise DataError(f"a rung needs at least 2 training images, not {len(train)}: set rungs.count to 0")
     rng = numpy_stream(config.seed, "rung images")

@@ -38,21 +38,21 @@ DIAGNOSED_IMAGES = 256
 
 
 class Observer(Protocol):
-    """Hear of a running trial, and say when to stop. No call may block the trial for long."""
+    """What a running trial reports to, and asks whether to stop. No call may block the trial for long."""
 
     def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
-        """Hear how far the trial is."""
+        """Called with how far the trial is."""
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
-        """Hear the metrics of a rung."""
+        """Called with the metrics of a rung."""
 
     def should_stop(self) -> bool:
-        """Say whether the trial is to end before its next step."""
+        """Return whether the trial is to end before its next step."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """Hold the outcome of a trial that did not fail.
+    """The outcome of a trial that did not fail.
 
     Attributes:
         metrics: Value by name of each metric of the probes, and ``loss``, the last step's; empty if stopped.
@@ -77,7 +77,7 @@ def run_trial(
 ) -> TrialResult:
     """Pretrain and probe as the configuration says.
 
-    With a checkpoint, a trial that was interrupted goes on from where its state was saved last, and ends with the
+    With a checkpoint, a trial that was interrupted resumes where its state was saved last, and ends with the
     numbers of one that was not, bit for bit on one machine. Its observer hears first of the rungs of before, as they
     were, so that the record of this attempt is as complete as that of a trial which ran through: every rung once.
 
@@ -167,7 +167,7 @@ def rung_steps(steps: int, count: int) -> tuple[int, ...]:
 
 
 class _Watch:
-    """Look after a running trial: tell of its progress, probe its rungs, pass on the order to stop."""
+    """What a trial does after each step: report its progress, probe its rungs, pass on the order to stop."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class _Watch:
         self._told_at = -math.inf
 
     def continued(self, report: StepReport) -> None:
-        """Tell of the rungs that the notes of a saved state hold, and of where the run goes on."""
+        """Report the rungs that the notes of a saved state hold, and where the run resumes."""
         for step, metrics in self.notes.setdefault("rungs", []):
             self.observer.rung(step=step, metrics=metrics)
         self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)

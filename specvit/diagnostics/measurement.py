@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold one number that was read off a model.
+    """One number that was read off a model.
 
     Attributes:
         block: Index of the block, from 0; the number of blocks stands for the final norm, behind all of them.

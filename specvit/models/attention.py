@@ -18,7 +18,7 @@ ATTENTION_BIAS_STD = 0.02
 
 
 class SplitAttention(Attention):
-    """Compute timm's attention, to the last bit, with a cheaper backward: see ``split_heads``."""
+    """timm's attention, to the last bit, with a cheaper backward: see ``split_heads``."""
 
     def __init__(self, plain: Attention) -> None:
         """Take over the modules of timm's attention."""
@@ -38,7 +38,7 @@ class SplitAttention(Attention):
 
 
 class BiasedAttention(Attention):
-    """Attend to the tokens, and in every head to one learned key and value that is always there.
+    """Attention to the tokens, and in every head to one learned key and value that is always there.
 
     ``softmax(Q [K; k']^T / sqrt(d)) [V; v']``.
 

@@ -47,7 +47,7 @@ class BatchSlice:
         return self.size == self.batch_size
 
     def of(self, rows: Tensor) -> Tensor:
-        """Take the part's rows out of V views of the batch, view by view: ``(V B, ...)`` -> ``(V b, ...)``."""
+        """Return the part's rows out of V views of the batch, view by view: ``(V B, ...)`` -> ``(V b, ...)``."""
         if self.is_whole:
             return rows
         by_view = rows.reshape(-1, self.batch_size, *rows.shape[1:])

@@ -27,7 +27,7 @@ def patchify(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
 
 
 def take(tokens: Tensor, positions: Tensor) -> Tensor:
-    """Take tokens by position, image by image: ``(B, P, D)``, ``(B, M)`` int64 -> ``(B, M, D)``."""
+    """Return tokens by position, image by image: ``(B, P, D)``, ``(B, M)`` int64 -> ``(B, M, D)``."""
     return tokens.gather(1, positions.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
 
 

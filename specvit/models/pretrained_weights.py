@@ -109,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fit_weights(weights: Mapping[str, Tensor], model: VisionTransformer, *, name: str) -> dict[str, Tensor]:
-    """Make of a plain ViT's weights what a model can load. The model may be on the meta device.
+    """Return what a model can load of a plain ViT's weights. The model may be on the meta device.
 
     Args:
         weights: Weights by timm's names.

@@ -53,7 +53,7 @@ class OwnedPart:
 
 
 class _OwnWeights(nn.Module):
-    """Hold own weights in mode ``full`` or ``gate``, and blend what they make with what the shared ones make.
+    """Own weights in mode ``full`` or ``gate``, and the blend of their outputs with those of the shared ones.
 
     A gate g blends channel by channel: shared + g (own - shared). Where own weights start equal to the
     shared ones, it starts at 1/2: the function is the shared one all the same, while at 0 neither the gate
@@ -106,7 +106,7 @@ class _OwnScale(_OwnWeights):
 
 
 class LowRank(nn.Module):
-    """Hold a matrix ``up @ down`` of low rank that is added to the shared one; it starts at 0.
+    """A matrix ``up @ down`` of low rank that is added to the shared one; it starts at 0.
 
     Source: LoRA (Hu et al. 2021), section 4.1, with scale 1: ``down`` starts at random, ``up`` at 0.
     """
@@ -143,7 +143,7 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
 
 
 class RoutedLinear(nn.Linear):
-    """Map some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, E)``."""
+    """A linear layer that maps some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, E)``."""
 
     def __init__(
         self, shared: nn.Linear, donor: nn.Linear, parts: Sequence[OwnedPart], rows: SpecializedRows
@@ -181,7 +181,7 @@ class RoutedLinear(nn.Linear):
 
 
 class RoutedLayerNorm(nn.LayerNorm):
-    """Scale and shift some tokens by own weights, all others by shared ones: ``(B, N, D) -> (B, N, D)``."""
+    """A norm that scales and shifts some tokens by own weights, all others by shared ones: ``(B, N, D)``."""
 
     def __init__(
         self, shared: nn.LayerNorm, donor: nn.LayerNorm, part: OwnedPart, rows: SpecializedRows
@@ -208,7 +208,7 @@ class RoutedLayerNorm(nn.LayerNorm):
 
 
 class RoutedLayerScale(LayerScale):
-    """Scale the channels of some tokens by own weights, of all others by shared ones: ``(B, N, D)``."""
+    """A scale of the channels of some tokens by own weights, of all others by shared ones: ``(B, N, D)``."""
 
     def __init__(
         self, shared: LayerScale, donor: LayerScale, part: OwnedPart, rows: SpecializedRows
@@ -234,7 +234,7 @@ RoutedLayer = RoutedLinear | RoutedLayerNorm | RoutedLayerScale
 def route(
     shared: nn.Module, donor: nn.Module, parts: Sequence[OwnedPart], rows: SpecializedRows
 ) -> RoutedLayer:
-    """Make the version of a layer that has own weights for some tokens.
+    """Build the version of a layer that has own weights for some tokens.
 
     Args:
         shared: The plain layer; its parameters become those of all other tokens.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 @dataclass(frozen=True)
 class Scale:
-    """Hold the shape of a ViT: ``width`` channels, ``depth`` blocks, ``num_heads`` attention heads."""
+    """The shape of a ViT: ``width`` channels, ``depth`` blocks, ``num_heads`` attention heads."""
 
     width: int
     depth: int

@@ -15,7 +15,7 @@ from specvit.seeding import derive_seed
 
 
 class Trunk(nn.Module, ABC):
-    """Hold the blocks of a plain model under their names ``0``, ``1``, ..., and call them in another way.
+    """The blocks of a plain model under their names ``0``, ``1``, ..., called in another way.
 
     Shapes: B images, N tokens (R of them the prefix: [CLS] and registers), D channels.
 

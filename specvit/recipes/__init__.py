@@ -1,15 +1,22 @@
-"""Pretraining recipes, one file each. ``AnyRecipe`` is what the ``objective`` section of a sweep may hold."""
+"""Pretraining recipes, a folder each: ``settings`` load without torch, a ``learner`` holds the torch code.
+
+``AnyRecipe`` is what the ``objective`` section of a sweep may hold, ``build_learner`` makes a learner of it: the one
+place that knows both. A recipe's constants are its source's; what deviates is listed at the top of its settings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from specvit.plugins import OneOf, PartTable
 from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu
 from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu, DinoV2Long, DinoV2Short
 from specvit.recipes.mae.settings import Mae, MaeCpu
 from specvit.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from specvit.recipes.build import build_learner
 
 
 def _check_build(recipe: type[Recipe], _: Iterable[type[Recipe]]) -> str | None:
@@ -37,4 +44,12 @@ RECIPES: PartTable[Recipe] = PartTable(
 
 AnyRecipe = Annotated[Recipe, OneOf(RECIPES)]
 
-__all__ = ["RECIPES", "AnyRecipe", "Recipe"]
+__all__ = ["RECIPES", "AnyRecipe", "Recipe", "build_learner"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "build_learner":
+        from specvit.recipes import build
+
+        return build.build_learner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,33 @@
-"""Where [CLS] has weights of its own: the language. No torch."""
+"""Where [CLS] has weights of its own: the language of sweep files, ``norm@all+qkv(lora:8)@first-third``.
+
+``parse_specialization`` resolves a text against a depth to a ``Specialization``; ``COMPONENTS`` is the table of what
+can be specialized, ``Mode`` how much of a weight is owned, ``find_rows`` which tokens own it.
+
+Two texts that name the same places have one canonical text, by which arms are told apart. Torch is not needed here.
+"""
+
+from specvit.specialization.components import ALIASES, COMPONENTS, Component
+from specvit.specialization.language import (
+    NO_SPECIALIZATION,
+    Specialization,
+    check_specialization,
+    parse_specialization,
+)
+from specvit.specialization.modes import FULL, Mode
+from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows, find_rows
+
+__all__ = [
+    "ALIASES",
+    "COMPONENTS",
+    "FULL",
+    "NO_SPECIALIZATION",
+    "Component",
+    "Mode",
+    "PatchRow",
+    "PrefixRows",
+    "Specialization",
+    "SpecializedRows",
+    "check_specialization",
+    "find_rows",
+    "parse_specialization",
+]

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Site:
-    """Locate weights in a model, and say how large they are, in units of the model's width.
+    """Where weights are in a model, and how large, in units of the model's width.
 
     Attributes:
         module: Attribute path of the module, relative to a block, or to the model.
@@ -32,7 +32,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Component:
-    """Name a part that can be specialized.
+    """A part that can be specialized.
 
     Attributes:
         name: What sweep files call it.

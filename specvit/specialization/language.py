@@ -73,7 +73,7 @@ def resolve_range(text: str, depth: int) -> range:
 
 @dataclass(frozen=True)
 class Specialization:
-    """Hold the places of one model where [CLS] has its own weights.
+    """The places of one model where [CLS] has its own weights.
 
     Attributes:
         depth: Number of blocks of the model.

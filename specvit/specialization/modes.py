@@ -11,7 +11,7 @@ from specvit.errors import ConfigError
 
 @dataclass(frozen=True, order=True)
 class Mode:
-    """Describe the own weights of one component.
+    """The own weights of one component.
 
     Attributes:
         kind: ``full``: weights of its own. ``lora``: the shared weights plus a matrix of low rank.

@@ -13,7 +13,7 @@ from specvit.errors import ConfigError
 
 @dataclass(frozen=True)
 class PrefixRows:
-    """Say that the first ``count`` tokens get the own weights: [CLS], perhaps with the registers."""
+    """The first ``count`` tokens, if they get the own weights: [CLS], perhaps with the registers."""
 
     count: int = 1
 
@@ -24,7 +24,7 @@ class PrefixRows:
 
 @dataclass(frozen=True)
 class PatchRow:
-    """Say that one fixed patch gets the own weights: the placebo.
+    """One fixed patch, if it gets the own weights: the placebo.
 
     Attributes:
         num_prefix: Number of tokens before the patches.

@@ -40,7 +40,7 @@ _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 
 @dataclass(frozen=True)
 class ColourSettings:
-    """Hold the strengths of colour changes; a probability applies per image.
+    """The strengths of colour changes; a probability applies per image.
 
     Attributes:
         brightness: Factor drawn from [1 - x, 1 + x].

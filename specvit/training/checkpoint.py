@@ -52,7 +52,7 @@ _KINDS: Mapping[str, type] = MappingProxyType(
 
 @dataclass
 class Checkpoint:
-    """Say where a run keeps its state, and how often.
+    """Where a run keeps its state, and how often.
 
     Attributes:
         path: The file; its folder is made, but not that folder's parent, so that nothing is saved where a shared
@@ -60,7 +60,7 @@ class Checkpoint:
         identity: What tells this trial from all others; a file of another identity is refused.
         every_s: Least seconds of wall time between two times of saving; None = not by time.
         every_steps: Steps between two times of saving; None = not by steps.
-        at_stop: Asked when the run is ordered to stop: whether it is to go on one day, so that its state is saved
+        at_stop: Asked when the run is ordered to stop: whether it is to resume one day, so that its state is saved
             first. A run that is given up needs none.
         after_save: Called with ``path`` whenever the state was saved, in the process that saved it. Training waits for
             it, and it must not raise.
@@ -87,14 +87,14 @@ class Checkpoint:
                 raise ConfigError(f"{name} must be above 0, not {value}")
 
     def is_due(self, step: int, *, seconds_since: float) -> bool:
-        """Tell whether to save after ``step`` (from 1), so long after the last time."""
+        """Return whether to save after ``step`` (from 1), so long after the last time."""
         by_time = self.every_s is not None and seconds_since >= self.every_s
         return by_time or (self.every_steps is not None and step % self.every_steps == 0)
 
 
 @dataclass(frozen=True)
 class SavedStep:
-    """Hold where a run stands.
+    """Where a run stands.
 
     Attributes:
         step: Steps done.
@@ -166,7 +166,7 @@ def load_state(
 ) -> SavedStep:
     """Bring a newly made learner and optimizer to where a saved run stood; untouched if that is not possible.
 
-    Where several processes train the trial, all call this, and either all of them go on from the state or none does.
+    Where several processes train the trial, all call this, and either all of them resume from the state or none does.
 
     Args:
         data: What ``read_state`` returned, not empty, the same in all processes.
@@ -266,7 +266,7 @@ def _optimizer_values(learner: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def _is_kept(value: object) -> bool:
-    """Tell whether an optimizer's value can change; its lists and texts are settings."""
+    """Return whether an optimizer's value can change; its lists and texts are settings."""
     return isinstance(value, Tensor | int | float)
 
 

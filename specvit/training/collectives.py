@@ -82,7 +82,7 @@ def mean_of_rows(rows: Tensor) -> Tensor | None:
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Put the sum over processes into every ``grad``; what has no gradient in any process is left without one."""
+    """Write the sum over processes into every ``grad``; what has no gradient in any process is left without one."""
     if num_processes() == 1 or not parameters:
         return
     present = [parameter.grad is not None for parameter in parameters]

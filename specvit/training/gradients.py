@@ -21,7 +21,7 @@ _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", 
 
 
 class MicroBatch:
-    """Hold how many images of a batch are computed at once; less from a step on that ran out of memory."""
+    """How many images of a batch are computed at once; less from a step on that ran out of memory."""
 
     def __init__(self, size: int) -> None:
         """Start with ``size`` images, at least 1; a process that has fewer of a batch computes these."""
@@ -33,7 +33,7 @@ class MicroBatch:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception says that memory ran out."""
+    """Return whether an exception says that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_TEXTS)
@@ -47,10 +47,10 @@ def compute_gradients(
     micro_batch: MicroBatch,
     device: Device,
 ) -> float:
-    """Put a batch's gradients into the parameters, in place of what was there.
+    """Write a batch's gradients into the parameters, in place of what was there.
 
     Where memory runs out, the micro-batch is halved, for good, and the step repeated, with the batch as it is. That is
-    not done among several processes: the others would wait for the one that starts anew.
+    not done among several processes: the others would wait for the one that starts over.
 
     Args:
         learner: What is trained; its buffers may change (centres).

@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepReport:
-    """Hold what a finished step tells: its number from 1, its loss, the images per second so far.
+    """A finished step: its number from 1, its loss, the images per second so far.
 
     The images per second are those since this process began; 0 where it has continued and done no step yet.
     """
@@ -48,7 +48,7 @@ def batches(
     Epochs are shuffled one after the other and cut into batches; a batch may span two epochs, so that every
     batch is full and every image is seen equally often. With ``copies`` every image of the order comes that
     often in a row (repeated augmentation), so a batch has ``batch_size / copies`` different images; where that
-    is no whole number, the copies of the image at its end go on in the next batch.
+    is no whole number, the copies of the image at its end continue in the next batch.
     """
     orders: dict[int, NDArray[np.int64]] = {}
     step = start
@@ -76,10 +76,10 @@ def pretrain(
 ) -> StepReport:
     """Train a learner, in place.
 
-    With a checkpoint, the run goes on from the state that is found there: it ends with the numbers of a run that was
-    never stopped, bit for bit on one machine. A state that cannot be used is told of in the log, and the run begins
-    anew. The state is saved after ``after_step``, so a step that was heard of is heard of again only by a run that
-    goes on from before it.
+    With a checkpoint, the run resumes from the state that is found there: it ends with the numbers of a run that was
+    never stopped, bit for bit on one machine. A state that cannot be used is reported in the log, and the run starts
+    over. The state is saved after ``after_step``, so a step that was reported is reported again only by a run that
+    resumes from before it.
 
     Args:
         learner: What is trained.
@@ -89,7 +89,7 @@ def pretrain(
         device: Where to train.
         after_step: Called after each step, in the main process; a true answer ends the run there.
         checkpoint: Where to save the state now and then, and to continue from; None = nowhere.
-        continued: Called once, before any step, if the run goes on from a saved state, in the main process.
+        continued: Called once, before any step, if the run resumes from a saved state, in the main process.
 
     Returns:
         The report of the last step that was done.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PatchLabels:
-    """Hold the classes of the patches of B mixed images.
+    """The classes of the patches of B mixed images.
 
     Attributes:
         own: ``(B,)`` int64 classes of the images.
@@ -33,7 +33,7 @@ class PatchLabels:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Hold how a batch is mixed: by cutmix if there is a box, by mixup if the share is below 1 without one.
+    """How a batch is mixed: by cutmix if there is a box, by mixup if the share is below 1 without one.
 
     Attributes:
         share: The share of the image itself in the mix, in [0, 1].

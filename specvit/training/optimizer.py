@@ -32,7 +32,7 @@ _EMBEDDING = re.compile(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$|reg_token
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Tell whether weight decay applies to a parameter: to matrices and kernels, not to vectors and tokens."""
+    """Return whether weight decay applies to a parameter: to matrices and kernels, not to vectors and tokens."""
     return parameter.ndim > 1 and name.rpartition(".")[2] not in NO_DECAY
 
 
@@ -57,7 +57,7 @@ def lr_factor(name: str, *, depth: int, layer_decay: float, patch_embed_lr: floa
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, *, depth: int, device: Device) -> torch.optim.Optimizer:
-    """Make the recipe's optimizer over the parameters that require gradients.
+    """Build the recipe's optimizer over the parameters that require gradients.
 
     Every group carries ``lr_factor`` and ``decays``, by which ``set_schedules`` sets ``lr`` and
     ``weight_decay`` before each step.

@@ -17,7 +17,7 @@ from specvit.settings import PositiveInt, settings
 
 @settings
 class ClassAttention(Comparator):
-    """Append class-attention blocks, and keep [CLS] out of the blocks before; registers stay with the patches."""
+    """CaiT: class-attention blocks at the end, and no [CLS] in the blocks before; registers stay with the patches."""
 
     name: ClassVar[str] = "class_attention"
     comparator: Literal["class_attention"] = "class_attention"

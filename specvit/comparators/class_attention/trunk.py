@@ -17,7 +17,7 @@ from specvit.models.vit import init_linear
 
 
 class ClassAttentionBlock(nn.Module):
-    """Update [CLS] from all tokens: q from [CLS], k and v from [CLS] and patches, then its MLP."""
+    """A block that updates [CLS] from all tokens: q from [CLS], k and v from [CLS] and patches, then its MLP."""
 
     def __init__(self, width: int, *, num_heads: int, eps: float, layer_scale: float) -> None:
         """Draw a block.
@@ -45,7 +45,7 @@ class ClassAttentionBlock(nn.Module):
 
 
 class ClassAttentionTrunk(Trunk):
-    """Run the plain blocks on all tokens but [CLS], then the class-attention blocks on [CLS]."""
+    """The plain blocks on all tokens but [CLS], then the class-attention blocks on [CLS]."""
 
     def __init__(self, plain: VisionTransformer, *, num_blocks: int) -> None:
         super().__init__(plain)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @settings
 class Jumbo(Comparator):
-    """Replace [CLS] by J slots: apart in attention, joined in one wide MLP that all blocks share."""
+    """J slots in place of [CLS]: apart in attention, joined in one wide MLP that all blocks share."""
 
     name: ClassVar[str] = "jumbo"
     comparator: Literal["jumbo"] = "jumbo"

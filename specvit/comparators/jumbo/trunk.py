@@ -18,7 +18,7 @@ from specvit.models.vit import INIT_STD, init_linear
 
 
 class JumboTrunk(Trunk):
-    """Run the blocks with J slots in the place of [CLS], and return the mean of the slots as [CLS].
+    """The blocks with J slots in the place of [CLS]; the mean of the slots is returned as [CLS].
 
     The norm and the layer scale of the global token belong to their block, so that the optimizer treats them
     as it treats the block's other vectors.

@@ -85,7 +85,7 @@ def patch_mixing(logits: Tensor, labels: PatchLabels) -> Tensor:
 
 
 class PatchRegulariser(nn.Module):
-    """Keep the first block's patches while a model trains, and compute a loss on them and the last ones."""
+    """A loss on the first block's patches, recorded while a model trains, and on the last ones."""
 
     classifier: nn.Linear | None
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @settings
 class PatchDiversification(Comparator):
-    """Add losses on the patches of the global views (DINOv2) or of the images (DeiT-III)."""
+    """Losses on the patches of the global views (DINOv2) or of the images (DeiT-III)."""
 
     name: ClassVar[str] = "patch_diversification"
     changes_model: ClassVar[bool] = False

@@ -18,7 +18,7 @@ from specvit.settings import NonNegativeInt, settings
 
 @settings
 class TokenPooling(Comparator):
-    """Keep a share of the patches by k-medoids, weighted by the attention that they receive."""
+    """A share of the patches, chosen by k-medoids, weighted by the attention that they receive."""
 
     name: ClassVar[str] = "token_pooling"
     comparator: Literal["token_pooling"] = "token_pooling"

@@ -16,7 +16,7 @@ from specvit.models.trunk import Trunk
 
 
 class TokenPoolingTrunk(Trunk):
-    """Run some blocks on all tokens, the rest on the prefix and the medoids of the patches."""
+    """Some blocks on all tokens, the rest on the prefix and the medoids of the patches."""
 
     def __init__(self, plain: VisionTransformer, *, num_before: int, keep: float, iterations: int) -> None:
         super().__init__(plain)

@@ -25,7 +25,7 @@ from specvit.training.mixing import Mixing, PatchLabels, sample_mixing
 
 @dataclass(frozen=True)
 class DeiT3Views:
-    """Hold the mixed images of a batch and what is in them.
+    """The mixed images of a batch and what is in them.
 
     Attributes:
         images: ``(B, 3, H, W)``, normalised.
@@ -41,7 +41,7 @@ class DeiT3Views:
 
 
 class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
-    """Train a backbone to name the classes of mixed images, and with a dense loss those of their patches."""
+    """A backbone that learns to name the classes of mixed images, and with a dense loss those of their patches."""
 
     def __init__(
         self,

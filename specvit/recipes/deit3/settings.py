@@ -21,7 +21,7 @@ from specvit.training.recipe import Recipe
 
 @settings
 class DeiT3(Recipe):
-    """Hold the constants of DeiT-III, at their published defaults (ViT-S/16 on ImageNet-1k, 800 epochs).
+    """The constants of DeiT-III, at their published defaults (ViT-S/16 on ImageNet-1k, 800 epochs).
 
     The published commands set by the model's size: ``drop_path`` 0.05 for S, 0.2 for B, 0.45 for L; ``lr`` 4e-3
     for S, 3e-3 for B and L; images of 224 px for S, 192 px for B and L. For all sizes: LAMB, weight decay 0.05,
@@ -81,7 +81,7 @@ class DeiT3(Recipe):
 
 @settings
 class DeiT3Cpu(DeiT3):
-    """Hold a preset for a few hundred steps on a core."""
+    """A preset for a few hundred steps on a core."""
 
     name: ClassVar[str] = "deit3_cpu"
     recipe: Literal["deit3_cpu"] = "deit3_cpu"  # type: ignore[assignment]

@@ -14,7 +14,7 @@ in another order, so that trials that have been run would get other numbers in t
 
 
 class DinoHead(nn.Module):
-    """Project tokens to prototypes: a 3-layer GELU MLP, L2 normalisation, unit-length prototypes.
+    """A projection of tokens to prototypes: a 3-layer GELU MLP, L2 normalisation, unit-length prototypes.
 
     Source: dinov2 layers/dino_head.py. Deviation: the prototypes are normalised in the forward pass in place
     of torch's weight norm with its gain fixed at 1, which computes the same. There the gain is trained from 1 on;
@@ -43,7 +43,7 @@ class DinoHead(nn.Module):
 
 
 class DinoNetwork(nn.Module):
-    """Hold a backbone with its heads for [CLS] and for patches, which may be one and the same."""
+    """A backbone with its heads for [CLS] and for patches, which may be one and the same."""
 
     def __init__(self, backbone: VisionTransformer, *, cls_head: DinoHead, patch_head: DinoHead) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ VIEW_COLOURS = {
 
 @dataclass(frozen=True)
 class DinoViews:
-    """Hold what the networks see of a batch, view by view.
+    """What the networks see of a batch, view by view.
 
     Attributes:
         global_views: ``(2 B, 3, H, W)``.
@@ -60,7 +60,7 @@ class DinoViews:
 
 @dataclass(frozen=True)
 class DinoTargets:
-    """Hold what the student of a part (b images, m masked patches) learns from.
+    """What the student of a part (b images, m masked patches) learns from.
 
     Attributes:
         cls: ``(2, b, K)`` the teacher's distributions of [CLS].
@@ -74,7 +74,7 @@ class DinoTargets:
 
 
 class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
-    """Train a student to agree with its own moving average, across views and on hidden patches."""
+    """A student that learns to agree with its own moving average, across views and on hidden patches."""
 
     def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, global_size: int, seed: int) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         return [[parameter for parameter in trainable if id(parameter) not in in_heads], *groups]
 
     def before_update(self, progress: float) -> None:
-        """Keep the prototypes fixed at the start."""
+        """Drop the prototypes' gradients at the start, where they stay fixed."""
         if progress >= self.recipe.freeze_prototypes:
             return
         for head in (self.student.cls_head, self.student.patch_head):

@@ -112,7 +112,7 @@ def sinkhorn(logits: Tensor, *, temperature: float) -> Tensor:
 
 
 class Centre(nn.Module):
-    """Keep a running mean of the teacher's outputs and take it off before the softmax."""
+    """A running mean of the teacher's outputs, which is taken off before the softmax."""
 
     def __init__(self, num_prototypes: int) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ from specvit.training.recipe import Recipe
 
 @settings
 class DinoV2(Recipe):
-    """Hold the constants of DINOv2, at their published defaults (ViT-L/16 on ImageNet-1k, 100 epochs)."""
+    """The constants of DINOv2, at their published defaults (ViT-L/16 on ImageNet-1k, 100 epochs)."""
 
     name: ClassVar[str] = "dinov2"
     recipe: Literal["dinov2"] = "dinov2"
@@ -155,7 +155,7 @@ class DinoV2(Recipe):
 
 @settings
 class DinoV2Short(DinoV2):
-    """Hold the published run of ViT-L/16 on ImageNet-1k: the defaults at its batch of 2,048."""
+    """The published run of ViT-L/16 on ImageNet-1k: the defaults at its batch of 2,048."""
 
     name: ClassVar[str] = "dinov2_short"
     recipe: Literal["dinov2_short"] = "dinov2_short"  # type: ignore[assignment]
@@ -165,7 +165,7 @@ class DinoV2Short(DinoV2):
 
 @settings
 class DinoV2Long(DinoV2):
-    """Hold the published run of ViT-L/14 on ImageNet-22k, 500 epochs of 1,250 steps."""
+    """The published run of ViT-L/14 on ImageNet-22k, 500 epochs of 1,250 steps."""
 
     name: ClassVar[str] = "dinov2_long"
     recipe: Literal["dinov2_long"] = "dinov2_long"  # type: ignore[assignment]
@@ -190,7 +190,7 @@ class DinoV2Long(DinoV2):
 
 @settings
 class DinoV2Cpu(DinoV2):
-    """Hold a preset for a few hundred steps on a core, with patches of 4 px in images of 32 px.
+    """A preset for a few hundred steps on a core, with patches of 4 px in images of 32 px.
 
     Small heads, few and small crops, a teacher that keeps up, sharper temperatures and a stronger KoLeo, since
     with the published ones the loss stays at that of uniform targets for the whole of so short a run. Global

@@ -20,7 +20,7 @@ TOKEN_STD = 0.02
 
 
 class MaeDecoder(nn.Module):
-    """Put one learned token in the place of every hidden patch, add positions, attend, predict.
+    """A decoder: one learned token in the place of every hidden patch, positions, attention, prediction.
 
     Its blocks are called ``layers`` and its token ``hidden_token``, since the optimizer recognises a backbone's
     ``blocks`` and ``mask_token`` by name and would let them learn at the rate of the backbone's.

@@ -31,7 +31,7 @@ VARIANCE_EPS = 1e-6
 
 @dataclass(frozen=True)
 class MaeViews:
-    """Hold the crops of a batch and which of their patches the backbone sees.
+    """The crops of a batch and which of their patches the backbone sees.
 
     Attributes:
         images: ``(B, 3, H, W)``, normalised.
@@ -45,7 +45,7 @@ class MaeViews:
 
 
 class MaeLearner(SlicedLearner[MaeViews, None]):
-    """Train a backbone, which sees few patches of an image, and a decoder to paint the others."""
+    """A backbone, which sees few patches of an image, and a decoder that learns to paint the others."""
 
     def __init__(self, backbone: VisionTransformer, recipe: Mae, *, image_size: int, seed: int) -> None:
         """Draw the decoder, the same for all arms of a pair.

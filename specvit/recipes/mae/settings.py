@@ -21,7 +21,7 @@ from specvit.training.recipe import Beta, Recipe
 
 @settings
 class Mae(Recipe):
-    """Hold the constants of MAE, at their published defaults (ViT-L/16 on ImageNet-1k, 800 epochs)."""
+    """The constants of MAE, at their published defaults (ViT-L/16 on ImageNet-1k, 800 epochs)."""
 
     name: ClassVar[str] = "mae"
     drops_patches: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class Mae(Recipe):
 
 @settings
 class MaeCpu(Mae):
-    """Hold a preset for a few hundred steps on a core, with patches of 4 px in images of 32 px.
+    """A preset for a few hundred steps on a core, with patches of 4 px in images of 32 px.
 
     On the procedural scenes (one seed) it gains 12 points of linear top-1 and 2 of mIoU over the untrained
     backbone, and loses 5 of kNN top-1: [CLS] has no loss of its own.
