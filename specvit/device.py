@@ -16,7 +16,7 @@ import torch
 
 @dataclass(frozen=True)
 class Device:
-    """Hold the device of a trial."""
+    """The device of a trial."""
 
     torch_device: torch.device
 
@@ -41,6 +41,6 @@ def select_device() -> Device:
 
 
 def limit_threads(num_threads: int) -> None:
-    """Keep this process to ``num_threads`` threads of computation; call it before the first operation."""
+    """Limit this process to ``num_threads`` threads of computation; call it before the first operation."""
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
     torch.set_num_threads(num_threads)

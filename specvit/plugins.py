@@ -41,7 +41,7 @@ class LazyMapping(Mapping[str, V]):
     """A mapping that is made when it is first looked at."""
 
     def __init__(self, make: Callable[[], Mapping[str, V]]) -> None:
-        """Take what makes it; if that raises, the next look tries again."""
+        """Store the function that makes it; if that raises, the next look tries again."""
         self._made = cache(make)
 
     def __getitem__(self, name: str) -> V:
@@ -70,7 +70,7 @@ class PartTable(LazyMapping[type[T]]):
         discriminator: str | None = None,
         check: Callable[[type[T], Iterable[type[T]]], str | None] | None = None,
     ) -> None:
-        """Take what the table is made of.
+        """Store what the table is made of.
 
         Args:
             base: The class that every part derives from.
@@ -152,7 +152,7 @@ class _Lookup(Generic[T]):
     """An annotation that validates by a table, and makes the schema for that when it is first needed."""
 
     def __init__(self, table: PartTable[T]) -> None:
-        """Take the table."""
+        """Store the table."""
         self._table = table
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -195,7 +195,7 @@ class ByName(_Lookup[T]):
         given = {part.name: part for part in value} if isinstance(value, tuple) else value
         found = super()._validate(given)
         parts = tuple(found[name] for name in self._table if found.get(name) is not None)
-        return value if parts == value else parts  # the same object, so that what shares it goes on sharing it
+        return value if parts == value else parts  # the same object, so that what shares it still shares it
 
     def _schema(self, of: Callable[[type[T]], CoreSchema]) -> CoreSchema:
         fields = {}

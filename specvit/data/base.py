@@ -21,7 +21,7 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True)
 class Split:
-    """Hold one split. N images of H x W pixels; a target that the source does not have is None.
+    """One split. N images of H x W pixels; a target that the source does not have is None.
 
     Arrays may be files mapped into memory. Such a split is sent to another process as the names of its files.
 
@@ -63,7 +63,7 @@ def _restore(arrays: dict[str, Any]) -> Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Hold the two splits of a source: probes fit on ``train`` and are reported on ``val``.
+    """The two splits of a source: probes fit on ``train`` and are reported on ``val``.
 
     Attributes:
         train: Images for pretraining and for fitting probes.
@@ -94,7 +94,7 @@ class Dataset:
 
 @settings
 class DataSource(ABC):
-    """Describe where images come from. Each source is one file of this package.
+    """The settings of a source of images. Each source is one file of ``sources``.
 
     A subclass adds ``source: Literal["its_name"] = "its_name"`` and its fields, sets ``name`` to the same
     text, and lists in ``targets`` what its splits can carry.

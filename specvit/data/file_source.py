@@ -16,11 +16,11 @@ from specvit.settings import settings
 
 @dataclass(frozen=True)
 class Prepared:
-    """Hold what was found, before anything is decoded.
+    """The files and settings that were found, before anything is decoded.
 
     Attributes:
         files: All files that decide what is read, in a fixed order.
-        read: Decode both splits into a storage.
+        read: Decodes both splits into a storage.
         version: What else decides what is read, beside the files and the settings that are no paths.
     """
 

@@ -15,7 +15,7 @@ from specvit.errors import DataError
 
 @dataclass(frozen=True)
 class MappedFile:
-    """Name a file of one array, in place of the array itself."""
+    """A file of one array, in place of the array itself."""
 
     path: str
     shape: tuple[int, ...]

@@ -16,7 +16,7 @@ _TEMPORARY = re.compile(r"\.\w+\.(md|csv|png|json|yaml|sqlite)\.(?P<process>[0-9
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a temporary file to write, which then takes the place of ``path``.
+    """Yield the name of a temporary file to write, which then takes the place of ``path``.
 
     Raises:
         SpecsweepError: If the file cannot be written; the text names it. Nothing is left behind then.

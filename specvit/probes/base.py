@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """Describe a number that a probe reports.
+    """A number that a probe reports.
 
     Attributes:
         name: Its key in the ledger, e.g. ``knn_top1``.
@@ -32,7 +32,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ProbeSplit:
-    """Hold the frozen features of one split beside its targets. N images, P patches, D channels.
+    """The frozen features of one split beside its targets. N images, P patches, D channels.
 
     Attributes:
         cls: ``(N, D)`` float32 [CLS] tokens.
@@ -61,7 +61,7 @@ class ProbeSplit:
         return len(self.cls)
 
     def has(self, target: str) -> bool:
-        """Tell whether any image has the target: a label, a labelled pixel, a measured one, a box."""
+        """Return whether any image has the target: a label, a labelled pixel, a measured one, a box."""
         values = getattr(self, target)
         if values is None or len(values) == 0:
             return False
@@ -83,7 +83,7 @@ class ProbeSplit:
 
 @settings
 class Probe(ABC):
-    """Describe a probe. Each probe is one file of this package, used as ``probes: {name: {field: value}}``.
+    """The settings of a probe: a file or folder of this package, used as ``probes: {name: {field: value}}``.
 
     The settings load without torch: import it inside ``evaluate``.
     """

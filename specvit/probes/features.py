@@ -68,7 +68,7 @@ def backbone_features(
 
 
 def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
-    """Take pixels for features, the floor below every backbone.
+    """Return pixels as features, the floor below every backbone.
 
     Args:
         split: N images of H x W pixels.
@@ -85,7 +85,7 @@ def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
 
 
 def subset(split: Split, indices: NDArray[np.int64]) -> Split:
-    """Take some images of a split, with their targets."""
+    """Return some images of a split, with their targets."""
     return Split(
         images=split.images[indices],
         **{name: getattr(split, name)[indices] for name in split.targets},

@@ -22,7 +22,7 @@ _LOSS_TOLERANCE = 1e-7
 
 @dataclass(frozen=True)
 class Basis:
-    """Hold the coordinates in which a classifier is fitted: standardised, then rotated to principal axes.
+    """The coordinates in which a classifier is fitted: standardised, then rotated to principal axes.
 
     A rotation leaves an L2 penalty as it is, so it changes no prediction; but on its own axes the data's
     curvature is a diagonal, by which the solver can be scaled.
@@ -59,7 +59,7 @@ class Basis:
 
 
 def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure by what features are standardised: ``(features - mean) / scale``.
+    """Compute mean and scale of features, standardised by ``(features - mean) / scale``.
 
     Args:
         features: ``(N, D)`` float features.
@@ -77,7 +77,7 @@ def mean_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Hold a fitted logistic regression.
+    """A fitted logistic regression.
 
     Attributes:
         weight: ``(R, K)``, one column for every class seen in fitting.

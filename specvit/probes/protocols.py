@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def resolve_protocol(probe: object, protocol: str, defaults: Mapping[str, Mapping[str, object]]) -> None:
-    """Give the fields of a probe's protocol their defaults where none were given; for a probe's own validator.
+    """Set the fields of a probe's protocol to their defaults where none were given; for a probe's own validator.
 
     Args:
         probe: Settings that are being made. A field of a protocol that was not given is None; it takes the default

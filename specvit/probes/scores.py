@@ -72,7 +72,7 @@ def mean_iou(counts: Tensor) -> float:
 
 @dataclass(frozen=True)
 class DepthScores:
-    """Hold what is reported of predicted depth: each is computed per image, then averaged over images.
+    """The scores of predicted depth: each is computed per image, then averaged over images.
 
     Attributes:
         rmse: Root of the mean squared error, in metres.
@@ -131,12 +131,12 @@ def depth_scores(errors: Tensor) -> DepthScores:
 
 
 def is_measured(depth: Tensor) -> Tensor:
-    """Tell which pixels have a depth: ``(N, H, W)`` bool, False where it is not positive or not finite."""
+    """Return which pixels have a depth: ``(N, H, W)`` bool, False where it is not positive or not finite."""
     return (depth > 0) & depth.isfinite()
 
 
 def has_depth(depth: Tensor) -> Tensor:
-    """Tell which of ``(N, H, W)`` depth maps have a measured pixel: ``(N,)`` bool."""
+    """Return which of ``(N, H, W)`` depth maps have a measured pixel: ``(N,)`` bool."""
     import torch
 
     # A part at a time: maps of whole splits are large, and so is every mask of them.

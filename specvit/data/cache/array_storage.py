@@ -20,20 +20,20 @@ MEMORY_SHARE = 0.5
 
 
 class Rows(Protocol):
-    """Take the rows of one array, in any order and from any thread."""
+    """The rows of one array, set in any order and from any thread."""
 
     def __setitem__(self, index: int, row: NDArray[Any], /) -> None:
         """Set row ``index``; each is set once."""
 
 
 class Storage(ABC):
-    """Make arrays of rows. All arrays are asked for before the first row is set, so that room is known to be there."""
+    """A maker of arrays of rows: all are asked for before the first row is set, so that there is room for them."""
 
     def __init__(self) -> None:
         self._num_bytes = 0
 
     def rows(self, name: str, num_rows: int, row_shape: tuple[int, ...], dtype: DTypeLike) -> Rows:
-        """Make room for an array.
+        """Return the rows of a new array, to be set.
 
         Args:
             name: Its name: the split and the attribute of ``Split``, as in ``train_images``.
@@ -61,7 +61,7 @@ class Storage(ABC):
 
 
 class MemoryStorage(Storage):
-    """Keep arrays in memory."""
+    """Arrays in memory."""
 
     def finish(self, rows: Rows, num_rows: int | None = None) -> NDArray[Any]:
         """Return the array."""
@@ -81,7 +81,7 @@ class MemoryStorage(Storage):
 
 
 class DiskStorage(Storage):
-    """Write arrays to ``.npy`` files of a folder.
+    """Arrays in ``.npy`` files of a folder.
 
     Rows are written by ``pwrite``, not through a mapping: a full disk is then an error, where a mapping would end
     the process.

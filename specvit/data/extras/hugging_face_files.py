@@ -19,7 +19,7 @@ _ERRORS = (OSError, ValueError, RuntimeError, KeyError, NotImplementedError, zip
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Say which files the rows of a data set may name.
+    """The files that the rows of a data set may name.
 
     Attributes:
         folders: Resolved folders; a file must lie in one when links are followed.

@@ -31,7 +31,7 @@ _ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, KeyError, NotImplem
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold one row: its number, what to call it in messages, which files it may name, and what its columns hold."""
+    """One row: its number, what to call it in messages, which files it may name, and what its columns hold."""
 
     index: int
     name: str
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Hold one split.
+    """One split.
 
     Attributes:
         name: What to call it in messages.
@@ -77,7 +77,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Opened:
-    """Hold both splits, and what decides their content: local files, or on the hub a version."""
+    """Both splits, and what decides their content: local files, or on the hub a version."""
 
     tables: dict[str, Table]
     files: tuple[Path, ...]
@@ -211,7 +211,7 @@ def _shared_split(splits: Mapping[str, Any], wanted: Mapping[str, tuple[str, int
 
 
 def _check_builder(path: str, config: str | None, revision: str | None) -> tuple[str, bool]:
-    """Refuse formats that hold no images; return the version of the files as JSON, and whether each file is a row."""
+    """Raise if the format holds no images; return the version of the files as JSON, and whether each file is a row."""
     builder = datasets.load_dataset_builder(path, config, revision=revision)
     modules = {cls.__module__ for cls in type(builder).__mro__}
     if not any(f"datasets.packaged_modules.{name}.{name}" in modules for name in FORMATS):

@@ -24,7 +24,7 @@ _DROPPED = frozenset({"segmentation", "keypoints", "coco_url", "flickr_url"})
 
 @dataclass(frozen=True)
 class ListedImage:
-    """Hold one image of an annotation file.
+    """One image of an annotation file.
 
     Attributes:
         file_name: Its path relative to the folder of images.
@@ -39,7 +39,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Hold what an annotation file says.
+    """The content of an annotation file.
 
     Attributes:
         images: The images, by ascending id; those without objects too.

@@ -121,7 +121,7 @@ def map_files(
             while block := list(islice(stream, BLOCK)):
                 for result in threads.map(read, block):
                     results.append(result)
-                    progress.tell(len(results))
+                    progress.update(len(results))
     return results
 
 

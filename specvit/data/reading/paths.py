@@ -10,7 +10,7 @@ from specvit.errors import DataError
 
 
 def is_inside(path: str) -> bool:
-    """Tell whether a path, written with slashes, is relative and stays within the folder that it starts at."""
+    """Return whether a path, written with slashes, is relative and stays within the folder that it starts at."""
     parts = PurePosixPath(path).parts
     return bool(parts) and "\0" not in path and not path.startswith("/") and ".." not in parts
 

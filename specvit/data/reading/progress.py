@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 LOGGER = logging.getLogger("specvit.data")
-"""Where loading is told of, at level INFO."""
+"""Where loading is logged, at level INFO."""
 
 INTERVAL_S = 5.0
-"""Least time between two lines; a load that takes less is not told of."""
+"""Least time between two lines; a load that takes less is not logged."""
 
 
 class Progress:
-    """Tell how many items are done."""
+    """A count of items done, logged every few seconds."""
 
     def __init__(self, what: str, total: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Start counting.
@@ -27,13 +27,13 @@ class Progress:
         self._what = what
         self._of = "" if total is None else f" of {total:,}"
         self._clock = clock
-        self._started = self._told = clock()
+        self._started = self._logged_s = clock()
 
-    def tell(self, done: int) -> None:
-        """Hear that ``done`` items are done."""
+    def update(self, done: int) -> None:
+        """Record that ``done`` items are done."""
         now = self._clock()
-        if now - self._told < INTERVAL_S:
+        if now - self._logged_s < INTERVAL_S:
             return
-        self._told = now
+        self._logged_s = now
         rate = done / (now - self._started)
         LOGGER.info("read %s%s %s, %s a second", f"{done:,}", self._of, self._what, f"{rate:,.0f}")

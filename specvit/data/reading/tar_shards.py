@@ -99,7 +99,7 @@ def index_shards(shards: Sequence[Path], *, kinds: frozenset[str], what: str) ->
     samples = []
     for number, shard in enumerate(shards, start=1):
         samples += _index(shard, kinds)
-        progress.tell(number)
+        progress.update(number)
     return samples
 
 

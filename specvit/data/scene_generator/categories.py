@@ -20,7 +20,7 @@ Region = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Category:
-    """Hold what makes an object belong to a category; its colours, size, place and rotation do not.
+    """The looks that make an object belong to a category; its colours, size, place and rotation do not.
 
     Attributes:
         name: What the class is called.

@@ -19,7 +19,7 @@ _HAZE_A_METRE = np.float32(0.02)
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Describe N scenes.
+    """N scenes.
 
     Attributes:
         categories: ``(N, M)`` int64 indices into ``CATEGORIES``; -1 = no object.
@@ -139,7 +139,7 @@ def _surfaces(scenes: SceneBatch, size: int) -> tuple[Field, Field]:
 def _visible_extents(
     categories: NDArray[np.int64], shown: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """Measure what is visible of each object.
+    """Return what is visible of each object.
 
     Returns:
         ``(N, M, 5)`` boxes, those of visible objects first, and ``(N, M)`` visible pixels.

@@ -26,7 +26,7 @@ _SINES = np.round(np.sin(_ANGLES), 5).astype(np.float32)
 
 
 class _Draws:
-    """Hand out the columns of a table of random numbers, N rows in [0, 1)."""
+    """The columns of a table of random numbers, N rows in [0, 1), each used once."""
 
     def __init__(self, table: NDArray[np.float64]) -> None:
         self._table = table
@@ -64,7 +64,7 @@ def sample_scenes(
     colour: float,
     light: float,
 ) -> SceneBatch:
-    """Describe one scene for each row of random numbers.
+    """Return one scene for each row of random numbers.
 
     Args:
         table: ``(N, num_draws(M))`` float64 in [0, 1).
@@ -131,7 +131,7 @@ def _depths(draws: _Draws, radius: Field) -> Field:
 
 
 def _colours(draws: _Draws, num_surfaces: int, strength: float, ground_contrast: float) -> Field:
-    """Draw two colours a surface, with a difference in brightness of either sign."""
+    """Return two colours a surface, with a difference in brightness of either sign."""
     mean = draws.uniform(num_surfaces, 1, low=0.43, high=0.57)
     mean = mean + strength * draws.uniform(num_surfaces, 3, low=-0.15, high=0.15)
     sign = np.where(draws.uniform(num_surfaces, 1) < 0.5, np.float32(-1), np.float32(1))
@@ -142,7 +142,7 @@ def _colours(draws: _Draws, num_surfaces: int, strength: float, ground_contrast:
 
 
 def _light(draws: _Draws, strength: float) -> Field:
-    """Draw a gain, its gradient across the image, and a cast of colour."""
+    """Return a gain, its gradient across the image, and a cast of colour."""
     gain = 1 + strength * draws.uniform(1, low=-0.3, high=0.3)
     cast = 1 + strength * draws.uniform(3, low=-0.2, high=0.2)
     slope = strength * draws.uniform(1, 2, low=-0.25, high=0.25)

@@ -40,7 +40,7 @@ def _check_inside(path: str) -> str:
 
 @dataclass(frozen=True)
 class _Listed:
-    """Hold where a split lies, and what its annotation file says."""
+    """The folder of a split, and the content of its annotation file."""
 
     folder: Path
     file: Path
@@ -219,7 +219,7 @@ def _check_same_categories(files: list[Path], annotations: list[Annotations]) ->
 
 
 def _check_images_exist(folder: Path, path: Path, of: Annotations) -> None:
-    """Look for every image before the first is decoded, which may take hours."""
+    """Raise if an image is missing, before the first is decoded, which may take hours."""
     missing: list[ListedImage] = [image for image in of.images if not (folder / image.file_name).is_file()]
     if missing:
         raise DataError(

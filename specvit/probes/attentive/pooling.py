@@ -36,7 +36,7 @@ def num_attention_heads(width: int, head_dim: int) -> int:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Hold the tokens of a split, and by what they are centred and scaled: the patches of the training split.
+    """The tokens of a split, and by what they are centred and scaled: the patches of the training split.
 
     Attributes:
         cls: ``(N, D)`` [CLS], or None.
@@ -76,7 +76,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class AttentiveHeads:
-    """Hold G classifiers: attention of one query, then a linear map.
+    """G classifiers: attention of one query, then a linear map.
 
     Keys have no bias: it adds the same to the logit of every token, which the softmax takes off again.
 
@@ -100,7 +100,7 @@ class AttentiveHeads:
 
     @classmethod
     def initial(cls, num_heads: int, tokens: Tokens, *, head_dim: int, classes: Tensor, seed: int) -> AttentiveHeads:
-        """Draw initial weights, the same for all G: truncated normal of std 0.02, biases 0."""
+        """Return initial weights, the same for all G: truncated normal of std 0.02, biases 0."""
         import torch
 
         from specvit.seeding import torch_stream
@@ -246,6 +246,6 @@ class AdamW:
                 tensor.sub_(rates * (mean / corrections[0]) / ((square / corrections[1]).sqrt() + _EPS))
 
     def release(self) -> None:
-        """Make the tensors plain numbers again."""
+        """Stop recording gradients of the tensors."""
         for tensor in self.tensors:
             tensor.requires_grad_(False)

@@ -23,7 +23,7 @@ CHUNK_VALUES = 1 << 22
 
 @dataclass(frozen=True)
 class Task:
-    """Hold a split whose depth is to be predicted, or fitted to.
+    """A split whose depth is to be predicted, or fitted to.
 
     Attributes:
         split: Features and depth.
@@ -42,7 +42,7 @@ class Task:
 
     @property
     def reads_cls(self) -> bool:
-        """Tell whether tokens have [CLS] beside them."""
+        """Return whether tokens have [CLS] beside them."""
         return self.with_cls and self.split.cls.shape[1] == self.split.patches.shape[2]
 
     @property
@@ -79,7 +79,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Limits:
-    """Hold the range of depth that is predicted, in metres; 0 < low <= high."""
+    """The range of depth that is predicted, in metres; 0 < low <= high."""
 
     low_m: float
     high_m: float

@@ -92,7 +92,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class BinExpectation(Estimator):
-    """Hold L trained heads.
+    """L trained heads.
 
     Attributes:
         heads: A head for every learning rate.
@@ -155,7 +155,7 @@ def log_loss(predictions: Tensor, depth: Tensor) -> Tensor:
 
 
 def standardisation(task: Task, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure the tokens of some images.
+    """Compute the statistics of the tokens of some images.
 
     Args:
         task: Features and depth.

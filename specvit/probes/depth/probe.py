@@ -137,7 +137,7 @@ class Depth(Probe):
         return best({candidate: -loss for candidate, loss in losses.items()})
 
     def _fitter(self, train: ProbeSplit, *, seed: int) -> Fitter:
-        """Make what fits the protocol; the candidates are not among its settings."""
+        """Build the fitter of the protocol; the candidates are not among its settings."""
         from specvit.probes.depth.bins import BinsFitter
         from specvit.probes.depth.ridge import RidgeFitter
 

@@ -35,7 +35,7 @@ class RidgeFitter(Fitter):
 
 @dataclass(frozen=True)
 class LinearDepth(Estimator):
-    """Hold L linear maps from tokens to metres: ``(token - offset) @ weight + bias``.
+    """L linear maps from tokens to metres: ``(token - offset) @ weight + bias``.
 
     Attributes:
         weight: ``(L, D)`` float64.

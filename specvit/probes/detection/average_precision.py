@@ -23,7 +23,7 @@ MAX_DETECTIONS = 100
 
 @dataclass(frozen=True)
 class Detections:
-    """Hold what was found in one image, L objects.
+    """The L objects that were found in one image.
 
     Attributes:
         boxes: ``(L, 4)`` float32 ``x0, y0, x1, y1`` in pixels.
@@ -38,7 +38,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Hold COCO's figures in %, in [0, 100], as means over the classes that occur in the truth.
+    """COCO's figures in %, in [0, 100], as means over the classes that occur in the truth.
 
     Attributes:
         ap: Mean over the IoU thresholds 0.50, 0.55, ..., 0.95.

@@ -18,7 +18,7 @@ LARGEST_LOG_SIZE = 8.0
 
 @dataclass(frozen=True)
 class Cells:
-    """Hold how an image is divided into cells.
+    """The division of an image into cells.
 
     Attributes:
         grid: Cells per column and per row.

@@ -26,7 +26,7 @@ _CHUNK_VALUES = 1 << 22
 
 @dataclass(frozen=True)
 class HeadFit:
-    """Hold what is common to all fits of a probe: the data, and the settings but for the learning rate.
+    """The common part of all fits of a probe: the data, and the settings but for the learning rate.
 
     Attributes:
         tokens: ``(N, P, D)`` float32 frozen patch tokens.
@@ -89,7 +89,7 @@ class HeadFit:
 
 
 def channel_statistics(tokens: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure the channels of the tokens of some images.
+    """Compute the statistics of the channels of the tokens of some images.
 
     Args:
         tokens: ``(N, P, D)`` float32 tokens.

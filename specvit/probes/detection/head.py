@@ -17,7 +17,7 @@ _PRIOR = 0.01
 
 
 class Predictions(NamedTuple):
-    """Hold what the head says of every cell.
+    """The predictions of the head for every cell.
 
     Attributes:
         classes: ``(B, P, K)`` logits.

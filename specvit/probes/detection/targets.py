@@ -20,7 +20,7 @@ _CHUNK_VALUES = 1 << 22
 
 @dataclass(frozen=True)
 class Targets:
-    """Hold what every cell is to predict.
+    """The class and box that every cell is to predict.
 
     Attributes:
         classes: ``(N, P)`` int64 class of the object that the cell learns; -1 = none.

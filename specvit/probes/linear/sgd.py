@@ -30,7 +30,7 @@ raw pixels of large images would not fit into memory together."""
 
 @dataclass(frozen=True)
 class Head:
-    """Describe a linear classifier.
+    """A linear classifier of the grid.
 
     Attributes:
         learning_rate: For batches of 256 images; with other batches it is in proportion.
@@ -99,7 +99,7 @@ def read_by(heads: Sequence[Head], part: ProbeSplit) -> Tensor:
 
 @dataclass(frozen=True)
 class Heads:
-    """Hold G trained linear classifiers.
+    """G trained linear classifiers.
 
     Attributes:
         weight: ``(F, G, K)``, 0 where a head does not read a feature.

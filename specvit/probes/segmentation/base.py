@@ -25,7 +25,7 @@ chunks that keep to it."""
 
 @dataclass(frozen=True)
 class Training:
-    """Hold a training split as a protocol gets it: in two parts, to fit on and to choose on.
+    """A training split as a protocol gets it: in two parts, to fit on and to choose on.
 
     Attributes:
         split: Patch tokens and masks.
@@ -43,7 +43,7 @@ class Training:
 
     @property
     def can_choose(self) -> bool:
-        """Tell whether both parts have a labelled pixel."""
+        """Return whether both parts have a labelled pixel."""
         assert self.split.masks is not None
         masks = self.split.masks
         return all(bool((masks[part] != IGNORE_INDEX).any()) for part in (self.fitted, self.held_out))

@@ -36,11 +36,11 @@ class NearestFitter(Fitter):
         self.max_patches = max_patches
 
     def fit_part(self, candidates: Sequence[float]) -> NearestPatches:
-        """Keep patches of the images of ``fitted``, for every k."""
+        """Return a segmenter with patches of the images of ``fitted``, for every k."""
         return self._fit(self.training.fitted, candidates)
 
     def fit_whole(self, candidate: float) -> NearestPatches:
-        """Keep patches of all images of the training split."""
+        """Return a segmenter with patches of all images of the training split."""
         return self._fit(torch.arange(len(self.training.split)), [candidate])
 
     def _fit(self, images: Tensor, ks: Sequence[float]) -> NearestPatches:
@@ -61,7 +61,7 @@ class NearestFitter(Fitter):
 
 @dataclass(frozen=True)
 class NearestPatches(Segmenter):
-    """Hold the patches that vote.
+    """The patches that vote.
 
     Attributes:
         mean: ``(D,)`` float64 means of their tokens.

@@ -80,7 +80,7 @@ class HeadFitter(Fitter):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Say how heads are trained.
+    """The schedule by which heads are trained.
 
     Attributes:
         steps: Number of optimizer steps.

@@ -140,7 +140,7 @@ class Segmentation(Probe):
         return Training(split=train, fitted=fitted, held_out=held_out, num_classes=num_classes, seed=seed)
 
     def _fitter(self, training: Training) -> Fitter:
-        """Make what fits the protocol; the candidates are not among its settings."""
+        """Build the fitter of the protocol; the candidates are not among its settings."""
         from specvit.probes.segmentation.fitters import FITTERS
 
         _, *names = DEFAULTS[self.protocol]

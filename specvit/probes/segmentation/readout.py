@@ -15,7 +15,7 @@ from specvit.probes.segmentation.base import Segmenter
 
 @dataclass(frozen=True)
 class Readout:
-    """Hold L linear maps from patch tokens to class scores: ``(token - offset) @ weight + bias``.
+    """L linear maps from patch tokens to class scores: ``(token - offset) @ weight + bias``.
 
     Attributes:
         weight: ``(L, D, C)`` float64.

@@ -63,7 +63,7 @@ def class_weights(train: ProbeSplit, *, num_classes: int, balance: float) -> Ten
 
 @dataclass(frozen=True)
 class Ridge:
-    """Hold the sums that a ridge regression needs, over some images; those of several parts add up.
+    """The sums that a ridge regression needs, over some images; those of several parts add up.
 
     Attributes:
         offset: ``(D,)`` float64 taken off every token, so that large means cost no digits.

@@ -30,7 +30,7 @@ def test_a_line_every_five_seconds_says_how_far_and_how_fast(caplog: pytest.LogC
     progress = Progress("images of train", 50_000, clock=clock)
     for second in range(1, 13):
         clock.now = 100.0 + second
-        progress.tell(1000 * second)
+        progress.update(1000 * second)
     assert lines(caplog) == [
         "read 5,000 of 50,000 images of train, 1,000 a second",
         "read 10,000 of 50,000 images of train, 1,000 a second",
@@ -42,7 +42,7 @@ def test_a_number_that_is_not_known_is_left_out(caplog: pytest.LogCaptureFixture
     clock = Clock()
     progress = Progress("images", None, clock=clock)
     clock.now += 10
-    progress.tell(20)
+    progress.update(20)
     assert lines(caplog) == ["read 20 images, 2 a second"]
 
 
