@@ -1,15 +1,16 @@
-"""Whole sweeps whose results are at a URL."""
+"""Whole sweeps whose results are at a URL, with stand-ins for what trials compute (``tests/faults/stand_ins``)."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from multiprocessing import Process, get_context
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
+from orchestrator.execution.executor import Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
@@ -32,11 +34,12 @@ from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Progressed, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
+from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
 
-from ...waiting import LIMIT_S, wait_for
+from ...faults.stand_ins import StandInAttempt
+from ...waiting import wait_for
 
-PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 PERIOD_S = 0.2
 EVERY_S = 0.05
 STEPS = 18
@@ -48,7 +51,28 @@ SECTIONS: dict[str, Any] = {
     "floors": [],
     "checkpoint_every_s": 1e-4,
 }
-"""Two trials of half a second, whose states are saved after every step; rungs stand at steps 6 and 12."""
+"""Two trials whose states are saved after every step; rungs stand at steps 6 and 12."""
+
+
+class StandInExecutor(LocalExecutor):
+    """Run stand-ins; an attempt at ``held``, if that is a trial, does not come to its end."""
+
+    def __init__(self, datasets: Mapping[DataSource, Dataset], *, held: str = "") -> None:
+        super().__init__(datasets)
+        self._held = held
+
+    def submit(self, job: Job) -> None:
+        kind = HeldAttempt if job.trial_id == self._held else StandInAttempt
+        self._attempt = kind(job, self._datasets)
+
+
+class HeldAttempt(StandInAttempt):
+    """Stand still before the last step, for ever."""
+
+    def computed(self, step: int) -> None:
+        super().computed(step)
+        if step == STEPS - 1:
+            threading.Event().wait()
 
 
 class Watcher(SweepCallback):
@@ -64,14 +88,20 @@ class Watcher(SweepCallback):
         self.wants_to_stop |= self._stop_after(event)
 
 
-def run(sweep: Sweep, url: str, stop_after: Callable[[Event], bool] = lambda _: False) -> tuple[Outcome, list[Event]]:
+def run(
+    sweep: Sweep,
+    url: str,
+    stop_after: Callable[[Event], bool] = lambda _: False,
+    *,
+    executor: Callable[[Mapping[DataSource, Dataset]], LocalExecutor] = StandInExecutor,
+) -> tuple[Outcome, list[Event]]:
     watcher = Watcher(stop_after)
     with results_folder(url, sweep.name, mirror_every_s=EVERY_S, period_s=PERIOD_S) as folder:
         outcome = run_sweep(
             sweep,
             folder=folder.local,
             remote=folder.remote,
-            make_executor=lambda datasets, _: LocalExecutor(datasets),
+            make_executor=lambda datasets, _: executor(datasets),
             callbacks=[watcher],
             should_stop=lambda: watcher.wants_to_stop or folder.is_taken_over(),
         )
@@ -84,18 +114,6 @@ def first_step(events: list[Event], trial: Trial) -> int:
 
 def rung_of(trial: Trial) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Reported) and event.trial_id == trial.trial_id
-
-
-def hang_at_the_last_trial(sweep: Sweep) -> Callable[[Event], bool]:
-    """Keep the scheduler from going on once the last trial has told of a rung; training and mirror do go on."""
-    is_reached = rung_of(expand(sweep)[-1])
-
-    def hang(event: Event) -> bool:
-        if is_reached(event):
-            time.sleep(LIMIT_S)
-        return False
-
-    return hang
 
 
 def results(outcome: Outcome) -> list[dict[str, float]]:
@@ -180,32 +198,29 @@ def test_a_path_is_no_url_and_is_worked_in_directly(tmp_path: Path) -> None:
     assert holder_of_view(tmp_path) == ""
 
 
+def drive(sweep: Sweep, url: str, held: str, folder: Path) -> None:
+    """Run the sweep up to the end of the trial ``held``, which does not come."""
+    tempfile.tempdir = str(folder)  # a killed driver leaves temporary files behind
+    run(sweep, url, executor=partial(StandInExecutor, held=held))
+
+
 @pytest.fixture
 def driver(
-    file: Path, url: str, store: RemoteFolder, trials: tuple[Trial, ...], tmp_path: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+    sweep: Sweep, url: str, store: RemoteFolder, trials: tuple[Trial, ...], tmp_path: Path
+) -> Iterator[Process]:
     """Start a driver in a process of its own; return when a rung and a state of the last trial are at the URL."""
-    code = (
-        "import sys, tests.orchestrator.storage.test_results_folder as module;"
-        "sweep = module.load_sweep(module.Path(sys.argv[1]));"
-        "module.run(sweep, sys.argv[2], module.hang_at_the_last_trial(sweep))"
-    )
-    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
-    # A killed driver leaves temporary files behind.
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-c", code, str(file), url], env=env)
+    last = trials[-1].trial_id
+    process = get_context("fork").Process(target=drive, args=(sweep, url, last, tmp_path))
+    process.start()
     try:
-
-        def is_midway() -> bool:
-            assert process.poll() is None
-            state = f"{trials[-1].trial_id}.safetensors"
-            return _has_reported(trials[-1], url) and state in (store / "checkpoints").names()
-
-        wait_for(is_midway)
+        wait_for(
+            lambda: _has_reported(trials[-1], url) and f"{last}.safetensors" in (store / "checkpoints").names(),
+            making_progress=lambda: (store.names(), process.exitcode),
+        )
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def _has_reported(trial: Trial, url: str) -> bool:
@@ -219,7 +234,7 @@ def _has_reported(trial: Trial, url: str) -> bool:
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_trial(
     where: str,
-    driver: subprocess.Popen[bytes],
+    driver: Process,
     sweep: Sweep,
     trials: tuple[Trial, ...],
     url: str,
@@ -228,8 +243,8 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_tr
     machine: Callable[[str], Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    driver.send_signal(signal.SIGKILL)
-    assert driver.wait() == -signal.SIGKILL
+    driver.kill()
+    driver.join()
     assert read_holder(store) is not None
     machine(where)
     outcome, events = run(sweep, url)
@@ -347,8 +362,8 @@ def test_a_store_that_fails_in_the_middle_stops_nothing_and_is_made_up_for_by_th
 
 
 def test_kept_weights_are_at_the_url(file: Path, url: str, store: RemoteFolder) -> None:
-    keeping = load_sweep(file, ["keep_weights=true"])
-    outcome, _ = run(keeping, url, stop_after=lambda event: isinstance(event, Finished))
+    keeping = load_sweep(file, ["keep_weights=true", "objective.steps=2", "rungs.count=1"])
+    outcome, _ = run(keeping, url, stop_after=lambda event: isinstance(event, Finished), executor=LocalExecutor)
     assert (store / "weights").names(folders=True) == (outcome.records[0].trial.trial_id,)
     names = (store / "weights" / outcome.records[0].trial.trial_id).names()
     assert names
