@@ -86,14 +86,14 @@ def test_whole_ledger_says_what_was_recorded(files: Files, tmp_path: Path) -> No
 
 def test_log_cut_off_anywhere_in_its_last_transaction_leaves_all_before(in_use: Files, tmp_path: Path) -> None:
     start = last_transaction(in_use.log)
-    for length in some(range(start, len(in_use.log)), 250):
+    for length in some(range(start, len(in_use.log)), 40):
         path = in_use.lay(tmp_path, log=in_use.log[:length])
         assert list(open_both_ways(path)) == [in_use.states[-2]] * 2, length
 
 
 def test_log_cut_off_anywhere_leaves_what_some_transaction_left(files: Files, tmp_path: Path) -> None:
     outcomes = set()
-    for length in some(range(len(files.log)), 200, in_long=5000):
+    for length in some(range(len(files.log)), 40, in_long=5000):
         outcomes |= what_became_of(files.lay(tmp_path, log=files.log[:length]), files.states)
     assert not files.log or "opened" in outcomes
 
@@ -102,7 +102,7 @@ def test_ledger_cut_off_anywhere_is_refused(closed: Files, tmp_path: Path) -> No
     # Without a byte it is a file in which nothing was ever recorded, and which no one can tell from a new one.
     pages = len(closed.ledger) // 4096
     head, last = range(1, 4096), range((pages - 1) * 4096, len(closed.ledger))
-    for length in itertools.chain(some(head, 60), (page * 4096 for page in range(1, pages)), some(last, 250)):
+    for length in itertools.chain(some(head, 30), (page * 4096 for page in range(1, pages)), some(last, 60)):
         before = closed.ledger[:length]
         path = closed.lay(tmp_path, ledger=before)
         assert what_became_of(path, []) == {"refused"}, length
@@ -128,7 +128,7 @@ def test_ledger_with_a_changed_byte_says_what_was_recorded_or_is_refused(
     # What follows a damaged frame of the log is lost, as by a power cut: an earlier moment, whole.
     allowed = files.states if where == "log" else files.states[-1:]
     outcomes: set[str] = set()
-    for _ in range((4000 if IS_LONG else 250) if data else 0):
+    for _ in range((4000 if IS_LONG else 30) if data else 0):
         position, change = rng.randrange(len(data)), rng.randrange(1, 256)
         changed = bytearray(data)
         changed[position] ^= change
@@ -195,9 +195,9 @@ def values_of(learner: nn.Module, optimizer: torch.optim.Optimizer) -> list[obje
 
 
 def damaged_states(data: bytes) -> Iterable[bytes]:
-    yield from (data[:length] for length in some(range(1, len(data)), 400))
+    yield from (data[:length] for length in some(range(1, len(data)), 200))
     rng = random.Random(len(data))
-    for _ in range(20_000 if IS_LONG else 1500):
+    for _ in range(20_000 if IS_LONG else 600):
         changed = bytearray(data)
         changed[rng.randrange(len(data))] ^= rng.randrange(1, 256)
         yield bytes(changed)
