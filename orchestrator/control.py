@@ -40,7 +40,7 @@ def cancel(folder: Path) -> None:
 
 
 def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm: str, group: str | None = None) -> int:
-    """Give up the trials of an arm that have no result yet.
+    """Prune the trials of an arm that have no result yet.
 
     Args:
         folder: The folder of the sweep's results.
@@ -74,7 +74,7 @@ def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm:
 
 
 def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collection[State]) -> int:
-    """Tell the run that holds ``folder`` to try trials again.
+    """Send the run that holds ``folder`` the command to try trials again.
 
     Args:
         folder: The folder of the sweep's results.

@@ -225,7 +225,7 @@ def prepare_run(
     remote: Remote | None = None,
     select: Select | None = None,
 ) -> Iterator[SweepRun]:
-    """Hold a sweep's results folder, find out what is missing and load its data.
+    """Lock a sweep's results folder and open its ledger, find what is missing and load its data.
 
     Args:
         sweep: The sweep.

@@ -1,4 +1,4 @@
-"""What became of a trial's attempts, for people: everything on record, with nothing left out."""
+"""The attempts at a trial, human-readable: everything on record, with nothing left out."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MAX_LINES = 15
 
 
 def follow_status(console: Console, looks: Iterable[SweepStatus]) -> SweepStatus:
-    """Show where a sweep stands, until it ends.
+    """Print where a sweep stands, until it ends.
 
     On a terminal a block that is redrawn and gives way to a last status. Elsewhere a new block whenever more has
     changed than how far the running trials are.

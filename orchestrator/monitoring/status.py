@@ -1,4 +1,4 @@
-"""Where a sweep stands, for people."""
+"""Where a sweep stands, human-readable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """Hold all that ``status`` tells of a sweep at one time.
+    """All that ``status`` shows of a sweep at one time.
 
     Attributes:
         info: The sweep.
@@ -89,7 +89,7 @@ class SweepStatus:
 
 
 def is_running(folder: Path) -> bool:
-    """Tell whether a run holds results: a folder, or the local view of those at a URL."""
+    """Return whether a run holds results: a folder, or the local view of those at a URL."""
     from orchestrator.storage.results_folder import holder_of_view
 
     return is_held(folder) or bool(holder_of_view(folder))

@@ -122,7 +122,7 @@ class SweepProgress(SweepCallback):
         return self._records[trial_id].trial.label
 
     def seconds_left(self) -> float | None:
-        """Estimate the wall time that is left, or None as long as nothing has been measured."""
+        """Return the wall time that is left by estimate, or None as long as nothing has been measured."""
         work = 0.0
         for (group_id, role), count in self._waiting.items():
             length = self._durations.estimate(group_id, role) if count else 0.0
@@ -149,7 +149,7 @@ class SweepProgress(SweepCallback):
         del self.running[trial_id]
 
     def _set(self, trial_id: str, state: State) -> None:
-        """Move a trial from one count to another: of ten thousand trials they are not counted anew each time."""
+        """Record a trial's state: it moves from one count to another, since to count ten thousand each time is slow."""
         record, before = self._records[trial_id], self.states.get(trial_id)
         for one, by in ((before, -1), (state, 1)):
             if one is not None:

@@ -53,7 +53,7 @@ class Allocator:
     def grow(
         self, trial: Trial, *, ran_with: ResourceRequest, ran_config: TrialConfig, cause: Cause, machine: Machine
     ) -> str:
-        """Give a trial that ran out of memory, and its siblings, a larger share.
+        """Raise the share of a trial that ran out of memory, and of its siblings.
 
         Args:
             trial: The trial.

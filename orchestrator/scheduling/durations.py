@@ -13,7 +13,7 @@ class TrialDurations:
     """How long trials take: the means of those that are done, by arm, or else by group, floors apart."""
 
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
-        """Learn from the records of trials that are done."""
+        """Record the seconds of trials that are done."""
         self._sums: dict[tuple[str, bool], tuple[float, int]] = {}
         self._arms: dict[str, tuple[float, int]] = {}
         self._guesses: dict[bool, float | None] = {}
@@ -22,7 +22,7 @@ class TrialDurations:
                 self.add(record.trial.group_id, record.trial.role, record.seconds, record.trial.arm_id)
 
     def add(self, group_id: str, role: Role, seconds: float, arm_id: str = "") -> None:
-        """Learn from one more trial."""
+        """Record the seconds of one more trial."""
         self._guesses.clear()
         total, count = self._sums.get((group_id, role is Role.FLOOR), (0.0, 0))
         self._sums[group_id, role is Role.FLOOR] = (total + seconds, count + 1)

@@ -77,7 +77,7 @@ def forecast(
         measured: Records to learn from, of this sweep or of another with the same groups.
         allocator: What each trial occupies.
         num_slots: How many trials run at once, at least 1.
-        nodes: What trials occupy their shares of, in place of slots; ``num_slots`` is only told then.
+        nodes: What trials occupy their shares of, in place of slots; ``num_slots`` is only shown then.
         limits: When trials are given up, and what the run may cost.
         conditions: What goes wrong.
         gpu_hours_used: What earlier runs of the sweep have taken.

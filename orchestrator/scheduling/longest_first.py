@@ -70,9 +70,13 @@ class LongestFirst:
         slots = num_slots()
         if slots < _FEW_SLOTS:
             return waiting
+        # Once all slots are busy, a run ends after its work shared by all slots; a trial that takes longer than that
+        # must not wait, since it alone would run on in the end. What is shorter can still be fitted in anywhere.
         left_s = (self._add_running(waiting, lengths_s, list(running)) + math.fsum(lengths_s)) / slots
         bound_s = left_s / (1 + _SPREAD)
         next_s = max((length_s for length_s in lengths_s if length_s < bound_s), default=0.0)
+        # A trial becomes urgent when what is left falls below its length, so the longest that is not decides when to
+        # look again: sorting thousands of trials with every event would take most of the driver's time.
         # What is left shrinks no faster than time passes; but a trial may turn out to be longer than its like.
         step_s = min(left_s - next_s * (1 + _SPREAD), left_s * _MOST_STEP)
         self._look_s = self._clock() + max(step_s, left_s * _LEAST_STEP)

@@ -38,7 +38,7 @@ class Judge(Protocol):
         """Record that a trial has ended."""
 
     def exempt(self, trial_id: str) -> None:
-        """Let a trial, if it was pruned, run to its end now, whatever it reports."""
+        """Record that a trial, if it was pruned, is to run to its end now, whatever it reports."""
 
 
 class SweepCallback:

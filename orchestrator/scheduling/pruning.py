@@ -97,7 +97,7 @@ class Judge:
             group.end(trial_id, state)
 
     def exempt(self, trial_id: str) -> None:
-        """Prune a trial no more if it has been pruned before: somebody wants to see its end."""
+        """Record that a trial that was pruned is to run to its end: somebody wants to see it."""
         group = self._groups.get(trial_id)
         if group is not None:
             group.exempt(trial_id)

@@ -28,7 +28,7 @@ MAX_NODE_LOSSES = 20
 """How often a trial is tried again because its machine was lost: it may be the trial that brings machines down."""
 
 STANDSTILL_S = 60.0
-"""Time without a running trial after which people are told what the next one waits for."""
+"""Time without a running trial after which a warning says what the next one waits for."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Scheduler:
             _LOG.warning("nothing runs: there is no room for %s, which takes %s", trial.label, share)
 
     def _put_urgent_first(self) -> None:
-        """Let trials that would hold up the end of the run start next, of seeds for which there is room."""
+        """Move trials forward that would hold up the end of the run, of seeds for which there is room."""
         if not self._waiting or not self._order.is_due:
             return
         is_bounded = self._budget.is_bounded
@@ -249,7 +249,7 @@ class Scheduler:
         self._judge.end(event.trial_id, END_STATES[type(event)])
 
     def _release(self, running: _Running, event: Event) -> None:
-        """Give up the place of an attempt that is over."""
+        """Release the place of an attempt that is over."""
         # Not before the ledger has it: if this process dies here, a result or a state is there.
         if self._states is not None:
             self._states.ended(event)

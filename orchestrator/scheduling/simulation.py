@@ -29,7 +29,7 @@ _LOOKS_AT_BUDGET = 500
 
 @dataclass(frozen=True)
 class Simulated:
-    """Hold how a run went.
+    """The course of a simulated run.
 
     Attributes:
         makespan_s: Seconds until its last trial had ended, or its budget was spent.
