@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from multiprocessing import Process, get_context
@@ -37,7 +38,7 @@ from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
 
-from ...faults.stand_ins import StandInAttempt
+from ...faults.stand_ins import InStepAttempt
 from ...waiting import wait_for
 
 PERIOD_S = 0.2
@@ -62,11 +63,19 @@ class StandInExecutor(LocalExecutor):
         self._held = held
 
     def submit(self, job: Job) -> None:
-        kind = HeldAttempt if job.trial_id == self._held else StandInAttempt
+        kind = HeldAttempt if job.trial_id == self._held else SteppedAttempt
         self._attempt = kind(job, self._datasets)
 
 
-class HeldAttempt(StandInAttempt):
+class SteppedAttempt(InStepAttempt):
+    """Compute no further before the last event was taken, unless nobody will take it."""
+
+    def _wait(self) -> None:
+        while not self._events.empty() and not self.should_stop():
+            time.sleep(1e-4)
+
+
+class HeldAttempt(SteppedAttempt):
     """Stand still before the last step, for ever."""
 
     def computed(self, step: int) -> None:
