@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from orchestrator.scheduling.budget import Budget, Work
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.protocols import Judge, Record, SweepCallback
+from orchestrator.scheduling.retries import RetryPolicy
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry
 from orchestrator.storage.remote_folder import Location
@@ -24,15 +25,10 @@ from orchestrator.trials.trial import Trial
 
 POLL_S = 0.25
 
-MAX_NODE_LOSSES = 20
-"""How often a trial is tried again because its machine was lost: it may be the trial that brings machines down."""
-
 STANDSTILL_S = 60.0
 """Time without a running trial after which a warning says what the next one waits for."""
 
 _LOG = logging.getLogger(__name__)
-
-_MEMORY = (Cause.GPU_MEMORY, Cause.HOST_MEMORY)
 
 
 @dataclass
@@ -109,10 +105,10 @@ class Scheduler:
         self._durations = durations or TrialDurations()
         self._trials_by_id = trials_by_id or {}
         self._commands, self._should_stop, self._clock = commands, should_stop, clock
+        self._retries = RetryPolicy(allocator, self._limits)
         self._order = LongestFirst(self._durations, clock=clock)
         self._waiting: deque[Trial] = deque()
         self._running: dict[str, _Running] = {}
-        self._failures: Counter[tuple[str, bool]] = Counter()
         self._started_seeds: set[int] = set()
         self._stopping: set[str] = set()  # running trials that a command or the judge ends
         self._idle_since_s: float | None = None
@@ -215,7 +211,9 @@ class Scheduler:
     def _on_failure(self, running: _Running, event: Failed) -> None:
         """Try a trial again, or give it up; one that was to be stopped does not start over."""
         is_stopping = event.trial_id in self._stopping
-        why = "it was to be pruned" if is_stopping else self._retry_reason(running, event)
+        why = "it was to be pruned"
+        if not is_stopping:
+            why = self._retries.reason(running.trial, running.job, event, machine_for=self._executor.machine)
         if not why:
             for callback in self._callbacks:
                 callback.on_event(event)
@@ -227,22 +225,6 @@ class Scheduler:
             callback.on_retry(event, why)
         if is_stopping:
             self._prune(frozenset({event.trial_id}))
-
-    def _retry_reason(self, running: _Running, event: Failed) -> str:
-        """Return why a trial that failed is tried again, human-readable; empty if it is given up."""
-        job = running.job
-        if event.cause in _MEMORY:
-            machine = self._executor.machine(job.share)
-            more = self._allocator.grow(
-                running.trial, ran_with=job.share, ran_config=job.config, cause=event.cause, machine=machine
-            )
-            if more:
-                return f"with {more}"
-        is_node = event.cause is Cause.NODE
-        key = event.trial_id, is_node
-        self._failures[key] += 1
-        allowed = MAX_NODE_LOSSES if is_node else self._limits.max_retries
-        return f"retry {self._failures[key]} of {allowed}" if self._failures[key] <= allowed else ""
 
     def _end(self, running: _Running, event: Event) -> None:
         self._release(running, event)
@@ -305,7 +287,7 @@ class Scheduler:
         here = {trial.trial_id for trial in self._waiting} | self._running.keys()
         for trial_id in dict.fromkeys(trial_ids):
             self._stopping.discard(trial_id)
-            self._failures[trial_id, False] = self._failures[trial_id, True] = 0
+            self._retries.forget(trial_id)
             if trial_id in self._trials_by_id and trial_id not in here and not self._ledger.is_done(trial_id):
                 self._judge.exempt(trial_id)
                 self._waiting.append(self._trials_by_id[trial_id])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.executor import Machine
-from orchestrator.scheduling.scheduler import MAX_NODE_LOSSES
+from orchestrator.scheduling.retries import MAX_NODE_LOSSES
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import Failed, Finished, Logged, Reported
