@@ -71,3 +71,9 @@ def test_faces_and_front_doors_import_nothing_heavy() -> None:
     code = LOOKING_IN.format(heavy=HEAVY, doors=(*ROOMS, *FRONT_DOORS))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.splitlines() == []
+
+
+def test_the_command_line_shows_its_help_without_settings() -> None:
+    code = "import sys, orchestrator.cli.app; print({'numpy', 'pydantic', 'specvit.config'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout == "set()\n"
