@@ -3,3 +3,5 @@
 ``config.TrialConfig`` says everything that decides a trial's numbers, ``trial.run_trial`` computes them;
 ``checkpoints`` holds trained models in files. Importing this imports nothing, and settings load without torch.
 """
+
+__all__: list[str] = []

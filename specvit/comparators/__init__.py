@@ -43,7 +43,17 @@ COMPARATORS: PartTable[Comparator] = PartTable(
 
 AnyComparator = Annotated[Comparator, OneOf(COMPARATORS)]
 
-__all__ = ["COMPARATORS", "AnyComparator", "Comparator", "apply_comparator", "build_regulariser"]
+__all__ = [
+    "COMPARATORS",
+    "AnyComparator",
+    "ClassAttention",
+    "Comparator",
+    "Jumbo",
+    "PatchDiversification",
+    "TokenPooling",
+    "apply_comparator",
+    "build_regulariser",
+]
 
 
 def __getattr__(name: str) -> Any:

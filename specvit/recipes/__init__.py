@@ -44,7 +44,20 @@ RECIPES: PartTable[Recipe] = PartTable(
 
 AnyRecipe = Annotated[Recipe, OneOf(RECIPES)]
 
-__all__ = ["RECIPES", "AnyRecipe", "Recipe", "build_learner"]
+__all__ = [
+    "RECIPES",
+    "AnyRecipe",
+    "DeiT3",
+    "DeiT3Cpu",
+    "DinoV2",
+    "DinoV2Cpu",
+    "DinoV2Long",
+    "DinoV2Short",
+    "Mae",
+    "MaeCpu",
+    "Recipe",
+    "build_learner",
+]
 
 
 def __getattr__(name: str) -> Any:
