@@ -1,9 +1,8 @@
-"""What can be said of a cluster without Ray: whether somebody listens there, and which trials have room on nodes."""
+"""What nodes have, what trials reserve of it, and how many have room: arithmetic, without Ray."""
 
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,66 +11,20 @@ from orchestrator.trials.resources import ResourceRequest
 from specvit.errors import SpecsweepError
 from specvit.memory import GIB
 
-CONNECT_TIMEOUT_S = 10.0
-"""Longest wait for a cluster's first answer."""
-
-
 _EPSILON = 1e-9
 
 
 class ClusterError(SpecsweepError):
-    """Signal a cluster that cannot run the trials; the text says what is missing."""
+    """A cluster that cannot run the trials; the text says what is missing."""
 
 
 class ClusterLostError(ClusterError):
-    """Signal a cluster that went while a sweep ran on it, and did not come back."""
-
-
-def check_reachable(address: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-    """Complain of a ``host:port`` where nobody listens: Ray itself would try for more than ten minutes.
-
-    Raises:
-        ClusterError: If nobody does.
-    """
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=timeout_s).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
-
-
-def is_reachable(address: str, *, timeout_s: float) -> bool:
-    """Tell whether somebody listens at ``host:port``; also true if that cannot be asked."""
-    try:
-        check_reachable(address, timeout_s=timeout_s)
-    except ClusterError:
-        return False
-    return True
-
-
-def asks_for_token(address: str) -> bool:
-    """Tell whether the cluster at ``host:port`` refuses those who show no token; False if that is not known.
-
-    Source: Ray's control service answers any call without a token by gRPC's UNAUTHENTICATED.
-    """
-    import grpc
-
-    host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
-        return False
-    with grpc.insecure_channel(address) as channel:
-        try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=CONNECT_TIMEOUT_S)
-        except grpc.RpcError as error:
-            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
-    return False
+    """A cluster that went while a sweep ran on it, and did not come back."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """Hold what a node has.
+    """A node of a cluster.
 
     Attributes:
         node_id: Its id.
@@ -88,7 +41,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Placement:
-    """Hold what a process occupies on a node: amounts by Ray's names, and of which GPUs how much."""
+    """What a process occupies on a node: amounts by Ray's names, and of which GPUs how much."""
 
     node_id: str
     amounts: Mapping[str, float]
@@ -102,33 +55,33 @@ def amounts_of(share: ResourceRequest) -> dict[str, float]:
 
 
 class Capacity:
-    """Keep account of what is free on the nodes of a cluster; a process needs all that it takes on one node."""
+    """What is free on the nodes of a cluster; a process needs all that it takes on one node."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        """Begin with nodes that are free."""
+        """Take the nodes, all free."""
         self._nodes = {node.node_id: node for node in nodes}
         self._free = {node.node_id: dict(node.has) for node in nodes}
         self._gpus = {node.node_id: [1.0] * math.floor(node.has.get("GPU", 0.0)) for node in nodes}
 
-    def take(self, share: ResourceRequest) -> tuple[Placement, ...] | None:
-        """Take room for the processes of a trial, on the first nodes that have it; None if there is none."""
+    def reserve(self, share: ResourceRequest) -> tuple[Placement, ...] | None:
+        """Reserve room for the processes of a trial, on the first nodes that have it; None if there is none."""
         places: list[Placement] = []
         amounts = amounts_of(share)
         for _ in range(share.processes):
             place = next(filter(None, (self._place(node, amounts, share) for node in self._nodes.values())), None)
             if place is None:
-                self.give(places)
+                self.release(places)
                 return None
-            self.occupy([place])
+            self.mark_used([place])
             places.append(place)
         return tuple(places)
 
-    def occupy(self, places: Sequence[Placement]) -> None:
-        """Take note of what is occupied; places on nodes that are gone do not count."""
+    def mark_used(self, places: Sequence[Placement]) -> None:
+        """Record places as used; those on nodes that are gone do not count."""
         self._change(places, -1.0)
 
-    def give(self, places: Sequence[Placement]) -> None:
-        """Give back what was taken."""
+    def release(self, places: Sequence[Placement]) -> None:
+        """Record places as free again, likewise."""
         self._change(places, 1.0)
 
     def _change(self, places: Sequence[Placement], sign: float) -> None:
@@ -155,7 +108,7 @@ class Capacity:
 
 
 def count_slots(nodes: Sequence[Node], share: ResourceRequest, *, max_slots: int) -> int:
-    """Count the trials that can run at once.
+    """Return how many trials can run at once.
 
     Args:
         nodes: The nodes, all free.
@@ -165,8 +118,8 @@ def count_slots(nodes: Sequence[Node], share: ResourceRequest, *, max_slots: int
     Returns:
         Their number, at most ``max_slots``.
     """
-    room = Capacity(nodes)
-    return next((count for count in range(max_slots) if room.take(share) is None), max_slots)
+    capacity = Capacity(nodes)
+    return next((count for count in range(max_slots) if capacity.reserve(share) is None), max_slots)
 
 
 def machine_for(nodes: Sequence[Node], share: ResourceRequest) -> Machine:
@@ -180,7 +133,7 @@ def machine_for(nodes: Sequence[Node], share: ResourceRequest) -> Machine:
 
 
 def check_room(nodes: Sequence[Node], share: ResourceRequest) -> None:
-    """Complain of a trial that the nodes have no room for, even when they are free.
+    """Raise if the nodes have no room for a trial, even when they are free.
 
     Raises:
         ClusterError: If they have none.

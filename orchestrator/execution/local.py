@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.execution.executor import Job, Machine
-from orchestrator.execution.worker import Attempt
+from orchestrator.execution.worker import RunningJob
 from orchestrator.trials.events import END_STATES, Event
 from orchestrator.trials.resources import ResourceRequest
 from specvit.data import Dataset, DataSource
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LocalExecutor:
-    """Run jobs one after the other in this process."""
+    """The executor that runs jobs one after the other in this process."""
 
     def __init__(self, datasets: Mapping[DataSource, Dataset], *, num_threads: int = 1) -> None:
         """Take the data.
@@ -29,7 +29,7 @@ class LocalExecutor:
         """
         limit_threads(num_threads)
         self._datasets = datasets
-        self._attempt: Attempt | None = None
+        self._running: RunningJob | None = None
 
     @property
     def num_slots(self) -> int:
@@ -37,8 +37,8 @@ class LocalExecutor:
         return 1
 
     def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
-        """Tell whether the last job has ended; what a job occupies is all of this process."""
-        return self._attempt is None
+        """Return whether the last job has ended; what a job occupies is all of this process."""
+        return self._running is None
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved."""
@@ -46,33 +46,33 @@ class LocalExecutor:
 
     def submit(self, job: Job) -> None:
         """Start ``job``; the last one must have ended."""
-        self._attempt = Attempt(job, self._datasets)
+        self._running = RunningJob(job, self._datasets)
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop before its next step."""
-        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
-            self._attempt.stop()
+        if self._running is not None and self._running.job.trial_id == trial_id:
+            self._running.stop()
 
     def kill(self, trial_id: str) -> None:
-        """Ask the trial to stop and hear no more of it: a thread cannot be killed, and may go on in vain."""
-        if self._attempt is not None and self._attempt.job.trial_id == trial_id:
-            self._attempt.stop()
-            self._attempt = None
+        """Ask the trial to stop, and drop its events: a thread cannot be killed, and may compute on in vain."""
+        if self._running is not None and self._running.job.trial_id == trial_id:
+            self._running.stop()
+            self._running = None
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
-        events = [] if self._attempt is None else self._attempt.next_events(timeout_s)
+        events = [] if self._running is None else self._running.next_events(timeout_s)
         if events and type(events[-1]) in END_STATES:
-            self._attempt = None
+            self._running = None
         return events
 
     def close(self) -> None:
         """Ask the running trial to save its state and stop; wait until it has, after its step or its last probes."""
-        if self._attempt is not None:
-            self._attempt.interrupt()
+        if self._running is not None:
+            self._running.interrupt()
             # A process that ends while a thread of it computes is aborted by torch.
-            self._attempt.join()
-            self._attempt = None
+            self._running.join()
+            self._running = None
 
 
 class DebugExecutor(LocalExecutor):
@@ -85,7 +85,7 @@ class DebugExecutor(LocalExecutor):
 
     def submit(self, job: Job) -> None:
         """Start ``job``; the last one must have ended."""
-        self._attempt = Attempt(job, self._datasets, runner=self._run_trial)
+        self._running = RunningJob(job, self._datasets, runner=self._run_trial)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return events as ``LocalExecutor`` does, after a session with the debugger if the trial raised."""

@@ -6,9 +6,8 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.executor import Job, Machine
@@ -22,44 +21,94 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Conditions:
-    """Say what trials meet with besides their own work.
+    """What trials meet with besides their own work.
 
     Attributes:
-        start_up_s: Seconds that a slot takes to start a worker: for its first trial, and after a failure.
-        overhead_s: Seconds between the submission of a trial to a warm worker and its beginning.
         failure_rate: Probability that an attempt fails, at a uniformly drawn share of what it has to do; from 0 to 1.
-        checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = attempts begin anew.
-        node_life_s: Mean seconds until a node dies; infinite = none does.
-        node_absence_s: Seconds until a node that died is back.
+        checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = attempts start over.
     """
 
-    start_up_s: float = 0.0
-    overhead_s: float = 0.0
     failure_rate: float = 0.0
     checkpoint_every_s: float = 60.0
-    node_life_s: float = math.inf
-    node_absence_s: float = 600.0
 
 
-@dataclass(eq=False)
-class _Attempt:
-    """Hold an attempt that runs: when it was submitted, and when its work begins."""
+@dataclass(frozen=True)
+class SimulatedEvent:
+    """What is to happen to an attempt; nothing does if it has ended before."""
+
+    trial_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class FinishEvent(SimulatedEvent):
+    """The end of the attempt's work."""
+
+
+@dataclass(frozen=True)
+class FailEvent(SimulatedEvent):
+    """A failure of the attempt's worker."""
+
+
+@dataclass(frozen=True)
+class PruneEvent(SimulatedEvent):
+    """The message that an attempt was pruned, after it ran for ``seconds``."""
+
+    seconds: float
+
+
+class SimulatedClock:
+    """Simulated time, which moves from one scheduled event to the next.
+
+    Attributes:
+        now_s: Seconds since the start.
+        max_step_s: Largest seconds to move at once: whatever limits a run by time has to look at the clock.
+    """
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self.now_s = 0.0
+        self.max_step_s = math.inf
+        self._numbers = itertools.count()
+        self._scheduled: list[tuple[float, int, SimulatedEvent]] = []
+
+    def __call__(self) -> float:
+        """Return the seconds since the start."""
+        return self.now_s
+
+    def schedule(self, at_s: float, event: SimulatedEvent) -> None:
+        """Schedule an event; those of the same time happen in the order in which they were scheduled."""
+        heapq.heappush(self._scheduled, (at_s, next(self._numbers), event))
+
+    def advance(self) -> list[SimulatedEvent]:
+        """Move to the time of the next event, or a step towards it; return the events of that time."""
+        if not self._scheduled:
+            return []
+        at_s = self._scheduled[0][0]
+        if at_s - self.now_s > self.max_step_s:
+            self.now_s += self.max_step_s
+            return []
+        self.now_s = at_s
+        events = []
+        while self._scheduled and self._scheduled[0][0] == at_s:
+            events.append(heapq.heappop(self._scheduled)[2])
+        return events
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A running attempt, and when it was submitted."""
 
     job: Job
     slot: SimulatedSlot
     submitted_s: float
-    begins_s: float
-
-
-_Happening = tuple[float, int, Callable[[], Sequence[Event]]]
-"""What is to come, and when; what comes at the same time comes in the order of its numbers."""
 
 
 class SimulatedExecutor:
-    """Let jobs pass as they would on so many slots, or on nodes that may die and come back.
+    """The executor that lets jobs pass as they would on so many slots, or on nodes.
 
     Attributes:
-        max_step_s: Seconds by which the clock moves at once, at most: something outside may have to look at it.
+        clock: Simulated time.
     """
 
     def __init__(
@@ -88,20 +137,10 @@ class SimulatedExecutor:
         """
         self._slots = SimulatedSlots(num_slots=num_slots, nodes=nodes, shares=shares)
         self._lengths, self._draw, self._conditions = lengths, draw, conditions or Conditions()
-        self.max_step_s = math.inf
-        self._now_s = 0.0
-        self._numbers = itertools.count()
-        self._to_come: list[_Happening] = []
-        self._at_once: list[Event] = []
-        self._running: dict[str, _Attempt] = {}
-        self._kept_s: dict[str, float] = {}
+        self.clock = SimulatedClock()
+        self._running: dict[str, _Running] = {}
+        self._saved_s: dict[str, float] = {}
         self._busy_s = self._gpu_s = 0.0
-        for node in nodes if math.isfinite(self._conditions.node_life_s) else ():
-            self._let_live(node)
-
-    def clock(self) -> float:
-        """Return the seconds since the beginning."""
-        return self._now_s
 
     @property
     def num_slots(self) -> int:
@@ -111,19 +150,20 @@ class SimulatedExecutor:
     @property
     def busy_s(self) -> float:
         """Return how long the whole of the slots or nodes was occupied: their shares times seconds, summed up."""
-        return self._busy_s + sum(self._held_s(a) * self.fraction(a.job.share) for a in self._running.values())
+        running = self._running.values()
+        return self._busy_s + sum(self._occupied_s(one) * self.fraction(one.job.share) for one in running)
 
     @property
     def gpu_hours(self) -> float:
         """Return the GPU hours that were occupied."""
-        return (self._gpu_s + sum(self._held_s(a) * _gpus(a.job) for a in self._running.values())) / 3600
+        return (self._gpu_s + sum(self._occupied_s(one) * _gpus(one.job) for one in self._running.values())) / 3600
 
     def fraction(self, share: ResourceRequest) -> float:
         """Return which share of the whole a job occupies: of what it takes the most of."""
         return self._slots.fraction(share)
 
     def has_room(self, share: ResourceRequest) -> bool:
-        """Tell whether a job could start now, on a slot that is free or on one that can be opened."""
+        """Return whether a job could start now, on a slot that is free or on one that can be opened."""
         return self._slots.has_room(share)
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
@@ -132,106 +172,66 @@ class SimulatedExecutor:
 
     def submit(self, job: Job) -> None:
         """Start ``job``; the caller has seen to it that there is room."""
-        slot = self._slots.take(job.share)
-        conditions = self._conditions
-        lead_s = conditions.overhead_s + (0.0 if slot.is_warm else conditions.start_up_s)
-        slot.is_warm = True
-        attempt = _Attempt(job, slot, self._now_s, self._now_s + lead_s)
-        self._running[job.trial_id] = attempt
-        left_s = self._lengths[job.trial_id] - self._kept_s.get(job.trial_id, 0.0)
-        if conditions.failure_rate > 0 and self._draw.random() < conditions.failure_rate:
-            self._at(attempt.begins_s + left_s * self._draw.random(), partial(self._fail, attempt))
+        now_s = self.clock()
+        self._running[job.trial_id] = _Running(job, self._slots.acquire(job.share), now_s)
+        left_s = self._lengths[job.trial_id] - self._saved_s.get(job.trial_id, 0.0)
+        rate = self._conditions.failure_rate
+        if rate > 0 and self._draw.random() < rate:
+            self.clock.schedule(now_s + left_s * self._draw.random(), FailEvent(job.trial_id, job.attempt))
         else:
-            self._at(attempt.begins_s + left_s, partial(self._finish, attempt))
+            self.clock.schedule(now_s + left_s, FinishEvent(job.trial_id, job.attempt))
 
     def prune(self, trial_id: str) -> None:
-        """End the running trial at the next ``poll``."""
-        if attempt := self._running.get(trial_id):
-            self._release(attempt)
-            self._at_once.append(Pruned(trial_id, attempt.job.attempt, step=0, seconds=self._held_s(attempt)))
+        """End the running trial, of which the next ``poll`` tells."""
+        if running := self._running.get(trial_id):
+            self._end(running)
+            event = PruneEvent(trial_id, running.job.attempt, self._occupied_s(running))
+            self.clock.schedule(self.clock(), event)
 
     def kill(self, trial_id: str) -> None:
         """End the running trial at once; it keeps what it saved."""
-        if attempt := self._running.get(trial_id):
-            self._lose(attempt)
+        if running := self._running.get(trial_id):
+            self._lose(running)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:  # noqa: ARG002
         """Move the clock to the next event, however far away; return what happens then."""
-        if self._at_once:
-            events, self._at_once = self._at_once, []
-            return events
-        if not self._to_come:
-            return ()
-        at_s = self._to_come[0][0]
-        if at_s - self._now_s > self.max_step_s:
-            self._now_s += self.max_step_s
-            return ()
-        self._now_s = at_s
-        events = []
-        while self._to_come and self._to_come[0][0] == at_s:
-            events += heapq.heappop(self._to_come)[2]()
-        return events
+        return [event for scheduled in self.clock.advance() for event in self._happen(scheduled)]
 
     def close(self) -> None:
         """Do nothing: nothing was taken."""
 
-    def _at(self, at_s: float, happen: Callable[[], Sequence[Event]]) -> None:
-        heapq.heappush(self._to_come, (at_s, next(self._numbers), happen))
-
-    def _held_s(self, attempt: _Attempt) -> float:
-        return self._now_s - attempt.submitted_s
-
-    def _is_over(self, attempt: _Attempt) -> bool:
-        return self._running.get(attempt.job.trial_id) is not attempt
-
-    def _finish(self, attempt: _Attempt) -> Sequence[Event]:
-        if self._is_over(attempt):
+    def _happen(self, scheduled: SimulatedEvent) -> Sequence[Event]:
+        key = scheduled.trial_id, scheduled.attempt
+        if isinstance(scheduled, PruneEvent):
+            return [Pruned(*key, step=0, seconds=scheduled.seconds)]
+        running = self._running.get(scheduled.trial_id)
+        if running is None or running.job.attempt != scheduled.attempt:
             return ()
-        self._release(attempt)
-        seconds = self._lengths[attempt.job.trial_id]
-        job = attempt.job
-        return (Finished(job.trial_id, job.attempt, metrics={}, seconds=seconds, core_seconds=seconds),)
+        if isinstance(scheduled, FinishEvent):
+            self._end(running)
+            seconds = self._lengths[scheduled.trial_id]
+            return [Finished(*key, metrics={}, seconds=seconds, core_seconds=seconds)]
+        self._lose(running)
+        seconds = self._occupied_s(running)
+        return [Failed(*key, error="simulated", traceback="", seconds=seconds, cause=Cause.WORKER)]
 
-    def _fail(self, attempt: _Attempt, cause: Cause = Cause.WORKER) -> Sequence[Event]:
-        if self._is_over(attempt):
-            return ()
-        self._lose(attempt)
-        job, error = attempt.job, "simulated"
-        seconds = self._held_s(attempt)
-        return (Failed(job.trial_id, job.attempt, error=error, traceback="", seconds=seconds, cause=cause),)
+    def _occupied_s(self, running: _Running) -> float:
+        return self.clock() - running.submitted_s
 
-    def _lose(self, attempt: _Attempt) -> None:
+    def _lose(self, running: _Running) -> None:
         """End an attempt whose worker is gone: its trial keeps the state that was saved last."""
-        self._release(attempt)
-        attempt.slot.is_warm = False
-        every_s, done_s = self._conditions.checkpoint_every_s, self._now_s - attempt.begins_s
-        if every_s > 0 and done_s > 0:
-            trial_id = attempt.job.trial_id
-            saved_s = math.floor(done_s / every_s + _EPSILON) * every_s
-            self._kept_s[trial_id] = self._kept_s.get(trial_id, 0.0) + saved_s
+        self._end(running)
+        every_s, trial_id = self._conditions.checkpoint_every_s, running.job.trial_id
+        if every_s > 0:
+            saved_s = math.floor(self._occupied_s(running) / every_s + _EPSILON) * every_s
+            self._saved_s[trial_id] = self._saved_s.get(trial_id, 0.0) + saved_s
 
-    def _release(self, attempt: _Attempt) -> None:
-        job = attempt.job
+    def _end(self, running: _Running) -> None:
+        job, seconds = running.job, self._occupied_s(running)
         del self._running[job.trial_id]
-        self._busy_s += self._held_s(attempt) * self.fraction(job.share)
-        self._gpu_s += self._held_s(attempt) * _gpus(job)
-        self._slots.free(attempt.slot)
-
-    def _let_live(self, node: Node) -> None:
-        life_s = self._draw.expovariate(1 / self._conditions.node_life_s)
-        self._at(self._now_s + life_s, partial(self._let_die, node))
-
-    def _let_die(self, node: Node) -> Sequence[Event]:
-        hit = [attempt for attempt in self._running.values() if attempt.slot.is_on(node)]
-        events = [event for attempt in hit for event in self._fail(attempt, Cause.NODE)]
-        self._slots.remove(node)
-        self._at(self._now_s + self._conditions.node_absence_s, partial(self._bring_back, node))
-        return events
-
-    def _bring_back(self, node: Node) -> Sequence[Event]:
-        self._slots.bring_back(node)
-        self._let_live(node)
-        return ()
+        self._busy_s += seconds * self.fraction(job.share)
+        self._gpu_s += seconds * _gpus(job)
+        self._slots.release(running.slot)
 
 
 def _gpus(job: Job) -> float:

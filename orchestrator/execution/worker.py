@@ -1,13 +1,12 @@
-"""The worker's side: run one attempt in a thread, and turn all that happens into events.
+"""The worker's side: run a job in a thread, and turn all that happens into events.
 
-A trial is never kept waiting: its events go into a queue, and an order to stop is a flag that it reads between
-two steps. Every exception becomes a value here, and nowhere else. Where several processes train the trial, one of
-them runs the attempt, and the others ``assist``.
+A trial is never kept waiting: its events go into a queue, and a command to stop is a flag that it reads between two
+steps. Every exception becomes a value here, and nowhere else. Where several processes train the trial, one of them runs
+the job, and the others ``assist``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -17,14 +16,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import specvit
 from orchestrator.execution import worker_files
 from orchestrator.execution.executor import Job
-from orchestrator.execution.worker_files import LocalFiles, local_files
+from orchestrator.execution.worker_files import local_files, make_checkpoint
 from orchestrator.storage import remote_folder
 from orchestrator.trials.events import (
     END_STATES,
@@ -38,9 +35,7 @@ from orchestrator.trials.events import (
     Started,
 )
 from orchestrator.trials.records import Cause
-from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource
-from specvit.plugins import plugin_versions
 
 if TYPE_CHECKING:
     from specvit.training.checkpoint import Checkpoint
@@ -55,12 +50,12 @@ Runner = Callable[..., "TrialResult"]
 _LOGGED = (specvit.__name__, worker_files.__name__, remote_folder.__name__, "py.warnings")
 """Loggers whose records belong to the trial that runs."""
 
-_SPENT = "spent"
+_ELAPSED = "spent"
 """Name under which a state's notes hold the wall and CPU seconds up to then."""
 
 
-class Attempt:
-    """Run a job in a thread of its own; also the ``Observer`` that its trial reports to."""
+class RunningJob:
+    """A job in a thread of its own; also the ``Observer`` that its trial reports to."""
 
     def __init__(
         self,
@@ -86,7 +81,7 @@ class Attempt:
         self._stop = threading.Event()
         self._interrupted = threading.Event()
         self._checkpoint: Checkpoint | None = None
-        self._spent_before: tuple[float, float] | None = None
+        self._elapsed_before: tuple[float, float] | None = None
         self._started, self._cpu_started = time.monotonic(), time.process_time()
         self._thread = threading.Thread(target=self._run, name=job.label, daemon=True)
         self._thread.start()
@@ -115,7 +110,7 @@ class Attempt:
         self._stop.set()
 
     def interrupt(self) -> None:
-        """Ask the trial to end before its next step, and to save its state first: it is to go on one day."""
+        """Ask the trial to end before its next step, and to save its state first: it is to resume one day."""
         self._interrupted.set()
         self._stop.set()
 
@@ -127,10 +122,10 @@ class Attempt:
         """Pass on how far the trial is."""
         if self._checkpoint is not None:
             notes = self._checkpoint.notes
-            if self._spent_before is None:  # the notes are those of a saved state if there is one
-                wall, cpu = notes.get(_SPENT, (0.0, 0.0))
-                self._spent_before = wall, cpu
-            notes[_SPENT] = list(self._spent())
+            if self._elapsed_before is None:  # the notes are those of a saved state if there is one
+                wall, cpu = notes.get(_ELAPSED, (0.0, 0.0))
+                self._elapsed_before = wall, cpu
+            notes[_ELAPSED] = list(self._elapsed())
         self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
@@ -146,68 +141,70 @@ class Attempt:
 
     def _run(self) -> None:
         self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
+        self._events.put(self._outcome())
+
+    def _outcome(self) -> Event:
+        """Compute the trial; return its end, whatever that is."""
         try:
-            runner = self._runner or _run_trial()
-            config = self.job.config
-            data = self._datasets[config.data]
-            goes_on = self._interrupted.is_set
-            with _logs_to(self._log), local_files(self.job, goes_on=goes_on) as files, self._process_group:
-                self._checkpoint = _checkpoint(self.job, self._datasets, files=files, at_stop=goes_on)
-                result = runner(
-                    config,
-                    data,
-                    self,
-                    probe_datasets=self._datasets,
-                    checkpoint=self._checkpoint,
-                    weights=files.weights,
-                )
+            result = self._compute()
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
-            self._events.put(
-                Failed(
-                    *self._key,
-                    error=f"{type(error).__name__}: {error}".splitlines()[0],
-                    traceback=traceback.format_exc(),
-                    seconds=self._spent()[0],
-                    cause=_cause_of(error),
-                )
-            )
-            return
-        seconds, core_seconds = self._spent()
-        if result.stopped_at is not None and self._interrupted.is_set():
-            reason = f"it was asked to go on elsewhere, at step {result.stopped_at}"
-            self._events.put(Failed(*self._key, error=reason, traceback="", seconds=seconds, cause=Cause.NODE))
-            return
-        if result.stopped_at is not None:
-            self._events.put(Pruned(*self._key, step=result.stopped_at, seconds=seconds))
-            return
-        self._events.put(
-            Finished(
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            return self._failed(text, _cause_of(error), traceback.format_exc())
+        seconds, core_seconds = self._elapsed()
+        if result.stopped_at is None:
+            return Finished(
                 *self._key,
                 metrics=dict(result.metrics),
                 seconds=seconds,
                 core_seconds=core_seconds,
                 diagnostics=result.diagnostics,
             )
-        )
+        if self._interrupted.is_set():
+            return self._failed(f"it was asked to go on elsewhere, at step {result.stopped_at}", Cause.NODE)
+        return Pruned(*self._key, step=result.stopped_at, seconds=seconds)
 
-    def _spent(self) -> tuple[float, float]:
-        """Return the wall and CPU seconds so far, with those of the attempts that this one goes on from."""
-        wall, cpu = self._spent_before or (0.0, 0.0)
+    def _compute(self) -> TrialResult:
+        runner = self._runner or _run_trial()
+        config, will_resume = self.job.config, self._interrupted.is_set
+        with (
+            _logs_to(self._log),
+            local_files(self.job, will_resume=will_resume) as files,
+            self._process_group,
+        ):
+            self._checkpoint = make_checkpoint(self.job, self._datasets, files=files, at_stop=will_resume)
+            return runner(
+                config,
+                self._datasets[config.data],
+                self,
+                probe_datasets=self._datasets,
+                checkpoint=self._checkpoint,
+                weights=files.weights,
+            )
+
+    def _failed(self, error: str, cause: Cause, traceback: str = "") -> Failed:
+        return Failed(*self._key, error=error, traceback=traceback, seconds=self._elapsed()[0], cause=cause)
+
+    def _elapsed(self) -> tuple[float, float]:
+        """Return the wall and CPU seconds so far, with those of the attempts that this one resumes."""
+        wall, cpu = self._elapsed_before or (0.0, 0.0)
         return wall + time.monotonic() - self._started, cpu + time.process_time() - self._cpu_started
 
 
 def _run_trial() -> Runner:
+    """Import what computes a trial; to be done outside of a process group, whose sockets torch would keep open."""
     from specvit.trial import run_trial
 
     return run_trial
 
 
 _GPU_TEXTS = ("cuda", "cudnn", "cublas", "cusolver", "cufft", "nccl")
-"""What torch's messages of a GPU and its libraries hold."""
+"""What torch's messages of a GPU and its libraries contain."""
 
 
 def _cause_of(error: BaseException) -> Cause:
+    if not isinstance(error, MemoryError | RuntimeError):
+        return Cause.RAISED
     import torch
 
     from specvit.training.gradients import is_out_of_memory
@@ -219,21 +216,21 @@ def _cause_of(error: BaseException) -> Cause:
 
 
 class _LogHandler(logging.Handler):
-    """Pass on what is logged."""
+    """A handler that passes records on."""
 
-    def __init__(self, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, log: Callable[[str, str], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass on one record."""
-        self._tell(record.levelname, record.getMessage())
+        self._log(record.levelname, record.getMessage())
 
 
 @contextmanager
-def _logs_to(tell: Callable[[str, str], None]) -> Iterator[None]:
-    """Tell of what the code of a trial logs, and warns of where warnings are captured."""
-    handler = _LogHandler(tell)
+def _logs_to(log: Callable[[str, str], None]) -> Iterator[None]:
+    """Pass on what the code of a trial logs, and warns of where warnings are captured."""
+    handler = _LogHandler(log)
     loggers = [logging.getLogger(name) for name in _LOGGED]
     for logger in loggers:
         logger.addHandler(handler)
@@ -245,7 +242,7 @@ def _logs_to(tell: Callable[[str, str], None]) -> Iterator[None]:
 
 
 def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: AbstractContextManager[object]) -> float:
-    """Compute a job's trial beside the process that runs the attempt, without a word.
+    """Compute a job's trial beside the process that runs the job, and report nothing.
 
     Args:
         job: The same job.
@@ -255,63 +252,23 @@ def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: Abst
     Returns:
         The CPU seconds that it took.
     """
-    from specvit.trial import run_trial
-
     started = time.process_time()
-    config = job.config
-    checkpoint = _checkpoint(job, datasets)
+    run_trial, config = _run_trial(), job.config
+    checkpoint = make_checkpoint(job, datasets)
     with process_group:
-        run_trial(config, datasets[config.data], _Nobody(), probe_datasets=datasets, checkpoint=checkpoint)
+        run_trial(config, datasets[config.data], _NoObserver(), probe_datasets=datasets, checkpoint=checkpoint)
     return time.process_time() - started
 
 
-class _Nobody:
-    """Observe a trial and keep it to oneself."""
+class _NoObserver:
+    """The observer of a process that assists: the main process reports and receives commands."""
 
     def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
-        """Hear how far the trial is."""
+        """Do nothing."""
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
-        """Hear the metrics of a rung."""
+        """Do nothing."""
 
     def should_stop(self) -> bool:
-        """Leave that to the main process."""
+        """Return False."""
         return False
-
-
-def _checkpoint(
-    job: Job,
-    datasets: Mapping[DataSource, Dataset],
-    *,
-    files: LocalFiles | None = None,
-    at_stop: Callable[[], bool] = lambda: False,
-) -> Checkpoint | None:
-    """Say where the trial's state is, and whose: a state from other data or other software would be another trial's.
-
-    Processes that assist have no ``files``: they neither read nor write the state.
-    """
-    if job.state is None:
-        return None
-    import timm
-    import torch
-
-    from specvit.training.checkpoint import Checkpoint
-
-    identity = {
-        "trial": job.trial_id,
-        "data": [datasets[source].fingerprint for source in job.config.sources],
-        "protocol": PROTOCOL_VERSION,
-        "specsweep": metadata.version("specsweep"),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        **plugin_versions(),
-    }
-    location = job.state.location
-    files = files or LocalFiles(None, None)
-    return Checkpoint(
-        files.state or (location if isinstance(location, Path) else Path(location.name)),
-        json.dumps(identity),
-        every_s=job.state.every_s,
-        at_stop=at_stop,
-        after_save=files.after_save,
-    )

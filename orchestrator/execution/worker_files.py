@@ -1,28 +1,38 @@
-"""What an attempt keeps, where its worker shares no disk with the driver: local files, mirrored to a store.
+"""Where a worker keeps the state and the weights of the trial that it runs: in the driver's folder, or in a store.
 
-The state is fetched before training begins, and uploaded after it was saved: by a thread, for training does not wait;
-a state that was saved while the last one was on its way follows it, and only the newest one counts. A store that fails
-costs the upload, never the attempt. The store's packages and credentials are needed wherever workers run.
+With a store, the state is fetched to a local file before training starts, and uploaded after it was saved: by a thread,
+for training does not wait; a state that was saved while the last one was on its way follows it, and only the newest one
+counts. A store that fails costs the upload, never the attempt. The store's packages and credentials are needed wherever
+workers run.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.execution.executor import Job
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.storage.remote_folder import RemoteFolder
+from specvit.config import PROTOCOL_VERSION
+from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
+from specvit.plugins import plugin_versions
+
+if TYPE_CHECKING:
+    from specvit.training.checkpoint import Checkpoint
 
 AfterSave = Callable[[Path], None]
 
@@ -37,7 +47,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Hold where an attempt keeps its files on this machine.
+    """The files of an attempt on this machine.
 
     Attributes:
         state: The file of its state; None = it keeps none.
@@ -51,12 +61,12 @@ class LocalFiles:
 
 
 @contextmanager
-def local_files(job: Job, *, goes_on: Callable[[], bool] = lambda: False) -> Iterator[LocalFiles]:
-    """Give the files that a job names; those of a store are fetched, and brought back to it.
+def local_files(job: Job, *, will_resume: Callable[[], bool] = lambda: False) -> Iterator[LocalFiles]:
+    """Open the files that a job names; those of a store are fetched, and uploaded in the end.
 
     Args:
         job: The job as the driver sent it.
-        goes_on: Asked at the end: whether the trial is to go on one day, so that its last state is worth an upload.
+        will_resume: Called at the end: whether the trial is to resume one day, so that its last state is uploaded.
     """
     weights = job.weights
     state = None if job.state is None else job.state.location
@@ -73,9 +83,50 @@ def local_files(job: Job, *, goes_on: Callable[[], bool] = lambda: False) -> Ite
             uploader = _Uploader(state.parent)
             uploader.fetch(folder / state.name)
             files = replace(files, after_save=uploader.saved)
-            # One that ends with an error may well be a trial that goes on elsewhere.
-            stack.push(lambda kind, *_: uploader.close(is_wanted=kind is not None or goes_on()))
+            # One that ends with an error may well resume elsewhere.
+            stack.push(lambda kind, *_: uploader.close(is_wanted=kind is not None or will_resume()))
         yield files
+
+
+def make_checkpoint(
+    job: Job,
+    datasets: Mapping[DataSource, Dataset],
+    *,
+    files: LocalFiles | None = None,
+    at_stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint | None:
+    """Return where the trial's state is, and whose: one from other data or other software would be another trial's.
+
+    Args:
+        job: The job; without a state the trial has no checkpoint.
+        datasets: What the trials' data sources load.
+        files: Where the state is on this machine; None = this process assists, and neither reads nor writes it.
+        at_stop: Returns whether a trial that is asked to stop is to resume one day.
+    """
+    if job.state is None:
+        return None
+    import torch
+
+    from specvit.training.checkpoint import Checkpoint
+
+    identity = {
+        "trial": job.trial_id,
+        "data": [datasets[source].fingerprint for source in job.config.sources],
+        "protocol": PROTOCOL_VERSION,
+        "specsweep": metadata.version("specsweep"),
+        "torch": torch.__version__,  # names the build too, as the package's metadata do not
+        "timm": metadata.version("timm"),
+        **plugin_versions(),
+    }
+    location = job.state.location
+    files = files or LocalFiles(None, None)
+    return Checkpoint(
+        files.state or (location if isinstance(location, Path) else Path(location.name)),
+        json.dumps(identity),
+        every_s=job.state.every_s,
+        at_stop=at_stop,
+        after_save=files.after_save,
+    )
 
 
 class _Uploader:
@@ -90,14 +141,14 @@ class _Uploader:
         self._thread.start()
 
     def fetch(self, path: Path) -> None:
-        """Bring the state here, if there is one."""
+        """Fetch the state, if there is one."""
         try:
             _retrying(partial(self._folder.get, path.name, path))
         except SpecsweepError as error:
             _LOG.warning("%s; training begins anew", error)
 
     def saved(self, path: Path) -> None:
-        """Hear that a state was saved; returns at once."""
+        """Upload a state that was just saved; returns at once."""
         # A second name for what is there now: the next save gives the first name to another file.
         link = path.with_name(f".{path.name}.upload")
         with self._changed:
@@ -162,7 +213,7 @@ def _retrying(act: Callable[[], object]) -> None:
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """Give a folder that goes in the end; those that killed workers have left behind go too."""
+    """Make a folder that is deleted in the end; those that killed workers have left behind are deleted too."""
     _delete_left_behind()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:

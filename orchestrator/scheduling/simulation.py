@@ -33,8 +33,6 @@ class Simulated:
 
     Attributes:
         makespan_s: Seconds until its last trial had ended, or its budget was spent.
-        lower_bound_s: No schedule is shorter: the work of the trials that were not left out (without what failures
-            and starts of workers take) shared by all slots, or the longest of these trials, whichever is longer.
         busy: Which share of the slots' time was occupied, also by what failed, from 0 to 1.
         gpu_hours: GPU hours that were occupied.
         num_attempts: Attempts at all trials.
@@ -46,7 +44,6 @@ class Simulated:
     """
 
     makespan_s: float
-    lower_bound_s: float
     busy: float
     gpu_hours: float
     num_attempts: int
@@ -136,17 +133,18 @@ def simulate(
         ClusterError: If a trial has no room on the nodes.
     """
     limits = limits or Limits()
+    requests = [allocator.request_for(trial) for trial in trials]
     executor = SimulatedExecutor(
         lengths,
         draw=draw or random.Random(0),
         num_slots=num_slots,
         nodes=nodes,
-        shares=[allocator.request_for(trial) for trial in trials],
+        shares=requests,
         conditions=conditions,
     )
     ledger, recorder = InMemoryLedger(trial.trial_id for trial in trials), _Recorder(executor.clock)
     budget = Budget(limits, clock=executor.clock, gpu_hours_used=gpu_hours_used)
-    executor.max_step_s = _step_s(limits, gpu_hours_used, [allocator.request_for(trial) for trial in trials], executor)
+    executor.clock.max_step_s = _step_s(limits, gpu_hours_used, requests, executor)
     Scheduler(
         ledger=ledger,
         executor=executor,
@@ -159,11 +157,8 @@ def simulate(
         clock=executor.clock,
     ).run(trials)
     makespan_s = executor.clock()
-    done = [trial for trial in trials if trial.trial_id not in ledger.skipped]
-    work_s = math.fsum(lengths[trial.trial_id] * executor.fraction(allocator.request_for(trial)) for trial in done)
     return Simulated(
         makespan_s=makespan_s,
-        lower_bound_s=max(work_s, max((lengths[trial.trial_id] for trial in done), default=0.0)),
         busy=executor.busy_s / makespan_s if makespan_s else 0.0,
         gpu_hours=executor.gpu_hours,
         num_attempts=ledger.num_attempts,

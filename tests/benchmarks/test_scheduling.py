@@ -42,7 +42,7 @@ SWEEP = {
 }
 """12 groups of 93 arms: 1,116 trials a seed."""
 
-MEAN_S, HOUR_S = 1800.0, 3600.0
+MEAN_S = 1800.0
 
 
 def sweep_file(folder: Path, num_seeds: int) -> Path:
@@ -82,11 +82,12 @@ def longest_first(lengths: dict[str, float], num_slots: int) -> float:
 def test_makespan_on_a_thousand_slots_over_lower_bound(
     benchmark: BenchmarkFixture, spread: str, num_seeds: int, tmp_path: Path
 ) -> None:
-    """Of 1% of the attempts that fail and nodes that die, ratios to max(work / slots, longest trial)."""
+    """With 1% of the attempts that fail, ratios to max(work / slots, longest trial): no schedule is shorter."""
     sweep = load_sweep(sweep_file(tmp_path, num_seeds))
     trials = list(expand(sweep))
     lengths = draw_lengths(trials, **SPREADS[spread])
-    conditions = Conditions(start_up_s=10, overhead_s=0.5, failure_rate=0.01, node_life_s=50 * HOUR_S)
+    conditions = Conditions(failure_rate=0.01)
+    lower_bound_s = max(sum(lengths.values()) / 1000, *lengths.values())
     ratios: dict[str, float] = {}
 
     def run() -> None:
@@ -103,8 +104,8 @@ def test_makespan_on_a_thousand_slots_over_lower_bound(
                 conditions=conditions,
                 draw=random.Random(2),
             )
-            ratios[name] = round(ran.makespan_s / ran.lower_bound_s, 3)
-        ratios["longest first, all foreseen"] = round(longest_first(lengths, 1000) / ran.lower_bound_s, 3)
+            ratios[name] = round(ran.makespan_s / lower_bound_s, 3)
+        ratios["longest first, all foreseen"] = round(longest_first(lengths, 1000) / lower_bound_s, 3)
 
     benchmark.pedantic(run, rounds=1)
     benchmark.extra_info["ratios"] = ratios

@@ -149,6 +149,25 @@ class Shared:
             self._executor = None
 
 
+def run(
+    sweep: Sweep,
+    folder: Path,
+    executor: Executor | Callable[[Sequence[ResourceRequest]], Executor],
+    datasets: Datasets,
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Run a sweep; on a lent executor, or on one that is made and closed."""
+    watcher = watcher or Watcher()
+    return run_sweep(
+        sweep,
+        folder=folder,
+        make_executor=lambda _, shares: executor(shares) if callable(executor) else executor,
+        callbacks=[watcher],
+        load_data=lambda _: datasets,
+        should_stop=lambda: watcher.wants_to_stop,
+    )
+
+
 @dataclass
 class Ground:
     """Hold what a file of tests shares: the data, the stand-in, and tables of runs that nothing disturbed."""
@@ -164,16 +183,8 @@ class Ground:
         executor: Executor | Callable[[Sequence[ResourceRequest]], Executor],
         watcher: Watcher | None = None,
     ) -> Outcome:
-        """Run a sweep; on a lent executor, or on one that is made and closed."""
-        watcher = watcher or Watcher()
-        return run_sweep(
-            sweep,
-            folder=folder,
-            make_executor=lambda _, shares: executor(shares) if callable(executor) else executor,
-            callbacks=[watcher],
-            load_data=lambda _: self.datasets,
-            should_stop=lambda: watcher.wants_to_stop,
-        )
+        """Run a sweep on the data."""
+        return run(sweep, folder, executor, self.datasets, watcher)
 
     def undisturbed_table(self, sweep: Sweep, folder: Path, *, real: bool = False) -> str:
         """Return the table of the sweep, run one by one in this process without saving a state."""

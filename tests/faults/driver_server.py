@@ -26,7 +26,7 @@ import orchestrator.reports.curves
 import orchestrator.run
 import specvit.trial  # noqa: F401  a driver would import it with its first trial
 from orchestrator.execution.local import LocalExecutor
-from orchestrator.execution.worker import Attempt
+from orchestrator.execution.worker import RunningJob
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.storage.folder_lock import LockedError
 from orchestrator.sweep.loading import load_sweep
@@ -106,11 +106,11 @@ def _run(
 ) -> orchestrator.run.Outcome:
     def make_executor(datasets: orchestrator.run.Datasets, _: object) -> LocalExecutor:
         if request["trials"] == "real":
-            orchestrator.execution.local.Attempt = Attempt  # type: ignore[misc]
+            orchestrator.execution.local.RunningJob = RunningJob  # type: ignore[misc]
             return LocalExecutor(datasets)
         kind = stand_ins.InStepAttempt if request["trials"] == "in step" else stand_ins.StandInAttempt
         attempt = functools.partial(kind, journal=Path(request["journal"]), pace_s=request.get("pace_s", 0.0))
-        orchestrator.execution.local.Attempt = attempt  # type: ignore[misc, assignment]
+        orchestrator.execution.local.RunningJob = attempt  # type: ignore[misc, assignment]
         return LocalExecutor(datasets)
 
     return orchestrator.run.run_sweep(

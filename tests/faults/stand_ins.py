@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.worker import Attempt
+from orchestrator.execution.worker import RunningJob
 from orchestrator.trials.events import Event
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
@@ -29,7 +29,7 @@ WALL_S, CPU_S = 0.5, 0.25
 """What a step takes by the stand-in's own clock."""
 
 
-class StandInAttempt(Attempt):
+class StandInAttempt(RunningJob):
     """Run a stand-in instead of the trial."""
 
     def __init__(
@@ -56,8 +56,8 @@ class StandInAttempt(Attempt):
                 lines.write(f"{self.job.trial_id} {self.job.attempt} {step}\n")
         time.sleep(self._pace_s)
 
-    def _spent(self) -> tuple[float, float]:
-        wall, cpu = self._spent_before or (0.0, 0.0)
+    def _elapsed(self) -> tuple[float, float]:
+        wall, cpu = self._elapsed_before or (0.0, 0.0)
         return wall + WALL_S * self.num_steps_here, cpu + CPU_S * self.num_steps_here
 
 

@@ -78,7 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run the sweep of stand-ins into a folder of a name, with the view that people see."""
     file = tmp_path / "jumps.yaml"
     file.write_text(json.dumps(SECTIONS))
-    monkeypatch.setattr("orchestrator.execution.local.Attempt", partial(StandInAttempt, pace_s=0.002))
+    monkeypatch.setattr("orchestrator.execution.local.RunningJob", partial(StandInAttempt, pace_s=0.002))
     monkeypatch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
 
     def run_here(name: str) -> tuple[Outcome, list[str], Path]:

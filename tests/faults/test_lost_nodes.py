@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.capacity import ClusterError, is_reachable
+from orchestrator.execution.capacity import ClusterError
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.execution.ray_cluster.node_check import NodeRequirements
+from orchestrator.execution.ray_cluster.reachability import is_reachable
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Event, Progressed, Started
@@ -57,9 +58,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Start a cluster of three nodes."""
+    """Start a cluster of three nodes, or of two if there is little time."""
     with ray_cluster(num_cpus=1) as cluster:
-        for _ in range(2):
+        for _ in range(2 if IS_LONG else 1):
             cluster.add_node(num_cpus=1, wait=False)
         cluster.wait_for_nodes()
         yield cluster
@@ -121,9 +122,9 @@ class Story:
 
     def on_tick(self) -> None:
         """Hear that time has passed."""
-        is_unfit_checked = self.unfit.node_id in self.executor._checks._passed
+        is_unfit_checked = self.unfit.node_id in self.executor._cluster._admission._passed
         if self.lost is None and is_unfit_checked and self.ground.stand_in.is_hanging(self.hung):
-            self.executor._wanted = NodeRequirements.of_this_code()
+            self.executor._cluster._admission._wanted = NodeRequirements.of_this_code()
             self.lost = self.nodes[self.hung, 1]
             self.orphans = descendants_of(raylet_of(self.lost))
             self.cluster.remove_node(self.lost, allow_graceful=False)
@@ -148,14 +149,14 @@ class Told:
 def told(cluster: Any, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """Run a sweep through the story, in which no trial may be tried again for a fault of its own."""
     folder = tmp_path_factory.mktemp("story")
-    sweep = make_sweep(folder, seeds=20 if IS_LONG else 2, max_retries=0)
+    sweep = make_sweep(folder, seeds=20 if IS_LONG else 1, max_retries=0)
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, folder / "whole")
     ground.stand_in.order({}, step_s=0.02, hold=True)
     executor = RayExecutor(
         ground.datasets, shares=[ResourceRequest()], max_slots=4, address=cluster.address, runner=ground.stand_in
     )
-    executor._wanted = OTHER_CODE  # of nodes that come
+    executor._cluster._admission._wanted = OTHER_CODE  # of nodes that come
     unfit = cluster.add_node(num_cpus=1, wait=False)
     story = Story(cluster, ground, executor, lambda: watcher.attempts, unfit)
     watcher = Watcher(story.on_event, story.on_tick)

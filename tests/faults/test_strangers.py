@@ -677,7 +677,7 @@ def test_an_image_or_a_depth_map_that_is_no_file_is_refused_and_nobody_waits_for
 def test_our_own_dashboard_is_told_to_listen_to_this_machine_alone_and_the_token_stays(
     address: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.execution.ray_cluster import executor
+    from orchestrator.execution.ray_cluster import connection
 
     given: dict[str, Any] = {}
 
@@ -685,13 +685,13 @@ def test_our_own_dashboard_is_told_to_listen_to_this_machine_alone_and_the_token
         given.update(options, mode=os.environ.get("RAY_AUTH_MODE"))
         return SimpleNamespace(dashboard_url="127.0.0.1:8265")
 
-    monkeypatch.setattr(executor.ray, "init", init)
-    monkeypatch.setattr(executor, "check_reachable", lambda _: None)
+    monkeypatch.setattr(connection.ray, "init", init)
+    monkeypatch.setattr(connection, "check_reachable", lambda _: None)
     for mode in (None, "token"):
         monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
         if mode is not None:
             monkeypatch.setenv("RAY_AUTH_MODE", mode)
-        executor._connect(address)
+        connection.connect(address)
         assert given["mode"] in (None, "token")
         assert os.environ.get("RAY_AUTH_MODE") == mode
         # A cluster that is up already has settled where its dashboard listens.

@@ -1,7 +1,7 @@
 """The process behind a slot: it imports torch and takes the data once, then runs job after job.
 
-What it needs of the cluster it is given: how to fetch data, and its own address. A second thread of its actor takes the
-orders while a job runs.
+What it needs of the cluster it is given: how to fetch data, and its own address. A second thread of its actor receives
+commands while a job runs.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.worker import Attempt, Runner, assist
+from orchestrator.execution.worker import Runner, RunningJob, assist
 from orchestrator.trials.events import END_STATES, Event, Failed
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
 
 class TrialActor:
-    """Run jobs, one at a time, on one slot or as a part of it."""
+    """A worker that runs jobs, one at a time, on one slot or as a part of it."""
 
     def __init__(
         self,
@@ -52,9 +53,9 @@ class TrialActor:
                 self._unreadable[source] = error
         self._host = host
         self._runner = runner
-        self._attempt: Attempt | None = None
-        self._early: list[tuple[str, int, bool]] = []
-        self._orders = threading.Lock()
+        self._running: RunningJob | None = None
+        self._pending_commands: list[_Command] = []
+        self._commands_lock = threading.Lock()
         self._store: Any = None
         self._assisting = threading.Lock()
 
@@ -78,15 +79,15 @@ class TrialActor:
             text = str(error.__cause__ or error)
             yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text)]
             return
-        process_group = None if rendezvous is None else self._process_group(rendezvous, 0, num_processes)
-        with self._orders:
-            attempt = self._attempt = Attempt(job, self._datasets, process_group=process_group, runner=self._runner)
-            early, self._early = self._early, []
-        for trial_id, number, is_for_good in early:
-            if (trial_id, number) == (job.trial_id, job.attempt):
-                attempt.stop() if is_for_good else attempt.interrupt()
+        group = None if rendezvous is None else self._process_group(rendezvous, 0, num_processes)
+        with self._commands_lock:
+            running = self._running = RunningJob(job, self._datasets, process_group=group, runner=self._runner)
+            pending, self._pending_commands = self._pending_commands, []
+        for command in pending:
+            if (command.trial_id, command.attempt) == (job.trial_id, job.attempt):
+                command.apply(running)
         while True:
-            events = attempt.next_events()
+            events = running.next_events()
             yield events
             if type(events[-1]) in END_STATES:
                 return
@@ -94,7 +95,7 @@ class TrialActor:
     def assist(self, job: Job, rendezvous: Any, rank: int, num_processes: int) -> float:
         """Compute a job beside the main process; return the CPU seconds that it took."""
         self._check_data(job)
-        with self._assisting:  # an actor of two threads could begin the next job before it has left the last one
+        with self._assisting:  # an actor of two threads could start the next job before it has left the last one
             return assist(job, self._datasets, self._process_group(rendezvous, rank, num_processes))
 
     def stop(self, trial_id: str, attempt: int | None = None) -> None:
@@ -102,23 +103,25 @@ class TrialActor:
 
         Args:
             trial_id: The trial; if another one runs, nothing happens.
-            attempt: Which attempt, also one that has not begun yet; None = the one that runs.
+            attempt: Which attempt, also one that has not started yet; None = the one that runs.
         """
-        self._order(trial_id, attempt, is_for_good=True)
+        self._receive(_Command(trial_id, attempt, is_for_good=True))
 
     def interrupt(self, trial_id: str, attempt: int | None = None) -> None:
-        """Ask a trial, likewise, to save its state and stop, since it will go on elsewhere."""
-        self._order(trial_id, attempt, is_for_good=False)
+        """Ask a trial, likewise, to save its state and stop, since it will resume elsewhere."""
+        self._receive(_Command(trial_id, attempt, is_for_good=False))
 
-    def _order(self, trial_id: str, number: int | None, *, is_for_good: bool) -> None:
-        with self._orders:
-            attempt = self._attempt
-            if attempt is None or attempt.job.trial_id != trial_id or number not in (None, attempt.job.attempt):
-                if number is not None:
-                    # Orders overtake the job that they are for: it takes this process a while to begin.
-                    self._early.append((trial_id, number, is_for_good))
+    def _receive(self, command: _Command) -> None:
+        with self._commands_lock:
+            running = self._running
+            number = None if running is None or running.job.trial_id != command.trial_id else running.job.attempt
+            if number is None or command.attempt not in (None, number):
+                if command.attempt is not None:
+                    # Commands overtake the job that they are for: it takes this process a while to start.
+                    self._pending_commands.append(command)
                 return
-        attempt.stop() if is_for_good else attempt.interrupt()
+        assert running is not None
+        command.apply(running)
 
     def _check_data(self, job: Job) -> None:
         """Raise a ``DataError`` if the job needs data that this worker could not read."""
@@ -132,3 +135,16 @@ class TrialActor:
         store, self._store = self._store, None
         host = LOOPBACK if rendezvous.host == LOOPBACK else self.host()
         return process_group(rendezvous, rank=rank, num_processes=num_processes, host=host, store=store)
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command to end an attempt at a trial; None = the attempt that runs."""
+
+    trial_id: str
+    attempt: int | None
+    is_for_good: bool
+
+    def apply(self, running: RunningJob) -> None:
+        """Pass the command on to the job."""
+        running.stop() if self.is_for_good else running.interrupt()

@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from orchestrator.execution.capacity import ClusterLostError, Node, is_reachable
+from orchestrator.execution.capacity import ClusterLostError, Node
+from orchestrator.execution.ray_cluster.reachability import is_reachable
 
 LOOK_PERIOD_S = 2.0
 """Time between two looks at the cluster, and between two tries to join one that is gone; longest wait for an answer."""
@@ -16,7 +17,7 @@ COME_BACK_TIMEOUT_S = 3600.0
 
 
 class ClusterHealth:
-    """Keep in mind when the cluster was looked at, since when it is gone, and which of its nodes fell silent."""
+    """When the cluster was looked at, since when it is gone, and which of its nodes fell silent."""
 
     def __init__(
         self,
@@ -24,11 +25,11 @@ class ClusterHealth:
         clock: Callable[[], float] = time.monotonic,
         answers: Callable[..., bool] = is_reachable,
     ) -> None:
-        """Begin with a cluster that is there.
+        """Start with a cluster that is there.
 
         Args:
             clock: Seconds, monotonic.
-            answers: Tells whether somebody listens at an address, waiting up to ``timeout_s``.
+            answers: Returns whether somebody listens at an address, waiting up to ``timeout_s``.
         """
         self._clock = clock
         self._answers = answers
@@ -42,26 +43,26 @@ class ClusterHealth:
         return self._gone_since_s is not None
 
     def is_due(self) -> bool:
-        """Tell whether it is time for another look, or for another try to join; if so, this is it."""
+        """Return whether it is time for another look, or for another try to join; if so, this is it."""
         if self._clock() - self._looked_s < LOOK_PERIOD_S:
             return False
         self._looked_s = self._clock()
         return True
 
     def is_there(self, address: str) -> bool:
-        """Tell whether the head of the cluster answers at ``host:port``."""
+        """Return whether the head of the cluster answers at ``host:port``."""
         return self._answers(address, timeout_s=LOOK_PERIOD_S)
 
-    def lose(self) -> None:
-        """Take note that the cluster is gone."""
+    def mark_lost(self) -> None:
+        """Record that the cluster is gone."""
         self._gone_since_s = self._looked_s = self._clock()
 
-    def back(self) -> None:
-        """Take note that the cluster is there again."""
-        self._gone_since_s = None
+    def mark_back(self) -> None:
+        """Record that the cluster is there again; a look at its nodes is due."""
+        self._gone_since_s, self._looked_s = None, -math.inf
 
     def raise_if_timed_out(self, error: Exception) -> None:
-        """Complain once the cluster has been gone for too long.
+        """Raise if the cluster has been gone for too long.
 
         Args:
             error: Why it could not be joined.
@@ -73,7 +74,7 @@ class ClusterHealth:
             text = f"the cluster did not come back within {COME_BACK_TIMEOUT_S:g} s: {error}"
             raise ClusterLostError(text) from error
 
-    def answering(self, nodes: Sequence[Node], *, suspects: Collection[str] = ()) -> list[Node]:
+    def reachable(self, nodes: Sequence[Node], *, suspects: Collection[str] = ()) -> list[Node]:
         """Return the nodes without those that have fallen silent.
 
         Args:

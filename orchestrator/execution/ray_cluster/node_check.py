@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -15,12 +13,9 @@ from typing import Any
 
 import orchestrator
 import specvit
-from orchestrator.execution.capacity import ClusterError, Node
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 from specvit.plugins import plugin_versions
-
-_LOG = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "timm", "numpy")
 """Whose versions decide the numbers of a trial, beside our own code."""
@@ -28,7 +23,7 @@ _PACKAGES = ("torch", "timm", "numpy")
 
 @dataclass(frozen=True)
 class NodeRequirements:
-    """Say what a node must have.
+    """What a node must have.
 
     Attributes:
         code: Digest of the packages ``specvit`` and ``orchestrator``.
@@ -74,10 +69,10 @@ def library_versions() -> dict[str, str]:
     return {package: metadata.version(package) for package in _PACKAGES} | plugin_versions()
 
 
-def look(
+def inspect_node(
     wanted: NodeRequirements, references: Mapping[DataSource, Any], *, fetch: Callable[[Any], Dataset]
 ) -> NodeReport:
-    """Say what this machine has.
+    """Return what this machine has.
 
     Args:
         wanted: What it must have.
@@ -99,8 +94,8 @@ def look(
     )
 
 
-def compare(wanted: NodeRequirements, found: NodeReport) -> str:
-    """Say what a node lacks; empty if it can run trials."""
+def mismatch(wanted: NodeRequirements, found: NodeReport) -> str:
+    """Return what a node lacks, human-readable; empty if it can run trials."""
     for package, version in wanted.versions.items():
         if found.versions.get(package) != version:
             return f"{found.host} has {package} {found.versions.get(package)}, but the driver {version}"
@@ -109,50 +104,3 @@ def compare(wanted: NodeRequirements, found: NodeReport) -> str:
     if found.cannot_read:
         return f"{found.host} cannot read data: {'; '.join(found.cannot_read)}"
     return ""
-
-
-class NodeChecks:
-    """Ask every node of a cluster once what it has, and remember which can be used."""
-
-    def __init__(self, ask: Callable[[Node], Any], answer: Callable[[Any, float], str | None]) -> None:
-        """Take how to ask.
-
-        Args:
-            ask: Asks a node; returns what the answer is found by.
-            answer: Returns what a node lacks, empty if nothing, or None if it has not answered within some seconds.
-        """
-        self._ask = ask
-        self._answer = answer
-        self._asked: dict[str, Any] = {}
-        self._passed: dict[str, bool] = {}
-
-    def require(self, nodes: Sequence[Node], *, timeout_s: float) -> None:
-        """Check the nodes that a cluster begins with, all at the same time.
-
-        Raises:
-            ClusterError: If one lacks something.
-        """
-        for node_id, wrong in self._answers(nodes, timeout_s=timeout_s):
-            if wrong:
-                raise ClusterError(f"node {node_id[:12]} of the cluster: {wrong}")
-
-    def passed(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
-        """Return the nodes that can be used; of those that are new, the ones that have answered."""
-        for node_id, wrong in self._answers(nodes, timeout_s=0.0):
-            if wrong:
-                _LOG.warning("node %s has joined the cluster, but is not used: %s", node_id[:12], wrong)
-        return tuple(node for node in nodes if self._passed.get(node.node_id))
-
-    def _answers(self, nodes: Sequence[Node], *, timeout_s: float) -> Iterator[tuple[str, str]]:
-        for node in nodes:
-            if node.node_id not in self._passed and node.node_id not in self._asked:
-                self._asked[node.node_id] = self._ask(node)
-        until_s = time.monotonic() + timeout_s
-        for node_id, asked in list(self._asked.items()):
-            wrong = self._answer(asked, max(0.0, until_s - time.monotonic()))
-            if wrong is None and timeout_s:
-                wrong = f"it did not answer within {timeout_s:g} s"
-            if wrong is not None:
-                del self._asked[node_id]
-                self._passed[node_id] = not wrong
-                yield node_id, wrong

@@ -1,26 +1,74 @@
-"""The slots of a cluster, warm for the next job of their share, and the account of the room for more."""
+"""The slots of a cluster, warm for the next job of their share, and what the nodes have room for beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator.execution.capacity import Capacity, Node, count_slots
-from orchestrator.execution.ray_cluster.slot import Slot
-from orchestrator.trials.resources import ResourceRequest
+from orchestrator.execution.capacity import Capacity, Node, Placement, count_slots
+from orchestrator.execution.executor import Job
+from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
+
+
+@dataclass
+class Slot:
+    """The workers that run one job at a time, and what they run.
+
+    Attributes:
+        share: What a job occupies on it.
+        places: Where its workers are, one for each process.
+        workers: Handles of its actors, the main one first, which runs the attempt; the others assist.
+        placement: Ray's placement group of several workers; None for a single one.
+        hosts: References to the addresses of several workers' machines.
+        job: What runs; None = the slot is free.
+        events: Generator of references to the events of the job.
+        assisting: A reference to the CPU seconds of each other worker that has not done its part.
+        core_seconds: CPU seconds of the other workers that have.
+        is_leaving: Whether one of its machines is about to go, so that it takes no other job.
+    """
+
+    share: ResourceRequest = WHOLE_CORE
+    places: tuple[Placement, ...] = ()
+    workers: list[Any] = field(default_factory=list)
+    placement: Any = None
+    hosts: list[Any] = field(default_factory=list)
+    job: Job | None = None
+    events: Any = None
+    assisting: list[Any] = field(default_factory=list)
+    core_seconds: float = 0.0
+    is_leaving: bool = False
+
+    @property
+    def awaited(self) -> list[Any]:
+        """Return all references that are to come."""
+        return [] if self.job is None else [self.events, *self.assisting]
+
+    @property
+    def node_ids(self) -> frozenset[str]:
+        """Return the ids of its nodes."""
+        return frozenset(place.node_id for place in self.places)
+
+    def free(self) -> Job:
+        """Make room for the next job; return the last one."""
+        assert self.job is not None
+        job = self.job
+        self.job, self.events, self.assisting, self.core_seconds = None, None, [], 0.0
+        return job
 
 
 class SlotPool:
-    """Know which slots there are, and what can be opened on the nodes beside them."""
+    """The open slots of a cluster, and the capacity of its nodes to open more."""
 
-    def __init__(self, dismiss: Callable[[Slot], None]) -> None:
-        """Begin without nodes.
+    def __init__(self, stop_workers: Callable[[Slot], None]) -> None:
+        """Start without nodes.
 
         Args:
-            dismiss: Ends the workers of a slot.
+            stop_workers: Stops the workers of a slot.
         """
-        self._dismiss = dismiss
+        self._stop_workers = stop_workers
         self._slots: list[Slot] = []
-        self._room = Capacity(())
+        self._capacity = Capacity(())
         self._counts: dict[tuple[ResourceRequest, int], int] = {}
         self.nodes: tuple[Node, ...] = ()
 
@@ -32,60 +80,60 @@ class SlotPool:
         """Return the slots that run something."""
         return [slot for slot in self._slots if slot.job is not None]
 
-    def of(self, trial_id: str) -> list[Slot]:
+    def running(self, trial_id: str) -> list[Slot]:
         """Return the slot that runs a trial, if one does."""
         return [slot for slot in self.busy if slot.job is not None and slot.job.trial_id == trial_id]
 
-    def use(self, nodes: Sequence[Node]) -> None:
-        """Take other nodes for those that there are; what runs on nodes that are not among them is left alone."""
+    def set_nodes(self, nodes: Sequence[Node]) -> None:
+        """Replace the nodes; slots on nodes that are not among them stay open."""
         if {node.node_id for node in nodes} == {node.node_id for node in self.nodes}:
             return
-        self.nodes, self._room = tuple(nodes), Capacity(nodes)
+        self.nodes, self._capacity = tuple(nodes), Capacity(nodes)
         self._counts = {}
         for slot in self._slots:
-            self._room.occupy(slot.places)
+            self._capacity.mark_used(slot.places)
 
     def count(self, share: ResourceRequest, *, at_most: int) -> int:
         """Return how many jobs of a share the nodes have room for when they are free."""
         key = share, at_most
-        if key not in self._counts:  # many are asked for, and nodes change seldom
+        if key not in self._counts:  # asked for with every event, while nodes change seldom
             self._counts[key] = count_slots(self.nodes, share, max_slots=at_most)
         return self._counts[key]
 
     def has_room(self, share: ResourceRequest) -> bool:
-        """Tell whether a job could start now, on a free slot or on one that is opened in place of free ones."""
+        """Return whether a job could start now, on a free slot or on one that is opened in place of free ones."""
         idle = [slot for slot in self._slots if slot.job is None]
         if any(slot.share == share and not slot.is_leaving for slot in idle):
             return True
         for slot in idle:
-            self._room.give(slot.places)
-        places = self._room.take(share)
-        self._room.give(places or ())
+            self._capacity.release(slot.places)
+        places = self._capacity.reserve(share)
+        self._capacity.release(places or ())
         for slot in idle:
-            self._room.occupy(slot.places)
+            self._capacity.mark_used(slot.places)
         return places is not None
 
-    def take(self, share: ResourceRequest) -> Slot:
+    def acquire(self, share: ResourceRequest) -> Slot:
         """Return a free slot of a share, or a new one without workers; the caller has seen to it that there is room."""
         for slot in self._slots:
             if slot.job is None and slot.share == share and not slot.is_leaving:
                 return slot
-        places = self._room.take(share)
+        places = self._capacity.reserve(share)
         while places is None:
             self.close(next(slot for slot in self._slots if slot.job is None))
-            places = self._room.take(share)
+            places = self._capacity.reserve(share)
         slot = Slot(share=share, places=places)
         self._slots.append(slot)
         return slot
 
     def close(self, slot: Slot) -> None:
-        """End a slot and its workers; safe to call twice."""
+        """Close a slot and stop its workers; safe to call twice."""
         if not any(other is slot for other in self._slots):
-            return  # its room may be another one's by now
-        self._dismiss(slot)
-        self._room.give(slot.places)
+            return  # its places may be another one's by now
+        self._stop_workers(slot)
+        self._capacity.release(slot.places)
         self._slots = [other for other in self._slots if other is not slot]
 
     def clear(self) -> None:
         """Forget all slots and nodes: their cluster is gone."""
-        self._slots, self._room, self.nodes, self._counts = [], Capacity(()), (), {}
+        self._slots, self._capacity, self.nodes, self._counts = [], Capacity(()), (), {}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 
 import pytest
 
@@ -9,7 +8,6 @@ from orchestrator.execution.capacity import (
     Capacity,
     ClusterError,
     Node,
-    asks_for_token,
     check_room,
     count_slots,
     machine_for,
@@ -87,34 +85,34 @@ def test_a_cluster_without_room_for_a_trial_is_refused(share: ResourceRequest, m
 
 
 def test_room_that_is_given_back_is_free_again_and_shares_of_different_kinds_fill_the_rest() -> None:
-    room = Capacity([node(4, 4)])
+    capacity = Capacity([node(4, 4)])
     large, small = ResourceRequest(gpus=3), ResourceRequest(gpus=0.5)
-    taken = room.take(large)
+    taken = capacity.reserve(large)
     assert taken is not None
-    assert room.take(large) is None
-    assert [room.take(small) is not None for _ in range(3)] == [True, True, False]
-    room.give(taken)
-    assert room.take(large) is not None
+    assert capacity.reserve(large) is None
+    assert [capacity.reserve(small) is not None for _ in range(3)] == [True, True, False]
+    capacity.release(taken)
+    assert capacity.reserve(large) is not None
 
 
 def test_a_trial_of_several_processes_takes_all_or_nothing() -> None:
-    room = Capacity([node(1), node(2)])
-    assert room.take(ResourceRequest(processes=4)) is None
-    places = room.take(ResourceRequest(processes=3))
+    capacity = Capacity([node(1), node(2)])
+    assert capacity.reserve(ResourceRequest(processes=4)) is None
+    places = capacity.reserve(ResourceRequest(processes=3))
     assert places is not None
     assert len({place.node_id for place in places}) == 2
 
 
 def test_places_on_a_node_that_is_gone_are_forgotten() -> None:
     first, second = node(1), node(1)
-    places = Capacity([first, second]).take(ResourceRequest(processes=2))
+    places = Capacity([first, second]).reserve(ResourceRequest(processes=2))
     assert places is not None
-    room = Capacity([second])
-    room.occupy(places)
-    assert room.take(ResourceRequest()) is None
-    room.give(places)
-    assert room.take(ResourceRequest()) is not None
-    assert room.take(ResourceRequest()) is None
+    capacity = Capacity([second])
+    capacity.mark_used(places)
+    assert capacity.reserve(ResourceRequest()) is None
+    capacity.release(places)
+    assert capacity.reserve(ResourceRequest()) is not None
+    assert capacity.reserve(ResourceRequest()) is None
 
 
 def test_the_machine_of_a_share_is_the_one_with_the_most_memory_that_has_room_for_it() -> None:
@@ -122,12 +120,3 @@ def test_the_machine_of_a_share_is_the_one_with_the_most_memory_that_has_room_fo
     assert machine_for(nodes, ResourceRequest(cpus=2)) == Machine(64.0, 2)
     assert machine_for(nodes, ResourceRequest(gpus=0.5)) == Machine(32.0, 4)
     assert machine_for(nodes, ResourceRequest(gpus=3)) == Machine()
-
-
-def test_where_nobody_listens_nobody_asks_for_a_token() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert not asks_for_token(address)
-    assert not asks_for_token("auto")
-    assert not asks_for_token("ray://127.0.0.1:10001")

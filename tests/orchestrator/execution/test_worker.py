@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -8,14 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.worker import Attempt, assist
+from orchestrator.execution.worker import RunningJob, assist
 from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.trials.events import (
     END_STATES,
@@ -52,7 +55,7 @@ def _trial(body: Body) -> Callable[..., TrialResult]:
     return lambda config, dataset, observer, **_: body(config, dataset, observer)
 
 
-def until(attempt: Attempt, kind: type[Event]) -> list[Event]:
+def until(attempt: RunningJob, kind: type[Event]) -> list[Event]:
     """Return the events of an attempt up to one of a kind."""
     events: list[Event] = []
     while not (events and type(events[-1]) is kind):
@@ -73,7 +76,7 @@ def events_of(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], lis
 
     def run(body: Body) -> list[Event]:
         monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
-        attempt = Attempt(job, {job.config.data: NO_DATA})
+        attempt = RunningJob(job, {job.config.data: NO_DATA})
         events: list[Event] = []
         while not (events and type(events[-1]) in END_STATES):
             more = attempt.next_events(10.0)
@@ -148,7 +151,7 @@ def test_a_trial_that_is_told_to_stop_is_pruned_at_its_step(
 
     ordered = threading.Event()
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
-    attempt = Attempt(job, {job.config.data: NO_DATA})
+    attempt = RunningJob(job, {job.config.data: NO_DATA})
     before = until(attempt, Reported)
     assert [type(event) for event in before] == [Started, Reported]
     attempt.stop()
@@ -167,7 +170,7 @@ def test_a_trial_is_not_kept_waiting_by_events_that_nobody_takes(
         return TrialResult({})
 
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
-    attempt = Attempt(job, {job.config.data: NO_DATA})
+    attempt = RunningJob(job, {job.config.data: NO_DATA})
     attempt.join()
     kinds = [type(event) for event in until(attempt, Finished)]
     assert kinds == [Started, *[Progressed] * 1000, Finished]
@@ -197,7 +200,7 @@ def checkpoint_of(job: Job, monkeypatch: pytest.MonkeyPatch, data: Dataset = NO_
 
     with monkeypatch.context() as patch:
         patch.setattr("specvit.trial.run_trial", body)
-        Attempt(job, {job.config.data: data}).join()
+        RunningJob(job, {job.config.data: data}).join()
         assist(job, {job.config.data: data}, nullcontext())
     attempt, assisting = given
     assert (attempt and attempt.identity) == (assisting and assisting.identity)
@@ -222,12 +225,18 @@ def test_a_state_is_that_of_its_trial_its_data_and_its_software(job: Job, monkey
         return given.identity
 
     others = [identity(replace(kept, trial_id="other")), identity(data=replace(NO_DATA, fingerprint="other"))]
-    for name in ("torch.__version__", "timm.__version__", "orchestrator.execution.worker.PROTOCOL_VERSION"):
+    for name in ("torch.__version__", "orchestrator.execution.worker_files.PROTOCOL_VERSION"):
         with monkeypatch.context() as patch:
             patch.setattr(name, "other")
             others.append(identity())
+    version = metadata.version
+    for package in ("timm", "specsweep"):
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "version", lambda name, other=package: "0" if name == other else version(name))
+            others.append(identity())
+    assert json.loads(identity())["timm"] == timm.__version__
     assert identity(replace(kept, attempt=9, label="other")) == identity()
-    assert len({identity(), *others}) == 6
+    assert len({identity(), *others}) == 7
 
 
 def test_an_interruption_is_an_order_to_stop_that_saves_the_state(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,16 +244,16 @@ def test_an_interruption_is_an_order_to_stop_that_saves_the_state(job: Job, monk
 
     def body(*given: object, checkpoint: Checkpoint, **_: object) -> TrialResult:
         observer = given[2]
-        assert isinstance(observer, Attempt)
+        assert isinstance(observer, RunningJob)
         ordered.wait(LIMIT_S)
         asked.extend((observer.should_stop(), checkpoint.at_stop()))
         return TrialResult({}, stopped_at=1)
 
     monkeypatch.setattr("specvit.trial.run_trial", body)
     kept = replace(job, state=StateFile(Path("state"), 5.0))
-    for order in (Attempt.stop, Attempt.interrupt):
+    for order in (RunningJob.stop, RunningJob.interrupt):
         ordered = threading.Event()
-        attempt = Attempt(kept, {job.config.data: NO_DATA})
+        attempt = RunningJob(kept, {job.config.data: NO_DATA})
         order(attempt)
         ordered.set()
         attempt.join()
@@ -256,7 +265,7 @@ def test_the_seconds_of_a_trial_that_went_on_count_the_attempts_before(
 ) -> None:
     def body(*given: object, checkpoint: Checkpoint, **_: object) -> TrialResult:
         observer = given[2]
-        assert isinstance(observer, Attempt)
+        assert isinstance(observer, RunningJob)
         checkpoint.notes["spent"] = [100.0, 50.0]  # as a saved state has it
         for step in (3, 4):
             observer.progress(step=step, steps=4, images_per_s=1.0)
@@ -266,7 +275,7 @@ def test_the_seconds_of_a_trial_that_went_on_count_the_attempts_before(
 
     notes: list[list[float]] = []
     monkeypatch.setattr("specvit.trial.run_trial", body)
-    attempt = Attempt(replace(job, state=StateFile(Path("state"), 5.0)), {job.config.data: NO_DATA})
+    attempt = RunningJob(replace(job, state=StateFile(Path("state"), 5.0)), {job.config.data: NO_DATA})
     attempt.join()
     *_, end = until(attempt, Finished)
     assert isinstance(end, Finished)
@@ -281,7 +290,7 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
     seen: list[str] = []
 
     @contextmanager
-    def transaction() -> Iterator[None]:
+    def group() -> Iterator[None]:
         seen.append("joined")
         yield
         seen.append("left")
@@ -294,7 +303,7 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
         return TrialResult({"loss": 1.0})
 
     monkeypatch.setattr("specvit.trial.run_trial", _trial(body))
-    assert 0 < assist(job, {job.config.data: NO_DATA}, transaction()) < 5
+    assert 0 < assist(job, {job.config.data: NO_DATA}, group()) < 5
     assert seen == ["joined", "stop False", "left"]
 
 
@@ -365,7 +374,7 @@ def test_an_interrupted_trial_fails_for_its_node_and_one_that_was_stopped_is_pru
         return TrialResult({}, stopped_at=2)
 
     ordered = threading.Event()
-    attempt = Attempt(job, {job.config.data: NO_DATA}, runner=body)
+    attempt = RunningJob(job, {job.config.data: NO_DATA}, runner=body)
     if order != "interrupt":
         attempt.stop()
     if order != "stop":
@@ -386,7 +395,7 @@ def test_a_trial_that_is_interrupted_after_its_last_step_is_finished(job: Job) -
         return TrialResult({"loss": 1.0})
 
     ordered = threading.Event()
-    attempt = Attempt(job, {job.config.data: NO_DATA}, runner=body)
+    attempt = RunningJob(job, {job.config.data: NO_DATA}, runner=body)
     attempt.interrupt()
     ordered.set()
     attempt.join()
@@ -399,7 +408,7 @@ def test_events_that_come_at_once_come_together_up_to_the_end(job: Job) -> None:
             observer.progress(step=step, steps=3, images_per_s=1.0)
         return TrialResult({})
 
-    attempt = Attempt(job, {job.config.data: NO_DATA}, runner=body)
+    attempt = RunningJob(job, {job.config.data: NO_DATA}, runner=body)
     attempt.join()
     assert [type(event) for event in attempt.next_events(0.0)] == [Started, *[Progressed] * 3, Finished]
     assert attempt.next_events(0.0) == []

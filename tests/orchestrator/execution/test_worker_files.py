@@ -65,9 +65,9 @@ def test_a_state_of_before_is_there_and_none_where_there_was_none(job: Job, stor
         assert files.state.read_bytes() == b"before"
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("will_resume", [True, False])
 def test_the_last_state_is_uploaded_if_the_trial_is_to_go_on(
-    goes_on: bool, job: Job, store: RemoteFolder, temporary: Path
+    will_resume: bool, job: Job, store: RemoteFolder, temporary: Path
 ) -> None:
     put = RemoteFolder.put
     begun, go = threading.Event(), threading.Event()
@@ -79,13 +79,13 @@ def test_the_last_state_is_uploaded_if_the_trial_is_to_go_on(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RemoteFolder, "put", slowly)
-        with local_files(job, goes_on=lambda: goes_on) as files:
+        with local_files(job, will_resume=lambda: will_resume) as files:
             save(files, b"first")
             assert begun.wait(LIMIT_S)
             save(files, b"second")  # returns though the first is on its way, and takes nothing away from it
             save(files, b"third")
             go.set()
-    assert store.get_bytes("a.safetensors") in ({b"third"} if goes_on else {b"first", b"third"})
+    assert store.get_bytes("a.safetensors") in ({b"third"} if will_resume else {b"first", b"third"})
     assert store.names() == ("a.safetensors",)
     assert list(temporary.iterdir()) == []
 
@@ -120,7 +120,7 @@ def test_a_store_that_is_away_costs_the_state_and_not_the_attempt(
 
     monkeypatch.setattr(RemoteFolder, "get", fail)
     monkeypatch.setattr(RemoteFolder, "put", fail)
-    with local_files(job, goes_on=lambda: True) as files:
+    with local_files(job, will_resume=lambda: True) as files:
         save(files, b"x")
     assert "the store is away; training begins anew" in caplog.text
     assert "the store is away; training goes on, and the next state is tried" in caplog.text

@@ -51,16 +51,16 @@ def test_a_cluster_that_was_lost_is_gone_until_it_is_back_and_not_tried_at_once(
     world: World, watch: ClusterHealth
 ) -> None:
     assert not watch.is_gone
-    watch.lose()
+    watch.mark_lost()
     assert watch.is_gone
     assert not watch.is_due()
-    watch.back()
+    watch.mark_back()
     assert not watch.is_gone
 
 
 def test_a_cluster_that_stays_away_for_too_long_is_given_up_with_the_reason(world: World, watch: ClusterHealth) -> None:
     refused = ClusterError("nobody listens")
-    watch.lose()
+    watch.mark_lost()
     world.now_s += COME_BACK_TIMEOUT_S
     watch.raise_if_timed_out(refused)
     world.now_s += 1.0
@@ -73,15 +73,15 @@ def test_only_nodes_in_doubt_are_asked_and_silent_ones_are_left_out_until_they_a
 ) -> None:
     nodes = [Node("a", {}, address="a:1"), Node("b", {}, address="b:1"), Node("c", {}, address="c:1")]
     world.listening = {"a:1", "b:1"}
-    assert watch.answering(nodes) == nodes
+    assert watch.reachable(nodes) == nodes
     assert world.asked == []
-    assert watch.answering(nodes, suspects={"a", "c"}) == nodes[:2]
+    assert watch.reachable(nodes, suspects={"a", "c"}) == nodes[:2]
     assert world.asked == ["a:1", "c:1"]
-    assert watch.answering(nodes) == nodes[:2]
+    assert watch.reachable(nodes) == nodes[:2]
     assert world.asked[2:] == ["c:1"]
     world.listening.add("c:1")
-    assert watch.answering(nodes) == nodes
-    assert watch.answering(nodes) == nodes
+    assert watch.reachable(nodes) == nodes
+    assert watch.reachable(nodes) == nodes
     assert world.asked[3:] == ["c:1"]
 
 

@@ -20,9 +20,9 @@ from orchestrator.execution.ray_cluster.node_check import (
     NodeReport,
     NodeRequirements,
     code_digest,
-    compare,
+    inspect_node,
     library_versions,
-    look,
+    mismatch,
 )
 from specvit.data import DATA_SOURCES, Dataset, DataSource, Split
 from specvit.errors import DataError
@@ -34,8 +34,8 @@ DATA = Dataset(train=EMPTY, val=EMPTY, class_names=(), mask_names=(), fingerprin
 
 
 def test_a_node_like_the_driver_lacks_nothing() -> None:
-    assert compare(WANTED, SAME) == ""
-    assert compare(WANTED, replace(SAME, versions={**WANTED.versions, "more": "1"})) == ""
+    assert mismatch(WANTED, SAME) == ""
+    assert mismatch(WANTED, replace(SAME, versions={**WANTED.versions, "more": "1"})) == ""
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_node_like_the_driver_lacks_nothing() -> None:
     ],
 )
 def test_what_a_node_lacks_is_told_with_its_name(changes: Mapping[str, Any], message: str) -> None:
-    assert compare(WANTED, replace(SAME, **changes)) == message
+    assert mismatch(WANTED, replace(SAME, **changes)) == message
 
 
 def test_packages_that_add_parts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_packages_that_add_parts_are_compared(monkeypatch: pytest.MonkeyPatch) -
     found = replace(SAME, versions=library_versions())
     monkeypatch.setattr(node_check, "plugin_versions", lambda: {"vit-orientation": "1.1"})
     wanted = replace(WANTED, versions=library_versions())
-    assert compare(wanted, found) == "node7 has vit-orientation 1.0, but the driver 1.1"
+    assert mismatch(wanted, found) == "node7 has vit-orientation 1.0, but the driver 1.1"
 
 
 def test_this_machine_lacks_nothing_that_this_process_has() -> None:
@@ -73,10 +73,10 @@ def test_this_machine_lacks_nothing_that_this_process_has() -> None:
         return DATA
 
     wanted = NodeRequirements.of_this_code()
-    found = look(wanted, {source: "reference"}, fetch=fetch)
+    found = inspect_node(wanted, {source: "reference"}, fetch=fetch)
     assert fetched == ["reference"]
     assert (found.host, found.cannot_read, found.sees_path) == (socket.gethostname(), (), True)
-    assert compare(wanted, found) == ""
+    assert mismatch(wanted, found) == ""
 
 
 def test_data_that_cannot_be_read_are_told_with_their_source() -> None:
@@ -84,12 +84,12 @@ def test_data_that_cannot_be_read_are_told_with_their_source() -> None:
         raise DataError(f"no {reference}")
 
     sources: dict[DataSource, Any] = {DATA_SOURCES["scenes"](): "folder"}
-    assert look(NodeRequirements.of_this_code(), sources, fetch=fetch).cannot_read == ("scenes: no folder",)
+    assert inspect_node(NodeRequirements.of_this_code(), sources, fetch=fetch).cannot_read == ("scenes: no folder",)
 
 
 def test_a_node_says_whether_it_sees_the_results(tmp_path: Path) -> None:
     def sees(path: Path) -> bool:
-        return look(NodeRequirements.of_this_code(path), {}, fetch=lambda _: DATA).sees_path
+        return inspect_node(NodeRequirements.of_this_code(path), {}, fetch=lambda _: DATA).sees_path
 
     assert sees(tmp_path)
     assert not sees(tmp_path / "absent")

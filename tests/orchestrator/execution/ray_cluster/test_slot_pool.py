@@ -4,8 +4,7 @@ import pytest
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.slot import Slot
-from orchestrator.execution.ray_cluster.slot_pool import SlotPool
+from orchestrator.execution.ray_cluster.slot_pool import Slot, SlotPool
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
@@ -13,15 +12,15 @@ SMALL, LARGE = ResourceRequest(cpus=1), ResourceRequest(cpus=3)
 
 
 @pytest.fixture
-def dismissed() -> list[Slot]:
+def stopped() -> list[Slot]:
     return []
 
 
 @pytest.fixture
-def slots(dismissed: list[Slot]) -> SlotPool:
+def slots(stopped: list[Slot]) -> SlotPool:
     """Keep slots on one node of four cores."""
-    slots = SlotPool(dismissed.append)
-    slots.use([Node("a", {"CPU": 4.0})])
+    slots = SlotPool(stopped.append)
+    slots.set_nodes([Node("a", {"CPU": 4.0})])
     return slots
 
 
@@ -31,34 +30,44 @@ def job(trials: tuple[Trial, ...]) -> Job:
 
 
 def busy(slots: SlotPool, share: ResourceRequest, job: Job) -> Slot:
-    slot = slots.take(share)
+    slot = slots.acquire(share)
     slot.job = job
     return slot
+
+
+def test_a_slot_awaits_the_events_of_its_job_and_those_who_assist_until_it_is_free(trials: tuple[Trial, ...]) -> None:
+    slot = Slot(workers=["main", "other"])
+    assert slot.awaited == []
+    job = Job(trials[0].trial_id, 1, trials[0].label, trials[0].config)
+    slot.job, slot.events, slot.assisting, slot.core_seconds = job, "events", ["part"], 2.0
+    assert slot.awaited == ["events", "part"]
+    assert slot.free() is job
+    assert (slot.awaited, slot.job, slot.core_seconds, slot.workers) == ([], None, 0.0, ["main", "other"])
 
 
 def test_a_free_slot_of_the_same_share_is_taken_again(slots: SlotPool, job: Job) -> None:
     slot = busy(slots, SMALL, job)
     slot.free()
-    assert slots.take(SMALL) is slot
+    assert slots.acquire(SMALL) is slot
     assert len(list(slots)) == 1
 
 
 def test_busy_slots_fill_the_node_and_no_more(slots: SlotPool, job: Job) -> None:
     taken = [busy(slots, SMALL, job) for _ in range(4)]
     assert not slots.has_room(SMALL)
-    assert slots.of(job.trial_id) == slots.busy == taken
+    assert slots.running(job.trial_id) == slots.busy == taken
 
 
 def test_free_slots_of_another_share_give_way_and_busy_ones_do_not(
-    slots: SlotPool, job: Job, dismissed: list[Slot]
+    slots: SlotPool, job: Job, stopped: list[Slot]
 ) -> None:
     first, second = busy(slots, SMALL, job), busy(slots, SMALL, job)
     assert not slots.has_room(LARGE)
     second.free()
     assert slots.has_room(LARGE)
-    assert dismissed == []  # to ask changes nothing
+    assert stopped == []  # to ask changes nothing
     assert busy(slots, LARGE, job) in list(slots)
-    assert dismissed == [second]
+    assert stopped == [second]
     assert first in list(slots)
     assert not slots.has_room(SMALL)
 
@@ -67,17 +76,17 @@ def test_a_slot_that_is_about_to_go_takes_no_other_job(slots: SlotPool, job: Job
     slot = busy(slots, SMALL, job)
     slot.is_leaving = True
     slot.free()
-    assert slots.take(SMALL) is not slot
+    assert slots.acquire(SMALL) is not slot
 
 
 def test_the_room_of_a_slot_that_is_closed_twice_is_given_back_once(
-    slots: SlotPool, job: Job, dismissed: list[Slot]
+    slots: SlotPool, job: Job, stopped: list[Slot]
 ) -> None:
     slot = busy(slots, LARGE, job)
     slots.close(slot)
     busy(slots, LARGE, job)
     slots.close(slot)
-    assert dismissed == [slot]
+    assert stopped == [slot]
     assert not slots.has_room(LARGE)
     assert slots.has_room(SMALL)
 
@@ -85,11 +94,11 @@ def test_the_room_of_a_slot_that_is_closed_twice_is_given_back_once(
 def test_on_nodes_that_join_there_is_room_and_what_runs_on_lost_ones_counts_no_more(slots: SlotPool, job: Job) -> None:
     for _ in range(4):
         busy(slots, SMALL, job)
-    slots.use([Node("a", {"CPU": 4.0}), Node("b", {"CPU": 1.0})])
+    slots.set_nodes([Node("a", {"CPU": 4.0}), Node("b", {"CPU": 1.0})])
     assert slots.count(SMALL, at_most=10) == 5
     busy(slots, SMALL, job)
     assert not slots.has_room(SMALL)
-    slots.use([Node("b", {"CPU": 1.0}), Node("c", {"CPU": 3.0})])
+    slots.set_nodes([Node("b", {"CPU": 1.0}), Node("c", {"CPU": 3.0})])
     assert slots.count(SMALL, at_most=10) == 4
     assert slots.has_room(LARGE)
     slots.clear()

@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.slot import (
+from orchestrator.execution.ray_cluster.failures import (
     ExitKind,
-    Slot,
     WorkerLoss,
     cause_of_loss,
     is_connection_error,
-    lost,
+    lost_attempt,
     merge_outcomes,
     reason_of,
 )
@@ -27,16 +26,6 @@ CLOSED = WorkerLoss(
     "RuntimeError: [pair.cc:547] Connection closed by peer [127.0.0.1]:1", "its traceback", ExitKind.RAISED
 )
 DIVERGED = replace(FAILED, error="DivergenceError: the loss is nan at step 3 of 4")
-
-
-def test_a_slot_awaits_the_events_of_its_job_and_those_who_assist_until_it_is_free(trials: tuple[Trial, ...]) -> None:
-    slot = Slot(workers=["main", "other"])
-    assert slot.awaited == []
-    job = Job(trials[0].trial_id, 1, trials[0].label, trials[0].config)
-    slot.job, slot.events, slot.assisting, slot.core_seconds = job, "events", ["part"], 2.0
-    assert slot.awaited == ["events", "part"]
-    assert slot.free() is job
-    assert (slot.awaited, slot.job, slot.core_seconds, slot.workers) == ([], None, 0.0, ["main", "other"])
 
 
 def test_the_cpu_seconds_of_all_processes_add_up() -> None:
@@ -66,10 +55,10 @@ def test_what_another_process_raised_is_told_beside_and_what_all_raised_once() -
 
 
 def error_of(end: Failed, *losses: WorkerLoss) -> tuple[str, bool]:
-    transaction = merge_outcomes(end, core_seconds=0.0, losses=losses)
-    assert isinstance(transaction, Failed)
-    assert all(loss.text in transaction.traceback for loss in losses)
-    return transaction.error, transaction.cause is Cause.WORKER
+    merged = merge_outcomes(end, core_seconds=0.0, losses=losses)
+    assert isinstance(merged, Failed)
+    assert all(loss.text in merged.traceback for loss in losses)
+    return merged.error, merged.cause is Cause.WORKER
 
 
 def test_the_cause_is_told_and_not_that_the_others_heard_no_more() -> None:
@@ -128,4 +117,5 @@ def test_the_cause_of_a_loss_is_told_by_the_words_of_it(text: str, cause: Cause)
 
 def test_a_lost_attempt_is_a_failure_of_its_job(trials: tuple[Trial, ...]) -> None:
     job = Job(trials[0].trial_id, 4, trials[0].label, trials[0].config)
-    assert lost(job, "gone", Cause.NODE) == Failed(job.trial_id, 4, error="gone", traceback="", cause=Cause.NODE)
+    expected = Failed(job.trial_id, 4, error="gone", traceback="", cause=Cause.NODE)
+    assert lost_attempt(job, "gone", Cause.NODE) == expected

@@ -1,0 +1,106 @@
+"""How this process joins a cluster and what it reads of it: the only module that uses Ray's private API.
+
+Private are ``ray._private.authentication`` and ``ray._private.state``; tried with Ray 2.55 to 2.60.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+import ray
+
+from orchestrator.execution.capacity import ClusterError, Node
+from orchestrator.execution.ray_cluster.reachability import asks_for_token, check_reachable
+from specvit.data import Dataset
+from specvit.errors import DataError
+
+NODE_LABEL = "ray.io/node-id"
+"""The label by which Ray places a task or an actor on one node."""
+
+
+def connect(address: str | None) -> str:
+    """Start or join a cluster.
+
+    Args:
+        address: ``host:port`` of a running cluster, ``auto`` to find one; None = start one on this machine.
+
+    Returns:
+        The address of its dashboard, empty if it has none.
+
+    Raises:
+        ClusterError: If the cluster cannot be joined.
+    """
+    if address:
+        check_reachable(address)
+    # A cluster that is already up has settled its dashboard; our own listens to this machine only.
+    local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        with _token_shown() if address and asks_for_token(address) else nullcontext():
+            context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        hint = "; if it asks for a token, that has to be in ~/.ray/auth_token or RAY_AUTH_TOKEN" if address else ""
+        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}{hint}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray has taken SIGTERM for itself and would exit on the spot; what it means is for whoever runs us to say.
+        signal.signal(signal.SIGTERM, on_sigterm)
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+@contextmanager
+def _token_shown() -> Iterator[None]:
+    """Show Ray's token, if there is one here, to a cluster at an address that asks for it.
+
+    Ray by itself does so to its own only. Shown to a cluster without tokens, its workers would be asked for one.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with suppress(ImportError):  # releases of Ray before 2.60 have no such default
+        from ray._private.authentication import authentication_token_setup
+
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        yield
+    finally:
+        # Not for the nodes that others may start from this process.
+        if mode is None:
+            os.environ.pop("RAY_AUTH_MODE", None)
+
+
+def alive_nodes() -> list[Node]:
+    """Return the nodes that the cluster counts as alive."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [
+        Node(n["NodeID"], n["Resources"], n.get("Labels") or {}, f"{n['NodeManagerAddress']}:{n['NodeManagerPort']}")
+        for n in nodes
+        if n["Alive"]
+    ]
+
+
+def draining_nodes() -> frozenset[str]:
+    """Return the ids of the nodes that are about to go."""
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def fetch_dataset(reference: Any) -> Dataset:
+    """Return data from the object store.
+
+    Raises:
+        DataError: If this machine cannot read them.
+    """
+    try:
+        dataset: Dataset = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise DataError(str(error).partition("\n")[0].removeprefix("System error: ")) from error
+    return dataset
+
+
+def host_address() -> str:
+    """Return the address of this process's machine."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
