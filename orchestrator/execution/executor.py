@@ -1,6 +1,6 @@
-"""The seam where trials are executed: what the scheduler sends, and what comes back.
+"""The seam where trials are executed: jobs that the scheduler sends, and events that it receives.
 
-The scheduler talks to an ``Executor``; Ray serves users, the calling process serves tests. What comes back
+The scheduler talks to an ``Executor``; Ray serves users, the calling process serves tests. The answer
 is a stream of events, each a value: a trial that raises is an event too.
 """
 
@@ -19,14 +19,14 @@ from specvit.config import TrialConfig
 
 @dataclass(frozen=True)
 class Job:
-    """Hold one attempt at a trial.
+    """One attempt at a trial.
 
     Attributes:
         trial_id: The trial.
         attempt: Number of the attempt, from 1.
         label: The name it carries on the dashboard and in the terminal.
         config: What is computed.
-        state: Where the attempt keeps its state, and goes on from that of the attempt before; None = nowhere.
+        state: Where the attempt keeps its state, and resumes that of the attempt before; None = nowhere.
         weights: Folder that keeps the trained weights, a path or at a URL; None = they are not kept.
         share: What it occupies.
     """
@@ -42,21 +42,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Machine:
-    """Say of a machine how much memory can be reserved there, in GiB (0 = none), and how many trials run on it."""
+    """A machine: how much memory can be reserved there, in GiB (0 = none), and how many trials run on it."""
 
     memory_gib: float = 0.0
     num_trials: int = 1
 
 
 class Executor(Protocol):
-    """Run jobs somewhere. Not thread safe: the scheduler's loop is its only caller."""
+    """What runs jobs. Not thread safe: the scheduler's loop is its only caller."""
 
     @property
     def num_slots(self) -> int:
         """Return how many jobs can run at once, as things are now."""
 
     def has_room(self, share: ResourceRequest) -> bool:
-        """Tell whether a job that occupies ``share`` could start now."""
+        """Return whether a job that occupies ``share`` could start now."""
 
     def machine(self, share: ResourceRequest) -> Machine:
         """Return what a machine is like on which jobs run that occupy ``share`` each."""
@@ -68,7 +68,7 @@ class Executor(Protocol):
         """Ask the running trial to stop before its next step; returns at once."""
 
     def kill(self, trial_id: str) -> None:
-        """End the running trial at once, whatever it does; nothing more is heard of its attempt."""
+        """End the running trial at once, whatever it does; its attempt has no more events."""
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events since the last call, waiting up to ``timeout_s`` for the first one."""

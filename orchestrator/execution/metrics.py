@@ -19,7 +19,7 @@ TEXTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """Hold a value to publish: what a gauge is set to, or by how much a counter grows."""
+    """A value to publish: what a gauge is set to, or by how much a counter grows."""
 
     name: str
     value: float

@@ -7,22 +7,19 @@ the job, and the others ``assist``.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-import specvit
-from orchestrator.execution import worker_files
 from orchestrator.execution.executor import Job
+from orchestrator.execution.trial_log import forward_logs
 from orchestrator.execution.worker_files import local_files, make_checkpoint
-from orchestrator.storage import remote_folder
 from orchestrator.trials.events import (
     END_STATES,
     Event,
@@ -46,9 +43,6 @@ _MOMENT_S = 0.02
 
 Runner = Callable[..., "TrialResult"]
 """What computes a trial: ``specvit.trial.run_trial``, or a stand-in."""
-
-_LOGGED = (specvit.__name__, worker_files.__name__, remote_folder.__name__, "py.warnings")
-"""Loggers whose records belong to the trial that runs."""
 
 _ELAPSED = "spent"
 """Name under which a state's notes hold the wall and CPU seconds up to then."""
@@ -119,7 +113,7 @@ class RunningJob:
         self._thread.join()
 
     def progress(self, *, step: int, steps: int, images_per_s: float) -> None:
-        """Pass on how far the trial is."""
+        """Report how far the trial is."""
         if self._checkpoint is not None:
             notes = self._checkpoint.notes
             if self._elapsed_before is None:  # the notes are those of a saved state if there is one
@@ -129,7 +123,7 @@ class RunningJob:
         self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
-        """Pass on the metrics of a rung."""
+        """Report the metrics of a rung."""
         self._events.put(Reported(*self._key, step=step, metrics=dict(metrics)))
 
     def should_stop(self) -> bool:
@@ -168,7 +162,7 @@ class RunningJob:
         runner = self._runner or _run_trial()
         config, will_resume = self.job.config, self._interrupted.is_set
         with (
-            _logs_to(self._log),
+            forward_logs(self._log),
             local_files(self.job, will_resume=will_resume) as files,
             self._process_group,
         ):
@@ -213,32 +207,6 @@ def _cause_of(error: BaseException) -> Cause:
         return Cause.RAISED
     is_gpu = isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in _GPU_TEXTS)
     return Cause.GPU_MEMORY if is_gpu else Cause.HOST_MEMORY
-
-
-class _LogHandler(logging.Handler):
-    """A handler that passes records on."""
-
-    def __init__(self, log: Callable[[str, str], None]) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass on one record."""
-        self._log(record.levelname, record.getMessage())
-
-
-@contextmanager
-def _logs_to(log: Callable[[str, str], None]) -> Iterator[None]:
-    """Pass on what the code of a trial logs, and warns of where warnings are captured."""
-    handler = _LogHandler(log)
-    loggers = [logging.getLogger(name) for name in _LOGGED]
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
 
 
 def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: AbstractContextManager[object]) -> float:

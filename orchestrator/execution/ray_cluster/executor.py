@@ -128,8 +128,7 @@ class RayExecutor:
             with suppress(ray.exceptions.RayError):  # such as of a node that goes just now: the next look tells
                 self._look_at_nodes()
         events: list[Event] = []
-        # Wait for one result, so that it is passed on at once; then take all others that are there, so that a thousand
-        # busy slots cost few calls.
+        # Wait for one result, to pass it on at once; then take all others that are there, however many slots are busy.
         ready = self._ready(timeout_s, at_most=1)
         while ready and not self._cluster.is_gone:
             for reference, slot in ready:
