@@ -13,7 +13,7 @@ from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 
 @dataclass
 class _Attempts:
-    """Hold the number of a trial's newest attempt, where it stands, and the rungs that it reported."""
+    """The number of a trial's newest attempt, where it stands, and the rungs that it reported."""
 
     newest: int = 0
     state: State = State.WAITING
@@ -21,7 +21,7 @@ class _Attempts:
 
 
 class InMemoryLedger:
-    """Keep what a scheduler records. As in the ledger, the newest attempt of a trial alone counts, until it has ended.
+    """What a scheduler records. As in the ledger, the newest attempt of a trial alone counts, until it has ended.
 
     Attributes:
         num_attempts: Attempts that were begun.
@@ -65,7 +65,7 @@ class InMemoryLedger:
 
     def is_done(self, trial_id: str) -> bool:
         """Return whether a trial has a result."""
-        return self._trials[trial_id].state is State.DONE
+        return trial_id in self._trials and self._trials[trial_id].state is State.DONE
 
     def _counts(self, event: Event) -> bool:
         attempts = self._trials.get(event.trial_id)

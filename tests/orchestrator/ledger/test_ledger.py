@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ from orchestrator.trials.trial import Role, Trial
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.recipes import RECIPES
+
+from .record_contract import EVENTS, A, B, RecordContract, make_event
 
 INFO = SweepInfo(
     name="components",
@@ -75,7 +78,20 @@ def make_trial(name: str, seed: int = 0, *, group: str = "", label: str = "") ->
 
 
 TRIALS = tuple(make_trial(name, seed) for name in ("none", "norm@all") for seed in (0, 1))
-A, B = TRIALS[0].trial_id, TRIALS[1].trial_id
+
+
+class TestLedgerAsRecord(RecordContract):
+    @contextmanager
+    def make(self, folder: Path) -> Iterator[Ledger]:
+        with Ledger.open(folder / "ledger.sqlite") as ledger:
+            ledger.register(INFO, TRIALS, PROVENANCE)
+            yield ledger
+
+    def everything(self, record: Ledger) -> object:
+        return record.records()
+
+    def state(self, record: Ledger, trial_id: str) -> State:
+        return record_of(record, trial_id).state
 
 
 @pytest.fixture
@@ -170,60 +186,10 @@ def test_failure_rate_is_the_share_of_ended_attempts_that_failed_or_were_lost(le
     assert ledger.failure_rate() == 2 / 4
 
 
-def test_done_trial_cannot_be_attempted_again(ledger: Ledger) -> None:
-    ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
-    with pytest.raises(LedgerError, match="is done"):
-        ledger.begin_attempt(A)
-    assert record_of(ledger, A).state is State.DONE
-
-
 def test_unknown_trial_cannot_be_attempted(ledger: Ledger, path: Path) -> None:
     with pytest.raises(LedgerError, match="'nobody' is not registered") as caught:
         ledger.begin_attempt("nobody")
     assert str(path) in str(caught.value)
-
-
-EVENTS: list[type[Event]] = [Started, Progressed, Reported, Logged, Finished, Pruned, Failed]
-
-
-def make_event(kind: type[Event], trial_id: str, attempt: int) -> Event:
-    arguments = {
-        Started: ("worker",),
-        Progressed: (7, 20, 1.0),
-        Reported: (7, {"knn_top1": 99.0}),
-        Finished: ({"knn_top1": 99.0}, 9.0, 9.0),
-        Pruned: (7, 9.0),
-        Failed: ("late", "late"),
-        Logged: ("WARNING", "late"),
-    }
-    return kind(trial_id, attempt, *arguments[kind])
-
-
-@pytest.mark.parametrize("kind", EVENTS)
-def test_event_of_an_attempt_that_was_replaced_changes_nothing(ledger: Ledger, kind: type[Event]) -> None:
-    old = ledger.begin_attempt(A)
-    new = ledger.begin_attempt(A)
-    ledger.record(Reported(A, new, 5, {"knn_top1": 1.0}))
-    before = ledger.records()
-    assert ledger.record(make_event(kind, A, old)) is False
-    assert ledger.records() == before
-
-
-@pytest.mark.parametrize("end", [Finished, Pruned, Failed])
-@pytest.mark.parametrize("kind", EVENTS)
-def test_event_after_the_end_changes_nothing(ledger: Ledger, end: type[Event], kind: type[Event]) -> None:
-    attempt = ledger.begin_attempt(A)
-    ledger.record(make_event(end, A, attempt))
-    before = ledger.records()
-    assert ledger.record(make_event(kind, A, attempt)) is False
-    assert ledger.records() == before
-
-
-@pytest.mark.parametrize("kind", EVENTS)
-def test_event_of_an_attempt_that_never_began_changes_nothing(ledger: Ledger, kind: type[Event]) -> None:
-    before = ledger.records()
-    assert ledger.record(make_event(kind, A, 1)) is False
-    assert ledger.records() == before
 
 
 def test_rung_reported_twice_keeps_its_first_values(ledger: Ledger) -> None:
@@ -576,10 +542,3 @@ def test_the_gpu_hours_of_an_attempt_whose_driver_died_are_those_up_to_its_last_
     with Ledger.open(path) as ledger:
         assert ledger.release_running() == 1
         assert ledger.gpu_hours() == pytest.approx(1.0)
-
-
-def test_a_trial_that_has_run_to_its_end_is_done_and_no_other(ledger: Ledger) -> None:
-    ledger.record(Finished(A, ledger.begin_attempt(A), {}, 1.0, 1.0))
-    ledger.record(Pruned(B, ledger.begin_attempt(B), 2, 1.0))
-    assert ledger.is_done(A)
-    assert not any(ledger.is_done(trial_id) for trial_id in (B, TRIALS[2].trial_id, "unknown"))
