@@ -298,15 +298,15 @@ def test_a_trial_that_fails_begins_anew_next_time(
 
 
 def test_states_of_trials_that_left_the_sweep_go_at_the_end_of_a_finished_run(
-    sweep: Sweep, file: Path, trials: tuple[Trial, ...], folder: Path
+    file: Path, trials: tuple[Trial, ...], interrupted: Path, folder: Path
 ) -> None:
-    run(sweep, folder, stop_after=rung_of(trials[1]))
-    smaller = load_sweep(file, ["ablate.components=[none]", "seeds=[0, 1]"])
-    added = expand(smaller)[1]
-    run(smaller, folder, stop_after=rung_of(added))
-    assert state_of(trials[1], folder).exists()
+    shutil.copytree(interrupted, folder)
+    other = load_sweep(file, ["ablate.components=[none]", "seeds=[1]"])
+    (added,) = expand(other)
+    run(other, folder, stop_after=rung_of(added))
+    assert state_of(trials[0], folder).exists()
     assert state_of(added, folder).exists()
-    assert run(smaller, folder)[0].finished
+    assert run(other, folder)[0].finished
     assert not (folder / "checkpoints").exists()
 
 
