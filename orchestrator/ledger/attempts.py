@@ -40,7 +40,7 @@ ORDER BY t.position
 
 @dataclass(frozen=True)
 class TrialName:
-    """Hold what a trial can be named by.
+    """What a trial can be named by.
 
     Attributes:
         trial_id: Its id.
@@ -55,7 +55,7 @@ class TrialName:
 
 @dataclass(frozen=True)
 class LogLine:
-    """Hold what an attempt's code said at a time: ``level`` as ``logging`` names it, and the ``text``."""
+    """A line of an attempt's log: ``level`` as ``logging`` names it, and the ``text``."""
 
     logged_at: str
     level: str
@@ -64,7 +64,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Hold all that is known of one attempt.
+    """One attempt, with all that is known of it.
 
     Attributes:
         number: From 1.
@@ -105,7 +105,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class FailedTrial:
-    """Hold the last failure of a trial, which may have got a result since.
+    """The last failure of a trial, which may have got a result since.
 
     Attributes:
         trial_id: Its id.

@@ -35,7 +35,8 @@ _WITH_OLD_CHECKSUMS = 2
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the ledger at ``path`` for writing; make it, and its folder, if it is not there.
 
-    A ledger of an older schema becomes one of today's.
+    A ledger of an older schema becomes one of today's. The file is checked, and its migration tried in memory, before
+    a connection that can write is made: closing one would fold the log into the file, also into one that is refused.
 
     Raises:
         LedgerError: If the file is damaged, of a newer version, or not a ledger; it is left as it is.
@@ -47,7 +48,6 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         raise LedgerError(f"{path.parent}: cannot be made ({error.strerror})") from error
     refuse_foreign_files(path, writing=True)
     if path.is_file():
-        # By a connection that cannot write: the last writer to close folds the log into the file, also into a bad one.
         with closing(_connect_read_only(path)) as connection, translate_sqlite_errors(path):
             if _EMPTY < _check(connection, path) < SCHEMA_VERSION:
                 _migrated_copy(connection).close()

@@ -29,11 +29,11 @@ _LITTLE_ROOM_BYTES = 1 << 16
 
 
 class LedgerError(SpecsweepError):
-    """Signal a ledger that cannot be used; the text names the file and what is wrong with it."""
+    """A ledger that cannot be used; the text names the file and what is wrong with it."""
 
 
 class LedgerWriteError(LedgerError):
-    """Signal that something could not be put on record; the text names the file, the cause and what to do.
+    """A record that could not be written; the text names the file, the cause and what to do.
 
     What was recorded before is in the file. The ledger itself is sound: the same command goes on once the
     cause is gone.
@@ -41,7 +41,7 @@ class LedgerWriteError(LedgerError):
 
 
 class UnfitValueError(ValueError):
-    """Signal a value that its column is not for; ``translate_sqlite_errors`` says in which ledger."""
+    """A value that its column is not for; ``translate_sqlite_errors`` says in which ledger."""
 
 
 def damaged(path: Path, finding: str) -> LedgerError:

@@ -78,13 +78,13 @@ def encode(happening: EventRow) -> str:
 
 @dataclass
 class _Open:
-    """Hold what was told of an attempt that has not ended: kinds, rungs by step and log lines by position."""
+    """What was returned of an attempt that has not ended: kinds, rungs by step and log lines by position."""
 
     told: set[tuple[str, int]] = field(default_factory=set)
 
 
 class EventReader:
-    """Tell each event of a ledger once.
+    """Reader of the events of a ledger, each once.
 
     It remembers how far the runs and attempts were told, and the running attempts; nothing can be added to one that
     has ended, so that asking again costs what runs, not what there is.

@@ -14,7 +14,7 @@ LEFT_LOG_SUFFIX = ".left"
 
 
 class FileGuard:
-    """Know the files that a writer has opened, and notice when others stand in their places."""
+    """The files that a writer has opened, and whether others stand in their places."""
 
     def __init__(self, path: Path) -> None:
         """Look at the ledger and the files beside it, which must be open already."""

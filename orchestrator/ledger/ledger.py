@@ -37,7 +37,7 @@ LEDGER_NAME = "ledger.sqlite"
 """Name of the file, in the folder of a sweep's results."""
 
 class Ledger(LedgerReader):
-    """Keep the record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
+    """The record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         super().__init__(connection, path)

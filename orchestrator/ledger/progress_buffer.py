@@ -12,10 +12,10 @@ PERIOD_S = 1.0
 
 
 class ProgressBuffer:
-    """Hold the newest progress of every running attempt, and since when it runs by this process's clock."""
+    """The newest progress of every running attempt, and since when it runs by this process's clock."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Make an empty buffer."""
         self._newest: dict[str, Progressed] = {}
         self._begun_s: dict[str, float] = {}
         self._written_s = time.monotonic()
@@ -25,7 +25,7 @@ class ProgressBuffer:
         return bool(self._newest)
 
     def begin(self, trial_id: str) -> None:
-        """Take note that an attempt at a trial begins."""
+        """Record that an attempt at a trial begins."""
         self._begun_s[trial_id] = time.monotonic()
 
     def held_s(self, trial_id: str) -> float:
@@ -33,7 +33,7 @@ class ProgressBuffer:
         return time.monotonic() - self._begun_s.get(trial_id, time.monotonic())
 
     def note(self, event: Progressed) -> bool:
-        """Take note of progress; return whether it is time to write."""
+        """Record progress; return whether it is time to write."""
         self._newest[event.trial_id] = event
         return time.monotonic() - self._written_s >= PERIOD_S
 

@@ -29,7 +29,7 @@ ON CONFLICT (trial_id) DO UPDATE SET
 
 @dataclass(frozen=True)
 class SweepInfo:
-    """Hold what a table needs to know of the sweep beside its trials.
+    """What a table needs to know of the sweep beside its trials.
 
     Attributes:
         name: Name of the sweep; a ledger belongs to one.

@@ -29,14 +29,14 @@ _LONGEST_TEXT = 100
 
 
 class LockedError(SpecsweepError):
-    """Signal a folder that another process is working on; the text says which process."""
+    """A folder that another process is working on; the text says which process."""
 
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process as long as the context is open.
 
-    The file ``lock`` tells people who holds it; it stays behind, and alone it locks nothing. The lock is
+    The file ``lock`` says who holds it; it stays behind, and alone it locks nothing. The lock is
     ``flock``'s: it ends with the process, also after kill -9, and programs that the process starts do not
     inherit it.
 
@@ -65,7 +65,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Tell whether a process holds ``folder`` now; True where that cannot be found out."""
+    """Return whether a process holds ``folder`` now; True where that cannot be found out."""
     try:
         descriptor = open_regular(folder / LOCK_NAME, os.O_RDONLY, follow=False)
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def _holder() -> bytes:
 
 
 def _describe(path: Path) -> str:
-    """Say who holds the lock, from what the holder wrote about itself."""
+    """Return who holds the lock, from what the holder wrote about itself."""
     try:
         holder = json.loads(read_regular(path, most_bytes=_MOST_BYTES))
         # Anyone who can write to the folder can write this: it has to stay one message.

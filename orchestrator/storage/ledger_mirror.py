@@ -59,7 +59,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pointer:
-    """Hold what ``ledger.json`` says.
+    """What ``ledger.json`` says.
 
     Attributes:
         generation: How often the ledger was mirrored up to then, by all machines together.
@@ -82,7 +82,7 @@ class Pointer:
 
     @classmethod
     def make(cls, generation: int, sha256: str) -> Self:
-        """Name a snapshot that this process has made."""
+        """Return the pointer to a snapshot that this process has made."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(generation, sha256, socket.gethostname(), os.getpid(), now)
 
@@ -148,7 +148,7 @@ def fetch_ledger(remote: RemoteFolder, target: Path, *, known_sha256: str = "") 
 
 
 class LedgerMirror:
-    """Keep a store's copy of one ledger up to date while its driver runs. Whoever has the lock uses it."""
+    """A store's copy of one ledger, kept up to date by the driver that holds the lock."""
 
     def __init__(
         self,
@@ -263,7 +263,7 @@ class LedgerMirror:
             self._snapshots.popleft()
 
     def _has_ledger(self) -> bool:
-        """Tell whether there is a ledger, and not just a file in which it is about to be made."""
+        """Return whether there is a ledger, and not just a file in which it is about to be made."""
         if not (self._folder / LEDGER_NAME).exists():
             return False
         with self._connection() as connection:

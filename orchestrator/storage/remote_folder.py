@@ -43,11 +43,11 @@ _PACKAGES = {
 
 
 class RemoteError(SpecsweepError):
-    """Signal a store that cannot be used; the text names the URL and the reason."""
+    """A store that cannot be used; the text names the URL and the reason."""
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a place of results is a URL, and not a path."""
+    """Return whether a place of results is a URL, and not a path."""
     return "://" in text
 
 

@@ -47,7 +47,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """Hold what ``lock.json`` says.
+    """What ``lock.json`` says.
 
     Attributes:
         token: Random text that tells this holding of the lock from all others.
@@ -98,7 +98,7 @@ def read_holder(folder: RemoteFolder) -> Holder | None:
 
 
 class RemoteLock:
-    """Hold a folder for this process from ``acquire`` to ``release``."""
+    """The lock of a folder, held by this process from ``acquire`` to ``release``."""
 
     def __init__(self, folder: RemoteFolder, *, period_s: float = PERIOD_S) -> None:
         """Take the folder; nothing is done yet.

@@ -51,7 +51,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Remote:
-    """Hold where what workers keep goes.
+    """Where workers keep states and weights.
 
     Attributes:
         folder: The folder of the sweep's results.
@@ -65,7 +65,7 @@ class Remote:
 
 
 class ResultsFolder:
-    """Be the folder of a sweep's results on this machine, for as long as ``results_folder`` is open."""
+    """The folder of a sweep's results on this machine, for as long as ``results_folder`` is open."""
 
     def __init__(self, local: Path, remote: Remote | None = None, lock: RemoteLock | None = None) -> None:
         """Take what there is.
@@ -83,7 +83,7 @@ class ResultsFolder:
         return str(self.local if self.remote is None else self.remote.folder)
 
     def is_taken_over(self) -> bool:
-        """Tell whether another driver has taken these results over, so that going on is of no use; returns at once."""
+        """Return whether another driver has taken these results over; returns at once."""
         return self._lock is not None and self._lock.taken_by is not None
 
 
@@ -164,7 +164,7 @@ def local_view(location: str | Path, *, name: str | None = None) -> Path:
 
 
 def holder_of_view(view: Path) -> str:
-    """Say who held the results when their view was fetched; empty if nobody did, or if this is no view.
+    """Return who held the results when their view was fetched; empty if nobody did, or if this is no view.
 
     A driver that was killed without a chance to give its lock back counts as holding it until its successor does.
     """
