@@ -1,6 +1,7 @@
 """The results folder, here or at a URL: lock, checkpoints, commands, mirror.
 
-Front door: ``results_folder.results_folder`` to run in, ``local_view`` to read, ``hold_lock``, ``CheckpointStore``, ``CommandInbox``.
+Front door: ``results_folder.results_folder`` to run in, ``local_view`` to read, ``hold_lock``, ``CheckpointStore``,
+``CommandInbox``.
 What must hold: one driver to a folder; whenever a process dies, a result or a state of every trial is there; a store
 that fails stops no sweep; nothing behind a link is written or deleted.
 """
