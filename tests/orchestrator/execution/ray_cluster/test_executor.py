@@ -162,7 +162,7 @@ def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
     outcome = run(sweep, tmp_path / "tiny", Lent(executor), datasets, watcher)
     assert (outcome.num_failed, outcome.records[0].num_attempts) == (0, 2)
     assert [(event.cause, why) for event, why in watcher.again] == [(Cause.WORKER, "retry 1 of 2")]
-    assert watcher.steps(outcome.records[0].trial_id, 2)[0] >= 19
+    assert watcher.steps(outcome.records[0].trial.trial_id, 2)[0] >= 19
     assert not (tmp_path / "tiny" / "checkpoints").exists()
     whole = run(sweep, tmp_path / "whole", Lent(executor), datasets)
     assert outcome.records[0].metrics == whole.records[0].metrics
