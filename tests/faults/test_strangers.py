@@ -579,7 +579,7 @@ def test_a_csv_is_data_for_programs_and_harmless_on_a_terminal(
     labelled: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert HOSTILE in command("table", labelled, "--format", "csv").stdout
-    monkeypatch.setattr("orchestrator.cli.arguments.sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("orchestrator.cli.console.sys.stdout.isatty", lambda: True)
     assert not set("\x1b\x9b\x07\u202e") & set(command("table", labelled, "--format", "csv").stdout)
 
 
