@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -14,6 +16,34 @@ from specvit.comparators.patch_diversification.regulariser import PatchRegularis
 from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.comparators.token_pooling.trunk import TokenPoolingTrunk
+from specvit.plugins import find_builder
+
+
+def _attend_late(comparator: ClassAttention, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
+    return ClassAttentionTrunk.install(plain, seed=seed, num_blocks=comparator.num_blocks)
+
+
+def _widen_cls(comparator: Jumbo, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
+    return JumboTrunk.install(plain, seed=seed, slots=comparator.slots, hidden=comparator.hidden(plain.embed_dim))
+
+
+def _pool(comparator: TokenPooling, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
+    num_before = comparator.num_before(len(plain.blocks))
+    shape = {"num_before": num_before, "keep": comparator.keep, "iterations": comparator.iterations}
+    return TokenPoolingTrunk.install(plain, seed=seed, **shape)
+
+
+def _leave(_: PatchDiversification, plain: VisionTransformer, *, seed: int) -> VisionTransformer:  # noqa: ARG001
+    return plain
+
+
+CHANGES: Mapping[type[Comparator], Callable[..., VisionTransformer]] = {
+    ClassAttention: _attend_late,
+    Jumbo: _widen_cls,
+    TokenPooling: _pool,
+    PatchDiversification: _leave,
+}
+"""What changes the plain model, by the comparator, and for those that derive from it."""
 
 
 def apply_comparator(comparator: Comparator, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
@@ -27,23 +57,8 @@ def apply_comparator(comparator: Comparator, plain: VisionTransformer, *, seed: 
     Returns:
         ``plain``, which ``specvit.models.vit.encode`` takes as before.
     """
-    if type(comparator).build is Comparator.build:
-        if isinstance(comparator, ClassAttention):
-            return ClassAttentionTrunk.install(plain, seed=seed, num_blocks=comparator.num_blocks)
-        if isinstance(comparator, Jumbo):
-            hidden = comparator.hidden(plain.embed_dim)
-            return JumboTrunk.install(plain, seed=seed, slots=comparator.slots, hidden=hidden)
-        if isinstance(comparator, TokenPooling):
-            return TokenPoolingTrunk.install(
-                plain,
-                seed=seed,
-                num_before=comparator.num_before(len(plain.blocks)),
-                keep=comparator.keep,
-                iterations=comparator.iterations,
-            )
-        if isinstance(comparator, PatchDiversification):
-            return plain
-    return comparator.build(plain, seed=seed)
+    builder = find_builder(type(comparator), CHANGES, base=Comparator)
+    return builder(comparator, plain, seed=seed)
 
 
 def build_regulariser(

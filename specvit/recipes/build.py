@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.data import Dataset
-from specvit.recipes.deit3.dense_loss import check_masks
+from specvit.plugins import find_builder
 from specvit.recipes.deit3.learner import DeiT3Learner
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.recipes.dinov2.learner import DinoV2Learner
@@ -14,6 +16,13 @@ from specvit.recipes.mae.learner import MaeLearner
 from specvit.recipes.mae.settings import Mae
 from specvit.training.learner import Learner
 from specvit.training.recipe import Recipe
+
+LEARNERS: Mapping[type[Recipe], Callable[..., Learner]] = {
+    DinoV2: DinoV2Learner.from_recipe,
+    DeiT3: DeiT3Learner.from_recipe,
+    Mae: MaeLearner.from_recipe,
+}
+"""What builds the learner of a recipe, and of those that derive from it."""
 
 
 def build_learner(recipe: Recipe, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Learner:
@@ -29,16 +38,5 @@ def build_learner(recipe: Recipe, backbone: VisionTransformer, dataset: Dataset,
         ConfigError: If the backbone or the data do not fit the recipe.
         DataError: If a mask of a dense loss holds an unknown class.
     """
-    if type(recipe).build is Recipe.build:
-        image_size = dataset.train.images.shape[-1]
-        if isinstance(recipe, DinoV2):
-            return DinoV2Learner(backbone, recipe, global_size=recipe.global_size or image_size, seed=seed)
-        if isinstance(recipe, DeiT3):
-            num_masks = len(dataset.mask_names)
-            if recipe.dense_weight > 0:
-                check_masks(dataset.train.masks, num_classes=num_masks, field="objective.dense_weight")
-            num_classes = len(dataset.class_names)
-            return DeiT3Learner(backbone, recipe, num_classes=num_classes, num_mask_classes=num_masks, seed=seed)
-        if isinstance(recipe, Mae):
-            return MaeLearner(backbone, recipe, image_size=image_size, seed=seed)
-    return recipe.build(backbone, dataset, seed=seed)
+    builder = find_builder(type(recipe), LEARNERS, base=Recipe)
+    return builder(recipe, backbone, dataset, seed=seed)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from specvit.data import Dataset
 from specvit.models.batch_slice import BatchSlice
 from specvit.models.vit import draw_classifier, encode
 from specvit.recipes.deit3.augment import augment_images, augment_masks
-from specvit.recipes.deit3.dense_loss import dense_loss, mixed_class_counts
+from specvit.recipes.deit3.dense_loss import check_masks, dense_loss, mixed_class_counts
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training.augment import normalise
@@ -42,6 +44,19 @@ class DeiT3Views:
 
 class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
     """A backbone that learns to name the classes of mixed images, and with a dense loss those of their patches."""
+
+    @classmethod
+    def from_recipe(cls, recipe: DeiT3, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Self:
+        """Build the learner for a data set; see ``specvit.recipes.build``.
+
+        Raises:
+            ConfigError: If there are no masks for a dense loss.
+            DataError: If one of them holds an unknown class.
+        """
+        num_classes, num_masks = len(dataset.class_names), len(dataset.mask_names)
+        if recipe.dense_weight > 0:
+            check_masks(dataset.train.masks, num_classes=num_masks, field="objective.dense_weight")
+        return cls(backbone, recipe, num_classes=num_classes, num_mask_classes=num_masks, seed=seed)
 
     def __init__(
         self,

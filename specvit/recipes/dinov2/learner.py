@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit.data import Dataset
 from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.models.vit import encode
 from specvit.recipes.dinov2.head import DinoHead, DinoNetwork
@@ -91,6 +93,12 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.cls_centre = Centre(recipe.num_prototypes)
         self.patch_centre = Centre(recipe.num_prototypes)
+
+    @classmethod
+    def from_recipe(cls, recipe: DinoV2, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Self:
+        """Build the learner for a data set; see ``specvit.recipes.build``."""
+        image_size = dataset.train.images.shape[-1]
+        return cls(backbone, recipe, global_size=recipe.global_size or image_size, seed=seed)
 
     def _head(self, width: int, bottleneck: int) -> DinoHead:
         return DinoHead(

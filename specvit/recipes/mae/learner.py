@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from specvit.data import Dataset
 from specvit.errors import ConfigError
 from specvit.models.batch_slice import BatchSlice
 from specvit.models.patches import patchify, take
@@ -46,6 +48,11 @@ class MaeViews:
 
 class MaeLearner(SlicedLearner[MaeViews, None]):
     """A backbone, which sees few patches of an image, and a decoder that learns to paint the others."""
+
+    @classmethod
+    def from_recipe(cls, recipe: Mae, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Self:
+        """Build the learner for a data set; see ``specvit.recipes.build``."""
+        return cls(backbone, recipe, image_size=dataset.train.images.shape[-1], seed=seed)
 
     def __init__(self, backbone: VisionTransformer, recipe: Mae, *, image_size: int, seed: int) -> None:
         """Draw the decoder, the same for all arms of a pair.
