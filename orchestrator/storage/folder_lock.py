@@ -34,7 +34,7 @@ class LockedError(SpecsweepError):
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process as long as the context is open.
+    """Lock ``folder`` for this process as long as the context is open.
 
     The file ``lock`` says who holds it; it stays behind, and alone it locks nothing. The lock is
     ``flock``'s: it ends with the process, also after kill -9, and programs that the process starts do not

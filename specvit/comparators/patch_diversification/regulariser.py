@@ -37,7 +37,7 @@ def patch_cosine(patches: Tensor) -> Tensor:
 
 
 def patch_contrast(first: Tensor, last: Tensor) -> Tensor:
-    """Tell each last-layer patch from the mean of the others by what was there after the first block.
+    """Set each last-layer patch apart from the mean of the others by what was there after the first block.
 
     ``-log(exp(f_i . l_i) / (exp(f_i . l_i) + exp(f_i . m_i)))``, where m_i is the mean of the last-layer patches
     other than i; no gradient passes through the first layer's patches.
