@@ -6,14 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from specvit.data.mapped import MappedFile, mapped_file, open_mapped
 from specvit.errors import DataError
 from specvit.settings import PositiveInt, settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 IGNORE_INDEX = 255
 """Mask value of pixels that belong to no class; left out of losses and metrics."""

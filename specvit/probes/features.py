@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specvit.data import Split
@@ -20,6 +17,11 @@ from specvit.models.trunk import Trunk
 from specvit.models.vit import encode
 from specvit.probes import ProbeSplit
 from specvit.training.augment import normalised
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from timm.models.vision_transformer import VisionTransformer
 
 BATCH_SIZE = 256
 CPU_BATCH_SIZE = 32

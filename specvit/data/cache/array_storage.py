@@ -6,14 +6,16 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from specvit.data.mapped import open_array
 from specvit.errors import DataError
 from specvit.memory import usable_memory
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 MEMORY_SHARE = 0.5
 """Largest share of the machine's memory that decoded arrays may take; workers' copies need the rest."""

@@ -16,17 +16,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 
 from specvit.data.base import Dataset, DataSource, Split
 from specvit.data.cache.array_storage import DiskStorage, Storage
 from specvit.data.mapped import open_array
 from specvit.data.reading.progress import LOGGER
 from specvit.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CACHE_VERSION = 1
 """Takes part in every cache's name: raise it when the same files and settings are decoded to other arrays."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specvit.data.base import IGNORE_INDEX
 from specvit.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_CLASSES = 1_000_000
 """Most classes that an index in the data can make; a larger one is no class index."""

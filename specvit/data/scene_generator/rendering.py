@@ -7,12 +7,15 @@ H = W pixels a side. Scene coordinates run from -1 to 1, x to the right, y down.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specvit.data.base import Split
 from specvit.data.scene_generator.categories import CATEGORIES, Field, wave
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _HAZE_A_METRE = np.float32(0.02)
 

@@ -8,11 +8,15 @@ Legend: N scenes, M objects at most, S = 1 + M surfaces (row 0 is the ground).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from specvit.data.scene_generator.categories import CATEGORIES, Field
 from specvit.data.scene_generator.rendering import SceneBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MAIN_RADIUS = (0.74, 0.96)
 _OTHER_RADIUS = (0.3, 0.48)

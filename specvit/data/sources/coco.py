@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, model_validator
 
 from specvit.data.base import Dataset, Split
@@ -28,6 +27,9 @@ from specvit.data.reading.image_files import (
 from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.errors import DataError
 from specvit.settings import settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MAX_SIZE = np.iinfo(np.int16).max
 

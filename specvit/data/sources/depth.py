@@ -7,10 +7,9 @@ import io
 import tokenize
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from specvit.data.base import Dataset, Split
@@ -28,6 +27,9 @@ from specvit.data.reading.image_files import (
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
 from specvit.settings import PositiveFloat, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LAYOUT = "depth reads ROOT/images/{train,val}/NAME.* with ROOT/depth/{train,val}/NAME.png or NAME.npy"
 _MILLIMETRES = np.float32(1000)

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
@@ -28,6 +27,8 @@ from specvit.errors import DataError
 from specvit.settings import Flag, PositiveInt, settings
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from specvit.data.extras.hugging_face_tables import Row, Table
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from specvit.data.reading.paths import is_inside
 from specvit.data.sources.depth import DepthMaps
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
 from specvit.settings import Flag, PositiveFloat, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LAYOUT = (
     "nyuv2 reads ROOT/nyu_train.txt and ROOT/nyu_test.txt, lines of IMAGE DEPTH [FOCAL LENGTH] whose files lie "
