@@ -64,7 +64,7 @@ class StandInExecutor(LocalExecutor):
 
     def submit(self, job: Job) -> None:
         kind = HeldAttempt if job.trial_id == self._held else SteppedAttempt
-        self._attempt = kind(job, self._datasets)
+        self._running = kind(job, self._datasets)
 
 
 class SteppedAttempt(InStepAttempt):
