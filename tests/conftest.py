@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tomllib
 from collections import Counter
@@ -67,7 +68,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Note which files git does not know before the tests run."""
+    """Note which files git does not know before the tests run, and have Ctrl-C reach the processes that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background, and inherited by every process
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     session.config.stash[_STRAY_BEFORE] = _stray_files()
 
 

@@ -44,18 +44,20 @@ SECTIONS: dict[str, Any] = {
 """Two trials whose states are saved after every step; rungs stand at a third and two thirds of the steps."""
 
 HELD_DRIVER = f"""
+import time
+
 import specvit.trial
 from orchestrator.cli.app import main
-from orchestrator.execution.worker import Attempt
+from orchestrator.execution.worker import RunningJob
 
-progress = Attempt.progress
+progress = RunningJob.progress
 
-def hold(attempt, *, step, **others):
-    progress(attempt, step=step, **others)
-    while "norm@all" in attempt.job.label and step > {STEPS // 3}:
+def hold(running, *, step, **others):
+    progress(running, step=step, **others)
+    while "norm@all" in running.job.label and step > {STEPS // 3}:
         time.sleep(1.0)
 
-Attempt.progress = hold
+RunningJob.progress = hold
 main()
 """
 """The command, whose last trial comes no further than the step behind its first rung."""
