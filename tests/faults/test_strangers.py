@@ -5,10 +5,10 @@ What other tests show already, and this file does not repeat:
 * sweep files that construct objects, names that leave the results folder, markup: ``test_sweep_files.py``;
 * pickles in place of a training state: ``tests/orchestrator/test_resume.py``; of a model's checkpoint:
   ``tests/specvit/test_checkpoints.py``; of depth maps, decoded caches, entries of WebDataset shards and files of
-  Hugging Face data sets: ``test_depth.py``, ``test_decoded_cache.py``, ``test_webdataset_shards.py`` and
+  Hugging Face data sets: ``test_depth.py``, ``test_decoded_cache.py``, ``test_webdataset.py`` and
   ``test_hugging_face*.py`` in ``tests/specvit/data``;
-* images with too many pixels, names that leave a data set's folder: ``test_images.py``, ``test_coco.py``,
-  ``test_nyuv2.py``, ``test_presets.py``, ``test_named_paths.py`` there;
+* images with too many pixels, names that leave a data set's folder: ``test_image_files.py``, ``test_coco.py``,
+  ``test_nyuv2.py``, ``test_presets.py``, ``test_paths.py`` there;
 * what a command's file may hold: ``tests/orchestrator/storage/test_command_inbox.py``;
   a mirror's pointer that names other files: ``tests/orchestrator/storage/test_ledger_mirror.py``; files for clusters:
   ``tests/orchestrator/execution/ray_cluster/test_cluster_files.py``;
