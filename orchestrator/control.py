@@ -111,7 +111,7 @@ def _send(folder: Path, command: Command) -> None:
     path = send(folder, command)
     if not _wait(lambda: not path.exists(), TAKE_TIMEOUT_S):
         path.unlink(missing_ok=True)
-        raise SpecsweepError(f"{folder}: the run has not taken the order within {TAKE_TIMEOUT_S:g} s; it is withdrawn")
+        raise SpecsweepError(f"{folder}: the run has not taken the command in {TAKE_TIMEOUT_S:g} s; it is withdrawn")
 
 
 def _wait(is_so: Callable[[], bool], timeout_s: float) -> bool:

@@ -68,7 +68,7 @@ def open_ledger(target: str, results: str) -> Iterator[Ledger]:
         yield ledger
 
 
-TOLD_BY_FOLDER = "a run takes orders through its folder, which a URL does not reach; stop it where it runs, by Ctrl-C"
+TOLD_BY_FOLDER = "a run takes commands through its folder, which a URL does not reach; stop it where it runs, by Ctrl-C"
 """Why commands do not go to a URL."""
 
 

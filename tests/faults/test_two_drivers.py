@@ -118,7 +118,7 @@ def test_an_order_that_a_driver_which_stands_still_does_not_take_is_withdrawn_wi
         lambda: control.cancel(site.folder),
     ]
     for order in orders:
-        with pytest.raises(SpecsweepError, match=f"{site.folder}: the run has not taken the order .* it is withdrawn"):
+        with pytest.raises(SpecsweepError, match=f"{site.folder}: the run has not taken the command .* is withdrawn"):
             order()
         assert list((site.folder / FOLDER_NAME).iterdir()) == []
     assert dump(site.folder) == before
