@@ -187,7 +187,7 @@ def test_one_that_stalls_is_killed_and_one_that_raises_is_given_up_with_every_tr
 def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_its_siblings_begin_with_them(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
-    sweep = make_sweep(tmp_path, seeds=2, max_retries=0, resources={"cpus": 0.5, "gpus": 0.5})
+    sweep = make_sweep(tmp_path, seeds=6, max_retries=0, resources={"cpus": 0.5, "gpus": 0.5})
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, tmp_path / "whole")
     ground.stand_in.order({trials[0].trial_id: Fault("memory", 2)}, step_s=0.05)
