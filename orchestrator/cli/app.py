@@ -81,6 +81,7 @@ def main() -> None:
     """Run the command line; turn what a user can cause into one message and an exit code."""
     # What is imported lives as long as the process: to look through it for garbage now and then takes a tenth of a
     # short command's time.
+    threshold = gc.get_threshold()
     gc.set_threshold(100_000)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Where the locale's encoding lacks a character, its code is printed, as on stderr.
@@ -93,6 +94,8 @@ def main() -> None:
         sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        gc.set_threshold(*threshold)
 
 
 def plan(

@@ -115,11 +115,15 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     address = f"{path.resolve().as_uri()}?mode=ro"
     with translate_sqlite_errors(path):
         connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        if not _is_readable(connection) and not _has_pending_writes(path):
-            # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
+        try:
+            if not _is_readable(connection) and not _has_pending_writes(path):
+                # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
+                connection.close()
+                connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
+            harden_connection(connection)
+        except BaseException:
             connection.close()
-            connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
-        harden_connection(connection)
+            raise
     return connection
 
 
@@ -157,11 +161,15 @@ def _refuse_stump(path: Path) -> None:
 def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
     """Return a ledger of today's schema in memory, in the place of an older one; that one is closed."""
     copy = sqlite3.connect(":memory:", isolation_level=None)
-    with closing(connection):
-        connection.backup(copy)
-    harden_connection(copy)
-    migrate(copy)
-    check_values(copy)
+    try:
+        with closing(connection):
+            connection.backup(copy)
+        harden_connection(copy)
+        migrate(copy)
+        check_values(copy)
+    except BaseException:
+        copy.close()
+        raise
     return copy
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -106,3 +109,31 @@ def test_reader_works_in_a_folder_that_is_read_only(path: Path) -> None:
         assert connect_reader(path).execute("SELECT COUNT(*) FROM trials").fetchone()[0] == 0
     finally:
         path.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("connect", [connect_reader, connect_writer])
+@pytest.mark.parametrize("content", ["cut off", "no database", "of another program", "of a newer schema"])
+def test_refused_file_is_not_held_open(path: Path, connect: object, content: str) -> None:
+    _make(path)
+    if content == "cut off":
+        os.truncate(path, path.stat().st_size - 100)
+    elif content == "no database":
+        path.write_text("name: components\n" * 100)
+    else:
+        field = {"of another program": "application_id", "of a newer schema": "user_version"}[content]
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA {field} = 99")
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(LedgerError):
+            connect(path)  # type: ignore[operator]
+        assert not [link for link in _open_files() if link.startswith(str(path))]
+    finally:
+        gc.enable()
+
+
+def _open_files() -> Iterator[str]:
+    for number in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one through which the folder is listed
+            yield str(number.readlink())
