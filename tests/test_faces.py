@@ -77,3 +77,12 @@ def test_the_command_line_shows_its_help_without_settings() -> None:
     code = "import sys, orchestrator.cli.app; print({'numpy', 'pydantic', 'specvit.config'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("command", ["schema", "plan sweeps/components.yaml --json"])
+def test_a_command_that_needs_settings_alone_loads_no_numpy(command: str) -> None:
+    code = f"import sys, orchestrator.cli.app as cli; cli.app({command.split()}, standalone_mode=False)\n" + (
+        "print(*({'numpy', 'torch', 'pandas', 'ray'} & set(sys.modules)), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stderr == "\n"

@@ -8,10 +8,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from specvit.data.mapped import open_array
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.memory import usable_memory
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import PIL
 
 from specvit.data.base import Dataset, DataSource, Split
@@ -26,6 +25,7 @@ from specvit.data.cache.array_storage import DiskStorage, Storage
 from specvit.data.mapped import open_array
 from specvit.data.reading.progress import LOGGER
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from specvit.data.reading.progress import Progress
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
+from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from specvit.data.base import IGNORE_INDEX
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

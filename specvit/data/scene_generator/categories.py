@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from specvit.lazy_numpy import np
 
-Field = NDArray[np.float32]
-Region = NDArray[np.bool_]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Field: TypeAlias = "NDArray[np.float32]"
+Region: TypeAlias = "NDArray[np.bool_]"
 
 
 @dataclass(frozen=True)

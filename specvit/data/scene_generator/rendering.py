@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from specvit.data.base import Split
 from specvit.data.scene_generator.categories import CATEGORIES, Field, wave
+from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HAZE_A_METRE = np.float32(0.02)
+_HAZE_A_METRE = 0.02
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ Legend: N scenes, M objects at most, S = 1 + M surfaces (row 0 is the ground).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from specvit.data.scene_generator.categories import CATEGORIES, Field
 from specvit.data.scene_generator.rendering import SceneBatch
+from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,10 +23,14 @@ _OTHER_RADIUS = (0.3, 0.48)
 _PERIODS_A_UNIT = (2.5, 3.3)
 """Frequency of textures: 5 to 6.4 pixels a period in images of 32 x 32, times the category's period."""
 
-# Rounded, because the last bit of a sine differs between machines.
-_ANGLES = np.arange(720) * (2 * np.pi / 720)
-_COSINES = np.round(np.cos(_ANGLES), 5).astype(np.float32)
-_SINES = np.round(np.sin(_ANGLES), 5).astype(np.float32)
+_NUM_ANGLES = 720
+
+
+@cache
+def _cosines_and_sines() -> tuple[Field, Field]:
+    """Return those of all angles, rounded, because the last bit of a sine differs between machines."""
+    angles = np.arange(_NUM_ANGLES) * (2 * np.pi / _NUM_ANGLES)
+    return np.round(np.cos(angles), 5).astype(np.float32), np.round(np.sin(angles), 5).astype(np.float32)
 
 
 class _Draws:
@@ -48,8 +52,8 @@ class _Draws:
     def rotations(self, *shape: int, spread_deg: float) -> Field:
         """Return ``(N, *shape, 2, 2)`` rotations by up to ``spread_deg`` to either side."""
         turn = self.uniform(*shape, low=-spread_deg, high=spread_deg)
-        step = np.round(turn * (len(_ANGLES) / 360)).astype(np.int64) % len(_ANGLES)
-        cosine, sine = _COSINES[step], _SINES[step]
+        step = np.round(turn * (_NUM_ANGLES / 360)).astype(np.int64) % _NUM_ANGLES
+        cosine, sine = (of_all[step] for of_all in _cosines_and_sines())
         return np.stack([np.stack([cosine, sine], -1), np.stack([-sine, cosine], -1)], -2)
 
 

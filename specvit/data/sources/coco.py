@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import AfterValidator, model_validator
 
 from specvit.data.base import Dataset, Split
@@ -26,12 +25,13 @@ from specvit.data.reading.image_files import (
 )
 from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.settings import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MAX_SIZE = np.iinfo(np.int16).max
+_MAX_SIZE = 2**15 - 1  # of an int16
 
 
 def _check_inside(path: str) -> str:

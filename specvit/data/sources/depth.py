@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
 from PIL import Image
 
 from specvit.data.base import Dataset, Split
@@ -26,13 +25,14 @@ from specvit.data.reading.image_files import (
 )
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
+from specvit.lazy_numpy import np
 from specvit.settings import PositiveFloat, settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LAYOUT = "depth reads ROOT/images/{train,val}/NAME.* with ROOT/depth/{train,val}/NAME.png or NAME.npy"
-_MILLIMETRES = np.float32(1000)
+_MILLIMETRES_A_METRE = 1000
 _NPY_ERRORS = (
     OSError,
     ValueError,
@@ -169,7 +169,7 @@ def read_depth(path: Path) -> tuple[NDArray[np.float32], bytes]:
             f"the depth map {str(path)!r} must be a 16-bit greyscale PNG in millimetres, "
             f"not mode {image.mode!r} with {bit_depth} bits"
         )
-    depth: NDArray[np.float32] = np.asarray(image).astype(np.float32) / _MILLIMETRES
+    depth: NDArray[np.float32] = np.asarray(image).astype(np.float32) / np.float32(_MILLIMETRES_A_METRE)
     return depth, hashlib.sha256(content).digest()
 
 

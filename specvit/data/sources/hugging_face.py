@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
@@ -24,6 +23,7 @@ from specvit.data.reading.image_files import (
 )
 from specvit.data.reading.label_names import check_names, encode_labels, largest_class
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.settings import Flag, PositiveInt, settings
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.file_source import FileSource, Prepared
@@ -25,6 +23,7 @@ from specvit.data.reading.image_files import (
     visible_entries,
 )
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.settings import settings
 
 _LAYOUT = "image_folder reads ROOT/{train,val}/CLASS/*"

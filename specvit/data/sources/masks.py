@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 from PIL import Image
 from pydantic import model_validator
 
@@ -23,6 +22,7 @@ from specvit.data.reading.image_files import (
 )
 from specvit.data.reading.label_names import check_names, largest_class
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.settings import settings
 
 _LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val}/NAME.png"

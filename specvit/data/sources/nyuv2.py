@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-
 from specvit.data.reading.paths import is_inside
 from specvit.data.sources.depth import DepthMaps
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
+from specvit.lazy_numpy import np
 from specvit.settings import Flag, PositiveFloat, settings
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from specvit.data.base import Dataset, DataSource, Split
 from specvit.data.scene_generator.categories import CATEGORIES
 from specvit.data.scene_generator.rendering import render
 from specvit.data.scene_generator.sampling import num_draws, sample_scenes
+from specvit.lazy_numpy import np
 from specvit.settings import Fraction, NonNegativeInt, PositiveInt, settings
 
 _PIXELS_A_CHUNK = 1 << 16  # keeps what is being drawn within a core's cache

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import model_validator
 
 from specvit.data.base import Dataset, Split
@@ -27,6 +26,7 @@ from specvit.data.reading.label_names import MAX_CLASSES, check_names, name_clas
 from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.data.reading.tar_shards import Sample, expand_pattern, index_shards
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.settings import settings
 
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
