@@ -60,7 +60,7 @@ def _field_docs(module: str) -> dict[str, dict[str, str]]:
             for statement in pairwise(node.body):
                 match statement:
                     case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
-                        of_class[field] = inspect.cleandoc(text)
+                        of_class[field] = inspect.cleandoc(text) if "\n" in text else text.strip()
     return docs
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from types import NoneType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
@@ -190,13 +192,19 @@ class SweepFile:
     block by block; written as ``diagnostics.csv``."""
 
 
+class _SchemaGenerator(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        # pydantic builds a serializer for every default of every field, of which most are plain.
+        return dft if type(dft) in (bool, int, float, str, NoneType) else super().encode_default(dft)
+
+
 def sweep_json_schema() -> dict[str, Any]:
     """Return the JSON schema of the sweep file, for editors.
 
     Returns:
         A schema of draft 2020-12 that accepts every valid sweep file.
     """
-    schema = TypeAdapter(SweepFile).json_schema()
+    schema = TypeAdapter(SweepFile).json_schema(schema_generator=_SchemaGenerator)
     for section in DISCRIMINATORS:
         # A field that tells the kind may be absent since it is varied; then "exactly one fits" is too strict.
         union = schema["properties"][section]
