@@ -33,7 +33,6 @@ class Part(Protocol):
     name: ClassVar[str]
 
 
-R = TypeVar("R")
 V = TypeVar("V")
 T = TypeVar("T", bound=Part)
 
@@ -204,19 +203,3 @@ class ByName(_Lookup[T]):
             or_none = core_schema.with_default_schema(core_schema.nullable_schema(of(part)), default=None)
             fields[name] = core_schema.typed_dict_field(or_none, required=False)
         return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
-
-
-def find_builder(part: type[Any], ours: Mapping[Any, Callable[..., R]], *, base: type[Any]) -> Callable[..., R]:
-    """Return what builds a part: its own ``build`` where it defines one, else ours of the nearest class above it.
-
-    Args:
-        part: The settings class.
-        ours: What builds our parts, by their settings class.
-        base: The class that every part of this kind derives from, whose ``build`` raises.
-    """
-    if part.build is base.build:
-        for above in part.__mro__:
-            if above in ours:
-                return ours[above]
-    build: Callable[..., R] = part.build
-    return build

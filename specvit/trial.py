@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.checkpoints import save_model
-from specvit.comparators.build import apply_comparator, build_regulariser
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device, select_device
@@ -126,8 +125,8 @@ def run_trial(
     if comparator is not None:
         comparator.check_recipe(config.objective)
         # After the learner is built, so that no copy of the backbone (a teacher) is watched too.
-        learner.regulariser = build_regulariser(
-            comparator, backbone, num_classes=len(dataset.class_names), seed=config.seed
+        learner.regulariser = comparator.build_regulariser(
+            backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
     notes = {} if checkpoint is None else checkpoint.notes
     watch = _Watch(config, probing, observer, device=device, backbone=learner.eval_backbone, notes=notes)
@@ -219,7 +218,7 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
         pretrained_sha256=config.model.checkpoint_sha256,
     )
     comparator = treatment.comparator
-    return model if comparator is None else apply_comparator(comparator, model, seed=config.seed)
+    return model if comparator is None else comparator.build(model, seed=config.seed)
 
 
 def _diagnose(

@@ -21,18 +21,16 @@ class Comparator(ABC):
     """Another paper's change of a plain ViT.
 
     A subclass adds ``comparator: Literal["its_name"] = "its_name"``, sets ``name`` to the same text, and keeps
-    its torch code in another module: settings load without torch.
+    its torch code in another module, imported where a method needs it: settings load without torch.
     """
 
     name: ClassVar[str]
     changes_model: ClassVar[bool] = True
     """Whether the backbone is no longer a plain ViT, so that its weights cannot be saved as one."""
 
+    @abstractmethod
     def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
-        """Turn a plain ViT into the comparator, in place: for comparators of other packages to define.
-
-        The weights that both have stay as they are. Ours are built by ``specvit.comparators.build``, which calls
-        this for all others.
+        """Turn a plain ViT into the comparator, in place; the weights that both have stay as they are.
 
         Args:
             plain: timm's model as ``build_vit`` makes it, without own weights.
@@ -41,7 +39,6 @@ class Comparator(ABC):
         Returns:
             ``plain``, which ``specvit.models.vit.encode`` takes as before.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} must define build")
 
     @abstractmethod
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.data import Dataset
-from specvit.plugins import find_builder
 from specvit.recipes.deit3.learner import DeiT3Learner
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.recipes.dinov2.learner import DinoV2Learner
@@ -38,5 +37,8 @@ def build_learner(recipe: Recipe, backbone: VisionTransformer, dataset: Dataset,
         ConfigError: If the backbone or the data do not fit the recipe.
         DataError: If a mask of a dense loss holds an unknown class.
     """
-    builder = find_builder(type(recipe), LEARNERS, base=Recipe)
-    return builder(recipe, backbone, dataset, seed=seed)
+    if type(recipe).build is Recipe.build:
+        for settings, from_recipe in LEARNERS.items():
+            if isinstance(recipe, settings):
+                return from_recipe(recipe, backbone, dataset, seed=seed)
+    return recipe.build(backbone, dataset, seed=seed)

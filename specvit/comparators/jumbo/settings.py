@@ -16,6 +16,8 @@ from specvit.models.scales import Scale
 from specvit.settings import PositiveFloat, PositiveInt, settings
 
 if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
     from specvit.training.recipe import Recipe
 
 
@@ -35,6 +37,12 @@ class Jumbo(Comparator):
     def hidden(self, width: int) -> int:
         """Return the hidden width of the shared MLP in a model of the given width, at least 1."""
         return max(1, int(self.mlp_ratio * self.slots * width))
+
+    def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
+        """Put the slots in the place of [CLS]."""
+        from specvit.comparators.jumbo.trunk import JumboTrunk
+
+        return JumboTrunk.install(plain, seed=seed, slots=self.slots, hidden=self.hidden(plain.embed_dim))
 
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
         """Count the slots, the norms (and layer scales) of the blocks, and the shared MLP."""

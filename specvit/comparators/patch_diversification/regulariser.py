@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.comparators.patch_diversification.settings import PatchDiversification
 from specvit.errors import ConfigError
 from specvit.models.vit import draw_classifier
 from specvit.seeding import derive_seed
@@ -92,8 +91,10 @@ class PatchRegulariser(nn.Module):
     def __init__(
         self,
         backbone: VisionTransformer,
-        settings: PatchDiversification,
         *,
+        cosine_weight: float,
+        contrast_weight: float,
+        mixing_weight: float,
         num_classes: int,
         seed: int,
     ) -> None:
@@ -101,14 +102,16 @@ class PatchRegulariser(nn.Module):
 
         Args:
             backbone: The model that trains, itself and not a copy of it.
-            settings: The weights of the terms; without ``patch_mixing`` there is no classifier of patches.
+            cosine_weight: Weight of ``patch_cosine``; 0 = off, as for the others.
+            contrast_weight: Weight of ``patch_contrast``.
+            mixing_weight: Weight of ``patch_mixing``; without it there is no classifier of patches.
             num_classes: C.
             seed: The trial's seed, from which the classifier is drawn.
         """
         super().__init__()
-        self.settings = settings
+        self.cosine_weight, self.contrast_weight, self.mixing_weight = cosine_weight, contrast_weight, mixing_weight
         self.classifier = None
-        if settings.mixing_weight > 0:
+        if mixing_weight > 0:
             classifier_seed = derive_seed(seed, "patch classifier")
             self.classifier = draw_classifier(backbone.embed_dim, num_classes, seed=classifier_seed)
         self.num_prefix: int = backbone.num_prefix_tokens
@@ -135,18 +138,18 @@ class PatchRegulariser(nn.Module):
         first, self._first = self._first, None
         if first is None:
             raise RuntimeError("the backbone must have computed these patches just before, in training mode")
-        settings, terms = self.settings, {}
-        if settings.cosine_weight > 0:
-            terms["patch_cosine"] = settings.cosine_weight * patch_cosine(last)
-        if settings.contrast_weight > 0:
-            terms["patch_contrast"] = settings.contrast_weight * patch_contrast(first[:, self.num_prefix :], last)
+        terms = {}
+        if self.cosine_weight > 0:
+            terms["patch_cosine"] = self.cosine_weight * patch_cosine(last)
+        if self.contrast_weight > 0:
+            terms["patch_contrast"] = self.contrast_weight * patch_contrast(first[:, self.num_prefix :], last)
         if self.classifier is None:
             return terms
         if labels is None:
             raise ConfigError(
-                f"mixing_weight must be 0 with a recipe whose patches have no classes, not {settings.mixing_weight}"
+                f"mixing_weight must be 0 with a recipe whose patches have no classes, not {self.mixing_weight}"
             )
-        mixing = settings.mixing_weight * patch_mixing(self.classifier(last), labels)
+        mixing = self.mixing_weight * patch_mixing(self.classifier(last), labels)
         return {**terms, "patch_mixing": mixing}
 
 

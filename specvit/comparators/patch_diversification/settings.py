@@ -20,6 +20,9 @@ from specvit.models.scales import Scale
 from specvit.settings import NonNegativeFloat, settings
 
 if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
+
     from specvit.training.recipe import Recipe
 
 
@@ -46,6 +49,23 @@ class PatchDiversification(Comparator):
                 "cosine_weight must be above 0 where contrast_weight and mixing_weight are 0, or it is the baseline"
             )
         return self
+
+    def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:  # noqa: ARG002
+        """Return the model as it is: the losses are all that differs."""
+        return plain
+
+    def build_regulariser(self, backbone: VisionTransformer, *, num_classes: int, seed: int) -> nn.Module:
+        """Build the losses whose weight is above 0, and with the mixing loss the classifier of patches."""
+        from specvit.comparators.patch_diversification.regulariser import PatchRegulariser
+
+        return PatchRegulariser(
+            backbone,
+            cosine_weight=self.cosine_weight,
+            contrast_weight=self.contrast_weight,
+            mixing_weight=self.mixing_weight,
+            num_classes=num_classes,
+            seed=seed,
+        )
 
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
         """Return 0."""

@@ -7,13 +7,16 @@ medoid's token, so that dense probes find a token everywhere.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from specvit.comparators.base import Comparator
 from specvit.models.scales import Scale
 from specvit.settings import NonNegativeInt, settings
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 @settings
@@ -33,6 +36,14 @@ class TokenPooling(Comparator):
     def num_before(self, depth: int) -> int:
         """Return how many of ``depth`` blocks still see all patches."""
         return max(1, min(depth - 1, round(self.after * depth)))
+
+    def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
+        """Pool the patches between two of the blocks."""
+        from specvit.comparators.token_pooling.trunk import TokenPoolingTrunk
+
+        num_before = self.num_before(len(plain.blocks))
+        shape = {"num_before": num_before, "keep": self.keep, "iterations": self.iterations}
+        return TokenPoolingTrunk.install(plain, seed=seed, **shape)
 
     def count_extra_parameters(self, scale: Scale, *, layer_scale: bool = False) -> int:
         """Return 0."""

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.comparators import COMPARATORS, AnyComparator, Comparator
-from specvit.comparators.build import apply_comparator
 from specvit.comparators.class_attention.settings import ClassAttention
 from specvit.comparators.jumbo.settings import Jumbo
 from specvit.comparators.patch_diversification.settings import PatchDiversification
@@ -91,7 +90,7 @@ def test_settings_out_of_range_are_refused(document: dict[str, object]) -> None:
 def test_extra_count_equals_what_the_built_model_has_more(case: str, layer_scale: float) -> None:
     model = plain(layer_scale=layer_scale)
     before = num_parameters(model)
-    after = num_parameters(apply_comparator(CASES[case], model, seed=0))
+    after = num_parameters(CASES[case].build(model, seed=0))
     assert CASES[case].count_extra_parameters(SCALE, layer_scale=layer_scale > 0) == after - before
 
 
@@ -109,14 +108,14 @@ def test_shared_weights_are_those_of_the_plain_model_and_nothing_else_is_drawn_f
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    built = apply_comparator(CASES[case], plain(), seed=0).state_dict()
+    built = CASES[case].build(plain(), seed=0).state_dict()
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(built[name], value) for name, value in reference.items())
 
 
 @pytest.mark.parametrize("name", ["class_attention", "jumbo"])
 def test_new_weights_depend_on_the_seed_alone(name: str) -> None:
-    one, same, other = (apply_comparator(COMPARATORS[name](), plain(), seed=seed).state_dict() for seed in (3, 3, 4))
+    one, same, other = (COMPARATORS[name]().build(plain(), seed=seed).state_dict() for seed in (3, 3, 4))
     new = one.keys() - plain().state_dict().keys()
     assert all(torch.equal(one[key], same[key]) for key in new)
     assert any(not torch.equal(one[key], other[key]) for key in new)
@@ -126,7 +125,7 @@ def test_new_weights_depend_on_the_seed_alone(name: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_encode_returns_a_token_for_every_place_at_every_size(case: str, high_norm: str) -> None:
     choice = parse_high_norm(high_norm)
-    model = apply_comparator(CASES[case], plain(high_norm=choice, layer_scale=0.1), seed=0)
+    model = CASES[case].build(plain(high_norm=choice, layer_scale=0.1), seed=0)
     assert len(model.blocks) == SCALE.depth
     for size in (16, 8):
         tokens = encode(model, images(size=size))
@@ -138,7 +137,7 @@ def test_encode_returns_a_token_for_every_place_at_every_size(case: str, high_no
 
 @pytest.mark.parametrize("name", NEW)
 def test_every_parameter_gets_a_gradient_and_a_copy_computes_the_same(name: str) -> None:
-    model = apply_comparator(COMPARATORS[name](), plain(), seed=0)
+    model = COMPARATORS[name]().build(plain(), seed=0)
     tokens = encode(model, images())
     (tokens.cls.square().sum() + tokens.patches[..., 0].sum()).backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
@@ -149,11 +148,9 @@ def test_every_parameter_gets_a_gradient_and_a_copy_computes_the_same(name: str)
 
 @pytest.mark.parametrize("name", NEW)
 def test_a_training_pass_in_bfloat16_with_stochastic_depth_is_finite(name: str) -> None:
-    model = apply_comparator(
-        COMPARATORS[name](), build_vit(
-            VitConfig(SCALE, image_size=16, patch_size=4, drop_path=0.5, layer_scale=0.1),
-        ), seed=0
-    )
+    model = COMPARATORS[name]().build(build_vit(
+        VitConfig(SCALE, image_size=16, patch_size=4, drop_path=0.5, layer_scale=0.1),
+    ), seed=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         tokens = encode(model.train(), images())
     assert tokens.patches.shape == (3, 16, 16)
@@ -163,7 +160,7 @@ def test_a_training_pass_in_bfloat16_with_stochastic_depth_is_finite(name: str) 
 
 @pytest.mark.parametrize("name", NEW)
 def test_blocks_called_one_by_one_are_refused(name: str) -> None:
-    model = apply_comparator(COMPARATORS[name](), plain(), seed=0)
+    model = COMPARATORS[name]().build(plain(), seed=0)
     for wrong in (lambda: model.forward_intermediates(images()), lambda: model.blocks[:2], lambda: list(model.blocks)):
         with pytest.raises(ConfigError, match="runs as a whole"):
             wrong()
@@ -176,11 +173,11 @@ def test_blocks_called_one_by_one_are_refused(name: str) -> None:
 def test_a_comparator_does_not_pass_for_the_plain_model(name: str) -> None:
     config_of(plain())
     with pytest.raises(ConfigError, match="does not know its configuration"):
-        config_of(apply_comparator(COMPARATORS[name](), plain(), seed=0))
+        config_of(COMPARATORS[name]().build(plain(), seed=0))
 
 
 def test_the_optimizer_treats_new_weights_as_their_like() -> None:
-    model = apply_comparator(Jumbo(), plain(), seed=0)
+    model = Jumbo().build(plain(), seed=0)
     named = dict(model.named_parameters())
     assert not decays("blocks.slot_token", named["blocks.slot_token"])
     assert decays("blocks.jumbo_mlp.fc1.weight", named["blocks.jumbo_mlp.fc1.weight"])

@@ -11,7 +11,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.comparators import COMPARATORS
-from specvit.comparators.build import apply_comparator
 from specvit.data import Split
 from specvit.device import Device
 from specvit.models.config import VitConfig, parse_high_norm
@@ -45,7 +44,7 @@ def _build(*, init: Any = "copy", **arm: Any) -> VisionTransformer:
 
 def _compare(name: str, **settings: Any) -> VisionTransformer:
     plain = build_vit(VitConfig(SCALE, image_size=8, patch_size=4, high_norm=parse_high_norm("registers:2")))
-    return _moved(apply_comparator(COMPARATORS[name](**settings), plain, seed=0))
+    return _moved(COMPARATORS[name](**settings).build(plain, seed=0))
 
 
 @torch.no_grad()

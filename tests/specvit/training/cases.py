@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from specvit.comparators import Comparator
-from specvit.comparators.build import apply_comparator, build_regulariser
 from specvit.comparators.class_attention.settings import ClassAttention
 from specvit.comparators.jumbo.settings import Jumbo
 from specvit.comparators.patch_diversification.settings import PatchDiversification
@@ -95,10 +94,10 @@ def make_learner(case: Case) -> Learner:
         drop_path_subset=case.recipe.drops_subsets(),
     )
     plain = build_vit(config, seed=0)
-    backbone = plain if case.comparator is None else apply_comparator(case.comparator, plain, seed=0)
+    backbone = plain if case.comparator is None else case.comparator.build(plain, seed=0)
     learner = build_learner(case.recipe, backbone, DATASET, seed=0)
     if case.comparator is not None:
-        learner.regulariser = build_regulariser(case.comparator, backbone, num_classes=4, seed=0)
+        learner.regulariser = case.comparator.build_regulariser(backbone, num_classes=4, seed=0)
     return learner
 
 

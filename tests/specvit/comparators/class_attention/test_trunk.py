@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from timm.models.cait import LayerScaleBlockClassAttn
 from torch import Tensor, nn
 
-from specvit.comparators.build import apply_comparator
 from specvit.comparators.class_attention.settings import ClassAttention
 from specvit.comparators.class_attention.trunk import ClassAttentionBlock
 from specvit.models.config import VitConfig
@@ -42,7 +41,7 @@ def reference(block: ClassAttentionBlock, cls: Tensor, patches: Tensor, *, heads
 
 
 def test_trunk_equals_blocks_on_patches_then_class_attention_on_cls() -> None:
-    model = shaken(apply_comparator(ClassAttention(), build_vit(
+    model = shaken(ClassAttention().build(build_vit(
         VitConfig(SCALE, image_size=16, patch_size=4),
     ), seed=0))
     x = torch.randn(2, 17, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -55,7 +54,7 @@ def test_trunk_equals_blocks_on_patches_then_class_attention_on_cls() -> None:
 
 
 def test_patches_do_not_see_cls() -> None:
-    model = apply_comparator(ClassAttention(), build_vit(VitConfig(SCALE, image_size=16, patch_size=4)), seed=0)
+    model = ClassAttention().build(build_vit(VitConfig(SCALE, image_size=16, patch_size=4)), seed=0)
     x = torch.randn(2, 17, 16)
     other = torch.cat([x[:, :1] + 1, x[:, 1:]], dim=1)
     assert torch.equal(model.blocks(x)[:, 1:], model.blocks(other)[:, 1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from specvit.comparators.build import apply_comparator
 from specvit.comparators.jumbo.settings import Jumbo
 from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
@@ -17,7 +16,7 @@ J = 3
 
 def test_trunk_equals_slots_apart_in_attention_and_joined_in_the_mlp() -> None:
     plain = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, layer_scale=0.3))
-    model = apply_comparator(Jumbo(slots=J, mlp_ratio=2.0), plain, seed=0).double()
+    model = Jumbo(slots=J, mlp_ratio=2.0).build(plain, seed=0).double()
     trunk = model.blocks
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -40,7 +39,7 @@ def test_trunk_equals_slots_apart_in_attention_and_joined_in_the_mlp() -> None:
 
 
 def test_slots_start_near_cls_and_apart() -> None:
-    trunk = apply_comparator(Jumbo(), build_vit(VitConfig(SCALE, image_size=16, patch_size=4)), seed=0).blocks
+    trunk = Jumbo().build(build_vit(VitConfig(SCALE, image_size=16, patch_size=4)), seed=0).blocks
     slots = trunk.slot_token[0].detach()
     assert slots.shape == (6, 16)
     assert 0.01 < slots.std() < 0.03  # std 0.02
@@ -49,7 +48,7 @@ def test_slots_start_near_cls_and_apart() -> None:
 
 def test_one_slot_without_its_mlp_and_noise_is_attention_alone() -> None:
     plain = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
-    trunk = apply_comparator(Jumbo(slots=1), plain, seed=0).blocks
+    trunk = Jumbo(slots=1).build(plain, seed=0).blocks
     with torch.no_grad():
         trunk.slot_token.zero_()
         trunk.jumbo_mlp.fc2.weight.zero_()

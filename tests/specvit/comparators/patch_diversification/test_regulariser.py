@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from specvit.comparators.build import build_regulariser
 from specvit.comparators.patch_diversification.regulariser import (
-    PatchRegulariser,
     patch_contrast,
     patch_cosine,
     patch_mixing,
@@ -78,7 +76,7 @@ def test_extra_losses_are_weighted_and_left_out_at_0() -> None:
     first = model.blocks[0](model._pos_embed(model.patch_embed(images)))[:, 1:]
 
     def losses(**weights: float) -> dict[str, Tensor]:
-        regulariser = PatchRegulariser(model, PatchDiversification(**weights), num_classes=4, seed=0)
+        regulariser = PatchDiversification(**weights).build_regulariser(model, num_classes=4, seed=0)
         return regulariser(encode(model, images).patches)
 
     both, last = losses(cosine_weight=2.0, contrast_weight=0.5), encode(model, images).patches
@@ -90,7 +88,7 @@ def test_extra_losses_are_weighted_and_left_out_at_0() -> None:
 def test_regulariser_without_a_training_pass_before_is_refused() -> None:
     model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
     unwatched = copy.deepcopy(model)
-    regulariser = PatchRegulariser(model, PatchDiversification(), num_classes=4, seed=0)
+    regulariser = PatchDiversification().build_regulariser(model, num_classes=4, seed=0)
     encode(unwatched.train(), torch.randn(2, 3, 16, 16))
     encode(model.eval(), torch.randn(2, 3, 16, 16))
     with pytest.raises(RuntimeError, match="just before"):
@@ -129,7 +127,7 @@ def test_the_mixing_loss_is_trained_along_with_its_own_classifier() -> None:
     plain = learner.losses(batch)
     comparator = PatchDiversification(mixing_weight=0.5)
     comparator.check_recipe(recipe)
-    learner.regulariser = build_regulariser(comparator, backbone, num_classes=4, seed=0)
+    learner.regulariser = comparator.build_regulariser(backbone, num_classes=4, seed=0)
     names = {name for name, _ in learner.named_parameters() if "regulariser" in name}
     assert names == {"regulariser.classifier.weight", "regulariser.classifier.bias"}
     losses = learner.losses(batch)
@@ -145,17 +143,17 @@ def test_the_mixing_loss_is_trained_along_with_its_own_classifier() -> None:
 def test_the_mixing_loss_alone_is_a_comparator_and_off_it_has_no_classifier() -> None:
     model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
     alone = PatchDiversification(cosine_weight=0.0, contrast_weight=0.0, mixing_weight=1.0)
-    one, same, other = (build_regulariser(alone, model, num_classes=3, seed=seed).state_dict() for seed in (0, 0, 1))
+    one, same, other = (alone.build_regulariser(model, num_classes=3, seed=seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(one["classifier.weight"], same["classifier.weight"])
     assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
-    assert not list(build_regulariser(PatchDiversification(), model, num_classes=3, seed=0).parameters())
+    assert not list(PatchDiversification().build_regulariser(model, num_classes=3, seed=0).parameters())
     with pytest.raises(ValueError, match="or it is the baseline"):
         PatchDiversification(cosine_weight=0.0, contrast_weight=0.0)
 
 
 def test_patches_without_classes_are_refused() -> None:
     model = build_vit(VitConfig(SCALE, image_size=16, patch_size=4)).train()
-    regulariser = PatchRegulariser(model, PatchDiversification(mixing_weight=1.0), num_classes=3, seed=0)
+    regulariser = PatchDiversification(mixing_weight=1.0).build_regulariser(model, num_classes=3, seed=0)
     last = encode(model, torch.randn(2, 3, 16, 16)).patches
     with pytest.raises(ConfigError, match=r"mixing_weight must be 0 .*not 1\.0"):
         regulariser(last)

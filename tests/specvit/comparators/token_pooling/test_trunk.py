@@ -12,7 +12,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from specvit.comparators.build import apply_comparator
 from specvit.comparators.token_pooling.settings import TokenPooling
 from specvit.comparators.token_pooling.trunk import attention_received, weighted_k_medoids
 from specvit.models.attention import BiasedAttention
@@ -113,18 +112,16 @@ def test_attention_received_is_the_mean_of_the_attention_matrix(biased: bool) ->
 
 def test_keeping_all_patches_is_the_plain_model() -> None:
     plain, pooled = (build_vit(VitConfig(SCALE, image_size=16, patch_size=4)) for _ in range(2))
-    pooled = apply_comparator(TokenPooling(keep=1.0), pooled, seed=0)
+    pooled = TokenPooling(keep=1.0).build(pooled, seed=0)
     x = torch.randn(3, 17, 16)
     assert torch.equal(pooled.blocks(x), plain.blocks(x))
 
 
 def test_patches_come_out_as_their_medoids_tokens() -> None:
     plain = build_vit(VitConfig(SCALE, image_size=16, patch_size=4))
-    model = apply_comparator(
-        TokenPooling(after=0.5, keep=0.25, iterations=2), build_vit(
-            VitConfig(SCALE, image_size=16, patch_size=4),
-        ), seed=0
-    )
+    model = TokenPooling(after=0.5, keep=0.25, iterations=2).build(build_vit(
+        VitConfig(SCALE, image_size=16, patch_size=4),
+    ), seed=0)
     x = torch.randn(3, 17, 16)
     out = model.blocks(x)
     seen: list[int] = []
@@ -145,7 +142,7 @@ def test_patches_come_out_as_their_medoids_tokens() -> None:
 
 @pytest.mark.parametrize(("after", "num_before"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.7, 3), (0.99, 3)])
 def test_at_least_one_block_stands_before_and_after(after: float, num_before: int) -> None:
-    model = apply_comparator(TokenPooling(after=after), build_vit(
+    model = TokenPooling(after=after).build(build_vit(
         VitConfig(SCALE, image_size=16, patch_size=4),
     ), seed=0)
     assert model.blocks.num_before == num_before
