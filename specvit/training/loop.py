@@ -22,8 +22,8 @@ from specvit.training.augment import to_unit
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
 from specvit.training.gradients import MicroBatch, compute_gradients
 from specvit.training.learner import Batch, Learner
-from specvit.training.optimizer import build_optimizer, set_schedules
-from specvit.training.recipe import Recipe, cosine, warmup_cosine
+from specvit.training.optimizer import build_optimizer, cosine, set_schedules, warmup_cosine
+from specvit.training.recipe import Recipe
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, and at which rate what learns.
+"""Parameter groups: what decays, and at which rate what learns; and the schedules over a run.
 
 The published recipes choose by parameter name. A weight that only [CLS] uses must be treated exactly as the
 shared weight that it stands beside, or an ablation compares optimizers. So here the choice follows the shape
@@ -13,6 +13,7 @@ how weights are cut into tensors: under LAMB, arms of different modes differ in 
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
@@ -89,3 +90,20 @@ def set_schedules(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: 
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
         group["weight_decay"] = weight_decay if group["decays"] else 0.0
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """Move from ``start`` to ``end`` along half a cosine."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_cosine(progress: float, *, peak: float, end: float, warmup: float) -> float:
+    """Rise linearly from 0 to ``peak`` during the share ``warmup`` of the run, then fall on a cosine to ``end``."""
+    if progress < warmup:
+        return peak * progress / warmup
+    return cosine((progress - warmup) / (1 - warmup), peak, end) if warmup < 1 else peak
+
+
+def linear(progress: float, start: float, end: float, *, until: float) -> float:
+    """Move linearly from ``start`` to ``end`` during the share ``until`` of the run, then stay."""
+    return end if progress >= until else start + (end - start) * progress / until

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specvit.probes.minibatches import minibatches, num_steps
-from specvit.training.recipe import warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,6 +184,8 @@ def fit_attentive_heads(
     Source: facebookresearch/capi, eval_classification.py (``AttnPoolClassifier``).
     """
     import torch
+
+    from specvit.training.optimizer import warmup_cosine
 
     images = images.to(labels.device)
     classes = labels[images].bincount().nonzero().flatten()

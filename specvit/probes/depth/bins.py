@@ -13,7 +13,7 @@ from specvit.probes.depth.base import Estimator, Fitter, Limits, Task, upsample
 from specvit.probes.minibatches import minibatches
 from specvit.probes.scores import is_measured
 from specvit.seeding import torch_stream
-from specvit.training.recipe import warmup_cosine
+from specvit.training.optimizer import warmup_cosine
 
 INIT_STD = 0.01
 BETAS = (0.9, 0.999)

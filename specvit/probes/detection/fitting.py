@@ -16,7 +16,7 @@ from specvit.probes.detection.losses import detection_loss
 from specvit.probes.detection.targets import Targets
 from specvit.probes.minibatches import minibatches
 from specvit.seeding import torch_stream
-from specvit.training.recipe import warmup_cosine
+from specvit.training.optimizer import warmup_cosine
 
 WEIGHT_DECAY = 0.05
 WARMUP_SHARE = 0.1

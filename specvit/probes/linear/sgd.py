@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specvit.probes.minibatches import minibatches, num_steps
-from specvit.training.recipe import cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,6 +158,7 @@ def fit_heads(
     import torch
 
     from specvit.seeding import torch_stream
+    from specvit.training.optimizer import cosine
 
     classes = labels.bincount().nonzero().flatten()
     targets = (labels[:, None] == classes).to(features)

@@ -17,7 +17,7 @@ from specvit.probes.segmentation.base import Fitter, Training
 from specvit.probes.segmentation.readout import Readout, UpsampledReadout
 from specvit.probes.selection import require_fitted
 from specvit.seeding import torch_stream
-from specvit.training.recipe import warmup_cosine
+from specvit.training.optimizer import warmup_cosine
 
 INIT_STD = 0.01
 BETAS = (0.9, 0.999)

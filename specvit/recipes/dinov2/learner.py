@@ -25,7 +25,7 @@ from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import ColourSettings, normalise, random_crops
 from specvit.training.learner import Batch, SlicedLearner
-from specvit.training.recipe import cosine, linear
+from specvit.training.optimizer import cosine, linear
 
 _JITTER = {
     "brightness": 0.4,

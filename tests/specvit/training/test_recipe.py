@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from pydantic import TypeAdapter, ValidationError
 from specvit.recipes import RECIPES, AnyRecipe, Recipe
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu
-from specvit.training.recipe import cosine, linear, warmup_cosine
 
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(AnyRecipe)
 
@@ -60,40 +58,3 @@ def test_every_recipe_takes_epochs_in_place_of_steps_and_comes_back_from_json(na
 def test_epochs_that_are_no_positive_number_are_refused(epochs: Any) -> None:
     with pytest.raises(ValidationError, match="epochs"):
         DinoV2(epochs=epochs)
-
-
-@pytest.mark.parametrize(
-    ("progress", "value"), [(0.0, 2.0), (1 / 3, 1.75), (0.5, 1.5), (2 / 3, 1.25), (1.0, 1.0)]
-)
-def test_cosine_falls_along_half_a_wave(progress: float, value: float) -> None:
-    assert cosine(progress, 2.0, 1.0) == pytest.approx(value)
-
-
-def test_cosine_also_rises() -> None:
-    assert cosine(0.25, 0.992, 1.0) == pytest.approx(1 - 0.008 * 0.5 * (1 + math.sqrt(0.5)))
-
-
-@pytest.mark.parametrize(
-    ("progress", "value"),
-    [(0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.6, 0.55), (1.0, 0.1)],
-)
-def test_warmup_rises_linearly_then_falls_on_a_cosine(progress: float, value: float) -> None:
-    assert warmup_cosine(progress, peak=1.0, end=0.1, warmup=0.2) == pytest.approx(value)
-
-
-def test_without_warmup_a_run_starts_at_the_peak() -> None:
-    assert warmup_cosine(0.0, peak=3.0, end=0.0, warmup=0.0) == 3.0
-
-
-def test_a_run_that_is_all_warmup_ends_at_the_peak() -> None:
-    assert warmup_cosine(0.5, peak=3.0, end=0.0, warmup=1.0) == 1.5
-    assert warmup_cosine(1.0, peak=3.0, end=0.0, warmup=1.0) == 3.0
-
-
-@pytest.mark.parametrize(("progress", "value"), [(0.0, 0.04), (0.15, 0.055), (0.3, 0.07), (0.9, 0.07)])
-def test_linear_moves_until_its_share_and_then_stays(progress: float, value: float) -> None:
-    assert linear(progress, 0.04, 0.07, until=0.3) == pytest.approx(value)
-
-
-def test_linear_over_no_time_is_at_its_end() -> None:
-    assert linear(0.0, 0.04, 0.07, until=0.0) == 0.07
