@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""What torch says in a plain ``RuntimeError`` where memory runs out, on GPUs and CPUs."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -44,3 +47,10 @@ def limit_threads(num_threads: int) -> None:
     """Limit this process to ``num_threads`` threads of computation; call it before the first operation."""
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
     torch.set_num_threads(num_threads)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_TEXTS)

@@ -201,7 +201,7 @@ def _cause_of(error: BaseException) -> Cause:
         return Cause.RAISED
     import torch
 
-    from specvit.training.gradients import is_out_of_memory
+    from specvit.device import is_out_of_memory
 
     if not is_out_of_memory(error):
         return Cause.RAISED

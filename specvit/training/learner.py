@@ -1,18 +1,25 @@
-"""What the training loop asks of a recipe's torch side."""
+"""What the training loop asks of a recipe's torch side; and gradients, of a whole batch at once or in parts."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
-from specvit.models.batch_slice import BatchSlice
+from specvit.device import Device, is_out_of_memory
+from specvit.errors import ConfigError
+from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.seeding import derive_seed, torch_stream
+from specvit.training import collectives
 from specvit.training.mixing import PatchLabels
+
+_LOG = logging.getLogger(__name__)
 
 Views = TypeVar("Views")
 Targets = TypeVar("Targets")
@@ -72,11 +79,14 @@ class Learner(nn.Module, ABC):
     """Makes further terms of the patches that the trained backbone has just computed; trained along. None = none."""
     target_classes: Mapping[str, int]
     """Number of classes of each target that the learner uses as an index, ``labels`` or ``masks``."""
+    micro_batch: int | None
+    """Images that are computed at once, at most; fewer from a step on that ran out of memory. None = all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.regulariser = None
         self.target_classes = {}
+        self.micro_batch = None
 
     def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
         """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``.
@@ -99,6 +109,37 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, by name; the loss is their sum."""
+
+    def compute_gradients(self, batch: Batch, *, parameters: Sequence[nn.Parameter], device: Device) -> float:
+        """Write a batch's gradients into the parameters, in place of what was there.
+
+        Args:
+            batch: The whole batch, the same in all processes.
+            parameters: What is optimized.
+            device: Where to compute.
+
+        Returns:
+            The loss of the whole batch.
+
+        Raises:
+            ConfigError: If the batch has to be cut, and the learner or the number of processes forbids it.
+        """
+        for parameter in parameters:
+            parameter.grad = None
+        # Stochastic depth draws from the global generator: seeded per step, its draws depend on the step alone.
+        torch.manual_seed(batch.step_seed)
+        return float(self._accumulate(batch, parameters, device))
+
+    def _accumulate(self, batch: Batch, parameters: Sequence[nn.Parameter], device: Device) -> Tensor:  # noqa: ARG002
+        """Do the forward and backward pass of a whole batch and return its loss."""
+        if collectives.num_processes() > 1 or (self.micro_batch or len(batch.images)) < len(batch.images):
+            raise ConfigError(
+                f"micro_batch must be none, and the process one, with {type(self).__name__}: its batch cannot be cut"
+            )
+        with device.autocast():
+            loss = torch.stack(list(self.losses(batch).values())).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def clip_groups(self, trainable: list[nn.Parameter]) -> list[list[nn.Parameter]]:
         """Part what is optimized into groups, each clipped by the norm of its own gradient; here one group."""
@@ -155,3 +196,50 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
         (part,) = batch.slices(slice(0, len(batch.images)), size=len(batch.images))
         (targets,) = self.targets(views, [part])
         return self.slice_losses(views, part, targets)
+
+    def compute_gradients(self, batch: Batch, *, parameters: Sequence[nn.Parameter], device: Device) -> float:
+        """Write a batch's gradients into the parameters, as every learner does, in parts where memory demands it.
+
+        Where memory runs out, the micro-batch is halved, for good, and the step repeated, with the batch as it is. That
+        is not done among several processes: the others would wait for the one that starts over.
+        """
+        repeatable = collectives.num_processes() == 1
+        buffers = [buffer.clone() for buffer in self.buffers()] if repeatable else []
+        while True:
+            try:
+                return super().compute_gradients(batch, parameters=parameters, device=device)
+            except (MemoryError, RuntimeError) as error:
+                size = min(self.micro_batch or len(batch.images), len(batch.images))
+                if size == 1 or not (repeatable and is_out_of_memory(error)):
+                    raise
+                self.micro_batch = size // 2
+                _LOG.warning("out of memory at step %d: going on with micro_batch %d", batch.step + 1, self.micro_batch)
+            # Out of the handler, where the exception no longer holds the failed step's tensors.
+            with torch.no_grad():
+                for buffer, before in zip(self.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            self.release_graph()
+            for parameter in parameters:
+                parameter.grad = None
+            if device.is_cuda:
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, batch: Batch, parameters: Sequence[nn.Parameter], device: Device) -> Tensor:
+        """Do the forward and backward passes of this process's images, in micro-batches; return the batch's loss."""
+        num_images = len(batch.images)
+        own, size = collectives.own_slice(num_images), self.micro_batch or num_images
+        if size >= num_images == own.stop - own.start:
+            return super()._accumulate(batch, parameters, device)
+        parts = batch.slices(own, size=size)
+        with device.autocast(), torch.no_grad():
+            views = self.draw(batch)
+            targets = self.targets(views, parts)
+        total = torch.zeros((), device=batch.images.device, dtype=torch.float64)
+        for part, of_part in zip(parts, targets, strict=True):
+            with device.autocast(), sampling_as_whole_batch(part):
+                terms = self.slice_losses(views, part, of_part)
+                loss = part.fraction * torch.stack(list(terms.values())).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        collectives.add_gradients(parameters)
+        return collectives.total(total)

@@ -20,7 +20,6 @@ from specvit.seeding import numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import to_unit
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
-from specvit.training.gradients import MicroBatch, compute_gradients
 from specvit.training.learner import Batch, Learner
 from specvit.training.optimizer import build_optimizer, cosine, set_schedules, warmup_cosine
 from specvit.training.recipe import Recipe
@@ -104,12 +103,12 @@ def pretrain(
     optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     collectives.copy_from_main([*learner.parameters(), *learner.buffers()])
-    micro_batch = MicroBatch(recipe.micro_batch or recipe.batch_size)
+    learner.micro_batch = recipe.micro_batch
     report = StepReport(step=0, loss=math.nan, images_per_s=0.0)
     saved_step = None if checkpoint is None else _load(checkpoint, learner, optimizer)
     if saved_step is not None:
         report = StepReport(step=saved_step.step, loss=saved_step.loss, images_per_s=0.0)
-        micro_batch.size = min(micro_batch.size, saved_step.micro_batch)
+        learner.micro_batch = min(recipe.micro_batch or recipe.batch_size, saved_step.micro_batch)
         if collectives.is_main():
             continued(report)
     start = report.step
@@ -124,7 +123,6 @@ def pretrain(
             _load_batch(split, indices, recipe, step=step, seed=seed, device=device),
             optimizer=optimizer,
             trainable=trainable,
-            micro_batch=micro_batch,
             device=device,
         )
         if not math.isfinite(loss):
@@ -135,7 +133,8 @@ def pretrain(
         if checkpoint is not None and (
             checkpoint.at_stop() if stopped else checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
         ):
-            _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch.size))
+            micro_batch = learner.micro_batch or recipe.batch_size
+            _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch))
             saved = time.monotonic()
         if stopped:
             break
@@ -200,7 +199,6 @@ def train_step(
     *,
     optimizer: torch.optim.Optimizer,
     trainable: list[nn.Parameter],
-    micro_batch: MicroBatch,
     device: Device,
 ) -> float:
     """Do one optimizer step and return its loss."""
@@ -211,7 +209,7 @@ def train_step(
     )
     weight_decay = cosine(progress, recipe.weight_decay, recipe.weight_decay_end)
     set_schedules(optimizer, lr=lr, weight_decay=weight_decay)
-    loss = compute_gradients(learner, batch, parameters=trainable, micro_batch=micro_batch, device=device)
+    loss = learner.compute_gradients(batch, parameters=trainable, device=device)
     learner.before_update(progress)
     if recipe.clip_norm > 0:
         for group in learner.clip_groups(trainable):

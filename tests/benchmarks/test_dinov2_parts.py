@@ -21,7 +21,6 @@ from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2 import learner as dinov2
 from specvit.recipes.dinov2.learner import DinoV2Learner
 from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu
-from specvit.training.gradients import MicroBatch
 from specvit.training.learner import Batch
 from specvit.training.loop import train_step
 from specvit.training.optimizer import build_optimizer
@@ -165,7 +164,6 @@ def test_shares_of_a_step(benchmark: BenchmarkFixture, monkeypatch: pytest.Monke
             batch,
             optimizer=optimizer,
             trainable=trainable,
-            micro_batch=MicroBatch(recipe.batch_size),
             device=CPU,
         )
         clock.switch(REST)

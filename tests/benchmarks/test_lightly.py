@@ -33,7 +33,6 @@ from specvit.models.vit import build_vit
 from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.training.augment import to_unit
-from specvit.training.gradients import MicroBatch
 from specvit.training.learner import Batch
 from specvit.training.loop import train_step
 from specvit.training.optimizer import build_optimizer
@@ -151,7 +150,6 @@ def test_dinov2_step_over_lightlys(benchmark: BenchmarkFixture) -> None:
             batch,
             optimizer=optimizer,
             trainable=trainable,
-            micro_batch=MicroBatch(RECIPE.batch_size),
             device=CPU,
         )
         turned = time.perf_counter()

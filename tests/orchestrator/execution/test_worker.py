@@ -341,7 +341,7 @@ def test_what_a_trial_logs_becomes_events_of_its_attempt_and_what_others_log_doe
     job: Job, events_of: Callable[[Body], list[Event]]
 ) -> None:
     def body(config: TrialConfig, dataset: Dataset, observer: Observer) -> TrialResult:
-        logging.getLogger("specvit.training.gradients").warning("going on with micro_batch %d", 4)
+        logging.getLogger("specvit.training.learner").warning("going on with micro_batch %d", 4)
         logging.getLogger("elsewhere").error("not of a trial")
         logging.getLogger("specvit").error("and so on")
         return TrialResult({})

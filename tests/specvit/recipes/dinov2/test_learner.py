@@ -23,7 +23,6 @@ from specvit.recipes.dinov2.learner import VIEW_COLOURS, DinoV2Learner
 from specvit.recipes.dinov2.losses import cross_entropy, koleo_loss
 from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.training.augment import ColourSettings
-from specvit.training.gradients import MicroBatch
 from specvit.training.learner import Batch
 from specvit.training.loop import StepReport, pretrain, train_step
 from specvit.training.optimizer import build_optimizer
@@ -252,7 +251,6 @@ def test_a_step_clips_each_group_as_torch_does_alone(monkeypatch: pytest.MonkeyP
         _batch(),
         optimizer=optimizer,
         trainable=trainable,
-        micro_batch=MicroBatch(8),
         device=device,
     )
     expected = dict(twin.named_parameters())
