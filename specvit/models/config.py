@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from specvit.errors import ConfigError
 from specvit.models.scales import SCALES, Scale
 from specvit.specialization.language import NO_SPECIALIZATION
-from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows, find_rows
+from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -224,6 +224,32 @@ class VitConfig:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"not the configuration of a model: {error}") from None
+
+
+def find_rows(
+    *,
+    tokens: str,
+    registers_with: str,
+    num_registers: int,
+    grid: tuple[int, int],
+    placebo_position: tuple[int, int] | None = None,
+) -> SpecializedRows:
+    """Find the tokens that get own weights.
+
+    Args:
+        tokens: ``cls``, or ``placebo``: one fixed patch in its place.
+        registers_with: Whether registers go with [CLS] (``cls``) or with the patches (``patches``).
+        num_registers: Number of registers.
+        grid: Rows and columns of patches at the model's image size.
+        placebo_position: Row and column of that patch; None = the middle of the grid.
+
+    Raises:
+        ConfigError: If the position lies outside the grid.
+    """
+    if tokens == "placebo":
+        position = placebo_position or (grid[0] // 2, grid[1] // 2)
+        return PatchRow(num_prefix=1 + num_registers, grid=grid, position=position)
+    return PrefixRows(1 + num_registers if registers_with == "cls" else 1)
 
 
 def _read_rows(fields: Mapping[str, Any]) -> SpecializedRows:

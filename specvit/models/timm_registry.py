@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from specvit.errors import ConfigError
-from specvit.models.config import BACKBONE_OPTIONS, VitConfig, parse_high_norm
+from specvit.models.config import BACKBONE_OPTIONS, VitConfig, find_rows, parse_high_norm
 from specvit.models.scales import SCALES, Scale
 from specvit.models.vit import build_vit
-from specvit.specialization.token_rows import find_rows
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

@@ -1,7 +1,7 @@
 """Where [CLS] has weights of its own: the language of sweep files, ``norm@all+qkv(lora:8)@first-third``.
 
 ``parse_specialization`` resolves a text against a depth to a ``Specialization``; ``COMPONENTS`` is the table of what
-can be specialized, ``Mode`` how much of a weight is owned, ``find_rows`` which tokens own it.
+can be specialized, ``Mode`` how much of a weight is owned, ``PrefixRows`` and ``PatchRow`` which tokens own it.
 
 Two texts that name the same places have one canonical text, by which arms are told apart. Torch is not needed here.
 """
@@ -14,7 +14,7 @@ from specvit.specialization.language import (
     parse_specialization,
 )
 from specvit.specialization.modes import FULL, Mode
-from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows, find_rows
+from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows
 
 __all__ = [
     "ALIASES",
@@ -28,6 +28,5 @@ __all__ = [
     "Specialization",
     "SpecializedRows",
     "check_specialization",
-    "find_rows",
     "parse_specialization",
 ]

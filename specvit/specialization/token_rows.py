@@ -68,29 +68,3 @@ class PatchRow:
 
 
 SpecializedRows = PrefixRows | PatchRow
-
-
-def find_rows(
-    *,
-    tokens: str,
-    registers_with: str,
-    num_registers: int,
-    grid: tuple[int, int],
-    placebo_position: tuple[int, int] | None = None,
-) -> SpecializedRows:
-    """Find the tokens that get own weights.
-
-    Args:
-        tokens: ``cls``, or ``placebo``: one fixed patch in its place.
-        registers_with: Whether registers go with [CLS] (``cls``) or with the patches (``patches``).
-        num_registers: Number of registers.
-        grid: Rows and columns of patches at the model's image size.
-        placebo_position: Row and column of that patch; None = the middle of the grid.
-
-    Raises:
-        ConfigError: If the position lies outside the grid.
-    """
-    if tokens == "placebo":
-        position = placebo_position or (grid[0] // 2, grid[1] // 2)
-        return PatchRow(num_prefix=1 + num_registers, grid=grid, position=position)
-    return PrefixRows(1 + num_registers if registers_with == "cls" else 1)

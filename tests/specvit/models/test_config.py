@@ -1,4 +1,4 @@
-"""Handling of high norms as text, and registers in a model."""
+"""Handling of high norms as text, registers in a model, and which tokens have weights of their own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from specvit.errors import ConfigError
-from specvit.models.config import HighNorm, VitConfig, check_high_norm, parse_high_norm
+from specvit.models.config import HighNorm, VitConfig, check_high_norm, find_rows, parse_high_norm
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
+from specvit.specialization.token_rows import PatchRow, PrefixRows
 
 SCALE = Scale(width=16, depth=2, num_heads=2)
 
@@ -46,3 +47,32 @@ def test_registers_enter_after_positions_and_leave_the_other_tokens_as_they_ente
     assert 0 < float(model.reg_token.detach().std()) < 1e-5
     tokens = encode(model, images)
     assert (tokens.cls.shape, tokens.registers.shape, tokens.patches.shape) == ((2, 16), (2, 3, 16), (2, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("registers", "registers_with", "rows"),
+    [(0, "cls", (0, 1)), (0, "patches", (0, 1)), (4, "cls", (0, 5)), (4, "patches", (0, 1))],
+)
+def test_registers_go_with_cls_or_with_the_patches(
+    registers: int, registers_with: str, rows: tuple[int, int]
+) -> None:
+    found = find_rows(tokens="cls", registers_with=registers_with, num_registers=registers, grid=(4, 4))
+    assert found == PrefixRows(rows[1])
+    assert found.of(1 + registers + 16) == rows
+
+
+@pytest.mark.parametrize("registers_with", ["cls", "patches"])
+@pytest.mark.parametrize("registers", [0, 3])
+def test_the_placebo_is_the_patch_at_its_position_or_in_the_middle(registers: int, registers_with: str) -> None:
+    given = {"tokens": "placebo", "registers_with": registers_with, "num_registers": registers}
+    at = PatchRow(num_prefix=1 + registers, grid=(4, 6), position=(3, 1))
+    assert find_rows(**given, grid=(4, 6), placebo_position=(3, 1)) == at  # type: ignore[arg-type]
+    # The middle of 4 x 6 is row 2, column 3: 15 patches before it.
+    middle = find_rows(**given, grid=(4, 6))  # type: ignore[arg-type]
+    assert middle.of(1 + registers + 24) == (16 + registers, 17 + registers)
+
+
+@pytest.mark.parametrize("position", [(4, 0), (0, 4), (-1, 0), (0, 0, 0)])
+def test_a_placebo_outside_the_grid_is_refused(position: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"placebo position .* within the grid .* row < 4"):
+        find_rows(tokens="placebo", registers_with="cls", num_registers=0, grid=(4, 4), placebo_position=position)

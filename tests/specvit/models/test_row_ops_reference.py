@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.models.config import HighNorm, VitConfig
+from specvit.models.config import HighNorm, VitConfig, find_rows
 from specvit.models.routed_layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.specialization.components import ALIASES, COMPONENTS
-from specvit.specialization.token_rows import PrefixRows, SpecializedRows, find_rows
+from specvit.specialization.token_rows import PrefixRows, SpecializedRows
 
 TOLERANCE = 1e-9
 SCALE = Scale(width=12, depth=3, num_heads=2)

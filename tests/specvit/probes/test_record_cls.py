@@ -13,12 +13,11 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.comparators import COMPARATORS
 from specvit.data import Split
 from specvit.device import Device
-from specvit.models.config import VitConfig, parse_high_norm
+from specvit.models.config import VitConfig, find_rows, parse_high_norm
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.probes import features
 from specvit.probes.features import backbone_features, record_cls
-from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalised
 
 CPU = Device(torch.device("cpu"))

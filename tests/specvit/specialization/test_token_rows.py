@@ -5,27 +5,15 @@ from __future__ import annotations
 import pytest
 
 from specvit.errors import ConfigError
-from specvit.specialization.token_rows import PatchRow, PrefixRows, find_rows
-
-
-@pytest.mark.parametrize(
-    ("registers", "registers_with", "rows"),
-    [(0, "cls", (0, 1)), (0, "patches", (0, 1)), (4, "cls", (0, 5)), (4, "patches", (0, 1))],
-)
-def test_registers_go_with_cls_or_with_the_patches(
-    registers: int, registers_with: str, rows: tuple[int, int]
-) -> None:
-    found = find_rows(tokens="cls", registers_with=registers_with, num_registers=registers, grid=(4, 4))
-    assert found == PrefixRows(rows[1])
-    assert found.of(1 + registers + 16) == rows
+from specvit.specialization.token_rows import PatchRow
 
 
 @pytest.mark.parametrize(
     ("grid", "position", "patches", "index"),
     [
-        # Row 2, column 1 of 4 x 4 is the 9th patch; the middle of 4 x 4 is row 2, column 2.
+        # Row 2, column 1 of 4 x 4 is the 9th patch.
         ((4, 4), (2, 1), 16, 9),
-        ((4, 4), None, 16, 10),
+        ((4, 4), (2, 2), 16, 10),
         # In a grid of 2 x 2 the patch at the same place is in row 1 (2.5 / 4 of the height), column 0 (1.5 / 4).
         ((4, 4), (2, 1), 4, 2),
         # In one of 8 x 8: 2.5 / 4 x 8 = row 5, 1.5 / 4 x 8 = column 3.
@@ -38,11 +26,9 @@ def test_registers_go_with_cls_or_with_the_patches(
 )
 @pytest.mark.parametrize("registers", [0, 3])
 def test_the_placebo_is_the_patch_at_its_place_whatever_the_size_of_the_crop(
-    grid: tuple[int, int], position: tuple[int, int] | None, patches: int, index: int, registers: int
+    grid: tuple[int, int], position: tuple[int, int], patches: int, index: int, registers: int
 ) -> None:
-    rows = find_rows(
-        tokens="placebo", registers_with="cls", num_registers=registers, grid=grid, placebo_position=position
-    )
+    rows = PatchRow(num_prefix=1 + registers, grid=grid, position=position)
     first = 1 + registers + index
     assert rows.of(1 + registers + patches) == (first, first + 1)
 
@@ -50,7 +36,7 @@ def test_the_placebo_is_the_patch_at_its_place_whatever_the_size_of_the_crop(
 @pytest.mark.parametrize("position", [(4, 0), (0, 4), (-1, 0), (0, 0, 0)])
 def test_a_place_outside_the_grid_is_refused(position: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"placebo position .* within the grid .* row < 4"):
-        find_rows(tokens="placebo", registers_with="cls", num_registers=0, grid=(4, 4), placebo_position=position)
+        PatchRow(num_prefix=1, grid=(4, 4), position=position)
 
 
 @pytest.mark.parametrize(("grid", "patches"), [((4, 4), 15), ((4, 4), 8), ((2, 4), 16), ((4, 4), 0)])

@@ -14,13 +14,12 @@ from pydantic import ValidationError
 
 from specvit.device import Device
 from specvit.errors import ConfigError
-from specvit.models.config import HighNorm, VitConfig
+from specvit.models.config import HighNorm, VitConfig, find_rows
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
 from specvit.recipes import RECIPES
 from specvit.recipes.mae.learner import MaeLearner, normalise_patches, sample_visible
 from specvit.recipes.mae.settings import Mae, MaeCpu
-from specvit.specialization.token_rows import find_rows
 from specvit.training.augment import normalise
 from specvit.training.learner import Batch
 from specvit.training.optimizer import build_optimizer
