@@ -7,69 +7,19 @@ node. Nothing here imports torch; what needs an extra package lies in ``extras``
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.pair_source import PairSource
-from specvit.data.sources import (
-    Ade20k,
-    Cityscapes,
-    Coco,
-    DepthMaps,
-    HuggingFace,
-    ImageFolder,
-    ImageNet,
-    Masks,
-    Nyuv2,
-    Scenes,
-    Voc,
-    WebDatasetShards,
-)
-from specvit.plugins import OneOf, PartTable
-
-DATA_SOURCES: PartTable[DataSource] = PartTable(
-    DataSource,
-    (
-        Ade20k,
-        Cityscapes,
-        Coco,
-        DepthMaps,
-        HuggingFace,
-        ImageFolder,
-        ImageNet,
-        Masks,
-        Nyuv2,
-        Scenes,
-        Voc,
-        WebDatasetShards,
-    ),
-    group="specsweep.data_sources",
-    discriminator="source",
-)
-
-AnyDataSource = Annotated[DataSource, OneOf(DATA_SOURCES)]
+from specvit.data.sources import DATA_SOURCES, AnyDataSource
 
 __all__ = [
     "DATA_SOURCES",
     "IGNORE_INDEX",
-    "Ade20k",
     "AnyDataSource",
-    "Cityscapes",
-    "Coco",
     "DataSource",
     "Dataset",
-    "DepthMaps",
     "FileSource",
-    "HuggingFace",
-    "ImageFolder",
-    "ImageNet",
-    "Masks",
-    "Nyuv2",
     "PairSource",
     "Prepared",
-    "Scenes",
     "Split",
-    "Voc",
-    "WebDatasetShards",
 ]
