@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from orchestrator.ledger.ledger import Ledger
 from specvit.errors import DataError
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, save_state
 
+from ..long_run import IS_LONG
 from .ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
 
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 FRAME_BYTES = 24 + 4096
 LOG_HEADER_BYTES = 32
 

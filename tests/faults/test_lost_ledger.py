@@ -21,11 +21,11 @@ from orchestrator.ledger.errors import LedgerError, LedgerWriteError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Finished, Progressed
 
+from ..long_run import IS_LONG
 from ..waiting import wait_for, wait_for_end
 from .ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of
 
 PROGRAM = Path(sys.executable).with_name("specsweep")
-IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 SWEEP = {
     "question": "Does it stop?",
     "data": {"source": "scenes", "num_train": 32, "num_val": 16},
