@@ -19,17 +19,17 @@ from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
-from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Event, Failed, Finished, Progressed, Reported
+from orchestrator.trials.events import Event, Failed, Finished
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError
 
 from ..long_run import IS_LONG
 from ..waiting import wait_for
+from .watcher import Watcher, rung_of
 
 STEPS = 18 if IS_LONG else 6
 REPOSITORY = Path(__file__).parents[2]
@@ -63,23 +63,6 @@ main()
 """The command, whose last trial comes no further than the step behind its first rung."""
 
 
-class Watcher(SweepCallback):
-    """An observer that keeps the events and asks to stop once ``stop_after`` holds for one of them."""
-
-    def __init__(self, stop_after: Callable[[Event], bool]) -> None:
-        self._stop_after = stop_after
-        self.wants_to_stop = False
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-        self.wants_to_stop |= self._stop_after(event)
-
-    def first_step(self, trial_id: str) -> int:
-        """Return the first step that was heard of."""
-        return next(e.step for e in self.events if isinstance(e, Progressed) and e.trial_id == trial_id)
-
-
 def run(
     sweep: Sweep, folder: Path, stop_after: Callable[[Event], bool] = lambda _: False
 ) -> tuple[Outcome, Watcher]:
@@ -100,10 +83,6 @@ def table(folder: Path) -> str:
 
 def state_of(trial: Trial, folder: Path) -> Path:
     return folder / "checkpoints" / f"{trial.trial_id}.safetensors"
-
-
-def rung_of(trial: Trial) -> Callable[[Event], bool]:
-    return lambda event: isinstance(event, Reported) and event.trial_id == trial.trial_id
 
 
 def is_finished(event: Event) -> bool:
@@ -194,7 +173,7 @@ def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
     assert not state_of(trials[0], folder).exists()
     outcome, watcher = run(sweep, folder)
     # A rung is told of before the step's state is saved.
-    assert watcher.first_step(trials[-1].trial_id) >= STEPS // 3 - 1
+    assert watcher.first_step(trials[-1]) >= STEPS // 3 - 1
     assert table(folder) == whole_table
     assert [(record.state, record.num_attempts) for record in outcome.records] == [(State.DONE, 1), (State.DONE, 2)]
     assert [record.reports for record in outcome.records] == [record.reports for record in whole.records]
@@ -210,7 +189,7 @@ def test_ctrl_c_saves_the_state_first(
     assert not stopped.finished
     assert state_of(trials[0], folder).exists()
     _, watcher = run(seldom, folder)
-    assert watcher.first_step(trials[0].trial_id) >= STEPS // 3
+    assert watcher.first_step(trials[0]) >= STEPS // 3
     assert table(folder) == whole_table
     assert not (folder / "checkpoints").exists()
 
@@ -259,7 +238,7 @@ def test_a_state_that_must_not_be_used_is_refused_and_training_begins_anew(
             assert mark.exists()  # it would be executed, if it were unpickled
             mark.unlink()
     outcome, watcher = run(sweep, folder, stop_after=is_finished)
-    assert watcher.first_step(trials[0].trial_id) == 1
+    assert watcher.first_step(trials[0]) == 1
     assert "; training begins anew" in caplog.text
     assert outcome.records[0].metrics == whole.records[0].metrics
     assert outcome.records[0].num_attempts == 2
@@ -279,7 +258,7 @@ def test_a_state_of_other_software_is_refused(
     monkeypatch.setattr("torch.__version__", "other")
     _, watcher = run(sweep, folder, stop_after=rung_of(trials[0]))
     assert "on other software or data; training begins anew" in caplog.text
-    assert watcher.first_step(trials[0].trial_id) == 1
+    assert watcher.first_step(trials[0]) == 1
 
 
 def test_a_trial_that_fails_begins_anew_next_time(
@@ -296,7 +275,7 @@ def test_a_trial_that_fails_begins_anew_next_time(
     assert outcome.num_failed == 1
     assert not state_of(trials[0], folder).exists()
     _, watcher = run(sweep, folder, stop_after=rung_of(trials[0]))
-    assert watcher.first_step(trials[0].trial_id) == 1
+    assert watcher.first_step(trials[0]) == 1
 
 
 def test_states_of_trials_that_left_the_sweep_go_at_the_end_of_a_finished_run(

@@ -15,7 +15,6 @@ from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
-from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, Retry, send
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
@@ -31,23 +30,11 @@ from specvit.trial import Observer, TrialResult
 
 from ..waiting import wait_for
 from .made_up import made_up_trial, waiting_trial
+from .watcher import Watcher
 
 
 def never(event: Event) -> bool:
     return False
-
-
-class Watcher(SweepCallback):
-    """An observer that keeps the events and asks to stop once ``stop_after`` holds for one of them."""
-
-    def __init__(self, stop_after: Callable[[Event], bool]) -> None:
-        self._stop_after = stop_after
-        self.wants_to_stop = False
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-        self.wants_to_stop |= self._stop_after(event)
 
 
 class Driver:

@@ -24,7 +24,6 @@ from orchestrator.execution.executor import Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
-from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
@@ -32,7 +31,7 @@ from orchestrator.storage.results_folder import holder_of_view, local_view, resu
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Event, Finished, Progressed, Reported
+from orchestrator.trials.events import Event, Finished, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
@@ -40,6 +39,7 @@ from specvit.errors import SpecsweepError
 
 from ...faults.stand_ins import InStepAttempt
 from ...waiting import wait_for
+from ..watcher import Watcher, rung_of
 
 PERIOD_S = 0.2
 EVERY_S = 0.05
@@ -84,26 +84,13 @@ class HeldAttempt(SteppedAttempt):
             threading.Event().wait()
 
 
-class Watcher(SweepCallback):
-    """An observer that keeps the events and asks to stop once ``stop_after`` holds for one of them."""
-
-    def __init__(self, stop_after: Callable[[Event], bool]) -> None:
-        self._stop_after = stop_after
-        self.wants_to_stop = False
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-        self.wants_to_stop |= self._stop_after(event)
-
-
 def run(
     sweep: Sweep,
     url: str,
     stop_after: Callable[[Event], bool] = lambda _: False,
     *,
     executor: Callable[[Mapping[DataSource, Dataset]], LocalExecutor] = StandInExecutor,
-) -> tuple[Outcome, list[Event]]:
+) -> tuple[Outcome, Watcher]:
     watcher = Watcher(stop_after)
     with results_folder(url, sweep.name, mirror_every_s=EVERY_S, period_s=PERIOD_S) as folder:
         outcome = run_sweep(
@@ -114,15 +101,7 @@ def run(
             callbacks=[watcher],
             should_stop=lambda: watcher.wants_to_stop or folder.is_taken_over(),
         )
-    return outcome, watcher.events
-
-
-def first_step(events: list[Event], trial: Trial) -> int:
-    return next(e.step for e in events if isinstance(e, Progressed) and e.trial_id == trial.trial_id)
-
-
-def rung_of(trial: Trial) -> Callable[[Event], bool]:
-    return lambda event: isinstance(event, Reported) and event.trial_id == trial.trial_id
+    return outcome, watcher
 
 
 def results(outcome: Outcome) -> list[dict[str, float]]:
@@ -187,9 +166,9 @@ def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
     machine("elsewhere")
     with Ledger.read(local_view(f"{url}/tiny") / LEDGER_NAME) as ledger:
         assert ledger.records() == outcome.records
-    again, events = run(sweep, url)
+    again, watcher = run(sweep, url)
     assert again.num_run == 0
-    assert events == []
+    assert watcher.events == []
     assert results(again) == whole
 
 
@@ -256,10 +235,10 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_tr
     driver.join()
     assert read_holder(store) is not None
     machine(where)
-    outcome, events = run(sweep, url)
+    outcome, watcher = run(sweep, url)
     # The own dead lock is known as such; that of another machine has to be watched.
     assert ("watching for up to" in caplog.text) is (where == "elsewhere")
-    assert first_step(events, trials[-1]) > 1
+    assert watcher.first_step(trials[-1]) > 1
     assert results(outcome) == whole
     assert [(record.state, record.num_attempts) for record in outcome.records] == [(State.DONE, 1), (State.DONE, 2)]
     assert (store / "checkpoints").names() == ()
@@ -273,8 +252,8 @@ def test_a_stopped_sweep_goes_on_from_its_state_on_another_machine(
     stopped, _ = run(seldom, url, stop_after=rung_of(trials[0]))
     assert not stopped.finished
     machine("elsewhere")
-    outcome, events = run(seldom, url)
-    assert first_step(events, trials[0]) >= STEPS // 3
+    outcome, watcher = run(seldom, url)
+    assert watcher.first_step(trials[0]) >= STEPS // 3
     assert results(outcome) == whole
 
 
