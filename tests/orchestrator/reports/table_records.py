@@ -10,6 +10,21 @@ METRICS = ("knn_top1", "linear_top1", "miou")
 INFO = SweepInfo("components", "Which component gains?", "", METRICS, (0, 1, 2))
 
 
+def make_trial(arm: str, seed: int, *, role: str = "arm", group: str = "") -> TrialInfo:
+    return TrialInfo(
+        trial_id=f"{group} {arm} {seed}",
+        group_id=group,
+        arm_id=f"{group} {arm}",
+        group=group,
+        arm=arm,
+        role=Role(role),
+        label=f"{arm} seed {seed}",
+        seed=seed,
+        num_parameters=1000,
+        extra_parameters_percent=2.5,
+    )
+
+
 def make_records(
     arm: str, *offsets: float | None, role: str = "arm", group: str = "", error: str | None = None
 ) -> list[TrialRecord]:
@@ -20,18 +35,7 @@ def make_records(
         base = dict(zip(METRICS, (50.0, 60.0, 30.0), strict=True))
         records.append(
             TrialRecord(
-                TrialInfo(
-                    trial_id=f"{group}{arm}{seed}",
-                    group_id=group,
-                    arm_id=f"{group}{arm}",
-                    group=group,
-                    arm=arm,
-                    role=Role(role),
-                    label=f"{arm} seed {seed}",
-                    seed=seed,
-                    num_parameters=1000,
-                    extra_parameters_percent=2.5,
-                ),
+                make_trial(arm, seed, role=role, group=group),
                 state=state,
                 metrics={} if offset is None else {name: value + offset for name, value in base.items()},
                 seconds=None if offset is None else 40.0,

@@ -6,7 +6,8 @@ import scipy.stats
 from orchestrator.reports.ablation_table import AblationTable, build_table, build_tables, measured_metrics
 from orchestrator.reports.statistics import Difference
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.trial import Role, TrialInfo
+
+from .table_records import make_trial
 
 
 def make_record(
@@ -22,18 +23,7 @@ def make_record(
     seconds: float = 10.0,
 ) -> TrialRecord:
     return TrialRecord(
-        TrialInfo(
-            trial_id=f"{group} {arm} {seed}",
-            group_id=group,
-            arm_id=f"{group} {arm}",
-            group=group,
-            arm=arm,
-            role=Role(role),
-            label=f"{arm} seed {seed}",
-            seed=seed,
-            num_parameters=1000,
-            extra_parameters_percent=12.5,
-        ),
+        make_trial(arm, seed, role=role, group=group),
         state=state,
         metrics={} if value is None else {metric: value},
         seconds=None if value is None else seconds,
@@ -78,7 +68,7 @@ def test_row_of_an_arm_equals_scipys_numbers() -> None:
     assert cell.difference.mean == pytest.approx(2.5)
     assert (cell.difference.low, cell.difference.high) == pytest.approx((interval.low, interval.high))
     assert (cell.n, cell.difference.n, cell.difference.p_value) == (3, 3, 0.25)
-    assert (row.seconds, row.core_seconds, row.extra_parameters_percent) == (10.0, 20.0, 12.5)
+    assert (row.seconds, row.core_seconds, row.extra_parameters_percent) == (10.0, 20.0, 2.5)
 
 
 def test_differences_of_the_baseline_are_empty_and_those_of_floors_are_not() -> None:
