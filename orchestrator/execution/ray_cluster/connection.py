@@ -1,6 +1,6 @@
 """How this process joins a cluster and what it reads of it: the only module that uses Ray's private API.
 
-Private are ``ray._private.authentication`` and ``ray._private.state``; tried with Ray 2.55 to 2.60.
+Private are ``ray._private.authentication`` and ``ray._private.state``; tried with Ray 2.60.
 """
 
 from __future__ import annotations
