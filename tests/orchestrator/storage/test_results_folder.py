@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -326,19 +325,25 @@ def test_a_store_that_fails_in_the_middle_stops_nothing_and_is_made_up_for_by_th
     monkeypatch.setattr("orchestrator.storage.ledger_mirror._LAST_TRIES_AFTER_S", (0.0, 0.0))
     monkeypatch.setattr("orchestrator.execution.worker_files._TRIES_AFTER_S", (0.0, 0.0))
 
+    (tmp_path / "working").mkdir()
+    (tmp_path / "broken").write_text("no folder")
+
+    def be(state: str) -> None:  # from one moment to the next, whatever other threads do with it
+        (tmp_path / "link").symlink_to(state)
+        (tmp_path / "link").replace(tmp_path / "store")
+
     def break_down(event: Event) -> bool:
-        if rung_of(trials[0])(event) and not (tmp_path / "away").exists():
-            shutil.move(tmp_path / "store", tmp_path / "away")
-            (tmp_path / "store").write_text("no folder")
+        if rung_of(trials[0])(event):
+            be("broken")
         return False
 
+    be("working")
     outcome, _ = run(sweep, url, stop_after=break_down)
     assert outcome.finished
     assert results(outcome) == whole
     assert "; training goes on, and the next state is tried" in caplog.text
     assert f"but not at {url}/tiny: running the same command again uploads them" in caplog.text
-    (tmp_path / "store").unlink()
-    shutil.move(tmp_path / "away", tmp_path / "store")
+    be("working")
     caplog.clear()
     again, _ = run(sweep, url)
     assert again.num_run == 0
