@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+import specvit.models.timm_registry  # noqa: F401  timm then knows our names
 from specvit.checkpoints import fold, load_model, load_plain_weights, save_model
 from specvit.errors import ConfigError, DataError, SpecsweepError
 from specvit.files.checksum import sha256_of
