@@ -58,6 +58,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         try:
             harden_connection(connection)
             schema = _schema_of(connection, path)
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                # A new ledger: if the process dies here, no journal is left beside it, which would be a foreign file.
+                connection.execute("PRAGMA journal_mode = MEMORY")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             if schema < SCHEMA_VERSION:

@@ -30,6 +30,16 @@ def test_writer_makes_the_file_and_its_folders_in_wal_mode(tmp_path: Path) -> No
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_a_new_ledger_comes_into_wal_mode_without_a_journal_that_a_killed_process_would_leave(path: Path) -> None:
+    _make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)  # as it is when it is new
+    longest = path.with_name("l" * (255 - len("-wal")))  # with "-journal" behind it, it is no name of a file
+    path.rename(longest)
+    with closing(connect_writer(longest)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_writer_waits_for_the_disk(path: Path) -> None:
     # 2 = FULL: in WAL mode neither the death of the process nor a power cut takes a transaction back.
     connection = connect_writer(path)
