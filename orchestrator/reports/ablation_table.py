@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.reports.statistics import Difference, mean, paired_difference, sample_sd
+from orchestrator.statistics.paired import Difference, mean, paired_difference, sample_sd
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS

@@ -6,7 +6,7 @@ import math
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals
-from orchestrator.reports.statistics import EXACT_UP_TO, NUM_DRAWS
+from orchestrator.statistics.paired import EXACT_UP_TO, NUM_DRAWS
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
 

@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 from orchestrator.reports.ablation_table import AblationTable, build_table, build_tables, measured_metrics
-from orchestrator.reports.statistics import Difference
+from orchestrator.statistics.paired import Difference
 from orchestrator.trials.records import State, TrialRecord
 
 from .table_records import make_trial

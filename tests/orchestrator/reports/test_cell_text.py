@@ -17,7 +17,7 @@ from orchestrator.reports.cell_text import (
     seconds_text,
     states_texts,
 )
-from orchestrator.reports.statistics import Difference
+from orchestrator.statistics.paired import Difference
 from orchestrator.trials.trial import Role
 
 ROW = ArmRow(

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.reports.statistics import (
+from orchestrator.statistics.paired import (
     NUM_DRAWS,
     Difference,
     mean,
