@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Two files at a time, in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test faults check lint types imports tree bench clean
+.PHONY: sweep test faults check lint types imports tree bench noise clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -34,6 +34,9 @@ faults: $(VENV)/installed-dev  ## Run what takes long: faults of every kind at f
 
 bench: $(VENV)/installed-bench  ## Measure speed, as ratios side by side
 	$(BIN)/python -m pytest tests/benchmarks -o addopts= --import-mode=importlib --benchmark-only -s
+
+noise: $(VENV)/installed  ## Measure how noisy short trials are and what a verdict costs: hours; ARGS="--seeds 4 --list .."
+	$(BIN)/python -m tests.noise_bench $(ARGS)
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
