@@ -13,4 +13,9 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
+
+SLOW_IF_LONG = [pytest.mark.slow] if IS_LONG else []
+"""``pytestmark`` of files that take minutes in the long run, which begins them first."""

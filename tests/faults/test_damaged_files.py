@@ -20,8 +20,10 @@ from orchestrator.ledger.ledger import Ledger
 from specvit.errors import DataError
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, save_state
 
-from ..long_run import IS_LONG
+from ..long_run import IS_LONG, SLOW_IF_LONG
 from .ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
+
+pytestmark = SLOW_IF_LONG
 
 FRAME_BYTES = 24 + 4096
 LOG_HEADER_BYTES = 32
@@ -92,7 +94,7 @@ def test_log_cut_off_anywhere_in_its_last_transaction_leaves_all_before(in_use: 
 
 def test_log_cut_off_anywhere_leaves_what_some_transaction_left(files: Files, tmp_path: Path) -> None:
     outcomes = set()
-    for length in some(range(len(files.log)), 40, in_long=5000):
+    for length in some(range(len(files.log)), 40, in_long=1500):
         outcomes |= what_became_of(files.lay(tmp_path, log=files.log[:length]), files.states)
     assert not files.log or "opened" in outcomes
 
@@ -127,7 +129,7 @@ def test_ledger_with_a_changed_byte_says_what_was_recorded_or_is_refused(
     # What follows a damaged frame of the log is lost, as by a power cut: an earlier moment, whole.
     allowed = files.states if where == "log" else files.states[-1:]
     outcomes: set[str] = set()
-    for _ in range((4000 if IS_LONG else 30) if data else 0):
+    for _ in range((1000 if IS_LONG else 30) if data else 0):
         position, change = rng.randrange(len(data)), rng.randrange(1, 256)
         changed = bytearray(data)
         changed[position] ^= change
@@ -196,7 +198,7 @@ def values_of(learner: nn.Module, optimizer: torch.optim.Optimizer) -> list[obje
 def damaged_states(data: bytes) -> Iterable[bytes]:
     yield from (data[:length] for length in some(range(1, len(data)), 200))
     rng = random.Random(len(data))
-    for _ in range(20_000 if IS_LONG else 600):
+    for _ in range(5_000 if IS_LONG else 600):
         changed = bytearray(data)
         changed[rng.randrange(len(data))] ^= rng.randrange(1, 256)
         yield bytes(changed)

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from ..long_run import IS_LONG
+from ..long_run import IS_LONG, SLOW_IF_LONG
 from ..waiting import wait_for, wait_for_end
 from .finished_sweeps import select
 from .forked_drivers import REPOSITORY, Site
 from .killed_sweeps import KILLED, Folders, Whole
+
+pytestmark = SLOW_IF_LONG
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 MARK = "SPECSWEEP_FAULTS_RUN"
@@ -136,25 +138,31 @@ def test_commands_that_are_killed_while_they_start_or_run_end_the_sweep_with_the
 def test_of_commands_on_ray_that_are_killed_no_process_is_left_and_the_sweep_ends_with_the_same_numbers(
     real: Whole, folders: Folders
 ) -> None:
-    slowest = {"agents": 0.0, "others": 0.0}
+    killed: list[tuple[Command, float]] = []
 
     def find_survivors(command: Command) -> list[str]:
-        started = time.monotonic()
-        while left := command.descendants():
-            passed = time.monotonic() - started
-            others = [line for line in left.values() if not is_agent(line)]
-            slowest["others" if others else "agents"] = max(slowest["others" if others else "agents"], passed)
-            if passed > (GONE_AFTER_S if others else AGENTS_GONE_AFTER_S):
-                break
-            time.sleep(0.1)
-        for pid in left:  # they are this test's own
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return list(left.values())
+        killed.append((command, time.monotonic()))
+        return survivors(*killed[-1], gone_after_s=GONE_AFTER_S, spared=is_agent)
 
     most = kill_at_random(real, folders, executor="ray", num_kills=NUM_RAY_KILLS, after_kill=find_survivors)
     assert most >= LEAST_RAY_PROCESSES
-    print(f"seconds after which the last process of a killed run was gone, at most: {slowest}")  # noqa: T201
+    # Agents of all runs are waited for together: while they look for what is gone, the next runs went on.
+    left = [survivors(*kill, gone_after_s=AGENTS_GONE_AFTER_S) for kill in killed]
+    assert left == [[]] * len(killed)
+
+
+def survivors(
+    command: Command, killed_at: float, *, gone_after_s: float, spared: Callable[[str], bool] = lambda _: False
+) -> list[str]:
+    """Wait until no process of a killed run is left but those to be spared; end the others and return them."""
+    while left := {pid: line for pid, line in command.descendants().items() if not spared(line)}:
+        if time.monotonic() - killed_at > gone_after_s:
+            break
+        time.sleep(0.1)
+    for pid in left:  # they are this test's own
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return list(left.values())
 
 
 def is_agent(command_line: str) -> bool:

@@ -14,15 +14,17 @@ from collections.abc import Callable
 
 import pytest
 
-from ..long_run import IS_LONG
+from ..long_run import IS_LONG, SLOW_IF_LONG
 from .crash_points import Place
 from .forked_drivers import DriverServer, Site
 from .killed_sweeps import KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
 
-NUM_TWICE = 100 if IS_LONG else 4
-NUM_RANDOM = 300 if IS_LONG else 12
-NUM_REAL = 30 if IS_LONG else 2
-LEAST_KILLS = 600 if IS_LONG else 50
+pytestmark = SLOW_IF_LONG
+
+NUM_TWICE = 40 if IS_LONG else 4
+NUM_RANDOM = 120 if IS_LONG else 12
+NUM_REAL = 12 if IS_LONG else 2
+LEAST_KILLS = 350 if IS_LONG else 50
 
 
 def test_stand_ins_count_their_seconds_by_steps(short: Whole) -> None:

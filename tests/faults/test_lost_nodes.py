@@ -27,7 +27,7 @@ from orchestrator.trials.events import Event, Progressed, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
-from ..long_run import IS_LONG
+from ..long_run import IS_LONG, SLOW_IF_LONG
 from ..waiting import wait_for_end
 from .disturbed_runs import (
     Ground,
@@ -46,6 +46,8 @@ from .disturbed_runs import (
 )
 from .processes import descendants_of, is_alive, kill, parent_of
 from .stand_in import FAULT_STEP, Fault
+
+pytestmark = SLOW_IF_LONG
 
 PROGRAM, RAY = (str(Path(sys.executable).with_name(name)) for name in ("specsweep", "ray"))
 OTHER_CODE = replace(NodeRequirements.of_this_code(), code="other")

@@ -28,7 +28,7 @@ from orchestrator.trials.events import END_STATES, Event, Progressed, Pruned, Re
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceRequest
 
-from ..long_run import IS_LONG
+from ..long_run import IS_LONG, SLOW_IF_LONG
 from .disturbed_runs import (
     Ground,
     Lent,
@@ -49,6 +49,8 @@ from .disturbed_runs import (
 )
 from .processes import command_of, descendants_of, is_alive, kill, named
 from .stand_in import FAULT_STEP, HOLD_STEP, Fault
+
+pytestmark = SLOW_IF_LONG
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 HALF_A_CORE = ResourceRequest(cpus=0.5)
@@ -327,13 +329,13 @@ def test_a_driver_that_is_killed_or_ends_leaves_no_process_of_its_cluster(tmp_pa
         # Ray's own agents spend a minute on telling the head, which is gone, that their node is gone.
         agents = {pid for pid in started if command_of(pid) in AGENTS}
         wait_until(lambda: not any(map(is_alive, (started | named(session)) - agents)))
-        wait_until(lambda: not any(map(is_alive, agents)), patience_s=300.0)
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(lambda: count(folder, "reports WHERE attempt = 2") or driver.poll() is not None)
         started, session = started_by(driver)
         assert driver.wait() == 0
         wait_until(lambda: not any(map(is_alive, started | named(session))))
         assert rows(folder, "SELECT state FROM attempts ORDER BY attempt") == [("lost",), ("done",)]
+        wait_until(lambda: not any(map(is_alive, agents)), patience_s=300.0)
     finally:
         kill(driver.pid)
         driver.wait()
