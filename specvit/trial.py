@@ -28,6 +28,7 @@ from specvit.training.augment import normalised
 from specvit.training.checkpoint import Checkpoint
 from specvit.training.learner import Learner
 from specvit.training.loop import StepReport, pretrain
+from specvit.training.measuring import LossMeasurement
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
@@ -54,7 +55,8 @@ class TrialResult:
     """The outcome of a trial that did not fail.
 
     Attributes:
-        metrics: Value by name of each metric of the probes, and ``loss``, the last step's; empty if stopped.
+        metrics: Value by name of each metric of the probes, ``loss``, the last step's, and what says whether the recipe
+            was learnt, its terms for example (``specvit.training.learnt``); empty if stopped.
         stopped_at: The step after which the observer ended the trial, or None.
         diagnostics: What was read off the backbone in the end; empty unless the configuration asks for it.
     """
@@ -129,7 +131,8 @@ def run_trial(
             backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
     notes = {} if checkpoint is None else checkpoint.notes
-    watch = _Watch(config, probing, observer, device=device, backbone=learner.eval_backbone, notes=notes)
+    terms = LossMeasurement(learner, config.objective, dataset.train, seed=config.seed, device=device)
+    watch = _Watch(config, probing, observer, terms, device=device, backbone=learner.eval_backbone, notes=notes)
     last = pretrain(
         learner,
         config.objective,
@@ -146,9 +149,10 @@ def run_trial(
         return TrialResult({"loss": last.loss})
     if weights is not None:
         _save_weights(learner, weights)
+    learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
-    return TrialResult({**metrics, "loss": last.loss}, diagnostics=diagnostics)
+    return TrialResult({**metrics, "loss": last.loss, **learnt}, diagnostics=diagnostics)
 
 
 def _save_weights(learner: Learner, folder: Path) -> None:
@@ -173,6 +177,7 @@ class _Watch:
         config: TrialConfig,
         probing: Probing,
         observer: Observer,
+        terms: LossMeasurement,
         *,
         device: Device,
         backbone: VisionTransformer,
@@ -180,6 +185,7 @@ class _Watch:
     ) -> None:
         self.probing = probing
         self.observer = observer
+        self.terms = terms
         self.device = device
         self.backbone = backbone
         self.steps = config.objective.steps
@@ -202,7 +208,7 @@ class _Watch:
             self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
         if report.step in self.rungs:
             eval_backbone = self.probing.rung(self.backbone, device=self.device)
-            metrics = {**eval_backbone, "loss": report.loss}
+            metrics = {**eval_backbone, "loss": report.loss, **self.terms.measure(step=report.step)}
             self.notes["rungs"].append([report.step, metrics])
             self.observer.rung(step=report.step, metrics=metrics)
         return report.step < self.steps and self.observer.should_stop()

@@ -18,6 +18,7 @@ from specvit.probes.detection import Detection
 from specvit.probes.knn import Knn
 from specvit.probes.linear import Linear
 from specvit.probes.segmentation import Segmentation
+from specvit.training.learnt import is_learning_metric
 
 
 def _check_metrics(probe: type[Probe], others: Iterable[type[Probe]]) -> str | None:
@@ -30,6 +31,8 @@ def _check_metrics(probe: type[Probe], others: Iterable[type[Probe]]) -> str | N
     for metric in metrics:
         if metric.name in taken:
             return f"the metric {metric.name!r} is reported by {taken[metric.name]} already"
+        if is_learning_metric(metric.name):
+            return f"the metric {metric.name!r} has a name that the recipes use for what was learnt"
         taken[metric.name] = "the probe itself"
     return None
 

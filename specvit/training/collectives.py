@@ -10,7 +10,9 @@ forward pass a step through one module, while a learner runs its student several
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
@@ -24,9 +26,23 @@ BUCKET_ELEMENTS = 2**24
 CHUNK_BYTES = 2**26
 """Bytes that go into one message, at most."""
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process compute whole batches by itself, as if no others were joined, until the context ends."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
 
 def num_processes() -> int:
-    """Return how many processes train the trial; 1 where none were joined."""
+    """Return how many processes train the trial; 1 where none were joined, and in ``alone``."""
+    if _ALONE.get():
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

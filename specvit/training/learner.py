@@ -17,6 +17,7 @@ from specvit.errors import ConfigError
 from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.seeding import derive_seed, torch_stream
 from specvit.training import collectives
+from specvit.training.learnt import LOSS_SUFFIX, TRIVIAL_SUFFIX
 from specvit.training.mixing import PatchLabels
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Batch:
         steps: Number of steps of the run.
         seed: The trial's seed, from which the step's random streams come.
         masks: ``(B, H, W)`` uint8 class indices, 255 = ignore, on the device; None where the recipe needs none.
+        measured_at: How far the run is, in [0, 1), for a batch that is no step's, only measured; None for a step's.
     """
 
     images: Tensor
@@ -44,11 +46,12 @@ class Batch:
     steps: int
     seed: int
     masks: Tensor | None = None
+    measured_at: float | None = None
 
     @property
     def progress(self) -> float:
         """Return how far the run is, in [0, 1)."""
-        return self.step / self.steps
+        return self.step / self.steps if self.measured_at is None else self.measured_at
 
     def stream(self, name: str) -> Generator:
         """Return this step's random stream of that name, the same for all arms of a pair."""
@@ -81,12 +84,15 @@ class Learner(nn.Module, ABC):
     """Number of classes of each target that the learner uses as an index, ``labels`` or ``masks``."""
     micro_batch: int | None
     """Images that are computed at once, at most; fewer from a step on that ran out of memory. None = all."""
+    term_weights: Mapping[str, float]
+    """Weights that ``losses`` has put on its terms, by name, where they are not 1; terms are recorded without them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.regulariser = None
         self.target_classes = {}
         self.micro_batch = None
+        self.term_weights = {}
 
     def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
         """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``.
@@ -109,6 +115,52 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, by name; the loss is their sum."""
+
+    def measure(self, batch: Batch, *, size: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Compute what is recorded of a batch beside the loss, as ``specvit.training.measuring`` asks for it.
+
+        Args:
+            batch: A whole batch, that no step learns from.
+            size: Images that may be computed at once; of no use here, where batches are not cut.
+
+        Returns:
+            Every term as ``NAME_loss``, without its weight, and what else is to be averaged over batches: scalars are
+            recorded, but for those whose name begins with ``_``; they, and tensors, serve ``trivial_losses``.
+        """
+        return self.unweighted(self.losses(batch))
+
+    def unweighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weighted terms as ``NAME_loss`` without their weights; those of weight 0 are left out."""
+        weights = {**self.term_weights, **getattr(self.regulariser, "term_weights", {})}
+        return {
+            f"{name}{LOSS_SUFFIX}": term / weights.get(name, 1.0)
+            for name, term in terms.items()
+            if weights.get(name, 1.0) != 0
+        }
+
+    def trivial_losses(self, averages: Mapping[str, Tensor]) -> dict[str, float]:  # noqa: ARG002
+        """Return what terms are where nothing was learnt of the images: for the recipes to define, here none.
+
+        Args:
+            averages: Averages over batches of what ``measure`` computed.
+
+        Returns:
+            By name of the term, its value, without its weight, for the best output that is the same for all images.
+            A term without such a value, a regulariser for example, is left out, and never counts as not learnt.
+        """
+        return {}
+
+    def summarise(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the metrics that are recorded: the scalars of ``averages``, and each term's trivial value.
+
+        Args:
+            averages: Averages over batches of what ``measure`` computed.
+        """
+        metrics = {name: float(x) for name, x in averages.items() if x.ndim == 0 and not name.startswith("_")}
+        for name, value in self.trivial_losses(averages).items():
+            if f"{name}{LOSS_SUFFIX}" in metrics:
+                metrics[f"{name}{TRIVIAL_SUFFIX}"] = value
+        return metrics
 
     def compute_gradients(self, batch: Batch, *, parameters: Sequence[nn.Parameter], device: Device) -> float:
         """Write a batch's gradients into the parameters, in place of what was there.
@@ -189,6 +241,21 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
     @abstractmethod
     def slice_losses(self, views: Views, part: BatchSlice, targets: Targets) -> dict[str, Tensor]:
         """Return the weighted terms of a part, by name; averaged over parts by their sizes they are the batch's."""
+
+    def measure_slice(self, views: Views, part: BatchSlice, targets: Targets) -> dict[str, Tensor]:
+        """Compute what ``measure`` returns, of a part; averaged over parts by their sizes it is the batch's."""
+        return self.unweighted(self.slice_losses(views, part, targets))
+
+    def measure(self, batch: Batch, *, size: int) -> dict[str, Tensor]:
+        """Compute what is recorded of a batch beside the loss, in parts of so many images at most."""
+        views, parts = self.draw(batch), batch.slices(slice(0, len(batch.images)), size=size)
+        averages: dict[str, Tensor] = {}
+        for part, of_part in zip(parts, self.targets(views, parts), strict=True):
+            with sampling_as_whole_batch(part):
+                measured = self.measure_slice(views, part, of_part)
+            for name, value in measured.items():
+                averages[name] = averages.get(name, 0) + part.fraction * value.double()
+        return averages
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms of a batch in one part."""

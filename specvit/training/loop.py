@@ -120,7 +120,7 @@ def pretrain(
         loss = train_step(
             learner,
             recipe,
-            _load_batch(split, indices, recipe, step=step, seed=seed, device=device),
+            load_batch(split, indices, recipe, step=step, seed=seed, device=device),
             optimizer=optimizer,
             trainable=trainable,
             device=device,
@@ -177,10 +177,27 @@ def check_targets(
             )
 
 
-def _load_batch(
-    split: Split, indices: NDArray[np.int64], recipe: Recipe, *, step: int, seed: int, device: Device
+def load_batch(
+    split: Split,
+    indices: NDArray[np.int64],
+    recipe: Recipe,
+    *,
+    step: int,
+    seed: int,
+    device: Device,
+    measured_at: float | None = None,
 ) -> Batch:
-    """Bring the images of a step, and the targets that go with them, to the device."""
+    """Bring the images of a step, and the targets that go with them, to the device.
+
+    Args:
+        split: What the indices point into.
+        indices: ``(B,)`` the images.
+        recipe: Its length, and the targets that it needs.
+        step: Number of the step, from 0.
+        seed: The trial's seed.
+        device: Where they are to lie.
+        measured_at: As of ``Batch``.
+    """
     masks = split.masks if "masks" in recipe.required_targets() else None
     return Batch(
         images=to_unit(split.images[indices], device),
@@ -189,6 +206,7 @@ def _load_batch(
         steps=recipe.steps,
         seed=seed,
         masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
+        measured_at=measured_at,
     )
 
 

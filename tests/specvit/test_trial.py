@@ -40,7 +40,16 @@ ALL: Mapping[str, Any] = {name: {} for name in PROBES} | {
     "attentive": {"lrs": [0.1, 0.01], "weight_decays": [1e-3], "epochs": 2},
     "linear": {"cs": [0.1, 1.0]},
 }
-RECIPES = ("dinov2_cpu", "deit3_cpu", "mae_cpu")
+LEARNT: Mapping[str, set[str]] = {
+    "dinov2_cpu": {
+        *("dino_loss", "dino_loss_trivial", "ibot_loss", "ibot_loss_trivial", "koleo_loss"),
+        *("teacher_entropy", "teacher_spread", "teacher_agreement"),
+    },
+    "deit3_cpu": {"bce_loss", "bce_loss_trivial"},
+    "mae_cpu": {"pixels_loss", "pixels_loss_trivial"},
+}
+"""What a recipe records of what was learnt."""
+RECIPES = tuple(LEARNT)
 ALL_METRICS = {metric.name for probe in PROBES.values() for metric in probe.metrics}
 
 
@@ -119,14 +128,15 @@ def _run(config: TrialConfig, dataset: Dataset, **watching: Any) -> tuple[TrialR
 def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, dataset: Dataset) -> None:
     config = _config(recipe, treatment={"specialize": "norm@all+qkv@first-third"}, probes=ALL)
     (result, observer), (again, observer_again) = _run(config, dataset), _run(config, dataset)
-    assert set(result.metrics) == ALL_METRICS | {"loss"}
+    assert set(result.metrics) == ALL_METRICS | {"loss"} | LEARNT[recipe]
     assert all(np.isfinite(value) for value in result.metrics.values())
     assert all(0 <= result.metrics[name] <= 100 for name in ("knn_top1", "linear_top1", "miou", "ap", "ap50"))
     assert result.stopped_at is None
     assert again == result
     assert observer_again.rungs == observer.rungs
     assert list(observer.rungs) == [2, 4]
-    assert all(set(metrics) == {"knn_top1", "miou", "loss"} for metrics in observer.rungs.values())
+    expected = {"knn_top1", "miou", "loss"} | LEARNT[recipe]
+    assert all(set(metrics) == expected for metrics in observer.rungs.values())
     assert observer.steps[-1] == (STEPS, STEPS)
 
 
@@ -213,7 +223,7 @@ def test_rungs_run_the_probes_asked_for_or_those_that_are_cheap() -> None:
 def test_rungs_look_at_the_training_split_alone(dataset: Dataset, poisoned: Dataset) -> None:
     config = _config(rungs={"count": 2, "num_images": 32, "probes": list(PROBES)}, probes=ALL)
     (result, observer), (other, observer_other) = _run(config, dataset), _run(config, poisoned)
-    assert set(observer.rungs[2]) == ALL_METRICS | {"loss"}
+    assert set(observer.rungs[2]) == ALL_METRICS | {"loss"} | LEARNT["deit3_cpu"]
     assert observer_other.rungs == observer.rungs
     # What is reported does look at the other split.
     assert other.metrics["miou"] != result.metrics["miou"]

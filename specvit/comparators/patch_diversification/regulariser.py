@@ -110,6 +110,9 @@ class PatchRegulariser(nn.Module):
         """
         super().__init__()
         self.cosine_weight, self.contrast_weight, self.mixing_weight = cosine_weight, contrast_weight, mixing_weight
+        self.term_weights = {
+            "patch_cosine": cosine_weight, "patch_contrast": contrast_weight, "patch_mixing": mixing_weight
+        }
         self.classifier = None
         if mixing_weight > 0:
             classifier_seed = derive_seed(seed, "patch classifier")

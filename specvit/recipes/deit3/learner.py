@@ -5,10 +5,11 @@ Shapes: B images of H x W pixels, C classes, P patches, K classes of the masks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -80,6 +81,7 @@ class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
         self.recipe = recipe
         self.num_classes = num_classes
         self.num_mask_classes = num_mask_classes
+        self.term_weights = {"dense": recipe.dense_weight}
         self.backbone = backbone
         self.head = draw_classifier(backbone.embed_dim, num_classes, seed=derive_seed(seed, "heads"))
         self.target_classes = {"labels": num_classes}
@@ -130,6 +132,26 @@ class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
             **self._dense_losses(views.counts, tokens.patches, part),
             **self.extra_losses(tokens.patches, labels),
         }
+
+    def measure_slice(self, views: DeiT3Views, part: BatchSlice, targets: None) -> dict[str, Tensor]:
+        """Compute the terms of a part, and how frequent the classes of its images and of its pixels are."""
+        measures = super().measure_slice(views, part, targets)
+        measures["_present"] = part.of(views.present).double().mean(dim=0)
+        if views.counts is not None:
+            total = views.counts.sum(dtype=torch.float64) * part.fraction
+            measures["_pixels"] = part.of(views.counts).sum(dim=(0, 1), dtype=torch.float64) / total.clamp(min=1e-30)
+        return measures
+
+    def trivial_losses(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the entropies of the classes' frequencies: the losses of the best answer that is always the same."""
+        present = averages["_present"]
+        either = torch.special.entr(present) + torch.special.entr(1 - present)
+        trivial = {"bce": float(either.mean())}
+        if "_pixels" in averages:
+            # A batch without a counted pixel adds nothing to the loss: frequencies may add up to less than 1.
+            pixels = averages["_pixels"]
+            trivial["dense"] = float(torch.special.entr(pixels).sum() - torch.special.entr(pixels.sum()))
+        return trivial
 
     @property
     def _patch_size(self) -> tuple[int, int]:

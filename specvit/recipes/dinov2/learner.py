@@ -6,7 +6,8 @@ Shapes: B images, L local views, P patches of a global view, M masked patches, K
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,11 +21,13 @@ from specvit.models.vit import encode
 from specvit.recipes.dinov2.head import DinoHead, DinoNetwork
 from specvit.recipes.dinov2.losses import Centre, dino_loss, ibot_loss, koleo_loss, koleo_of_part, sinkhorn
 from specvit.recipes.dinov2.masking import sample_masks
+from specvit.recipes.dinov2.measures import agreement, entropy, masked_share
 from specvit.recipes.dinov2.settings import DinoV2
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import ColourSettings, normalise, random_crops
 from specvit.training.learner import Batch, SlicedLearner
+from specvit.training.learnt import SPREAD
 from specvit.training.optimizer import cosine, linear
 
 _JITTER = {
@@ -75,12 +78,32 @@ class DinoTargets:
     student_cls: Tensor | None
 
 
+@dataclass(frozen=True)
+class StudentOutputs:
+    """What the student makes of a part (b images, m masked patches).
+
+    Attributes:
+        cls: ``(2 b, D)`` [CLS] of the global views.
+        cls_logits: ``(2 + L, b, K)`` its outputs for the global views, then for the local ones.
+        patch_logits: ``(m, K)`` those for the masked patches.
+        masked: ``(2 b, P)`` bool, which these are.
+        extra: The regulariser's terms.
+    """
+
+    cls: Tensor
+    cls_logits: Tensor
+    patch_logits: Tensor
+    masked: Tensor
+    extra: dict[str, Tensor]
+
+
 class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
     """A student that learns to agree with its own moving average, across views and on hidden patches."""
 
     def __init__(self, backbone: VisionTransformer, recipe: DinoV2, *, global_size: int, seed: int) -> None:
         super().__init__()
         self.recipe = recipe
+        self.term_weights = {"dino": recipe.dino_weight, "ibot": recipe.ibot_weight, "koleo": recipe.koleo_weight}
         self.global_size = global_size
         width = backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
@@ -138,7 +161,38 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
 
     def slice_losses(self, views: DinoViews, part: BatchSlice, targets: DinoTargets) -> dict[str, Tensor]:
         """Compute the DINO, iBOT and KoLeo terms of a part."""
-        recipe, student = self.recipe, self.student
+        return self._weighted_terms(self._student_outputs(views, part), part, targets)
+
+    def measure_slice(self, views: DinoViews, part: BatchSlice, targets: DinoTargets) -> dict[str, Tensor]:
+        """Compute the terms of a part, and of its [CLS] targets the entropy and how far the student agrees."""
+        outputs = self._student_outputs(views, part)
+        measures = self.unweighted(self._weighted_terms(outputs, part, targets))
+        measures["_masked_crops"] = masked_share(outputs.masked)
+        if self.recipe.dino_weight > 0:
+            measures["teacher_entropy"] = entropy(targets.cls).mean(dtype=torch.float64)
+            measures["teacher_agreement"] = agreement(targets.cls, outputs.cls_logits[:2])
+            measures["_mean_target"] = targets.cls.mean(dim=(0, 1), dtype=torch.float64)
+        return measures
+
+    def trivial_losses(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the cross-entropies of uniform outputs: ln K a pair, and a masked crop; others count as 0 in iBOT."""
+        uniform = math.log(self.recipe.num_prototypes)
+        return {"dino": uniform, "ibot": uniform * float(averages["_masked_crops"])}
+
+    def summarise(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the metrics, with the entropy of the mean [CLS] target: ln K = all prototypes used, 0 = collapsed.
+
+        N images with sharp targets can show no more than ln 2 N, where that is less. By Sinkhorn-Knopp it is ln K
+        always: a teacher that collapses has uniform targets then, and the DINO term stands at its trivial value.
+        """
+        metrics = super().summarise(averages)
+        if "_mean_target" in averages:
+            metrics[SPREAD] = float(entropy(averages["_mean_target"]))
+        return metrics
+
+    def _student_outputs(self, views: DinoViews, part: BatchSlice) -> StudentOutputs:
+        """Let the student see a part."""
+        student = self.student
         global_views, masked = part.of(views.global_views), part.of(views.masked)
         tokens = encode(student.backbone, global_views, masked=masked, mask_token=self.mask_token)
         extra = self.extra_losses(tokens.patches)
@@ -146,23 +200,21 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         if views.local_views is not None:
             cls.append(encode(student.backbone, part.of(views.local_views)).cls)
         cls_logits, patch_logits = student.project(cls, tokens.patches[masked])
-        by_view = cls_logits.view(-1, part.size, recipe.num_prototypes)
+        by_view = cls_logits.view(-1, part.size, self.recipe.num_prototypes)
+        return StudentOutputs(tokens.cls, by_view, patch_logits, masked, extra)
 
+    def _weighted_terms(self, outputs: StudentOutputs, part: BatchSlice, targets: DinoTargets) -> dict[str, Tensor]:
+        recipe, by_view = self.recipe, outputs.cls_logits
         dino = dino_loss(targets.cls, by_view[:2], by_view[2:], temperature=recipe.student_temp)
         ibot = ibot_loss(
             targets.patches,
-            patch_logits,
-            weights=mask_weights(masked),
-            num_crops=len(global_views),
+            outputs.patch_logits,
+            weights=mask_weights(outputs.masked),
+            num_crops=len(outputs.masked),
             temperature=recipe.student_temp,
         )
-        koleo = self._koleo(tokens.cls, part, targets.student_cls)
-        return {
-            "dino": recipe.dino_weight * dino,
-            "ibot": recipe.ibot_weight * ibot,
-            "koleo": recipe.koleo_weight * koleo,
-            **extra,
-        }
+        terms = {"dino": dino, "ibot": ibot, "koleo": self._koleo(outputs.cls, part, targets.student_cls)}
+        return {**{name: self.term_weights[name] * term for name, term in terms.items()}, **outputs.extra}
 
     def clip_groups(self, trainable: list[nn.Parameter]) -> list[list[nn.Parameter]]:
         """Part the heads from the rest (backbone, mask token, a regulariser), if the recipe clips them separately.

@@ -6,7 +6,7 @@ Shapes: B images of H x W pixels, P patches of h x w pixels, V visible and M hid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -125,10 +125,25 @@ class MaeLearner(SlicedLearner[MaeViews, None]):
         tokens = encode(self.backbone, images, visible=visible)
         extra = self.extra_losses(tokens.patches)
         predicted = self.decoder(tokens.cls, tokens.patches, visible=visible, hidden=hidden)
-        pixels = take(patchify(images, self.backbone.patch_embed.patch_size), hidden)
-        if self.recipe.normalise_pixels:
-            pixels = normalise_patches(pixels)
+        pixels = self._hidden_pixels(images, hidden)
         return {"pixels": (predicted.float() - pixels).square().mean(), **extra}
+
+    def measure_slice(self, views: MaeViews, part: BatchSlice, targets: None) -> dict[str, Tensor]:
+        """Compute the terms of a part, and the moments of the pixels that are to be painted."""
+        pixels = self._hidden_pixels(part.of(views.images), part.of(views.hidden)).double()
+        by_colour = pixels.view(*pixels.shape[:2], 3, -1)
+        moments = {"_square": pixels.square().mean(), "_colour": by_colour.mean(dim=(0, 1, 3))}
+        return {**super().measure_slice(views, part, targets), **moments}
+
+    def trivial_losses(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the squared error of hidden patches painted 0, their own mean; unnormalised, in the mean colour."""
+        error = float(averages["_square"])
+        return {"pixels": error if self.recipe.normalise_pixels else error - float(averages["_colour"].square().mean())}
+
+    def _hidden_pixels(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """Return what is to be painted, ``(b, M, 3 h w)``, of ``(b, 3, H, W)`` images."""
+        pixels = take(patchify(images, self.backbone.patch_embed.patch_size), hidden)
+        return normalise_patches(pixels) if self.recipe.normalise_pixels else pixels
 
 
 def sample_visible(

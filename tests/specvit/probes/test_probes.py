@@ -7,7 +7,7 @@ import torch
 
 from specvit.errors import DivergenceError, PartError
 from specvit.plugins import PartTable
-from specvit.probes import METRICS, PROBES, Probe, ProbeSplit, _check_metrics
+from specvit.probes import METRICS, PROBES, Metric, Probe, ProbeSplit, _check_metrics
 from specvit.probes.knn import Knn
 from specvit.settings import settings
 
@@ -37,6 +37,21 @@ def test_a_metric_that_two_probes_report_is_refused():
     table = PartTable(Probe, (Knn, Nearest), group="specsweep.none", check=_check_metrics)
 
     with pytest.raises(PartError, match=r"Nearest: the metric 'knn_top1' is reported by probe 'knn' already$"):
+        list(table)
+
+
+@settings
+class Reconstruction(Knn):
+    """A probe whose metric has the name of a term of a loss."""
+
+    name: ClassVar[str] = "reconstruction"
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("pixels_loss", "pixels"),)
+
+
+def test_a_metric_named_like_what_recipes_record_is_refused():
+    table = PartTable(Probe, (Knn, Reconstruction), group="specsweep.none", check=_check_metrics)
+
+    with pytest.raises(PartError, match=r"the metric 'pixels_loss' has a name that the recipes use"):
         list(table)
 
 

@@ -30,6 +30,7 @@ from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.recipes.mae.settings import MaeCpu
 from specvit.training.learner import Batch, Learner
 from specvit.training.loop import StepReport, pretrain
+from specvit.training.measuring import LossMeasurement
 
 CPU = Device(torch.device("cpu"))
 SCALE = Scale(width=16, depth=2, num_heads=2)
@@ -133,6 +134,11 @@ def learn(case: Case, *, stop_after: int | None = None, **settings: Any) -> tupl
     pretrain(learner, case.recipe, DATASET.train, seed=0, device=CPU, after_step=note, **settings)
     tensors = {**dict(learner.named_parameters()), **dict(learner.named_buffers())}
     return losses, {name: value.detach() for name, value in tensors.items()}
+
+
+def measure(case: Case, *, step: int = 3) -> dict[str, float]:
+    """Measure a case's learner before its first step, as if so many were done."""
+    return LossMeasurement(make_learner(case), case.recipe, DATASET.train, seed=0, device=CPU).measure(step=step)
 
 
 def with_micro_batch(case: Case, size: int) -> Case:

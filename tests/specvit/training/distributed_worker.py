@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from cases import CASES, CPU, SHARED_CASES, Heard, learn, make_trial, with_micro_batch
+from cases import CASES, CPU, SHARED_CASES, Heard, learn, make_trial, measure, with_micro_batch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -43,7 +43,10 @@ def collectives(rank: int) -> dict[str, Any]:
     except ConfigError as error:
         refused = str(error)
     own = distributed.own_slice(6)
+    with distributed.alone():
+        by_itself = [distributed.num_processes(), distributed.is_main(), float(distributed.total(torch.tensor(1.0)))]
     return {
+        "alone": by_itself,
         "total": distributed.total(torch.tensor([1.0 + rank, 2.0])).tolist(),
         "largest": distributed.largest(torch.tensor([1 + rank, -rank])).tolist(),
         "gather": distributed.gather(torch.tensor([[rank, 10 + rank]]).T, dim=1).tolist(),
@@ -96,6 +99,11 @@ def trial(folder: Path) -> list[Any]:
     return told
 
 
+def measured(rank: int) -> dict[str, Any]:
+    """Measure learners whose targets couple images, in the main process alone: no other takes part."""
+    return {name: measure(CASES[name]) for name in ("dinov2 centre", "dinov2 sinkhorn")} if rank == 0 else {}
+
+
 def main(rank: int, count: int, folder: Path) -> None:
     """Join the processes and do all of the above."""
     torch.set_num_threads(1)
@@ -120,6 +128,7 @@ def main(rank: int, count: int, folder: Path) -> None:
         report[f"refused by {name}"] = [anew, checkpoint.notes]
         weights |= {f"refused by {name}/{key}": value.clone() for key, value in of_run.items()}
     report["trial"] = trial(folder)
+    report["measured"] = measured(rank)
     report["collectives"] = collectives(rank)
     save_file(weights, folder / f"{rank}.safetensors")
     (folder / f"{rank}.json").write_text(json.dumps(report))

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from specvit.recipes.dinov2.losses import Centre, koleo_loss, sinkhorn
 from specvit.training import collectives
+from specvit.training.learnt import is_learning_metric
 from specvit.trial import run_trial
 
 from ...waiting import run_to_end
-from .cases import CASES, CPU, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial
+from .cases import CASES, CPU, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial, measure
 
 COUNT = 2
 ROWS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
@@ -145,12 +146,24 @@ def test_the_main_process_alone_reports_and_both_stop(reports: list[dict[str, An
     assert ended[0][:2] == stopped[0]
     assert ended[1]["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-5)
     assert set(ended[1]) == set(alone.metrics)
+    learnt = {name: value for name, value in alone.metrics.items() if is_learning_metric(name)}
+    assert len(learnt) == 2
+    assert {name: ended[1][name] for name in learnt} == pytest.approx(learnt, rel=1e-4)
     assert ended[2] is None
     assert other_ended == [[], {"loss": ended[1]["loss"]}, None]
 
 
+def test_the_main_process_measures_alone_what_a_single_one_measures(reports: list[dict[str, Any]]) -> None:
+    main, other = (report["measured"] for report in reports)
+    assert other == {}
+    assert list(main) == ["dinov2 centre", "dinov2 sinkhorn"]
+    for name, found in main.items():
+        assert found == pytest.approx(measure(CASES[name]), rel=1e-5)
+
+
 def test_collectives_are_those_of_arithmetic(reports: list[dict[str, Any]]) -> None:
     for rank, seen in enumerate(report["collectives"] for report in reports):
+        assert seen["alone"] == [1, True, 1.0]
         assert seen["total"] == [3.0, 4.0]
         assert seen["largest"] == [2, 0]
         assert seen["gather"] == [[0, 1], [10, 11]]

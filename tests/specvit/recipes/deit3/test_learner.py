@@ -100,6 +100,28 @@ def test_a_label_that_was_mixed_out_entirely_does_not_count_as_present(monkeypat
     assert float(learner.losses(_batch())["bce"]) == pytest.approx(expected, rel=1e-6)
 
 
+def test_trivial_losses_are_those_of_an_answer_by_the_frequencies_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = _learner(dense_weight=0.5)
+    _fix_mixing(monkeypatch, Mixing())
+    batch = _batch(masks=True)
+    pixels = deit3.augment_masks(batch, learner.recipe).flatten().tolist()
+    of_images = [LABELS.count(name) / len(LABELS) for name in range(C)]
+    of_pixels = [pixels.count(name) / len(pixels) for name in range(K)]
+    logits = torch.tensor([math.log(share / (1 - share)) for share in of_images])
+    monkeypatch.setattr(learner.head, "forward", lambda cls: logits.expand(len(cls), -1))
+    dense = torch.tensor([math.log(share) for share in of_pixels])
+    monkeypatch.setattr(learner.dense_head, "forward", lambda patches: dense.expand(*patches.shape[:2], -1))
+    expected = {
+        "bce": -sum(p * math.log(p) + (1 - p) * math.log(1 - p) for p in of_images) / C,
+        "dense": -sum(p * math.log(p) for p in of_pixels),
+    }
+    for size in (6, 4):
+        found = learner.summarise(learner.measure(batch, size=size))
+        for name, value in expected.items():
+            assert found[f"{name}_loss"] == pytest.approx(value, rel=1e-5)
+            assert found[f"{name}_loss_trivial"] == pytest.approx(value, rel=1e-6)
+
+
 def test_a_batch_without_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="labels"):
         _learner().losses(_batch(labels=False))

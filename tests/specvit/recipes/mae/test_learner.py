@@ -107,6 +107,24 @@ def test_loss_is_the_squared_error_of_hidden_patches(normalised: bool, monkeypat
     assert float(loss) == pytest.approx(np.mean(errors), rel=1e-5)
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+def test_the_trivial_loss_is_that_of_one_colour_for_all_patches(normalised: bool) -> None:
+    """A decoder that paints each hidden patch in its own mean, 0, or all in the mean colour, has the trivial loss."""
+    learner = _learner(normalise_pixels=normalised)
+    batch = _batch()
+    views = learner.draw(batch)
+    colour = torch.zeros(3)
+    if not normalised:
+        grid = views.images.double().unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).flatten(2, 3)
+        hidden = torch.stack([grid[n, :, places] for n, places in enumerate(views.hidden)])
+        colour = hidden.mean(dim=(0, 2, 3, 4)).float()
+    painted = colour.repeat_interleave(PATCH * PATCH)
+    learner.decoder.forward = lambda *_, **places: painted.expand(*places["hidden"].shape, -1)  # type: ignore[method-assign]
+    found = learner.summarise(learner.measure(batch, size=4))
+    assert found["pixels_loss"] == pytest.approx(found["pixels_loss_trivial"], rel=1e-5)
+    assert set(found) == {"pixels_loss", "pixels_loss_trivial"}
+
+
 def test_normalised_patches_have_mean_0_and_variance_1() -> None:
     patches = normalise_patches(5 + 3 * torch.randn(2, 3, 48, dtype=torch.float64))
     assert patches.mean(dim=-1).abs().max() < 1e-12
