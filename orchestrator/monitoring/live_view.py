@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +20,7 @@ from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.messages import one_line
+from specvit.training.learnt import is_learning_metric
 
 PLAIN_INTERVAL_S = 30.0
 """Least time between two summary lines of the plain view."""
@@ -129,14 +130,14 @@ class LiveView(SweepCallback):
         label = one_line(self._progress.label(event.trial_id))
         match event:
             case Finished():
-                metrics = ", ".join(format_metric(name, value) for name, value in event.metrics.items())
+                metrics = _metrics_text(event.metrics, digits=1)
                 return Text.assemble(("done     ", "green"), f"{label}: {metrics} ({event.seconds:.0f} s)")
             case Pruned():
                 return Text.assemble(("pruned   ", "yellow"), f"{label} at step {event.step}")
             case Failed():
                 return Text.assemble(("failed   ", "red"), f"{label}: {one_line(event.error)}")
             case Reported() if self._live is None:
-                metrics = ", ".join(format_metric(name, value, digits=2) for name, value in event.metrics.items())
+                metrics = _metrics_text(event.metrics, digits=2)
                 return Text(f"rung     {label} step {event.step}: {metrics}")
         return None
 
@@ -166,6 +167,12 @@ class LiveView(SweepCallback):
             rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
             running.add_row(Text(one_line(trial.label)), bar, _where(trial), rate, Text(trial.last_metric))
         return Group(head, running) if self._progress.running else head
+
+
+def _metrics_text(metrics: Mapping[str, float], *, digits: int) -> str:
+    """Return metrics for a line, without those that say what was learnt: they would fill it."""
+    shown = {name: value for name, value in metrics.items() if not is_learning_metric(name)}
+    return ", ".join(format_metric(name, value, digits=digits) for name, value in shown.items())
 
 
 def _where(trial: RunningTrial) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics.paired import Difference, mean, paired_difference, sample_sd
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
+from specvit.training.learnt import is_learning_metric
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class ArmRow:
         left_out: Likewise: the budget has no room for them.
         seconds: Mean wall time of the trials that are done; None if there are none.
         core_seconds: Mean CPU time, likewise.
+        not_learnt: Trials that are done but have not learnt what their recipe says (``specvit.training.learnt``); None
+            if it was not recorded of any of them.
     """
 
     arm: str
@@ -65,6 +69,7 @@ class ArmRow:
     left_out: int
     seconds: float | None
     core_seconds: float | None
+    not_learnt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,14 @@ class AblationTable:
             is done.
         failures: Label and error of every failed trial.
         left_out: The reasons for which trials were left out, each once.
+        unlearnt: By what trials have not learnt.
     """
 
     metrics: tuple[str, ...]
     rows: tuple[ArmRow, ...]
     failures: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...]
+    unlearnt: tuple[UnlearntMetric, ...] = ()
 
 
 def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) -> dict[str, AblationTable]:
@@ -90,7 +97,8 @@ def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) ->
 
     Args:
         records: All trials of the sweep, in its order.
-        metrics: Names of the metrics to show, in the order of their columns; none = those that a trial has.
+        metrics: Names of the metrics to show, in the order of their columns; none = those that a trial has, but for
+            those that say what it has learnt.
 
     Returns:
         Text of the group to its table, in the order of the sweep.
@@ -103,8 +111,11 @@ def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) ->
 
 
 def measured_metrics(records: Iterable[TrialRecord]) -> tuple[str, ...]:
-    """Return the names of the final metrics that some trial has: those of the probes first, then others."""
-    found = {name for record in records for name in record.metrics}
+    """Return the names of the final metrics that some trial has: those of the probes first, then ``loss`` and the like.
+
+    Terms of the loss and what else says what was learnt are no columns: an arm is not ablated by them.
+    """
+    found = {name for record in records for name in record.metrics if not is_learning_metric(name)}
     return (*(name for name in METRICS if name in found), *sorted(found - METRICS.keys()))
 
 
@@ -124,6 +135,7 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> Ablat
         rows=tuple(_row(of_arm, baseline, metrics) for of_arm in arms.values()),
         failures=tuple((record.trial.label, record.error or "") for record in records if record.state is State.FAILED),
         left_out=tuple(dict.fromkeys(record.skip_reason for record in records if record.skip_reason is not None)),
+        unlearnt=collect_unlearnt(records),
     )
 
 
@@ -145,6 +157,7 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
         left_out=states.count(State.SKIPPED),
         seconds=mean([record.seconds for record in done if record.seconds is not None]),
         core_seconds=mean([record.core_seconds for record in done if record.core_seconds is not None]),
+        not_learnt=count_unlearnt(records),
     )
 
 

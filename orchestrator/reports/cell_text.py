@@ -6,6 +6,7 @@ import math
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals
+from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics.paired import EXACT_UP_TO, NUM_DRAWS
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
@@ -61,8 +62,12 @@ def parameters_text(row: ArmRow) -> str:
 
 
 def states_texts(row: ArmRow) -> list[str]:
-    """Return how many of the seeds are done, and what became of the others, e.g. ``2/3``, ``1 pruned``."""
+    """Return how many of the seeds are done, how many of these have not learnt, and what became of the others.
+
+    For example ``2/3``, ``1 not learnt``, ``1 pruned``.
+    """
     others = (
+        (row.not_learnt, "not learnt"),
         *((row.pruned, "pruned"), (row.failed, "failed")),
         *((row.unfinished, "to do"), (row.left_out, "left out")),
     )
@@ -89,6 +94,8 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         "baseline, paired by seed, with its 95% Student t interval (bold: it excludes 0).",
         _resolution_note(table),
     ]
+    if (learning := learning_note(table.unlearnt)) is not None:
+        notes.append(learning)
     num_trials = sum(row.seeds for row in table.rows)
     if any(row.pruned for row in table.rows):
         notes.append(

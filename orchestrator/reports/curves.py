@@ -13,6 +13,7 @@ from orchestrator.reports.formatting import column_title
 from orchestrator.trials.records import TrialRecord
 from specvit.files.atomic import replacing, write_atomically
 from specvit.messages import one_line
+from specvit.training.learnt import is_learning_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,12 +87,16 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
 def make_figure(curves: pd.DataFrame) -> Figure:
     """Return a figure of the mean over seeds, with the range of the seeds behind it; the baseline is black.
 
+    What says whether the recipe was learnt has no panels beside others; the table in long form holds it.
+
     A mean is drawn where all seeds of the arm that came that far stand: a pruned trial ends its own curve, and
     the mean goes on without it, so that a line can jump where a seed was pruned.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    others = curves[~curves["metric"].map(is_learning_metric)]
+    curves = curves if others.empty else others
     groups, metrics, arms = (list(curves[name].unique()) for name in ("group", "metric", "arm"))
     figure = Figure(
         figsize=(_PANEL_INCHES[0] * len(metrics) + _LEGEND_INCHES, _PANEL_INCHES[1] * len(groups)),
