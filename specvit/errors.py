@@ -5,7 +5,7 @@
         SweepFileError          orchestrator.sweep: every problem of a sweep file, with its line
       DataError                 specvit.data, training.checkpoint, models (weights), probes (targets), checkpoints
       DivergenceError           specvit.training.loop, probes: a loss or feature that is not finite
-      PartError                 specvit.plugins: a part of another package that its table cannot take
+      PartError                 specvit.plugins, specialization, probing: a part that its table cannot take
       LedgerError               orchestrator.ledger: a ledger that cannot be used
         LedgerWriteError        orchestrator.ledger: a ledger that cannot be written now, such as on a full disk
       LockedError               orchestrator.storage: results that another process is working on
@@ -29,7 +29,7 @@ class ConfigError(SpecsweepError, ValueError):
 
 
 class PartError(SpecsweepError):
-    """A part that its table cannot take, most likely of another package; the text names it and the fault."""
+    """A part that its table cannot take, most likely a contributor's; the text names it and the fault."""
 
 
 class DataError(SpecsweepError):

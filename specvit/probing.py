@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.config import TrialConfig, default_rung_probes
 from specvit.data import Dataset, DataSource, Split
 from specvit.device import Device
-from specvit.errors import DataError
+from specvit.errors import DataError, PartError
 from specvit.probes import Probe, ProbeSplit
 from specvit.probes.features import backbone_features, pixel_features, subset
 from specvit.seeding import derive_seed, numpy_stream
@@ -112,7 +112,13 @@ class Probing:
         for name in names:
             probe: Probe = self._probes[name]
             seed = derive_seed(self.config.seed, "probe", name)
-            metrics |= probe.evaluate(train, val, num_classes=dataset.num_classes[probe.needs], seed=seed)
+            found = probe.evaluate(train, val, num_classes=dataset.num_classes[probe.needs], seed=seed)
+            listed = [metric.name for metric in probe.metrics]
+            if found.keys() != set(listed):  # another probe's metric could be written over
+                given = ", ".join(map(str, found)) or "nothing"
+                rule = f"must report the metrics that it lists ({', '.join(listed)})"
+                raise PartError(f"probe {name!r} {rule}, not {given}")
+            metrics |= found
         return metrics
 
 

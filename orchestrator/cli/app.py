@@ -39,7 +39,7 @@ from orchestrator.cli.run import run
 from orchestrator.cli.watch import events, logs, status
 from orchestrator.ledger.errors import LedgerWriteError
 from orchestrator.storage.folder_lock import LockedError
-from specvit.errors import SpecsweepError
+from specvit.errors import PartError, SpecsweepError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITABLE = (*_NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -189,6 +189,8 @@ def schema() -> None:
 
 def _exit_code(error: BaseException) -> int:
     """Return the code of an error: what cannot be written now is told from what cannot be used."""
+    if isinstance(error, PartError):  # with a part that is broken, nothing more can be imported
+        return EXIT_BAD_INPUT
     from orchestrator.execution.capacity import ClusterLostError
 
     is_lock = isinstance(error, LockedError)

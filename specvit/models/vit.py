@@ -194,19 +194,21 @@ def _check_modules(model: VisionTransformer, specialization: Specialization) -> 
         raise ConfigError(f"specialization {specialization.text!r}: the model has no [CLS] (class_token)")
     if own_parameters(model):
         raise ConfigError(f"specialization {specialization.text!r}: the model is specialized already")
-    if "final_norm" in specialization.modes and isinstance(model.norm, nn.Identity):
-        raise ConfigError(
-            f"specialization {specialization.text!r}: final_norm needs a norm before the pooling, which "
-            f"global_pool {model.global_pool!r} moves behind it"
-        )
-    for name, layer, side in (("fc1", "mlp.fc1", "out_features"), ("fc2", "mlp.fc2", "in_features")):
-        if name not in specialization.modes:
-            continue
-        size = getattr(model.get_submodule(f"blocks.0.{layer}"), side)
-        if size != MLP_RATIO * model.embed_dim:
+    for component in (COMPONENTS[name] for name in specialization.modes):
+        modules = {site.module for site in component.sites}
+        if "norm" in modules and isinstance(model.norm, nn.Identity):
             raise ConfigError(
-                f"specialization {specialization.text!r}: {name} needs an mlp_ratio of {MLP_RATIO}, ungated"
+                f"specialization {specialization.text!r}: {component.name} needs a norm before the pooling, which "
+                f"global_pool {model.global_pool!r} moves behind it"
             )
+        for layer, side in (("mlp.fc1", "out_features"), ("mlp.fc2", "in_features")):
+            if layer in modules and getattr(model.get_submodule(f"blocks.0.{layer}"), side) != (
+                MLP_RATIO * model.embed_dim
+            ):
+                raise ConfigError(
+                    f"specialization {specialization.text!r}: {component.name} needs an mlp_ratio of {MLP_RATIO}, "
+                    "ungated"
+                )
 
 
 def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str, list[OwnedPart]]:

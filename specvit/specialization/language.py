@@ -97,13 +97,20 @@ class Specialization:
     def text(self) -> str:
         """Return the canonical text, e.g. ``norm@all+qkv@first-third``; ``none`` if nothing is specialized."""
         terms: list[str] = []
+        written: set[str] = set()
         for name, blocks in self.modes.items():
-            alias = next((a for a, members in ALIASES.items() if name in members), None)
-            if alias is not None and all(self.modes.get(member) == blocks for member in ALIASES[alias]):
-                if name == ALIASES[alias][0]:
-                    terms += _terms(alias, blocks, self.depth)
-            else:
-                terms += _terms(name, blocks, self.depth)
+            if name in written:
+                continue
+            short, members = next(
+                (
+                    (alias, members)
+                    for alias, members in ALIASES.items()
+                    if members[0] == name and all(self.modes.get(member) == blocks for member in members)
+                ),
+                (name, (name,)),
+            )
+            written.update(members)
+            terms += _terms(short, blocks, self.depth)
         return "+".join(terms) or NO_SPECIALIZATION
 
 
@@ -167,9 +174,9 @@ def check_specialization(specialization: Specialization, *, depth: int, width: i
                 f"specialization {specialization.text!r}: the rank of {component.name} must be at most "
                 f"{width}, the width of the model, not {mode.rank}"
             )
-        if component.name == "layerscale" and not layer_scale:
+        if component.needs_layer_scale and not layer_scale:
             raise ConfigError(
-                f"specialization {specialization.text!r}: layerscale needs a model with layer scales "
+                f"specialization {specialization.text!r}: {component.name} needs a model with layer scales "
                 "(objective.layer_scale above 0)"
             )
 

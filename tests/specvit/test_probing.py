@@ -15,7 +15,7 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
-from specvit.errors import DataError
+from specvit.errors import DataError, PartError
 from specvit.models.config import VitConfig
 from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
@@ -99,6 +99,14 @@ def test_a_whole_trial_takes_the_images_of_its_probes(kind: str, images: dict[Sc
     assert 0 <= result.metrics["miou"] <= 100
 
 
+def test_a_probe_that_reports_another_metric_than_it_lists_ends_the_trial(
+    images: dict[Scenes, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PROBES["linear"], "evaluate", lambda *_, **__: {"knn_top1": 1.0})
+    with pytest.raises(PartError, match=r"probe 'linear' must report .*\(linear_top1\), not knn_top1"):
+        Probing(_config({"knn": {}, "linear": {}}, "raw_pixels"), images[PRETRAINING], {}).pixels()
+
+
 def test_sources_are_listed_once() -> None:
     same = {"data": dataclasses.asdict(PRETRAINING)}
     assert _config({"knn": same, "segmentation": _own(), "linear": _own()}).sources == (PRETRAINING, OWN)
@@ -119,7 +127,7 @@ def test_a_probe_is_fitted_on_as_many_images_as_it_asks_for(
             assert train.masks is not None
             assert len(train.cls) == len(train.labels) == len(train.masks)
             fitted[self.name] = train.cls
-            return {}
+            return {metric.name: 0.0 for metric in self.metrics}
 
         monkeypatch.setattr(probe, "evaluate", evaluate)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from ...waiting import run_to_end
 
 PROJECT = Path(__file__).parents[2] / "plugins" / "orientation"
+CODE = Path(__file__).parents[3]
 PROGRAM = [sys.executable, "-c", "from orchestrator.cli.app import main; main()"]
 GRATINGS = {"source": "gratings", "num_train": 64, "num_val": 32}
 
@@ -144,3 +146,17 @@ def test_broken_package_ends_every_command_that_needs_its_table_with_one_message
         assert ended.stderr.startswith(start)
         assert ended.stderr.count("\n") == 1
     assert command("--help").returncode == 0
+
+
+def test_row_of_the_components_that_overlaps_another_ends_a_command_with_one_message(
+    command: Command, site: Path, tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    shutil.copytree(CODE / "specvit", site / "specvit", ignore=shutil.ignore_patterns("__pycache__"))
+    table = site / "specvit" / "specialization" / "components.py"
+    row = 'Component("kv", (Site("attn.qkv", inputs=1, outputs=2, first=1),)),\n        Component("proj"'
+    table.write_text(table.read_text().replace('Component("proj"', row))
+    write_sweep(tmp_path)
+    ended = command("plan", "tiny.yaml")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("specsweep: component 'kv' of specvit/specialization/components.py: must not own")
+    assert ended.stderr.count("\n") == 1
