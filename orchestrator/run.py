@@ -25,8 +25,8 @@ from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, Che
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.storage.remote_folder import Location
-from orchestrator.sweep.checks import check_epochs
 from orchestrator.sweep.grid import expand
+from orchestrator.sweep.image_checks import check_images
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
@@ -206,8 +206,8 @@ def run_sweep(
         should_stop: Asked several times a second; a true answer ends the run.
 
     Raises:
-        SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used, or runs of
-            some epochs turn out to have no more steps than rungs.
+        SpecsweepError: If the data, a checkpoint, the cluster or the results folder cannot be used, or the images
+            turn out not to fit the sweep, see ``check_images``.
     """
     with prepare_run(sweep, folder, load_data=load_data, remote=remote) as run:
         if run.pending:
@@ -244,7 +244,7 @@ def prepare_run(
     if not (folder / LEDGER_NAME).exists():
         # On a first run, data that cannot be read leave no trace in the results.
         datasets = load_data(trials)
-        check_epochs(sweep, datasets)
+        check_images(sweep, datasets)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(hold_lock(folder))
@@ -255,7 +255,7 @@ def prepare_run(
         pending = _pending(trials, ledger, select)
         if pending and not datasets:
             datasets = load_data(pending)
-            check_epochs(sweep, datasets)
+            check_images(sweep, datasets)
         info = describe(sweep, trials, datasets)
         ledger.register(info, trials, collect_provenance())
         ledger.release_running()

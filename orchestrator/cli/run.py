@@ -160,7 +160,9 @@ def load_data(console: Console, trials: Sequence[Trial]) -> Datasets:
     with log_to_console(console, LOGGER, title="data", level=logging.INFO):
         datasets = load_datasets(trials)
     for source, dataset in datasets.items():
-        classes = [f"{num} classes in {target}, " for target, num in dataset.num_classes.items() if num]
+        classes = [
+            f"{num} class{'es' * (num != 1)} in {target}, " for target, num in dataset.num_classes.items() if num
+        ]
         console.print(
             f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
             f"{''.join(classes)}{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",

@@ -1,6 +1,6 @@
 """From a YAML file to ordered, hashed trials.
 
-Front door: ``load_sweep`` reads and checks a file, ``pin_checkpoints`` and ``check_epochs`` check what needs files and
+Front door: ``load_sweep`` reads and checks a file, ``pin_checkpoints`` and ``check_images`` check what needs files and
 images, ``expand`` lists the trials.
 What must hold: all problems of a file are reported at once, each with its line, as a ``SweepFileError``; equal files
 make equal trials in equal order; torch is never imported, but by ``pin_checkpoints`` where there are checkpoints.
@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.checks import check_epochs
     from orchestrator.sweep.grid import expand
+    from orchestrator.sweep.image_checks import check_images
     from orchestrator.sweep.loading import load_sweep
     from orchestrator.sweep.pretrained import pin_checkpoints
     from orchestrator.sweep.problems import SweepFileError
@@ -28,7 +28,7 @@ __all__ = [
     "Sweep",
     "SweepFile",
     "SweepFileError",
-    "check_epochs",
+    "check_images",
     "expand",
     "load_sweep",
     "pin_checkpoints",
@@ -43,7 +43,7 @@ _HOMES = {
     "Sweep": "resolved",
     "SweepFile": "schema",
     "SweepFileError": "problems",
-    "check_epochs": "checks",
+    "check_images": "image_checks",
     "expand": "grid",
     "load_sweep": "loading",
     "pin_checkpoints": "pretrained",

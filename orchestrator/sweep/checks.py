@@ -12,7 +12,7 @@ from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.resource_settings import share_of
 from orchestrator.sweep.schema import MAX_TRIALS, check_name
-from specvit.data import Dataset, DataSource
+from specvit.data import DataSource
 from specvit.errors import ConfigError
 from specvit.messages import did_you_mean
 from specvit.probes import PROBES
@@ -71,30 +71,6 @@ def check_sweep(
         if num_trials > MAX_TRIALS:
             problems.append(Problem((), f"the sweep must have at most {MAX_TRIALS} trials, not {num_trials}"))
     return list(dict.fromkeys(problems))
-
-
-def check_epochs(sweep: Sweep, datasets: Mapping[DataSource, Dataset]) -> None:
-    """Check the runs whose length is given in epochs, which are known in steps once the images are.
-
-    Args:
-        sweep: The sweep.
-        datasets: What its data sources loaded; groups of a source that is not there are not checked.
-
-    Raises:
-        ConfigError: If a run has no more steps than rungs.
-    """
-    for group in sweep.groups:
-        objective, dataset = group.objective, datasets.get(group.data)
-        if objective.epochs is None or dataset is None:
-            continue
-        num_images = len(dataset.train)
-        steps = objective.for_images(num_images).steps
-        if sweep.file.rungs.count >= steps:
-            length = f"{objective.epochs:g} epochs of {num_images} images in batches of {objective.batch_size}"
-            raise ConfigError(
-                f"{sweep.path}: rungs.count: must be less than the steps of objective.epochs, {steps} ({length}), "
-                f"not {sweep.file.rungs.count}"
-            )
 
 
 def _check_name(sweep: Sweep) -> Iterator[Problem]:
@@ -193,7 +169,7 @@ def _check_targets(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
 
 
 def _check_steps(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
-    """Check the length of the runs; where it is in epochs, ``check_epochs`` does so when the images are known."""
+    """Check the length of the runs; where it is in epochs, ``check_images`` does so when the images are known."""
     objective = context.group.objective
     if objective.epochs is not None:
         fields = context.raw.get("objective")

@@ -48,12 +48,45 @@ class Split:
         """Return the names of the targets that this split has."""
         return frozenset(name for name in _TARGETS if getattr(self, name) is not None)
 
+    def distinct(self, target: str, *, most: int = 2) -> tuple[float, ...]:
+        """Return distinct values of a target; what is ignored or not measured is none.
+
+        Args:
+            target: ``labels``, ``masks`` or ``boxes`` for class indices, ``depth`` for metres.
+            most: How many to look for; images are looked at until so many are found.
+        """
+        array = getattr(self, target)
+        found: list[float] = []
+        for start in range(0, 0 if array is None else len(array), _IMAGES_AT_ONCE):
+            values = _valid(array[start : start + _IMAGES_AT_ONCE], target)
+            for known in found:
+                values = values[values != known]
+            while values.size and len(found) < most:
+                found.append(values[0].item())
+                values = values[values != values[0]]
+            if len(found) == most:
+                break
+        return tuple(found)
+
     def __reduce__(self) -> tuple[Callable[..., Split], tuple[dict[str, Any]]]:
         arrays = {name: getattr(self, name) for name in ("images", *_TARGETS)}
         return _restore, ({name: mapped_file(array) or array for name, array in arrays.items()},)
 
 
 _TARGETS = ("labels", "masks", "depth", "boxes")
+_IMAGES_AT_ONCE = 256
+
+
+def _valid(values: NDArray[Any], target: str) -> NDArray[Any]:
+    """Return what counts of the values of a target, flat: class indices, or metres."""
+    match target:
+        case "masks":
+            return values[values != IGNORE_INDEX]
+        case "depth":
+            return values[(values > 0) & (values < float("inf"))]
+        case "boxes":
+            return values[..., 4][values[..., 4] >= 0]
+    return values.reshape(-1)
 
 
 def _restore(arrays: dict[str, Any]) -> Split:
