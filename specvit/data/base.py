@@ -79,14 +79,15 @@ _IMAGES_AT_ONCE = 256
 
 def _valid(values: NDArray[Any], target: str) -> NDArray[Any]:
     """Return what counts of the values of a target, flat: class indices, or metres."""
+    valid: NDArray[Any] = values[..., 4] if target == "boxes" else values.reshape(-1)
     match target:
         case "masks":
-            return values[values != IGNORE_INDEX]
+            valid = valid[valid != IGNORE_INDEX]
         case "depth":
-            return values[(values > 0) & (values < float("inf"))]
+            valid = valid[(valid > 0) & (valid < float("inf"))]
         case "boxes":
-            return values[..., 4][values[..., 4] >= 0]
-    return values.reshape(-1)
+            valid = valid[valid >= 0]
+    return valid
 
 
 def _restore(arrays: dict[str, Any]) -> Split:
