@@ -24,6 +24,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.storage.ownership import check_owner
 from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.image_checks import check_images
@@ -224,6 +225,7 @@ def prepare_run(
     load_data: Callable[[Sequence[Trial]], Datasets] | None = None,
     remote: Remote | None = None,
     select: Select | None = None,
+    replace: bool = False,
 ) -> Iterator[SweepRun]:
     """Lock a sweep's results folder and open its ledger, find what is missing and load its data.
 
@@ -234,9 +236,10 @@ def prepare_run(
             written. None = ``load_datasets``.
         remote: Where workers keep states and weights; None = in ``folder``, which they share.
         select: Returns which trials to run; None = all that have no result.
+        replace: Whether the sweep may take the place of another file's in the folder.
 
     Raises:
-        SpecsweepError: As ``run_sweep``.
+        SpecsweepError: As ``run_sweep``; or if the folder holds another file's sweep.
     """
     load_data = load_data or load_datasets
     trials = expand(pin_checkpoints(sweep))
@@ -251,13 +254,15 @@ def prepare_run(
         # Commands of before are dropped at once: from here on whoever gives one finds the folder held.
         commands = CommandInbox(folder)
         ledger = stack.enter_context(Ledger.open(folder / LEDGER_NAME))
+        if not replace:
+            check_owner(ledger, sweep, trials)
         remove_leftovers(folder)
         pending = _pending(trials, ledger, select)
         if pending and not datasets:
             datasets = load_data(pending)
             check_images(sweep, datasets)
         info = describe(sweep, trials, datasets)
-        ledger.register(info, trials, collect_provenance())
+        ledger.register(info, trials, collect_provenance(sweep.path))
         ledger.release_running()
         ledger.clear_skipped()
         states = CheckpointStore(

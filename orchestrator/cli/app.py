@@ -26,11 +26,13 @@ from orchestrator.cli.arguments import (
     EXIT_INTERRUPTED,
     EXIT_LOCKED,
     EXIT_STOPPED,
+    Name,
     Overrides,
     ResultsRoot,
     SweepPath,
     Target,
     open_ledger,
+    with_name,
 )
 from orchestrator.cli.console import complain, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, retry
@@ -107,6 +109,7 @@ def plan(
     slots: Annotated[
         int | None, typer.Option(min=1, help="Slots to forecast for; default: what this machine has room for.")
     ] = None,
+    name: Name = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
@@ -115,7 +118,8 @@ def plan(
     from orchestrator.storage.results_folder import local_view
     from orchestrator.sweep.loading import load_sweep
 
-    made = make_plan(load_sweep(sweep_file, overrides or ()), results_root=local_view(results), num_slots=slots)
+    sweep = load_sweep(sweep_file, with_name(overrides, name))
+    made = make_plan(sweep, results_root=local_view(results), num_slots=slots)
     if as_json:
         print_raw(json.dumps(made.to_json(), indent=2))
     else:
@@ -124,22 +128,18 @@ def plan(
 
 def table(
     target: Target,
+    overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     format_: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.TEXT,
 ) -> None:
     """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
     from orchestrator.reports.ablation_table import build_tables
-    from orchestrator.reports.diagnostics_csv import write_diagnostics
     from orchestrator.reports.markdown_table import render_markdown
     from orchestrator.reports.result_files import render_csv, render_json
     from orchestrator.reports.terminal_table import render_rich
 
-    with open_ledger(target, results) as ledger:
+    with open_ledger(target, results, overrides) as ledger:
         info, records = ledger.sweep(), ledger.records()
-        try:
-            write_diagnostics(ledger.path.parent, records, ledger.diagnostics())
-        except SpecsweepError as error:
-            complain(error)  # of results in a folder that is read-only there is a table all the same
     tables = build_tables(records, info.metrics)
     if format_ is Format.TEXT:
         make_console().print(render_rich(tables, info))
@@ -148,12 +148,14 @@ def table(
     print_raw(render(tables, info).rstrip("\n"))
 
 
-def curves(target: Target, results: ResultsRoot = DEFAULT_RESULTS) -> None:
-    """Write a sweep's rungs as curves over training, a CSV and a figure; also of a sweep that still runs."""
+def curves(target: Target, overrides: Overrides = None, results: ResultsRoot = DEFAULT_RESULTS) -> None:
+    """Write a sweep's rungs as curves over training, and its diagnostics, as CSV and figures; also while it runs."""
     from orchestrator.reports.curves import write_curves
+    from orchestrator.reports.diagnostics_csv import write_diagnostics
 
-    with open_ledger(target, results) as ledger:
-        written = write_curves(ledger.path.parent, ledger.records())
+    with open_ledger(target, results, overrides) as ledger:
+        folder, records = ledger.path.parent, ledger.records()
+        written = (*write_curves(folder, records), *write_diagnostics(folder, records, ledger.diagnostics()))
     if not written:
         raise SpecsweepError(f"{target}: no trial has come to a rung; rungs.count says how many there are (0 = none)")
     print_raw(f"written: {', '.join(map(str, written))}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.console import complain
 from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
@@ -30,17 +32,36 @@ Overrides = Annotated[
         "--set", metavar="PATH=VALUE", help="Override a value of the file, e.g. data.root=/images; repeatable."
     ),
 ]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Name of the sweep and of its results folder. Default: the file's, and what --set makes different.",
+    ),
+]
 ResultsRoot = Annotated[
     str, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep; a path or a URL.")
 ]
 DEFAULT_RESULTS = "results"
 
 
+def with_name(overrides: Sequence[str] | None, name: str | None) -> list[str]:
+    """Return the overrides, the name that ``--name`` gives among them."""
+    return [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
+
+
 @contextmanager
-def open_ledger(target: str, results: str) -> Iterator[Ledger]:
+def open_ledger(target: str, results: str, overrides: Sequence[str] | None = None) -> Iterator[Ledger]:
     """Open the ledger of a sweep file, a results folder, or a name in ``results``, for reading.
 
-    Of results at a URL, the ledger is the mirrored one, as old as the last upload.
+    Of results at a URL, the ledger is the mirrored one, as old as the last upload. A sweep file need not be valid: its
+    name is all that is asked for. If it says something else than what was run, a line on stderr says so.
+
+    Args:
+        target: What the user named.
+        results: Folder that holds one folder per sweep.
+        overrides: ``path=value`` of a run of a sweep file, which may be part of its name.
 
     Raises:
         SpecsweepError: If there is none.
@@ -48,14 +69,21 @@ def open_ledger(target: str, results: str) -> Iterator[Ledger]:
     from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
     from orchestrator.storage.remote_folder import is_url
     from orchestrator.storage.results_folder import local_view
-    from orchestrator.sweep.loading import load_sweep
+    from orchestrator.sweep.naming import find_name, has_other_text
 
+    file: Path | None = None
     if is_url(target):
         path = local_view(target) / LEDGER_NAME
     elif Path(target).is_dir():
         path = Path(target) / LEDGER_NAME
+    elif Path(target).name == LEDGER_NAME and Path(target).exists():
+        path = Path(target)
     elif Path(target).exists():
-        name = load_sweep(Path(target)).name
+        file = Path(target)
+        if file.suffix not in (".yaml", ".yml"):
+            what = "a sweep file (.yaml), the folder of a sweep's results, or its name"
+            raise SpecsweepError(f"{target}: must be {what}")
+        name = find_name(file, overrides or ())
         path = local_view(results, name=name) / name / LEDGER_NAME
     else:
         path = local_view(results, name=target) / target / LEDGER_NAME
@@ -65,6 +93,8 @@ def open_ledger(target: str, results: str) -> Iterator[Ledger]:
         place = f"{target} with --results {results}" if is_url(target) or is_url(results) else path
         raise SpecsweepError(f"{place}: no ledger here; has this sweep been run with this results folder?")
     with Ledger.read(path) as ledger:
+        if file is not None and has_other_text(file, overrides or (), ledger.sweep().text):
+            complain(f"{path.parent}: was run with another text than {target} has now; this is what was run")
         yield ledger
 
 

@@ -34,8 +34,8 @@ def make_console() -> Console:
     return console
 
 
-def complain(error: Exception) -> None:
-    """Print an error's message to stderr."""
+def complain(error: Exception | str) -> None:
+    """Print the message of an error, or a warning, to stderr."""
     # Problems of a sweep file open with their place, as a compiler's do; other messages with the program's name.
     prefix = "" if isinstance(error, SweepFileError) else "specsweep: "
     print(f"{prefix}{escape_control_chars(str(error))}", file=sys.stderr)

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
+    Overrides,
     ResultsRoot,
     Target,
     open_ledger,
@@ -28,6 +29,7 @@ def _targets() -> None:
 def optuna(
     target: Target,
     out: Annotated[Path, typer.Argument(metavar="OUT.db", help="The SQLite file to write.")],
+    overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     metric: Annotated[
         str | None,
@@ -44,7 +46,7 @@ def optuna(
     from specvit.files.atomic import replacing
 
     check_target(out, force=force)
-    with open_ledger(target, results) as ledger:
+    with open_ledger(target, results, overrides) as ledger:
         studies = read_studies(ledger, metric=metric)
     console = make_console()
     num_trials = sum(len(study.trials) for study in studies)

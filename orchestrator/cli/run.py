@@ -23,9 +23,11 @@ from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
     EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
+    Name,
     Overrides,
     ResultsRoot,
     SweepPath,
+    with_name,
 )
 from orchestrator.cli.console import log_to_console, make_console
 from specvit.errors import ConfigError, SpecsweepError
@@ -91,6 +93,10 @@ def run(
     executor: ExecutorOption = ExecutorName.RAY,
     address: Address = None,
     slots: Slots = None,
+    name: Name = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another file's sweep in the results folder.")
+    ] = False,
     pdb: Annotated[
         bool, typer.Option("--pdb", help="With --executor local: debug a trial that raises, where it did.")
     ] = False,
@@ -98,7 +104,8 @@ def run(
     """Run what is missing of a sweep, then print and write its tables."""
     if pdb and executor is not ExecutorName.LOCAL:
         raise SpecsweepError("--pdb: needs --executor local; workers of a cluster have no terminal")
-    run_and_print(sweep_file, overrides or (), results, Where(executor, address, slots, pdb))
+    where = Where(executor, address, slots, pdb)
+    run_and_print(sweep_file, with_name(overrides, name), results, where, replace=replace)
 
 
 def run_and_print(
@@ -108,6 +115,7 @@ def run_and_print(
     where: Where,
     *,
     states: Collection[State] | None = None,
+    replace: bool = False,
 ) -> None:
     """Run a sweep; only its trials in certain states if they are given.
 
@@ -131,6 +139,7 @@ def run_and_print(
             load_data=partial(load_data, console),
             remote=folder.remote,
             select=None if states is None else lambda record: record.state in states,
+            replace=replace,
         ) as prepared,
     ):
         if prepared.pending:

@@ -13,6 +13,7 @@ from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
     EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
+    Overrides,
     ResultsRoot,
     Target,
     open_ledger,
@@ -32,6 +33,7 @@ MIRROR_INTERVAL_S = 10.0
 
 def status(
     target: Target,
+    overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     follow: Annotated[
         bool, typer.Option("--follow", help="Look again until the sweep ends; exits 1 if a trial has no result then.")
@@ -43,13 +45,13 @@ def status(
     from orchestrator.monitoring.status import SweepStatus, render_status
     from orchestrator.storage.remote_folder import is_url
 
-    with open_ledger(target, results) as ledger, ending_with_the_pipe():
+    with open_ledger(target, results, overrides) as ledger, ending_with_the_pipe():
         if not follow:
             make_console().print(render_status(SweepStatus.read(ledger)))
             return
         if is_url(target) or is_url(results):
             every_s = max(interval, MIRROR_INTERVAL_S)
-            looks = look_at_mirror(lambda: open_ledger(target, results), interval_s=every_s)
+            looks = look_at_mirror(lambda: open_ledger(target, results, overrides), interval_s=every_s)
         else:
             looks = poll_status(ledger, interval_s=interval)
         try:
@@ -69,6 +71,7 @@ def logs(
             help="A trial's label, a part of it that no other has, or 4 or more digits that its id begins with.",
         ),
     ] = None,
+    overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     attempt: Annotated[int | None, typer.Option(min=1, metavar="N", help="Show this attempt only.")] = None,
 ) -> None:
@@ -78,7 +81,7 @@ def logs(
 
     if attempt is not None and trial is None:
         raise SpecsweepError("--attempt: needs a TRIAL whose attempt it is")
-    with open_ledger(target, results) as ledger, ledger.snapshot() as connection:
+    with open_ledger(target, results, overrides) as ledger, ledger.snapshot() as connection:
         if trial is None:
             shown = render_failures(select_failed(connection))
         else:
@@ -93,6 +96,7 @@ def logs(
 
 def events(
     target: Target,
+    overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on with what is new until no run holds the results folder.")
@@ -115,7 +119,7 @@ def events(
 
     if follow:
         refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
-    with open_ledger(target, results) as ledger, ending_with_the_pipe():
+    with open_ledger(target, results, overrides) as ledger, ending_with_the_pipe():
         if not follow:
             with ledger.snapshot() as connection:
                 news = EventReader().poll(connection)

@@ -44,6 +44,7 @@ class Provenance:
         num_cores: Cores that this process may use.
         memory_gib: Physical memory, or None where the system does not tell.
         gpus: Name of every NVIDIA GPU.
+        sweep_file: The sweep file, an absolute path; None of runs before it was recorded.
     """
 
     started_at: str
@@ -57,10 +58,15 @@ class Provenance:
     num_cores: int
     memory_gib: float | None
     gpus: tuple[str, ...]
+    sweep_file: str | None = None
 
 
-def collect_provenance() -> Provenance:
-    """Collect the provenance of this process. What cannot be found out is left empty; nothing fails."""
+def collect_provenance(sweep_file: Path | None = None) -> Provenance:
+    """Collect the provenance of this process. What cannot be found out is left empty; nothing fails.
+
+    Args:
+        sweep_file: What it runs.
+    """
     git_sha, git_dirty = find_commit(Path(orchestrator.__path__[0]).resolve().parent)
     return Provenance(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,6 +80,7 @@ def collect_provenance() -> Provenance:
         num_cores=_num_cores(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
+        sweep_file=None if sweep_file is None else str(sweep_file.resolve()),
     )
 
 

@@ -44,11 +44,11 @@ def difference_text(row: ArmRow, name: str) -> str:
 
 
 def excludes_zero(row: ArmRow, name: str) -> bool:
-    """Return whether there is an interval that leaves 0 out."""
+    """Return whether there is an interval that leaves 0 out; one without width, of equal differences, says nothing."""
     difference = row.metrics[name].difference
     if difference is None or difference.low is None or difference.high is None:
         return False
-    return difference.low > 0 or difference.high < 0
+    return difference.low < difference.high and (difference.low > 0 or difference.high < 0)
 
 
 def role_text(row: ArmRow) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from orchestrator.sweep.ablation_checks import check_ablation
 from orchestrator.sweep.grid import arm_texts, count_trials
+from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.resource_settings import share_of
-from orchestrator.sweep.schema import MAX_TRIALS, check_name
+from orchestrator.sweep.schema import MAX_TRIALS
 from specvit.data import DataSource
 from specvit.errors import ConfigError
 from specvit.messages import did_you_mean

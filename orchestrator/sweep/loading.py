@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.checks import check_sweep
 from orchestrator.sweep.groups import check_axes, first_combination, is_absent, resolve_groups, varied_axes
+from orchestrator.sweep.naming import resolved_text
 from orchestrator.sweep.overrides import apply_overrides
 from orchestrator.sweep.problems import Problem
 from orchestrator.sweep.resolved import Group, Sweep
@@ -55,7 +56,8 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         rungs=replace(file.rungs, probes=file.rungs.probes or default_rung_probes(file.probes)),
         floors=tuple(dict.fromkeys(file.floors)),
     )
-    sweep = Sweep(file=file, groups=groups, path=path, text=document.text, overrides=tuple(overrides))
+    text = resolved_text(document, path, overrides)
+    sweep = Sweep(file=file, groups=groups, path=path, text=text, overrides=tuple(overrides))
     problems = check_sweep(sweep, raw=raw, axes=axes)
     if problems:
         raise places.error(problems)

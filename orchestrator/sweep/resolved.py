@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from orchestrator.sweep.naming import results_name
 from orchestrator.sweep.schema import SweepFile
 from specvit.config import ModelSettings
 from specvit.data import AnyDataSource
@@ -50,7 +51,7 @@ class Sweep:
             data and objective are those of the first group.
         groups: What varies, resolved: one entry per group, in the order of the file.
         path: The file it was read from.
-        text: The file's text.
+        text: What the file says, with the overrides that change results.
         overrides: What was set on the command line, ``path=value``, in order.
     """
 
@@ -62,8 +63,8 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """Return the name of the folder of its results: the given one, or the file's without its ending."""
-        return self.path.stem if self.file.name is None else self.file.name
+        """Return the name of the folder of its results, see ``orchestrator.sweep.naming``."""
+        return results_name(self.path, self.file.name, self.overrides)
 
     @property
     def limits(self) -> Limits:

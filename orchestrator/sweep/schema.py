@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
@@ -33,22 +34,6 @@ DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
 
 VARY_PATH = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_][a-z0-9_]*")
 """A field that can vary: a section, a dot, a field."""
-
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-
-
-def check_name(name: str) -> str:
-    """Return a name that can stand as a folder.
-
-    Raises:
-        ConfigError: If it cannot.
-    """
-    if not _NAME.fullmatch(name) or len(name) > 100:
-        raise ConfigError(
-            "must be at most 100 letters, digits, '-', '_' or '.', and not begin with '.', since it names a "
-            f"folder, not {name!r}"
-        )
-    return name
 
 
 def _list_seeds(value: object) -> object:

@@ -33,12 +33,28 @@ _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MAX_INT = 2**63 - 1
+_PLAIN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_./@+-]*")
+"""Text that is never taken for anything else."""
 
 _PLAINER = {
     "mapping values are not allowed here": "a second ': ' in one line; text that holds ': ' needs quotes",
     "found character '\\t' that cannot start any token": "a tab where YAML wants spaces",
     "expected a single document in the stream": "one file holds one document, so no second '---'",
 }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what the reader takes: no aliases, and quotes around all text that could be something else."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        is_plain = _PLAIN_TEXT.fullmatch(text) and text not in _NULL and text not in _BOOL
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,11 @@ def parse_document(text: str, *, name: str) -> Document:
     if builder.problems:
         raise SourceMap(name, builder.lines, {}).error(builder.problems)
     return Document(value=value, lines=builder.lines, text=text)
+
+
+def write_document(value: Mapping[str, object]) -> str:
+    """Return YAML that ``parse_document`` reads as the same mapping."""
+    return yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def parse_value(text: str) -> object:

@@ -298,7 +298,7 @@ def test_diagnostics_that_are_a_link_are_replaced_not_followed(
     trial = "(SELECT trial_id FROM trials)"
     forge(results / "ledger.sqlite", f"INSERT INTO diagnostics VALUES ({trial}, 1, 0, 'norm1.in', 'cls_norm', 1.5)")
     (results / "diagnostics.csv").symlink_to(victims / "thesis.tex")
-    assert command("table", results).returncode == 0
+    assert command("curves", results).returncode == 0
     assert (results / "diagnostics.csv").read_text().endswith(",0,norm1.in,cls_norm,1.5\n")
 
 

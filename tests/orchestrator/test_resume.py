@@ -282,7 +282,7 @@ def test_states_of_trials_that_left_the_sweep_go_at_the_end_of_a_finished_run(
     file: Path, trials: tuple[Trial, ...], interrupted: Path, folder: Path
 ) -> None:
     shutil.copytree(interrupted, folder)
-    other = load_sweep(file, ["ablate.components=[none]", "seeds=[1]"])
+    other = load_sweep(file, ["name=tiny", "ablate.components=[none]", "seeds=[1]"])
     (added,) = expand(other)
     run(other, folder, stop_after=rung_of(added))
     assert state_of(trials[0], folder).exists()

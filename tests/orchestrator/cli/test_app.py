@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -450,3 +451,45 @@ def test_with_pdb_a_trial_that_raises_is_debugged_where_it_did(
     write_sweep(tmp_path, seeds=1, max_retries=0, ablate={"components": ["none"]})
     assert cli("run", "tiny.yaml", "--executor", "local", "--pdb").code == 1
     assert places == ["stumble"]
+
+
+def test_what_set_changes_goes_to_a_folder_of_its_own(
+    cli: Callable[..., Ended], tmp_path: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specvit.trial.run_trial", made_up_trial)
+    write_sweep(tmp_path, floors=[], seeds=1)
+    set_ = ("--set", "objective.lr=1e-3")
+    assert cli("run", "tiny.yaml", "--executor", "local").code == 0
+    tables = {path: path.read_text() for path in (tmp_path / "results" / "tiny").glob("table.*")}
+    assert cli("run", "tiny.yaml", "--executor", "local", *set_).code == 0
+    assert {path: path.read_text() for path in tables} == tables
+    other = tmp_path / "results" / "tiny-objective.lr-1e-3"
+    assert "lr: 0.001" in (other / "sweep.yaml").read_text()
+    assert cli("table", "tiny.yaml", *set_).code == cli("status", "tiny.yaml", *set_).code == 0
+    assert cli("run", "tiny.yaml", "--executor", "local", *set_, "--name", "mine").code == 0
+    assert (tmp_path / "results" / "mine" / "table.md").exists()
+
+
+def test_a_file_that_has_changed_or_is_broken_still_leads_to_its_results(
+    cli: Callable[..., Ended], finished: FinishedSweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.results, tmp_path / "results")
+    file = tmp_path / "tiny.yaml"
+    text = finished.file.read_text()
+    file.write_text(text)
+    assert cli("table", "tiny.yaml").err == ""
+    for changed in (text + "\n", "objective: ["):
+        file.write_text(changed)
+        for command in ("table", "status"):
+            ended = cli(command, "tiny.yaml")
+            assert (ended.code, ended.err.count("\n")) == (0, 1)
+            assert ended.err.startswith("specsweep: results/tiny: was run with another text than tiny.yaml has now")
+
+
+def test_wrong_targets_say_what_to_give(cli: Callable[..., Ended], finished: FinishedSweep, tmp_path: Path) -> None:
+    shutil.copytree(finished.results, tmp_path / "results")
+    folder = "results/tiny"
+    assert cli("table", f"{folder}/ledger.sqlite").out == cli("table", folder).out
+    ended = cli("table", f"{folder}/table.md")
+    assert ended.code == 2
+    assert "must be a sweep file (.yaml), the folder of a sweep's results, or its name" in ended.err

@@ -67,7 +67,8 @@ def test_difference_text_shows_what_there_is(difference: Difference | None, text
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0.1, 2.0, True), (-2.0, -0.1, True), (-1.0, 1.0, False), (None, None, False)]
+    ("low", "high", "expected"),
+    [(0.1, 2.0, True), (-2.0, -0.1, True), (-1.0, 1.0, False), (None, None, False), (1.0, 1.0, False)],
 )
 def test_excludes_zero_tells_on_which_side_the_interval_lies(
     low: float | None, high: float | None, expected: bool

@@ -74,14 +74,16 @@ def test_no_readings_make_no_file(ledger: Ledger, tmp_path: Path) -> None:
     assert not (tmp_path / CSV_NAME).exists()
 
 
-def test_the_table_command_writes_the_readings_beside_the_ledger(
+def test_table_writes_nothing_and_curves_writes_the_readings_beside_the_ledger(
     ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.record(_finished(trials[0], ledger.begin_attempt(trials[0].trial_id)))
-    monkeypatch.setattr(sys, "argv", ["specsweep", "table", str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
+    for command in ("table", "curves"):
+        assert not (tmp_path / CSV_NAME).exists()
+        monkeypatch.setattr(sys, "argv", ["specsweep", command, str(tmp_path)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
     start = f",none,baseline,0,{trials[0].trial_id}"
     assert (tmp_path / CSV_NAME).read_text().splitlines() == [
         "group,arm,role,seed,trial_id,block,site,quantity,value",

@@ -355,7 +355,7 @@ def test_a_store_that_fails_in_the_middle_stops_nothing_and_is_made_up_for_by_th
 
 
 def test_kept_weights_are_at_the_url(file: Path, url: str, store: RemoteFolder) -> None:
-    keeping = load_sweep(file, ["keep_weights=true", "objective.steps=2", "rungs.count=1"])
+    keeping = load_sweep(file, ["name=tiny", "keep_weights=true", "objective.steps=2", "rungs.count=1"])
     outcome, _ = run(keeping, url, stop_after=lambda event: isinstance(event, Finished), executor=LocalExecutor)
     assert (store / "weights").names(folders=True) == (outcome.records[0].trial.trial_id,)
     names = (store / "weights" / outcome.records[0].trial.trial_id).names()
