@@ -36,7 +36,7 @@ from orchestrator.cli.arguments import (
 )
 from orchestrator.cli.console import complain, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, retry
-from orchestrator.cli.export import export
+from orchestrator.cli.export import export, publish
 from orchestrator.cli.run import run
 from orchestrator.cli.watch import events, logs, status
 from orchestrator.ledger.errors import LedgerWriteError
@@ -206,6 +206,6 @@ def _exit_code(error: BaseException) -> int:
     return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
 
 
-for command in (run, retry, cancel, prune, plan, table, curves, diagnose, schema, status, logs, events):
+for command in (run, retry, cancel, prune, plan, table, curves, publish, diagnose, schema, status, logs, events):
     app.command()(command)
 app.add_typer(export, name="export")

@@ -1,4 +1,4 @@
-"""The command that hands a sweep over to other programs."""
+"""The commands that hand a sweep over: to other programs, and to other people."""
 
 from __future__ import annotations
 
@@ -13,9 +13,30 @@ from orchestrator.cli.arguments import (
     ResultsRoot,
     Target,
     open_ledger,
+    refuse_url,
 )
 from orchestrator.cli.console import make_console
 from specvit.messages import escape_control_chars
+
+
+def publish(
+    target: Target,
+    overrides: Overrides = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Folder to write to; default: RESULTS/studies/NAME.")
+    ] = None,
+) -> None:
+    """Put the tables of a finished sweep, its curves, file and environment into a folder to be kept and shared."""
+    from orchestrator.publish import STUDIES
+    from orchestrator.publish import publish as publish_study
+
+    refuse_url(*([] if to else [results]), why="studies are published to a folder of this machine; give --to DIR")
+    with open_ledger(target, results, overrides) as ledger:
+        folder = to or Path(results) / STUDIES / ledger.sweep().name
+        written = publish_study(ledger, folder)
+    make_console().print(f"published: {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+
 
 export = typer.Typer(no_args_is_help=True, help="Write a sweep for other programs.")
 

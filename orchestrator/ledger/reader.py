@@ -104,6 +104,15 @@ class LedgerReader:
             ).fetchone()
         return None if row is None else decode_provenance(row["provenance"])
 
+    def provenance_of_results(self) -> tuple[Provenance, ...]:
+        """Return what the runs ran on that began what the sweep's trials ended with, the oldest first."""
+        with self._reading():
+            rows = self._connection.execute(
+                "SELECT provenance FROM runs WHERE run IN (SELECT a.run FROM newest_attempts AS a "
+                "JOIN trials AS t USING (trial_id) WHERE t.position IS NOT NULL) ORDER BY run"
+            ).fetchall()
+        return tuple(decode_provenance(row["provenance"]) for row in rows)
+
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Give the connection for reading, with rows by name; all that is read in this context is of one moment."""

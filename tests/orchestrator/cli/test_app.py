@@ -493,3 +493,16 @@ def test_wrong_targets_say_what_to_give(cli: Callable[..., Ended], finished: Fin
     ended = cli("table", f"{folder}/table.md")
     assert ended.code == 2
     assert "must be a sweep file (.yaml), the folder of a sweep's results, or its name" in ended.err
+
+
+def test_publish_puts_a_finished_sweep_beside_the_runs(
+    cli: Callable[..., Ended], finished: FinishedSweep, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.results, tmp_path / "results")
+    ended = cli("publish", "tiny")
+    assert ended.code == 0
+    study = tmp_path / "results" / "studies" / "tiny"
+    assert (study / "table.csv").read_text() == (tmp_path / "results" / "tiny" / "table.csv").read_text()
+    assert ended.out.startswith("published: results/studies/tiny/curves.csv, ")
+    assert cli("publish", "tiny", "--to", "elsewhere").code == 0
+    assert {path.name for path in Path("elsewhere").iterdir()} == {path.name for path in study.iterdir()}
