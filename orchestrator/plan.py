@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import ResourceFloor
+from orchestrator.trials.resources import ResourceFloor, usable_cores
 from orchestrator.trials.trial import Role, Trial
 
 
@@ -154,7 +153,7 @@ def _arms(
 def _this_machine(trials: Sequence[Trial], allocator: Allocator) -> tuple[int, tuple[Node, ...]]:
     """Return how many trials run at once here, those of the first kind, and this machine by its cores alone."""
     needed = [share.cpus * share.processes for share in map(allocator.request_for, trials)]
-    num_cores = float(os.cpu_count() or 1)
+    num_cores = float(usable_cores())
     # A trial that wants more cores than there are is taken to run all the same, by itself.
     machine = Node("this machine", {"CPU": max(num_cores, *needed)})
     return max(1, math.floor(num_cores / needed[0])), (machine,)

@@ -34,7 +34,7 @@ from orchestrator.cli.arguments import (
     open_ledger,
     with_name,
 )
-from orchestrator.cli.console import complain, make_console, print_raw
+from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, retry
 from orchestrator.cli.export import export, publish
 from orchestrator.cli.run import run
@@ -92,7 +92,15 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
+    except SystemExit as end:
+        if not is_closed_pipe(end):
+            raise
+        discard_output()
+        sys.exit(0)
     except (SpecsweepError, OSError) as error:
+        if is_closed_pipe(error):
+            discard_output()
+            sys.exit(0)
         # Also a folder that cannot be written, or a disk that is full: the system's words name the file.
         complain(error)
         sys.exit(_exit_code(error))

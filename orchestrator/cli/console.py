@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO, cast
 
-import typer
 from rich.console import Console
 
 from orchestrator.sweep.problems import SweepFileError
@@ -16,6 +18,8 @@ from specvit.messages import escape_control_chars
 
 PIPE_WIDTH = 140
 """Columns to print tables in where there is no terminal whose width could be asked for."""
+
+_NOBODY_READS = (errno.EPIPE, errno.EIO)
 
 
 class _Console(Console):
@@ -26,12 +30,75 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def make_console() -> Console:
-    """Return the console to print on; in a pipe or file it is wide enough for tables."""
-    console = _Console(highlight=False)
+class _OutlivingStream(io.TextIOBase):
+    """Writes to stdout as long as somebody reads it, and to nobody once the pipe or the terminal is gone."""
+
+    def __init__(self) -> None:
+        self._stream: TextIO | None = sys.stdout
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        with self._going_on():
+            if self._stream is not None:
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write out what is pending."""
+        with self._going_on():
+            if self._stream is not None:
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of stdout."""
+        return sys.stdout.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Return the encoding of stdout."""
+        return sys.stdout.encoding
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                raise
+            self._stream = None
+            discard_output()
+
+
+def make_console(*, outlives_reader: bool = False) -> Console:
+    """Return the console to print on; in a pipe or file it is wide enough for tables.
+
+    Args:
+        outlives_reader: Whether a closed pipe, or a terminal that is gone, is no reason to end: a run goes on.
+    """
+    file = cast("TextIO", _OutlivingStream()) if outlives_reader else None
+    console = _Console(highlight=False, file=file)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = _Console(highlight=False, width=PIPE_WIDTH)
+        console = _Console(highlight=False, width=PIPE_WIDTH, file=file)
     return console
+
+
+def discard_output() -> None:
+    """Let what is still to be written to stdout go nowhere: nobody reads it, and it would raise once more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_closed_pipe(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised for, is that the reader of a pipe has had enough."""
+    while error is not None:
+        if isinstance(error, BrokenPipeError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def complain(error: Exception | str) -> None:
@@ -48,21 +115,6 @@ def print_raw(text: str) -> None:
     others may hold anything.
     """
     print(escape_control_chars(text) if sys.stdout.isatty() else text, flush=True)
-
-
-@contextmanager
-def ending_with_the_pipe() -> Iterator[None]:
-    """End the command quietly where the program that reads its output has had enough, as ``head`` has.
-
-    Raises:
-        typer.Exit: With code 0, if so.
-    """
-    try:
-        yield
-    except BrokenPipeError as error:
-        # What is still in the buffer would raise once more when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from error
 
 
 class _ConsoleHandler(logging.Handler):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -69,6 +70,9 @@ Slots = Annotated[
 ]
 
 
+_STOPPING = b"\nspecsweep: stopping; running trials save their states (once more: stop at once)\n"
+
+
 @dataclass(frozen=True)
 class Where:
     """Where trials run, as the options say.
@@ -127,7 +131,7 @@ def run_and_print(
     from orchestrator.storage.results_folder import results_folder
     from orchestrator.sweep.loading import load_sweep
 
-    console = make_console()
+    console = make_console(outlives_reader=True)
     sweep = load_sweep(sweep_file, overrides)
     _check_processes(sweep, where)
     with (
@@ -271,15 +275,23 @@ def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one interrupts at once."""
+    """Turn the first Ctrl-C, SIGTERM or lost terminal into a wish to stop; a second one interrupts at once.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays so.
+    """
     wishes: list[int] = []
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         wishes.append(number)
         if len(wishes) > 1:
             raise KeyboardInterrupt
+        with suppress(OSError):  # at once, whatever is being printed; the terminal may be gone
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _STOPPING)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield lambda: bool(wishes)
     finally:

@@ -19,7 +19,7 @@ from orchestrator.cli.arguments import (
     open_ledger,
     refuse_url,
 )
-from orchestrator.cli.console import ending_with_the_pipe, make_console, print_raw
+from orchestrator.cli.console import make_console, print_raw
 from specvit.errors import SpecsweepError
 
 Interval = Annotated[
@@ -45,7 +45,7 @@ def status(
     from orchestrator.monitoring.status import SweepStatus, render_status
     from orchestrator.storage.remote_folder import is_url
 
-    with open_ledger(target, results, overrides) as ledger, ending_with_the_pipe():
+    with open_ledger(target, results, overrides) as ledger:
         if not follow:
             make_console().print(render_status(SweepStatus.read(ledger)))
             return
@@ -90,8 +90,7 @@ def logs(
             if attempt is not None and attempt > len(attempts):
                 raise SpecsweepError(f"--attempt: of {name.label} there are {len(attempts)} so far, not {attempt}")
             shown = render_history(name, attempts if attempt is None else attempts[attempt - 1 : attempt])
-    with ending_with_the_pipe():
-        make_console().print(shown, soft_wrap=True)
+    make_console().print(shown, soft_wrap=True)
 
 
 def events(
@@ -119,7 +118,7 @@ def events(
 
     if follow:
         refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
-    with open_ledger(target, results, overrides) as ledger, ending_with_the_pipe():
+    with open_ledger(target, results, overrides) as ledger:
         if not follow:
             with ledger.snapshot() as connection:
                 news = EventReader().poll(connection)

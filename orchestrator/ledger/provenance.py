@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from pydantic import ConfigDict, with_config
 
 import orchestrator
+from orchestrator.trials.resources import usable_cores
 from specvit.memory import GIB, physical_memory
 from specvit.plugins import plugin_versions
 
@@ -77,7 +77,7 @@ def collect_provenance(sweep_file: Path | None = None) -> Provenance:
         versions=_versions(),
         platform=platform.platform(),
         cpu=_cpu(),
-        num_cores=_num_cores(),
+        num_cores=usable_cores(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         sweep_file=None if sweep_file is None else str(sweep_file.resolve()),
@@ -138,12 +138,6 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_gib() -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 
@@ -65,3 +66,10 @@ class ResourceFloor:
 
 def _count(number: float, one: str, many: str) -> str:
     return f"{number:g} {one if number == 1 else many}"
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use, which a scheduler may have made fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

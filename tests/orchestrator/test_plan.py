@@ -182,7 +182,7 @@ def test_attempts_fail_as_often_as_the_ledger_has_seen_them_fail(sweep: Sweep, t
 def test_scales_occupy_the_cores_that_their_own_resources_say(
     make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
     made = make_sweep(
         floors=[],
         seeds=1,
@@ -219,7 +219,7 @@ def test_slots_follow_from_the_cores_of_the_machine(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))  # what a scheduler has left of the machine
     plan = make_plan(make_sweep(resources={"cpus": cpus, "processes": processes}), results_root=tmp_path)
     assert plan.forecast.num_slots == expected
 

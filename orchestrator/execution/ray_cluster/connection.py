@@ -17,6 +17,7 @@ import ray
 
 from orchestrator.execution.capacity import ClusterError, Node
 from orchestrator.execution.ray_cluster.reachability import asks_for_token, check_reachable
+from orchestrator.trials.resources import usable_cores
 from specvit.data import Dataset
 from specvit.errors import DataError
 
@@ -40,6 +41,8 @@ def connect(address: str | None) -> str:
         check_reachable(address)
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    if not address and usable_cores() < (os.cpu_count() or 1):
+        local["num_cpus"] = usable_cores()  # Ray counts the machine's, also where a job was given a few of them
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _token_shown() if address and asks_for_token(address) else nullcontext():

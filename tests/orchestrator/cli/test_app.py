@@ -196,7 +196,9 @@ def test_ray_is_the_default_and_says_where_its_dashboard_is_and_sigterm_stops_it
     assert (local.trial.trial_id, local.metrics) == (done.trial.trial_id, done.metrics)
 
 
-def test_ctrl_c_exits_130_says_how_to_go_on_and_the_same_command_does_what_is_left(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hangup"])
+def test_ctrl_c_and_a_lost_terminal_exit_130_say_how_to_go_on_and_the_same_command_does_what_is_left(
+    number: signal.Signals,
     finished: FinishedSweep,
     tmp_path: Path,
     write_sweep: Callable[..., Path],
@@ -206,9 +208,10 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_the_same_command_does_what_is_le
     write_sweep(tmp_path)
     command = [sys.executable, "-m", "tests.orchestrator.made_up", "run", "tiny.yaml", "--executor", "local"]
     with started(tmp_path, *command, runs=Role.ARM) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = wait_for_end(process)
-    assert (process.returncode, err) == (130, "")
+    assert process.returncode == 130
+    assert err == "\nspecsweep: stopping; running trials save their states (once more: stop at once)\n"
     assert out.splitlines()[-1] == (
         "Stopped. To go on, run the same command again: specsweep run tiny.yaml --executor local"
     )
@@ -506,3 +509,33 @@ def test_publish_puts_a_finished_sweep_beside_the_runs(
     assert ended.out.startswith("published: results/studies/tiny/curves.csv, ")
     assert cli("publish", "tiny", "--to", "elsewhere").code == 0
     assert {path.name for path in Path("elsewhere").iterdir()} == {path.name for path in study.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("table", "tiny.yaml"), ("table", "tiny.yaml", "--format", "csv"), ("plan", "tiny.yaml"), ("schema",)]
+)
+def test_a_command_whose_reader_has_had_enough_ends_quietly(
+    arguments: tuple[str, ...], finished: FinishedSweep
+) -> None:
+    ended = ended_without_a_reader(finished.folder, PROGRAM, *arguments)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path, write_sweep: Callable[..., Path]) -> None:
+    write_sweep(tmp_path, seeds=1, ablate={}, floors=["raw_pixels"])
+    ended = ended_without_a_reader(tmp_path, PROGRAM, "run", "tiny.yaml", "--executor", "local")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [record.state for record in records_in(tmp_path / "results" / "tiny")] == [State.DONE] * 2
+    assert (tmp_path / "results" / "tiny" / "table.md").exists()
+
+
+def ended_without_a_reader(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose output is a pipe that is closed at its other end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
