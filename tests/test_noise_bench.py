@@ -66,11 +66,11 @@ def test_no_sweep_uses_the_seeds_of_the_bench() -> None:
 def test_settings_differ_and_are_those_of_the_sweeps(shipped: dict[str, Setting]) -> None:
     assert len({setting.digest for setting in shipped.values()}) == len(shipped)
     group = load_sweep(ROOT / "sweeps" / "components.yaml").groups[0]
-    ours = shipped["dinov2_cpu"].baseline
+    ours = shipped["deit3_dense_cpu"].baseline
     assert (ours.model, ours.data, ours.objective) == (group.model, group.data, group.objective)
-    group = load_sweep(ROOT / "sweeps" / "learning.yaml").groups[0]
-    ours = shipped["dinov2_64px"].baseline
-    assert (ours.model, ours.data, ours.objective) == (group.model, group.data, group.objective)
+    for group in load_sweep(ROOT / "sweeps" / "recipes.yaml").groups:
+        ours = shipped[group.objective.name].baseline
+        assert (ours.model, ours.data, ours.objective) == (group.model, group.data, group.objective)
 
 
 def test_the_digest_of_a_setting_depends_on_what_its_runs_share_alone(tmp_path: Path) -> None:
@@ -104,10 +104,13 @@ def test_arms_differ_from_the_baseline_by_what_they_say(shipped: dict[str, Setti
     assert baseline.seed == 907
     assert (config["repeat"], config[REAL_TWIN]) == (baseline, config[REAL])
     assert config[REAL].treatment.specialize == REAL
-    assert config["fewer steps"].objective.steps == 240
+    assert config["fewer steps"].objective.steps == 0.8 * baseline.objective.steps
     assert (baseline.objective.head_hidden, config["half head"].objective.head_hidden) == (256, 128)
     large = config["large patches"]
     assert (large.model.patch_size, large.objective.global_size, large.objective.local_size) == (8, 24, 16)
+    for arm, term in (("without dino", "dino"), ("without ibot", "ibot")):
+        weights = {name: getattr(config[arm].objective, f"{name}_weight") for name in ("dino", "ibot")}
+        assert weights == {"dino": 1.0, "ibot": 1.0} | {term: 0.0}
 
 
 def test_a_control_is_left_out_where_there_is_nothing_to_change(shipped: dict[str, Setting]) -> None:
@@ -217,7 +220,7 @@ def test_the_analysis_finds_what_was_put_in() -> None:
     assert found.repeat_correlation > 0.99
     assert found.cost_low.seeds <= found.cost.seeds <= found.cost_high.seeds
     assert all(effect.is_resampled for effect in found.effects.values())
-    assert [found.effects[arm].detected > 0.8 for arm in CONTROLS] == [True] * 3
+    assert [found.effects[arm].detected > 0.8 for arm in CONTROLS] == [True] * len(CONTROLS)
     assert found.effects["fewer steps"].difference.mean == pytest.approx(-4.0, abs=0.5)
     assert found.effects["repeat"].detected < 0.05
     assert (found.probes.residual, found.sd_probe_seeds) == (0.0, pytest.approx(math.sqrt(2)))
@@ -262,7 +265,7 @@ def test_a_report_of_nothing_is_a_report(tmp_path: Path, shipped: dict[str, Sett
 
 def test_mistakes_on_the_command_line_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--settings", "nosuch", "--results", str(tmp_path)]) == 2
-    assert "--settings must be among dinov2_cpu" in capsys.readouterr().err
+    assert "--settings must be among deit3_dense_cpu" in capsys.readouterr().err
     assert main(["--file", str(tmp_path / "none.yaml"), "--results", str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []
 

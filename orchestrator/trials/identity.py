@@ -30,6 +30,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "clip_separately": False,
             "blur_scales": True,
             "patch_bottleneck": None,
+            "koleo_radius": 0.0,
         },
         "Segmentation": {
             "protocol": "ridge",

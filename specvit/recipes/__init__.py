@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from specvit.plugins import OneOf, PartTable
-from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu
+from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu, DeiT3DenseCpu
 from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu, DinoV2Long, DinoV2Short
 from specvit.recipes.mae.settings import Mae, MaeCpu
 from specvit.training.recipe import Recipe
@@ -30,6 +30,7 @@ RECIPES: PartTable[Recipe] = PartTable(
     (
         DeiT3,
         DeiT3Cpu,
+        DeiT3DenseCpu,
         DinoV2,
         DinoV2Cpu,
         DinoV2Long,
@@ -49,6 +50,7 @@ __all__ = [
     "AnyRecipe",
     "DeiT3",
     "DeiT3Cpu",
+    "DeiT3DenseCpu",
     "DinoV2",
     "DinoV2Cpu",
     "DinoV2Long",

@@ -14,10 +14,12 @@ REAL = "norm@all+qkv@first-third"
 """The real arm: the paper's own, as in ``sweeps/recipes.yaml``."""
 TWINS = {"repeat": BASELINE, f"{REAL} repeat": REAL}
 """Arms that are another arm again, from weights a millionth away: the first is an A/A arm."""
+TERMS = {"without dino": "dino_weight", "without ibot": "ibot_weight"}
 CONTROLS = {
     "fewer steps": "20% fewer steps",
     "half head": "half the width of the recipe's head or decoder",
     "large patches": "patches of twice the side; crops that they do not tile are enlarged",
+    **{arm: f"the weight {field} set to 0" for arm, field in TERMS.items()},
 }
 """Positive controls: every one makes the features worse, for reasons that no seed can hide."""
 HEAD_FIELDS = ("head_hidden", "decoder_width")
@@ -60,6 +62,8 @@ def arm_config(setting: Setting, arm: str, seed: int) -> TrialConfig | None:
             return _half_head(config)
         case "large patches":
             return _large_patches(config)
+        case _ if arm in TERMS:
+            return _without(config, TERMS[arm])
         case specialize:
             return replace(config, treatment=Treatment(specialize=specialize))
 
@@ -99,6 +103,13 @@ def _half_head(config: TrialConfig) -> TrialConfig | None:
         return replace(config, objective=replace(recipe, **{field: getattr(recipe, field) // 2}))
     except ValueError:  # a width of no use to the recipe, e.g. no multiple of its heads
         return None
+
+
+def _without(config: TrialConfig, weight: str) -> TrialConfig | None:
+    """Take a term out of the loss, where the recipe has it."""
+    if not getattr(config.objective, weight, 0.0):
+        return None
+    return replace(config, objective=replace(config.objective, **{weight: 0.0}))
 
 
 def _large_patches(config: TrialConfig) -> TrialConfig | None:

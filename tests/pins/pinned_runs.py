@@ -20,6 +20,17 @@ from specvit.training.checkpoint import Checkpoint
 from specvit.trial import run_trial
 
 RECIPES = ("dinov2_cpu", "deit3_cpu", "mae_cpu")
+DINOV2_BEFORE = {
+    "lr": 2e-3,
+    "num_locals": 2,
+    "num_prototypes": 256,
+    "koleo_weight": 0.3,
+    "student_temp": 0.05,
+    "teacher_temp": 0.025,
+    "teacher_temp_start": 0.015,
+    "ema": 0.95,
+}
+"""The constants of ``dinov2_cpu`` when its losses and ids were pinned; the preset has moved on."""
 STEPS = 20
 RESUMED_AT = 12
 """The step after which the pinned training state was saved."""
@@ -29,7 +40,7 @@ def pinned_trials(recipe: str, folder: Path) -> dict[str, Trial]:
     """Return the trials of a recipe by the name of their arm: the baseline, the paper's arm, one with low rank."""
     sweep = {
         "data": {"source": "scenes", "num_train": 64, "num_val": 32},
-        "objective": {"recipe": recipe, "steps": STEPS, "batch_size": 8},
+        "objective": {"recipe": recipe, "steps": STEPS, "batch_size": 8} | (DINOV2_BEFORE if "dino" in recipe else {}),
         "probes": {"knn": {}},
         # A rung tells the loss of its step; with this many there is one after every step but the last.
         "rungs": {"count": STEPS - 1, "num_images": 32},

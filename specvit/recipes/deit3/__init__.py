@@ -4,6 +4,6 @@
 ``dense_loss``.
 """
 
-from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu
+from specvit.recipes.deit3.settings import DeiT3, DeiT3Cpu, DeiT3DenseCpu
 
-__all__ = ["DeiT3", "DeiT3Cpu"]
+__all__ = ["DeiT3", "DeiT3Cpu", "DeiT3DenseCpu"]

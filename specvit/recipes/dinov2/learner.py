@@ -316,8 +316,9 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
 
     def _koleo(self, cls: Tensor, part: BatchSlice, student_cls: Tensor | None) -> Tensor:
         """Compute KoLeo of the whole batch, summed over the global views, from a part's [CLS] ``(2 b, D)``."""
+        radius = self.recipe.koleo_radius
         if part.is_whole:
-            return torch.stack([koleo_loss(view) for view in cls.chunk(2)]).sum()
+            return torch.stack([koleo_loss(view, radius=radius) for view in cls.chunk(2)]).sum()
         if self.recipe.koleo_weight == 0:
             return cls.new_zeros(())
         by_view = cls.reshape(2, part.size, -1)
@@ -325,7 +326,10 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
             student_cls = collectives.gather(by_view, dim=1)
         rows = slice(part.start, part.stop)
         return torch.stack(
-            [koleo_of_part(own, everyone, rows) for own, everyone in zip(by_view, student_cls, strict=True)]
+            [
+                koleo_of_part(own, everyone, rows, radius=radius)
+                for own, everyone in zip(by_view, student_cls, strict=True)
+            ]
         ).sum()
 
 

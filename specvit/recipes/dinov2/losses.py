@@ -58,10 +58,17 @@ def ibot_loss(targets: Tensor, logits: Tensor, *, weights: Tensor, num_crops: in
     return (cross_entropy(targets, logits, temperature=temperature) * weights).sum() / num_crops
 
 
-def koleo_loss(features: Tensor) -> Tensor:
+def koleo_loss(features: Tensor, *, radius: float = 0.0) -> Tensor:
     """Spread features: minus the mean log distance to the nearest neighbour, ``(B, D)`` -> scalar.
 
     Computed in float32 on L2-normalised features. Source: Sablayrolles et al. 2019; dinov2 loss/koleo_loss.py.
+
+    Args:
+        features: Of B images, at least 2.
+        radius: Distance d below which neighbours are no longer pushed apart the harder the closer they are: the log is
+            that of sqrt(d^2 + radius^2), whose gradient is at most 1 / (2 radius). 0 = the published form, whose
+            gradient is 1 / d: [CLS] that are nearly equal, as at the start of a run, make it so large that it
+            amplifies differences of rounding.
     """
     with torch.autocast(features.device.type, enabled=False):
         x = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)
@@ -69,17 +76,21 @@ def koleo_loss(features: Tensor) -> Tensor:
             similarity = x @ x.T
             similarity.fill_diagonal_(-1)
             nearest = similarity.argmax(dim=1)
+        if radius > 0:
+            squared = (x - x[nearest]).square().sum(dim=1)
+            return -0.5 * torch.log(squared + radius**2).mean()
         distance = F.pairwise_distance(x, x[nearest], eps=KOLEO_EPS)
         return -torch.log(distance + KOLEO_EPS).mean()
 
 
-def koleo_of_part(features: Tensor, everyone: Tensor, rows: slice) -> Tensor:
+def koleo_of_part(features: Tensor, everyone: Tensor, rows: slice, *, radius: float = 0.0) -> Tensor:
     """Compute ``koleo_loss`` of a whole batch from a part of it, of which alone gradients are known.
 
     Args:
         features: ``(b, D)`` the part's features.
         everyone: ``(B, D)`` the features of all images, without gradients.
         rows: Where ``features`` are in ``everyone``.
+        radius: As of ``koleo_loss``.
 
     Returns:
         The loss of the batch. Its gradient is B / b times that of the batch, so that over parts that are averaged by
@@ -87,7 +98,7 @@ def koleo_of_part(features: Tensor, everyone: Tensor, rows: slice) -> Tensor:
     """
     with torch.enable_grad():
         leaf = everyone.detach().requires_grad_()
-        loss = koleo_loss(leaf)
+        loss = koleo_loss(leaf, radius=radius)
         (gradient,) = torch.autograd.grad(loss, leaf)
     # Linear in the features, with the gradient of the batch; its own value is taken off again.
     linear = (features * gradient[rows]).sum() * (len(everyone) / len(features))

@@ -61,16 +61,16 @@ class Mae(Recipe):
 
 @settings
 class MaeCpu(Mae):
-    """A preset for a few hundred steps on a core, with patches of 4 px in images of 32 px.
+    """A preset for 600 steps on a core, with patches of 4 px in images of 32 px.
 
-    On the procedural scenes (one seed) it gains 12 points of linear top-1 and 2 of mIoU over the untrained
-    backbone, and loses 5 of kNN top-1: [CLS] has no loss of its own.
+    The decoder is small, and the rate is that of a batch of 64; masks, crops and targets are the published ones. At
+    half the length the features are hardly better than those of a backbone that was never trained.
     """
 
     name: ClassVar[str] = "mae_cpu"
     recipe: Literal["mae_cpu"] = "mae_cpu"  # type: ignore[assignment]
 
-    steps: PositiveInt = 300
+    steps: PositiveInt = 600
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 2e-3
     warmup: Fraction = 0.1

@@ -13,24 +13,24 @@ SWEEPS = Path(__file__).parents[3] / "sweeps"
 
 # Arms with the baseline (and floors) x groups x seeds, from each file's question.
 NUM_TRIALS = {
-    "blocks": (13 + 2) * 3,
+    "blocks": (13 + 2) * 4,
     "camvid": (4 + 2) * 3,
     "camvid_long": (1 + 2) * 2,
     "cifar10": (4 + 2) * 3,
     "cifar10_long": (1 + 2) * 2,
-    "components": (11 + 2) * 3,
-    "comparators": (6 + 2) * 3,
+    "components": (11 + 2) * 4,
+    "comparators": (6 + 2) * 4,
     "learning": (1 + 2) * 5,
-    "high_norm": (2 * (3 + 2) + (5 + 2)) * 3,
-    "modes": (9 + 2) * 3,
+    "high_norm": (2 * (3 + 2) + (5 + 2)) * 4,
+    "modes": (9 + 2) * 4,
     "paper/blocks": (7 + 1) * 3 * 3,
     "paper/components": (11 + 1) * 3 * 3,
     "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 3,
     "paper/modes": (9 + 1) * 3 * 3,
-    "probes": (3 + 2) * 3,
+    "probes": (3 + 2) * 4,
     "quick": (3 + 2) * 2,
-    "recipes": (2 + 2) * 3 * 3,
-    "scales": (4 + 2) * 3 * 3,
+    "recipes": (2 + 2) * 3 * 4,
+    "scales": (4 + 2) * 3 * 4,
 }
 
 

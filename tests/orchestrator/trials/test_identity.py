@@ -19,13 +19,15 @@ from specvit.probes import PROBES
 from specvit.recipes import RECIPES
 from specvit.settings import PositiveFloat, PositiveInt, settings
 
+from ...pins.pinned_runs import DINOV2_BEFORE
+
 
 def make_config(**changes: Any) -> TrialConfig:
     values: dict[str, Any] = {
         "treatment": Treatment(specialize="norm@all"),
         "model": ModelSettings(),
         "data": DATA_SOURCES["scenes"](),
-        "objective": RECIPES["dinov2_cpu"](steps=150),
+        "objective": RECIPES["dinov2_cpu"](steps=150, **DINOV2_BEFORE),
         "probes": {"knn": {}},
         "rungs": RungSettings(count=2, probes=("knn",)),
         "seed": 1,
@@ -80,6 +82,7 @@ LATER = (
     "clip_separately",
     "blur_scales",
     "patch_bottleneck",
+    "koleo_radius",
 )
 """Fields of the recipe that came later, which have here the values of the time before them."""
 
@@ -237,13 +240,14 @@ def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"epochs": 2.0, "steps": 300},
+        {"epochs": 2.0, "steps": 2400},
         {"lr_batch_size": 1024},
         {"drop_path_uniform": True},
         {"drop_path_subset": True},
         {"clip_separately": True},
         {"blur_scales": False},
         {"patch_bottleneck": 32, "shared_head": False},
+        {"koleo_radius": 0.05},
     ],
 )
 def test_trial_id_of_dinov2_tells_its_later_settings_apart(changes: dict[str, Any]) -> None:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from specvit.recipes.dinov2 import losses
-from specvit.recipes.dinov2.losses import Centre, cross_entropy, dino_loss, ibot_loss, koleo_loss, sinkhorn
+from specvit.recipes.dinov2.losses import (
+    Centre,
+    cross_entropy,
+    dino_loss,
+    ibot_loss,
+    koleo_loss,
+    koleo_of_part,
+    sinkhorn,
+)
 
 B, K, D, TEMPERATURE = 5, 7, 6, 0.1
 
@@ -78,6 +86,33 @@ def test_koleo_loss_does_not_depend_on_the_length_of_features_and_pushes_neighbo
 
 def test_koleo_loss_of_two_equal_images_is_finite() -> None:
     assert math.isfinite(float(koleo_loss(torch.ones(2, 4))))
+
+
+def test_koleo_with_a_radius_bounds_its_gradient_where_the_published_form_has_none() -> None:
+    radius = 0.05
+    for distance in (1e-5, radius, 0.5):
+        angle = 2 * math.asin(distance / 2)
+        points = [[1.0, 0.0], [math.cos(angle), math.sin(angle)]]
+        features = torch.tensor(points, dtype=torch.float64, requires_grad=True)
+        loss = koleo_loss(features, radius=radius)
+        assert float(loss.detach()) == pytest.approx(-0.5 * math.log(distance**2 + radius**2), rel=1e-4)
+        loss.backward()
+        assert features.grad is not None
+        # Each point's neighbour is the other: the slope of the mean over both, d / (d^2 + r^2), is that of each.
+        slope = distance / (distance**2 + radius**2) * math.sqrt(1 - distance**2 / 4)
+        assert float(features.grad[1].norm()) == pytest.approx(slope, rel=1e-2)
+        assert float(features.grad[1].norm()) <= 1 / (2 * radius)
+    near = torch.tensor([[1.0, 0.0], [1.0, 1e-4]], requires_grad=True)
+    koleo_loss(near).backward()
+    assert near.grad is not None
+    assert float(near.grad.norm()) > 1e3
+
+
+def test_koleo_of_parts_takes_the_radius_along() -> None:
+    everyone = _randn(6, D).float()
+    whole = koleo_loss(everyone, radius=0.3)
+    part = koleo_of_part(everyone[2:4].clone().requires_grad_(), everyone, slice(2, 4), radius=0.3)
+    assert float(part.detach()) == pytest.approx(float(whole), rel=1e-5)
 
 
 def _slow_sinkhorn(logits: Tensor, *, iterations: int) -> Tensor:
