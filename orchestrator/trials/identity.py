@@ -22,6 +22,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999], "epochs": None},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
+        "FileSource": {"orientation": None},
         "Probe": {"data": None, "num_train": None},
         "DinoV2": {
             "lr_batch_size": None,

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
-from specvit.settings import settings
+from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation
+from specvit.settings import PositiveInt, settings
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,23 @@ class Prepared:
 class FileSource(DataSource):
     """Decode images from files. A subclass says how in ``prepare``, and extends ``path_fields``."""
 
-    path_fields: ClassVar[frozenset[str]] = frozenset({"cache", "cache_folder"})
+    path_fields: ClassVar[frozenset[str]] = frozenset({"cache", "cache_folder", "max_pixels"})
 
     cache: Literal["memory", "disk"] = "memory"
     """Where decoded images are kept: ``memory``, or ``disk`` for those that are larger; the numbers are the same."""
     cache_folder: str = "~/.cache/specsweep"
     """With ``cache: disk``, the folder that keeps them from run to run; on a cluster, one that all machines share."""
+
+    orientation: Orientation = None
+    """What is done about an EXIF orientation: ``stored``, nothing, or ``shown``, images are turned as
+    viewers show them. None given = nothing; but an image that masks, depth or boxes fit both ways is refused."""
+    max_pixels: PositiveInt = MAX_PIXELS
+    """Most pixels that an image may have as it is stored; larger ones are refused, for they may be made to fill
+    memory."""
+
+    def reader(self) -> ImageReader:
+        """Return what reads the images, as the fields say."""
+        return ImageReader(orientation=self.orientation, max_pixels=self.max_pixels)
 
     def load(self) -> Dataset:
         """Decode both splits, or with ``cache: disk`` find them decoded.

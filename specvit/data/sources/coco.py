@@ -19,10 +19,9 @@ from specvit.data.reading.image_files import (
     existing_folder,
     existing_root,
     fingerprint,
-    map_files,
-    read_image,
     squash_to_square,
 )
+from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
@@ -137,12 +136,14 @@ class Coco(FileSource):
             }
             for split, found in listed.items()
         }
+        reader = self.reader()
+        digests = {split: self._decode(reader, found, rows[split], split) for split, found in listed.items()}
+        reader.check()
         splits: dict[str, Split] = {}
         hashes: list[tuple[Path, bytes]] = []
         for split, found in listed.items():
-            digests = self._decode(found, rows[split], split)
             splits[split] = Split(**{name: storage.finish(array) for name, array in rows[split].items()})
-            hashes += [(found.file, found.annotations.digest), *zip(found.paths, digests, strict=True)]
+            hashes += [(found.file, found.annotations.digest), *zip(found.paths, digests[split], strict=True)]
             boxes = splits[split].boxes
             assert boxes is not None
             if not (boxes[..., 4] >= 0).any():
@@ -159,25 +160,24 @@ class Coco(FileSource):
             box_names=tuple(listed["train"].annotations.categories.values()),
         )
 
-    def _decode(self, found: _Listed, rows: Mapping[str, Rows], split: str) -> list[bytes]:
+    def _decode(self, reader: ImageReader, found: _Listed, rows: Mapping[str, Rows], split: str) -> list[bytes]:
         """Decode one split: return the digests of its images."""
         index_of = {category: index for index, category in enumerate(found.annotations.categories)}
 
         def read(index: int) -> bytes:
             listed = found.annotations.images[index]
-            image, digest = read_image(found.paths[index])
-            if listed.size not in (None, image.size):
-                raise DataError(
-                    f"the image {str(found.paths[index])!r} must have the size that {str(found.file)!r} gives, "
-                    f"{'x'.join(map(str, listed.size or ()))}, not {image.width}x{image.height}"
-                )
+            path = found.paths[index]
+            image, digest = reader.read(path)
+            reader.check_place(
+                image, str(path), target=f"the entry of {str(path)!r} in {str(found.file)!r}", size=listed.size
+            )
             corners = [(x, y, x + width, y + height, index_of[key]) for x, y, width, height, key in listed.boxes]
             boxes = squash_boxes(np.array(corners, dtype=np.float64).reshape(-1, 5), image.size, self.image_size)
             rows["images"][index] = squash_to_square(image, self.image_size)
             rows["boxes"][index] = pad_boxes(boxes, found.most_boxes)
             return digest
 
-        return map_files(read, range(len(found.paths)), what=f"images of {split}, with boxes")
+        return reader.map(read, range(len(found.paths)), what=f"images of {split}, with boxes")
 
 
 def squash_boxes(rows: NDArray[np.float64], image_size: tuple[int, int], size: int) -> NDArray[np.int16]:

@@ -14,15 +14,9 @@ from PIL import Image
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.pair_source import PairSource, match_by_name
-from specvit.data.reading.image_files import (
-    SPLITS,
-    decode,
-    fingerprint,
-    map_files,
-    read_content,
-    read_image,
-    squash_to_square,
-)
+from specvit.data.reading.image_decoding import decode, read_content
+from specvit.data.reading.image_files import SPLITS, fingerprint, squash_to_square
+from specvit.data.reading.image_reader import ImageReader
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
 from specvit.lazy_numpy import np
@@ -106,10 +100,11 @@ class DepthMaps(PairSource):
             }
             for split in SPLITS
         }
+        reader = self.reader()
+        hashes = [pair for split in SPLITS for pair in self._decode(reader, pairs[split], rows[split], split)]
+        reader.check()
         splits: dict[str, Split] = {}
-        hashes: list[tuple[Path, bytes]] = []
         for split in SPLITS:
-            hashes += self._decode(pairs[split], rows[split], split)
             splits[split] = Split(**{name: storage.finish(rows[split][name]) for name in shapes})
             if not np.any(splits[split].depth):
                 raise DataError(
@@ -125,25 +120,23 @@ class DepthMaps(PairSource):
         )
 
     def _decode(
-        self, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
+        self, reader: ImageReader, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
     ) -> list[tuple[Path, bytes]]:
         """Decode one split: return the digests of its files."""
 
         def read(index: int) -> bytes:
             image_path, depth_path = pairs[index]
-            image, image_digest = read_image(image_path)
+            image, image_digest = reader.read(image_path)
             depth, depth_digest = read_depth(depth_path)
             height, width = depth.shape
-            if image.size != (width, height):
-                raise DataError(
-                    f"the depth map {str(depth_path)!r} must have the size of its image, "
-                    f"{image.width}x{image.height}, not {width}x{height}"
-                )
+            reader.check_place(
+                image, str(image_path), target=f"the depth map {str(depth_path)!r}", size=(width, height)
+            )
             rows["images"][index] = squash_to_square(image, self.image_size)
             rows["depth"][index] = squash_depth(self.counted(depth, depth_path), self.image_size)
             return image_digest + depth_digest
 
-        digests = map_files(read, range(len(pairs)), what=f"images of {split}, with depth")
+        digests = reader.map(read, range(len(pairs)), what=f"images of {split}, with depth")
         return [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
 
 

@@ -13,14 +13,9 @@ from pydantic import model_validator
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.file_source import FileSource, Prepared
-from specvit.data.reading.image_files import (
-    crop_to_square,
-    decode_image,
-    fingerprint_samples,
-    map_files,
-    squash_mask,
-    squash_to_square,
-)
+from specvit.data.reading.image_decoding import orientation_of
+from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
+from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.label_names import check_names, encode_labels, largest_class
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
@@ -118,14 +113,16 @@ class HuggingFace(FileSource):
             split: {name: storage.rows(f"{split}_{name}", table.num_rows, shapes[name], np.uint8) for name in shapes}
             for split, table in tables.items()
         }
+        reader = self.reader()
         read: dict[str, _Decoded] = {}
         for split, table in tables.items():
-            decoded = read[split] = _Decoded(self, rows[split], table.num_rows)
-            decoded.digests = map_files(
+            decoded = read[split] = _Decoded(self, reader, rows[split], table.num_rows)
+            decoded.digests = reader.map(
                 decoded.add, table.rows(), what=f"images of {split}", total=table.num_rows
             )
             if not decoded.digests:
                 raise DataError(f"{table.name} has no images")
+        reader.check()
         class_names: tuple[str, ...] = ()
         labels: dict[str, NDArray[np.int64]] = {}
         if self.label_column is not None:
@@ -158,8 +155,9 @@ class HuggingFace(FileSource):
 class _Decoded:
     """Decode the rows of one split into its arrays, from any thread."""
 
-    def __init__(self, source: HuggingFace, rows: Mapping[str, Rows], num_rows: int) -> None:
+    def __init__(self, source: HuggingFace, reader: ImageReader, rows: Mapping[str, Rows], num_rows: int) -> None:
         self._source = source
+        self._reader = reader
         self._rows = rows
         self.labels: list[object] = [None] * num_rows
         self._largest = np.full(num_rows, -1)
@@ -176,19 +174,17 @@ class _Decoded:
 
         size = self._source.image_size
         content = read_encoded(row.image, row.name, row.files)
-        image = decode_image(content, row.name)
+        image = self._reader.decode(content, row.name)
         digest = hashlib.sha256(content).digest()
         self.labels[row.index] = row.label
         if self._source.mask_column is None:
             self._rows["images"][row.index] = crop_to_square(image, size)
             return digest
         mask_content = read_encoded(row.mask, f"{row.name}, mask", row.files)
-        mask = decode_image(mask_content, f"{row.name}, mask", mask=True)
-        if mask.size != image.size:
-            raise DataError(
-                f"the mask of {row.name} must have the size of its image, {image.width}x{image.height}, "
-                f"not {mask.width}x{mask.height}"
-            )
+        mask = self._reader.decode(mask_content, f"{row.name}, mask", mask=True)
+        self._reader.check_place(
+            image, row.name, target=f"the mask of {row.name}", size=mask.size, orientation=orientation_of(mask)
+        )
         self._largest[row.index] = largest_class(
             np.asarray(mask), self._source.mask_names, name=f"the mask of {row.name}", field="data.mask_names"
         )

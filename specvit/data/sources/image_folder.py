@@ -18,10 +18,9 @@ from specvit.data.reading.image_files import (
     existing_root,
     fingerprint,
     list_images,
-    map_files,
-    read_image,
     visible_entries,
 )
+from specvit.data.reading.image_reader import ImageReader
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 from specvit.settings import settings
@@ -64,13 +63,15 @@ class ImageFolder(FileSource):
         paths = {split: [path for name in classes for path in found[split][name]] for split in SPLITS}
         shape = (3, self.image_size, self.image_size)
         rows = {split: storage.rows(f"{split}_images", len(paths[split]), shape, np.uint8) for split in SPLITS}
+        reader = self.reader()
+        digests = {split: self._decode(reader, paths[split], rows[split], split) for split in SPLITS}
+        reader.check()
         splits: dict[str, Split] = {}
         hashes: list[tuple[Path, bytes]] = []
         for split in SPLITS:
             labels = np.repeat(np.arange(len(classes)), [len(found[split][name]) for name in classes])
-            digests = self._decode(paths[split], rows[split], split)
             splits[split] = Split(images=storage.finish(rows[split]), labels=labels.astype(np.int64))
-            hashes += zip(paths[split], digests, strict=True)
+            hashes += zip(paths[split], digests[split], strict=True)
         return Dataset(
             train=splits["train"],
             val=splits["val"],
@@ -79,13 +80,13 @@ class ImageFolder(FileSource):
             fingerprint=fingerprint(root, hashes),
         )
 
-    def _decode(self, paths: list[Path], rows: Rows, split: str) -> list[bytes]:
+    def _decode(self, reader: ImageReader, paths: list[Path], rows: Rows, split: str) -> list[bytes]:
         def read(index: int) -> bytes:
-            image, digest = read_image(paths[index])
+            image, digest = reader.read(paths[index])
             rows[index] = crop_to_square(image, self.image_size)
             return digest
 
-        return map_files(read, range(len(paths)), what=f"images of {split}")
+        return reader.map(read, range(len(paths)), what=f"images of {split}")
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:

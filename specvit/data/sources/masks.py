@@ -12,14 +12,9 @@ from pydantic import model_validator
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.pair_source import PairSource, match_by_name
-from specvit.data.reading.image_files import (
-    SPLITS,
-    fingerprint,
-    map_files,
-    read_image,
-    squash_mask,
-    squash_to_square,
-)
+from specvit.data.reading.image_decoding import orientation_of
+from specvit.data.reading.image_files import SPLITS, fingerprint, squash_mask, squash_to_square
+from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.label_names import check_names, largest_class
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
@@ -63,29 +58,28 @@ class Masks(PairSource):
             split: {name: storage.rows(f"{split}_{name}", len(pairs[split]), shapes[name], np.uint8) for name in shapes}
             for split in SPLITS
         }
+        reader = self.reader()
+        decoded = {split: self._decode(reader, pairs[split], rows[split], split) for split in SPLITS}
+        reader.check()
         splits: dict[str, Split] = {}
-        hashes: list[tuple[Path, bytes]] = []
-        largest = -1
         for split in SPLITS:
-            split_hashes, split_largest = self._decode(pairs[split], rows[split], split)
             splits[split] = Split(**{name: storage.finish(rows[split][name]) for name in shapes})
-            hashes += split_hashes
-            largest = max(largest, split_largest)
-            if split_largest < 0:
+            if decoded[split][1] < 0:
                 folder = pairs[split][0][1].parent
                 raise DataError(
                     f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
                 )
+        largest = max(largest for _, largest in decoded.values())
         return Dataset(
             train=splits["train"],
             val=splits["val"],
             class_names=(),
             mask_names=self.class_names or tuple(f"class {index}" for index in range(largest + 1)),
-            fingerprint=fingerprint(root, hashes),
+            fingerprint=fingerprint(root, [pair for hashes, _ in decoded.values() for pair in hashes]),
         )
 
     def _decode(
-        self, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
+        self, reader: ImageReader, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
     ) -> tuple[list[tuple[Path, bytes]], int]:
         """Decode one split: return the digests of its files, and the largest class index (-1 = none)."""
         size = self.image_size
@@ -97,13 +91,15 @@ class Masks(PairSource):
 
         def read(index: int) -> bytes:
             image_path, mask_path = pairs[index]
-            image, image_digest = read_image(image_path)
-            mask, mask_digest = read_image(mask_path, mask=True)
-            if image.size != mask.size:
-                raise DataError(
-                    f"the mask {str(mask_path)!r} must have the size of its image, "
-                    f"{image.width}x{image.height}, not {mask.width}x{mask.height}"
-                )
+            image, image_digest = reader.read(image_path)
+            mask, mask_digest = reader.read(mask_path, mask=True)
+            reader.check_place(
+                image,
+                str(image_path),
+                target=f"the mask {str(mask_path)!r}",
+                size=mask.size,
+                orientation=orientation_of(mask),
+            )
             if lookup is not None:
                 mask = Image.fromarray(lookup[np.asarray(mask)])
             largest[index] = largest_class(
@@ -112,6 +108,6 @@ class Masks(PairSource):
             rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
             return image_digest + mask_digest
 
-        digests = map_files(read, range(len(pairs)), what=f"images of {split}, with masks")
+        digests = reader.map(read, range(len(pairs)), what=f"images of {split}, with masks")
         hashes = [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
         return hashes, int(largest.max())

@@ -17,10 +17,8 @@ from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import (
     SPLITS,
     crop_to_square,
-    decode_image,
     existing_root,
     fingerprint_samples,
-    map_files,
 )
 from specvit.data.reading.label_names import MAX_CLASSES, check_names, name_classes
 from specvit.data.reading.paths import check_disjoint, is_inside
@@ -96,18 +94,22 @@ class WebDatasetShards(FileSource):
         rows = {split: storage.rows(f"{split}_images", len(samples[split]), shape, np.uint8) for split in SPLITS}
         labels = {split: np.empty(len(samples[split]), np.int64) for split in SPLITS}
 
+        reader = self.reader()
+
         def read(split: str, index: int) -> bytes:
             sample = samples[split][index]
             kind = _image_kind(sample)
             content, label = sample.read(kind), self._label(sample)
-            rows[split][index] = crop_to_square(decode_image(content, f"{sample}.{kind}"), self.image_size)
+            rows[split][index] = crop_to_square(reader.decode(content, f"{sample}.{kind}"), self.image_size)
             labels[split][index] = label
             return sample.key.encode() + b"\0" + hashlib.sha256(content).digest() + label.to_bytes(8, "big")
 
         digests: list[bytes] = []
         splits = {}
         for split in SPLITS:
-            digests += map_files(partial(read, split), range(len(samples[split])), what=f"images of {split}")
+            digests += reader.map(partial(read, split), range(len(samples[split])), what=f"images of {split}")
+        reader.check()
+        for split in SPLITS:
             splits[split] = Split(images=storage.finish(rows[split]), labels=labels[split])
         return Dataset(
             train=splits["train"],

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from specvit.data.reading import image_files
-from specvit.data.reading.image_files import map_files
+from specvit.data.reading import image_reader
+from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.progress import Progress
 
 
@@ -46,20 +46,20 @@ def test_a_number_that_is_not_known_is_left_out(caplog: pytest.LogCaptureFixture
     assert lines(caplog) == ["read 20 images, 2 a second"]
 
 
-def test_map_files_tells_of_a_long_run_and_keeps_the_order(
+def test_map_tells_of_a_long_run_and_keeps_the_order(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "specvit.data")
     monkeypatch.setattr("specvit.data.reading.progress.INTERVAL_S", 0.0)
-    monkeypatch.setattr(image_files, "BLOCK", 4)
-    assert map_files(lambda index: bytes([index]), range(10), what="stamps") == [bytes([i]) for i in range(10)]
+    monkeypatch.setattr(image_reader, "BLOCK", 4)
+    assert ImageReader().map(lambda index: bytes([index]), range(10), what="stamps") == [bytes([i]) for i in range(10)]
     told = lines(caplog)
     assert len(told) == 10
     assert told[-1].startswith("read 10 of 10 stamps, ")
 
 
-def test_map_files_takes_from_a_stream_no_more_than_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "BLOCK", 4)
+def test_map_takes_from_a_stream_no_more_than_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_reader, "BLOCK", 4)
     taken: list[int] = []
 
     def stream() -> Iterator[int]:
@@ -73,13 +73,13 @@ def test_map_files_takes_from_a_stream_no_more_than_it_works_on(monkeypatch: pyt
         return b""
 
     with pytest.raises(ValueError, match="five"):
-        map_files(read, stream())
+        ImageReader().map(read, stream())
     assert len(taken) == 8
 
 
-def test_map_files_leaves_warnings_as_they_were() -> None:
+def test_map_leaves_warnings_as_they_were() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        map_files(lambda _: b"", [1])
+        ImageReader().map(lambda _: b"", [1])
         warnings.warn("bomb", Image.DecompressionBombWarning, stacklevel=1)
     assert len(caught) == 1

@@ -85,7 +85,7 @@ def _load_fails(root: Path, match: str, **fields: Any) -> None:
 
 def test_coco_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["coco"] is Coco
-    assert Coco.path_fields == {"root", "cache", "cache_folder"}
+    assert Coco.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
     assert Coco.targets == {"boxes"}
 
 
@@ -257,7 +257,7 @@ def test_broken_image_is_refused(tree: Path) -> None:
 
 def test_image_of_another_size_than_its_entry_is_refused(tree: Path) -> None:
     Image.new("RGB", (20, 40)).save(tree / "val2017" / "a.png")
-    _load_fails(tree, r"val2017/a\.png' must have the size that '.*val2017\.json' gives, 40x20, not 20x40")
+    _load_fails(tree, r"val2017/a\.png' in '.*val2017\.json' must have the size of its image, 20x40, not 40x20")
 
 
 def test_splits_with_other_categories_are_refused(tree: Path) -> None:

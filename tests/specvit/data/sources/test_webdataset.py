@@ -58,7 +58,7 @@ def load(root: Path, **fields: Any) -> Any:
 def test_source_is_found_by_name_and_needs_no_extra() -> None:
     assert DATA_SOURCES["webdataset"] is WebDatasetShards
     assert WebDatasetShards.extra is None
-    assert WebDatasetShards.path_fields == {"root", "cache", "cache_folder"}
+    assert WebDatasetShards.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
 
 
 def test_samples_come_in_the_order_of_the_shards(root: Path) -> None:

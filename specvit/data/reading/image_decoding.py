@@ -1,0 +1,123 @@
+"""Decoding one image: which formats, modes and sizes are taken, and how an image says that it is to be turned."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from specvit.errors import DataError
+from specvit.files.regular import read_regular
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_DECODING_ERRORS = (
+    OSError,  # also what Pillow raises for unknown and truncated files
+    SyntaxError,  # Pillow's word for a broken PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+"""What shows a stored image as it was taken, by its EXIF orientation; 1 = it is stored so.
+
+Source: Exif 2.32, tag 0x0112; the turns are those of Pillow's ``ImageOps.exif_transpose``."""
+
+
+def read_content(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise DataError(f"cannot read the image {str(path)!r}: {_reason(error, FORMATS)}") from error
+
+
+def decode(content: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Decode one image and leave its pixels as they are, and where they are.
+
+    Args:
+        content: The encoded image.
+        name: What to call it in messages.
+        formats: Pillow's names of the formats that it may have.
+
+    Raises:
+        DataError: If it cannot be decoded, or has more pixels than Pillow's ``MAX_IMAGE_PIXELS``.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content), formats=formats)
+        image.load()
+    except _DECODING_ERRORS as error:
+        raise DataError(f"cannot read the image {name!r}: {_reason(error, formats)}") from error
+    return image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation that an image was stored with, 1 to 8; 1 where it says none."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DECODING_ERRORS:  # metadata that are damaged say nothing
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return an image as RGB.
+
+    Raises:
+        DataError: If it has more than 8 bits a channel.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"the image {name!r} must have 8 bits a channel, not mode {image.mode!r}")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def check_mask(mask: Image.Image, content: bytes, name: str) -> None:
+    """Check that a PNG holds class indices: 8-bit greyscale, or a palette.
+
+    Args:
+        mask: The image.
+        content: Its file.
+        name: What to call it in messages.
+
+    Raises:
+        DataError: If it does not.
+    """
+    # Pillow stretches greyscale of fewer bits to 0..255, which would change the indices; palettes it leaves.
+    bit_depth = content[24]
+    if mask.mode != "P" and (mask.mode != "L" or bit_depth != 8):
+        raise DataError(
+            f"the mask {name!r} must be an 8-bit PNG with one channel (greyscale or palette), "
+            f"not mode {mask.mode!r} with {bit_depth} bits"
+        )
+
+
+def _reason(error: BaseException, formats: Sequence[str]) -> str:
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS} pixels, the limit that data.max_pixels raises"
+    if isinstance(error, UnidentifiedImageError):
+        return f"its content is not {' or '.join(formats)}"
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,129 @@
+"""Reading many images: what is wrong with them at once, how large they may be, and which way they are turned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from specvit.data.reading.image_reader import ImageReader, Orientation
+from specvit.errors import DataError
+
+WIDE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+SQUARE = WIDE[:, :6]
+
+
+def save(path: Path, pixels: np.ndarray, orientation: int) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def read_all(reader: ImageReader, paths: list[Path]) -> None:
+    reader.map(lambda path: reader.read(path)[1], paths)
+    reader.check()
+
+
+def broken(folder: Path, num: int, of: int) -> list[Path]:
+    paths = [folder / f"{index:03}.png" for index in range(of)]
+    for index, path in enumerate(paths):
+        if index % 2 and index < 2 * num:
+            path.touch()
+        else:
+            Image.new("L", (4, 4)).save(path)
+    return paths
+
+
+def test_one_file_that_cannot_be_read_is_the_whole_message(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^cannot read the image '.*001\.png': its content is not .*$"):
+        read_all(ImageReader(), broken(tmp_path, 1, 10))
+
+
+def test_files_that_cannot_be_read_are_listed_in_their_order(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_all(ImageReader(), broken(tmp_path, 3, 50))
+    first, *others = str(caught.value).split("\n")
+    assert first == "3 images cannot be used:"
+    numbers = [line.removeprefix(f"  cannot read the image '{tmp_path}/")[:3] for line in others]
+    assert numbers == ["001", "003", "005"]
+
+
+def test_no_more_than_twenty_files_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_all(ImageReader(), broken(tmp_path, 25, 50))
+    first, *others = str(caught.value).split("\n")
+    assert first == "at least 20 images cannot be used:"
+    assert len(others) == 20
+
+
+def test_what_is_wrong_with_two_splits_is_listed_together(tmp_path: Path) -> None:
+    reader = ImageReader()
+    for path in broken(tmp_path, 2, 4)[1::2]:
+        assert reader.map(lambda path: reader.read(path)[1], [path]) == [b""]
+    with pytest.raises(DataError, match="2 images cannot be used:"):
+        reader.check()
+
+
+@pytest.mark.parametrize("num_pixels", [150, 60], ids=["Pillow warns", "Pillow raises"])
+def test_image_with_more_pixels_than_the_limit_is_refused(num_pixels: int, tmp_path: Path) -> None:
+    Image.new("L", (16, 16)).save(tmp_path / "huge.png")
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(DataError, match=rf"huge\.png': it has more than {num_pixels} pixels, .* data\.max_pixels"):
+        read_all(ImageReader(max_pixels=num_pixels), [tmp_path / "huge.png"])
+    read_all(ImageReader(max_pixels=256), [tmp_path / "huge.png"])
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "webp"])
+def test_image_is_turned_as_pillow_turns_it(orientation: int, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    save(path, np.kron(WIDE, np.ones((8, 8, 1), np.uint8)), orientation)
+    with Image.open(path) as image:
+        stored, shown = (np.asarray(each.convert("RGB")) for each in (image, ImageOps.exif_transpose(image)))
+    for setting, expected in ((None, stored), ("stored", stored), ("shown", shown)):
+        read, _ = ImageReader(orientation=setting).read(path)
+        np.testing.assert_array_equal(np.asarray(read), expected)
+
+
+def place(path: Path, size: tuple[int, int] | None, setting: Orientation, *, of_target: int = 1) -> None:
+    reader = ImageReader(orientation=setting)
+    image, _ = reader.read(path)
+    reader.check_place(image, "a.png", target="the mask 'm.png'", size=size, orientation=of_target)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_target_that_fits_both_ways_is_refused_until_the_source_says_which(orientation: int, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", SQUARE, orientation)
+    with pytest.raises(DataError, match=rf"'a\.png' has the EXIF orientation {orientation}, so that the mask 'm\.png'"):
+        place(path, (6, 6), None)
+    with pytest.raises(DataError, match=r"set data\.orientation to stored, or to shown"):
+        place(path, None, None)
+    place(path, (6, 6), "stored")
+    place(path, (6, 6), "shown")
+    place(path, (6, 6), None, of_target=orientation)
+
+
+def test_target_of_the_stored_size_lies_as_the_image_is_stored(tmp_path: Path) -> None:
+    place(save(tmp_path / "a.png", WIDE, 6), (9, 6), None)
+    with pytest.raises(DataError, match="EXIF orientation 3"):
+        place(save(tmp_path / "b.png", WIDE, 3), (9, 6), None)
+
+
+def test_sizes_that_differ_by_the_orientation_are_told_of_with_it(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", WIDE, 6)
+    message = r"must have the size of its image, 9x6, not 6x9; .* has the EXIF orientation 6, which was not applied"
+    with pytest.raises(DataError, match=message):
+        place(path, (6, 9), None)
+    place(path, (6, 9), "shown")
+    with pytest.raises(DataError, match=r"6x9, not 9x6; .* which was applied: see data\.orientation"):
+        place(path, (9, 6), "shown")
+    with pytest.raises(DataError, match=r"9x6, not 9x7$"):
+        place(path, (9, 7), "stored")
+
+
+def test_image_without_an_orientation_may_have_a_target_anywhere(tmp_path: Path) -> None:
+    place(save(tmp_path / "a.png", SQUARE, 1), None, None)
