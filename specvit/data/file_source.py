@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,7 +12,8 @@ from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
 from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation
-from specvit.settings import PositiveInt, settings
+from specvit.data.reading.shared_images import Encoded, check_unshared
+from specvit.settings import NonNegativeInt, PositiveInt, settings
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,21 @@ class Prepared:
         files: All files that decide what is read, in a fixed order.
         read: Decodes both splits into a storage.
         version: What else decides what is read, beside the files and the settings that are no paths.
+        images: The files of images of ``train`` and ``val``, which are compared before any is decoded; empty where
+            images are no files of their own, and ``read`` compares them.
     """
 
     files: Sequence[Path]
     read: Callable[[Storage], Dataset]
     version: str = ""
+    images: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
 @settings
 class FileSource(DataSource):
     """Decode images from files. A subclass says how in ``prepare``, and extends ``path_fields``."""
 
-    path_fields: ClassVar[frozenset[str]] = frozenset({"cache", "cache_folder", "max_pixels"})
+    path_fields: ClassVar[frozenset[str]] = frozenset({"cache", "cache_folder", "max_pixels", "max_shared"})
 
     cache: Literal["memory", "disk"] = "memory"
     """Where decoded images are kept: ``memory``, or ``disk`` for those that are larger; the numbers are the same."""
@@ -48,6 +52,9 @@ class FileSource(DataSource):
     """Most pixels that an image may have as it is stored; larger ones are refused, for they may be made to fill
     memory."""
 
+    max_shared: NonNegativeInt = 0
+    """Most images to report on that may be training images too, byte for byte; more are refused."""
+
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""
         return ImageReader(orientation=self.orientation, max_pixels=self.max_pixels)
@@ -56,15 +63,21 @@ class FileSource(DataSource):
         """Decode both splits, or with ``cache: disk`` find them decoded.
 
         Raises:
-            DataError: If a package is missing, a folder or a file cannot be used, or there is no room.
+            DataError: If a package is missing, a folder or a file cannot be used, images to report on are training
+                images, or there is no room.
         """
         self.check_installed()
         prepared = self.prepare()
+
+        def read(storage: Storage) -> Dataset:
+            if prepared.images:
+                train, val = (map(Encoded.of_file, prepared.images[split]) for split in ("train", "val"))
+                check_unshared(train, val, most=self.max_shared)
+            return prepared.read(storage)
+
         if self.cache == "memory":
-            return prepared.read(MemoryStorage())
-        return load_cached(
-            self, prepared.files, prepared.read, cache_folder=self.cache_folder, version=prepared.version
-        )
+            return read(MemoryStorage())
+        return load_cached(self, prepared.files, read, cache_folder=self.cache_folder, version=prepared.version)
 
     @abstractmethod
     def prepare(self) -> Prepared:

@@ -37,7 +37,8 @@ class PairSource(FileSource):
         root = existing_root(self.root)
         pairs = {split: self.pairs(root, split) for split in SPLITS}
         files = [path for split in SPLITS for pair in pairs[split] for path in pair]
-        return Prepared(files=files, read=partial(self._read, root, pairs))
+        images = {split: [image for image, _ in pairs[split]] for split in SPLITS}
+        return Prepared(files=files, read=partial(self._read, root, pairs), images=images)
 
     @abstractmethod
     def pairs(self, root: Path, split: str) -> Pairs:

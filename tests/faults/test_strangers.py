@@ -659,7 +659,7 @@ def test_an_image_or_a_depth_map_that_is_no_file_is_refused_and_nobody_waits_for
             places = [root / split / "a"] if source == "image_folder" else [root / "images" / split]
             for place in places:
                 place.mkdir(parents=True)
-                Image.new("RGB", (8, 8)).save(place / "x.png")
+                Image.new("RGB", (8, 8), "red" if split == "val" else "blue").save(place / "x.png")
         bad = root / "train" / folder / name if source == "image_folder" else root / folder / "train" / name
         bad.parent.mkdir(parents=True, exist_ok=True)
         make(bad, tmp_path)

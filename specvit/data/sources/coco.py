@@ -104,7 +104,7 @@ class Coco(FileSource):
 
         Raises:
             DataError: If a folder, a file or a listed image is missing, an annotation is broken, or the splits
-                differ in their categories or share their annotations or an image.
+                differ in their categories or share their annotations.
         """
         root = existing_root(self.root)
         folders = {"train": root / self.train_images, "val": root / self.val_images}
@@ -119,13 +119,9 @@ class Coco(FileSource):
         listed = {split: _Listed(folders[split], files[split], annotations[split]) for split in SPLITS}
         for found in listed.values():
             _check_images_exist(found.folder, found.file, found.annotations)
-        check_disjoint(
-            *(listed[split].paths for split in SPLITS),
-            what="an image",
-            place=f"the annotations {str(files['train'])!r} and {str(files['val'])!r}",
-        )
         paths = [path for found in listed.values() for path in (found.file, *found.paths)]
-        return Prepared(files=paths, read=partial(self._read, root, listed))
+        images = {split: listed[split].paths for split in SPLITS}
+        return Prepared(files=paths, read=partial(self._read, root, listed), images=images)
 
     def _read(self, root: Path, listed: Mapping[str, _Listed], storage: Storage) -> Dataset:
         size = self.image_size

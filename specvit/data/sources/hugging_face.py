@@ -17,6 +17,7 @@ from specvit.data.reading.image_decoding import orientation_of
 from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.label_names import check_names, encode_labels, largest_class
+from specvit.data.reading.shared_images import report_shared
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 from specvit.settings import Flag, PositiveInt, settings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from specvit.data.extras.hugging_face_tables import Row, Table
+
+_IMAGE_DIGEST = hashlib.sha256().digest_size
 
 
 @settings
@@ -123,6 +126,14 @@ class HuggingFace(FileSource):
             if not decoded.digests:
                 raise DataError(f"{table.name} has no images")
         reader.check()
+        of_train = {digest[:_IMAGE_DIGEST]: row for row, digest in enumerate(read["train"].digests)}
+        val = enumerate(digest[:_IMAGE_DIGEST] for digest in read["val"].digests)
+        shared = {
+            f"{tables['val'].name}, row {row}": f"{tables['train'].name}, row {of_train[digest]}"
+            for row, digest in val
+            if digest in of_train
+        }
+        report_shared(shared, total=len(read["val"].digests), most=self.max_shared)
         class_names: tuple[str, ...] = ()
         labels: dict[str, NDArray[np.int64]] = {}
         if self.label_column is not None:

@@ -55,8 +55,9 @@ class ImageFolder(FileSource):
         root = existing_root(self.root)
         found = {split: _list_classes(existing_folder(root / split, rule=_LAYOUT)) for split in SPLITS}
         _check_same_classes(root, *(set(found[split]) for split in SPLITS))
-        files = [path for split in SPLITS for paths in found[split].values() for path in paths]
-        return Prepared(files=files, read=partial(self._read, root, found))
+        images = {split: [path for paths in found[split].values() for path in paths] for split in SPLITS}
+        files = [path for split in SPLITS for path in images[split]]
+        return Prepared(files=files, read=partial(self._read, root, found), images=images)
 
     def _read(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]], storage: Storage) -> Dataset:
         classes = tuple(found["train"])

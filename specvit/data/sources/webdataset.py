@@ -22,6 +22,7 @@ from specvit.data.reading.image_files import (
 )
 from specvit.data.reading.label_names import MAX_CLASSES, check_names, name_classes
 from specvit.data.reading.paths import check_disjoint, is_inside
+from specvit.data.reading.shared_images import Encoded, check_unshared
 from specvit.data.reading.tar_shards import Sample, expand_pattern, index_shards
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
@@ -90,6 +91,9 @@ class WebDatasetShards(FileSource):
         for split in SPLITS:
             if not samples[split]:
                 raise DataError(f"data.{split}: no sample in {str(shards[split][0])!r}")
+        check_unshared(
+            *([_encoded(sample) for sample in samples[split]] for split in SPLITS), most=self.max_shared
+        )
         shape = (3, self.image_size, self.image_size)
         rows = {split: storage.rows(f"{split}_images", len(samples[split]), shape, np.uint8) for split in SPLITS}
         labels = {split: np.empty(len(samples[split]), np.int64) for split in SPLITS}
@@ -137,6 +141,11 @@ class WebDatasetShards(FileSource):
                 f"the sample {str(sample)!r} must have in {place} a class index {rule}, not {content[:80]!r}"
             )
         return value
+
+
+def _encoded(sample: Sample) -> Encoded:
+    kind = _image_kind(sample)
+    return Encoded(sample.shard, *sample.entries[kind], name=f"{sample}.{kind}")
 
 
 def _image_kind(sample: Sample) -> str:

@@ -128,7 +128,8 @@ def test_rows_are_taken_by_indices_and_slices_as_from_memory(on_disk: ImageFolde
 
 
 def test_where_images_are_kept_is_no_part_of_a_source_identity(on_disk: ImageFolder) -> None:
-    assert {"cache", "cache_folder", "max_pixels"} <= ImageFolder.path_fields & Masks.path_fields & ImageNet.path_fields
+    kept = {"cache", "cache_folder", "max_pixels", "max_shared"}
+    assert kept <= ImageFolder.path_fields & Masks.path_fields & ImageNet.path_fields
 
 
 def test_a_second_start_reuses_the_cache_and_decodes_nothing(on_disk: ImageFolder, decoded: list[Path]) -> None:

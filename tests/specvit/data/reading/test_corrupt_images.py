@@ -14,6 +14,8 @@ from specvit.data import DATA_SOURCES
 from specvit.data.sources import imagenet
 from specvit.errors import DataError
 
+from ..apart import tell_apart
+
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 
@@ -82,6 +84,7 @@ def test_a_file_that_is_cut_off_is_named(
     monkeypatch.setattr(imagenet, "NUM_CLASSES", 2)
     root = tmp_path / "set"
     make(root)
+    tell_apart(root)
     fields: dict[str, Any] = {"root": str(root), "image_size": 8, "cache": cache, "cache_folder": str(tmp_path / "c")}
     assert len(DATA_SOURCES[source](**fields).load().val) > 0
     content = (root / file).read_bytes()

@@ -18,6 +18,8 @@ from specvit.data import DATA_SOURCES
 from specvit.data.sources.coco import Coco, pad_boxes, squash_boxes
 from specvit.errors import DataError
 
+from ..apart import tell_apart
+
 Document = dict[str, Any]
 TRAIN, VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 PADDING = [0, 0, 0, 0, -1]
@@ -65,6 +67,7 @@ def tree(tmp_path: Path) -> Path:
         for number, name in enumerate(("a.png", "deep/b.png", "c.png")):
             Image.new("RGB", (40, 20), (10 * number, 200, 30)).save(root / split / name)
         (root / file).write_text(json.dumps(_document()))
+    tell_apart(root)
     return root
 
 
@@ -85,7 +88,7 @@ def _load_fails(root: Path, match: str, **fields: Any) -> None:
 
 def test_coco_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["coco"] is Coco
-    assert Coco.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
+    assert Coco.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
     assert Coco.targets == {"boxes"}
 
 
@@ -138,7 +141,7 @@ def test_one_file_of_annotations_under_two_names_is_refused(tree: Path) -> None:
 
 def test_splits_of_one_folder_must_not_share_an_image(tree: Path) -> None:
     fields = {"val_images": "train2017"}
-    _load_fails(tree, r"must not share an image, as they do '.*train2017/a\.png', and 2 more", **fields)
+    _load_fails(tree, r"must not share images, but 3 of 3 .* which is '.*train2017/a\.png': metrics", **fields)
 
     def keep(document: Document, ids: set[int]) -> None:
         document["images"] = [image for image in document["images"] if image["id"] in ids]

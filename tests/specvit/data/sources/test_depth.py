@@ -17,6 +17,8 @@ from specvit.data import DATA_SOURCES
 from specvit.data.sources.depth import DepthMaps, read_depth, squash_depth
 from specvit.errors import DataError
 
+from ..apart import tell_apart
+
 SIZE = (24, 18)
 
 
@@ -42,6 +44,7 @@ def tree(tmp_path: Path) -> Path:
         Image.new("RGB", SIZE, (90, 20, 130)).save(root / "images" / split / "b.bmp")
         _save_png(root / "depth" / split / "a.png", 1500, 0)
         np.save(root / "depth" / split / "b.npy", _millimetres(250, 12000).astype(np.float64) / 1000)
+    tell_apart(root)
     return root
 
 
@@ -52,7 +55,7 @@ def _load_fails(root: Path, match: str, **fields: object) -> None:
 
 def test_depth_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["depth"] is DepthMaps
-    assert DepthMaps.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
+    assert DepthMaps.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
     assert DepthMaps.targets == {"depth"}
 
 

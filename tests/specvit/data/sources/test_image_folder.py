@@ -14,6 +14,8 @@ from specvit.data import DATA_SOURCES
 from specvit.data.sources.image_folder import ImageFolder
 from specvit.errors import DataError
 
+from ..apart import tell_apart
+
 COLOURS = {"cat": (200, 10, 20), "dog": (30, 210, 40)}
 
 
@@ -26,6 +28,7 @@ def tree(tmp_path: Path) -> Path:
             (root / split / name).mkdir(parents=True)
             for number in (1, 2):
                 Image.new("RGB", (20, 12 + number), colour).save(root / split / name / f"{number}.png")
+    tell_apart(root)
     return root
 
 
@@ -36,7 +39,7 @@ def _load_fails(root: Path, match: str) -> None:
 
 def test_image_folder_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["image_folder"] is ImageFolder
-    assert ImageFolder.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
+    assert ImageFolder.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
 
 
 def test_tree_of_two_classes_loads_in_the_order_of_names(tree: Path) -> None:

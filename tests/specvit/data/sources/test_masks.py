@@ -14,6 +14,8 @@ from specvit.data import DATA_SOURCES
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
 
+from ..apart import tell_apart
+
 SIZE = (24, 18)
 
 
@@ -35,6 +37,7 @@ def tree(tmp_path: Path) -> Path:
         Image.new("RGB", SIZE, (90, 20, 130)).save(root / "images" / split / "b.bmp")
         _save_mask(root / "masks" / split / "a.png", (0, 2))
         _save_mask(root / "masks" / split / "b.png", (255, 2))
+    tell_apart(root)
     return root
 
 
@@ -45,7 +48,7 @@ def _load_fails(root: Path, match: str, **fields: object) -> None:
 
 def test_masks_are_found_by_name_and_their_root_is_no_part_of_their_identity() -> None:
     assert DATA_SOURCES["masks"] is Masks
-    assert Masks.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
+    assert Masks.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
 
 
 def test_tree_of_two_images_loads_pairs_in_the_order_of_names(tree: Path) -> None:

@@ -12,6 +12,8 @@ from specvit.data import DATA_SOURCES
 from specvit.data.sources.nyuv2 import Nyuv2
 from specvit.errors import DataError
 
+from ..apart import tell_apart
+
 TRAIN = ("/kitchen_0028b/rgb_00045.jpg /kitchen_0028b/sync_depth_00045.png 518.8579",
          "/den_0001a/rgb_00000.jpg /den_0001a/sync_depth_00000.png 518.8579")  # fmt: skip
 VAL = ("bathroom/rgb_00046.jpg bathroom/sync_depth_00046.png 518.8579",)
@@ -35,6 +37,7 @@ def _make(root: Path, *, as_bts: bool, size: tuple[int, int] = (640, 480)) -> Pa
     names = ("nyudepthv2_train_files_with_gt.txt", "nyudepthv2_test_files_with_gt.txt")
     for name, lines in zip(names if as_bts else ("nyu_train.txt", "nyu_test.txt"), (TRAIN, VAL), strict=True):
         (root / name).write_text("".join(f"{line}\n" for line in lines))
+    tell_apart(root)
     return root
 
 

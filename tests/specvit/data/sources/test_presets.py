@@ -23,6 +23,7 @@ SIZE = 8
 def _image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (SIZE, SIZE), (10, 200, 30)).save(path)
+    path.write_bytes(path.read_bytes() + str(path).encode())  # another file each
 
 
 def _mask(path: Path, *indices: int, palette: bool = False) -> None:

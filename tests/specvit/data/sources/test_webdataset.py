@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from specvit.data import DATA_SOURCES
 from specvit.data.sources.image_folder import ImageFolder
-from specvit.data.sources.webdataset import WebDatasetShards
+from specvit.data.sources.webdataset import IMAGE_KINDS, WebDatasetShards
 from specvit.errors import DataError
 
 SIZE = 8
@@ -35,6 +36,8 @@ def write(path: Path, *samples: dict[str, bytes]) -> None:
     with tarfile.open(path, "w") as tar:
         for number, sample in enumerate(samples):
             for kind, content in sample.items():
+                if kind in IMAGE_KINDS:
+                    content += f"{path.name} {number}".encode()  # another file each
                 info = tarfile.TarInfo(f"{number:05}.{kind}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -58,7 +61,7 @@ def load(root: Path, **fields: Any) -> Any:
 def test_source_is_found_by_name_and_needs_no_extra() -> None:
     assert DATA_SOURCES["webdataset"] is WebDatasetShards
     assert WebDatasetShards.extra is None
-    assert WebDatasetShards.path_fields == {"root", "cache", "cache_folder", "max_pixels"}
+    assert WebDatasetShards.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
 
 
 def test_samples_come_in_the_order_of_the_shards(root: Path) -> None:
@@ -223,3 +226,10 @@ def test_a_shard_without_samples_is_refused(root: Path) -> None:
 def test_settings_that_break_a_rule_are_refused(fields: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         WebDatasetShards(root="/x", **fields)
+
+
+def test_copy_of_a_training_shard_under_another_name_is_refused(root: Path) -> None:
+    shutil.copy(root / "train-000000.tar", root / "val-000000.tar")
+    with pytest.raises(DataError, match=r"2 of 2 images .*val-000000\.tar: 0.*, which is .*train-000000\.tar: 0"):
+        load(root)
+    assert len(load(root, max_shared=2).val) == 2
