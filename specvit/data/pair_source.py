@@ -12,6 +12,7 @@ from specvit.data.base import Dataset
 from specvit.data.cache.array_storage import Storage
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import IMAGE_SUFFIXES, SPLITS, existing_folder, existing_root, list_images
+from specvit.data.reading.name_forms import check_forms, composed
 from specvit.errors import DataError
 from specvit.settings import settings
 
@@ -60,7 +61,7 @@ class PairSource(FileSource):
 def match_by_name(
     image_folder: Path, target_folder: Path, *, rule: str, kind: str = "mask", suffixes: Sequence[str] = (".png",)
 ) -> list[tuple[Path, Path]]:
-    """Match the images of a folder to the masks of another, or to other targets, by name without ending.
+    """Match the images of a folder to the masks or other targets of another, by name in any Unicode form, without ending.
 
     Args:
         image_folder: Folder of images.
@@ -90,7 +91,9 @@ def match_by_name(
 def _by_stem(paths: list[Path], *, partner: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        if path.stem in found:
-            raise DataError(f"{str(found[path.stem])!r} and {str(path)!r} would share one {partner}: rename one")
-        found[path.stem] = path
+        stem = composed(path.stem)
+        if stem in found:
+            check_forms((found[stem].name, path.name), what=f"in {str(path.parent)!r},")
+            raise DataError(f"{str(found[stem])!r} and {str(path)!r} would share one {partner}: rename one")
+        found[stem] = path
     return found

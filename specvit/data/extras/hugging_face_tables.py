@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetsError
 from datasets.features.features import require_decoding
 
 from specvit.data.extras.hugging_face_files import RowFiles, files_of_folder, files_of_hub
+from specvit.data.reading.name_forms import existing
 from specvit.errors import DataError
 
 FORMATS = ("parquet", "arrow", "imagefolder", "webdataset")
@@ -164,7 +165,7 @@ def read_encoded(value: object, name: str, files: RowFiles) -> bytes:
 def _local_folder(path: str) -> Path | None:
     """Return the folder that ``path`` names, or None where it reads as a name on the hub, OWNER/NAME or NAME."""
     try:
-        folder = Path(path).expanduser()
+        folder = existing(Path(path).expanduser())
     except RuntimeError as error:
         raise DataError(f"data.path: {path!r} has no meaning here: {error}") from error
     if not path.strip():  # pathlib takes it for the current folder, all files of which would be listed

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
+from specvit.data.reading.name_forms import composed
 from specvit.data.reading.paths import is_inside
 from specvit.errors import DataError
 from specvit.files.regular import read_regular
@@ -43,7 +44,7 @@ class Annotations:
 
     Attributes:
         images: The images, by ascending id; those without objects too.
-        categories: Category id to name, by ascending id.
+        categories: Category id to name, in the Unicode form NFC, by ascending id.
         digest: SHA-256 of the file.
     """
 
@@ -106,7 +107,7 @@ class _Reader:
             name = entry.get("name")
             if not isinstance(name, str) or not name:
                 self.fail(f"{place}: name must be a text, not {name!r}")
-            names[key] = name
+            names[key] = composed(name)
         return dict(sorted(names.items()))
 
     def images(self, document: object) -> dict[int, ListedImage]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from specvit.data.reading.name_forms import existing
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 
@@ -27,23 +28,24 @@ def existing_root(root: str) -> Path:
         DataError: If there is no such folder.
     """
     try:
-        path = Path(root).expanduser()
+        path = existing(Path(root).expanduser().absolute())
     except RuntimeError as error:
         raise DataError(f"data.root: {root!r} has no meaning here: {error}") from error
     if not root.strip() or not path.is_dir():
-        raise DataError(f"data.root: no folder {str(path.absolute() if root.strip() else root)!r}")
-    return path.absolute()
+        raise DataError(f"data.root: no folder {str(path if root.strip() else root)!r}")
+    return path
 
 
 def existing_folder(folder: Path, *, rule: str) -> Path:
-    """Return ``folder``.
+    """Return ``folder``, spelt as on the disk.
 
     Raises:
         DataError: If it is missing; ``rule`` tells what the layout asks for.
     """
-    if not folder.is_dir():
+    found = existing(folder)
+    if not found.is_dir():
         raise DataError(f"no folder {str(folder)!r}: {rule}")
-    return folder
+    return found
 
 
 def visible_entries(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from specvit.data.base import IGNORE_INDEX
+from specvit.data.reading.name_forms import composed
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 
@@ -24,7 +25,8 @@ def check_names(names: Sequence[str], *, field: str, most: int | None = None) ->
     """
     if most is not None and len(names) > most:
         raise ValueError(f"{field} must name at most {most} classes, not {len(names)}")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    forms = list(map(composed, names))
+    repeated = sorted({name for name in forms if forms.count(name) > 1})
     if repeated:
         raise ValueError(f"{field} must differ from one another, not repeat {repeated[0]!r}")
 
@@ -80,11 +82,11 @@ def encode_labels(
     Raises:
         DataError: If a value is missing, is neither, or is no class.
     """
-    if names["train"] != names["val"]:
+    if list(map(composed, names["train"])) != list(map(composed, names["val"])):
         raise DataError(f"{places['train']} and {places['val']} must have the same classes, in the same order")
     given = names["train"]
     if all(isinstance(value, str) for values in labels.values() for value in values):
-        given = tuple(sorted({str(value) for value in labels["train"]}))
+        given = tuple(dict.fromkeys(composed(name) for name in sorted({str(value) for value in labels["train"]})))
         index_of: Mapping[object, int] = {name: index for index, name in enumerate(given)}
         rule = "one of the classes of the training split"
     else:
@@ -94,7 +96,7 @@ def encode_labels(
     for split, values in labels.items():
         indices = np.empty(len(values), np.int64)
         for number, value in enumerate(values):
-            index = index_of.get(value) if index_of else value
+            index = index_of.get(composed(str(value))) if index_of else value
             if not isinstance(index, int) or not 0 <= index < (len(given) or MAX_CLASSES):
                 raise DataError(f"the label of {places[split]}, row {number} must be {rule}, not {value!r}")
             indices[number] = index

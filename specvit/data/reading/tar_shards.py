@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from specvit.data.reading.name_forms import composed, decomposed, existing
 from specvit.data.reading.progress import Progress
 from specvit.errors import DataError
 
@@ -71,11 +72,12 @@ def expand_pattern(root: Path, pattern: str, *, field: str) -> list[Path]:
     names = _expand_ranges(pattern, field=field)
     if any(character in pattern for character in "*?["):
         try:
-            shards = sorted({path for name in names for path in root.glob(name)})
+            patterns = {form(name) for name in names for form in (str, composed, decomposed)}
+            shards = sorted({path for name in patterns for path in root.glob(name)})
         except (ValueError, NotImplementedError) as error:
             raise DataError(f"{field}: {pattern!r} is no pattern of names: {error}") from error
     else:
-        shards = [root / name for name in names]
+        shards = [existing(root / name) for name in names]
     for shard in shards:
         if not shard.is_file():
             raise DataError(f"{field}: no shard {str(shard)!r}")
@@ -119,7 +121,7 @@ def _expand_ranges(pattern: str, *, field: str) -> list[str]:
 
 
 def _index(shard: Path, kinds: frozenset[str]) -> list[Sample]:
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    samples: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {}
     try:
         length = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
@@ -136,7 +138,7 @@ def _index(shard: Path, kinds: frozenset[str]) -> list[Sample]:
                 key, kind = matched[1], matched[2].lower()
                 if kind not in kinds:
                     continue
-                entries = samples.setdefault(key, {})
+                _, entries = samples.setdefault(composed(key), (key, {}))
                 if kind in entries:
                     raise DataError(f"the shard {str(shard)!r} must hold {f'{key}.{kind}'!r} once")
                 entries[kind] = (member.offset_data, member.size)
@@ -147,7 +149,7 @@ def _index(shard: Path, kinds: frozenset[str]) -> list[Sample]:
         raise DataError(
             f"cannot read the shard {str(shard)!r} as a tar file that is not compressed: {reason}"
         ) from error
-    return [Sample(shard, key, entries) for key, entries in samples.items()]
+    return [Sample(shard, key, entries) for key, entries in samples.values()]
 
 
 def _check_end(shard: Path, offset: int) -> None:

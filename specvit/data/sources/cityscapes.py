@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from specvit.data.reading.image_files import existing_folder, list_images, visible_entries
+from specvit.data.reading.name_forms import existing
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
 from specvit.settings import settings
@@ -44,7 +45,7 @@ class Cityscapes(Masks):
             for image in list_images(city, (".png",)):
                 if not image.name.endswith(_IMAGE):
                     continue
-                mask = masks / city.name / (image.name.removesuffix(_IMAGE) + _MASK)
+                mask = existing(masks / city.name / (image.name.removesuffix(_IMAGE) + _MASK))
                 if not mask.is_file():
                     raise DataError(f"the image {str(image)!r} has no mask {str(mask)!r}")
                 found.append((image, mask))

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, model_validator
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.file_source import FileSource, Prepared
-from specvit.data.reading.coco_annotations import Annotations, ListedImage, read_annotations
+from specvit.data.reading.coco_annotations import Annotations, read_annotations
 from specvit.data.reading.image_files import (
     SPLITS,
     existing_folder,
@@ -22,6 +22,7 @@ from specvit.data.reading.image_files import (
     squash_to_square,
 )
 from specvit.data.reading.image_reader import ImageReader
+from specvit.data.reading.name_forms import existing
 from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
@@ -50,7 +51,7 @@ class _Listed:
     @cached_property
     def paths(self) -> list[Path]:
         """Return the images, in the order of the file."""
-        return [self.folder / image.file_name for image in self.annotations.images]
+        return [existing(self.folder / image.file_name) for image in self.annotations.images]
 
     @property
     def most_boxes(self) -> int:
@@ -109,8 +110,9 @@ class Coco(FileSource):
         root = existing_root(self.root)
         folders = {"train": root / self.train_images, "val": root / self.val_images}
         files = {"train": root / self.train_annotations, "val": root / self.val_annotations}
-        for folder in folders.values():
-            existing_folder(folder, rule="coco reads the images that a JSON file lists from a folder of ROOT")
+        for split, folder in folders.items():
+            rule = "coco reads the images that a JSON file lists from a folder of ROOT"
+            folders[split], files[split] = existing_folder(folder, rule=rule), existing(files[split])
         check_disjoint(
             [files["train"]], [files["val"]], what="a file", place="data.train_annotations and data.val_annotations"
         )
@@ -118,7 +120,7 @@ class Coco(FileSource):
         _check_same_categories(list(files.values()), list(annotations.values()))
         listed = {split: _Listed(folders[split], files[split], annotations[split]) for split in SPLITS}
         for found in listed.values():
-            _check_images_exist(found.folder, found.file, found.annotations)
+            _check_images_exist(found)
         paths = [path for found in listed.values() for path in (found.file, *found.paths)]
         images = {split: listed[split].paths for split in SPLITS}
         return Prepared(files=paths, read=partial(self._read, root, listed), images=images)
@@ -216,11 +218,12 @@ def _check_same_categories(files: list[Path], annotations: list[Annotations]) ->
         raise DataError(f"the annotations {str(files[0])!r} must list at most {_MAX_SIZE} categories")
 
 
-def _check_images_exist(folder: Path, path: Path, of: Annotations) -> None:
+def _check_images_exist(found: _Listed) -> None:
     """Raise if an image is missing, before the first is decoded, which may take hours."""
-    missing: list[ListedImage] = [image for image in of.images if not (folder / image.file_name).is_file()]
+    listed = found.annotations.images
+    missing = [image for image, path in zip(listed, found.paths, strict=True) if not path.is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(of.images)} images that {str(path)!r} lists are missing in "
-            f"{str(folder)!r}; the first is {missing[0].file_name!r}"
+            f"{len(missing)} of {len(listed)} images that {str(found.file)!r} lists are missing in "
+            f"{str(found.folder)!r}; the first is {missing[0].file_name!r}"
         )

@@ -21,6 +21,7 @@ from specvit.data.reading.image_files import (
     visible_entries,
 )
 from specvit.data.reading.image_reader import ImageReader
+from specvit.data.reading.name_forms import check_forms, composed
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 from specvit.settings import settings
@@ -33,9 +34,9 @@ _ENDINGS = f"endings {', '.join(IMAGE_SUFFIXES)}"
 class ImageFolder(FileSource):
     """Read ``root/{train,val}/CLASS/*``: JPEG, PNG, WebP and BMP files in one folder per class.
 
-    Classes are the folders' names, sorted, and the same in both splits. Images become RGB; their shorter side
-    is resized to ``image_size`` (antialiased), and the centre is kept. Other files, hidden entries and
-    folders within a class folder are passed over.
+    Classes are the folders' names, sorted, and the same in both splits, in whatever Unicode form. Images become RGB;
+    their shorter side is resized to ``image_size`` (antialiased), and the centre is kept. Other files, hidden entries
+    and folders within a class folder are passed over.
     """
 
     name: ClassVar[str] = "image_folder"
@@ -91,15 +92,17 @@ class ImageFolder(FileSource):
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    """Map each class of a split to its images, both sorted by name."""
-    classes = {entry.name: list_images(entry) for entry in visible_entries(folder) if entry.is_dir()}
+    """Map each class of a split, by its name in the form NFC, to its images, both sorted by name."""
+    folders = [entry for entry in visible_entries(folder) if entry.is_dir()]
+    check_forms((entry.name for entry in folders), what=f"the class folders of {str(folder)!r},")
+    classes = {composed(entry.name): list_images(entry) for entry in folders}
     if not classes:
         raise DataError(f"no class folders in {str(folder)!r}: {_LAYOUT}")
     if not any(classes.values()):
         raise DataError(f"no images in {str(folder)!r}: {_LAYOUT}, {_ENDINGS}")
-    for name, images in classes.items():
+    for entry, images in zip(folders, classes.values(), strict=True):
         if not images:
-            raise DataError(f"no images in the class folder {str(folder / name)!r}: {_LAYOUT}, {_ENDINGS}")
+            raise DataError(f"no images in the class folder {str(entry)!r}: {_LAYOUT}, {_ENDINGS}")
     return classes
 
 

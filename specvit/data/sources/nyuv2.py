@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from specvit.data.reading.name_forms import existing
 from specvit.data.reading.paths import is_inside
 from specvit.data.sources.depth import DepthMaps
 from specvit.errors import DataError
@@ -72,7 +73,7 @@ class Nyuv2(DepthMaps):
                     raise DataError(
                         f"line {number} of {str(listing)!r} must name files within {str(folder)!r}, not {name!r}"
                     )
-            pair = folder / image, folder / depth
+            pair = existing(folder / image), existing(folder / depth)
             for path, kind in zip(pair, ("image", "depth map"), strict=True):
                 if not path.is_file():
                     raise DataError(f"line {number} of {str(listing)!r} names no {kind} {str(path)!r}: {_LAYOUT}")

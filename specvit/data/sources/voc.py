@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from specvit.data.reading.image_files import existing_folder
+from specvit.data.reading.name_forms import existing
 from specvit.data.reading.paths import is_inside
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
@@ -42,7 +43,7 @@ class Voc(Masks):
         for name in names:
             if not is_inside(name):
                 raise DataError(f"{str(listing)!r} must name images within {str(images)!r}, not {name!r}")
-        found = [(images / f"{name}.jpg", masks / f"{name}.png") for name in names]
+        found = [(existing(images / f"{name}.jpg"), existing(masks / f"{name}.png")) for name in names]
         for image, mask in found:
             for path, kind in ((image, "image"), (mask, "mask")):
                 if not path.is_file():

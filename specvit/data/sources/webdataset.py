@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -21,6 +21,7 @@ from specvit.data.reading.image_files import (
     fingerprint_samples,
 )
 from specvit.data.reading.label_names import MAX_CLASSES, check_names, name_classes
+from specvit.data.reading.name_forms import composed
 from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.data.reading.shared_images import Encoded, check_unshared
 from specvit.data.reading.tar_shards import Sample, expand_pattern, index_shards
@@ -130,7 +131,7 @@ class WebDatasetShards(FileSource):
             raise DataError(f"the sample {str(sample)!r} must have an entry {kind!r}, the class")
         content = sample.read(kind)
         try:
-            value = int(content) if self.json_field is None else json.loads(content)[self.json_field]
+            value = int(content) if self.json_field is None else _field(json.loads(content), self.json_field)
         except (ValueError, KeyError, TypeError, RecursionError):
             value = None
         limit = len(self.class_names) or MAX_CLASSES
@@ -141,6 +142,11 @@ class WebDatasetShards(FileSource):
                 f"the sample {str(sample)!r} must have in {place} a class index {rule}, not {content[:80]!r}"
             )
         return value
+
+
+def _field(document: dict[str, Any], name: str) -> Any:
+    """Return a field of a JSON object, by its name in any Unicode form."""
+    return document[name] if name in document else {composed(key): document[key] for key in document}[composed(name)]
 
 
 def _encoded(sample: Sample) -> Encoded:
