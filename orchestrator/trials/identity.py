@@ -23,6 +23,8 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
         "FileSource": {"orientation": None},
+        "DepthMaps": {"units_per_m": 1000},
+        "Masks": {"ignore_zero": False},
         "Probe": {"data": None, "num_train": None},
         "DinoV2": {
             "lr_batch_size": None,

@@ -61,7 +61,7 @@ class PairSource(FileSource):
 def match_by_name(
     image_folder: Path, target_folder: Path, *, rule: str, kind: str = "mask", suffixes: Sequence[str] = (".png",)
 ) -> list[tuple[Path, Path]]:
-    """Match the images of a folder to the masks or other targets of another, by name in any Unicode form, without ending.
+    """Match the images of a folder to masks or other targets, by name in any Unicode form, without ending.
 
     Args:
         image_folder: Folder of images.

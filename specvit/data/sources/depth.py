@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LAYOUT = "depth reads ROOT/images/{train,val}/NAME.* with ROOT/depth/{train,val}/NAME.png or NAME.npy"
-_MILLIMETRES_A_METRE = 1000
 _NPY_ERRORS = (
     OSError,
     ValueError,
@@ -47,8 +46,8 @@ _NPY_ERRORS = (
 class DepthMaps(PairSource):
     """Read ``root/images/{train,val}/NAME.*`` with ``root/depth/{train,val}/NAME.png`` or ``NAME.npy``.
 
-    A depth map has the size of its image. As a PNG it is 16-bit greyscale in millimetres, as an NPY file it
-    holds floats in metres. 0, negative values, NaN and infinity mean that a pixel was not measured. Images
+    A depth map has the size of its image. As a PNG it is 16-bit greyscale of ``units_per_m`` a metre, as an
+    NPY file it holds floats in metres. 0, negative values, NaN and infinity mean that a pixel was not measured. Images
     become RGB. Image and depth are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed,
     so that nothing is cut off): images antialiased bilinear, depth by nearest neighbour, so that no depth is
     made up between two surfaces. Depth is held as float16: to a millimetre below 2 m, to 8 mm at 10 m. Other
@@ -61,6 +60,8 @@ class DepthMaps(PairSource):
 
     max_depth_m: PositiveFloat | None = None
     """Largest depth that counts, in metres: a pixel farther away is taken as not measured. None = any depth."""
+    units_per_m: PositiveFloat = 1000.0
+    """What a PNG holds for a metre: 1000 = millimetres, 256 = KITTI's."""
 
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its depth map."""
@@ -127,7 +128,7 @@ class DepthMaps(PairSource):
         def read(index: int) -> bytes:
             image_path, depth_path = pairs[index]
             image, image_digest = reader.read(image_path)
-            depth, depth_digest = read_depth(depth_path)
+            depth, depth_digest = read_depth(depth_path, units_per_m=self.units_per_m)
             height, width = depth.shape
             reader.check_place(
                 image, str(image_path), target=f"the depth map {str(depth_path)!r}", size=(width, height)
@@ -140,11 +141,12 @@ class DepthMaps(PairSource):
         return [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
 
 
-def read_depth(path: Path) -> tuple[NDArray[np.float32], bytes]:
+def read_depth(path: Path, *, units_per_m: float = 1000.0) -> tuple[NDArray[np.float32], bytes]:
     """Read one depth map.
 
     Args:
-        path: A PNG of 16-bit greyscale in millimetres, or an NPY file of floats in metres, by its ending.
+        path: A PNG of 16-bit greyscale, or an NPY file of floats in metres, by its ending.
+        units_per_m: What a PNG holds for a metre, above 0.
 
     Returns:
         ``(H, W)`` metres, and the SHA-256 of the file.
@@ -159,10 +161,10 @@ def read_depth(path: Path) -> tuple[NDArray[np.float32], bytes]:
     bit_depth, is_grey = content[24], content[25] == 0
     if bit_depth != 16 or not is_grey:
         raise DataError(
-            f"the depth map {str(path)!r} must be a 16-bit greyscale PNG in millimetres, "
+            f"the depth map {str(path)!r} must be a 16-bit greyscale PNG, in millimetres or as data.units_per_m says, "
             f"not mode {image.mode!r} with {bit_depth} bits"
         )
-    depth: NDArray[np.float32] = np.asarray(image).astype(np.float32) / np.float32(_MILLIMETRES_A_METRE)
+    depth: NDArray[np.float32] = np.asarray(image).astype(np.float32) / np.float32(units_per_m)
     return depth, hashlib.sha256(content).digest()
 
 

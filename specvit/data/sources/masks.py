@@ -18,7 +18,7 @@ from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.label_names import check_names, largest_class
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
-from specvit.settings import settings
+from specvit.settings import Flag, settings
 
 _LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val}/NAME.png"
 
@@ -42,8 +42,13 @@ class Masks(PairSource):
     class_names: tuple[str, ...] = ()
     """Name of each class index; empty = "class 0" up to the largest index in the masks."""
 
+    ignore_zero: Flag = False
+    """Whether index 0 is ignored as 255 is, and 1, 2, .. become the classes 0, 1, .."""
+
     @model_validator(mode="after")
     def _check_class_names(self) -> Masks:
+        if self.ignore_zero and self.label_map is not None:
+            raise ValueError(f"ignore_zero must be false for {self.name!r}, whose indices are known")
         check_names(self.class_names, field="class_names", most=IGNORE_INDEX)
         return self
 
@@ -84,10 +89,11 @@ class Masks(PairSource):
         """Decode one split: return the digests of its files, and the largest class index (-1 = none)."""
         size = self.image_size
         largest = np.full(len(pairs), -1)
+        label_map = {index: index - 1 for index in range(1, IGNORE_INDEX)} if self.ignore_zero else self.label_map
         lookup = None
-        if self.label_map is not None:
+        if label_map is not None:
             lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-            lookup[list(self.label_map)] = list(self.label_map.values())
+            lookup[list(label_map)] = list(label_map.values())
 
         def read(index: int) -> bytes:
             image_path, mask_path = pairs[index]

@@ -157,7 +157,7 @@ def test_depth_of_another_size_is_refused_with_both_sizes(tree: Path) -> None:
 @pytest.mark.parametrize(("mode", "bits"), [("L", 8), ("RGB", 8), ("1", 1), ("P", 1)])
 def test_png_of_another_kind_is_refused(mode: str, bits: int, tree: Path) -> None:
     Image.new(mode, SIZE).save(tree / "depth" / "val" / "a.png")
-    _load_fails(tree, rf"a\.png' must be a 16-bit greyscale PNG in millimetres, not mode '{mode}' with {bits} bits")
+    _load_fails(tree, rf"a\.png' must be a 16-bit greyscale PNG, .*, not mode '{mode}' with {bits} bits")
 
 
 @pytest.mark.parametrize(
@@ -264,3 +264,10 @@ def test_a_cache_on_disk_gives_the_arrays_that_memory_does(tree: Path, tmp_path:
             assert split.targets == expected.targets
             for name in ("images", *split.targets):
                 np.testing.assert_array_equal(getattr(split, name), getattr(expected, name))
+
+
+def test_png_in_other_units_is_read_in_metres(tree: Path) -> None:
+    dataset = DepthMaps(root=str(tree), image_size=8, units_per_m=256).load()
+    assert dataset.train.depth is not None
+    assert dataset.train.depth[0, 0].tolist() == [np.float16(1500 / 256)] * 4 + [0] * 4
+    assert dataset.train.depth[1, 0].tolist() == [0.25] * 4 + [12] * 4  # an NPY file is in metres

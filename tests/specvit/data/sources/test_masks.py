@@ -179,3 +179,12 @@ def test_camvid_loads_eleven_classes_and_ignored_pixels(real_data: Path) -> None
     for split in (dataset.train, dataset.val):
         assert split.images.shape[1:] == (3, 48, 48)
         assert set(np.unique(split.masks)) == {*range(11), 255}
+
+
+def test_zero_is_ignored_where_the_source_says_so_and_the_others_move_down(tree: Path) -> None:
+    dataset = Masks(root=str(tree), image_size=8, ignore_zero=True).load()
+    assert dataset.train.masks is not None
+    assert dataset.train.masks.tolist() == [[[255] * 4 + [1] * 4] * 8, [[255] * 4 + [1] * 4] * 8]
+    assert dataset.mask_names == ("class 0", "class 1")
+    with pytest.raises(ValidationError, match="ignore_zero must be false for 'ade20k'"):
+        DATA_SOURCES["ade20k"](root="anywhere", ignore_zero=True)
