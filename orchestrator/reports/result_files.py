@@ -167,9 +167,9 @@ def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> N
         info: The sweep.
         provenance: Of the run that computed the newest trials.
     """
-    program, *arguments = provenance.argv or ("specsweep",)
+    arguments = provenance.argv[1:]  # the first is how Python was started
     environment = {
-        "command": " ".join([Path(program).name, *map(_without_folder, arguments)]),
+        "command": " ".join(["specsweep", *map(_without_folder, arguments)]),
         "started_at": provenance.started_at,
         "git_sha": provenance.git_sha,
         "git_dirty": provenance.git_dirty,
