@@ -176,9 +176,11 @@ def load_data(console: Console, trials: Sequence[Trial]) -> Datasets:
         classes = [
             f"{num} class{'es' * (num != 1)} in {target}, " for target, num in dataset.num_classes.items() if num
         ]
+        others = ", ".join(f"{count} {ending}" for ending, count in dataset.passed_over.items())
         console.print(
             f"data: {source.name}, {len(dataset.train)} images to train on, {len(dataset.val)} to report on, "
-            f"{''.join(classes)}{source.image_size} px, loaded in {time.monotonic() - started:.1f} s",
+            f"{''.join(classes)}{source.image_size} px, {f'passed over: {others}, ' if others else ''}"
+            f"loaded in {time.monotonic() - started:.1f} s",
             markup=False,
             soft_wrap=True,
         )

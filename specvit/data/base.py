@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -107,6 +107,7 @@ class Dataset:
         mask_names: Name of every class index in ``masks``; empty without masks.
         fingerprint: Short hash of what was read, so that a ledger can refuse to mix two versions of the data.
         box_names: Name of every class index in ``boxes``; empty without boxes.
+        passed_over: Number of files that lay among the images and were not read, by ending; "folder" of folders.
     """
 
     train: Split
@@ -115,6 +116,7 @@ class Dataset:
     mask_names: tuple[str, ...]
     fingerprint: str
     box_names: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> dict[str, int]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
+from specvit.data.reading.image_files import count_others
 from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation
 from specvit.data.reading.shared_images import Encoded, check_unshared
 from specvit.settings import NonNegativeInt, PositiveInt, settings
+
+_QUICK_FILES = 2000
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Prepared:
         version: What else decides what is read, beside the files and the settings that are no paths.
         images: The files of images of ``train`` and ``val``, which are compared before any is decoded; empty where
             images are no files of their own, and ``read`` compares them.
+        folders: The folders that were searched for files, with the endings that were looked for.
     """
 
     files: Sequence[Path]
     read: Callable[[Storage], Dataset]
     version: str = ""
     images: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    folders: Mapping[Path, Sequence[str]] = field(default_factory=dict)
 
 
 @settings
@@ -69,15 +74,28 @@ class FileSource(DataSource):
         self.check_installed()
         prepared = self.prepare()
 
-        def read(storage: Storage) -> Dataset:
+        def compare() -> None:
             if prepared.images:
                 train, val = (map(Encoded.of_file, prepared.images[split]) for split in ("train", "val"))
                 check_unshared(train, val, most=self.max_shared)
-            return prepared.read(storage)
+
+        def read(storage: Storage) -> Dataset:
+            # Where decoding takes hours, what needs no decoding comes first; else what is wrong with single images.
+            is_large = len(prepared.files) > _QUICK_FILES
+            if is_large:
+                compare()
+            dataset = prepared.read(storage)
+            if not is_large:
+                compare()
+            return dataset
 
         if self.cache == "memory":
-            return read(MemoryStorage())
-        return load_cached(self, prepared.files, read, cache_folder=self.cache_folder, version=prepared.version)
+            dataset = read(MemoryStorage())
+        else:
+            dataset = load_cached(
+                self, prepared.files, read, cache_folder=self.cache_folder, version=prepared.version
+            )
+        return replace(dataset, passed_over=count_others(prepared.folders))
 
     @abstractmethod
     def prepare(self) -> Prepared:

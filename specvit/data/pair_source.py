@@ -39,7 +39,8 @@ class PairSource(FileSource):
         pairs = {split: self.pairs(root, split) for split in SPLITS}
         files = [path for split in SPLITS for pair in pairs[split] for path in pair]
         images = {split: [image for image, _ in pairs[split]] for split in SPLITS}
-        return Prepared(files=files, read=partial(self._read, root, pairs), images=images)
+        folders = {image.parent: IMAGE_SUFFIXES for image, _ in (pair for split in SPLITS for pair in pairs[split])}
+        return Prepared(files=files, read=partial(self._read, root, pairs), images=images, folders=folders)
 
     @abstractmethod
     def pairs(self, root: Path, split: str) -> Pairs:

@@ -105,7 +105,7 @@ def _open(folder: Path) -> Dataset | None:
             split: Split(**{name: _open_array(folder, split, name, known) for name, known in arrays.items()})
             for split, arrays in about["splits"].items()
         }
-        names = {name: tuple(about[name]) for name in _NAMES}
+        names: dict[str, Any] = {name: tuple(about[name]) for name in _NAMES}
         return Dataset(train=splits["train"], val=splits["val"], fingerprint=about["fingerprint"], **names)
     except FileNotFoundError:
         return None

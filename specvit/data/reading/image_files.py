@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,23 @@ def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[
     """List the images that lie in a folder itself, by name; folders below it are not searched."""
     entries = visible_entries(folder)
     return [entry for entry in entries if entry.suffix.lower() in suffixes and not entry.is_dir()]
+
+
+def count_others(folders: Mapping[Path, Sequence[str]]) -> dict[str, int]:
+    """Count the visible entries of folders that are not read, the most frequent ones first.
+
+    Args:
+        folders: Each folder with the endings that are read, in lower case.
+
+    Returns:
+        Their number by ending; "folder" for folders, "no ending" for files without one.
+    """
+    counts: Counter[str] = Counter()
+    for folder, suffixes in folders.items():
+        for entry in visible_entries(folder):
+            if entry.suffix.lower() not in suffixes or entry.is_dir():
+                counts["folder" if entry.is_dir() else entry.suffix.lower() or "no ending"] += 1
+    return dict(counts.most_common())
 
 
 def crop_to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:

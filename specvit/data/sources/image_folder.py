@@ -58,7 +58,8 @@ class ImageFolder(FileSource):
         _check_same_classes(root, *(set(found[split]) for split in SPLITS))
         images = {split: [path for paths in found[split].values() for path in paths] for split in SPLITS}
         files = [path for split in SPLITS for path in images[split]]
-        return Prepared(files=files, read=partial(self._read, root, found), images=images)
+        folders = {path.parent: IMAGE_SUFFIXES for path in files}
+        return Prepared(files=files, read=partial(self._read, root, found), images=images, folders=folders)
 
     def _read(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]], storage: Storage) -> Dataset:
         classes = tuple(found["train"])

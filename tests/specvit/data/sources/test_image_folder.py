@@ -142,3 +142,13 @@ def test_cifar10_loads_unchanged_pixels_of_ten_classes(real_data: Path) -> None:
     assert np.bincount(dataset.val.labels).tolist() == [100] * 10
     first = sorted((root / "train" / "airplane").iterdir())[0]
     np.testing.assert_array_equal(dataset.train.images[0], np.asarray(Image.open(first)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_files_that_are_passed_over_are_counted_by_their_endings(cache: str, tree: Path, tmp_path: Path) -> None:
+    for name in ("a.tif", "b.TIF", "c.tiff", "notes", ".hidden.tif"):
+        (tree / "train" / "cat" / name).touch()
+    (tree / "val" / "dog" / "a.tif").touch()
+    (tree / "val" / "dog" / "more.png").mkdir()
+    source = ImageFolder(root=str(tree), image_size=8, cache=cache, cache_folder=str(tmp_path / "cache"))
+    assert source.load().passed_over == {".tif": 3, ".tiff": 1, "no ending": 1, "folder": 1}
