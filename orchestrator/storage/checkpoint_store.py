@@ -27,7 +27,7 @@ WEIGHTS_NAME = "weights"
 """Folder of kept weights, likewise."""
 
 _SUFFIX = ".safetensors"
-_OWN_FILE = re.compile(rf"\.?(?P<trial_id>[0-9a-f]{{64}}){re.escape(_SUFFIX)}(\.[0-9]+)?")
+_OWN_FILE = re.compile(rf"\.?(?P<trial_id>[0-9a-f]{{64}}){re.escape(_SUFFIX)}(\.[0-9a-f]+)?")
 """A state, or what a process that was killed while writing one has left."""
 _UNNAMED_FILE = re.compile(r"\.tmp[0-9A-Za-z]{6}")
 """What safetensors calls a file until it is complete."""
