@@ -64,7 +64,7 @@ class MaeCpu(Mae):
     """A preset for 600 steps on a core, with patches of 4 px in images of 32 px.
 
     The decoder is small, and the rate is that of a batch of 64; masks, crops and targets are the published ones. At
-    half the length the features are hardly better than those of a backbone that was never trained.
+    half the length mIoU gains 4 points over a backbone that was never trained, at this one 9 (one seed).
     """
 
     name: ClassVar[str] = "mae_cpu"
