@@ -19,3 +19,6 @@ IS_LONG = os.environ.get("SPECSWEEP_FAULTS") == "long"
 
 SLOW_IF_LONG = [pytest.mark.slow] if IS_LONG else []
 """``pytestmark`` of files that take minutes in the long run, which begins them first."""
+
+ONLY_LONG = [pytest.mark.long, pytest.mark.slow]
+"""``pytestmark`` of files that are of the long run alone, and are begun first there."""

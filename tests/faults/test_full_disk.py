@@ -18,7 +18,6 @@ from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 
-from ..long_run import IS_LONG
 from .finished_sweeps import select
 from .mounts import run_with_mounts, why_no_mounts
 
@@ -101,7 +100,8 @@ def table(path: Path) -> str:
 
 
 # Where the disk is full before the first trial, after some, and with all of them when tables are written.
-@pytest.mark.parametrize("size", ["128k", "512k", "900k"] if IS_LONG else ["512k"])
+@pytest.mark.long
+@pytest.mark.parametrize("size", ["128k", "512k", "900k"])
 def test_sweep_on_a_disk_that_fills_up_stops_clearly_and_goes_on_once_there_is_room(
     size: str, place: Place, whole_table: str
 ) -> None:

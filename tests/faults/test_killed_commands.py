@@ -13,21 +13,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
-from ..long_run import IS_LONG, SLOW_IF_LONG
+from ..long_run import ONLY_LONG
 from ..waiting import wait_for, wait_for_end
 from .finished_sweeps import select
 from .forked_drivers import REPOSITORY, Site
 from .killed_sweeps import KILLED, Folders, Whole
 
-pytestmark = SLOW_IF_LONG
+pytestmark = ONLY_LONG
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 MARK = "SPECSWEEP_FAULTS_RUN"
 """Environment variable that all processes of a run inherit, and by which they are found."""
 
-NUM_KILLS = 20 if IS_LONG else 2
+NUM_KILLS = 20
 NUM_RAY_KILLS = 10
 LEAST_RAY_PROCESSES = 3
 """Of a cluster that runs a trial: the control service, the raylet, a worker."""
@@ -134,7 +132,6 @@ def test_commands_that_are_killed_while_they_start_or_run_end_the_sweep_with_the
     kill_at_random(real, folders, executor="local", num_kills=NUM_KILLS, after_kill=lambda _: [])
 
 
-@pytest.mark.long
 def test_of_commands_on_ray_that_are_killed_no_process_is_left_and_the_sweep_ends_with_the_same_numbers(
     real: Whole, folders: Folders
 ) -> None:

@@ -23,7 +23,7 @@ pytestmark = SLOW_IF_LONG
 
 NUM_TWICE = 40 if IS_LONG else 4
 NUM_RANDOM = 120 if IS_LONG else 12
-NUM_REAL = 12 if IS_LONG else 2
+NUM_REAL = 12 if IS_LONG else 0
 LEAST_KILLS = 350 if IS_LONG else 50
 
 
@@ -108,6 +108,7 @@ def test_drivers_that_are_killed_at_random_times_end_the_sweep_as_if_nothing_had
     kill_at_random(server, fine, folders, num_kills=NUM_RANDOM, draw_delay=lambda draw: draw.uniform(0.0, 0.25))
 
 
+@pytest.mark.long
 def test_drivers_of_real_trials_that_are_killed_at_random_times_end_the_sweep_with_the_same_numbers(
     server: DriverServer, real: Whole, folders: Folders
 ) -> None:

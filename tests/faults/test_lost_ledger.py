@@ -21,7 +21,6 @@ from orchestrator.ledger.errors import LedgerError, LedgerWriteError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Finished, Progressed
 
-from ..long_run import IS_LONG
 from ..waiting import wait_for, wait_for_end
 from .ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of
 
@@ -167,7 +166,8 @@ def _has_rungs(process: subprocess.Popen[str], path: Path) -> bool:
         return False  # not there yet
 
 
-@pytest.mark.parametrize("happens", [_replace, *([_delete] if IS_LONG else [])])
+@pytest.mark.long
+@pytest.mark.parametrize("happens", [_replace, _delete])
 def test_command_whose_ledger_is_lost_stops_with_one_message(
     happens: Callable[[Path, Path], object], other: Path, tmp_path: Path
 ) -> None:

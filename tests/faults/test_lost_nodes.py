@@ -27,7 +27,7 @@ from orchestrator.trials.events import Event, Progressed, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
-from ..long_run import IS_LONG, SLOW_IF_LONG
+from ..long_run import ONLY_LONG
 from ..waiting import wait_for_end
 from .disturbed_runs import (
     Ground,
@@ -47,7 +47,7 @@ from .disturbed_runs import (
 from .processes import descendants_of, is_alive, kill, parent_of
 from .stand_in import FAULT_STEP, Fault
 
-pytestmark = SLOW_IF_LONG
+pytestmark = ONLY_LONG
 
 PROGRAM, RAY = (str(Path(sys.executable).with_name(name)) for name in ("specsweep", "ray"))
 OTHER_CODE = replace(NodeRequirements.of_this_code(), code="other")
@@ -60,9 +60,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Start a cluster of three nodes, or of two if there is little time."""
+    """Start a cluster of three nodes."""
     with ray_cluster(num_cpus=1) as cluster:
-        for _ in range(2 if IS_LONG else 1):
+        for _ in range(2):
             cluster.add_node(num_cpus=1, wait=False)
         cluster.wait_for_nodes()
         yield cluster
@@ -151,7 +151,7 @@ class Told:
 def told(cluster: Any, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """Run a sweep through the story, in which no trial may be tried again for a fault of its own."""
     folder = tmp_path_factory.mktemp("story")
-    sweep = make_sweep(folder, seeds=20 if IS_LONG else 1, max_retries=0)
+    sweep = make_sweep(folder, seeds=20, max_retries=0)
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, folder / "whole")
     ground.stand_in.order({}, step_s=0.02, hold=True)
@@ -220,7 +220,6 @@ def test_a_cluster_that_begins_with_a_node_of_other_code_is_refused(cluster: Any
         )
 
 
-@pytest.mark.long
 def test_trials_share_a_gpu_on_the_node_that_has_their_label_and_their_resource(
     cluster: Any, ground: Ground, tmp_path: Path
 ) -> None:
@@ -284,7 +283,6 @@ class Head:
             self._process = None
 
 
-@pytest.mark.long
 def test_a_driver_whose_head_is_killed_waits_joins_again_and_ends_with_the_same_table(
     ground: Ground, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_workers_killed_while_idle_are_replaced_when_the_next_trials_come(
     assert table(tmp_path / "run") == whole
 
 
+@pytest.mark.long
 def test_one_that_stalls_is_killed_and_one_that_raises_is_given_up_with_every_traceback_on_record(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:

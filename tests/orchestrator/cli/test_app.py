@@ -196,7 +196,9 @@ def test_ray_is_the_default_and_says_where_its_dashboard_is_and_sigterm_stops_it
     assert (local.trial.trial_id, local.metrics) == (done.trial.trial_id, done.metrics)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hangup"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.long)], ids=["ctrl-c", "hangup"]
+)
 def test_ctrl_c_and_a_lost_terminal_exit_130_say_how_to_go_on_and_the_same_command_does_what_is_left(
     number: signal.Signals,
     finished: FinishedSweep,

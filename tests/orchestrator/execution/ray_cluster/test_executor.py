@@ -263,6 +263,7 @@ def num_open_ports(pid: int) -> tuple[int, int]:
     return local, len(hosts) - local
 
 
+@pytest.mark.long
 def test_two_processes_train_a_trial_to_the_numbers_of_one(
     executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
 ) -> None:
