@@ -18,7 +18,7 @@ from specvit.errors import ConfigError
 
 from .noise_bench.__main__ import main, work_left
 from .noise_bench.analysis import analyse, repeat_correlation, twin_distances, twin_rms, verdict_cost
-from .noise_bench.arms import BASELINE, CONTROLS, REAL, TWINS, arm_config, tasks
+from .noise_bench.arms import ARMS, BASELINE, CONTROLS, REAL, TWINS, arm_config, tasks
 from .noise_bench.detection import NUM_DRAWS, model_rate, resampled_rates
 from .noise_bench.probe_noise import ProbeTask
 from .noise_bench.records import PROBE_NOISE, RUNS, Run, append, by_arm, drop_half_line, read_runs
@@ -99,12 +99,13 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> No
 
 def test_arms_differ_from_the_baseline_by_what_they_say(shipped: dict[str, Setting]) -> None:
     setting = shipped["dinov2_cpu"]
-    config = {arm: arm_config(setting, arm, 907) for arm in (BASELINE, REAL, *TWINS, *CONTROLS)}
+    config = {arm: arm_config(setting, arm, 907) for arm in ARMS}
     baseline = config[BASELINE]
     assert baseline.seed == 907
     assert (config["repeat"], config[REAL_TWIN]) == (baseline, config[REAL])
     assert config[REAL].treatment.specialize == REAL
     assert config["fewer steps"].objective.steps == 0.8 * baseline.objective.steps
+    assert config["slightly fewer steps"].objective.steps == 0.95 * baseline.objective.steps
     assert (baseline.objective.head_hidden, config["half head"].objective.head_hidden) == (256, 128)
     large = config["large patches"]
     assert (large.model.patch_size, large.objective.global_size, large.objective.local_size) == (8, 24, 16)
@@ -117,13 +118,22 @@ def test_a_control_is_left_out_where_there_is_nothing_to_change(shipped: dict[st
     assert arm_config(shipped["deit3_cpu"], "half head", 900) is None
     assert arm_config(shipped["mae_cpu"], "half head", 900).objective.decoder_width == 16
     arms = [task.arms for task in tasks(shipped["deit3_cpu"], 900, done=set())]
-    assert arms == [(BASELINE, "repeat"), (REAL, REAL_TWIN), ("fewer steps",), ("large patches",)]
+    controls = [("fewer steps",), ("slightly fewer steps",), ("large patches",)]
+    assert arms == [(BASELINE, "repeat"), (REAL, REAL_TWIN), *controls]
 
 
 def test_a_run_whose_twin_is_missing_is_trained_again_and_not_recorded_again(shipped: dict[str, Setting]) -> None:
     first, *others = tasks(shipped["mae_cpu"], 900, done={BASELINE, REAL, REAL_TWIN, "fewer steps"})
     assert (first.arms, first.record_run) == ((BASELINE, "repeat"), False)
-    assert [task.arms for task in others] == [("half head",), ("large patches",)]
+    assert [task.arms for task in others] == [("slightly fewer steps",), ("half head",), ("large patches",)]
+
+
+def test_arms_that_are_not_wanted_are_not_trained(shipped: dict[str, Setting]) -> None:
+    wanted = (BASELINE, "without ibot", REAL_TWIN)
+    left = tasks(shipped["dinov2_cpu"], 900, done=(), wanted=wanted)
+    assert [task.arms for task in left] == [(BASELINE,), (REAL, REAL_TWIN), ("without ibot",)]
+    assert [task.record_run for task in left] == [True, False, True]
+    assert tasks(shipped["dinov2_cpu"], 900, done=wanted, wanted=wanted) == []
 
 
 def test_what_is_recorded_is_not_done_again(shipped: dict[str, Setting]) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from orchestrator.ledger.provenance import find_commit
 from specvit.errors import SpecsweepError
 
-from .arms import Task, tasks
+from .arms import ARMS, Task, tasks
 from .probe_noise import ProbeTask, is_measurable
 from .records import PROBE_NOISE, RUNS, Run, drop_half_line, read_lines, read_runs
 from .report import write_report
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with FileLock(folder / "lock", timeout=0):
             if not options.report:
                 chosen = [settings[name] for name in options.settings or settings]
-                _measure(chosen, folder, num_seeds=options.seeds, workers=options.workers)
+                _measure(chosen, folder, options)
             write_report(settings, folder)
     except Timeout:
         say(f"{folder}: another bench writes to it")
@@ -57,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def work_left(
-    settings: Sequence[Setting], runs: Sequence[Run], probed: set[str], *, num_seeds: int
+    settings: Sequence[Setting],
+    runs: Sequence[Run],
+    probed: set[str],
+    *,
+    num_seeds: int,
+    wanted: Sequence[str] = ARMS,
 ) -> list[Task | ProbeTask]:
     """List what is left to do: seed by seed over all settings, so that an early end leaves them comparable.
 
@@ -66,34 +71,37 @@ def work_left(
         runs: What is recorded.
         probed: Digests of settings whose probe noise is recorded.
         num_seeds: Seeds wanted.
+        wanted: Arms wanted.
     """
     done = {run.key for run in runs}
     left: list[Task | ProbeTask] = []
     for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
         for setting in settings:
-            left += tasks(setting, seed, done={arm for digest, arm, s in done if (digest, s) == (setting.digest, seed)})
+            of_seed = {arm for digest, arm, s in done if (digest, s) == (setting.digest, seed)}
+            left += tasks(setting, seed, done=of_seed, wanted=wanted)
             if seed == FIRST_SEED and setting.digest not in probed and is_measurable(setting):
                 left.append(ProbeTask(setting))
     return left
 
 
-def _measure(settings: Sequence[Setting], folder: Path, *, num_seeds: int, workers: int) -> None:
+def _measure(settings: Sequence[Setting], folder: Path, options: argparse.Namespace) -> None:
     for name in (RUNS, PROBE_NOISE):
         if drop_half_line(folder / name):
             say(f"{folder / name}: dropped half a line at its end, left by a run that was killed")
     runs = read_runs(folder / RUNS)
     probed = {line["digest"] for line in read_lines(folder / PROBE_NOISE)}
-    left = work_left(settings, runs, probed, num_seeds=num_seeds)
+    left = work_left(settings, runs, probed, num_seeds=options.seeds, wanted=options.arms)
     if left:
-        say(f"{len(runs)} runs are done, {len(left)} tasks are left, for {workers} workers")
+        say(f"{len(runs)} runs are done, {len(left)} tasks are left, for {options.workers} workers")
         commit, is_dirty = find_commit(ROOT)
         commit = (commit or "")[:10] + ("+" if is_dirty else "")
-        run_all(left, folder, workers=workers, commit=commit, known=runs)
+        run_all(left, folder, workers=options.workers, commit=commit, known=runs)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="noise_bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="settings to measure (default: all of the file)")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", choices=ARMS, default=ARMS, help="arms (default: all)")
     parser.add_argument("--file", type=Path, default=SHIPPED, help="file of settings (default: %(default)s)")
     parser.add_argument("--seeds", type=_positive, default=8, help=f"seeds from {FIRST_SEED} on (default: %(default)s)")
     parser.add_argument("--workers", type=_positive, default=_num_cores(), help="processes (default: the cores)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from specvit.config import Treatment, TrialConfig
@@ -15,15 +16,16 @@ REAL = "norm@all+qkv@first-third"
 TWINS = {"repeat": BASELINE, f"{REAL} repeat": REAL}
 """Arms that are another arm again, from weights a millionth away: the first is an A/A arm."""
 TERMS = {"without dino": "dino_weight", "without ibot": "ibot_weight"}
+STEPS = {"fewer steps": 0.8, "slightly fewer steps": 0.95}
 CONTROLS = {
-    "fewer steps": "20% fewer steps",
+    **{arm: f"{1 - share:.0%} fewer steps" for arm, share in STEPS.items()},
     "half head": "half the width of the recipe's head or decoder",
     "large patches": "patches of twice the side; crops that they do not tile are enlarged",
     **{arm: f"the weight {field} set to 0" for arm, field in TERMS.items()},
 }
 """Positive controls: every one makes the features worse, for reasons that no seed can hide."""
 HEAD_FIELDS = ("head_hidden", "decoder_width")
-SHARE_OF_STEPS = 0.8
+ARMS = (BASELINE, REAL, *TWINS, *CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def arm_config(setting: Setting, arm: str, seed: int) -> TrialConfig | None:
     match TWINS.get(arm, arm):
         case "none":
             return config
-        case "fewer steps":
-            return replace(config, objective=_shorter(config))
+        case _ if arm in STEPS:
+            return replace(config, objective=_shorter(config, STEPS[arm]))
         case "half head":
             return _half_head(config)
         case "large patches":
@@ -68,30 +70,33 @@ def arm_config(setting: Setting, arm: str, seed: int) -> TrialConfig | None:
             return replace(config, treatment=Treatment(specialize=specialize))
 
 
-def tasks(setting: Setting, seed: int, *, done: set[str]) -> list[Task]:
+def tasks(setting: Setting, seed: int, *, done: Container[str], wanted: Container[str] = ARMS) -> list[Task]:
     """List what is left to do for a seed.
 
     Args:
         setting: What is trained.
         seed: The trial's seed.
         done: Arms whose runs are recorded.
+        wanted: Arms that are to be.
     """
     twin_of = {run: twin for twin, run in TWINS.items()}
+
+    def is_left(arm: str | None) -> bool:
+        return arm in wanted and arm not in done
+
     found = []
     for arm in (BASELINE, REAL, *CONTROLS):
-        twin = twin_of.get(arm)
-        if twin in done:
-            twin = None
-        if (twin or arm not in done) and arm_config(setting, arm, seed) is not None:
-            found.append(Task(setting, seed, arm, twin, record_run=arm not in done))
+        twin = twin_of[arm] if is_left(twin_of.get(arm)) else None
+        if (twin or is_left(arm)) and arm_config(setting, arm, seed) is not None:
+            found.append(Task(setting, seed, arm, twin, record_run=is_left(arm)))
     return found
 
 
-def _shorter(config: TrialConfig) -> object:
+def _shorter(config: TrialConfig, share: float) -> object:
     recipe = config.objective
     if recipe.epochs is not None:
-        return replace(recipe, epochs=SHARE_OF_STEPS * recipe.epochs)
-    return replace(recipe, steps=max(1, round(SHARE_OF_STEPS * recipe.steps)))
+        return replace(recipe, epochs=share * recipe.epochs)
+    return replace(recipe, steps=max(1, round(share * recipe.steps)))
 
 
 def _half_head(config: TrialConfig) -> TrialConfig | None:
