@@ -28,6 +28,7 @@ DINOV2_BEFORE = {
     "student_temp": 0.05,
     "teacher_temp": 0.025,
     "teacher_temp_start": 0.015,
+    "centering": "sinkhorn",
     "ema": 0.95,
 }
 """The constants of ``dinov2_cpu`` when its losses and ids were pinned; the preset has moved on."""

@@ -35,7 +35,13 @@ DATASET = Dataset(train=BLANK, val=BLANK, class_names=(), mask_names=(), fingerp
 
 def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
     small = {"num_locals": 2, "local_size": 8, "head_hidden": 12, "head_bottleneck": 6, "num_prototypes": 10}
-    published = {"global_size": None, "student_temp": 0.1, "teacher_temp": 0.07, "teacher_temp_start": 0.04}
+    published = {
+        "global_size": None,
+        "student_temp": 0.1,
+        "teacher_temp": 0.07,
+        "teacher_temp_start": 0.04,
+        "centering": "sinkhorn",
+    }
     recipe = DinoV2Cpu(**{**small, **published, **changes})
     backbone = build_vit(
         VitConfig(
