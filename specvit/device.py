@@ -43,6 +43,27 @@ def select_device() -> Device:
     return Device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def find_fault(*, with_gpus: bool) -> str:
+    """Compute a little on the CPU and on every GPU that this process sees, whose number may be 0.
+
+    Args:
+        with_gpus: Whether GPUs are of interest; if not, they are left alone.
+
+    Returns:
+        What goes wrong, in a line; empty if nothing. A GPU whose memory others have taken is not at fault.
+    """
+    names = ["cpu"]
+    try:
+        names += [f"cuda:{number}" for number in range(torch.cuda.device_count() if with_gpus else 0)]
+        for name in names:
+            ones = torch.ones(64, 64, device=name)
+            if (found := float((ones @ ones).sum())) != 64**3:
+                return f"{name}: a product of matrices is {found}, not {64**3}"
+    except RuntimeError as error:
+        return "" if is_out_of_memory(error) else f"{name}: {str(error).partition(chr(10))[0]}"
+    return ""
+
+
 def limit_threads(num_threads: int) -> None:
     """Limit this process to ``num_threads`` threads of computation; call it before the first operation."""
     os.environ["OMP_NUM_THREADS"] = str(num_threads)

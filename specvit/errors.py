@@ -12,6 +12,7 @@
       RemoteError               orchestrator.storage: a store at a URL that cannot be used
       ClusterError              orchestrator.execution: a cluster that cannot run the trials
         ClusterLostError        orchestrator.execution: a cluster that went away during a run
+      EverythingFailsError      orchestrator.scheduling: a run in which one attempt after the other failed
 
 ``orchestrator.cli.app`` turns them into one message and an exit code; what another library raises is translated where
 it is called. Anything else that reaches the user is a defect of this project.

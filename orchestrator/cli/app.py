@@ -1,8 +1,8 @@
 """The command line. It parses, prints and sets the exit code; the work is done elsewhere.
 
 Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
-the results folder; 4 results cannot be written (a full disk, a read-only file), 130 stopped by Ctrl-C: to be
-continued by the same command.
+the results folder; 4 results cannot be written (a full disk, a read-only file), or everything fails; 130 stopped by
+Ctrl-C: to be continued by the same command.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
     epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
-    "4 results cannot be written or the cluster is gone, 130 stopped by Ctrl-C.",
+    "4 results cannot be written, the cluster is gone or everything fails, 130 stopped by Ctrl-C.",
 )
 
 
@@ -202,13 +202,14 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, PartError):  # with a part that is broken, nothing more can be imported
         return EXIT_BAD_INPUT
     from orchestrator.execution.capacity import ClusterLostError
+    from orchestrator.scheduling.breaker import EverythingFailsError
 
     is_lock = isinstance(error, LockedError)
     causes = _UNWRITABLE if is_lock else _NO_ROOM
     found: BaseException | None = error
     while found is not None:
         is_full = isinstance(found, OSError) and found.errno in causes
-        if is_full or isinstance(found, LedgerWriteError | ClusterLostError):
+        if is_full or isinstance(found, LedgerWriteError | ClusterLostError | EverythingFailsError):
             return EXIT_STOPPED
         found = found.__cause__
     return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT

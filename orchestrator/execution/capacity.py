@@ -63,12 +63,18 @@ class Capacity:
         self._free = {node.node_id: dict(node.has) for node in nodes}
         self._gpus = {node.node_id: [1.0] * math.floor(node.has.get("GPU", 0.0)) for node in nodes}
 
-    def reserve(self, share: ResourceRequest) -> tuple[Placement, ...] | None:
-        """Reserve room for the processes of a trial, on the first nodes that have it; None if there is none."""
+    def reserve(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> tuple[Placement, ...] | None:
+        """Reserve room for the processes of a trial, on the first nodes that have it; None if there is none.
+
+        Args:
+            share: What the trial takes.
+            avoid: Ids of nodes that are not to be used.
+        """
         places: list[Placement] = []
         amounts = amounts_of(share)
+        nodes = [node for node_id, node in self._nodes.items() if node_id not in avoid]
         for _ in range(share.processes):
-            place = next(filter(None, (self._place(node, amounts, share) for node in self._nodes.values())), None)
+            place = next(filter(None, (self._place(node, amounts, share) for node in nodes)), None)
             if place is None:
                 self.release(places)
                 return None

@@ -29,6 +29,7 @@ class Job:
         state: Where the attempt keeps its state, and resumes that of the attempt before; None = nowhere.
         weights: Folder that keeps the trained weights, a path or at a URL; None = they are not kept.
         share: What it occupies.
+        avoid: Slots and nodes, by their ids, where it is not to run.
     """
 
     trial_id: str
@@ -38,6 +39,18 @@ class Job:
     state: StateFile | None = None
     weights: Location | None = None
     share: ResourceRequest = WHOLE_CORE
+    avoid: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs: the id of its slot, and those of its nodes; empty where the executor has but one.
+
+    A slot keeps its id when its process is replaced.
+    """
+
+    slot: str = ""
+    nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -55,14 +68,23 @@ class Executor(Protocol):
     def num_slots(self) -> int:
         """Return how many jobs can run at once, as things are now."""
 
-    def has_room(self, share: ResourceRequest) -> bool:
-        """Return whether a job that occupies ``share`` could start now."""
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether a job that occupies ``share`` could start now, elsewhere than on slots and nodes to avoid."""
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether it could start so once nothing else runs."""
 
     def machine(self, share: ResourceRequest) -> Machine:
         """Return what a machine is like on which jobs run that occupy ``share`` each."""
 
-    def submit(self, job: Job) -> None:
-        """Start ``job``; the caller has seen to it that there is room."""
+    def submit(self, job: Job) -> Place:
+        """Start ``job``; the caller has seen to it that there is room.
+
+        An attempt that fails ends its process, as far as that is not this one: the next job has another one.
+
+        Returns:
+            Where it runs.
+        """
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop before its next step; returns at once."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pdb
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.execution.worker import RunningJob
 from orchestrator.trials.events import END_STATES, Event
 from orchestrator.trials.resources import ResourceRequest
@@ -36,17 +37,22 @@ class LocalExecutor:
         """Return 1."""
         return 1
 
-    def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         """Return whether the last job has ended; what a job occupies is all of this process."""
         return self._running is None
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
+        """Return True."""
+        return True
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved."""
         return Machine()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         """Start ``job``; the last one must have ended."""
         self._running = RunningJob(job, self._datasets)
+        return Place()
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop before its next step."""
@@ -61,7 +67,10 @@ class LocalExecutor:
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
-        events = [] if self._running is None else self._running.next_events(timeout_s)
+        if self._running is None:
+            time.sleep(timeout_s)
+            return []
+        events = self._running.next_events(timeout_s)
         if events and type(events[-1]) in END_STATES:
             self._running = None
         return events
@@ -83,9 +92,10 @@ class DebugExecutor(LocalExecutor):
         super().__init__(datasets, num_threads=num_threads)
         self._raised: Exception | None = None
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         """Start ``job``; the last one must have ended."""
         self._running = RunningJob(job, self._datasets, runner=self._run_trial)
+        return Place()
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return events as ``LocalExecutor`` does, after a session with the debugger if the trial raised."""

@@ -6,11 +6,11 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.execution.capacity import Node
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.execution.simulated_slots import SimulatedSlot, SimulatedSlots
 from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
@@ -20,16 +20,39 @@ _EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Where and when every attempt fails that begins.
+
+    Attributes:
+        where: Id of a slot or a node; empty = everywhere.
+        from_s: When that begins, in simulated seconds.
+        until_s: When it ends.
+        after_s: How long it takes an attempt to fail.
+    """
+
+    where: str = ""
+    from_s: float = 0.0
+    until_s: float = math.inf
+    after_s: float = 0.1
+
+    def strikes(self, place: Place, now_s: float) -> bool:
+        """Return whether an attempt fails that begins at a place now."""
+        return self.where in ("", place.slot, *place.nodes) and self.from_s <= now_s < self.until_s
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What trials meet with besides their own work.
 
     Attributes:
         failure_rate: Probability that an attempt fails, at a uniformly drawn share of what it has to do; from 0 to 1.
         checkpoint_every_s: Seconds between two times of saving a trial's state; 0 = attempts start over.
+        faults: Where and when all attempts fail.
     """
 
     failure_rate: float = 0.0
     checkpoint_every_s: float = 60.0
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,12 +86,14 @@ class SimulatedClock:
     Attributes:
         now_s: Seconds since the start.
         max_step_s: Largest seconds to move at once: whatever limits a run by time has to look at the clock.
+        wake_s: Returns when whoever submits jobs acts next, without an event; infinite if never.
     """
 
     def __init__(self) -> None:
         """Start at 0."""
         self.now_s = 0.0
         self.max_step_s = math.inf
+        self.wake_s: Callable[[], float] = lambda: math.inf
         self._numbers = itertools.count()
         self._scheduled: list[tuple[float, int, SimulatedEvent]] = []
 
@@ -81,10 +106,10 @@ class SimulatedClock:
         heapq.heappush(self._scheduled, (at_s, next(self._numbers), event))
 
     def advance(self) -> list[SimulatedEvent]:
-        """Move to the time of the next event, or a step towards it; return the events of that time."""
-        if not self._scheduled:
+        """Move to the time of the next event, or of waking, or a step towards it; return the events of that time."""
+        at_s = min(self._scheduled[0][0] if self._scheduled else math.inf, self.wake_s())
+        if math.isinf(at_s):
             return []
-        at_s = self._scheduled[0][0]
         if at_s - self.now_s > self.max_step_s:
             self.now_s += self.max_step_s
             return []
@@ -162,24 +187,32 @@ class SimulatedExecutor:
         """Return which share of the whole a job occupies: of what it takes the most of."""
         return self._slots.fraction(share)
 
-    def has_room(self, share: ResourceRequest) -> bool:
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         """Return whether a job could start now, on a slot that is free or on one that can be opened."""
-        return self._slots.has_room(share)
+        return self._slots.has_room(share, avoid)
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether a job could start once nothing else runs."""
+        return self._slots.fits(share, avoid)
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved: none runs out of it here."""
         return Machine()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         """Start ``job``; the caller has seen to it that there is room."""
-        now_s = self.clock()
-        self._running[job.trial_id] = _Running(job, self._slots.acquire(job.share), now_s)
+        now_s, slot = self.clock(), self._slots.acquire(job.share, job.avoid)
+        self._running[job.trial_id] = _Running(job, slot, now_s)
         left_s = self._lengths[job.trial_id] - self._saved_s.get(job.trial_id, 0.0)
         rate = self._conditions.failure_rate
-        if rate > 0 and self._draw.random() < rate:
+        fault = next((fault for fault in self._conditions.faults if fault.strikes(slot.place, now_s)), None)
+        if fault is not None:
+            self.clock.schedule(now_s + fault.after_s, FailEvent(job.trial_id, job.attempt))
+        elif rate > 0 and self._draw.random() < rate:
             self.clock.schedule(now_s + left_s * self._draw.random(), FailEvent(job.trial_id, job.attempt))
         else:
             self.clock.schedule(now_s + left_s, FinishEvent(job.trial_id, job.attempt))
+        return slot.place
 
     def prune(self, trial_id: str) -> None:
         """End the running trial, of which the next ``poll`` tells."""

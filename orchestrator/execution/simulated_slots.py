@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.execution.capacity import Capacity, Node, Placement, amounts_of, check_room, count_slots
+from orchestrator.execution.executor import Place
 from orchestrator.trials.resources import ResourceRequest
 
 
@@ -17,6 +18,16 @@ class SimulatedSlot:
 
     share: ResourceRequest
     places: tuple[Placement, ...] = ()
+    slot_id: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Return where a job runs that runs on it."""
+        return Place(self.slot_id, frozenset(placement.node_id for placement in self.places))
+
+    def is_avoided(self, avoid: frozenset[str]) -> bool:
+        """Return whether it, or one of its nodes, is among those to avoid."""
+        return bool(avoid) and (self.slot_id in avoid or not self.place.nodes.isdisjoint(avoid))
 
 
 class SimulatedSlots:
@@ -40,7 +51,8 @@ class SimulatedSlots:
         self._busy: dict[SimulatedSlot, None] = {}
         self._idle: dict[ResourceRequest, list[SimulatedSlot]] = {}
         self._counted: int | None = None
-        self._full: set[ResourceRequest] = set()
+        self._full: set[tuple[ResourceRequest, frozenset[str]]] = set()
+        self._numbers = itertools.count(1)
         for share in self._shares if nodes else ():
             check_room(nodes, self._as_known(share))
 
@@ -62,28 +74,53 @@ class SimulatedSlots:
             self._fractions[share] = max(parts)
         return self._fractions[share]
 
-    def has_room(self, share: ResourceRequest) -> bool:
-        """Return whether there is a free slot, or room for one in place of free ones of other shares."""
-        if len(self._busy) >= self._most or share in self._full:
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether there is a free slot, or room for one in place of free ones of other shares.
+
+        Args:
+            share: What a job occupies.
+            avoid: Ids of slots and nodes where it is not to run; what such slots occupy stays theirs.
+        """
+        if len(self._busy) >= self._most or (share, avoid) in self._full:
             return False
-        if self._idle.get(share) or not self._nodes:
+        if not avoid and (self._idle.get(share) or not self._nodes):
             return True
-        idle = list(itertools.chain(*self._idle.values()))
+        idle = [slot for slot in itertools.chain(*self._idle.values()) if not slot.is_avoided(avoid)]
+        if any(slot.share == share for slot in idle):
+            return True
+        if not self._nodes:
+            return len(self._busy) + self._num_idle - len(idle) < self._most
         for slot in idle:
             self._capacity.release(slot.places)
-        places = self._capacity.reserve(self._as_known(share))
+        places = self._capacity.reserve(self._as_known(share), avoid)
         self._capacity.release(places or ())
         for slot in idle:
             self._capacity.mark_used(slot.places)
         if places is None:
             # As long as no job ends, there is no use in looking through the nodes again.
-            self._full.add(share)
+            self._full.add((share, avoid))
         return places is not None
 
-    def acquire(self, share: ResourceRequest) -> SimulatedSlot:
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether there is such room once nothing else runs."""
+        slots = [*self._busy, *itertools.chain(*self._idle.values())]
+        kept = [slot for slot in slots if slot.slot_id in avoid]
+        if not self._nodes or len(kept) >= self._most:
+            return len(kept) < self._most
+        capacity = Capacity(self._nodes)
+        for slot in kept:
+            capacity.mark_used(slot.places)
+        return capacity.reserve(self._as_known(share), avoid) is not None
+
+    def acquire(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> SimulatedSlot:
         """Return a free slot; one is opened if none is free, in place of others if need be."""
-        idle = self._idle.get(share)
-        slot = idle.pop() if idle else SimulatedSlot(share, self._open(share))
+        idle = self._idle.get(share, [])
+        number = next((n for n in reversed(range(len(idle))) if not idle[n].is_avoided(avoid)), None)
+        if number is None:
+            places = self._open(share, avoid)
+            slot = SimulatedSlot(share, places, f"slot {next(self._numbers)}")
+        else:
+            slot = idle.pop(number)
         self._busy[slot] = None
         return slot
 
@@ -93,16 +130,21 @@ class SimulatedSlots:
         self._idle.setdefault(slot.share, []).append(slot)
         self._full.clear()
 
-    def _open(self, share: ResourceRequest) -> tuple[Placement, ...]:
-        while (places := self._find(share)) is None:
-            slot = next(slots for slots in self._idle.values() if slots).pop()
+    @property
+    def _num_idle(self) -> int:
+        return sum(map(len, self._idle.values()))
+
+    def _open(self, share: ResourceRequest, avoid: frozenset[str]) -> tuple[Placement, ...]:
+        while (places := self._find(share, avoid)) is None:
+            slot = next(slot for slot in itertools.chain(*self._idle.values()) if not slot.is_avoided(avoid))
+            self._idle[slot.share].remove(slot)
             self._capacity.release(slot.places)
         return places
 
-    def _find(self, share: ResourceRequest) -> tuple[Placement, ...] | None:
-        if len(self._busy) + sum(map(len, self._idle.values())) >= self._most:
+    def _find(self, share: ResourceRequest, avoid: frozenset[str]) -> tuple[Placement, ...] | None:
+        if len(self._busy) + self._num_idle >= self._most:
             return None
-        return self._capacity.reserve(self._as_known(share)) if self._nodes else ()
+        return self._capacity.reserve(self._as_known(share), avoid) if self._nodes else ()
 
     def _as_known(self, share: ResourceRequest) -> ResourceRequest:
         """Return a share without what no node names."""

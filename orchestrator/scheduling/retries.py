@@ -1,12 +1,14 @@
-"""Whether a trial that failed is tried again: with more memory, or as often as the limits allow."""
+"""Whether, when and where a trial that failed is tried again: with more memory, or as often as the limits allow."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.faulty_places import FaultyPlaces
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import Failed
 from orchestrator.trials.records import Cause
@@ -16,19 +18,47 @@ from orchestrator.trials.trial import Trial
 MAX_NODE_LOSSES = 20
 """How often a trial is tried again because its machine was lost: it may be the trial that brings machines down."""
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
+"""How long a trial waits before it is tried again, at first and at most."""
+
+PAUSE_FACTOR = 4.0
+"""By how much longer it waits every further time."""
+
+ELSEWHERE_S = 600.0
+"""How long a trial that failed on a node waits for another one, if that is occupied."""
+
 _MEMORY = (Cause.GPU_MEMORY, Cause.HOST_MEMORY)
 
 
 class RetryPolicy:
     """What decides on a failed trial. Losses of machines are counted apart: they are seldom the trial's fault."""
 
-    def __init__(self, allocator: Allocator, limits: Limits) -> None:
-        """Take what gives trials more memory, and how often they may fail."""
-        self._allocator, self._limits = allocator, limits
-        self._failures: Counter[tuple[str, bool]] = Counter()
+    def __init__(
+        self, allocator: Allocator, limits: Limits, *, clock: Callable[[], float], warn: Callable[[str], object]
+    ) -> None:
+        """Take what the decisions rest on.
+
+        Args:
+            allocator: What gives trials more memory.
+            limits: How often they may fail.
+            clock: Seconds, monotonic.
+            warn: Called with a line on each slot or node that is not used from now on.
+        """
+        self._allocator, self._limits, self._clock = allocator, limits, clock
+        self._places = FaultyPlaces(clock, warn=warn)
+        self._failures: defaultdict[str, set[int]] = defaultdict(set)
+        self._node_losses: Counter[str] = Counter()
+        self._ready_s: dict[str, float] = {}
+        self._failed_on: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
 
     def reason(
-        self, trial: Trial, job: Job, event: Failed, *, machine_for: Callable[[ResourceRequest], Machine]
+        self,
+        trial: Trial,
+        job: Job,
+        event: Failed,
+        *,
+        place: Place,
+        machine_for: Callable[[ResourceRequest], Machine],
     ) -> str:
         """Return why a trial that failed is tried again, human-readable; empty if it is given up.
 
@@ -36,20 +66,56 @@ class RetryPolicy:
             trial: The trial.
             job: The attempt that failed.
             event: How it failed.
+            place: Where.
             machine_for: Returns the machine on which trials run that occupy so much.
         """
+        trial_id = event.trial_id
         if event.cause in _MEMORY:
             more = self._allocator.grow(
                 trial, ran_with=job.share, ran_config=job.config, cause=event.cause, machine=machine_for(job.share)
             )
             if more:
                 return f"with {more}"
-        is_node = event.cause is Cause.NODE
-        key = event.trial_id, is_node
-        self._failures[key] += 1
-        allowed = MAX_NODE_LOSSES if is_node else self._limits.max_retries
-        return f"retry {self._failures[key]} of {allowed}" if self._failures[key] <= allowed else ""
+        if event.cause is Cause.NODE:
+            self._node_losses[trial_id] += 1
+            number = self._node_losses[trial_id]
+            return f"retry {number} of {MAX_NODE_LOSSES}" if number <= MAX_NODE_LOSSES else ""
+        self._failures[trial_id].add(event.attempt)
+        self._failed_on[trial_id] |= place.nodes
+        for other_id, attempt in self._places.add_failure((trial_id, event.attempt), place, error=event.error):
+            self._failures[other_id].discard(attempt)
+        number, allowed = len(self._failures[trial_id]), self._limits.max_retries
+        if number > allowed:
+            return ""
+        pause_s = min(FIRST_PAUSE_S * PAUSE_FACTOR ** max(0, number - 1), LONGEST_PAUSE_S)
+        self._ready_s[trial_id] = self._clock() + pause_s
+        if event.attempt not in self._failures[trial_id]:
+            return "not counted as a retry, since others failed there too"
+        return f"retry {number} of {allowed}"
+
+    def succeeded(self, place: Place) -> None:
+        """Record that a trial ended well somewhere."""
+        self._places.add_success(place)
+
+    def is_ready(self, trial_id: str) -> bool:
+        """Return whether a trial need not wait any longer before it is tried again."""
+        return self._ready_s.get(trial_id, -math.inf) <= self._clock()
+
+    def closed(self) -> frozenset[str]:
+        """Return the ids of the slots and nodes that are not used now, since trial after trial failed there."""
+        return self._places.closed()
+
+    def failed_on(self, trial_id: str) -> frozenset[str]:
+        """Return the ids of the nodes on which a trial failed: the next try goes to another one if it can."""
+        is_long_ago = self._ready_s.get(trial_id, -math.inf) + ELSEWHERE_S <= self._clock()
+        return frozenset() if is_long_ago else self._failed_on[trial_id]
+
+    def next_s(self) -> float:
+        """Return when a trial becomes ready, or a place is used again; infinite if nothing waits for that."""
+        now_s = self._clock()
+        return min((s for s in (*self._ready_s.values(), self._places.next_s()) if s > now_s), default=math.inf)
 
     def forget(self, trial_id: str) -> None:
         """Forget the failures of a trial: somebody asked for it again."""
-        self._failures[trial_id, False] = self._failures[trial_id, True] = 0
+        for known in (self._failures, self._node_losses, self._ready_s, self._failed_on):
+            known.pop(trial_id, None)

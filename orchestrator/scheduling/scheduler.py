@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from orchestrator.execution.executor import Executor, Job
 from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.breaker import Breaker
 from orchestrator.scheduling.budget import Budget, Work
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.protocols import Judge, Record, SweepCallback
 from orchestrator.scheduling.retries import RetryPolicy
+from orchestrator.scheduling.running import RunningAttempt
+from orchestrator.scheduling.standstill import Standstill
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry
 from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.resolved import Limits
-from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Progressed, Pruned, Reported
+from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import Cause, State
 from orchestrator.trials.trial import Trial
 
 POLL_S = 0.25
 
-STANDSTILL_S = 60.0
-"""Time without a running trial after which a warning says what the next one waits for."""
-
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass
-class _Running:
-    """A running trial, and when its last event came; None = its worker has not begun."""
-
-    trial: Trial
-    job: Job
-    submitted_s: float
-    last_event_s: float | None = None
-    step: int = 0
-
-    def on_event(self, event: Event, now_s: float) -> None:
-        self.last_event_s = now_s
-        if isinstance(event, Progressed):
-            self.step = event.step
-
-    def work_at(self, now_s: float) -> Work:
-        """Return what the attempt has taken so far."""
-        return Work(now_s - self.submitted_s, self.job.share.total_gpus)
 
 
 class Scheduler:
@@ -75,6 +55,7 @@ class Scheduler:
         commands: Callable[[], Sequence[Command]] = tuple,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        warn: Callable[[str], object] = _LOG.warning,
     ) -> None:
         """Take what the loop works with.
 
@@ -95,6 +76,7 @@ class Scheduler:
             should_stop: Asked several times a second; a true answer ends the loop at once. What runs then is
                 left as running in the ledger, for ``Ledger.release_running``.
             clock: Seconds, monotonic.
+            warn: Called with warnings of what keeps trials from running.
         """
         self._ledger, self._executor, self._allocator = ledger, executor, allocator
         self._judge, self._judged_metric = judge, judged_metric
@@ -105,13 +87,14 @@ class Scheduler:
         self._durations = durations or TrialDurations()
         self._trials_by_id = trials_by_id or {}
         self._commands, self._should_stop, self._clock = commands, should_stop, clock
-        self._retries = RetryPolicy(allocator, self._limits)
+        self._retries = RetryPolicy(allocator, self._limits, clock=clock, warn=warn)
+        self._breaker = Breaker(clock)
         self._order = LongestFirst(self._durations, clock=clock)
         self._waiting: deque[Trial] = deque()
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningAttempt] = {}
         self._started_seeds: set[int] = set()
         self._stopping: set[str] = set()  # running trials that a command or the judge ends
-        self._idle_since_s: float | None = None
+        self._standstill = Standstill(clock, warn=warn)
 
     def run(self, trials: Sequence[Trial]) -> bool:
         """Run trials.
@@ -121,6 +104,9 @@ class Scheduler:
 
         Returns:
             Whether all came to an end, or were skipped for the budget; False if the run was to stop before.
+
+        Raises:
+            EverythingFailsError: If one attempt after the other failed.
         """
         self._waiting.extend(trials)
         while self._waiting or self._running:
@@ -131,25 +117,24 @@ class Scheduler:
             self._submit_waiting()
             self._on_events(self._executor.poll(POLL_S))
             self._kill_stalled()
+            self._breaker.check(oldest_s=min((r.submitted_s for r in self._running.values()), default=math.inf))
             for callback in self._callbacks:
                 callback.on_tick()
         return True
 
+    def next_s(self) -> float:
+        """Return when the loop has something to do, by its clock, although no event comes; infinite if never."""
+        return self._retries.next_s()
+
     def _submit_waiting(self) -> None:
         """Hand out trials as long as there is room for the first that waits."""
         self._put_urgent_first()
-        while self._waiting:
-            trial = self._waiting[0]
-            if trial.seed not in self._started_seeds and (reason := self._no_room_for_seed(trial.seed)):
-                self._skip([t for t in self._waiting if t.seed not in self._started_seeds], reason)
-                continue
-            share = self._allocator.request_for(trial)
-            if not self._executor.has_room(share):
-                self._warn_of_standstill(trial)
-                return
-            self._waiting.popleft()
-            self._idle_since_s = None
+        while (found := self._next()) is not None:
+            trial, avoid = found
+            self._waiting.remove(trial)
+            self._standstill.end()
             self._started_seeds.add(trial.seed)
+            share = self._allocator.request_for(trial)
             job = Job(
                 trial_id=trial.trial_id,
                 attempt=self._ledger.begin_attempt(trial.trial_id, share),
@@ -158,21 +143,35 @@ class Scheduler:
                 state=None if self._states is None else self._states.file_of(trial.trial_id),
                 weights=None if self._weights is None else self._weights / trial.trial_id,
                 share=share,
+                avoid=avoid,
             )
-            self._running[trial.trial_id] = _Running(trial, job, self._clock())
+            running = self._running[trial.trial_id] = RunningAttempt(trial, job, self._clock())
             for callback in self._callbacks:
                 callback.on_submit(trial)
-            self._executor.submit(job)
+            running.place = self._executor.submit(job)
 
-    def _warn_of_standstill(self, trial: Trial) -> None:
-        """Warn, from time to time, if nothing runs and there is no room for the trial that comes next."""
-        now_s = self._clock()
-        if self._running or self._idle_since_s is None:
-            self._idle_since_s = now_s
-        elif now_s - self._idle_since_s > STANDSTILL_S:
-            self._idle_since_s = now_s
-            share = self._allocator.request_for(trial)
-            _LOG.warning("nothing runs: there is no room for %s, which takes %s", trial.label, share)
+    def _next(self) -> tuple[Trial, frozenset[str]] | None:
+        """Return the trial that comes next and where it is not to run; None if there is no room for it now."""
+        closed = self._retries.closed()
+        for trial in self._waiting:
+            if not self._retries.is_ready(trial.trial_id):
+                continue
+            if trial.seed not in self._started_seeds and (reason := self._no_room_for_seed(trial.seed)):
+                self._skip([t for t in self._waiting if t.seed not in self._started_seeds], reason)
+                return self._next()
+            share, avoid = self._allocator.request_for(trial), closed | self._retries.failed_on(trial.trial_id)
+            if avoid != closed and not self._executor.fits(share, avoid):
+                avoid = closed
+            if self._executor.has_room(share, avoid):
+                return trial, avoid
+            if avoid == closed:
+                if self._running:
+                    self._standstill.end()
+                else:
+                    self._standstill.warn(f"there is no room for {trial.label}, which takes {share}")
+                return None
+            # It waits for another node than the one on which it failed; those behind it need not.
+        return None
 
     def _put_urgent_first(self) -> None:
         """Move trials forward that would hold up the end of the run, of seeds for which there is room."""
@@ -208,12 +207,16 @@ class Scheduler:
             if type(event) in END_STATES:
                 self._end(running, event)
 
-    def _on_failure(self, running: _Running, event: Failed) -> None:
+    def _on_failure(self, running: RunningAttempt, event: Failed) -> None:
         """Try a trial again, or give it up; one that was to be stopped does not start over."""
         is_stopping = event.trial_id in self._stopping
         why = "it was to be pruned"
         if not is_stopping:
-            why = self._retries.reason(running.trial, running.job, event, machine_for=self._executor.machine)
+            why = self._retries.reason(
+                running.trial, running.job, event, place=running.place, machine_for=self._executor.machine
+            )
+            if event.cause is not Cause.NODE:
+                self._breaker.add_failure(event, is_given_up=not why)
         if not why:
             for callback in self._callbacks:
                 callback.on_event(event)
@@ -226,11 +229,14 @@ class Scheduler:
         if is_stopping:
             self._prune(frozenset({event.trial_id}))
 
-    def _end(self, running: _Running, event: Event) -> None:
+    def _end(self, running: RunningAttempt, event: Event) -> None:
+        if not isinstance(event, Failed):
+            self._retries.succeeded(running.place)
+            self._breaker.add_success()
         self._release(running, event)
         self._judge.end(event.trial_id, END_STATES[type(event)])
 
-    def _release(self, running: _Running, event: Event) -> None:
+    def _release(self, running: RunningAttempt, event: Event) -> None:
         """Release the place of an attempt that is over."""
         # Not before the ledger has it: if this process dies here, a result or a state is there.
         if self._states is not None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.simulated import Conditions, SimulatedExecutor
 from orchestrator.ledger.in_memory import InMemoryLedger
 from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.breaker import EverythingFailsError
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.protocols import SweepCallback
@@ -145,7 +147,7 @@ def simulate(
     ledger, recorder = InMemoryLedger(trial.trial_id for trial in trials), _Recorder(executor.clock)
     budget = Budget(limits, clock=executor.clock, gpu_hours_used=gpu_hours_used)
     executor.clock.max_step_s = _step_s(limits, gpu_hours_used, requests, executor)
-    Scheduler(
+    scheduler = Scheduler(
         ledger=ledger,
         executor=executor,
         allocator=allocator,
@@ -155,7 +157,11 @@ def simulate(
         budget=budget,
         durations=known,
         clock=executor.clock,
-    ).run(trials)
+        warn=lambda _: None,
+    )
+    executor.clock.wake_s = scheduler.next_s
+    with suppress(EverythingFailsError):
+        scheduler.run(trials)
     makespan_s = executor.clock()
     return Simulated(
         makespan_s=makespan_s,

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
@@ -215,14 +215,18 @@ class Instant:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def has_room(self, share: ResourceRequest) -> bool:
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         return len(self.jobs) < self.num_slots
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        return True
 
     def machine(self, share: ResourceRequest) -> Machine:
         return Machine()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         self.jobs.append(job)
+        return Place()
 
     def prune(self, trial_id: str) -> None:
         pass

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.execution.executor import Executor, Job, Machine
+from orchestrator.execution.executor import Executor, Job, Machine, Place
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.run import LEDGER_NAME, Datasets, Outcome, load_datasets, run_sweep
@@ -113,9 +113,10 @@ class Lent:
 
     def __init__(self, executor: RayExecutor) -> None:
         self._executor = executor
-        self.has_room: Callable[[ResourceRequest], bool] = executor.has_room
+        self.has_room: Callable[..., bool] = executor.has_room
+        self.fits: Callable[..., bool] = executor.fits
         self.machine: Callable[[ResourceRequest], Machine] = executor.machine
-        self.submit: Callable[[Job], None] = executor.submit
+        self.submit: Callable[[Job], Place] = executor.submit
         self.prune: Callable[[str], None] = executor.prune
         self.kill: Callable[[str], None] = executor.kill
         self.poll: Callable[[float], Sequence[Event]] = executor.poll

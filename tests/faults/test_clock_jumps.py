@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.run import make_callbacks
-from orchestrator.execution.executor import Job
+from orchestrator.execution.executor import Job, Place
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.monitoring.status import SweepStatus, render_status
@@ -65,9 +65,9 @@ class Recorder(LocalExecutor):
         super().__init__(datasets)
         self._submitted = submitted
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         self._submitted.append(job.label)
-        super().submit(job)
+        return super().submit(job)
 
 
 Run = Callable[[str], tuple[Outcome, list[str], Path]]

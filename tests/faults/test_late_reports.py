@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.reports.ablation_table import build_tables
@@ -123,15 +123,19 @@ class Player:
         self._is_free = True
         self._play = self._script()
 
-    def has_room(self, _: ResourceRequest) -> bool:
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return self._is_free
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
+        return True
 
     def machine(self, _: ResourceRequest) -> Machine:
         return Machine()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         self._jobs.append(job)
         self._is_free = False
+        return Place()
 
     def prune(self, _: str) -> None:
         raise AssertionError("nothing is to be pruned")

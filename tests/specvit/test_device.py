@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from specvit.device import Device, is_out_of_memory, limit_threads, select_device
+from specvit.device import Device, find_fault, is_out_of_memory, limit_threads, select_device
 
 
 @pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
@@ -16,6 +16,29 @@ def test_the_gpu_is_taken_if_there_is_one(monkeypatch: pytest.MonkeyPatch, avail
     device = select_device()
     assert device.torch_device.type == kind
     assert device.is_cuda is device.fused_optimizer is available
+
+
+def test_a_device_that_cannot_compute_is_named_and_one_whose_memory_is_taken_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail_on_gpus(text: str) -> None:
+        ones = torch.ones
+
+        def make(*shape: int, device: str) -> torch.Tensor:
+            if device == "cuda:1":
+                raise RuntimeError(text)
+            return ones(*shape)
+
+        monkeypatch.setattr("torch.ones", make)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+    assert find_fault(with_gpus=True) == ""
+    fail_on_gpus("CUDA error: uncorrectable ECC error\nCompile with")
+    assert find_fault(with_gpus=True) == "cuda:1: CUDA error: uncorrectable ECC error"
+    assert find_fault(with_gpus=False) == ""
+    monkeypatch.undo()
+    fail_on_gpus("CUDA out of memory")
+    assert find_fault(with_gpus=True) == ""
 
 
 def test_on_a_cpu_nothing_is_cast() -> None:

@@ -32,14 +32,14 @@ class Cluster:
     """
 
     def __init__(
-        self, datasets: Mapping[DataSource, Dataset], *, address: str | None, wanted: NodeRequirements | None
+        self, datasets: Mapping[DataSource, Dataset], *, address: str | None, wanted: NodeRequirements
     ) -> None:
         """Start or join the cluster; for the arguments see ``RayExecutor``.
 
         Raises:
             ClusterError: If the cluster cannot be reached, or a node lacks something.
         """
-        self._datasets, self._wanted = datasets, wanted or NodeRequirements.of_this_code()
+        self._datasets, self._wanted = datasets, wanted
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._health = ClusterHealth()
         self._instruments: dict[str, Any] = {}

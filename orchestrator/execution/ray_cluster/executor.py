@@ -1,9 +1,9 @@
 """The executor for users: warm Ray actors, one per slot, or several that train a trial together.
 
-Each actor imports torch and takes the data from the node's object store once, then runs job after job. A job is one
-actor task that carries the trial's label, so that the Ray dashboard lists trials by name; its events stream back as the
-task's results. Where a trial takes several processes, the other actors of its slot assist; when one of them is lost,
-the attempt is, and all of them are replaced.
+Each actor imports torch and takes the data from the node's object store once, then runs job after job, until an attempt
+fails: the next one on its slot has a new process. A job is one actor task that carries the trial's label, so that the
+Ray dashboard lists trials by name; its events stream back as the task's results. Where a trial takes several processes,
+the other actors of its slot assist; when one of them is lost, the attempt is, and all of them are replaced.
 
 Slots are opened where there is room, also on nodes that join later. Nodes that are about to go are left: their trials
 resume elsewhere. When the whole cluster is gone, its trials wait for it.
@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from orchestrator.execution.capacity import check_room, machine_for
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.execution.metrics import Sample
 from orchestrator.execution.ray_cluster import failures, worker_group
 from orchestrator.execution.ray_cluster.cluster import Cluster
@@ -65,6 +65,7 @@ class RayExecutor:
         self._first_share, self._max_slots, self._runner = shares[0], max_slots, runner
         self._slots = SlotPool(worker_group.stop_workers)
         self._pending_events: list[Event] = []  # the ends of jobs that could not be started
+        wanted = replace(wanted or NodeRequirements.of_this_code(), with_gpus=any(share.gpus for share in shares))
         self._cluster = Cluster(datasets, address=address, wanted=wanted)
         self.dashboard_url = self._cluster.dashboard_url
         try:
@@ -82,26 +83,31 @@ class RayExecutor:
             return 0
         return max(self._slots.count(self._first_share, at_most=self._max_slots), len(self._slots.busy))
 
-    def has_room(self, share: ResourceRequest) -> bool:
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         """Return whether a job could start now, on a slot that is free or on one that can be opened."""
         if self._cluster.is_gone or len(self._slots.busy) >= self._max_slots:
             return False
-        return self._slots.has_room(share)
+        return self._slots.has_room(share, avoid)
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether a job could start once nothing else of ours runs."""
+        return self._slots.fits(share, avoid)
 
     def machine(self, share: ResourceRequest) -> Machine:
         """Return the machine with the most memory on which such jobs run."""
         return machine_for(self._slots.nodes, share)
 
-    def submit(self, job: Job) -> None:
-        """Start ``job`` on a slot of its share, under its label."""
-        slot = self._slots.acquire(job.share)
-        slot.job = job
+    def submit(self, job: Job) -> Place:
+        """Start ``job`` on a slot of its share, under its label; return where."""
+        slot = self._slots.acquire(job.share, job.avoid)
+        slot.job, place = job, slot.place
         try:
             if not slot.workers:
                 worker_group.start_workers(slot, self._cluster.references, self._runner)
             worker_group.start_job(slot, job)
         except ray.exceptions.RayError as error:  # in this moment the node, or the cluster, is lost
             self._pending_events += self._lose_attempt(slot, error)
+        return place
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop for good."""
@@ -109,10 +115,10 @@ class RayExecutor:
             worker_group.prune_job(slot)
 
     def kill(self, trial_id: str) -> None:
-        """Stop the workers of the running trial at once; others are started for the next job."""
+        """Stop the workers of the running trial at once, and start others for the next job."""
         for slot in self._slots.running(trial_id):
             slot.free()
-            self._slots.close(slot)
+            self._renew(slot)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
@@ -177,10 +183,7 @@ class RayExecutor:
         except ray.exceptions.RayError as error:
             return self._lose_attempt(slot, error)
         if type(events[-1]) in END_STATES:
-            events[-1] = self._merged_end(slot, events[-1])
-            slot.free()
-            if slot.is_leaving:
-                self._slots.close(slot)
+            events[-1] = self._settle(slot, events[-1])
         return events
 
     def _other_events(self, slot: Slot, reference: Any) -> list[Event]:
@@ -199,23 +202,41 @@ class RayExecutor:
                     return events
             return [*events, *self._lose_attempt(slot, error)]
 
-    def _merged_end(self, slot: Slot, end: Event) -> Event:
-        """Wait for the other processes of a slot to end too; return the end of its job with what they add."""
+    def _settle(self, slot: Slot, end: Event) -> Event:
+        """Free a slot whose job has ended, once its other processes have too; return the end with what they add."""
         losses = worker_group.collect_outcomes(slot)
         merged = failures.merge_outcomes(end, core_seconds=slot.core_seconds, losses=losses)
-        if losses:
+        slot.free()
+        has_lost_node = bool(losses) and self._has_lost_node(slot)
+        if has_lost_node or slot.is_leaving:
             self._slots.close(slot)
-            if isinstance(merged, Failed) and merged.cause is Cause.WORKER and self._has_lost_node(slot):
-                return replace(merged, cause=Cause.NODE)
+        elif losses or (isinstance(merged, Failed) and merged.cause is not Cause.NODE):
+            self._renew(slot)
+        if has_lost_node and isinstance(merged, Failed) and merged.cause is Cause.WORKER:
+            return replace(merged, cause=Cause.NODE)
         return merged
+
+    def _renew(self, slot: Slot) -> None:
+        """Replace the processes of a slot: after an error they may be of no use, as where a CUDA context is broken.
+
+        At once: the new ones get the devices of the former ones, also if nothing is to run there for a while.
+        """
+        worker_group.stop_workers(slot)
+        try:
+            worker_group.start_workers(slot, self._cluster.references, self._runner)
+        except ray.exceptions.RayError:
+            self._slots.close(slot)
 
     def _lose_attempt(self, slot: Slot, error: Exception) -> list[Event]:
         """End an attempt whose main worker sends no more: it was lost, unless the error is the trial's own."""
         if not self._cluster.is_there():
             return self._lose_cluster()
         job, reason, text = slot.free(), failures.reason_of(error), str(error)
-        self._slots.close(slot)
         cause = Cause.NODE if self._has_lost_node(slot) else failures.cause_of_loss(text)
+        if cause is Cause.NODE or slot.is_leaving:
+            self._slots.close(slot)
+        else:
+            self._renew(slot)
         if failures.is_raised(error) and not failures.is_connection_error(reason):
             return [failures.lost_attempt(job, reason, Cause.RAISED, text)]
         return [failures.lost_attempt(job, f"the worker was lost: {reason}", cause, text)]

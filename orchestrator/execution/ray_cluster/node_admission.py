@@ -104,7 +104,8 @@ class NodeAdmission:
         """Return a reference to a node's report; this process's own machine need not fetch the data."""
         references = {} if node.node_id == self._own_node else self._references
         options = {"num_cpus": 0, "label_selector": {NODE_LABEL: node.node_id}, "name": "check of a node"}
-        return ray.remote(_inspect).options(**options).remote(self._wanted, references)
+        # Its process ends with it: what it takes of the memory of GPUs, trials are to have.
+        return ray.remote(max_calls=1)(_inspect).options(**options).remote(self._wanted, references)
 
     def _lacks(self, asked: Any, timeout_s: float) -> str | None:
         """Return what a node lacks, empty if nothing; None if it has not reported yet."""

@@ -1,9 +1,10 @@
-"""Whether a node can run the sweep's trials as the driver's machine would: the same code, and the data within reach."""
+"""Whether a node can run the sweep's trials as the driver's machine would: by its code, its data, and its devices."""
 
 from __future__ import annotations
 
 import hashlib
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,9 @@ _PACKAGES = ("torch", "timm", "numpy")
 """Whose versions decide the numbers of a trial, beside our own code."""
 
 
+_WRITTEN_BYTES = 1 << 16
+
+
 @dataclass(frozen=True)
 class NodeRequirements:
     """What a node must have.
@@ -29,11 +33,13 @@ class NodeRequirements:
         code: Digest of the packages ``specvit`` and ``orchestrator``.
         versions: Of the libraries that decide numbers.
         seen_path: A file in the results folder; a node that does not see it keeps no states. None = not asked.
+        with_gpus: Whether trials compute on its GPUs.
     """
 
     code: str
     versions: Mapping[str, str]
     seen_path: Path | None = None
+    with_gpus: bool = False
 
     @classmethod
     def of_this_code(cls, seen_path: Path | None = None) -> NodeRequirements:
@@ -43,13 +49,17 @@ class NodeRequirements:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node has: as ``NodeRequirements``, its ``host``, data it ``cannot_read``, whether it sees the path."""
+    """What a node has: as ``NodeRequirements``, and its ``host``, data it ``cannot_read``, whether it sees the path.
+
+    ``fault`` is what goes wrong where something is computed or written there; empty if nothing.
+    """
 
     host: str
     code: str
     versions: Mapping[str, str]
     cannot_read: tuple[str, ...]
     sees_path: bool
+    fault: str = ""
 
 
 @cache
@@ -91,7 +101,20 @@ def inspect_node(
         versions=library_versions(),
         cannot_read=tuple(cannot_read),
         sees_path=wanted.seen_path is None or wanted.seen_path.exists(),
+        fault=_find_fault(wanted),
     )
+
+
+def _find_fault(wanted: NodeRequirements) -> str:
+    from specvit.device import find_fault
+
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(_WRITTEN_BYTES))
+            file.flush()
+    except OSError as error:
+        return f"temporary files cannot be written ({error})"
+    return find_fault(with_gpus=wanted.with_gpus)
 
 
 def mismatch(wanted: NodeRequirements, found: NodeReport) -> str:
@@ -103,4 +126,6 @@ def mismatch(wanted: NodeRequirements, found: NodeReport) -> str:
         return f"{found.host} has other code of specsweep than the driver; install the same there"
     if found.cannot_read:
         return f"{found.host} cannot read data: {'; '.join(found.cannot_read)}"
+    if found.fault:
+        return f"{found.host} cannot compute: {found.fault}"
     return ""

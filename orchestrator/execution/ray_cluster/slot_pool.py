@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.execution.capacity import Capacity, Node, Placement, count_slots
-from orchestrator.execution.executor import Job
+from orchestrator.execution.executor import Job, Place
 from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 
 
@@ -26,6 +27,7 @@ class Slot:
         assisting: A reference to the CPU seconds of each other worker that has not done its part.
         core_seconds: CPU seconds of the other workers that have.
         is_leaving: Whether one of its machines is about to go, so that it takes no other job.
+        slot_id: What tells it from the others.
     """
 
     share: ResourceRequest = WHOLE_CORE
@@ -38,6 +40,7 @@ class Slot:
     assisting: list[Any] = field(default_factory=list)
     core_seconds: float = 0.0
     is_leaving: bool = False
+    slot_id: str = ""
 
     @property
     def awaited(self) -> list[Any]:
@@ -48,6 +51,15 @@ class Slot:
     def node_ids(self) -> frozenset[str]:
         """Return the ids of its nodes."""
         return frozenset(place.node_id for place in self.places)
+
+    @property
+    def place(self) -> Place:
+        """Return where a job runs that runs on it."""
+        return Place(self.slot_id, self.node_ids)
+
+    def is_avoided(self, avoid: frozenset[str]) -> bool:
+        """Return whether it, or one of its nodes, is among those to avoid."""
+        return self.slot_id in avoid or not self.node_ids.isdisjoint(avoid)
 
     def free(self) -> Job:
         """Make room for the next job; return the last one."""
@@ -70,6 +82,7 @@ class SlotPool:
         self._slots: list[Slot] = []
         self._capacity = Capacity(())
         self._counts: dict[tuple[ResourceRequest, int], int] = {}
+        self._numbers = itertools.count(1)
         self.nodes: tuple[Node, ...] = ()
 
     def __iter__(self) -> Iterator[Slot]:
@@ -100,31 +113,50 @@ class SlotPool:
             self._counts[key] = count_slots(self.nodes, share, max_slots=at_most)
         return self._counts[key]
 
-    def has_room(self, share: ResourceRequest) -> bool:
-        """Return whether a job could start now, on a free slot or on one that is opened in place of free ones."""
-        idle = [slot for slot in self._slots if slot.job is None]
-        if any(slot.share == share and not slot.is_leaving for slot in idle):
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether a job could start now, on a free slot or on one that is opened in place of free ones.
+
+        Args:
+            share: What the job occupies.
+            avoid: Ids of slots and nodes where it is not to run; what such slots occupy stays theirs.
+        """
+        idle = self._idle(avoid)
+        if any(slot.share == share for slot in idle):
             return True
         for slot in idle:
             self._capacity.release(slot.places)
-        places = self._capacity.reserve(share)
+        places = self._capacity.reserve(share, avoid)
         self._capacity.release(places or ())
         for slot in idle:
             self._capacity.mark_used(slot.places)
         return places is not None
 
-    def acquire(self, share: ResourceRequest) -> Slot:
-        """Return a free slot of a share, or a new one without workers; the caller has seen to it that there is room."""
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
+        """Return whether a job could start once nothing else runs; for the arguments see ``has_room``."""
+        capacity = Capacity(self.nodes)
         for slot in self._slots:
-            if slot.job is None and slot.share == share and not slot.is_leaving:
+            if slot.slot_id in avoid:
+                capacity.mark_used(slot.places)
+        return capacity.reserve(share, avoid) is not None
+
+    def acquire(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> Slot:
+        """Return a free slot of a share, or a new one without workers; the caller has seen to it that there is room."""
+        for slot in self._idle(avoid):
+            if slot.share == share:
                 return slot
-        places = self._capacity.reserve(share)
+        places = self._capacity.reserve(share, avoid)
         while places is None:
-            self.close(next(slot for slot in self._slots if slot.job is None))
-            places = self._capacity.reserve(share)
-        slot = Slot(share=share, places=places)
+            self.close(self._idle(avoid)[0])
+            places = self._capacity.reserve(share, avoid)
+        slot = Slot(share=share, places=places, slot_id=f"slot {next(self._numbers)}")
         self._slots.append(slot)
         return slot
+
+    def _idle(self, avoid: frozenset[str]) -> list[Slot]:
+        """Return the free slots that may be used, or closed in favour of others."""
+        return [
+            slot for slot in self._slots if slot.job is None and not slot.is_leaving and not slot.is_avoided(avoid)
+        ]
 
     def close(self, slot: Slot) -> None:
         """Close a slot and stop its workers; safe to call twice."""

@@ -67,6 +67,7 @@ def stop_workers(slot: Slot) -> None:
     slot.workers = []
     if slot.placement is not None:
         remove_placement_group(slot.placement)
+        slot.placement = None
 
 
 def start_job(slot: Slot, job: Job) -> None:

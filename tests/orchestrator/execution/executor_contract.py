@@ -1,11 +1,12 @@
 """What holds for every executor, whatever runs the trials: ``test_local``, ``test_simulated`` and Ray's inherit it.
 
 Trials are played: a ``SHORT`` one reports two rungs and finishes, a ``LONG`` one runs until it is stopped, and one that
-``RAISES`` does so.
+``RAISES`` does so. One that ``POISONS`` raises, and so does whatever its process runs after it.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,6 +58,9 @@ def play(config: Any, dataset: object, observer: Any, **_: object) -> Result:
     steps = config.objective.steps
     if steps == RAISES:
         raise ArithmeticError("as it was told")
+    if steps == POISONS or POISONED in os.environ:
+        os.environ[POISONED] = "yes"
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     for step in range(1, steps + 1):
         if observer.should_stop():
             return Result({}, stopped_at=step)
@@ -70,15 +74,18 @@ def play(config: Any, dataset: object, observer: Any, **_: object) -> Result:
 
 def play_or_run(config: Any, dataset: Any, observer: Any, **given: Any) -> Any:
     """Play a trial that a test has made up; run any other."""
-    if config.objective.steps in (RAISES, SHORT, LONG):
+    if config.objective.steps in (RAISES, POISONS, SHORT, LONG):
         return play(config, dataset, observer)
     from specvit.trial import run_trial
 
     return run_trial(config, dataset, observer, **given)
 
 
-RAISES, SHORT, LONG = 1, 5, 1_000_000
+RAISES, POISONS, SHORT, LONG = 1, 2, 5, 1_000_000
 """Numbers of steps that say how a trial is played; no real one has them."""
+
+POISONED = "SPECSWEEP_TEST_POISONED"
+"""Set in a process that is of no use any more: whatever runs there from then on raises."""
 
 
 def job_of(trial: Trial, steps: int, *, name: str = "", attempt: int = 1, share: ResourceRequest = WHOLE_CORE) -> Job:
@@ -167,7 +174,10 @@ class ExecutorContract:
 class WorkerContract(ExecutorContract):
     """What holds besides where trials are code that runs."""
 
-    def test_a_trial_that_raises_fails_with_its_traceback_and_its_worker_runs_the_next(
+    ends_processes = True
+    """Whether a process runs no more trials after one that failed."""
+
+    def test_a_trial_that_raises_fails_with_its_traceback_and_the_next_one_has_another_process(
         self, executor: Executor, job: Callable[..., Job]
     ) -> None:
         executor.submit(job(RAISES))
@@ -180,4 +190,4 @@ class WorkerContract(ExecutorContract):
         assert isinstance(finished, Finished)
         assert isinstance(first, Started)
         assert isinstance(again, Started)
-        assert again.worker == first.worker
+        assert (again.worker != first.worker) is self.ends_processes

@@ -33,7 +33,9 @@ def executor(trials: tuple[Trial, ...], monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 class TestContract(WorkerContract):
-    """The contract of all executors."""
+    """The contract of all executors; trials run in this process."""
+
+    ends_processes = False
 
 
 def test_a_real_trial_progresses_reports_and_finishes(trials: tuple[Trial, ...]) -> None:

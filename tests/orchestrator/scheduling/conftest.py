@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
@@ -103,19 +103,23 @@ class ScriptedExecutor:
     def running(self) -> list[str]:
         return list(self._playing)
 
-    def has_room(self, share: ResourceRequest) -> bool:
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         taken = sum(job.share.gpus * job.share.processes for job, _, _ in self._playing.values())
         return len(self._playing) < self.num_slots and taken + share.gpus * share.processes <= self._gpus
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
+        return True
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return self._machine
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         assert self.has_room(job.share)
         assert job.trial_id not in self._playing
         scripts = self._scripts.get(job.trial_id, ["spF"])
         self.jobs.append(job)
         self._playing[job.trial_id] = job, scripts[min(job.attempt, len(scripts)) - 1], 0
+        return Place()
 
     def prune(self, trial_id: str) -> None:
         self.pruned.append(trial_id)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.execution.executor import Machine
+from orchestrator.scheduling.breaker import Breaker, EverythingFailsError
 from orchestrator.scheduling.retries import MAX_NODE_LOSSES
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.sweep.resolved import Limits
@@ -35,7 +38,7 @@ def test_a_trial_that_goes_on_failing_is_tried_again_as_often_as_allowed_and_eve
     assert [why for _, why in stage.again] == [f"retry {number} of {max_retries}" for number in numbers[:-1]]
     # The view hears of the last failure alone as one, and the judge of one end.
     assert [event.attempt for event in stage.heard if isinstance(event, Failed)] == numbers[-1:]
-    assert stage.ends == [(first.trial_id, State.FAILED), (second.trial_id, State.DONE)]
+    assert sorted(stage.ends) == sorted([(first.trial_id, State.FAILED), (second.trial_id, State.DONE)])
     assert all(stage.on_record)
 
 
@@ -47,12 +50,43 @@ def test_a_trial_that_fails_and_then_succeeds_is_done(stage: Any, trials: Trials
     assert stage.ends == [(trials[0].trial_id, State.DONE)]
 
 
-def test_a_trial_that_failed_is_tried_again_before_those_that_wait(stage: Any, trials: Trials) -> None:
+def test_a_trial_that_failed_lets_one_pass_and_is_tried_again_before_those_that_wait(
+    stage: Any, trials: Trials
+) -> None:
     first, second, third = trials[:3]
     assert stage.run({first: ["sX", "spF"]}, trials=trials[:3])
     assert [job.trial_id for job in stage.executor.jobs] == [
-        trial.trial_id for trial in (first, first, second, third)
+        trial.trial_id for trial in (first, second, first, third)
     ]
+
+
+def test_a_trial_waits_longer_every_time_before_it_is_tried_again(stage: Any, trials: Trials) -> None:
+    begun_s: list[float] = []
+    stage.on_submit = lambda _: begun_s.append(stage.clock.now_s)
+    assert stage.run({trials[0]: ["X"]}, trials=trials[:1], limits=Limits(max_retries=3))
+    # An attempt fails after a second; then come 1, 4 and 16 seconds.
+    assert [later - earlier for earlier, later in pairwise(begun_s)] == [1 + 1, 1 + 4, 1 + 16]
+
+
+def test_where_one_attempt_after_the_other_fails_the_run_is_stopped_and_says_why(stage: Any, trials: Trials) -> None:
+    scripts = {trial: ["sX"] for trial in trials}
+    begun_s = stage.clock.now_s
+    text = r"the last \d+ attempts all failed: X 1 \(8 times\); X 2 \(8 times\); X 3 \(8 times\); 2 other errors"
+    with pytest.raises(EverythingFailsError, match=text):
+        stage.run(scripts, limits=Limits(max_retries=100), seconds_at_most=10_000)
+    assert 300 <= stage.clock.now_s - begun_s < 310
+
+
+def test_where_ten_trials_in_a_row_are_given_up_the_run_is_stopped_at_once(clock: Any) -> None:
+    breaker = Breaker(clock)
+    for number in range(10):
+        breaker.check(oldest_s=math.inf)
+        breaker.add_failure(Failed(f"{number}", 1, error="no such name", traceback=""), is_given_up=True)
+    breaker.check(oldest_s=clock.now_s - 1)  # what was begun before may still end well
+    with pytest.raises(EverythingFailsError, match=r"the last 10 attempts all failed: no such name \(10 times\)"):
+        breaker.check(oldest_s=math.inf)
+    breaker.add_success()
+    breaker.check(oldest_s=math.inf)
 
 
 def test_a_lost_node_is_no_retry_of_the_trial(stage: Any, trials: Trials) -> None:

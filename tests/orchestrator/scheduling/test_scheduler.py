@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduling.allocation import Allocator
@@ -61,8 +61,11 @@ class ScriptedExecutor:
         self.most_at_once = 0
         self._playing: dict[str, Iterator[Event]] = {}
 
-    def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return len(self._playing) < self.num_slots
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
+        return True
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return Machine()
@@ -70,12 +73,13 @@ class ScriptedExecutor:
     def kill(self, trial_id: str) -> None:
         raise AssertionError(f"nothing stalls, but {trial_id} was killed")
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         assert len(self._playing) < self.num_slots
         self.jobs.append(job)
         script = self.scripts.get(job.trial_id, WHOLE)
         self._playing[job.trial_id] = (make(job.trial_id, job.attempt) for make in script)
         self.most_at_once = max(self.most_at_once, len(self._playing))
+        return Place()
 
     def prune(self, trial_id: str) -> None:
         self.pruned.append(trial_id)

@@ -79,9 +79,10 @@ def test_a_hopeless_trial_is_not_tried_again_when_its_attempt_is_lost(stage: Any
 
 def test_an_order_to_retry_runs_trials_that_have_failed_again_with_all_their_tries(stage: Any, trials: Trials) -> None:
     first, second = trials[:2]
-    stage.orders = {6: [Retry((first.trial_id,))]}
+    stage.orders = {12: [Retry((first.trial_id,))]}
     limits = Limits(max_retries=1)
-    assert stage.run({first: ["sX", "sX", "sX", "spF"], second: [LONG]}, trials=trials[:2], limits=limits)
+    scripts = {first: ["sX", "sX", "sX", "spF"], second: [LONG]}
+    assert stage.run(scripts, trials=trials[:2], limits=limits, num_slots=2)
     assert [row["state"] for row in stage.attempts(first)] == ["failed"] * 3 + ["done"]
     assert stage.ends[0] == (first.trial_id, State.FAILED)
     assert (first.trial_id, State.DONE) in stage.ends

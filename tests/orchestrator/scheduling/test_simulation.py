@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.execution.capacity import ClusterError, Node
-from orchestrator.execution.executor import Job, Machine
+from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.pruning import Judge
+from orchestrator.scheduling.retries import FIRST_PAUSE_S
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scheduling.simulation import Simulated, _Recorder, draw_lengths, simulate
 from orchestrator.sweep.pruning_settings import NoPruning
@@ -111,7 +112,7 @@ def test_an_attempt_that_fails_goes_on_from_the_last_saved_state_in_a_new_worker
     ran = simulate(
         make(1), {"0 seed 0": 100.0}, allocator=ONE_CORE, num_slots=1, conditions=conditions, draw=Chance(0.1, 0.5, 0.9)
     )
-    assert ran.makespan_s == pytest.approx(50 + left_s)
+    assert ran.makespan_s == pytest.approx(50 + FIRST_PAUSE_S + left_s)
     assert (ran.num_attempts, ran.given_up) == (2, frozenset())
 
 
@@ -124,11 +125,12 @@ def test_a_trial_that_fails_too_often_is_given_up(make: Callable[..., list[Trial
         num_slots=1,
         limits=Limits(max_retries=1),
         conditions=Conditions(failure_rate=0.5),
-        draw=Chance(0.1, 0.5, 0.1, 0.25),
+        draw=Chance(0.1, 0.5, 0.9, 0.1, 0.25),
     )
     assert ran.given_up == {"0 seed 0"}
-    assert ran.started == ("0 seed 0", "0 seed 0", "1 seed 0")
-    assert ran.ended_s == {"0 seed 0": 4 + 2, "1 seed 0": 4 + 2 + 8}
+    # While it waits, the other one has the slot.
+    assert ran.started == ("0 seed 0", "1 seed 0", "0 seed 0")
+    assert ran.ended_s == {"1 seed 0": 4 + 8, "0 seed 0": 4 + 8 + 2}
 
 
 def test_trials_occupy_their_shares_of_nodes_as_far_as_these_name_them(make: Callable[..., list[Trial]]) -> None:
@@ -230,15 +232,19 @@ class HandPlayed:
     def clock(self) -> float:
         return self.now_s
 
-    def has_room(self, share: ResourceRequest) -> bool:  # noqa: ARG002
+    def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return len(self.running) < self.num_slots
+
+    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
+        return True
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return Machine()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         self.jobs.append(job)
         self.running.append((self.now_s + self.lengths[job.trial_id], job))
+        return Place()
 
     def prune(self, trial_id: str) -> None:  # noqa: ARG002
         raise AssertionError

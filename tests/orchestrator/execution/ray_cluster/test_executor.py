@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,12 +19,18 @@ from orchestrator.execution.executor import Executor, Job
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.execution.ray_cluster.reachability import asks_for_token
+from orchestrator.ledger.in_memory import InMemoryLedger
 from orchestrator.run import load_datasets
+from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.pruning import Judge
+from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
-from orchestrator.sweep.resolved import Sweep
+from orchestrator.sweep.pruning_settings import NoPruning
+from orchestrator.sweep.resolved import Limits, Sweep
+from orchestrator.sweep.resource_settings import Resources
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported, Started
-from orchestrator.trials.records import Cause
+from orchestrator.trials.records import Cause, State
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
@@ -32,7 +39,7 @@ from specvit.errors import DataError
 from ....faults.disturbed_runs import Lent, Watcher, pid_of, run, wait_until
 from ....faults.processes import kill
 from .. import executor_contract
-from ..executor_contract import LONG, SHORT, WorkerContract, end_of, events_until, is_end, job_of, play_or_run
+from ..executor_contract import LONG, POISONS, SHORT, WorkerContract, end_of, events_until, is_end, job_of, play_or_run
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +150,29 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
     while len(ended) < 2:
         ended |= {event.trial_id: type(event) for event in events_until(executor, is_end) if is_end(event)}
     assert ended == {"a": Finished, "b": Finished}
+
+
+def test_a_trial_that_breaks_the_process_it_runs_in_costs_no_other_trial_an_attempt(
+    executor: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    def trial(number: int) -> Trial:
+        job = job_of(trials[0], POISONS if number == 3 else SHORT, name=f"trial {number}")
+        return replace(trials[0], trial_id=job.trial_id, label=job.label, config=job.config)
+
+    forty = [trial(number) for number in range(40)]
+    ledger, watcher = InMemoryLedger(trial.trial_id for trial in forty), Watcher()
+    Scheduler(
+        ledger=ledger,
+        executor=executor,
+        allocator=Allocator(Resources(cpus=ALONE.cpus)),
+        judge=Judge(NoPruning(), higher_is_better=True, records=()),
+        callbacks=[watcher],
+        limits=Limits(max_retries=1),
+    ).run(forty)
+    states = {trial.trial_id: ledger.state(trial.trial_id) for trial in forty}
+    assert {name for name, state in states.items() if state is not State.DONE} == {"trial 3"}
+    failed = [event for event in watcher.events if isinstance(event, Failed)]
+    assert [event.trial_id for event in failed] == ["trial 3"] * 2
 
 
 @pytest.mark.long

@@ -48,6 +48,7 @@ def test_a_node_like_the_driver_lacks_nothing() -> None:
             {"cannot_read": ("photos: no such folder", "depth: no such file")},
             "node7 cannot read data: photos: no such folder; depth: no such file",
         ),
+        ({"fault": "cuda:1: no"}, "node7 cannot compute: cuda:1: no"),
         # Other libraries come with other code, as a rule: the former is told.
         ({"code": "def", "versions": {"torch": "2.8", "timm": "1.0"}}, "node7 has torch 2.8, but the driver 2.9"),
     ],
@@ -99,6 +100,18 @@ def test_the_versions_are_those_of_the_libraries_that_decide_numbers() -> None:
     versions = library_versions()
     assert {"torch", "timm"} <= versions.keys()
     assert all(version == metadata.version(name) for name, version in versions.items())
+
+
+def test_a_node_that_cannot_write_or_compute_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault() -> str:
+        return inspect_node(NodeRequirements.of_this_code(), {}, fetch=lambda _: DATA).fault
+
+    assert fault() == ""
+    with monkeypatch.context() as patch:
+        patch.setattr("specvit.device.find_fault", lambda *, with_gpus: f"no driver, {with_gpus}")
+        assert fault() == "no driver, False"
+    monkeypatch.setattr("tempfile.tempdir", "/dev/full")
+    assert fault().startswith("temporary files cannot be written")
 
 
 def digest_at(root: Path) -> str:

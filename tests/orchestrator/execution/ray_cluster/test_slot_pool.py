@@ -103,3 +103,27 @@ def test_on_nodes_that_join_there_is_room_and_what_runs_on_lost_ones_counts_no_m
     assert slots.has_room(LARGE)
     slots.clear()
     assert not slots.has_room(SMALL)
+
+
+def test_a_slot_to_avoid_is_neither_used_nor_closed_and_keeps_its_room(
+    slots: SlotPool, job: Job, stopped: list[Slot]
+) -> None:
+    slot = busy(slots, SMALL, job)
+    slot.free()
+    avoid = frozenset({slot.slot_id})
+    assert slots.acquire(SMALL, avoid) is not slot
+    whole = ResourceRequest(cpus=4)
+    assert (slots.has_room(whole), slots.has_room(whole, avoid), slots.fits(whole, avoid)) == (True, False, False)
+    assert slots.fits(LARGE, avoid)
+    assert stopped == []
+
+
+def test_a_node_to_avoid_takes_no_job(slots: SlotPool, job: Job) -> None:
+    slot = busy(slots, SMALL, job)
+    slot.free()
+    avoid = frozenset({"a"})
+    assert not slots.has_room(SMALL, avoid)
+    assert not slots.fits(SMALL, avoid)
+    slots.set_nodes([Node("a", {"CPU": 4.0}), Node("b", {"CPU": 1.0})])
+    assert slots.has_room(SMALL, avoid)
+    assert slots.acquire(SMALL, avoid).place.nodes == {"b"}
