@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from orchestrator.execution.causes import cause_of
 from orchestrator.execution.executor import Job
 from orchestrator.execution.trial_log import forward_logs
 from orchestrator.execution.worker_files import local_files, make_checkpoint
@@ -144,7 +145,7 @@ class RunningJob:
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            return self._failed(text, _cause_of(error), traceback.format_exc())
+            return self._failed(text, cause_of(error), traceback.format_exc())
         seconds, core_seconds = self._elapsed()
         if result.stopped_at is None:
             return Finished(
@@ -190,23 +191,6 @@ def _run_trial() -> Runner:
     from specvit.trial import run_trial
 
     return run_trial
-
-
-_GPU_TEXTS = ("cuda", "cudnn", "cublas", "cusolver", "cufft", "nccl")
-"""What torch's messages of a GPU and its libraries contain."""
-
-
-def _cause_of(error: BaseException) -> Cause:
-    if not isinstance(error, MemoryError | RuntimeError):
-        return Cause.RAISED
-    import torch
-
-    from specvit.device import is_out_of_memory
-
-    if not is_out_of_memory(error):
-        return Cause.RAISED
-    is_gpu = isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in _GPU_TEXTS)
-    return Cause.GPU_MEMORY if is_gpu else Cause.HOST_MEMORY
 
 
 def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: AbstractContextManager[object]) -> float:

@@ -187,8 +187,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise damaged(path, verdict)
-        if schema == SCHEMA_VERSION:
+        if schema > _WITH_OLD_CHECKSUMS:
             verify_checksums(connection, path)
+        if schema == SCHEMA_VERSION:
             check_values(connection)
         elif schema == _WITH_OLD_CHECKSUMS:
             verify_old_checksums(connection, path)

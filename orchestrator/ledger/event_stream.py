@@ -19,8 +19,8 @@ And keys of their own:
 * ``rung``: it reported. ``step``; ``metrics``, by name.
 * ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from.
 * ``pruned``: ``step``, ``seconds``.
-* ``failed``: ``cause`` (``raised``, ``gpu_memory``, ``host_memory``, ``worker``, ``stalled``, ``node``, or null),
-  ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
+* ``failed``: ``cause`` (``raised``, ``io``, ``device``, ``diverged``, ``invalid``, ``gpu_memory``, ``host_memory``,
+  ``worker``, ``stalled``, ``node``, or null), ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
 * ``lost``: its driver ended before it did; the trial waits again. ``step``, the last one heard of.
 * ``left_out``: the sweep's budget has no room for the trial, as things are now. ``reason``.
 

@@ -1,6 +1,7 @@
 """Making the tables of a ledger, and moving those of older schemas into the ones of today.
 
-Schema 1 had no causes, shares and checksums; schema 2 no ``CHECK`` of every column, and other names.
+Schema 1 had no causes, shares and checksums; schema 2 no ``CHECK`` of every column, and other names; schema 3 fewer
+causes.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        columns = {table: columns_of(connection, _OLD_TABLES.get(table, table)) for table in PROTECTED_TABLES}
-        kept = {table: names for table, names in columns.items() if names}
+        columns = {old: columns_of(connection, old) for old in (*PROTECTED_TABLES, *_OLD_TABLES.values())}
+        # Each by its name of today, or else by that of before.
+        old_of = {table: table if columns[table] else _OLD_TABLES.get(table, table) for table in PROTECTED_TABLES}
+        kept = {table: columns[old] for table, old in old_of.items() if columns[old]}
         for view in _OLD_VIEWS:
             connection.execute(f"DROP VIEW IF EXISTS main.{view}")
         for table in kept:
-            old = _OLD_TABLES.get(table, table)
+            old = old_of[table]
             connection.execute(f"CREATE TEMP TABLE kept_{table} AS SELECT * FROM main.{old}")
             connection.execute(f"DROP TABLE main.{old}")
-        connection.execute(f"DROP TABLE IF EXISTS main.{_OLD_CHECKSUMS}")
+        for checksums in (_OLD_CHECKSUMS, "checksums"):
+            connection.execute(f"DROP TABLE IF EXISTS main.{checksums}")
         _create_tables(connection)
         for table, names in kept.items():
             into = ", ".join(_OLD_COLUMNS.get(name, name) for name in names)

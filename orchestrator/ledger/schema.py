@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import TrialInfo
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 
@@ -45,7 +46,7 @@ def _text(name: str, *, null: bool = False) -> str:
 
 
 def _one_of(name: str, *values: str, null: bool = False) -> str:
-    return _column(name, "TEXT", f"{name} IN ({', '.join(map(repr, values))})", null=null)
+    return _column(name, "TEXT", f"{name} IN ({', '.join(repr(str(value)) for value in values)})", null=null)
 
 
 def _time(name: str, *, null: bool = False) -> str:
@@ -119,7 +120,7 @@ CREATE TABLE attempts (
     {_finite("core_seconds", null=True)},
     {_text("error", null=True)},
     {_text("traceback", null=True)},
-    {_one_of("cause", "raised", "gpu_memory", "host_memory", "worker", "stalled", "node", null=True)},
+    {_one_of("cause", *Cause, null=True)},
     {_object("share")} DEFAULT '{{}}', -- what it occupied
     {_finite("gpus", least="0")} DEFAULT 0, -- GPUs in all
     {_finite("held_s")} DEFAULT 0, -- how long it occupied them, by the driver's clock

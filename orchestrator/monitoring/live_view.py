@@ -106,6 +106,11 @@ class LiveView(SweepCallback):
         label = one_line(self._progress.label(event.trial_id))
         self._print(Text.assemble(("again    ", "yellow"), f"{label}: {one_line(event.error)} ({why})"))
 
+    def on_give_up(self, event: Failed, why: str) -> None:
+        """Print a line for a trial that failed, and why it is not tried again."""
+        label = one_line(self._progress.label(event.trial_id))
+        self._print(Text.assemble(("failed   ", "red"), f"{label}: {one_line(event.error)} (not tried again: {why})"))
+
     def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
         """Print a line for trials that the budget has no room for."""
         seeds = sorted({trial.seed for trial in trials})

@@ -17,7 +17,7 @@ from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.attempt_view import cause_text
 from orchestrator.storage.folder_lock import is_held
-from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.records import WHY_NOT_AGAIN, Cause, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
 from specvit.messages import one_line
 
@@ -190,7 +190,10 @@ def _waiting_line(record: TrialRecord, failure: FailedTrial | None) -> str:
 
 def _failed_line(record: TrialRecord) -> str:
     cause = "" if record.cause in (None, Cause.RAISED) else f", {cause_text(record.cause)}"
-    return f"{one_line(record.trial.label)} (attempt {record.num_attempts}{cause}): {one_line(record.error or '')}"
+    reason = None if record.cause is None else WHY_NOT_AGAIN.get(record.cause)
+    why = "" if reason is None else f"; not tried again: {reason}"
+    label, error = one_line(record.trial.label), one_line(record.error or "")
+    return f"{label} (attempt {record.num_attempts}{cause}): {error}{why}"
 
 
 def _after(failure: FailedTrial | None) -> str:

@@ -64,6 +64,10 @@ class SweepCallback:
     def on_retry(self, event: Failed, why: str) -> None:
         """Called when an attempt failed and its trial will be tried again."""
 
+    def on_give_up(self, event: Failed, why: str) -> None:  # noqa: ARG002
+        """Called when an attempt failed and its trial will not be tried again; by default as for any event."""
+        self.on_event(event)
+
     def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
         """Called when the budget has no room for trials."""
 

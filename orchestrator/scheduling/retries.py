@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.faulty_places import FaultyPlaces
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import Failed
-from orchestrator.trials.records import Cause
+from orchestrator.trials.records import WHY_NOT_AGAIN, Cause
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
@@ -28,6 +29,14 @@ ELSEWHERE_S = 600.0
 """How long a trial that failed on a node waits for another one, if that is occupied."""
 
 _MEMORY = (Cause.GPU_MEMORY, Cause.HOST_MEMORY)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a trial is tried again, and why, or why not, human-readable."""
+
+    again: bool
+    why: str
 
 
 class RetryPolicy:
@@ -47,11 +56,12 @@ class RetryPolicy:
         self._allocator, self._limits, self._clock = allocator, limits, clock
         self._places = FaultyPlaces(clock, warn=warn)
         self._failures: defaultdict[str, set[int]] = defaultdict(set)
+        self._raised: dict[str, str] = {}
         self._node_losses: Counter[str] = Counter()
         self._ready_s: dict[str, float] = {}
         self._failed_on: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
 
-    def reason(
+    def decide(
         self,
         trial: Trial,
         job: Job,
@@ -59,8 +69,8 @@ class RetryPolicy:
         *,
         place: Place,
         machine_for: Callable[[ResourceRequest], Machine],
-    ) -> str:
-        """Return why a trial that failed is tried again, human-readable; empty if it is given up.
+    ) -> Decision:
+        """Return whether a trial that failed is tried again, and why.
 
         Args:
             trial: The trial.
@@ -75,23 +85,27 @@ class RetryPolicy:
                 trial, ran_with=job.share, ran_config=job.config, cause=event.cause, machine=machine_for(job.share)
             )
             if more:
-                return f"with {more}"
+                return Decision(True, f"with {more}")
         if event.cause is Cause.NODE:
             self._node_losses[trial_id] += 1
             number = self._node_losses[trial_id]
-            return f"retry {number} of {MAX_NODE_LOSSES}" if number <= MAX_NODE_LOSSES else ""
+            return Decision(number <= MAX_NODE_LOSSES, _count(number, MAX_NODE_LOSSES))
+        if event.cause in WHY_NOT_AGAIN:
+            return Decision(False, WHY_NOT_AGAIN[event.cause])
+        is_same = event.cause is Cause.RAISED and self._raised.get(trial_id) == event.error
+        self._raised[trial_id] = event.error
         self._failures[trial_id].add(event.attempt)
         self._failed_on[trial_id] |= place.nodes
         for other_id, attempt in self._places.add_failure((trial_id, event.attempt), place, error=event.error):
             self._failures[other_id].discard(attempt)
         number, allowed = len(self._failures[trial_id]), self._limits.max_retries
-        if number > allowed:
-            return ""
+        if is_same or number > allowed:
+            return Decision(False, "it failed in the same way before" if is_same else _count(number, allowed))
         pause_s = min(FIRST_PAUSE_S * PAUSE_FACTOR ** max(0, number - 1), LONGEST_PAUSE_S)
         self._ready_s[trial_id] = self._clock() + pause_s
         if event.attempt not in self._failures[trial_id]:
-            return "not counted as a retry, since others failed there too"
-        return f"retry {number} of {allowed}"
+            return Decision(True, "not counted as a retry, since others failed there too")
+        return Decision(True, _count(number, allowed))
 
     def succeeded(self, place: Place) -> None:
         """Record that a trial ended well somewhere."""
@@ -117,5 +131,9 @@ class RetryPolicy:
 
     def forget(self, trial_id: str) -> None:
         """Forget the failures of a trial: somebody asked for it again."""
-        for known in (self._failures, self._node_losses, self._ready_s, self._failed_on):
+        for known in (self._failures, self._raised, self._node_losses, self._ready_s, self._failed_on):
             known.pop(trial_id, None)
+
+
+def _count(number: int, allowed: int) -> str:
+    return f"retry {number} of {allowed}" if number <= allowed else f"it failed {number} times"

@@ -15,7 +15,7 @@ from orchestrator.scheduling.budget import Budget, Work
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.protocols import Judge, Record, SweepCallback
-from orchestrator.scheduling.retries import RetryPolicy
+from orchestrator.scheduling.retries import Decision, RetryPolicy
 from orchestrator.scheduling.running import RunningAttempt
 from orchestrator.scheduling.standstill import Standstill
 from orchestrator.storage.checkpoint_store import CheckpointStore
@@ -23,7 +23,7 @@ from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry
 from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Reported
-from orchestrator.trials.records import Cause, State
+from orchestrator.trials.records import WHY_NOT_AGAIN, Cause, State
 from orchestrator.trials.trial import Trial
 
 POLL_S = 0.25
@@ -210,22 +210,22 @@ class Scheduler:
     def _on_failure(self, running: RunningAttempt, event: Failed) -> None:
         """Try a trial again, or give it up; one that was to be stopped does not start over."""
         is_stopping = event.trial_id in self._stopping
-        why = "it was to be pruned"
+        decision = Decision(True, "it was to be pruned")
         if not is_stopping:
-            why = self._retries.reason(
+            decision = self._retries.decide(
                 running.trial, running.job, event, place=running.place, machine_for=self._executor.machine
             )
-            if event.cause is not Cause.NODE:
-                self._breaker.add_failure(event, is_given_up=not why)
-        if not why:
+            if event.cause not in (Cause.NODE, *WHY_NOT_AGAIN):
+                self._breaker.add_failure(event, is_given_up=not decision.again)
+        if not decision.again:
             for callback in self._callbacks:
-                callback.on_event(event)
+                callback.on_give_up(event, decision.why)
             self._end(running, event)
             return
         self._release(running, event)
         self._waiting.appendleft(running.trial)
         for callback in self._callbacks:
-            callback.on_retry(event, why)
+            callback.on_retry(event, decision.why)
         if is_stopping:
             self._prune(frozenset({event.trial_id}))
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from orchestrator.storage.remote_folder import Location, RemoteFolder
 from orchestrator.trials.events import Event, Failed
-from orchestrator.trials.records import Cause
 from specvit.errors import SpecsweepError
 from specvit.files.regular import reject_symlink
 
@@ -136,12 +135,11 @@ class CheckpointStore:
         return StateFile(self._shared.folder / name, self._every_s)
 
     def ended(self, event: Event) -> None:
-        """Delete the state of a trial whose end is on record.
+        """Delete the state of a trial whose numbers are on record, or that was pruned; one that failed resumes from it.
 
-        A trial that was lost with its worker, or ran out of memory, resumes from its state. One that raised an
-        exception has to start over, so that it cannot fail for ever from a state that is bad.
+        A state cannot be bad without being noticed: it is refused unless it has the hash that it states.
         """
-        if not (isinstance(event, Failed) and event.cause is not Cause.RAISED):
+        if not isinstance(event, Failed):
             self._delete({event.trial_id})
             if self._shared is not None:
                 self._shared.schedule_delete(f"{event.trial_id}{_SUFFIX}")

@@ -25,7 +25,16 @@ class Cause(StrEnum):
     """Why an attempt failed, which decides what is done about it."""
 
     RAISED = "raised"
-    """The trial raised an exception; another attempt starts over."""
+    """The trial raised an exception that may be its own; another attempt resumes the saved state, until it is the same
+    exception again."""
+    IO = "io"
+    """A file, a store or a connection failed; another attempt resumes the saved state."""
+    DEVICE = "device"
+    """A GPU or its driver failed; likewise."""
+    DIVERGED = "diverged"
+    """A number of the training is not finite; it would be so again."""
+    INVALID = "invalid"
+    """The configuration or the data cannot be used; likewise."""
     GPU_MEMORY = "gpu_memory"
     """The memory of its share of a GPU ran out; another attempt gets a larger share."""
     HOST_MEMORY = "host_memory"
@@ -36,6 +45,13 @@ class Cause(StrEnum):
     """It made no progress, and was killed; likewise."""
     NODE = "node"
     """Its machine, or the cluster, was lost, which says nothing of the trial; likewise, as often as it takes."""
+
+
+WHY_NOT_AGAIN: Mapping[Cause, str] = {
+    Cause.DIVERGED: "it would diverge again",
+    Cause.INVALID: "the configuration or the data have to change first",
+}
+"""Causes of failures that are not tried again, and why not, human-readable."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,10 @@ def pretrain(
         report = StepReport(step=step + 1, loss=loss, images_per_s=images_per_s)
         stopped = collectives.agree(collectives.is_main() and after_step(report))
         if checkpoint is not None and (
-            checkpoint.at_stop() if stopped else checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
+            checkpoint.at_stop()
+            if stopped
+            # At the end too: whatever fails after the training, that need not be done again.
+            else step + 1 == recipe.steps or checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
         ):
             micro_batch = learner.micro_batch or recipe.batch_size
             _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Event, Failed, Finished
+from orchestrator.trials.events import Event, Failed, Finished, Progressed
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError
+from specvit.probing import Probing
 
 from ..long_run import IS_LONG
 from ..waiting import wait_for
@@ -261,10 +264,10 @@ def test_a_state_of_other_software_is_refused(
     assert watcher.first_step(trials[0]) == 1
 
 
-def test_a_trial_that_fails_begins_anew_next_time(
+def test_a_trial_that_failed_goes_on_from_its_state_in_the_next_run(
     file: Path, trials: tuple[Trial, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = load_sweep(file, ["max_retries=0"])
+    sweep = load_sweep(file)
 
     def fail(*_: object, **__: object) -> None:
         raise DivergenceError("the loss is nan")
@@ -273,9 +276,10 @@ def test_a_trial_that_fails_begins_anew_next_time(
         patch.setattr("specvit.trial.Probing.backbone", fail)  # at the end, so that there is a state
         outcome, _ = run(sweep, folder, stop_after=lambda event: isinstance(event, Failed))
     assert outcome.num_failed == 1
-    assert not state_of(trials[0], folder).exists()
-    _, watcher = run(sweep, folder, stop_after=rung_of(trials[0]))
-    assert watcher.first_step(trials[0]) == 1
+    assert outcome.records[0].num_attempts == 1
+    assert state_of(trials[0], folder).exists()
+    _, watcher = run(sweep, folder, stop_after=rung_of(trials[1]))
+    assert watcher.first_step(trials[0]) == STEPS
 
 
 def test_states_of_trials_that_left_the_sweep_go_at_the_end_of_a_finished_run(
@@ -306,3 +310,26 @@ def test_settings_of_states_and_processes_take_no_part_in_identity(sweep: Sweep,
     assert (other.file.checkpoint_every_s, other.file.resources.processes) == (7, 2)
     assert [trial.trial_id for trial in expand(other)] == [trial.trial_id for trial in trials]
 
+
+
+def test_a_disk_that_fails_in_the_last_probes_costs_no_step_of_the_training(
+    sweep: Sweep, folder: Path, whole: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, errors = Probing.backbone, iter([OSError(errno.EIO, "input/output error")])
+
+    def fail_once(*args: Any, **given: Any) -> dict[str, float]:
+        if (error := next(errors, None)) is not None:
+            raise error
+        return probe(*args, **given)
+
+    monkeypatch.setattr(Probing, "backbone", fail_once)
+    # No state was due on the way: that of the last step is saved in any case.
+    rare = replace(sweep, file=replace(sweep.file, checkpoint_every_s=3600))
+    outcome, watcher = run(rare, folder)
+    first = outcome.records[0]
+    assert (outcome.num_failed, first.num_attempts) == (0, 2)
+    second = first.trial.trial_id, 2
+    steps = [e.step for e in watcher.events if isinstance(e, Progressed) and (e.trial_id, e.attempt) == second]
+    assert set(steps) == {STEPS}
+    assert (first.metrics, first.reports) == (whole.records[0].metrics, whole.records[0].reports)
+    assert not (folder / "checkpoints").exists()

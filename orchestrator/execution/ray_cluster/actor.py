@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.execution.executor import Job
 from orchestrator.execution.worker import Runner, RunningJob, assist
 from orchestrator.trials.events import END_STATES, Event, Failed
+from orchestrator.trials.records import Cause
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
@@ -77,7 +78,8 @@ class TrialActor:
         except DataError as error:
             self._store = None  # closed, so that nobody waits there
             text = str(error.__cause__ or error)
-            yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text)]
+            # Of this machine: another one may well have them.
+            yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text, cause=Cause.IO)]
             return
         group = None if rendezvous is None else self._process_group(rendezvous, 0, num_processes)
         with self._commands_lock:

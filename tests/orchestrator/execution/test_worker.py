@@ -312,7 +312,7 @@ def test_who_assists_computes_the_trial_within_the_group_and_tells_nothing(
     [
         (ValueError("out of luck"), Cause.RAISED),
         (ValueError("out of memory"), Cause.RAISED),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), Cause.RAISED),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), Cause.DEVICE),
         (SystemExit(1), Cause.RAISED),
         (MemoryError(), Cause.HOST_MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), Cause.HOST_MEMORY),

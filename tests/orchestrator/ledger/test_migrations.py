@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -178,3 +179,32 @@ def test_ledger_of_today_that_says_it_is_of_schema_1_is_refused(path: Path) -> N
     for connect in (connect_reader, connect_writer):
         with pytest.raises(LedgerError, match="not those of schema 1"):
             connect(path)
+
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+
+def test_a_ledger_of_schema_3_is_read_and_goes_on_with_causes_that_it_did_not_have(path: Path) -> None:
+    shutil.copy(ASSETS / "ledger_schema_3.sqlite", path)
+    before = path.read_bytes()
+    with Ledger.read(path) as ledger:
+        records, floors = ledger.records(), ledger.resource_floors()
+    assert path.read_bytes() == before
+    failed = next(record for record in records if record.state is State.FAILED)
+    with Ledger.open(path) as ledger:
+        assert (ledger.records(), ledger.resource_floors()) == (records, floors)
+        trial_id = failed.trial.trial_id
+        for cause in Cause:
+            assert ledger.record(Failed(trial_id, ledger.begin_attempt(trial_id), "x", "", cause=cause))
+    with Ledger.read(path) as ledger:
+        again = next(record for record in ledger.records() if record.trial.trial_id == trial_id)
+    assert (again.cause, again.num_attempts) == (list(Cause)[-1], failed.num_attempts + len(Cause))
+
+
+def test_a_ledger_of_schema_3_that_was_changed_by_another_program_is_refused(path: Path) -> None:
+    shutil.copy(ASSETS / "ledger_schema_3.sqlite", path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE attempts SET seconds = 1.0 WHERE state = 'done'")
+    connection.close()
+    with pytest.raises(LedgerError, match="its table attempts has"):
+        connect_reader(path)

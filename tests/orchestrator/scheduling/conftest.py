@@ -39,6 +39,11 @@ from ..conftest import Clock
 
 _ENDS: dict[str, Cause] = {
     "X": Cause.RAISED,
+    "E": Cause.RAISED,
+    "O": Cause.IO,
+    "C": Cause.DEVICE,
+    "D": Cause.DIVERGED,
+    "I": Cause.INVALID,
     "G": Cause.GPU_MEMORY,
     "H": Cause.HOST_MEMORY,
     "W": Cause.WORKER,
@@ -50,7 +55,8 @@ def make_event(letter: str, job: Job, position: int) -> Event | None:
     """Make the event that a letter of a script stands for; ``.`` is silence.
 
     ``s`` starts, ``p`` progresses, ``r`` reports a rung at step 2, ``l`` logs a line, ``F`` finishes, and a cause's
-    letter fails: raised ``X``, GPU memory ``G``, host memory ``H``, worker ``W``, node ``N``.
+    letter fails: raised ``X``, and always the same ``E``, I/O ``O``, device ``C``, diverged ``D``, invalid ``I``, GPU
+    memory ``G``, host memory ``H``, worker ``W``, node ``N``.
     """
     key = (job.trial_id, job.attempt)
     match letter:
@@ -66,7 +72,7 @@ def make_event(letter: str, job: Job, position: int) -> Event | None:
             return Logged(*key, level="WARNING", text=f"line {position}")
         case "F":
             return Finished(*key, metrics={"knn_top1": 50.0}, seconds=float(position), core_seconds=1.0)
-    text = f"{letter} {job.attempt}"
+    text = letter if letter in "EOC" else f"{letter} {job.attempt}"
     return Failed(*key, error=text, traceback=f"trace of {text}", cause=_ENDS[letter])
 
 

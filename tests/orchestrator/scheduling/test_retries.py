@@ -105,7 +105,7 @@ def test_a_trial_that_brings_every_node_down_is_given_up_in_the_end(stage: Any, 
     assert len(stage.attempts(trials[0])) == MAX_NODE_LOSSES + 1
 
 
-def test_the_state_of_a_trial_is_kept_for_its_next_attempt_unless_it_raised(
+def test_the_state_of_a_trial_is_kept_until_its_numbers_are_on_record(
     stage: Any, trials: Trials, tmp_path: Path
 ) -> None:
     raises, loses = trials[:2]
@@ -123,12 +123,44 @@ def test_the_state_of_a_trial_is_kept_for_its_next_attempt_unless_it_raised(
     scripts = {raises: ["sX", "spF"], loses: ["sW", "sN", "sG", "spF"]}
     assert stage.run(scripts, trials=[raises, loses], states=states)
     assert kept == [
-        (Cause.RAISED, False, True),
-        (Cause.WORKER, False, True),
-        (Cause.NODE, False, True),
+        (Cause.RAISED, True, True),
+        (Cause.WORKER, True, True),
+        (Cause.NODE, True, True),
         (Cause.GPU_MEMORY, False, True),
     ]
-    assert not files[1].exists()
+    assert not any(file.exists() for file in files)
+
+
+@pytest.mark.parametrize(("letter", "why"), [
+    ("D", "it would diverge again"),
+    ("I", "the configuration or the data have to change first"),
+])
+def test_what_would_fail_again_is_not_tried_again_and_the_reason_is_told(
+    letter: str, why: str, stage: Any, trials: Trials
+) -> None:
+    told: list[str] = []
+    stage.on_give_up = lambda _, why: told.append(why)
+    assert stage.run({trials[0]: [f"sp{letter}"]}, trials=trials[:2])
+    assert stage.states_of(*trials[:2]) == [State.FAILED, State.DONE]
+    assert (len(stage.attempts(trials[0])), told, stage.again) == (1, [why], [])
+
+
+def test_what_raises_the_same_in_another_process_is_not_tried_a_third_time(stage: Any, trials: Trials) -> None:
+    told: list[str] = []
+    stage.on_give_up = lambda _, why: told.append(why)
+    assert stage.run({trials[0]: ["spE"]}, trials=trials[:2], limits=Limits(max_retries=5))
+    assert (len(stage.attempts(trials[0])), told) == (2, ["it failed in the same way before"])
+    assert stage.states_of(*trials[:2]) == [State.FAILED, State.DONE]
+
+
+@pytest.mark.parametrize("letter", ["O", "C"])
+def test_a_disk_or_a_device_may_fail_in_the_same_way_as_often_as_is_allowed(
+    letter: str, stage: Any, trials: Trials
+) -> None:
+    assert stage.run({trials[0]: [*[f"sp{letter}"] * 3, "spF"]}, trials=trials[:1], limits=Limits(max_retries=3))
+    assert stage.states_of(trials[0]) == [State.DONE]
+
+
 
 
 def test_an_attempt_that_is_silent_for_too_long_is_killed_and_its_trial_tried_again(

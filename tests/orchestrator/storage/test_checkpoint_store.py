@@ -51,7 +51,6 @@ def test_where_states_are_not_kept_there_is_no_file(folder: Path) -> None:
     [
         lambda: Finished(A, 1, metrics={}, seconds=1.0, core_seconds=1.0),
         lambda: Pruned(A, 1, step=2, seconds=1.0),
-        lambda: Failed(A, 1, error="DivergenceError: x", traceback=""),
     ],
 )
 def test_a_trial_that_has_ended_loses_its_state_and_what_was_half_written(
@@ -61,8 +60,9 @@ def test_a_trial_that_has_ended_loses_its_state_and_what_was_half_written(
     assert names(folder) == {f"{B}.safetensors", "mine.safetensors"}
 
 
-def test_a_trial_that_was_lost_with_its_worker_keeps_its_state(states: CheckpointStore, folder: Path) -> None:
-    states.ended(Failed(A, 1, error="the worker was lost: x", traceback="", cause=Cause.WORKER))
+@pytest.mark.parametrize("cause", Cause)
+def test_a_trial_that_failed_keeps_its_state(cause: Cause, states: CheckpointStore, folder: Path) -> None:
+    states.ended(Failed(A, 1, error="x", traceback="", cause=cause))
     assert f"{A}.safetensors" in names(folder)
 
 
@@ -138,10 +138,10 @@ def test_a_lost_trial_keeps_its_state_in_a_store(remote_states: CheckpointStore,
     assert shared.pending_deletes() == frozenset()
 
 
-def test_a_trial_that_is_tried_again_begins_anew_and_its_new_state_stays(
+def test_a_trial_that_was_pruned_and_is_tried_again_begins_anew_and_its_new_state_stays(
     remote_states: CheckpointStore, shared: RemoteCheckpoints, store: RemoteFolder
 ) -> None:
-    remote_states.ended(Failed(A, 1, error="x", traceback=""))
+    remote_states.ended(Pruned(A, 1, step=2, seconds=1.0))
     pending_deletes = shared.pending_deletes()
     remote_states.file_of(A)
     assert f"{A}.safetensors" not in store.names()
@@ -162,7 +162,7 @@ def test_a_store_that_is_away_is_told_of_and_stops_nothing(
 ) -> None:
     (tmp_path / "store").rename(tmp_path / "away")
     (tmp_path / "store").write_text("no folder")
-    remote_states.ended(Failed(A, 1, error="x", traceback=""))
+    remote_states.ended(Pruned(A, 1, step=2, seconds=1.0))
     shared.delete(shared.pending_deletes())
     assert "cannot be deleted" in caplog.text
     assert remote_states.file_of(A) is not None
