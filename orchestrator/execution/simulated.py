@@ -28,12 +28,14 @@ class Fault:
         from_s: When that begins, in simulated seconds.
         until_s: When it ends.
         after_s: How long it takes an attempt to fail.
+        cause: What they report.
     """
 
     where: str = ""
     from_s: float = 0.0
     until_s: float = math.inf
     after_s: float = 0.1
+    cause: Cause = Cause.WORKER
 
     def strikes(self, place: Place, now_s: float) -> bool:
         """Return whether an attempt fails that begins at a place now."""
@@ -71,6 +73,8 @@ class FinishEvent(SimulatedEvent):
 @dataclass(frozen=True)
 class FailEvent(SimulatedEvent):
     """A failure of the attempt's worker."""
+
+    cause: Cause = Cause.WORKER
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ class SimulatedExecutor:
         rate = self._conditions.failure_rate
         fault = next((fault for fault in self._conditions.faults if fault.strikes(slot.place, now_s)), None)
         if fault is not None:
-            self.clock.schedule(now_s + fault.after_s, FailEvent(job.trial_id, job.attempt))
+            self.clock.schedule(now_s + fault.after_s, FailEvent(job.trial_id, job.attempt, fault.cause))
         elif rate > 0 and self._draw.random() < rate:
             self.clock.schedule(now_s + left_s * self._draw.random(), FailEvent(job.trial_id, job.attempt))
         else:
@@ -246,7 +250,7 @@ class SimulatedExecutor:
             return [Finished(*key, metrics={}, seconds=seconds, core_seconds=seconds)]
         self._lose(running)
         seconds = self._occupied_s(running)
-        return [Failed(*key, error="simulated", traceback="", seconds=seconds, cause=Cause.WORKER)]
+        return [Failed(*key, error="simulated", traceback="", seconds=seconds, cause=scheduled.cause)]
 
     def _occupied_s(self, running: _Running) -> float:
         return self.clock() - running.submitted_s

@@ -92,18 +92,21 @@ class RetryPolicy:
             return Decision(number <= MAX_NODE_LOSSES, _count(number, MAX_NODE_LOSSES))
         if event.cause in WHY_NOT_AGAIN:
             return Decision(False, WHY_NOT_AGAIN[event.cause])
-        is_same = event.cause is Cause.RAISED and self._raised.get(trial_id) == event.error
-        self._raised[trial_id] = event.error
         self._failures[trial_id].add(event.attempt)
         self._failed_on[trial_id] |= place.nodes
         for other_id, attempt in self._places.add_failure((trial_id, event.attempt), place, error=event.error):
             self._failures[other_id].discard(attempt)
+        is_own = event.attempt in self._failures[trial_id]
+        is_same = event.cause is Cause.RAISED and self._raised.get(trial_id) == event.error
+        self._raised[trial_id] = event.error
+        if is_own and is_same:
+            return Decision(False, "it failed in the same way before")
         number, allowed = len(self._failures[trial_id]), self._limits.max_retries
-        if is_same or number > allowed:
-            return Decision(False, "it failed in the same way before" if is_same else _count(number, allowed))
+        if number > allowed:
+            return Decision(False, _count(number, allowed))
         pause_s = min(FIRST_PAUSE_S * PAUSE_FACTOR ** max(0, number - 1), LONGEST_PAUSE_S)
         self._ready_s[trial_id] = self._clock() + pause_s
-        if event.attempt not in self._failures[trial_id]:
+        if not is_own:
             return Decision(True, "not counted as a retry, since others failed there too")
         return Decision(True, _count(number, allowed))
 

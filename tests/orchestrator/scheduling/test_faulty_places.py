@@ -12,6 +12,7 @@ from orchestrator.scheduling.faulty_places import FIRST_PAUSE_S, FaultyPlaces
 from orchestrator.scheduling.simulation import Simulated, simulate
 from orchestrator.sweep.resolved import Limits
 from orchestrator.sweep.resource_settings import Resources
+from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 
 from ..conftest import Clock
@@ -92,11 +93,12 @@ def run(trials: tuple[Trial, ...], *faults: Fault, max_retries: int = 2) -> Simu
     )
 
 
+@pytest.mark.parametrize("cause", [Cause.WORKER, Cause.RAISED])
 @pytest.mark.parametrize("max_retries", [1, 2])
 def test_on_a_node_that_is_broken_few_attempts_fail_and_all_trials_are_done_on_the_other(
-    max_retries: int, trials: tuple[Trial, ...]
+    max_retries: int, cause: Cause, trials: tuple[Trial, ...]
 ) -> None:
-    ran = run(trials, Fault("b"), max_retries=max_retries)
+    ran = run(trials, Fault("b", cause=cause), max_retries=max_retries)
     assert (len(ran.ended_s), ran.given_up) == (40, frozenset())
     # 2 close the slot, a third the node; then one each time that it gets another chance, after 10, 20, 40, .. 600 s.
     assert ran.num_attempts - 40 <= 3 + 10
@@ -104,11 +106,12 @@ def test_on_a_node_that_is_broken_few_attempts_fail_and_all_trials_are_done_on_t
 
 
 @pytest.mark.parametrize("from_s", [0.0, 110.0])
+@pytest.mark.parametrize("cause", [Cause.WORKER, Cause.RAISED])
 @pytest.mark.parametrize("max_retries", [1, 2])
 def test_an_outage_of_everything_for_seconds_costs_no_trial(
-    max_retries: int, from_s: float, trials: tuple[Trial, ...]
+    max_retries: int, cause: Cause, from_s: float, trials: tuple[Trial, ...]
 ) -> None:
-    ran = run(trials, Fault(from_s=from_s, until_s=from_s + 20), max_retries=max_retries)
+    ran = run(trials, Fault(from_s=from_s, until_s=from_s + 20, cause=cause), max_retries=max_retries)
     assert (len(ran.ended_s), ran.given_up) == (40, frozenset())
     assert ran.num_attempts - 40 <= 12
     assert ran.makespan_s <= 40 / 2 * 60 + 100
