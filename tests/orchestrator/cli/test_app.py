@@ -255,7 +255,7 @@ def test_trials_that_fail_exit_1_and_are_shown_with_their_errors(
         "raw pixels": 0,
     }
     status = cli("status", "tiny.yaml").out
-    assert "nano norm@all seed 0 (attempt 1): DivergenceError: " in status
+    assert "nano norm@all seed 0 (attempt 1, diverged): DivergenceError: " in status
 
 
 def test_a_malformed_file_exits_2_with_one_line_a_problem_and_no_traceback(

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
-from orchestrator.execution.executor import Job
+from orchestrator.execution.executor import Job, Place
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
@@ -61,9 +61,10 @@ class StandInExecutor(LocalExecutor):
         super().__init__(datasets)
         self._held = held
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> Place:
         kind = HeldAttempt if job.trial_id == self._held else SteppedAttempt
         self._running = kind(job, self._datasets)
+        return Place()
 
 
 class SteppedAttempt(InStepAttempt):

@@ -87,7 +87,7 @@ def test_a_job_whose_data_this_machine_cannot_read_fails_with_the_reason(
     worker = make_worker(finish, fetch)
     (failed,) = all_of(worker.run(job))
     assert isinstance(failed, Failed)
-    assert (failed.error, failed.cause) == ("DataError: photos: no such folder", Cause.RAISED)
+    assert (failed.error, failed.cause) == ("DataError: photos: no such folder", Cause.IO)
     with pytest.raises(DataError, match="photos"):
         worker.assist(job, None, 1, 2)
 
