@@ -248,6 +248,7 @@ class SimulatedExecutor:
             self._end(running)
             seconds = self._lengths[scheduled.trial_id]
             return [Finished(*key, metrics={}, seconds=seconds, core_seconds=seconds)]
+        assert isinstance(scheduled, FailEvent)
         self._lose(running)
         seconds = self._occupied_s(running)
         return [Failed(*key, error="simulated", traceback="", seconds=seconds, cause=scheduled.cause)]

@@ -43,7 +43,12 @@ class Cluster:
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._health = ClusterHealth()
         self._instruments: dict[str, Any] = {}
-        self._join()
+        try:
+            self._join()
+        except ClusterError as error:
+            if self._address == address:
+                raise
+            raise ClusterError(f"{error} (RAY_ADDRESS is set; --address would go before it)") from error
 
     @property
     def is_gone(self) -> bool:

@@ -11,12 +11,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from orchestrator.execution.capacity import ClusterError, Node
 from orchestrator.execution.ray_cluster.reachability import asks_for_token, check_reachable
+from orchestrator.execution.ray_cluster.temporary_folder import shorten_temporary_folder
 from orchestrator.trials.resources import usable_cores
 from specvit.data import Dataset
 from specvit.errors import DataError
@@ -39,6 +41,8 @@ def connect(address: str | None) -> str:
     """
     if address:
         check_reachable(address)
+    else:
+        shorten_temporary_folder()
     # A cluster that is already up has settled its dashboard; our own listens to this machine only.
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     if not address and usable_cores() < (os.cpu_count() or 1):
@@ -47,7 +51,12 @@ def connect(address: str | None) -> str:
     try:
         with _token_shown() if address and asks_for_token(address) else nullcontext():
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if not address and isinstance(error, OSError) and not os.access(Path.home(), os.W_OK):
+            raise ClusterError(
+                f"Ray's token cannot be written to {Path.home() / '.ray'} ({error.strerror}): "
+                "set HOME to a folder that can be written, or RAY_AUTH_TOKEN"
+            ) from error
         hint = "; if it asks for a token, that has to be in ~/.ray/auth_token or RAY_AUTH_TOKEN" if address else ""
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}{hint}") from error
     if threading.current_thread() is threading.main_thread():

@@ -44,7 +44,8 @@ def asks_for_token(address: str) -> bool:
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         return False
-    with grpc.insecure_channel(address) as channel:
+    # Ray itself never goes through a proxy.
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=CONNECT_TIMEOUT_S)
         except grpc.RpcError as error:

@@ -226,12 +226,16 @@ def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
         RayExecutor({}, shares=[ResourceRequest(gpus=1000)], max_slots=1)
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+@pytest.mark.parametrize("is_set", [False, True], ids=["--address", "RAY_ADDRESS"])
+def test_an_address_where_nobody_listens_is_refused_at_once(is_set: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ClusterError, match=f"no Ray cluster at {address}"):
-        RayExecutor({}, shares=[ResourceRequest()], max_slots=1, address=address)
+    if is_set:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ClusterError, match=f"no Ray cluster at {address}") as refused:
+        RayExecutor({}, shares=[ResourceRequest()], max_slots=1, address=None if is_set else address)
+    assert ("RAY_ADDRESS is set" in str(refused.value)) == is_set
 
 
 def test_a_job_whose_cluster_fails_as_it_starts_ends_and_its_slot_works_again(
