@@ -309,27 +309,3 @@ def test_settings_of_states_and_processes_take_no_part_in_identity(sweep: Sweep,
     other = load_sweep(sweep.path, ["checkpoint_every_s=7", "resources.processes=2"])
     assert (other.file.checkpoint_every_s, other.file.resources.processes) == (7, 2)
     assert [trial.trial_id for trial in expand(other)] == [trial.trial_id for trial in trials]
-
-
-
-def test_a_disk_that_fails_in_the_last_probes_costs_no_step_of_the_training(
-    sweep: Sweep, folder: Path, whole: Outcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    probe, errors = Probing.backbone, iter([OSError(errno.EIO, "input/output error")])
-
-    def fail_once(*args: Any, **given: Any) -> dict[str, float]:
-        if (error := next(errors, None)) is not None:
-            raise error
-        return probe(*args, **given)
-
-    monkeypatch.setattr(Probing, "backbone", fail_once)
-    # No state was due on the way: that of the last step is saved in any case.
-    rare = replace(sweep, file=replace(sweep.file, checkpoint_every_s=3600))
-    outcome, watcher = run(rare, folder)
-    first = outcome.records[0]
-    assert (outcome.num_failed, first.num_attempts) == (0, 2)
-    second = first.trial.trial_id, 2
-    steps = [e.step for e in watcher.events if isinstance(e, Progressed) and (e.trial_id, e.attempt) == second]
-    assert set(steps) == {STEPS}
-    assert (first.metrics, first.reports) == (whole.records[0].metrics, whole.records[0].reports)
-    assert not (folder / "checkpoints").exists()
