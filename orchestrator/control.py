@@ -1,4 +1,4 @@
-"""What ``cancel``, ``prune`` and ``retry`` do: find the trials that are meant; tell the run, or act in its place."""
+"""What ``cancel``, ``prune``, ``retry`` and ``redo`` do: find what is meant; tell the run, or act itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from orchestrator.ledger.attempts import find_trial, select_names
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.result_files import write_tables
@@ -15,7 +16,7 @@ from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
-from specvit.messages import did_you_mean
+from specvit.messages import did_you_mean, one_line
 
 TAKE_TIMEOUT_S = 30.0
 """Longest wait for a run to receive a command."""
@@ -91,6 +92,34 @@ def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collectio
     if trial_ids:
         _send(folder, Retry(trial_ids))
     return len(trial_ids)
+
+
+def find_done(ledger: Ledger, names: Sequence[str], arms: Sequence[str]) -> frozenset[str]:
+    """Return the ids of trials that are done: of those that are named and of all of some arms, or of all there are.
+
+    Raises:
+        SpecsweepError: If there is no such trial or arm, a trial that is named is not done, or none is.
+    """
+    records = {record.trial.trial_id: record for record in ledger.records(with_reports=False)}
+    with ledger.snapshot() as connection:
+        known = [name for name in select_names(connection) if name.in_sweep]
+    named = [find_trial(known, name).trial_id for name in names]
+    if unfinished := next((records[each] for each in named if records[each].state is not State.DONE), None):
+        raise SpecsweepError(
+            f"{one_line(unfinished.trial.label)}: is {unfinished.state}, not done; 'specsweep run' runs what has no "
+            "result, 'specsweep retry' what has failed or was pruned"
+        )
+    by_arm: dict[str, set[str]] = {}
+    for record in records.values():
+        by_arm.setdefault(record.trial.arm, set()).add(record.trial.trial_id)
+    for arm in arms:
+        if arm not in by_arm:
+            raise SpecsweepError(f"no arm {arm!r}; known: {', '.join(map(repr, by_arm))}{did_you_mean(arm, [*by_arm])}")
+    wanted = {*named, *(each for arm in arms for each in by_arm[arm])} if names or arms else records.keys()
+    done = frozenset(each for each in wanted if records[each].state is State.DONE)
+    if not done:
+        raise SpecsweepError(f"{ledger.path.parent}: none of these trials is done; 'specsweep run' runs them")
+    return done
 
 
 def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list[TrialRecord]:

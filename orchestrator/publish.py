@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.provenance import Provenance
 from orchestrator.reports.result_files import write_results
-from orchestrator.trials.records import State
+from orchestrator.trials.computation import differences_text, find_differences
+from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 
 STUDIES = "studies"
@@ -17,18 +18,19 @@ STUDIES = "studies"
 _WITH_RESULT = (State.DONE, State.PRUNED)
 
 
-def publish(ledger: Ledger, destination: Path) -> tuple[Path, ...]:
+def publish(ledger: Ledger, destination: Path, *, accept_mixed: bool = False) -> tuple[Path, ...]:
     """Write the tables of a sweep, its curves, its file and its environment to a folder.
 
     Args:
         ledger: Of the sweep, open for reading.
         destination: The folder; it is made if it is not there, and what it holds by the same names is replaced.
+        accept_mixed: Whether trials may have been computed with different code, versions or devices.
 
     Returns:
         The files, in the order of their names.
 
     Raises:
-        SpecsweepError: If a trial has no result, or results come from different code or libraries.
+        SpecsweepError: If a trial has no result, or results come from different code, libraries or devices.
     """
     records = ledger.records()
     others = Counter(str(record.state) for record in records if record.state not in _WITH_RESULT)
@@ -37,7 +39,8 @@ def publish(ledger: Ledger, destination: Path) -> tuple[Path, ...]:
         raise SpecsweepError(
             f"{ledger.path.parent}: not published: {counts} of {len(records)} trials; run the sweep to its end first"
         )
-    _refuse_mixed(ledger)
+    if not accept_mixed:
+        _refuse_mixed(ledger.path.parent, records)
     provenance = ledger.newest_provenance()
     assert provenance is not None  # a run has begun what has a result
     destination.mkdir(parents=True, exist_ok=True)
@@ -45,19 +48,12 @@ def publish(ledger: Ledger, destination: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in destination.iterdir() if path.is_file()))
 
 
-def _refuse_mixed(ledger: Ledger) -> None:
-    """Raise if trials of one table were computed by different code or libraries."""
-    found = ledger.provenance_of_results()
-    different = [name for name, values in _compared(found).items() if len(set(values)) > 1]
+def _refuse_mixed(folder: Path, records: Sequence[TrialRecord]) -> None:
+    """Raise if the trials of a sweep were computed with different code, libraries or devices."""
+    computations = {id(record.computation): record.computation for record in records if record.state is State.DONE}
+    different = find_differences(computations.values())
     if different:
         raise SpecsweepError(
-            f"{ledger.path.parent}: not published: its trials were computed with different {' and '.join(different)} "
-            f"in {len(found)} runs; run the sweep anew into a folder of its own (--name)"
+            f"{folder}: not published: its trials were computed with different {differences_text(different)}; "
+            "'specsweep redo' computes trials again, --accept-mixed publishes them as they are, marked in the table"
         )
-
-
-def _compared(found: tuple[Provenance, ...]) -> dict[str, list[object]]:
-    return {
-        "code": [(provenance.git_sha, provenance.git_dirty) for provenance in found],
-        "versions": [tuple(sorted(provenance.versions.items())) for provenance in found],
-    }

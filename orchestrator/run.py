@@ -24,7 +24,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
-from orchestrator.storage.ownership import check_owner
+from orchestrator.storage.ownership import check_computation, check_owner
 from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.image_checks import check_images
@@ -226,6 +226,7 @@ def prepare_run(
     remote: Remote | None = None,
     select: Select | None = None,
     replace: bool = False,
+    accept_mixed: bool = False,
 ) -> Iterator[SweepRun]:
     """Lock a sweep's results folder and open its ledger, find what is missing and load its data.
 
@@ -235,11 +236,13 @@ def prepare_run(
         load_data: Loads the data of trials; only called if there is something to run, and before anything is
             written. None = ``load_datasets``.
         remote: Where workers keep states and weights; None = in ``folder``, which they share.
-        select: Returns which trials to run; None = all that have no result.
+        select: Returns which trials to run, done ones to be done again; None = all that have no result.
         replace: Whether the sweep may take the place of another file's in the folder.
+        accept_mixed: Whether trials may be run beside those that other code or other libraries have computed.
 
     Raises:
-        SpecsweepError: As ``run_sweep``; or if the folder holds another file's sweep.
+        SpecsweepError: As ``run_sweep``; or if the folder holds another file's sweep, or trials that other code
+            or other libraries have computed.
     """
     load_data = load_data or load_datasets
     trials = expand(pin_checkpoints(sweep))
@@ -258,12 +261,19 @@ def prepare_run(
             check_owner(ledger, sweep, trials)
         remove_leftovers(folder)
         pending = _pending(trials, ledger, select)
+        pending_ids = {trial.trial_id for trial in pending}
+        provenance = collect_provenance(sweep.path, sweep.parts)
+        if pending and not accept_mixed:
+            beside = {trial.trial_id for trial in trials} - pending_ids
+            check_computation(ledger, provenance.computation(), beside)
         if pending and not datasets:
             datasets = load_data(pending)
             check_images(sweep, datasets)
         info = describe(sweep, trials, datasets)
-        ledger.register(info, trials, collect_provenance(sweep.path))
+        ledger.register(info, trials, provenance)
         ledger.release_running()
+        if select is not None:
+            ledger.supersede(pending_ids)
         ledger.clear_skipped()
         states = CheckpointStore(
             folder / FOLDER_NAME, every_s=sweep.file.checkpoint_every_s, shared=remote.states if remote else None

@@ -35,7 +35,7 @@ from orchestrator.cli.arguments import (
     with_name,
 )
 from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
-from orchestrator.cli.control import cancel, prune, retry
+from orchestrator.cli.control import cancel, prune, redo, retry
 from orchestrator.cli.export import export, publish
 from orchestrator.cli.run import run
 from orchestrator.cli.watch import events, logs, status
@@ -215,6 +215,6 @@ def _exit_code(error: BaseException) -> int:
     return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
 
 
-for command in (run, retry, cancel, prune, plan, table, curves, publish, diagnose, schema, status, logs, events):
+for command in (run, retry, redo, cancel, prune, plan, table, curves, publish, diagnose, schema, status, logs, events):
     app.command()(command)
 app.add_typer(export, name="export")

@@ -44,6 +44,13 @@ ResultsRoot = Annotated[
     str, typer.Option("--results", metavar="DIR", help="Folder that holds one folder per sweep; a path or a URL.")
 ]
 DEFAULT_RESULTS = "results"
+AcceptMixed = Annotated[
+    bool,
+    typer.Option(
+        "--accept-mixed",
+        help="Let trials stand side by side that different code, versions or devices have computed; tables mark them.",
+    ),
+]
 
 
 def with_name(overrides: Sequence[str] | None, name: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands that a running sweep obeys: ``retry``, ``cancel``, ``prune``."""
+"""The commands that a running sweep obeys, ``retry``, ``cancel``, ``prune``; and ``redo``, which begins a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import typer
 
 from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
+    AcceptMixed,
     Name,
     Overrides,
     ResultsRoot,
+    SweepPath,
     Target,
     open_ledger,
     refuse_url,
@@ -32,6 +34,7 @@ def retry(
     address: Address = None,
     slots: Slots = None,
     name: Name = None,
+    accept_mixed: AcceptMixed = False,
 ) -> None:
     """Try trials again that have failed or were pruned, and those alone; in the run that is going on, if one is."""
     from orchestrator.control import retry_in_run
@@ -52,7 +55,49 @@ def retry(
     if not is_file:
         raise SpecsweepError(f"{target}: no run holds these results; give the sweep file, to begin one")
     where = Where(executor, address, slots)
-    run_and_print(Path(target), given, results, where, states=states)
+    run_and_print(
+        Path(target), given, results, where, select=lambda record: record.state in states, accept_mixed=accept_mixed
+    )
+
+
+def redo(
+    sweep_file: SweepPath,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TRIAL]..", help="Trials, named as for logs; default: all that are done."),
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option("--arm", metavar="ARM", help="An arm, as its row is called; repeatable.")
+    ] = None,
+    overrides: Overrides = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    executor: ExecutorOption = ExecutorName.RAY,
+    address: Address = None,
+    slots: Slots = None,
+    name: Name = None,
+    accept_mixed: AcceptMixed = False,
+) -> None:
+    """Do trials again that are done, and those alone; the ledger keeps what they ended with before.
+
+    Once begun, whatever of it is interrupted is done by the next run.
+    """
+    from orchestrator.control import find_done
+    from orchestrator.storage.folder_lock import LockedError, is_held
+
+    refuse_url(results)
+    given = with_name(overrides, name)
+    with open_ledger(str(sweep_file), results, given) as ledger:
+        if is_held(folder := ledger.path.parent):
+            raise LockedError(f"{folder}: a run holds these results; cancel it first, or wait for its end")
+        chosen = find_done(ledger, trials or (), arm or ())
+    run_and_print(
+        sweep_file,
+        given,
+        results,
+        Where(executor, address, slots),
+        select=lambda record: record.trial.trial_id in chosen,
+        accept_mixed=accept_mixed,
+    )
 
 
 def cancel(target: Target, overrides: Overrides = None, results: ResultsRoot = DEFAULT_RESULTS) -> None:

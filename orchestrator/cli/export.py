@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
+    AcceptMixed,
     Overrides,
     ResultsRoot,
     Target,
@@ -26,6 +27,7 @@ def publish(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="Folder to write to; default: RESULTS/studies/NAME.")
     ] = None,
+    accept_mixed: AcceptMixed = False,
 ) -> None:
     """Put the tables of a finished sweep, its curves, file and environment into a folder to be kept and shared."""
     from orchestrator.publish import STUDIES
@@ -34,7 +36,7 @@ def publish(
     refuse_url(*([] if to else [results]), why="studies are published to a folder of this machine; give --to DIR")
     with open_ledger(target, results, overrides) as ledger:
         folder = to or Path(results) / STUDIES / ledger.sweep().name
-        written = publish_study(ledger, folder)
+        written = publish_study(ledger, folder, accept_mixed=accept_mixed)
     make_console().print(f"published: {', '.join(map(str, written))}", markup=False, soft_wrap=True)
 
 

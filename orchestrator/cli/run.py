@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +24,7 @@ from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
     EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
+    AcceptMixed,
     Name,
     Overrides,
     ResultsRoot,
@@ -37,10 +38,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from orchestrator.execution.executor import Executor
-    from orchestrator.run import Datasets, Outcome, SweepRun
+    from orchestrator.run import Datasets, Outcome, Select, SweepRun
     from orchestrator.scheduling.protocols import SweepCallback
     from orchestrator.sweep.resolved import Sweep
-    from orchestrator.trials.records import State
     from orchestrator.trials.resources import ResourceRequest
     from orchestrator.trials.trial import Trial
 
@@ -101,6 +101,7 @@ def run(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of another file's sweep in the results folder.")
     ] = False,
+    accept_mixed: AcceptMixed = False,
     pdb: Annotated[
         bool, typer.Option("--pdb", help="With --executor local: debug a trial that raises, where it did.")
     ] = False,
@@ -109,7 +110,7 @@ def run(
     if pdb and executor is not ExecutorName.LOCAL:
         raise SpecsweepError("--pdb: needs --executor local; workers of a cluster have no terminal")
     where = Where(executor, address, slots, pdb)
-    run_and_print(sweep_file, with_name(overrides, name), results, where, replace=replace)
+    run_and_print(sweep_file, with_name(overrides, name), results, where, replace=replace, accept_mixed=accept_mixed)
 
 
 def run_and_print(
@@ -118,10 +119,11 @@ def run_and_print(
     results: str,
     where: Where,
     *,
-    states: Collection[State] | None = None,
+    select: Select | None = None,
     replace: bool = False,
+    accept_mixed: bool = False,
 ) -> None:
-    """Run a sweep; only its trials in certain states if they are given.
+    """Run a sweep; only certain of its trials if ``select`` is given. For the arguments see ``prepare_run``.
 
     Raises:
         typer.Exit: If it was stopped, or trials failed.
@@ -142,8 +144,9 @@ def run_and_print(
             folder.local,
             load_data=partial(load_data, console),
             remote=folder.remote,
-            select=None if states is None else lambda record: record.state in states,
+            select=select,
             replace=replace,
+            accept_mixed=accept_mixed,
         ) as prepared,
     ):
         if prepared.pending:

@@ -21,6 +21,7 @@ from orchestrator.execution.causes import cause_of
 from orchestrator.execution.executor import Job
 from orchestrator.execution.trial_log import forward_logs
 from orchestrator.execution.worker_files import local_files, make_checkpoint
+from orchestrator.ledger.provenance import cpu_name
 from orchestrator.trials.events import (
     END_STATES,
     Event,
@@ -135,7 +136,8 @@ class RunningJob:
         self._events.put(Logged(*self._key, level=level, text=text))
 
     def _run(self) -> None:
-        self._events.put(Started(*self._key, worker=f"{socket.gethostname()}:{os.getpid()}"))
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._events.put(Started(*self._key, worker=worker, device=device_text()))
         self._events.put(self._outcome())
 
     def _outcome(self) -> Event:
@@ -191,6 +193,20 @@ def _run_trial() -> Runner:
     from specvit.trial import run_trial
 
     return run_trial
+
+
+def device_text() -> str:
+    """Return kind and name of the device that trials of this process compute on; empty if that cannot be told."""
+    import torch
+
+    from specvit.device import select_device
+
+    device = select_device()
+    try:
+        name = torch.cuda.get_device_name(device.torch_device) if device.is_cuda else cpu_name()
+    except RuntimeError:  # a GPU that does not work: the trial is about to say so
+        return ""
+    return f"{device.torch_device.type} {name}".strip()
 
 
 def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: AbstractContextManager[object]) -> float:

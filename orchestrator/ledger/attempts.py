@@ -68,7 +68,8 @@ class Attempt:
 
     Attributes:
         number: From 1.
-        state: ``running``, ``done``, ``pruned``, ``failed``, or ``lost``: its driver ended before it did.
+        state: ``running``, ``done``, ``pruned``, ``failed``; ``lost``: its driver ended before it did; ``superseded``:
+            it was done, and its trial is to be done again.
         worker: Who took it up, or None.
         submitted_at: When it was handed to an executor; ISO time in UTC, as all times here.
         started_at: When a worker took it up, or None.
@@ -76,13 +77,14 @@ class Attempt:
         step: The last optimizer step heard of.
         steps: Optimizer steps of the whole trial, or None before the first sign of progress.
         gpus: GPUs that it occupied, in all.
-        metrics: Final metrics; empty unless it is done.
+        metrics: Final metrics; empty unless it is or was done.
         reports: Its rungs, by step.
         logs: What it logged, in order.
         seconds: Wall time, with that of the attempts before whose states it went on from, or None.
         error: One line on why it failed, or None.
         traceback: The whole traceback, or None.
         cause: Why it failed, or None.
+        device: On which it was computed, kind and name, or None.
     """
 
     number: int
@@ -101,6 +103,7 @@ class Attempt:
     error: str | None
     traceback: str | None
     cause: Cause | None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def select_attempts(connection: sqlite3.Connection, trial_id: str) -> tuple[Atte
     logs: dict[int, list[LogLine]] = {}
     for attempt, *line in connection.execute(_LOGS, (trial_id,)):
         logs.setdefault(attempt, []).append(LogLine(*line))
-    kept = ("state", "worker", "submitted_at", "started_at", "ended_at", "step", "steps", "gpus")
+    kept = ("state", "worker", "device", "submitted_at", "started_at", "ended_at", "step", "steps", "gpus")
     return tuple(
         Attempt(
             number=row["attempt"],

@@ -12,7 +12,7 @@ from specvit.diagnostics.measurement import Measurement
 _SELECT = """
 SELECT d.trial_id, d.block, d.site, d.quantity, d.value
 FROM diagnostics AS d JOIN newest_attempts AS a USING (trial_id, attempt) JOIN trials AS t USING (trial_id)
-WHERE t.position IS NOT NULL ORDER BY t.position, d.block, d.site, d.quantity
+WHERE t.position IS NOT NULL AND a.state = 'done' ORDER BY t.position, d.block, d.site, d.quantity
 """
 
 

@@ -13,11 +13,12 @@ And keys of their own:
 * ``registered``: a run of the driver began. ``sweep``, its name; ``run``, its number; ``trials``, how many trials
   the sweep has now.
 * ``begun``: an attempt was handed to an executor. ``share``, what it occupies; ``gpus``, its GPUs in all.
-* ``started``: a worker took it up. ``worker``.
+* ``started``: a worker took it up. ``worker``; ``device``, kind and name, or null.
 * ``log``: its code logged or warned. ``number``, from 1 in each attempt; ``level``, as Python's logging names it;
   ``text``.
 * ``rung``: it reported. ``step``; ``metrics``, by name.
-* ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from.
+* ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from. Another
+  attempt may follow, if the trial was done again.
 * ``pruned``: ``step``, ``seconds``.
 * ``failed``: ``cause`` (``raised``, ``io``, ``device``, ``diverged``, ``invalid``, ``gpu_memory``, ``host_memory``,
   ``worker``, ``stalled``, ``node``, or null), ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
@@ -49,7 +50,7 @@ _TRIAL_KEYS = ("trial_id", "attempt", "label", "group", "arm", "role", "seed")
 _TOLD = "t.position IS NOT NULL AND (a.rowid > :last OR a.rowid IN (SELECT value FROM json_each(:open)))"
 _ATTEMPTS = f"""
 SELECT a.rowid AS place, t.trial_id, a.attempt, t.label, t.group_name AS "group", t.arm, t.role, t.seed,
-       a.state, a.submitted_at, a.started_at, a.ended_at, a.worker, a.share, a.gpus, a.step, a.metrics,
+       a.state, a.submitted_at, a.started_at, a.ended_at, a.worker, a.device, a.share, a.gpus, a.step, a.metrics,
        a.seconds, a.core_seconds, a.error, a.cause
 FROM attempts AS a JOIN trials AS t USING (trial_id) WHERE {_TOLD} ORDER BY a.rowid
 """
@@ -148,7 +149,7 @@ def _told_in_order(
     """Yield key, time and fields of all events of an attempt, in causal order."""
     yield ("begun", 0), row["submitted_at"], {"share": decode_share(row["share"]), "gpus": row["gpus"]}
     if row["started_at"] is not None:
-        yield ("started", 0), row["started_at"], {"worker": row["worker"]}
+        yield ("started", 0), row["started_at"], {"worker": row["worker"], "device": row["device"]}
     for kind, found in sorted(between, key=lambda pair: (pair[1]["at"], pair[1]["number"])):
         own = ("number", "level", "text") if kind == "log" else ("step", "metrics")
         fields = {key: found[key] for key in own}
@@ -156,17 +157,18 @@ def _told_in_order(
             fields["metrics"] = _jsonable(decode_metrics(found["metrics"]))
         yield (kind, found["number"]), found["at"], fields
     if row["state"] != "running":
-        yield (row["state"], 0), row["ended_at"], _end_fields(row)
+        end = "done" if row["state"] == "superseded" else row["state"]
+        yield (end, 0), row["ended_at"], _end_fields(row, end)
 
 
-def _end_fields(row: sqlite3.Row) -> EventRow:
+def _end_fields(row: sqlite3.Row, end: str) -> EventRow:
     own = {
         "done": ("seconds", "core_seconds"),
         "pruned": ("step", "seconds"),
         "failed": ("cause", "error", "seconds"),
         "lost": ("step",),
-    }[row["state"]]
-    metrics = {"metrics": _jsonable(decode_metrics(row["metrics"]))} if row["state"] == "done" else {}
+    }[end]
+    metrics = {"metrics": _jsonable(decode_metrics(row["metrics"]))} if end == "done" else {}
     return metrics | {key: row[key] for key in own}
 
 

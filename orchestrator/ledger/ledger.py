@@ -122,6 +122,20 @@ class Ledger(LedgerReader):
         self._progress.begin(trial_id)
         return attempt
 
+    def supersede(self, trial_ids: Iterable[str]) -> int:
+        """Have trials that are done be done again: they wait; what they ended with stays, as that of an older attempt.
+
+        Returns:
+            The number of those that were done.
+        """
+        with self.transaction():
+            return sum(
+                self._connection.execute(
+                    "UPDATE attempts SET state = 'superseded' WHERE trial_id = ? AND state = 'done'", (trial_id,)
+                ).rowcount
+                for trial_id in trial_ids
+            )
+
     def record(self, event: Event) -> bool:
         """Write down what an executor told. On record when it returns; progress within a second.
 
@@ -134,8 +148,8 @@ class Ledger(LedgerReader):
                 return self._note_progress(event)
             case Reported(step=step, metrics=metrics):
                 return self._write_report(event, step, metrics)
-            case Started(worker=worker):
-                return self._update(event, worker=worker, started_at=_now())
+            case Started(worker=worker, device=device):
+                return self._update(event, worker=worker, device=device or None, started_at=_now())
             case Finished():
                 return self._finish(event)
             case Pruned(step=step, seconds=seconds):

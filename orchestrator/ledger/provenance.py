@@ -6,8 +6,8 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ConfigDict, with_config
 
 import orchestrator
+from orchestrator.trials.computation import Computation, code_digests
 from orchestrator.trials.resources import usable_cores
 from specvit.memory import GIB, physical_memory
 from specvit.plugins import plugin_versions
@@ -45,6 +46,7 @@ class Provenance:
         memory_gib: Physical memory, or None where the system does not tell.
         gpus: Name of every NVIDIA GPU.
         sweep_file: The sweep file, an absolute path; None of runs before it was recorded.
+        code: Package that computes trials to the digest of its sources; empty of runs before it was recorded.
     """
 
     started_at: str
@@ -59,13 +61,19 @@ class Provenance:
     memory_gib: float | None
     gpus: tuple[str, ...]
     sweep_file: str | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    def computation(self, device: str = "") -> Computation:
+        """Return what computes the trials of this run on a device."""
+        return Computation.make(self.code, self.versions, device)
 
 
-def collect_provenance(sweep_file: Path | None = None) -> Provenance:
+def collect_provenance(sweep_file: Path | None = None, parts: Iterable[object] = ()) -> Provenance:
     """Collect the provenance of this process. What cannot be found out is left empty; nothing fails.
 
     Args:
         sweep_file: What it runs.
+        parts: Data sources, recipes, comparators and probes that it uses.
     """
     git_sha, git_dirty = find_commit(Path(orchestrator.__path__[0]).resolve().parent)
     return Provenance(
@@ -76,11 +84,12 @@ def collect_provenance(sweep_file: Path | None = None) -> Provenance:
         git_dirty=git_dirty,
         versions=_versions(),
         platform=platform.platform(),
-        cpu=_cpu(),
+        cpu=cpu_name(),
         num_cores=usable_cores(),
         memory_gib=_memory_gib(),
         gpus=_gpus(),
         sweep_file=None if sweep_file is None else str(sweep_file.resolve()),
+        code=code_digests(parts),
     )
 
 
@@ -131,7 +140,8 @@ def _versions() -> dict[str, str]:
     return versions | plugin_versions()
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return the model of this machine's processor, or else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from orchestrator.ledger.diagnostics import select_measurements
@@ -14,7 +15,8 @@ from orchestrator.ledger.errors import translate_sqlite_errors
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
 from orchestrator.ledger.schema import TRIAL_COLUMNS
-from orchestrator.trials.records import Cause, Report, State, TrialRecord
+from orchestrator.trials.computation import Computation
+from orchestrator.trials.records import UNKNOWN, Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Role, TrialInfo
 from specvit.diagnostics.measurement import Measurement
@@ -22,7 +24,7 @@ from specvit.diagnostics.measurement import Measurement
 _RECORDS = f"""
 SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
        a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback, a.cause,
-       o.reason AS skip_reason
+       a.run, a.device, o.reason AS skip_reason
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
     AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
@@ -33,6 +35,9 @@ _REPORTS = """
 SELECT r.trial_id, r.step, r.metrics FROM reports AS r JOIN newest_attempts AS a USING (trial_id, attempt)
 ORDER BY r.trial_id, r.step
 """
+
+_WAITING = ("lost", "superseded")
+"""States of a newest attempt after which its trial waits."""
 
 
 class LedgerReader:
@@ -104,14 +109,14 @@ class LedgerReader:
             ).fetchone()
         return None if row is None else decode_provenance(row["provenance"])
 
-    def provenance_of_results(self) -> tuple[Provenance, ...]:
-        """Return what the runs ran on that began what the sweep's trials ended with, the oldest first."""
+    def computations(self) -> dict[str, Computation]:
+        """Return what computed the trials that are done, by their ids, also of those that are not in the sweep now."""
         with self._reading():
             rows = self._connection.execute(
-                "SELECT provenance FROM runs WHERE run IN (SELECT a.run FROM newest_attempts AS a "
-                "JOIN trials AS t USING (trial_id) WHERE t.position IS NOT NULL) ORDER BY run"
+                "SELECT trial_id, run, device FROM newest_attempts WHERE state = ?", (State.DONE,)
             ).fetchall()
-        return tuple(decode_provenance(row["provenance"]) for row in rows)
+            computation_of = _computations(self._connection)
+        return {row["trial_id"]: computation_of(row["run"], row["device"]) for row in rows}
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -166,14 +171,28 @@ def _select_records(connection: sqlite3.Connection, *, with_reports: bool) -> tu
     reports: defaultdict[str, list[Report]] = defaultdict(list)
     for trial_id, step, metrics in connection.execute(_REPORTS) if with_reports else ():
         reports[trial_id].append(Report(step, decode_metrics(metrics)))
-    return tuple(_to_record(row, reports.get(row["trial_id"], ())) for row in rows)
+    computation_of = _computations(connection)
+    return tuple(
+        _to_record(row, reports.get(row["trial_id"], ()), computation_of(row["run"], row["device"])) for row in rows
+    )
 
 
-def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
+def _computations(connection: sqlite3.Connection) -> Callable[[int | None, str | None], Computation]:
+    """Return a function from an attempt's run and device to what computed it; equal ones are one object."""
+    runs = dict(map(tuple, connection.execute("SELECT run, provenance FROM runs")))
+
+    @cache
+    def computation_of(run: int | None, device: str | None) -> Computation:
+        return UNKNOWN if run is None else decode_provenance(runs[run]).computation(device or "")
+
+    return computation_of
+
+
+def _to_record(row: sqlite3.Row, reports: Sequence[Report], computation: Computation) -> TrialRecord:
     known = {name: row[column] for name, column in TRIAL_COLUMNS.items()}
     trial = TrialInfo(**known | {"role": Role(known["role"])})
-    if row["state"] in (None, "lost"):
-        # What a lost attempt reported says nothing of the trial that waits to be run again.
+    if row["state"] in (None, *_WAITING):
+        # What such an attempt reported says nothing of the trial that waits to be run again.
         state = State.WAITING if row["skip_reason"] is None else State.SKIPPED
         return TrialRecord(trial, state, num_attempts=row["attempt"] or 0, skip_reason=row["skip_reason"])
     ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
@@ -184,5 +203,6 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report]) -> TrialRecord:
         reports=tuple(reports),
         metrics=decode_metrics(row["metrics"]),
         cause=None if row["cause"] is None else Cause(row["cause"]),
+        computation=computation,
         **ended,
     )

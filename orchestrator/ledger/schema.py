@@ -17,7 +17,7 @@ from dataclasses import fields
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import TrialInfo
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 
@@ -107,8 +107,9 @@ CREATE TABLE attempts (
     {_text("trial_id")} REFERENCES trials,
     {_count("attempt", 1)},
     {_column("run", "INTEGER", null=True)} REFERENCES runs, -- the run of the driver that began it
-    {_one_of("state", "running", "done", "pruned", "failed", "lost")},
+    {_one_of("state", "running", "done", "pruned", "failed", "lost", "superseded")},
     {_text("worker", null=True)},
+    {_text("device", null=True)}, -- on which it was computed: kind and name
     {_time("submitted_at")},
     {_time("started_at", null=True)},
     {_time("ended_at", null=True)},

@@ -37,6 +37,7 @@ _OLD_DIGESTS: Mapping[int, tuple[str, ...]] = {
     1: ("740f7a065109541f2df40b5f588f3e30", "cd563008e0fd30b8b7dc3fb22b6fba41"),
     2: ("c4b0a637f0117ebda6e867beb49c70f0",),
     3: ("16c397128a93d19f8490d97ca8e3ba89",),
+    4: ("7ab1f9faed36b06f7c0404f1398fbe1f",),
 }
 """What older versions have made: schema to digest; diagnostics were added to schema 1 when the first were measured."""
 

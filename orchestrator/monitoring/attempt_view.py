@@ -12,7 +12,14 @@ from orchestrator.reports.formatting import format_metric
 from orchestrator.trials.records import Cause
 from specvit.messages import escape_control_chars, one_line
 
-_STYLES = {"running": "cyan", "done": "green", "pruned": "yellow", "failed": "red", "lost": "magenta"}
+_STYLES = {
+    "running": "cyan",
+    "done": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "lost": "magenta",
+    "superseded": "dim",
+}
 _INDENT = "  "
 
 
@@ -57,6 +64,7 @@ def _failure_line(trial: FailedTrial) -> Text:
 def _attempt_lines(attempt: Attempt) -> Iterator[Text]:
     cause = f" ({cause_text(attempt.cause)})" if attempt.cause is not None else ""
     worker = f" on {one_line(attempt.worker)}" if attempt.worker else ""
+    worker += f", {one_line(attempt.device)}" if attempt.device else ""
     yield Text.assemble((f"attempt {attempt.number}: {attempt.state}{cause}", _STYLES[attempt.state]), worker)
     times = {"begun": attempt.submitted_at, "started": attempt.started_at, "ended": attempt.ended_at}
     yield _indented(", ".join(f"{what} {at or '-'}" for what, at in times.items()))

@@ -7,8 +7,9 @@ Made from the ledger's records alone, at any time, also of an unfinished sweep. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from orchestrator.reports.mixed import Mixture, find_mixture
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics.paired import Difference, mean, paired_difference, sample_sd
 from orchestrator.trials.records import State, TrialRecord
@@ -54,6 +55,7 @@ class ArmRow:
         core_seconds: Mean CPU time, likewise.
         not_learnt: Trials that are done but have not learnt what their recipe says (``specvit.training.learnt``); None
             if it was not recorded of any of them.
+        mixed: In what its trials were computed otherwise than the baseline's of the same seeds; empty = in nothing.
     """
 
     arm: str
@@ -70,6 +72,7 @@ class ArmRow:
     seconds: float | None
     core_seconds: float | None
     not_learnt: int | None = None
+    mixed: Mixture = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
         seconds=mean([record.seconds for record in done if record.seconds is not None]),
         core_seconds=mean([record.core_seconds for record in done if record.core_seconds is not None]),
         not_learnt=count_unlearnt(records),
+        mixed={} if trial.role is Role.BASELINE else find_mixture(records, baseline),
     )
 
 

@@ -6,6 +6,7 @@ import math
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals
+from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics.paired import EXACT_UP_TO, NUM_DRAWS
 from orchestrator.trials.trial import Role
@@ -31,7 +32,7 @@ def mean_text(row: ArmRow, name: str) -> str:
 
 
 def difference_text(row: ArmRow, name: str) -> str:
-    """Return the difference to the baseline with its interval; empty where there is none."""
+    """Return the difference to the baseline with its interval, marked if it is not of the arm alone; empty if none."""
     cell, digits = row.metrics[name], decimals(name)
     difference = cell.difference
     if difference is None or difference.mean is None or not math.isfinite(difference.mean):
@@ -39,8 +40,9 @@ def difference_text(row: ArmRow, name: str) -> str:
     text = f"{difference.mean:+z.{digits}f}"
     if difference.low is not None:
         text += f" [{difference.low:+z.{digits}f}, {difference.high:+z.{digits}f}]"
-    # Fewer than the mean is over, if the baseline lacks a seed that the arm has.
-    return text if difference.n == cell.n else f"{text} n={difference.n}"
+    if difference.n != cell.n:  # fewer than the mean is over, if the baseline lacks a seed that the arm has
+        text += f" n={difference.n}"
+    return f"{text} {MARK}" if row.mixed else text
 
 
 def excludes_zero(row: ArmRow, name: str) -> bool:
@@ -96,6 +98,8 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
     ]
     if (learning := learning_note(table.unlearnt)) is not None:
         notes.append(learning)
+    if (mixture := mixture_note(row.mixed for row in table.rows)) is not None:
+        notes.append(mixture)
     num_trials = sum(row.seeds for row in table.rows)
     if any(row.pruned for row in table.rows):
         notes.append(

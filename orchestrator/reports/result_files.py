@@ -21,6 +21,7 @@ from orchestrator.reports.diagnostics_csv import write_diagnostics
 from orchestrator.reports.formatting import describe
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.unlearnt import learning_note
+from orchestrator.trials.computation import differences_text
 from orchestrator.trials.records import TrialRecord
 from specvit.diagnostics.measurement import Measurement
 from specvit.files.atomic import write_atomically
@@ -84,15 +85,16 @@ def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # 
 
     Texts are data, and stay as they are: a spreadsheet that takes text beginning with ``=`` for a formula must be
     told to import them as text. Where a trial has recorded what it has learnt, the last columns are ``not_learnt``, the
-    number of the arm's trials that have not, and ``not_learnt_note``, the table's sentence about them.
+    number of the arm's trials that have not, and ``not_learnt_note``, the table's sentence about them. Where an arm was
+    computed otherwise than its baseline, the column ``mixed`` says in what.
     """
-    judged = _are_judged(tables)
+    judged, mixed = _are_judged(tables), _are_mixed(tables)
     rows = []
     for group, table in tables.items():
         note = {"not_learnt_note": learning_note(table.unlearnt)} if judged else {}
         for row in table.rows:
             of_row = note if row.not_learnt else dict.fromkeys(note)
-            rows.append({"group": group, **_columns(row, judged=judged), **of_row})
+            rows.append({"group": group, **_columns(row, judged=judged, mixed=mixed), **of_row})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
     if rows:
@@ -105,9 +107,9 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
     """Return the numbers of all tables as JSON; what is missing or not finite is null.
 
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
-    not, and tables ``not_learnt_note``, the sentence about them.
+    not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV.
     """
-    judged = _are_judged(tables)
+    judged, mixed = _are_judged(tables), _are_mixed(tables)
     names = dict.fromkeys(name for table in tables.values() for name in table.metrics)
     document = {
         "sweep": info.name,
@@ -118,7 +120,7 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
                 "group": group,
                 "rows": [
                     {name: None if value in (math.inf, -math.inf) else value for name, value in cells.items()}
-                    for cells in (_columns(row, judged=judged) for row in table.rows)
+                    for cells in (_columns(row, judged=judged, mixed=mixed) for row in table.rows)
                 ],
                 **({"not_learnt_note": learning_note(table.unlearnt)} if judged else {}),
                 "failures": [{"trial": label, "error": error} for label, error in failures_of(table)],
@@ -134,7 +136,12 @@ def _are_judged(tables: Mapping[str, AblationTable]) -> bool:
     return any(row.not_learnt is not None for table in tables.values() for row in table.rows)
 
 
-def _columns(row: ArmRow, *, judged: bool) -> dict[str, object]:
+def _are_mixed(tables: Mapping[str, AblationTable]) -> bool:
+    """Return whether some arm was computed otherwise than its baseline."""
+    return any(row.mixed for table in tables.values() for row in table.rows)
+
+
+def _columns(row: ArmRow, *, judged: bool, mixed: bool) -> dict[str, object]:
     """Return the cells of a row by column; None where a cell is empty.
 
     Of each metric M there are ``M_mean``, ``M_sd``, ``M_n``; and against the baseline ``M_diff``, ``M_diff_low``,
@@ -143,6 +150,9 @@ def _columns(row: ArmRow, *, judged: bool) -> dict[str, object]:
     fields = dict(vars(row))
     if not judged:
         del fields["not_learnt"]
+    mixture = fields.pop("mixed")
+    if mixed:
+        fields["mixed"] = differences_text(mixture) or None
     cells: dict[str, object] = {"arm": fields.pop("arm"), "role": fields.pop("role")}
     for name, cell in fields.pop("metrics").items():
         cells |= {f"{name}_{part}": value for part, value in _parts(cell).items()}

@@ -67,6 +67,14 @@ class Sweep:
         return results_name(self.path, self.file.name, self.overrides)
 
     @property
+    def parts(self) -> tuple[object, ...]:
+        """Return the data sources, recipes, comparators and probes that it uses."""
+        probes = self.file.probes
+        sources = [probe.data for probe in probes if probe.data is not None]
+        of_groups = [part for group in self.groups for part in (group.data, group.objective)]
+        return (*of_groups, *probes, *sources, *(self.file.ablate.comparators or ()))
+
+    @property
     def limits(self) -> Limits:
         """Return the limits that the file sets."""
         return Limits(**{field.name: getattr(self.file, field.name) for field in fields(Limits)})

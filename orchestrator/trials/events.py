@@ -19,9 +19,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """A worker has started the attempt."""
+    """A worker has started the attempt, on a ``device``: kind and name, empty if it is not known."""
 
     worker: str
+    device: str = ""
 
 
 @dataclass(frozen=True)

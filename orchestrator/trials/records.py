@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.trials.computation import Computation
 from orchestrator.trials.trial import TrialInfo
+
+UNKNOWN = Computation()
+"""Of an attempt of which it was not recorded what computed it."""
 
 
 class State(StrEnum):
@@ -76,6 +80,7 @@ class TrialRecord:
         step: The last step reported.
         cause: Why its newest attempt failed, or None.
         skip_reason: Why the budget has no room for it, or None.
+        computation: What computed its newest attempt.
         seconds: Wall time of the attempt that ended it, and of those before whose states it resumed, or None.
         core_seconds: CPU time, likewise.
         error: One line on why it failed, or None.
@@ -95,3 +100,4 @@ class TrialRecord:
     traceback: str | None = None
     cause: Cause | None = None
     skip_reason: str | None = None
+    computation: Computation = UNKNOWN

@@ -12,8 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import orchestrator
-import specvit
+from orchestrator.trials.computation import package_digest
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 from specvit.plugins import plugin_versions
@@ -65,13 +64,8 @@ class NodeReport:
 @cache
 def code_digest() -> str:
     """Return a digest of the source files of ``specvit`` and ``orchestrator``, as they are installed here."""
-    digest = hashlib.sha256()
-    for package in (specvit, orchestrator):
-        folder = Path(package.__path__[0]).resolve()
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{package.__name__}/{path.relative_to(folder)}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    digests = [package_digest(package) for package in ("specvit", "orchestrator")]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def library_versions() -> dict[str, str]:

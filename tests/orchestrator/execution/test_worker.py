@@ -19,6 +19,7 @@ import torch
 
 from orchestrator.execution.executor import Job
 from orchestrator.execution.worker import RunningJob, assist
+from orchestrator.ledger.provenance import cpu_name
 from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.trials.events import (
     END_STATES,
@@ -103,7 +104,7 @@ def test_a_trial_that_ends_well_tells_of_itself_in_order(
     key = (job.trial_id, 3)
     *before, end = events_of(body)
     assert before == [
-        Started(*key, worker=f"{socket.gethostname()}:{os.getpid()}"),
+        Started(*key, worker=f"{socket.gethostname()}:{os.getpid()}", device=f"cpu {cpu_name()}"),
         Progressed(*key, step=1, steps=4, images_per_s=20.0),
         Reported(*key, step=2, metrics={"knn_top1": 12.5}),
         Progressed(*key, step=4, steps=4, images_per_s=21.0),

@@ -50,7 +50,7 @@ def test_an_attempt_is_told_from_its_beginning_to_its_end(ledger: Ledger, trials
     assert own["registered"] == {"sweep": "tiny", "run": 1, "trials": 8}
     assert own["begun"]["gpus"] == 0
     assert own["begun"]["share"]["cpus"] == 1
-    assert own["started"] == {"worker": "node:1"}
+    assert own["started"] == {"worker": "node:1", "device": None}
     assert own["rung"] == {"step": 2, "metrics": {"knn_top1": 1.0}}
     assert own["log"] == {"number": 1, "level": "WARNING", "text": "low"}
     assert own["done"] == {"metrics": {"knn_top1": 2.0}, "seconds": 3.0, "core_seconds": 4.0}

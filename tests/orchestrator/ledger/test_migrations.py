@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.ledger.attempts import select_attempts
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.trials.events import Failed, Finished
+from orchestrator.trials.events import Failed, Finished, Started
 from orchestrator.trials.records import Cause, Report, State
 from specvit.diagnostics.measurement import Measurement
 
@@ -208,3 +209,21 @@ def test_a_ledger_of_schema_3_that_was_changed_by_another_program_is_refused(pat
     connection.close()
     with pytest.raises(LedgerError, match="its table attempts has"):
         connect_reader(path)
+
+
+def test_a_ledger_of_schema_4_is_read_and_goes_on_with_devices_and_results_that_are_superseded(path: Path) -> None:
+    shutil.copy(ASSETS / "ledger_schema_4.sqlite", path)
+    before = path.read_bytes()
+    with Ledger.read(path) as ledger:
+        records = ledger.records()
+    assert path.read_bytes() == before
+    done = next(record for record in records if record.state is State.DONE)
+    trial_id = done.trial.trial_id
+    with Ledger.open(path) as ledger:
+        assert ledger.records() == records
+        assert ledger.supersede([trial_id]) == 1
+        ledger.record(Started(trial_id, ledger.begin_attempt(trial_id), "node:2", "cuda NVIDIA H200"))
+    with Ledger.read(path) as ledger, ledger.snapshot() as connection:
+        first, second = select_attempts(connection, trial_id)
+    assert (first.state, first.metrics, first.device) == ("superseded", done.metrics, None)
+    assert (second.state, second.device) == ("running", "cuda NVIDIA H200")
