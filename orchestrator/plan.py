@@ -14,6 +14,7 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
+from orchestrator.scheduling.shared_floors import find_followers
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
@@ -92,6 +93,7 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
     trials = expand(pin_checkpoints(sweep))
     history = _read_history(results_root / sweep.name / LEDGER_NAME)
     pending = [trial for trial in trials if trial.trial_id not in history.with_result]
+    pending, _ = find_followers(trials, pending, {record.trial.trial_id for record in history.done})
     groups = {trial.group_id for trial in trials}
     measured = list(history.done)
     if not groups <= {record.trial.group_id for record in measured}:

@@ -21,6 +21,7 @@ from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.scheduling.shared_floors import Followers, ResultSharing, find_followers
 from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
@@ -83,6 +84,7 @@ class SweepRun:
         ledger: Its ledger, in which its trials are registered.
         trials: All its trials.
         pending: Those that are to run.
+        followers: Those that take the results of others, see ``orchestrator.scheduling.shared_floors``.
         datasets: Their data; empty if none are to run.
         info: The sweep, as the ledger knows it.
         states: Where trials keep their states while they run.
@@ -104,6 +106,7 @@ class SweepRun:
     weights: Location | None
     commands: CommandInbox
     is_selection: bool
+    followers: Followers = field(default_factory=dict)
     allocator: Allocator = field(init=False)
     finished: bool = True
 
@@ -135,6 +138,7 @@ class SweepRun:
             should_stop: Asked several times a second; a true answer ends the run.
         """
         sweep, records, metric = self.sweep, self.ledger.records(), self.sweep.pruning_metric
+        callbacks = [*callbacks, ResultSharing(self.followers, self.ledger, callbacks)]
         is_up = METRICS[metric].higher_is_better
         judge = Judge(sweep.file.pruning, higher_is_better=is_up, records=records, metric=metric)
         if self.is_selection:
@@ -275,6 +279,10 @@ def prepare_run(
         if select is not None:
             ledger.supersede(pending_ids)
         ledger.clear_skipped()
+        done = ledger.computations().keys() if select is None else ()
+        pending, followers = find_followers(trials, pending, done)
+        for trial_id in followers.keys() & done:
+            ResultSharing(followers, ledger).copy(trial_id)
         states = CheckpointStore(
             folder / FOLDER_NAME, every_s=sweep.file.checkpoint_every_s, shared=remote.states if remote else None
         )
@@ -283,6 +291,7 @@ def prepare_run(
         yield SweepRun(
             sweep, folder, ledger, trials, pending, datasets, info, states,
             weights=weights if sweep.file.keep_weights else None, commands=commands, is_selection=select is not None,
+            followers=followers,
         )
 
 

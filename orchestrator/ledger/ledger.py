@@ -26,6 +26,7 @@ from orchestrator.ledger.progress_buffer import ProgressBuffer
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo, write_registration
+from orchestrator.ledger.reuse import copy_result, supersede_results
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import WHOLE_CORE, ResourceFloor, ResourceRequest
@@ -123,18 +124,14 @@ class Ledger(LedgerReader):
         return attempt
 
     def supersede(self, trial_ids: Iterable[str]) -> int:
-        """Have trials that are done be done again: they wait; what they ended with stays, as that of an older attempt.
-
-        Returns:
-            The number of those that were done.
-        """
+        """Have trials that are done be done again; see ``orchestrator.ledger.reuse``."""
         with self.transaction():
-            return sum(
-                self._connection.execute(
-                    "UPDATE attempts SET state = 'superseded' WHERE trial_id = ? AND state = 'done'", (trial_id,)
-                ).rowcount
-                for trial_id in trial_ids
-            )
+            return supersede_results(self._connection, trial_ids)
+
+    def copy_result(self, source: str, target: str) -> bool:
+        """Give the trial ``target`` the result of ``source``, which computes the same; likewise."""
+        with self.transaction():
+            return copy_result(self._connection, source, target, now=_now())
 
     def record(self, event: Event) -> bool:
         """Write down what an executor told. On record when it returns; progress within a second.

@@ -2,7 +2,7 @@
 
 Groups are the product of the varied axes. Inside a group stand its baseline, once however many axes are
 crossed with it, then its floors, then its arms: specializations that are the same places at the group's
-depth are one arm. Comparators come last.
+depth are one arm, and so are comparators that do the same to a model of this depth. Comparators come last.
 """
 
 from __future__ import annotations
@@ -118,7 +118,10 @@ def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
             choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
         treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
         rows.append(_Row(_arm_text(treatment, has_registers=has_registers), Role.ARM, treatment, specialization))
+    effects: dict[object, Any] = {}
     for comparator in ablate.comparators or ():
+        effects.setdefault(comparator.effect(depth), comparator)
+    for comparator in effects.values():
         treatment = Treatment(kind="comparator", comparator=comparator)
         rows.append(_Row(comparator.text, Role.ARM, treatment, baseline))
     # Some choices make no difference, e.g. whom registers go with where the placebo has the own weights.

@@ -11,11 +11,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from specvit.config import PROTOCOL_VERSION, TrialConfig
+from specvit.config import PROTOCOL_VERSION, RungSettings, Treatment, TrialConfig, default_rung_probes
+from specvit.probes import SelectedProbes
 
 ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
@@ -49,6 +51,9 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
 (as JSON) under which everything is computed as before the field was there. The class may be a base class. Not a
 reference to the default: when the default moves on, trials that take it are new trials."""
 
+_DEFAULT_RUNG_IMAGES = 512
+"""What ``rungs.num_images`` is taken for where there are no rungs; a literal, as the values above."""
+
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -67,15 +72,59 @@ def group_id(config: TrialConfig) -> str:
     return _digest(_without(_section_texts(config), "seed", "treatment"))
 
 
+def floor_key(config: TrialConfig) -> str:
+    """Return what two floors have in common that compute the same, although their recipes, say, differ.
+
+    Nothing is trained: of the recipe, a backbone at its initial weights depends on what it is built with alone; raw
+    pixels do not even depend on the model, but for the size of its patches. Rungs are of training.
+
+    Raises:
+        ValueError: If the configuration is not a floor's.
+    """
+    kind, model, recipe = config.treatment.kind, config.model, config.objective
+    texts = _section_texts(config)
+    shared = {name: texts[name] for name in ("data", "probes", "seed", "protocol")} | {"kind": canonical_json(kind)}
+    if kind == "raw_pixels":
+        return _digest(shared | {"patch_size": canonical_json(model.patch_size)})
+    if kind == "random_init":
+        plain_model = replace(model, checkpoint=None, checkpoint_sha256=None)
+        built = [recipe.layer_scale, recipe.cls_position, config.diagnostics]
+        own = {"model": _without_paths(plain_model), "built": built}
+        return _digest(shared | {name: canonical_json(value) for name, value in own.items()})
+    raise ValueError(f"must be a floor, not {kind!r}")
+
+
 def _section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
     Paths (of data sources, of a checkpoint), settings of how to compute (``micro_batch``) and probes that are
     off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint
     holds is a setting by its hash. What trials share is written once, since sections are written one by one.
+    Two ways to say one thing have the text of one: see ``_same_rungs`` and ``_same_treatment``.
     """
-    texts = {name: _section_text(name, getattr(config, name)) for name in _field_names(TrialConfig)}
+    sections = {name: getattr(config, name) for name in _field_names(TrialConfig)}
+    sections["rungs"] = _same_rungs(config.rungs, config.probes)
+    sections["treatment"] = _same_treatment(config.treatment, config.data.image_size // config.model.patch_size)
+    texts = {name: _section_text(name, section) for name, section in sections.items()}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
+
+
+@lru_cache(maxsize=4096)
+def _same_rungs(rungs: RungSettings, probes: SelectedProbes) -> RungSettings:
+    """Return rungs with their probes in one order, cheap ones first; where there are no rungs, the default's."""
+    if rungs.count:
+        order = [probe.name for probe in sorted(probes, key=lambda probe: not probe.at_rungs)]
+        place = {name: number for number, name in enumerate(order)}
+        return replace(rungs, probes=tuple(sorted(rungs.probes, key=lambda name: place.get(name, len(place)))))
+    return replace(rungs, num_images=_DEFAULT_RUNG_IMAGES, probes=default_rung_probes(probes))
+
+
+@lru_cache(maxsize=4096)
+def _same_treatment(treatment: Treatment, side: int) -> Treatment:
+    """Return a treatment with none for the middle of a grid of ``side`` x ``side`` patches."""
+    if treatment.placebo_position == (side // 2, side // 2):
+        return replace(treatment, placebo_position=None)
+    return treatment
 
 
 @lru_cache(maxsize=4096)

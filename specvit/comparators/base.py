@@ -49,6 +49,14 @@ class Comparator(ABC):
             layer_scale: Whether the plain model's blocks have layer scales.
         """
 
+    def effect(self, depth: int) -> object:
+        """Return what decides all that it does to a model of ``depth`` blocks: its settings, unless some round alike.
+
+        Comparators of equal effects are one arm.
+        """
+        del depth
+        return self
+
     def build_regulariser(self, backbone: VisionTransformer, *, num_classes: int, seed: int) -> nn.Module | None:
         """Build what adds terms to the recipe's loss while ``backbone`` trains; none unless overridden.
 

@@ -37,6 +37,10 @@ class TokenPooling(Comparator):
         """Return how many of ``depth`` blocks still see all patches."""
         return max(1, min(depth - 1, round(self.after * depth)))
 
+    def effect(self, depth: int) -> object:
+        """Return after which block it pools, what it keeps, and how often it assigns."""
+        return self.name, self.num_before(depth), self.keep, self.iterations
+
     def build(self, plain: VisionTransformer, *, seed: int) -> VisionTransformer:
         """Pool the patches between two of the blocks."""
         from specvit.comparators.token_pooling.trunk import TokenPoolingTrunk

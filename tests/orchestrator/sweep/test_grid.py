@@ -343,3 +343,11 @@ def test_arm_texts_are_the_arms_of_the_table_each_once(trials_of: Expand, scratc
     arms = dict.fromkeys(t.arm for t in expand(sweep) if t.role == "arm")
     assert sorted(arm_texts(sweep)) == sorted(arms)
     assert len(arm_texts(sweep)) == 8
+
+
+def test_token_poolings_that_round_to_one_block_are_one_arm(make_sweep: Callable[..., Sweep]) -> None:
+    # Of nano's 6 blocks 0.5 and 0.55 are 3, 0.75 rounds to 4 (half to even: 4.5).
+    poolings = [{"comparator": "token_pooling", "after": after} for after in (0.5, 0.55, 0.75)]
+    sweep = make_sweep(ablate={"components": ["none"], "comparators": poolings}, seeds=1)
+    found = [trial.config.treatment.comparator for trial in expand(sweep)]
+    assert [each.after for each in found if each is not None] == [0.5, 0.75]

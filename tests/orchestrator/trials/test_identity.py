@@ -260,3 +260,38 @@ def test_trial_id_of_dinov2_tells_its_later_settings_apart(changes: dict[str, An
 def test_trial_id_of_epochs_differs_from_that_of_the_same_number_of_steps() -> None:
     epochs = RECIPES["dinov2_cpu"](epochs=1.0)
     assert trial_id(make_config(objective=epochs)) != trial_id(make_config(objective=epochs.for_images(2000)))
+
+
+def test_without_rungs_it_does_not_matter_how_they_would_be() -> None:
+    none = [
+        make_config(rungs=RungSettings(count=0, num_images=images, probes=probes))
+        for images, probes in ((32, ("knn",)), (64, ("knn",)), (512, ()))
+    ]
+    assert len({trial_id(config) for config in none}) == 1
+    some = [make_config(rungs=RungSettings(count=1, num_images=images, probes=("knn",))) for images in (32, 64)]
+    assert len({trial_id(config) for config in some}) == 2
+
+
+def test_the_order_of_the_rungs_probes_does_not_matter_and_which_they_are_does() -> None:
+    probes = {"knn": {}, "depth": {}, "segmentation": {}}
+    orders = (("knn", "depth", "segmentation"), ("segmentation", "depth", "knn"), ("depth", "knn", "segmentation"))
+    ids = {trial_id(make_config(probes=probes, rungs=RungSettings(count=2, probes=order))) for order in orders}
+    assert len(ids) == 1
+    assert trial_id(make_config(probes=probes, rungs=RungSettings(count=2, probes=("knn", "depth")))) not in ids
+
+
+@pytest.mark.parametrize(("image_size", "patch_size", "middle"), [(32, 4, (4, 4)), (28, 4, (3, 3)), (64, 16, (2, 2))])
+def test_the_middle_is_where_the_placebo_is_if_nothing_is_said(
+    image_size: int, patch_size: int, middle: tuple[int, int]
+) -> None:
+    def with_position(position: tuple[int, int] | None) -> str:
+        return trial_id(
+            make_config(
+                treatment=Treatment(specialize="norm@all", tokens="placebo", placebo_position=position),
+                data=DATA_SOURCES["scenes"](image_size=image_size),
+                model=ModelSettings(patch_size=patch_size),
+            )
+        )
+
+    assert with_position(middle) == with_position(None)
+    assert with_position((middle[0], middle[1] - 1)) != with_position(None)
