@@ -26,17 +26,16 @@ from orchestrator.cli.arguments import (
     EXIT_INTERRUPTED,
     EXIT_LOCKED,
     EXIT_STOPPED,
-    Name,
     Overrides,
     ResultsRoot,
-    SweepPath,
     Target,
     open_ledger,
-    with_name,
 )
 from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, redo, retry
 from orchestrator.cli.export import export, publish
+from orchestrator.cli.housekeeping import delete, list_sweeps
+from orchestrator.cli.plan import plan
 from orchestrator.cli.run import run
 from orchestrator.cli.watch import events, logs, status
 from orchestrator.ledger.errors import LedgerWriteError
@@ -108,30 +107,6 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
     finally:
         gc.set_threshold(*threshold)
-
-
-def plan(
-    sweep_file: SweepPath,
-    overrides: Overrides = None,
-    results: ResultsRoot = DEFAULT_RESULTS,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Slots to forecast for; default: what this machine has room for.")
-    ] = None,
-    name: Name = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show the groups, arms and trials of a sweep, and forecast its time, without running anything."""
-    from orchestrator.cli.plan_view import render_plan
-    from orchestrator.plan import make_plan
-    from orchestrator.storage.results_folder import local_view
-    from orchestrator.sweep.loading import load_sweep
-
-    sweep = load_sweep(sweep_file, with_name(overrides, name))
-    made = make_plan(sweep, results_root=local_view(results), num_slots=slots)
-    if as_json:
-        print_raw(json.dumps(made.to_json(), indent=2))
-    else:
-        make_console().print(render_plan(made))
 
 
 def table(
@@ -215,6 +190,11 @@ def _exit_code(error: BaseException) -> int:
     return EXIT_LOCKED if is_lock else EXIT_BAD_INPUT
 
 
-for command in (run, retry, redo, cancel, prune, plan, table, curves, publish, diagnose, schema, status, logs, events):
+_COMMANDS = (
+    *(run, retry, redo, cancel, prune, plan, status, logs, events, table, curves, publish),
+    *(delete, diagnose, schema),
+)
+for command in _COMMANDS:
     app.command()(command)
+app.command("list")(list_sweeps)
 app.add_typer(export, name="export")

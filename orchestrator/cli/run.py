@@ -32,6 +32,7 @@ from orchestrator.cli.arguments import (
     with_name,
 )
 from orchestrator.cli.console import log_to_console, make_console
+from orchestrator.cli.plan import print_plan
 from specvit.errors import ConfigError, SpecsweepError
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def run(
         bool, typer.Option("--replace", help="Take the place of another file's sweep in the results folder.")
     ] = False,
     accept_mixed: AcceptMixed = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; show what 'plan' shows.")] = False,
     pdb: Annotated[
         bool, typer.Option("--pdb", help="With --executor local: debug a trial that raises, where it did.")
     ] = False,
@@ -109,6 +111,9 @@ def run(
     """Run what is missing of a sweep, then print and write its tables."""
     if pdb and executor is not ExecutorName.LOCAL:
         raise SpecsweepError("--pdb: needs --executor local; workers of a cluster have no terminal")
+    if dry_run:
+        print_plan(sweep_file, with_name(overrides, name), results, slots=slots)
+        return
     where = Where(executor, address, slots, pdb)
     run_and_print(sweep_file, with_name(overrides, name), results, where, replace=replace, accept_mixed=accept_mixed)
 

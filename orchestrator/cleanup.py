@@ -1,0 +1,170 @@
+"""What ``delete`` does: find what a sweep has left on the disk, or what no sweep refers to, and delete it.
+
+Only files of ours are found, by their names; nothing behind a link is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.reports import curves, diagnostics_csv, result_files
+from orchestrator.storage import checkpoint_store, command_inbox
+from orchestrator.storage.folder_lock import LOCK_NAME, hold_lock
+from specvit.errors import SpecsweepError
+from specvit.files.regular import reject_symlink
+
+DEFAULT_CACHE = Path("~/.cache/specsweep")
+"""Where sources keep decoded images unless ``data.cache_folder`` says otherwise."""
+
+_OWN_FILES = (
+    *(LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm", f"{LEDGER_NAME}-wal.left"),
+    *("table.md", "table.csv", curves.CSV_NAME, curves.FIGURE_NAME),
+    *(diagnostics_csv.CSV_NAME, "diagnostics.png"),
+    *(result_files.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
+)
+_OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, checkpoint_store.WEIGHTS_NAME, command_inbox.FOLDER_NAME)
+_STATE = re.compile(r"\.?(?P<trial_id>[0-9a-f]{64})\.safetensors(\.[0-9a-f]+)?")
+_TRIAL_ID = re.compile(r"[0-9a-f]{64}")
+_CACHE = re.compile(r"\.?[a-z_]+-[0-9]+-[0-9a-f]{16}")
+_SETTLED_S = 3600.0
+"""Caches that are younger may be of a sweep that has no ledger yet."""
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A file or folder that can be deleted: its path, its bytes, and ``what`` it is, human-readable."""
+
+    path: Path
+    num_bytes: int
+    what: str
+
+
+def find_sweep(folder: Path) -> list[Removable]:
+    """Return what a sweep has left in the folder of its results; files of others there are left alone.
+
+    Raises:
+        SpecsweepError: If the folder is a link, or holds no ledger.
+    """
+    reject_symlink(folder)
+    if not (folder / LEDGER_NAME).is_file():
+        raise SpecsweepError(f"{folder}: holds no ledger, so it is no sweep's; nothing is deleted")
+    whats = {checkpoint_store.FOLDER_NAME: "states", checkpoint_store.WEIGHTS_NAME: "weights"}
+    found = [_removable(folder / name, "ledger" if name.startswith(LEDGER_NAME) else "tables") for name in _OWN_FILES]
+    found += [_removable(folder / name, whats.get(name, "commands")) for name in _OWN_FOLDERS]
+    return [each for each in found if each is not None]
+
+
+def delete_sweep(folder: Path, found: Sequence[Removable]) -> bool:
+    """Delete what ``find_sweep`` has found, and the folder if nothing else is in it; return whether it is gone.
+
+    Raises:
+        LockedError: If a run holds it.
+        SpecsweepError: If something cannot be deleted.
+    """
+    with hold_lock(folder):
+        _delete(found)
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
+
+
+def find_unused(results_root: Path, cache: Path | None = None) -> dict[Path | None, list[Removable]]:
+    """Return what no sweep refers to: states and weights by the folder of the sweep; decoded images under None.
+
+    Images that were decoded within the last hour are left: their sweep may be about to begin.
+
+    Args:
+        results_root: Folder that holds one folder per sweep.
+        cache: Where decoded images are; None = ``DEFAULT_CACHE``.
+
+    Raises:
+        LedgerError: If a ledger cannot be read: what it refers to is not known then.
+    """
+    found: dict[Path | None, list[Removable]] = {}
+    used: set[str] = set()
+    for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
+        with Ledger.read(path) as ledger:
+            records, with_result, info = ledger.records(with_reports=False), ledger.with_result(), ledger.sweep()
+        ids = {record.trial.trial_id for record in records}
+        used |= {part for text in info.data_fingerprints.values() for part in text.split("+")}
+        found[path.parent] = [*_unused_states(path.parent, ids - with_result), *_unused_weights(path.parent, ids)]
+    found[None] = list(_unused_caches((cache or DEFAULT_CACHE).expanduser(), used))
+    return {folder: each for folder, each in found.items() if each}
+
+
+def delete_unused(found: dict[Path | None, list[Removable]]) -> None:
+    """Delete what ``find_unused`` has found.
+
+    Raises:
+        LockedError: If a run holds one of the sweeps; nothing of any is deleted then.
+        SpecsweepError: If something cannot be deleted.
+    """
+    with ExitStack() as stack:
+        for folder in found:
+            if folder is not None:
+                stack.enter_context(hold_lock(folder))
+        for each in found.values():
+            _delete(each)
+
+
+def _unused_states(folder: Path, waiting: set[str]) -> Iterator[Removable]:
+    for path in _entries(folder / checkpoint_store.FOLDER_NAME):
+        match = _STATE.fullmatch(path.name)
+        if match is not None and match["trial_id"] not in waiting:
+            yield from _known(path, "states")
+
+
+def _unused_weights(folder: Path, ids: set[str]) -> Iterator[Removable]:
+    for path in _entries(folder / checkpoint_store.WEIGHTS_NAME):
+        if _TRIAL_ID.fullmatch(path.name) and path.name not in ids:
+            yield from _known(path, "weights")
+
+
+def _unused_caches(cache: Path, used: set[str]) -> Iterator[Removable]:
+    for path in _entries(cache):
+        if _CACHE.fullmatch(path.name) and path.is_dir() and time.time() - path.stat().st_mtime > _SETTLED_S:
+            try:
+                fingerprint = json.loads((path / "dataset.json").read_text(encoding="utf-8"))["fingerprint"]
+            except (OSError, ValueError, KeyError, TypeError):
+                fingerprint = None  # half of one, which a process that was killed has left
+            if fingerprint not in used:
+                yield from _known(path, "decoded images")
+
+
+def _entries(folder: Path) -> list[Path]:
+    return [] if folder.is_symlink() or not folder.is_dir() else sorted(folder.iterdir())
+
+
+def _known(path: Path, what: str) -> Iterator[Removable]:
+    removable = _removable(path, what)
+    if removable is not None:
+        yield removable
+
+
+def _removable(path: Path, what: str) -> Removable | None:
+    """Return a file or folder with its bytes; None if it is not there, or a link."""
+    if path.is_symlink() or not path.exists():
+        return None
+    files = [path] if path.is_file() else [Path(root, name) for root, _, names in os.walk(path) for name in names]
+    return Removable(path, sum(file.lstat().st_size for file in files), what)
+
+
+def _delete(found: Iterable[Removable]) -> None:
+    for each in found:
+        try:
+            if each.path.is_dir():
+                shutil.rmtree(each.path)
+            else:
+                each.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpecsweepError(f"{error.filename or each.path}: cannot be deleted ({error.strerror})") from error
