@@ -101,7 +101,7 @@ def find_done(ledger: Ledger, names: Sequence[str], arms: Sequence[str]) -> froz
         SpecsweepError: If there is no such trial or arm, a trial that is named is not done, or none is.
     """
     records = {record.trial.trial_id: record for record in ledger.records(with_reports=False)}
-    with ledger.snapshot() as connection:
+    with ledger.snapshot(reads_logs=False) as connection:
         known = [name for name in select_names(connection) if name.in_sweep]
     named = [find_trial(known, name).trial_id for name in names]
     if unfinished := next((records[each] for each in named if records[each].state is not State.DONE), None):

@@ -3,21 +3,23 @@
 SQLite in WAL mode: one writer, any number of readers at the same time, and a transaction is on record when
 its call returns. ``synchronous`` is FULL: what is committed survives the death of the process and a power cut.
 
-Whoever opens a ledger checks it as a whole, its structure (SQLite's ``integrity_check``),
-what it holds (the checksums) and of what kind that is, before anything is written to it or read from it.
+Whoever opens a ledger checks its structure (SQLite's ``integrity_check``), what it holds (the checksums) and of what
+kind that is, before anything is written to it or read from it: a writer all of it, a reader what it reads, since the
+rows of ``LAZY_TABLES`` are most of a ledger, and few commands ask for them.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
 from orchestrator.ledger.checksums import maintain_checksums, verify_checksums
 from orchestrator.ledger.errors import LedgerError, damaged, translate_sqlite_errors
 from orchestrator.ledger.migrations import create, migrate, verify_old_checksums
-from orchestrator.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
+from orchestrator.ledger.schema import APPLICATION_ID, PROTECTED_TABLES, SCHEMA_VERSION
 from orchestrator.ledger.untrusted import harden_connection, refuse_foreign_files, refuse_foreign_schema
 from orchestrator.ledger.validation import check_values
 from orchestrator.ledger.wal import count_lost_transactions
@@ -27,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 100
+LAZY_TABLES = ("diagnostics", "logs")
+"""Tables of which a reader checks the rows before it reads them first; see ``verify_tables``."""
 _EMPTY = 0
 """The schema of a file in which nothing is yet."""
 _WITH_OLD_CHECKSUMS = 2
@@ -101,7 +105,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     connection = _connect_read_only(path)
     try:
         with translate_sqlite_errors(path):
-            schema = _check(connection, path)
+            schema = _check(connection, path, unread=LAZY_TABLES)
             if schema == _EMPTY:
                 raise LedgerError(f"{path}: the ledger is empty; run the sweep first")
             if schema < SCHEMA_VERSION:
@@ -176,8 +180,24 @@ def _migrated_copy(connection: sqlite3.Connection) -> sqlite3.Connection:
     return copy
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> int:
-    """Refuse what is not a ledger, or not the one that was written; return its schema."""
+def verify_tables(connection: sqlite3.Connection, path: Path, tables: Collection[str]) -> None:
+    """Refuse tables of a ledger of today's schema that are not as they were written, inside the caller's transaction.
+
+    Raises:
+        LedgerError: If a table is not what was recorded; the text names it.
+    """
+    verify_checksums(connection, path, tables=tables)
+    check_values(connection, [*tables, "checksums"])
+
+
+def _check(connection: sqlite3.Connection, path: Path, *, unread: Collection[str] = ()) -> int:
+    """Refuse what is not a ledger, or not the one that was written; return its schema.
+
+    Args:
+        connection: To the ledger.
+        path: Its file, for messages.
+        unread: Tables whose rows are not to be checked yet, if it is of today's schema.
+    """
     # One transaction, so that a writer's rows and their sums are of the same moment.
     connection.execute("BEGIN")
     try:
@@ -187,10 +207,10 @@ def _check(connection: sqlite3.Connection, path: Path) -> int:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise damaged(path, verdict)
-        if schema > _WITH_OLD_CHECKSUMS:
-            verify_checksums(connection, path)
         if schema == SCHEMA_VERSION:
-            check_values(connection)
+            verify_tables(connection, path, [table for table in PROTECTED_TABLES if table not in unread])
+        elif schema > _WITH_OLD_CHECKSUMS:
+            verify_checksums(connection, path)
         elif schema == _WITH_OLD_CHECKSUMS:
             verify_old_checksums(connection, path)
     finally:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from orchestrator.ledger.connection import verify_tables
 from orchestrator.ledger.diagnostics import select_measurements
 from orchestrator.ledger.encoding import decode_metrics, decode_provenance
 from orchestrator.ledger.errors import translate_sqlite_errors
@@ -43,10 +44,12 @@ _WAITING = ("lost", "superseded")
 class LedgerReader:
     """Read the record of one sweep; see ``orchestrator.ledger.ledger``, which opens it."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, unverified: Iterable[str] = ()) -> None:
+        """Take a connection, and the tables whose rows have not been checked yet."""
         connection.row_factory = sqlite3.Row
         self._connection = connection
         self._path = path
+        self._unverified = set(unverified)
 
     @property
     def path(self) -> Path:
@@ -69,7 +72,7 @@ class LedgerReader:
 
         Only trials that have some are in it, in the order of the sweep file.
         """
-        with self._reading():
+        with self._reading("diagnostics"):
             return select_measurements(self._connection)
 
     def with_result(self) -> frozenset[str]:
@@ -119,10 +122,14 @@ class LedgerReader:
         return {row["trial_id"]: computation_of(row["run"], row["device"]) for row in rows}
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection for reading, with rows by name; all that is read in this context is of one moment."""
+    def snapshot(self, *, reads_logs: bool = True) -> Iterator[sqlite3.Connection]:
+        """Give the connection for reading, with rows by name; all that is read in this context is of one moment.
+
+        Args:
+            reads_logs: Whether the table ``logs`` is read, whose rows are checked before that is done first.
+        """
         self._before_reading()
-        with self._reading():
+        with self._reading(*(["logs"] if reads_logs else [])):
             yield self._connection
 
     def version(self) -> int:
@@ -155,11 +162,14 @@ class LedgerReader:
         """Put on record what a writer has not written yet."""
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Make the statements in this context see one moment."""
+    def _reading(self, *tables: str) -> Iterator[None]:
+        """Make the statements in this context see one moment, and check ``tables`` first if that is still to do."""
         with translate_sqlite_errors(self._path):
             self._connection.execute("BEGIN")
             try:
+                if unverified := self._unverified.intersection(tables):
+                    verify_tables(self._connection, self._path, unverified)
+                    self._unverified -= unverified
                 yield
             finally:
                 if self._connection.in_transaction:

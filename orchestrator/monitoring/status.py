@@ -52,7 +52,7 @@ class SweepStatus:
         """Read the standing of a ledger's sweep, which may be running."""
         # First: whatever a run that has let go of the folder wrote is then in what is read.
         held = is_running(ledger.path.parent)
-        with ledger.snapshot() as connection:
+        with ledger.snapshot(reads_logs=False) as connection:
             failures = select_failed(connection)
         return cls(
             info=ledger.sweep(),

@@ -103,7 +103,7 @@ def read_studies(ledger: LedgerReader, *, metric: str | None = None) -> tuple[Gr
         SpecsweepError: If the sweep has no such metric, or none at all.
     """
     info, records = ledger.sweep(), ledger.records()
-    with ledger.snapshot() as connection:
+    with ledger.snapshot(reads_logs=False) as connection:
         configs, times = select_configs(connection), select_times(connection)
     return make_studies(info, records, configs=configs, times=times, metric=metric)
 

@@ -67,11 +67,39 @@ CHANGES = {
 }
 
 
+def read_all(path: Path) -> None:
+    """Read a ledger, also the tables that are checked before they are read first."""
+    with Ledger.read(path) as ledger:
+        ledger.diagnostics()
+        with ledger.snapshot() as connection:
+            connection.execute("SELECT * FROM logs").fetchall()
+
+
+def test_a_table_that_is_not_read_is_not_checked_and_one_that_is_read_is_checked_before(path: Path) -> None:
+    change(path, CHANGES["a reading"])
+    with Ledger.read(path) as ledger:
+        assert len(ledger.records()) == 8
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="its table diagnostics has 2 rows and does not have the content"):
+                ledger.diagnostics()
+        with ledger.snapshot() as connection:
+            assert connection.execute("SELECT COUNT(*) FROM logs").fetchone()[0] == 2
+    change(path, CHANGES["a row that is twice there"])
+    with Ledger.read(path) as ledger, ledger.snapshot(reads_logs=False) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM trials").fetchone()[0] == 8
+    with (
+        Ledger.read(path) as ledger,
+        pytest.raises(LedgerError, match="its table logs has 4 rows where 2 were recorded"),
+        ledger.snapshot(),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_change_by_another_program_is_refused_naming_file_table_and_remedy(path: Path, what: str) -> None:
     change(path, CHANGES[what])
     before = path.read_bytes()
-    for open_ledger in (Ledger.read, Ledger.open):
+    for open_ledger in (read_all, Ledger.open):
         with pytest.raises(LedgerError, match=r"its table \w+ has .*Bring back a copy of the file") as caught:
             open_ledger(path)
         assert str(path) in str(caught.value)
