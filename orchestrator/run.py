@@ -33,7 +33,7 @@ from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.data import Dataset, DataSource
 from specvit.files.atomic import remove_leftovers
 from specvit.files.regular import reject_symlink
@@ -72,6 +72,17 @@ class Outcome:
     def num_failed(self) -> int:
         """Return the number of failed trials."""
         return sum(record.state is State.FAILED for record in self.records)
+
+    @property
+    def num_pruned(self) -> int:
+        """Return the number of pruned trials."""
+        return sum(record.state is State.PRUNED for record in self.records)
+
+    @property
+    def is_all_pruned(self) -> bool:
+        """Return whether there are arms, and every trial of them was pruned: the tables compare nothing then."""
+        arms = [record.state for record in self.records if record.trial.role is Role.ARM]
+        return bool(arms) and all(state is State.PRUNED for state in arms)
 
 
 @dataclass

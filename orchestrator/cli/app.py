@@ -1,8 +1,8 @@
 """The command line. It parses, prints and sets the exit code; the work is done elsewhere.
 
-Exit codes: 0 all trials have a result; 1 some trials failed; 2 the input cannot be used; 3 another run holds
-the results folder; 4 results cannot be written (a full disk, a read-only file), or everything fails; 130 stopped by
-Ctrl-C: to be continued by the same command.
+Exit codes: 0 all trials have a result; 1 some trials failed, or all arms were pruned; 2 the input cannot be used;
+3 another run holds the results folder; 4 results cannot be written (a full disk, a read-only file), or everything
+fails; 130 stopped by Ctrl-C: to be continued by the same command.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Run ablation sweeps over [CLS]/patch specialization of Vision Transformers, and print their tables.",
-    epilog="Exit codes: 0 all done, 1 some trials failed, 2 bad input, 3 results in use by another run, "
-    "4 results cannot be written, the cluster is gone or everything fails, 130 stopped by Ctrl-C.",
+    epilog="Exit codes: 0 all done, 1 some trials failed or all arms were pruned, 2 bad input, "
+    "3 results in use by another run, 4 results cannot be written, the cluster is gone or everything fails, "
+    "130 stopped by Ctrl-C.",
 )
 
 

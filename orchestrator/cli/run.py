@@ -31,7 +31,7 @@ from orchestrator.cli.arguments import (
     SweepPath,
     with_name,
 )
-from orchestrator.cli.console import log_to_console, make_console
+from orchestrator.cli.console import complain, log_to_console, make_console
 from orchestrator.cli.plan import print_plan
 from specvit.errors import ConfigError, SpecsweepError
 
@@ -168,7 +168,9 @@ def run_and_print(
         command = shlex.join(["specsweep", *sys.argv[1:]])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
-    if outcome.num_failed:
+    if outcome.is_all_pruned:
+        complain("no arm was run to its end: all their trials were pruned, so the tables compare nothing")
+    if outcome.num_failed or outcome.is_all_pruned:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
@@ -275,7 +277,14 @@ def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     from orchestrator.reports.ablation_table import build_tables
     from orchestrator.reports.terminal_table import render_rich
 
-    if outcome.num_run == 0:
+    if outcome.num_run == 0 and outcome.num_pruned:
+        console.print(
+            f"nothing to run: {outcome.num_pruned} of {len(outcome.records)} trials were pruned, the others have a "
+            "result; 'specsweep retry SWEEP.yaml --pruned' runs pruned ones to their ends",
+            markup=False,
+            soft_wrap=True,
+        )
+    elif outcome.num_run == 0:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
     console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
     paths = [folder / "table.md", folder / "table.csv", *outcome.written]

@@ -19,6 +19,7 @@ import specvit
 from orchestrator.ledger.attempts import find_trial, select_attempts, select_names
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State
 from specvit.trial import TrialResult
 
@@ -147,3 +148,26 @@ def test_a_change_of_a_probe_between_two_runs_is_noticed(tmp_path: Path, write_s
     assert "different code (specvit)" in refused.stderr
     assert "‡" in run("--accept-mixed").stdout
     assert difference(tmp_path, "qkv@all") > 25
+
+
+def test_pruned_trials_are_told_of_and_a_sweep_without_an_arm_left_is_no_success(
+    tmp_path: Path, write_sweep: Callable[..., Path], command: Command, with_code: Callable[..., None]
+) -> None:
+    with_code("same")
+    write_sweep(tmp_path, floors=[])
+    assert command("run", "tiny.yaml", "--executor", "local").returncode == 0
+    write_sweep(tmp_path, floors=[], **MORE)
+    assert command("run", "tiny.yaml", "--dry-run").returncode == 0
+    folder = tmp_path / "results" / "tiny"
+    with Ledger.open(folder / LEDGER_NAME) as ledger:
+        arm = [record.trial.trial_id for record in ledger.records() if record.trial.arm == "norm@all"]
+        ledger.supersede(arm)
+        for trial_id in arm:
+            ledger.record(Pruned(trial_id, ledger.begin_attempt(trial_id), step=1, seconds=1.0))
+    write_sweep(tmp_path, floors=[], pruning={"pruner": "none"})
+    ended = command("run", "tiny.yaml", "--executor", "local")
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("nothing to run: 2 of 4 trials were pruned, the others have a result; ")
+    assert "no arm was run to its end: all their trials were pruned" in ended.stderr
+    again = command("retry", "tiny.yaml", "--pruned", "--executor", "local")
+    assert (again.returncode, again.stdout.count("done     "), again.stderr) == (0, 2, "")
