@@ -19,6 +19,7 @@ from pathlib import Path
 from orchestrator.ledger.checksums import maintain_checksums, verify_checksums
 from orchestrator.ledger.errors import LedgerError, damaged, translate_sqlite_errors
 from orchestrator.ledger.migrations import create, migrate, verify_old_checksums
+from orchestrator.ledger.private_copy import copy_to_memory
 from orchestrator.ledger.schema import APPLICATION_ID, PROTECTED_TABLES, SCHEMA_VERSION
 from orchestrator.ledger.untrusted import harden_connection, refuse_foreign_files, refuse_foreign_schema
 from orchestrator.ledger.validation import check_values
@@ -92,9 +93,9 @@ def _make(path: Path) -> None:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open the ledger at ``path`` for reading only, also while a sweep writes to it.
+    """Open the ledger at ``path`` for reading only, also while a sweep writes to it. It makes no file beside it.
 
-    A ledger of an older schema is left as it is, and read as it was at this moment.
+    A ledger that nobody writes to, or of an older schema, is left as it is, and read as it was at this moment.
 
     Raises:
         LedgerError: If the file is absent, damaged, of a newer version, or not a ledger.
@@ -121,25 +122,15 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     _refuse_stump(path)
     address = f"{path.resolve().as_uri()}?mode=ro"
     with translate_sqlite_errors(path):
-        connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection = copy_to_memory(path) or sqlite3.connect(
+            address, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None
+        )
         try:
-            if not _is_readable(connection) and not _has_pending_writes(path):
-                # WAL wants files beside the ledger; a folder that is read-only has no writer to look out for.
-                connection.close()
-                connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
             harden_connection(connection)
         except BaseException:
             connection.close()
             raise
     return connection
-
-
-def _is_readable(connection: sqlite3.Connection) -> bool:
-    try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:
-        return False
-    return True
 
 
 def _warn_of_lost(path: Path, num_read_frames: int) -> None:

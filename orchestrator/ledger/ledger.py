@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.ledger.connection import LAZY_TABLES, connect_reader, connect_writer
+from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
 from orchestrator.ledger.encoding import encode_metrics
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
@@ -40,8 +40,8 @@ LEDGER_NAME = "ledger.sqlite"
 class Ledger(LedgerReader):
     """The record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, unverified: Iterable[str] = ()) -> None:
-        super().__init__(connection, path, unverified=unverified)
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, follows: bool = False) -> None:
+        super().__init__(connection, path, follows=follows)
         self._place = FileGuard(path)
         self._is_stopped = False
         self._run: int | None = None
@@ -66,7 +66,7 @@ class Ledger(LedgerReader):
         Raises:
             LedgerError: If the file is absent, damaged, of another version, or not a ledger.
         """
-        return cls(connect_reader(path), path, unverified=LAZY_TABLES)
+        return cls(connect_reader(path), path, follows=True)
 
     def register(self, sweep: SweepInfo, trials: Sequence[Trial], provenance: Provenance) -> None:
         """Record what is to be run, and that a run of the driver begins. Safe to repeat.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from orchestrator.ledger.connection import verify_tables
+from orchestrator.ledger.connection import LAZY_TABLES, connect_reader, verify_tables
 from orchestrator.ledger.diagnostics import select_measurements
 from orchestrator.ledger.encoding import decode_metrics, decode_provenance
 from orchestrator.ledger.errors import translate_sqlite_errors
+from orchestrator.ledger.private_copy import Signature, is_open_elsewhere, signature_of
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
 from orchestrator.ledger.schema import TRIAL_COLUMNS
@@ -44,12 +45,37 @@ _WAITING = ("lost", "superseded")
 class LedgerReader:
     """Read the record of one sweep; see ``orchestrator.ledger.ledger``, which opens it."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, unverified: Iterable[str] = ()) -> None:
-        """Take a connection, and the tables whose rows have not been checked yet."""
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, follows: bool = False) -> None:
+        """Take a connection.
+
+        Args:
+            connection: To the ledger.
+            path: Its file.
+            follows: Whether the connection is a reader's, which is opened anew if it is one to a copy that is outdated,
+                and where the rows of some tables are still to be checked.
+        """
+        self._path = path
+        self._follows = follows
+        self._num_opened = 0
+        self._take(connection, signature_of(path))
+
+    def _take(self, connection: sqlite3.Connection, signature: Signature) -> None:
+        """Read through ``connection``, which was opened when the ledger had a signature."""
         connection.row_factory = sqlite3.Row
         self._connection = connection
-        self._path = path
-        self._unverified = set(unverified)
+        self._unverified = set(LAZY_TABLES if self._follows else ())
+        is_copy = not connection.execute("PRAGMA database_list").fetchone()[2]
+        self._copied = signature if self._follows and is_copy else None
+        self._num_opened += 1
+
+    def _catch_up(self) -> None:
+        """Open the ledger anew if what is read is a copy, and it was written to since."""
+        if self._copied is None or (self._copied == signature_of(self._path) and not is_open_elsewhere(self._path)):
+            return
+        signature = signature_of(self._path)
+        connection = connect_reader(self._path)
+        self._connection.close()
+        self._take(connection, signature)
 
     @property
     def path(self) -> Path:
@@ -134,8 +160,10 @@ class LedgerReader:
 
     def version(self) -> int:
         """Return a number that changes whenever another process has written; asking costs next to nothing."""
+        self._catch_up()
         with translate_sqlite_errors(self._path):
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return (self._num_opened << 32) + int(version)
 
     def resource_floors(self) -> dict[str, ResourceFloor]:
         """Return what trials get since one of their scale ran out of memory, by scale."""
@@ -164,6 +192,7 @@ class LedgerReader:
     @contextmanager
     def _reading(self, *tables: str) -> Iterator[None]:
         """Make the statements in this context see one moment, and check ``tables`` first if that is still to do."""
+        self._catch_up()
         with translate_sqlite_errors(self._path):
             self._connection.execute("BEGIN")
             try:
