@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,10 @@ from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Event, Failed, Finished, Progressed
+from orchestrator.trials.events import Event, Failed, Finished
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError
-from specvit.probing import Probing
 
 from ..long_run import IS_LONG
 from ..waiting import wait_for

@@ -343,12 +343,12 @@ MALFORMED = {
     "rungs_beyond": (changed("{count: 3}", "{count: 150}"), 12, "rungs.count: must be less than objective.steps, 150", "not 150"),
     "steps_and_epochs": (changed("steps: 150", "steps: 150\n  epochs: 2"), 8, "objective.epochs: must not be given beside steps, 150", "not epochs 2"),
     "steps_at_their_default_and_epochs": (
-        changed("steps: 150", "steps: 2400\n  epochs: 2"),
-        8, "objective.epochs: must be left out where objective.steps, 2400, is given", "not 2",
+        changed("steps: 150", "steps: 1200\n  epochs: 2"),
+        8, "objective.epochs: must be left out where objective.steps, 1200, is given", "not 2",
     ),
     "steps_and_varied_epochs": (
-        changed("steps: 150", "steps: 2400").replace("model.scale: [nano, micro]", "objective.epochs: [2]"),
-        19, "vary.objective.epochs[0]: objective.epochs must be left out where objective.steps, 2400, is given", "not 2",
+        changed("steps: 150", "steps: 1200").replace("model.scale: [nano, micro]", "objective.epochs: [2]"),
+        19, "vary.objective.epochs[0]: objective.epochs must be left out where objective.steps, 1200, is given", "not 2",
     ),
     "epochs_beyond": (changed("steps: 150", "epochs: 1e308"), 7, "objective.epochs: must be at most 1e+06", "not 1e+308"),
     "epochs_of_none": (changed("steps: 150", "epochs: 0"), 7, "objective.epochs: must be greater than 0", "not 0"),

@@ -240,7 +240,7 @@ def test_trial_id_tells_the_protocols_of_the_linear_probe_apart() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"epochs": 2.0, "steps": 2400},
+        {"epochs": 2.0, "steps": 1200},
         {"lr_batch_size": 1024},
         {"drop_path_uniform": True},
         {"drop_path_subset": True},
