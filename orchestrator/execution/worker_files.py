@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from orchestrator.execution.executor import Job
 from orchestrator.storage.folder_lock import hold_lock, is_held
 from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.trials.computation import code_digests
 from specvit.config import PROTOCOL_VERSION
 from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
@@ -109,9 +110,12 @@ def make_checkpoint(
 
     from specvit.training.checkpoint import Checkpoint
 
+    config = job.config
+    parts = (*config.sources, config.objective, *config.probes, config.treatment.comparator)
     identity = {
         "trial": job.trial_id,
-        "data": [datasets[source].fingerprint for source in job.config.sources],
+        "code": code_digests(part for part in parts if part is not None),
+        "data": [datasets[source].fingerprint for source in config.sources],
         "protocol": PROTOCOL_VERSION,
         "specsweep": metadata.version("specsweep"),
         "torch": torch.__version__,  # names the build too, as the package's metadata do not

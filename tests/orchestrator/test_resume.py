@@ -246,7 +246,14 @@ def test_a_state_that_must_not_be_used_is_refused_and_training_begins_anew(
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("torch.__version__", "other"), ("orchestrator.trials.computation.package_digest", lambda _: "other")],
+    ids=["another version", "other code"],
+)
 def test_a_state_of_other_software_is_refused(
+    name: str,
+    value: object,
     sweep: Sweep,
     trials: tuple[Trial, ...],
     interrupted: Path,
@@ -255,7 +262,7 @@ def test_a_state_of_other_software_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shutil.copytree(interrupted, folder)
-    monkeypatch.setattr("torch.__version__", "other")
+    monkeypatch.setattr(name, value)
     _, watcher = run(sweep, folder, stop_after=rung_of(trials[0]))
     assert "on other software or data; training begins anew" in caplog.text
     assert watcher.first_step(trials[0]) == 1
