@@ -1,4 +1,4 @@
-"""What ``cancel``, ``prune``, ``retry`` and ``redo`` do: find what is meant; tell the run, or act itself."""
+"""What ``cancel``, ``prune``, ``retry``, ``redo`` and ``shares`` do: find what is meant; tell the run, or act itself."""
 
 from __future__ import annotations
 
@@ -120,6 +120,16 @@ def find_done(ledger: Ledger, names: Sequence[str], arms: Sequence[str]) -> froz
     if not done:
         raise SpecsweepError(f"{ledger.path.parent}: none of these trials is done; 'specsweep run' runs them")
     return done
+
+
+def reset_shares(folder: Path) -> None:
+    """Forget what trials get since memory ran out, while no run holds ``folder``.
+
+    Raises:
+        LockedError: If one does.
+    """
+    with hold_lock(folder), Ledger.open(folder / LEDGER_NAME) as ledger:
+        ledger.clear_resource_floors()
 
 
 def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list[TrialRecord]:

@@ -19,7 +19,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.resources import ResourceFloor, usable_cores
+from orchestrator.trials.resources import ResourceFloor, ResourceRequest, gpus_in_vain, usable_cores, visible_gpus
 from orchestrator.trials.trial import Role, Trial
 
 
@@ -39,7 +39,7 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do."""
+    """What a sweep would do; ``gpus_in_vain`` is a line on GPUs that no trial asks for, empty where that is not so."""
 
     name: str
     question: str
@@ -48,6 +48,7 @@ class Plan:
     num_trials: int
     seeds: tuple[int, ...]
     forecast: Forecast
+    gpus_in_vain: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -61,6 +62,7 @@ class Plan:
             "pending": made.num_pending,
             "seeds": list(self.seeds),
             "slots": made.num_slots,
+            "gpus_in_vain": self.gpus_in_vain,
             "forecast_seconds": made.seconds,
             "forecast_range_seconds": None if made.range_s is None else list(made.range_s),
             "forecast_from_trials": made.num_measured,
@@ -102,8 +104,11 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
                 measured += [record for record in _read_history(path).done if record.trial.group_id in groups]
     allocator = Allocator(sweep.file.resources, history.resource_floors)
     nodes: tuple[Node, ...] = ()
+    in_vain = ""
     if num_slots is None:
-        num_slots, nodes = _this_machine([*(pending or trials)], allocator)
+        requests = [allocator.request_for(trial) for trial in pending or trials]
+        num_slots, nodes = _this_machine(requests)
+        in_vain = gpus_in_vain(visible_gpus(), requests)
     return Plan(
         name=sweep.name,
         question=sweep.file.question,
@@ -122,6 +127,7 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
             gpu_hours_used=history.gpu_hours,
             complete_seeds=sorted(set(sweep.file.seeds) - {trial.seed for trial in pending}),
         ),
+        gpus_in_vain=in_vain,
     )
 
 
@@ -152,9 +158,9 @@ def _arms(
     )
 
 
-def _this_machine(trials: Sequence[Trial], allocator: Allocator) -> tuple[int, tuple[Node, ...]]:
+def _this_machine(requests: Sequence[ResourceRequest]) -> tuple[int, tuple[Node, ...]]:
     """Return how many trials run at once here, those of the first kind, and this machine by its cores alone."""
-    needed = [share.cpus * share.processes for share in map(allocator.request_for, trials)]
+    needed = [share.cpus * share.processes for share in requests]
     num_cores = float(usable_cores())
     # A trial that wants more cores than there are is taken to run all the same, by itself.
     machine = Node("this machine", {"CPU": max(num_cores, *needed)})

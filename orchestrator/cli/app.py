@@ -37,6 +37,7 @@ from orchestrator.cli.export import export, publish
 from orchestrator.cli.housekeeping import delete, list_sweeps
 from orchestrator.cli.plan import plan
 from orchestrator.cli.run import run
+from orchestrator.cli.shares import shares
 from orchestrator.cli.watch import events, logs, status
 from orchestrator.ledger.errors import LedgerWriteError
 from orchestrator.storage.folder_lock import LockedError
@@ -193,7 +194,7 @@ def _exit_code(error: BaseException) -> int:
 
 _COMMANDS = (
     *(run, retry, redo, cancel, prune, plan, status, logs, events, table, curves, publish),
-    *(delete, diagnose, schema),
+    *(shares, delete, diagnose, schema),
 )
 for command in _COMMANDS:
     app.command()(command)

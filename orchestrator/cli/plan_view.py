@@ -45,6 +45,8 @@ def render_plan(plan: Plan) -> RenderableType:
         )
     )
     parts.append(Text(_forecast_text(plan.forecast)))
+    if plan.gpus_in_vain:
+        parts.append(Text(plan.gpus_in_vain, style="yellow"))
     return RichGroup(*parts)
 
 

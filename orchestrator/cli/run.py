@@ -238,11 +238,14 @@ def _check_processes(sweep: Sweep, where: Where) -> None:
 
 def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Executor:
     """Make the executor, and print where trials will run."""
+    from orchestrator.trials.resources import visible_gpus
+
     requests = _requests(prepared.sweep)
     if where.executor is ExecutorName.LOCAL:
         from orchestrator.execution.local import DebugExecutor, LocalExecutor
 
         console.print(f"{len(prepared.pending)} trials to run, one by one in this process", markup=False)
+        _tell_of_gpus(console, visible_gpus(), requests)
         num_threads = max(1, int(max(request.cpus for request in requests)))
         return (DebugExecutor if where.pdb else LocalExecutor)(prepared.datasets, num_threads=num_threads)
     from orchestrator.execution.ray_cluster.executor import RayExecutor
@@ -262,6 +265,7 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
     processes = max(request.processes for request in requests)
     shared = f", by {processes} processes each" if processes > 1 else ""
     console.print(f"{len(prepared.pending)} trials to run, {executor.num_slots} at once{shared}", markup=False)
+    _tell_of_gpus(console, executor.num_gpus, requests)
     if executor.dashboard_url:
         console.print(
             f"Ray dashboard: {executor.dashboard_url} (it asks for a token; "
@@ -270,6 +274,14 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
             soft_wrap=True,
         )
     return executor
+
+
+def _tell_of_gpus(console: Console, gpus: float, requests: Sequence[ResourceRequest]) -> None:
+    """Print a line on GPUs that no trial asks for, if there are any."""
+    from orchestrator.trials.resources import gpus_in_vain
+
+    if line := gpus_in_vain(gpus, requests):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:

@@ -162,10 +162,13 @@ class RunningJob:
         return Pruned(*self._key, step=result.stopped_at, seconds=seconds)
 
     def _compute(self) -> TrialResult:
+        from specvit.device import share_of_gpus
+
         runner = self._runner or _run_trial()
         config, will_resume = self.job.config, self._interrupted.is_set
         with (
             forward_logs(self._log),
+            share_of_gpus(self.job.share.gpus),
             local_files(self.job, will_resume=will_resume) as files,
             self._process_group,
         ):
@@ -220,10 +223,12 @@ def assist(job: Job, datasets: Mapping[DataSource, Dataset], process_group: Abst
     Returns:
         The CPU seconds that it took.
     """
+    from specvit.device import share_of_gpus
+
     started = time.process_time()
     run_trial, config = _run_trial(), job.config
     checkpoint = make_checkpoint(job, datasets)
-    with process_group:
+    with share_of_gpus(job.share.gpus), process_group:
         run_trial(config, datasets[config.data], _NoObserver(), probe_datasets=datasets, checkpoint=checkpoint)
     return time.process_time() - started
 

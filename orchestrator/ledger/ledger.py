@@ -185,6 +185,11 @@ class Ledger(LedgerReader):
                 (scale, larger.gpus, larger.memory_gib, larger.micro_batch),
             )
 
+    def clear_resource_floors(self) -> None:
+        """Forget what trials get since memory ran out: they get what the sweep file says again."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM resource_floors")
+
     def release_running(self) -> int:
         """Mark the attempts that a dead driver left running as lost, so that their trials wait again.
 

@@ -179,10 +179,13 @@ class LedgerReader:
         return float(total) / 3600
 
     def failure_rate(self) -> float:
-        """Return the share of the attempts that failed or were lost among those that have ended; 0 if none have."""
+        """Return the share of the attempts that failed among those that came to an end; 0 if none have.
+
+        Lost ones are not counted: their run was stopped, which says nothing of those to come.
+        """
         with self._reading():
             (rate,) = self._connection.execute(
-                "SELECT AVG(state IN ('failed', 'lost')) FROM attempts WHERE state != 'running'"
+                "SELECT AVG(state = 'failed') FROM attempts WHERE state NOT IN ('running', 'lost')"
             ).fetchone()
         return float(rate or 0.0)
 

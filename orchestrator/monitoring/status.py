@@ -159,10 +159,7 @@ def _counts(records: Sequence[TrialRecord]) -> Table:
 
 def _larger_shares(shares: Mapping[str, ResourceFloor]) -> Iterator[Text]:
     for scale, share in shares.items():
-        parts = [f"{share.gpus:g} GPUs a process"] if share.gpus else []
-        parts += [f"{share.memory_gib:g} GiB of memory a process"] if share.memory_gib else []
-        parts += [f"micro-batches of at most {share.micro_batch}"] if share.micro_batch is not None else []
-        yield Text(f"since memory ran out, trials of scale {one_line(scale)} get {', '.join(parts)}", style="yellow")
+        yield Text(f"since memory ran out, trials of scale {one_line(scale)} get {share}", style="yellow")
 
 
 def _skipped(records: Sequence[TrialRecord]) -> Iterator[Text]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,6 @@ class ResourceRequest:
         return ", ".join(filter(None, parts))
 
 
-
 WHOLE_CORE = ResourceRequest()
 """One core of any machine."""
 
@@ -63,6 +66,15 @@ class ResourceFloor:
     memory_gib: float = 0.0
     micro_batch: int | None = None
 
+    def __str__(self) -> str:
+        """Return the floor, human-readable: ``0.5 GPUs a process, micro-batches of at most 8``."""
+        parts = [
+            f"{self.gpus:g} GPUs a process" if self.gpus else "",
+            f"{self.memory_gib:g} GiB of memory a process" if self.memory_gib else "",
+            f"micro-batches of at most {self.micro_batch}" if self.micro_batch is not None else "",
+        ]
+        return ", ".join(filter(None, parts))
+
 
 def _count(number: float, one: str, many: str) -> str:
     return f"{number:g} {one if number == 1 else many}"
@@ -73,3 +85,27 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def visible_gpus() -> int:
+    """Return the NVIDIA GPUs that this process may use, by their driver's files; 0 also where there are no such files.
+
+    torch would tell more, but takes seconds to import.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return sum(name.strip() not in ("", "-1", "NoDevFiles") for name in named.split(","))
+    return sum(1 for _ in _GPUS.iterdir()) if _GPUS.is_dir() else 0
+
+
+def gpus_in_vain(gpus: float, shares: Iterable[ResourceRequest]) -> str:
+    """Return a line on GPUs that are there while no trial asks for one; empty if that is not so.
+
+    Args:
+        gpus: GPUs that are there.
+        shares: What the trials occupy.
+    """
+    if not gpus or any(share.gpus for share in shares):
+        return ""
+    what = "1 GPU is" if gpus == 1 else f"{gpus:g} GPUs are"
+    return f"{what} there, but no trial asks for one; --set resources.gpus=1 gives one to each trial"

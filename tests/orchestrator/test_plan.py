@@ -236,6 +236,7 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
         "pending": 6,
         "seeds": [0, 1],
         "slots": 2,
+        "gpus_in_vain": "",
         # Trained trials of 10 s and floors of 2 s: floor, baseline, floors (2 to 16 s); arm, arm (10 to 20 s).
         "forecast_seconds": 20.0,
         "forecast_range_seconds": [20.0, 20.0],

@@ -7,7 +7,15 @@ import os
 import pytest
 import torch
 
-from specvit.device import Device, find_fault, is_out_of_memory, limit_threads, select_device
+from specvit.device import (
+    Device,
+    find_fault,
+    hide_gpus,
+    is_out_of_memory,
+    limit_threads,
+    select_device,
+    share_of_gpus,
+)
 
 
 @pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
@@ -16,6 +24,44 @@ def test_the_gpu_is_taken_if_there_is_one(monkeypatch: pytest.MonkeyPatch, avail
     device = select_device()
     assert device.torch_device.type == kind
     assert device.is_cuda is device.fused_optimizer is available
+
+
+@pytest.fixture
+def fractions(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pretend that this machine has a GPU; return which parts of its memory processes were bounded to."""
+    bounded: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", bounded.append)
+    return bounded
+
+
+@pytest.mark.parametrize(
+    ("gpus", "kind", "bounded"), [(0.0, "cpu", []), (0.25, "cuda", [0.25]), (1.0, "cuda", [1.0]), (4.0, "cuda", [1.0])]
+)
+def test_the_device_of_a_trial_follows_from_its_share_and_a_part_of_a_gpu_has_that_part_of_its_memory(
+    gpus: float, kind: str, bounded: list[float], fractions: list[float]
+) -> None:
+    with share_of_gpus(gpus):
+        assert select_device().torch_device.type == kind
+    assert fractions == bounded
+    assert select_device().is_cuda
+
+
+def test_a_trial_whose_gpu_is_not_there_computes_on_the_cpu_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with share_of_gpus(0.0):
+        assert caplog.messages == []
+    with share_of_gpus(0.5):
+        assert not select_device().is_cuda
+    assert caplog.messages == ["the trial occupies 0.5 GPUs, but torch sees none here: it computes on the CPU"]
+
+
+def test_hidden_gpus_are_those_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    hide_gpus()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_device_that_cannot_compute_is_named_and_one_whose_memory_is_taken_is_not(

@@ -30,6 +30,7 @@ class TrialActor:
         fetch: Callable[[Any], Dataset],
         host: Callable[[], str],
         num_threads: int,
+        gpus: float = 0.0,
         runner: Runner | None = None,
     ) -> None:
         """Take the data.
@@ -39,11 +40,14 @@ class TrialActor:
             fetch: Fetches data; raises a ``DataError`` if this machine cannot read them.
             host: Returns the address of this machine.
             num_threads: Threads that computations use, at least 1.
+            gpus: GPUs that jobs occupy; 0 = it is not to see any, which since Ray 2.56 an actor without GPUs does.
             runner: What computes a trial; None = ``specvit.trial.run_trial``.
         """
-        from specvit.device import limit_threads
+        from specvit.device import hide_gpus, limit_threads
 
         limit_threads(num_threads)
+        if not gpus:
+            hide_gpus()
         logging.captureWarnings(True)  # so that they are recorded with the trial
         self._datasets: dict[DataSource, Dataset] = {}
         self._unreadable: dict[DataSource, DataError] = {}

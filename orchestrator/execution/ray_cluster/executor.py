@@ -83,6 +83,11 @@ class RayExecutor:
             return 0
         return max(self._slots.count(self._first_share, at_most=self._max_slots), len(self._slots.busy))
 
+    @property
+    def num_gpus(self) -> float:
+        """Return the GPUs of the nodes."""
+        return sum(node.has.get("GPU", 0.0) for node in self._slots.nodes)
+
     def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         """Return whether a job could start now, on a slot that is free or on one that can be opened."""
         if self._cluster.is_gone or len(self._slots.busy) >= self._max_slots:

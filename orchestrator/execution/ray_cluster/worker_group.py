@@ -54,6 +54,7 @@ def start_workers(slot: Slot, references: Mapping[DataSource, Any], runner: Runn
                 fetch=fetch_dataset,
                 host=host_address,
                 num_threads=max(1, int(share.cpus)),
+                gpus=share.gpus,
                 runner=runner,
             )
         )

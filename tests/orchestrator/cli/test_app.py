@@ -25,6 +25,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Role
 from specvit.config import TrialConfig
 from specvit.errors import DivergenceError
@@ -498,6 +499,26 @@ def test_wrong_targets_say_what_to_give(cli: Callable[..., Ended], finished: Fin
     ended = cli("table", f"{folder}/table.md")
     assert ended.code == 2
     assert "must be a sweep file (.yaml), the folder of a sweep's results, or its name" in ended.err
+
+
+def test_what_was_learned_of_shares_is_shown_and_forgotten_on_demand_while_no_run_holds_the_folder(
+    cli: Callable[..., Ended], finished: FinishedSweep, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.results, tmp_path / "results")
+    shutil.copy(finished.file, tmp_path)
+    folder = tmp_path / "results" / "tiny"
+    assert cli("shares", "tiny").out == "no trial has been given more than the file says\n"
+    with Ledger.open(folder / LEDGER_NAME) as ledger:
+        ledger.write_resource_floor("nano", ResourceFloor(0.5, 0.0, 4))
+    learned = "nano: at least 0.5 GPUs a process, micro-batches of at most 4, since memory ran out\n"
+    assert cli("shares", "tiny").out == learned
+    assert cli("shares", "tiny.yaml").out == f"nano: 1 core, by the file\n{learned}"
+    with hold_lock(folder):
+        assert cli("shares", "tiny", "--reset").code == 3
+    ended = cli("shares", "tiny", "--reset")
+    assert (ended.code, ended.out.splitlines()[0]) == (0, learned.rstrip())
+    assert cli("shares", "tiny").out == "no trial has been given more than the file says\n"
+    assert cli("shares", "s3://bucket/tiny", "--reset").code == 2
 
 
 def test_publish_puts_a_finished_sweep_beside_the_runs(

@@ -26,6 +26,17 @@ def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
     assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 16 to run" in text
 
 
+@pytest.mark.parametrize(("gpus", "is_told"), [(0, True), (0.5, False)])
+def test_gpus_of_this_machine_that_no_trial_asks_for_are_told_of(
+    gpus: float, is_told: bool, make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    sweep = make_sweep(resources={"gpus": gpus})
+    line = "2 GPUs are there, but no trial asks for one"
+    assert (line in rendered(make_plan(sweep, results_root=tmp_path))) is is_told
+    assert line not in rendered(make_plan(sweep, results_root=tmp_path, num_slots=4))  # of another machine
+
+
 def test_of_very_many_arms_the_first_are_shown_and_the_rest_are_counted(
     make_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
