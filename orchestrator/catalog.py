@@ -78,7 +78,7 @@ def _look_at(path: Path) -> ListedSweep:
     state = SweepState.COMPLETE
     if is_held(folder) or holder_of_view(folder):
         state = SweepState.RUNNING
-    elif counts[State.WAITING] or counts[State.RUNNING]:
+    elif counts[State.WAITING] or counts[State.PENDING] or counts[State.RUNNING]:
         state = SweepState.STOPPED
     elif counts[State.FAILED]:
         state = SweepState.FAILED

@@ -1,4 +1,4 @@
-"""What ``cancel``, ``prune``, ``retry``, ``redo`` and ``shares`` do: find what is meant; tell the run, or act itself."""
+"""What ``cancel``, ``prune``, ``retry``, ``redo`` and ``shares`` do: find what is meant; tell the run or act itself."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm:
     trial_ids = tuple(
         record.trial.trial_id
         for record in _of_arm(records, arm, group)
-        if record.state in (State.WAITING, State.RUNNING, State.FAILED, State.SKIPPED)
+        if record.state in (State.WAITING, State.PENDING, State.RUNNING, State.FAILED, State.SKIPPED)
     )
     if trial_ids and is_held(folder):
         _send(folder, Prune(trial_ids))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.execution.capacity import Node
+from orchestrator.execution.capacity import Node, count_slots
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.scheduling.allocation import Allocator
@@ -107,8 +107,9 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
     in_vain = ""
     if num_slots is None:
         requests = [allocator.request_for(trial) for trial in pending or trials]
-        num_slots, nodes = _this_machine(requests)
-        in_vain = gpus_in_vain(visible_gpus(), requests)
+        gpus = visible_gpus()
+        num_slots, nodes = _this_machine(requests, gpus)
+        in_vain = gpus_in_vain(gpus, requests)
     return Plan(
         name=sweep.name,
         question=sweep.file.question,
@@ -158,13 +159,21 @@ def _arms(
     )
 
 
-def _this_machine(requests: Sequence[ResourceRequest]) -> tuple[int, tuple[Node, ...]]:
-    """Return how many trials run at once here, those of the first kind, and this machine by its cores alone."""
-    needed = [share.cpus * share.processes for share in requests]
+def _this_machine(requests: Sequence[ResourceRequest], gpus: int) -> tuple[int, tuple[Node, ...]]:
+    """Return how many trials run at once here, those of the first kind, and this machine by its cores and GPUs.
+
+    Where it has no GPU, trials that take some are taken to have them all the same.
+    """
+    cores = [share.cpus * share.processes for share in requests]
     num_cores = float(usable_cores())
-    # A trial that wants more cores than there are is taken to run all the same, by itself.
-    machine = Node("this machine", {"CPU": max(num_cores, *needed)})
-    return max(1, math.floor(num_cores / needed[0])), (machine,)
+    # A trial that wants more than there is is taken to run all the same, by itself.
+    has = {"CPU": max(num_cores, *cores)}
+    slots = math.floor(num_cores / cores[0])
+    if gpus:
+        has["GPU"] = float(math.ceil(max(gpus, *(math.ceil(share.gpus) * share.processes for share in requests))))
+        first = ResourceRequest(cpus=requests[0].cpus, gpus=requests[0].gpus, processes=requests[0].processes)
+        slots = min(slots, count_slots([Node("", has)], first, max_slots=max(1, slots)))
+    return max(1, slots), (Node("this machine", has),)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,13 @@ class Device:
         return torch.autocast("cuda", torch.bfloat16) if self.is_cuda else nullcontext()
 
 
-def select_device() -> Device:
-    """Return the GPU of the trial's share, the CPU where it has none; outside of a trial the GPU, if there is one."""
-    is_on_gpu = _share.get() != 0 and torch.cuda.is_available()
+def select_device(gpus: float | None = None) -> Device:
+    """Return the GPU of the trial's share, the CPU where it has none; outside of a trial the GPU, if there is one.
+
+    Args:
+        gpus: GPUs that the trial occupies; None = what ``share_of_gpus`` says.
+    """
+    is_on_gpu = (_share.get() if gpus is None else gpus) != 0 and torch.cuda.is_available()
     return Device(torch.device("cuda" if is_on_gpu else "cpu"))
 
 

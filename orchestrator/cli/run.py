@@ -8,7 +8,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -211,12 +212,26 @@ def make_callbacks(
     from orchestrator.monitoring.live_view import LiveView
     from orchestrator.monitoring.prometheus import PrometheusExporter
     from orchestrator.monitoring.sweep_progress import SweepProgress
+    from orchestrator.scheduling.demand import Demand
 
-    sweep = prepared.sweep
+    sweep, allocator = prepared.sweep, prepared.allocator
+    of_group = {trial.group_id: trial for trial in prepared.trials}
+
+    def least_s(by_group: Mapping[str, float]) -> float:
+        work: defaultdict[ResourceRequest, float] = defaultdict(float)
+        for group_id, seconds in by_group.items():
+            work[allocator.request_for(of_group[group_id])] += seconds
+        return executor.least_s(work)
+
     progress = SweepProgress(
-        prepared.ledger.records(), num_slots=lambda: executor.num_slots, shown_metric=sweep.pruning_metric
+        prepared.ledger.records(),
+        num_slots=lambda: executor.num_slots,
+        shown_metric=sweep.pruning_metric,
+        least_s=least_s,
     )
     callbacks = [progress, LiveView(console, progress, title=sweep.name, redraws=redraws)]
+    if (ask_for := getattr(executor, "ask_for", None)) is not None:
+        callbacks.append(Demand(prepared.pending, ask_for, request_for=allocator.request_for))
     if (publish := getattr(executor, "publish", None)) is not None:
         callbacks.append(PrometheusExporter(progress, publish, sweep=sweep.name))
     return callbacks
@@ -265,6 +280,8 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
     processes = max(request.processes for request in requests)
     shared = f", by {processes} processes each" if processes > 1 else ""
     console.print(f"{len(prepared.pending)} trials to run, {executor.num_slots} at once{shared}", markup=False)
+    if held := executor.held_by_others():
+        console.print(held, style="yellow", markup=False, soft_wrap=True)
     _tell_of_gpus(console, executor.num_gpus, requests)
     if executor.dashboard_url:
         console.print(

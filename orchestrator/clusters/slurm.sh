@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Which component gains from its own [CLS] weights? Or any other sweep, on the nodes of one SLURM job, again and again
-# until it is done: shortly before the time limit the sweep is stopped and the job requeued, and goes on from there.
+# until it is done: shortly before the time limit the sweep is stopped and the job requeued, and goes on from there. It
+# is requeued, MAX_TRIES times at most, too where another try may mend what ended it: another run held the results (3),
+# the cluster was gone, a disk full (4), or trials failed (1) for want of a disk, a device, memory or a machine.
 #
 # Needs:     this package in the environment from which the job is submitted, on all nodes; one file system for
 #            $RESULTS on all nodes that locks files (Lustre: mounted with `flock`); a cluster that permits requeueing.
@@ -38,6 +40,8 @@ set -euo pipefail
 : "${SWEEP:?set SWEEP to a sweep file}"
 : "${RESULTS:?set RESULTS to a folder that all nodes share}"
 JOIN_TIMEOUT_S="${JOIN_TIMEOUT_S:-300}"
+MAX_TRIES="${MAX_TRIES:-3}"
+tries_file="$RESULTS/.slurm-$SLURM_JOB_ID.tries"
 
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 if [[ -z "${RAY_AUTH_TOKEN_PATH:-}" ]]; then
@@ -78,6 +82,29 @@ on_node() {
     ray_pids+=("$!")
 }
 
+# Whether a trial failed, at last, for a reason that may be gone by now; the arguments are those of `specsweep run`.
+may_pass() {
+    local target="$SWEEP" sets=()
+    while (($#)); do
+        case "$1" in
+            --set | --name)
+                if [[ "$1" == --set ]]; then sets+=(--set "$2"); else target="$2"; fi
+                shift
+                ;;
+            --set=*) sets+=("$1") ;;
+            --name=*) target="${1#--name=}" ;;
+        esac
+        shift
+    done
+    specsweep events "$target" --results "$RESULTS" ${sets[@]+"${sets[@]}"} | python3 -c '
+import json, sys
+
+passing = {"io", "device", "gpu_memory", "host_memory", "worker", "stalled", "node"}
+last = {event["trial_id"]: event for event in map(json.loads, sys.stdin) if event["trial_id"]}
+sys.exit(not any(event["kind"] == "failed" and event["cause"] in passing for event in last.values()))
+'
+}
+
 num_nodes() {
     ray status --address "$head:$port" 2>/dev/null | grep -c ' node_' || true
 }
@@ -116,9 +143,20 @@ fi
 
 stop_ray
 ray_pids=()
-# 130: stopped, to be continued. Any other code is the sweep's own end, and would be the same again.
+# 130: stopped, to be continued.
 if ((stopping && code == 130)); then
     echo "stopped before the end; back into the queue"
     scontrol requeue "$SLURM_JOB_ID"
+    exit "$code"
 fi
+# Any other code is the sweep's own end; where it may be another one the next time, it is tried a few times.
+if ((!stopping && (code == 3 || code == 4))) || { ((!stopping && code == 1)) && may_pass "$@"; }; then
+    tries=$(($(cat "$tries_file" 2>/dev/null || echo 0) + 1))
+    if ((tries <= MAX_TRIES)) && echo "$tries" >"$tries_file"; then
+        echo "ended with code $code, which another try may mend; back into the queue ($tries of $MAX_TRIES)"
+        scontrol requeue "$SLURM_JOB_ID"
+        exit "$code"
+    fi
+fi
+rm -f "$tries_file"
 exit "$code"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from orchestrator.execution.executor import Machine
 from orchestrator.trials.resources import ResourceRequest
@@ -12,6 +14,8 @@ from specvit.errors import SpecsweepError
 from specvit.memory import GIB
 
 _EPSILON = 1e-9
+_SHOWN_JOBS = 3
+_UNITS = {"CPU": ("CPUs", 1), "GPU": ("GPUs", 1), "memory": ("GiB of memory", GIB)}
 
 
 class ClusterError(SpecsweepError):
@@ -86,6 +90,19 @@ class Capacity:
         """Record places as used; those on nodes that are gone do not count."""
         self._change(places, -1.0)
 
+    def mark_others(self, node_id: str, amounts: Mapping[str, float]) -> None:
+        """Record what others than this run use of a node: of GPUs, whole ones and a part, those where it fits best."""
+        if node_id not in self._nodes:
+            return
+        for name, amount in amounts.items():
+            self._free[node_id][name] = self._free[node_id].get(name, 0.0) - amount
+        gpus, left = self._gpus[node_id], amounts.get("GPU", 0.0)
+        while left > _EPSILON and gpus:
+            part = 1.0 if left >= 1 else left
+            index = min(range(len(gpus)), key=lambda n: (gpus[n] < part - _EPSILON, gpus[n] if part < 1 else -n))
+            gpus[index] -= part
+            left -= part
+
     def release(self, places: Sequence[Placement]) -> None:
         """Record places as free again, likewise."""
         self._change(places, 1.0)
@@ -113,19 +130,61 @@ class Capacity:
         return Placement(node.node_id, amounts, dict.fromkeys(fitting, part))
 
 
-def count_slots(nodes: Sequence[Node], share: ResourceRequest, *, max_slots: int) -> int:
+def count_slots(
+    nodes: Sequence[Node],
+    share: ResourceRequest,
+    *,
+    max_slots: int,
+    others: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> int:
     """Return how many trials can run at once.
 
     Args:
         nodes: The nodes, all free.
         share: What one trial takes.
         max_slots: Largest number that is of use.
+        others: What others use of the nodes, by their ids.
 
     Returns:
         Their number, at most ``max_slots``.
     """
     capacity = Capacity(nodes)
+    for node_id, amounts in others.items():
+        capacity.mark_others(node_id, amounts)
     return next((count for count in range(max_slots) if capacity.reserve(share) is None), max_slots)
+
+
+class LowerBound:
+    """The shortest time in which nodes can do work, whoever does it in which order.
+
+    No more of a resource is used at once than all nodes have, and no more trials of a kind run than there is room for.
+    """
+
+    def __init__(self, nodes: Sequence[Node], *, max_slots: int) -> None:
+        """Take the nodes, all free, and how many trials run at once, at most."""
+        self._nodes, self._max_slots = nodes, max_slots
+        self._totals: defaultdict[str, float] = defaultdict(float)
+        for node in nodes:
+            for name, amount in node.has.items():
+                self._totals[name] += amount
+        self._counts: dict[ResourceRequest, int] = {}
+
+    def seconds(self, work: Mapping[ResourceRequest, float]) -> float:
+        """Return how long work takes at least.
+
+        Args:
+            work: Seconds of all trials together, by what each occupies.
+        """
+        bounds = [sum(work.values()) / max(1, self._max_slots)]
+        used: defaultdict[str, float] = defaultdict(float)
+        for share, seconds in work.items():
+            for name, amount in amounts_of(share).items():
+                used[name] += amount * share.processes * seconds
+            if share not in self._counts:
+                self._counts[share] = max(1, count_slots(self._nodes, share, max_slots=self._max_slots))
+            bounds.append(seconds / self._counts[share])
+        bounds += [amount / self._totals[name] for name, amount in used.items() if self._totals[name] > 0]
+        return max(bounds)
 
 
 def machine_for(nodes: Sequence[Node], share: ResourceRequest) -> Machine:
@@ -148,7 +207,7 @@ def check_room(nodes: Sequence[Node], share: ResourceRequest) -> None:
         return
     processes = share.processes
     for name, each in amounts_of(share).items():
-        text, unit = {"CPU": ("CPUs", 1), "GPU": ("GPUs", 1), "memory": ("GiB of memory", GIB)}.get(name, (name, 1))
+        text, unit = _UNITS.get(name, (name, 1))
         has = sum(node.has.get(name, 0.0) for node in nodes)
         if has < each * processes:
             shared = f" ({processes} processes of {each / unit:g})" if processes > 1 else ""
@@ -162,3 +221,25 @@ def check_room(nodes: Sequence[Node], share: ResourceRequest) -> None:
         f"a trial takes {processes} process{'es' * (processes > 1)} with {takes} on one node{labels}, "
         f"but the nodes of the cluster have room for {room}"
     )
+
+
+def describe_others(nodes: Sequence[Node], others: Mapping[str, Mapping[str, float]], jobs: Sequence[str]) -> str:
+    """Return what others hold of the nodes, human-readable; empty if nothing.
+
+    Args:
+        nodes: The nodes.
+        others: What others hold of them, by their ids and by the names of resources.
+        jobs: Who they may be.
+    """
+    names = dict.fromkeys(name for amounts in others.values() for name in amounts)
+    held = []
+    for name in names:
+        text, unit = _UNITS.get(name, (name, 1))
+        amount = sum(amounts.get(name, 0.0) for amounts in others.values()) / unit
+        has = sum(node.has.get(name, 0.0) for node in nodes) / unit
+        held.append(f"{amount:.4g} of {has:.4g} {text}")
+    if not held:
+        return ""
+    more = [f"and {len(jobs) - _SHOWN_JOBS} more"] if len(jobs) > _SHOWN_JOBS else []
+    beside = "; ".join([*jobs[:_SHOWN_JOBS], *more])
+    return f"others hold {', '.join(held)}" + (f"; jobs beside this one: {beside}" if beside else "")

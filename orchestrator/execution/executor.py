@@ -6,7 +6,7 @@ is a stream of events, each a value: a trial that raises is an event too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,11 +46,12 @@ class Job:
 class Place:
     """Where a job runs: the id of its slot, and those of its nodes; empty where the executor has but one.
 
-    A slot keeps its id when its process is replaced.
+    A slot keeps its id when its process is replaced. Where the job has not started yet, ``Started`` tells when it has.
     """
 
     slot: str = ""
     nodes: frozenset[str] = frozenset()
+    has_started: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class Executor(Protocol):
 
     def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         """Return whether it could start so once nothing else runs."""
+
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        """Return how long work takes at least: seconds of all jobs together, by what each occupies."""
+
+    def held_by_others(self) -> str:
+        """Return what others than this run hold of the machines, human-readable; empty if nothing."""
 
     def machine(self, share: ResourceRequest) -> Machine:
         """Return what a machine is like on which jobs run that occupy ``share`` each."""

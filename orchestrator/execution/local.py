@@ -45,6 +45,14 @@ class LocalExecutor:
         """Return True."""
         return True
 
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        """Return the sum: jobs run one after the other."""
+        return sum(work.values())
+
+    def held_by_others(self) -> str:
+        """Return an empty text."""
+        return ""
+
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved."""
         return Machine()
@@ -52,7 +60,7 @@ class LocalExecutor:
     def submit(self, job: Job) -> Place:
         """Start ``job``; the last one must have ended."""
         self._running = RunningJob(job, self._datasets)
-        return Place()
+        return Place(has_started=True)
 
     def prune(self, trial_id: str) -> None:
         """Ask the running trial to stop before its next step."""
@@ -95,7 +103,7 @@ class DebugExecutor(LocalExecutor):
     def submit(self, job: Job) -> Place:
         """Start ``job``; the last one must have ended."""
         self._running = RunningJob(job, self._datasets, runner=self._run_trial)
-        return Place()
+        return Place(has_started=True)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return events as ``LocalExecutor`` does, after a session with the debugger if the trial raised."""

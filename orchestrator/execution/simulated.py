@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.executor import Job, Machine, Place
@@ -199,6 +199,14 @@ class SimulatedExecutor:
         """Return whether a job could start once nothing else runs."""
         return self._slots.fits(share, avoid)
 
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        """Return how long work takes at least: seconds of all jobs together, by what each occupies."""
+        return self._slots.least_s(work)
+
+    def held_by_others(self) -> str:
+        """Return an empty text."""
+        return ""
+
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         """Return a machine whose memory cannot be reserved: none runs out of it here."""
         return Machine()
@@ -216,7 +224,7 @@ class SimulatedExecutor:
             self.clock.schedule(now_s + left_s * self._draw.random(), FailEvent(job.trial_id, job.attempt))
         else:
             self.clock.schedule(now_s + left_s, FinishEvent(job.trial_id, job.attempt))
-        return slot.place
+        return replace(slot.place, has_started=True)
 
     def prune(self, trial_id: str) -> None:
         """End the running trial, of which the next ``poll`` tells."""

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.execution.capacity import Capacity, Node, Placement, amounts_of, check_room, count_slots
+from orchestrator.execution.capacity import (
+    Capacity,
+    LowerBound,
+    Node,
+    Placement,
+    amounts_of,
+    check_room,
+    count_slots,
+)
 from orchestrator.execution.executor import Place
 from orchestrator.trials.resources import ResourceRequest
+
+_MANY = 10_000
+"""Jobs that run at once, at most, where only the nodes bound them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +57,7 @@ class SimulatedSlots:
         self._shares = tuple(dict.fromkeys(shares))
         self._nodes = tuple(nodes)
         self._capacity = Capacity(nodes)
+        self._bound = LowerBound(nodes, max_slots=_MANY if num_slots is None else num_slots)
         self._named = {name for node in nodes for name in node.has}
         self._known: dict[ResourceRequest, ResourceRequest] = {}
         self._fractions: dict[ResourceRequest, float] = {}
@@ -64,6 +77,15 @@ class SimulatedSlots:
             share = self._as_known(self._shares[0]) if self._shares else ResourceRequest()
             self._counted = count_slots(self._nodes, share, max_slots=int(min(self._most, most)))
         return max(self._counted, len(self._busy))
+
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        """Return how long work takes at least: seconds of all jobs together, by what each occupies."""
+        if not self._nodes:
+            return sum(work.values()) / self._most
+        known: defaultdict[ResourceRequest, float] = defaultdict(float)
+        for share, seconds in work.items():
+            known[self._as_known(share)] += seconds
+        return self._bound.seconds(known)
 
     def fraction(self, share: ResourceRequest) -> float:
         """Return which share of the whole a job occupies: of what it takes the most of."""

@@ -137,7 +137,7 @@ class RunningJob:
 
     def _run(self) -> None:
         worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._events.put(Started(*self._key, worker=worker, device=device_text()))
+        self._events.put(Started(*self._key, worker=worker, device=device_text(self.job.share.gpus)))
         self._events.put(self._outcome())
 
     def _outcome(self) -> Event:
@@ -198,13 +198,13 @@ def _run_trial() -> Runner:
     return run_trial
 
 
-def device_text() -> str:
-    """Return kind and name of the device that trials of this process compute on; empty if that cannot be told."""
+def device_text(gpus: float) -> str:
+    """Return kind and name of the device on which a trial of so many GPUs computes; empty if that cannot be told."""
     import torch
 
     from specvit.device import select_device
 
-    device = select_device()
+    device = select_device(gpus)
     try:
         name = torch.cuda.get_device_name(device.torch_device) if device.is_cuda else cpu_name()
     except RuntimeError:  # a GPU that does not work: the trial is about to say so

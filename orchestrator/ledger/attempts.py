@@ -68,8 +68,8 @@ class Attempt:
 
     Attributes:
         number: From 1.
-        state: ``running``, ``done``, ``pruned``, ``failed``; ``lost``: its driver ended before it did; ``superseded``:
-            it was done, and its trial is to be done again.
+        state: ``pending`` until a worker has started, ``running``, ``done``, ``pruned``, ``failed``; ``lost``: its
+            driver ended before it did; ``superseded``: it was done, and its trial is to be done again.
         worker: Who took it up, or None.
         submitted_at: When it was handed to an executor; ISO time in UTC, as all times here.
         started_at: When a worker took it up, or None.
@@ -179,10 +179,11 @@ def select_attempts(connection: sqlite3.Connection, trial_id: str) -> tuple[Atte
     logs: dict[int, list[LogLine]] = {}
     for attempt, *line in connection.execute(_LOGS, (trial_id,)):
         logs.setdefault(attempt, []).append(LogLine(*line))
-    kept = ("state", "worker", "device", "submitted_at", "started_at", "ended_at", "step", "steps", "gpus")
+    kept = ("worker", "device", "submitted_at", "started_at", "ended_at", "step", "steps", "gpus")
     return tuple(
         Attempt(
             number=row["attempt"],
+            state="pending" if row["state"] == "running" and row["started_at"] is None else row["state"],
             metrics=decode_metrics(row["metrics"]),
             reports=tuple(reports.get(row["attempt"], ())),
             logs=tuple(logs.get(row["attempt"], ())),

@@ -25,6 +25,11 @@ _SEEDS = TypeAdapter(tuple[int, ...])
 _PROVENANCE = TypeAdapter(Provenance)
 
 
+def storable(text: str) -> str:
+    """Return ``text`` without lone surrogates, which file names bring into messages and SQLite refuses."""
+    return text.encode(errors="replace").decode()
+
+
 def encode_metrics(metrics: Mapping[str, float]) -> str:
     """Write metrics as JSON that SQLite reads too: NaN as null, the infinities as 1e999 and -1e999."""
     values = {name: float(value) for name, value in metrics.items()}

@@ -12,8 +12,9 @@ And keys of their own:
 
 * ``registered``: a run of the driver began. ``sweep``, its name; ``run``, its number; ``trials``, how many trials
   the sweep has now.
-* ``begun``: an attempt was handed to an executor. ``share``, what it occupies; ``gpus``, its GPUs in all.
-* ``started``: a worker took it up. ``worker``; ``device``, kind and name, or null.
+* ``begun``: an attempt was handed to an executor, and is pending. ``share``, what it occupies; ``gpus``, its GPUs in
+  all.
+* ``started``: a worker took it up; it runs. ``worker``; ``device``, kind and name, or null.
 * ``log``: its code logged or warned. ``number``, from 1 in each attempt; ``level``, as Python's logging names it;
   ``text``.
 * ``rung``: it reported. ``step``; ``metrics``, by name.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.ledger.errors import LedgerError
-from orchestrator.trials.events import END_STATES, Event, Reported
+from orchestrator.trials.events import END_STATES, Event, Reported, Started
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
 
@@ -49,7 +49,7 @@ class InMemoryLedger:
             raise LedgerError(f"trial {trial_id!r} is not registered")
         if attempts.state is State.DONE:
             raise LedgerError(f"trial {trial_id!r} is done; it cannot be attempted again")
-        attempts.newest, attempts.state = attempts.newest + 1, State.RUNNING
+        attempts.newest, attempts.state = attempts.newest + 1, State.PENDING
         attempts.rungs.clear()
         self.num_attempts += 1
         return attempts.newest
@@ -69,11 +69,12 @@ class InMemoryLedger:
 
     def _counts(self, event: Event) -> bool:
         attempts = self._trials.get(event.trial_id)
-        if attempts is None or attempts.state is not State.RUNNING or attempts.newest != event.attempt:
+        is_open = attempts is not None and attempts.state in (State.PENDING, State.RUNNING)
+        if attempts is None or not is_open or attempts.newest != event.attempt:
             return False
         if isinstance(event, Reported):
             if event.step in attempts.rungs:
                 return False
             attempts.rungs.add(event.step)
-        attempts.state = END_STATES.get(type(event), State.RUNNING)
+        attempts.state = State.RUNNING if isinstance(event, Started) else END_STATES.get(type(event), attempts.state)
         return True

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
-from orchestrator.ledger.encoding import encode_metrics
+from orchestrator.ledger.encoding import encode_metrics, storable
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
 from orchestrator.ledger.file_guard import FileGuard
 from orchestrator.ledger.progress_buffer import ProgressBuffer
@@ -120,7 +120,7 @@ class Ledger(LedgerReader):
                 "VALUES (?, ?, ?, 'running', ?, ?, ?)",
                 (trial_id, attempt, self._run, _now(), json.dumps(asdict(share)), share.gpus * share.processes),
             )
-        self._progress.begin(trial_id)
+        self._progress.forget(trial_id)
         return attempt
 
     def supersede(self, trial_ids: Iterable[str]) -> int:
@@ -146,13 +146,16 @@ class Ledger(LedgerReader):
             case Reported(step=step, metrics=metrics):
                 return self._write_report(event, step, metrics)
             case Started(worker=worker, device=device):
-                return self._update(event, worker=worker, device=device or None, started_at=_now())
+                has_started = self._update(event, worker=worker, device=device or None, started_at=_now())
+                if has_started:
+                    self._progress.begin(event.trial_id)
+                return has_started
             case Finished():
                 return self._finish(event)
             case Pruned(step=step, seconds=seconds):
                 return self._end(event, State.PRUNED, step=step, seconds=seconds)
             case Failed(error=error, traceback=traceback, seconds=seconds, cause=cause):
-                texts = {"error": _storable(error), "traceback": _storable(traceback), "cause": str(cause)}
+                texts = {"error": storable(error), "traceback": storable(traceback), "cause": str(cause)}
                 return self._end(event, State.FAILED, **texts, seconds=seconds)
             case Logged():
                 return self._write_log(event)
@@ -298,7 +301,7 @@ class Ledger(LedgerReader):
                 "SELECT a.trial_id, a.attempt, COALESCE((SELECT MAX(position) FROM logs AS l "
                 "WHERE l.trial_id = a.trial_id AND l.attempt = a.attempt), 0) + 1, ?, ?, ? FROM attempts AS a "
                 "WHERE a.trial_id = ? AND a.attempt = ? AND a.state = 'running'",
-                (_now(), event.level, _storable(event.text), event.trial_id, event.attempt),
+                (_now(), event.level, storable(event.text), event.trial_id, event.attempt),
             )
         return cursor.rowcount == 1
 
@@ -345,8 +348,3 @@ class Ledger(LedgerReader):
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _storable(text: str) -> str:
-    """Return ``text`` without lone surrogates, which file names bring into messages and SQLite refuses."""
-    return text.encode(errors="replace").decode()

@@ -12,7 +12,7 @@ PERIOD_S = 1.0
 
 
 class ProgressBuffer:
-    """The newest progress of every running attempt, and since when it runs by this process's clock."""
+    """The newest progress of every running attempt, and since when a worker runs it by this process's clock."""
 
     def __init__(self) -> None:
         """Make an empty buffer."""
@@ -25,12 +25,17 @@ class ProgressBuffer:
         return bool(self._newest)
 
     def begin(self, trial_id: str) -> None:
-        """Record that an attempt at a trial begins."""
+        """Record that a worker has started an attempt at a trial."""
         self._begun_s[trial_id] = time.monotonic()
 
+    def forget(self, trial_id: str) -> None:
+        """Record that another attempt at a trial is to come."""
+        self._begun_s.pop(trial_id, None)
+
     def held_s(self, trial_id: str) -> float:
-        """Return the seconds since the attempt at a trial began; 0 if another process began it."""
-        return time.monotonic() - self._begun_s.get(trial_id, time.monotonic())
+        """Return the seconds since a worker started the attempt at a trial; 0 if none has, or another process knows."""
+        begun_s = self._begun_s.get(trial_id)
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
 
     def note(self, event: Progressed) -> bool:
         """Record progress; return whether it is time to write."""

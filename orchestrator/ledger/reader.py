@@ -25,8 +25,8 @@ from specvit.diagnostics.measurement import Measurement
 
 _RECORDS = f"""
 SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
-       a.attempt, a.state, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback, a.cause,
-       a.run, a.device, o.reason AS skip_reason
+       a.attempt, a.state, a.started_at, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback,
+       a.cause, a.run, a.device, o.reason AS skip_reason
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
     AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
@@ -172,7 +172,7 @@ class LedgerReader:
         return {row["scale"]: ResourceFloor(row["gpus"], row["memory_gib"], row["micro_batch"]) for row in rows}
 
     def gpu_hours(self) -> float:
-        """Return the GPU hours that the attempts of this sweep have taken, of the running ones those so far."""
+        """Return the GPU hours that the attempts of this sweep have taken since their workers started, so far."""
         self._before_reading()
         with self._reading():
             (total,) = self._connection.execute("SELECT TOTAL(gpus * held_s) FROM attempts").fetchone()
@@ -238,9 +238,10 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report], computation: Computa
         state = State.WAITING if row["skip_reason"] is None else State.SKIPPED
         return TrialRecord(trial, state, num_attempts=row["attempt"] or 0, skip_reason=row["skip_reason"])
     ended = {name: row[name] for name in ("steps", "step", "seconds", "core_seconds", "error", "traceback")}
+    is_pending = row["state"] == State.RUNNING and row["started_at"] is None
     return TrialRecord(
         trial,
-        State(row["state"]),
+        State.PENDING if is_pending else State(row["state"]),
         num_attempts=row["attempt"],
         reports=tuple(reports),
         metrics=decode_metrics(row["metrics"]),

@@ -13,6 +13,7 @@ from orchestrator.trials.records import Cause
 from specvit.messages import escape_control_chars, one_line
 
 _STYLES = {
+    "pending": "dim",
     "running": "cyan",
     "done": "green",
     "pruned": "yellow",

@@ -30,6 +30,7 @@ LIVE_INTERVAL_S = 0.2
 
 _STYLES = {
     State.WAITING: "dim",
+    State.PENDING: "dim",
     State.RUNNING: "cyan",
     State.DONE: "green",
     State.PRUNED: "yellow",
@@ -156,7 +157,7 @@ class LiveView(SweepCallback):
     def _render(self) -> RenderableType:
         counts = self._progress.counts
         total = sum(counts.values())
-        ended = total - counts.get(State.WAITING, 0) - counts.get(State.RUNNING, 0)
+        ended = total - sum(counts.get(state, 0) for state in (State.WAITING, State.PENDING, State.RUNNING))
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(one_line(self._title), style="bold"),
@@ -183,5 +184,5 @@ def _metrics_text(metrics: Mapping[str, float], *, digits: int) -> str:
 def _where(trial: RunningTrial) -> str:
     """Return how far a trial is; at the end of its steps, and without any, it probes."""
     if trial.steps is None:
-        return "starting"
+        return "pending" if trial.started is None else "starting"
     return f"{trial.step}/{trial.steps}" if trial.step < trial.steps else "probing"

@@ -79,7 +79,7 @@ class PrometheusExporter(SweepCallback):
                 yield Sample("specsweep_retries", more, {**sweep, "cause": str(cause)}, is_counter=True)
             self._counted[cause] = count
         yield Sample("specsweep_slots", progress.num_slots, sweep)
-        yield Sample("specsweep_slots_busy", len(progress.running), sweep)
+        yield Sample("specsweep_slots_busy", progress.counts.get(State.RUNNING, 0), sweep)
         left = progress.seconds_left()
         if left is not None:
             yield Sample("specsweep_seconds_left", left, sweep)

@@ -128,6 +128,8 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
         *column_title, State.RUNNING,
         lambda record: _running_line(record, last_failures.get(record.trial.trial_id)),
     )
+    pending = "pending: given a place, but no worker has started" if standing.is_held else interrupted
+    section(pending, "bold yellow", State.PENDING, lambda record: one_line(record.trial.label))
     section(
         "waiting again", "bold yellow", State.WAITING,
         lambda record: _waiting_line(record, last_failures.get(record.trial.trial_id)),
@@ -144,7 +146,8 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
 def _counts(records: Sequence[TrialRecord]) -> Table:
     table = Table(box=None, header_style="dim")
     table.add_column("group")
-    states = [state for state in State if state is not State.SKIPPED or any(r.state is state for r in records)]
+    seldom = (State.PENDING, State.SKIPPED)
+    states = [state for state in State if state not in seldom or any(r.state is state for r in records)]
     for state in states:
         table.add_column(state.value, justify="right")
     table.add_column("trials", justify="right")

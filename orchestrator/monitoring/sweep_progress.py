@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ from orchestrator.trials.trial import Role, Trial
 
 @dataclass
 class RunningTrial:
-    """A running trial, as far as it is known."""
+    """A trial that runs since ``started``, or is pending (None), as far as it is known."""
 
     label: str
     group_id: str
     role: Role
-    started: float
+    started: float | None = None
     step: int = 0
     steps: int | None = None
     images_per_s: float = 0.0
@@ -30,7 +30,11 @@ class RunningTrial:
 
 
 class SweepProgress(SweepCallback):
-    """The state of a running sweep, from its records and its events; first of the callbacks, since others read it."""
+    """The state of a running sweep, from its records and its events; first of the callbacks, since others read it.
+
+    Attributes:
+        running: What runs or is pending, by trial id.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class SweepProgress(SweepCallback):
         *,
         num_slots: Callable[[], int],
         shown_metric: str,
+        least_s: Callable[[Mapping[str, float]], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start from what the ledger knows.
@@ -46,12 +51,14 @@ class SweepProgress(SweepCallback):
             records: All trials of the sweep; those that have failed count as waiting, they are tried again.
             num_slots: Returns how many trials run at once, as things are now.
             shown_metric: Name of the rung metric to show of running trials.
+            least_s: Returns how long work takes at least, given as seconds of all trials of each group by its id;
+                None = as long as the slots take for it, each trial on one of them.
             clock: Seconds, monotonic.
         """
         self._clock = clock
         self._records = {record.trial.trial_id: record for record in records}
         self._shown_metric = shown_metric
-        self._num_slots = num_slots
+        self._num_slots, self._least_s = num_slots, least_s
         self.running: dict[str, RunningTrial] = {}
         self.states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
@@ -78,19 +85,17 @@ class SweepProgress(SweepCallback):
 
     def on_submit(self, trial: Trial) -> None:
         """Record that a trial was given to a slot."""
-        self._set(trial.trial_id, State.RUNNING)
-        self.running[trial.trial_id] = RunningTrial(
-            label=trial.label,
-            group_id=trial.group_id,
-            role=trial.role,
-            started=self._clock(),
-        )
+        self._set(trial.trial_id, State.PENDING)
+        self.running[trial.trial_id] = RunningTrial(label=trial.label, group_id=trial.group_id, role=trial.role)
 
     def on_event(self, event: Event) -> None:
         """Record an event."""
         trial = self.running.get(event.trial_id)
         if trial is None:
             return
+        if trial.started is None:
+            trial.started = self._clock()
+            self._set(event.trial_id, State.RUNNING)
         match event:
             case Progressed():
                 trial.step, trial.steps, trial.images_per_s = event.step, event.steps, event.images_per_s
@@ -123,22 +128,27 @@ class SweepProgress(SweepCallback):
 
     def seconds_left(self) -> float | None:
         """Return the wall time that is left by estimate, or None as long as nothing has been measured."""
-        work = 0.0
+        work: defaultdict[str, float] = defaultdict(float)
+        longest = 0.0
         for (group_id, role), count in self._waiting.items():
             length = self._durations.estimate(group_id, role) if count else 0.0
             if length is None:
                 return None
-            work += count * length
+            work[group_id] += count * length
+            longest = max(longest, length)
         for trial in self.running.values():
             left = self._running_seconds_left(trial, self._durations.estimate(trial.group_id, trial.role))
             if left is None:
                 return None
-            work += left
-        num_left = self._counts[State.WAITING] + self._counts[State.RUNNING]
-        return work / max(1, min(self.num_slots, num_left))
+            work[trial.group_id] += left
+            longest = max(longest, left)
+        if self._least_s is not None:
+            return max(self._least_s(work), longest)
+        num_left = self._counts[State.WAITING] + len(self.running)
+        return sum(work.values()) / max(1, min(self.num_slots, num_left))
 
     def _running_seconds_left(self, trial: RunningTrial, length: float | None) -> float | None:
-        elapsed = self._clock() - trial.started
+        elapsed = 0.0 if trial.started is None else self._clock() - trial.started
         if length is not None:
             return max(0.0, length - elapsed)
         # No trial has ended yet: its own pace is all there is to go by.

@@ -156,7 +156,7 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
         done=len(done),
         pruned=states.count(State.PRUNED),
         failed=states.count(State.FAILED),
-        unfinished=states.count(State.WAITING) + states.count(State.RUNNING),
+        unfinished=sum(states.count(state) for state in (State.WAITING, State.PENDING, State.RUNNING)),
         left_out=states.count(State.SKIPPED),
         seconds=mean([record.seconds for record in done if record.seconds is not None]),
         core_seconds=mean([record.core_seconds for record in done if record.core_seconds is not None]),

@@ -49,6 +49,7 @@ _STATES: Mapping[State, TrialState] = {
     State.DONE: TrialState.COMPLETE,
     State.PRUNED: TrialState.PRUNED,
     State.FAILED: TrialState.FAIL,
+    State.PENDING: TrialState.WAITING,
     State.RUNNING: TrialState.RUNNING,
     State.WAITING: TrialState.WAITING,
     State.SKIPPED: TrialState.WAITING,

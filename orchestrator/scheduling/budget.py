@@ -56,20 +56,18 @@ class Budget:
             return self._gpu_text()
         return ""
 
-    def too_small_for(self, more: Sequence[Work], *, running: Sequence[Work], left: Sequence[Work], slots: int) -> str:
-        """Return which bound a seed would break, human-readable; empty if it fits.
+    def too_small_for(self, to_do: Sequence[Work], *, running: Sequence[Work], least_s: float) -> str:
+        """Return which bound a seed would break, human-readable; empty if it may fit.
 
         Args:
-            more: The trials of the seed.
+            to_do: The trials of the seed, those that come before, and what is left of the running ones.
             running: What the running attempts have taken so far.
-            left: What they will still take.
-            slots: How many trials run at once, at least 1.
+            least_s: How long all that takes at least, shared by all that trials run on.
         """
-        limits, to_do = self._limits, [*more, *left]
+        limits = self._limits
         if limits.time_budget_h is not None:
             room_s = limits.time_budget_h * _HOUR_S - (self._clock() - self._started_s)
-            longest_s = max((work.seconds for work in to_do), default=0.0)
-            if max(sum(work.seconds for work in to_do) / slots, longest_s) > room_s:
+            if max(least_s, *(work.seconds for work in to_do), 0.0) > room_s:
                 return self._time_text()
         if limits.max_gpu_hours is not None:
             taken_s = self._gpu_s + _gpu_s(running) + _gpu_s(to_do)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.execution.executor import Executor, Job
@@ -24,6 +24,7 @@ from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import WHY_NOT_AGAIN, Cause, State
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 POLL_S = 0.25
@@ -94,7 +95,8 @@ class Scheduler:
         self._running: dict[str, RunningAttempt] = {}
         self._started_seeds: set[int] = set()
         self._stopping: set[str] = set()  # running trials that a command or the judge ends
-        self._standstill = Standstill(clock, warn=warn)
+        self._standstill = Standstill(clock, warn=warn, held_by_others=executor.held_by_others)
+        self._blocked: Trial | None = None  # the first that waits, if there is no room for it
 
     def run(self, trials: Sequence[Trial]) -> bool:
         """Run trials.
@@ -117,7 +119,11 @@ class Scheduler:
             self._submit_waiting()
             self._on_events(self._executor.poll(POLL_S))
             self._kill_stalled()
-            self._breaker.check(oldest_s=min((r.submitted_s for r in self._running.values()), default=math.inf))
+            self._standstill.check(
+                self._running.values(), blocked=self._blocked, share_of=self._allocator.request_for
+            )
+            started = (r.submitted_s for r in self._running.values() if r.started_s is not None)
+            self._breaker.check(oldest_s=min(started, default=math.inf))
             for callback in self._callbacks:
                 callback.on_tick()
         return True
@@ -132,7 +138,6 @@ class Scheduler:
         while (found := self._next()) is not None:
             trial, avoid = found
             self._waiting.remove(trial)
-            self._standstill.end()
             self._started_seeds.add(trial.seed)
             share = self._allocator.request_for(trial)
             job = Job(
@@ -149,15 +154,16 @@ class Scheduler:
             for callback in self._callbacks:
                 callback.on_submit(trial)
             running.place = self._executor.submit(job)
+            running.started_s = running.submitted_s if running.place.has_started else None
 
     def _next(self) -> tuple[Trial, frozenset[str]] | None:
         """Return the trial that comes next and where it is not to run; None if there is no room for it now."""
-        closed = self._retries.closed()
+        closed, self._blocked = self._retries.closed(), None
         for trial in self._waiting:
             if not self._retries.is_ready(trial.trial_id):
                 continue
             if trial.seed not in self._started_seeds and (reason := self._no_room_for_seed(trial.seed)):
-                self._skip([t for t in self._waiting if t.seed not in self._started_seeds], reason)
+                self._skip([t for t in self._waiting if t.seed == trial.seed], reason)
                 return self._next()
             share, avoid = self._allocator.request_for(trial), closed | self._retries.failed_on(trial.trial_id)
             if avoid != closed and not self._executor.fits(share, avoid):
@@ -165,10 +171,7 @@ class Scheduler:
             if self._executor.has_room(share, avoid):
                 return trial, avoid
             if avoid == closed:
-                if self._running:
-                    self._standstill.end()
-                else:
-                    self._standstill.warn(f"there is no room for {trial.label}, which takes {share}")
+                self._blocked = trial
                 return None
             # It waits for another node than the one on which it failed; those behind it need not.
         return None
@@ -183,7 +186,7 @@ class Scheduler:
         now_s = self._clock()
         ordered = self._order.sorted(
             eligible,
-            running=[(running.trial, now_s - running.submitted_s) for running in self._running.values()],
+            running=[(running.trial, running.elapsed_s(now_s)) for running in self._running.values()],
             num_slots=lambda: max(1, self._executor.num_slots),
         )
         if ordered is not eligible:
@@ -245,14 +248,18 @@ class Scheduler:
         self._budget.spend(running.work_at(self._clock()))
 
     def _kill_stalled(self) -> None:
-        """Kill the attempts that no longer make progress."""
-        now_s, limit_s = self._clock(), self._limits.stall_timeout_s
-        silent = [r for r in self._running.values() if r.last_event_s is not None and now_s - r.last_event_s > limit_s]
-        for running in silent:
-            self._executor.kill(running.trial.trial_id)
-            error = f"no progress for {limit_s:g} s at step {running.step}; it was killed"
-            job = running.job
-            self._on_events([Failed(job.trial_id, job.attempt, error=error, traceback="", cause=Cause.STALLED)])
+        """Kill the attempts that no longer make progress, or were pending for too long, which is not their fault."""
+        now_s, limits = self._clock(), self._limits
+        for running in list(self._running.values()):
+            job, error, cause = running.job, "", Cause.STALLED
+            if running.started_s is None and now_s - running.submitted_s > limits.start_timeout_s:
+                error = f"no worker has started within {limits.start_timeout_s:g} s; others may hold what it takes"
+                cause = Cause.NODE
+            elif running.last_event_s is not None and now_s - running.last_event_s > limits.stall_timeout_s:
+                error = f"no progress for {limits.stall_timeout_s:g} s at step {running.step}; it was killed"
+            if error:
+                self._executor.kill(job.trial_id)
+                self._on_events([Failed(job.trial_id, job.attempt, error=error, traceback="", cause=cause)])
 
     def _is_hopeless(self, event: Reported) -> bool:
         value = event.metrics.get(self._judged_metric)
@@ -315,23 +322,21 @@ class Scheduler:
         if not self._budget.is_bounded or not self._started_seeds:
             return ""
         now_s = self._clock()
-        running = list(self._running.values())
-        more = [self._work(trial) for trial in self._waiting if trial.seed == seed]
-        left = [self._work(r.trial, done_s=r.work_at(now_s).seconds) for r in running]
-        known = [work for work in [*more, *left] if work is not None]
-        if len(known) < len(more) + len(left):
-            return ""
-        return self._budget.too_small_for(
-            known[: len(more)],
-            running=[r.work_at(now_s) for r in running],
-            left=known[len(more) :],
-            slots=max(1, self._executor.num_slots),
-        )
-
-    def _work(self, trial: Trial, *, done_s: float = 0.0) -> Work | None:
-        seconds = self._durations.estimate(trial.group_id, trial.role, trial.arm_id)
-        gpus = self._allocator.request_for(trial).total_gpus
-        return None if seconds is None else Work(max(0.0, seconds - done_s), gpus)
+        attempts = list(self._running.values())
+        waiting = [trial for trial in self._waiting if trial.seed == seed or trial.seed in self._started_seeds]
+        to_do = [(trial, self._allocator.request_for(trial), 0.0) for trial in waiting]
+        to_do += [(attempt.trial, attempt.job.share, attempt.elapsed_s(now_s)) for attempt in attempts]
+        work: list[Work] = []
+        by_share: defaultdict[ResourceRequest, float] = defaultdict(float)
+        for trial, share, done_s in to_do:
+            seconds = self._durations.estimate(trial.group_id, trial.role, trial.arm_id)
+            if seconds is None:
+                return ""
+            left_s = max(0.0, seconds - done_s)
+            work.append(Work(left_s, share.total_gpus))
+            by_share[share] += left_s
+        running = [attempt.work_at(now_s) for attempt in attempts]
+        return self._budget.too_small_for(work, running=running, least_s=self._executor.least_s(by_share))
 
     def _skip(self, trials: Sequence[Trial], reason: str) -> None:
         gone = {trial.trial_id for trial in trials}

@@ -38,6 +38,7 @@ class Limits:
 
     max_retries: int = 2
     stall_timeout_s: float = 1800.0
+    start_timeout_s: float = 1800.0
     time_budget_h: float | None = None
     max_gpu_hours: float | None = None
 

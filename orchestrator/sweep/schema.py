@@ -165,6 +165,9 @@ class SweepFile:
     stall_timeout_s: PositiveFloat = 1800
     """Seconds without progress after which a trial is killed and tried again. It has to be longer than the longest
     probe."""
+    start_timeout_s: PositiveFloat = 1800
+    """Seconds that a trial is pending at most, given a place without a worker that starts on it, before it waits again
+    for another one. It has to be longer than it takes a node to fetch the data."""
     checkpoint_every_s: NonNegativeFloat = 60
     """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
     0 = never. Takes no part in a trial's identity."""

@@ -19,7 +19,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """A worker has started the attempt, on a ``device``: kind and name, empty if it is not known."""
+    """A worker has started the attempt, pending so far, on a ``device``: kind and name, empty if it is not known."""
 
     worker: str
     device: str = ""

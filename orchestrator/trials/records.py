@@ -17,6 +17,8 @@ class State(StrEnum):
     """Where a trial stands."""
 
     WAITING = "waiting"
+    PENDING = "pending"
+    """It was given a place, but no worker has started on it: others may hold what it takes."""
     RUNNING = "running"
     DONE = "done"
     PRUNED = "pruned"

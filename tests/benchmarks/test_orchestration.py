@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,6 +220,12 @@ class Instant:
 
     def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         return True
+
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        return sum(work.values()) / self.num_slots
+
+    def held_by_others(self) -> str:
+        return ""
 
     def machine(self, share: ResourceRequest) -> Machine:
         return Machine()

@@ -115,6 +115,8 @@ class Lent:
         self._executor = executor
         self.has_room: Callable[..., bool] = executor.has_room
         self.fits: Callable[..., bool] = executor.fits
+        self.least_s: Callable[[Mapping[ResourceRequest, float]], float] = executor.least_s
+        self.held_by_others: Callable[[], str] = executor.held_by_others
         self.machine: Callable[[ResourceRequest], Machine] = executor.machine
         self.submit: Callable[[Job], Place] = executor.submit
         self.prune: Callable[[str], None] = executor.prune

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,12 @@ class Player:
 
     def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return True
+
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        return sum(work.values()) / self.num_slots
+
+    def held_by_others(self) -> str:
+        return ""
 
     def machine(self, _: ResourceRequest) -> Machine:
         return Machine()

@@ -224,6 +224,21 @@ def test_slots_follow_from_the_cores_of_the_machine(
     assert plan.forecast.num_slots == expected
 
 
+@pytest.mark.parametrize(("gpus", "processes", "expected"), [(0, 1, 8), (1, 1, 2), (0.5, 1, 4), (4, 1, 1), (1, 2, 1)])
+def test_slots_follow_from_the_gpus_of_the_machine_too_where_it_has_some(
+    gpus: float,
+    processes: int,
+    expected: int,
+    make_sweep: Callable[..., Sweep],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    plan = make_plan(make_sweep(resources={"gpus": gpus, "processes": processes}), results_root=tmp_path)
+    assert plan.forecast.num_slots == expected
+
+
 def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
     fill_ledger(sweep, tmp_path, seconds={"none": 10.0, "random init": 2.0})
     made = json.loads(json.dumps(make_plan(sweep, results_root=tmp_path, num_slots=2).to_json()))

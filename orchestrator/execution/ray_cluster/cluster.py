@@ -14,7 +14,7 @@ from ray.util.metrics import Counter, Gauge
 
 from orchestrator.execution.capacity import ClusterError, Node
 from orchestrator.execution.metrics import Sample
-from orchestrator.execution.ray_cluster.connection import connect
+from orchestrator.execution.ray_cluster.connection import connect, free_amounts
 from orchestrator.execution.ray_cluster.health import ClusterHealth
 from orchestrator.execution.ray_cluster.node_admission import NodeAdmission
 from orchestrator.execution.ray_cluster.node_check import NodeRequirements
@@ -80,6 +80,10 @@ class Cluster:
             suspects: Ids of the nodes where a worker was lost: Ray takes a while to see that a node is.
         """
         return self._admission.usable(suspects)
+
+    def free_amounts(self) -> Mapping[str, Mapping[str, float]]:
+        """Return what nobody occupies of each node, by its id and by the names of resources."""
+        return free_amounts()
 
     def publish(self, samples: Sequence[Sample]) -> None:
         """Set metrics, which Prometheus collects from Ray; does nothing while the cluster is gone."""

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,37 @@ def alive_nodes() -> list[Node]:
         for n in nodes
         if n["Alive"]
     ]
+
+
+def free_amounts() -> dict[str, dict[str, float]]:
+    """Return what nobody occupies of each node, by its id and by the names of resources; a second or so old."""
+    return dict(ray._private.state.state.available_resources_per_node())  # type: ignore[no-untyped-call]
+
+
+def other_jobs() -> list[str]:
+    """Return the jobs of the cluster beside this one, human-readable: ``python train.py (192.0.2.2, process 7)``."""
+    own_id = ray.get_runtime_context().get_job_id()
+    return [
+        f"{job['Entrypoint']} ({job['DriverIPAddress']}, process {job['DriverPid']})"
+        for job in ray._private.state.jobs()  # type: ignore[no-untyped-call]
+        if not job["IsDead"] and job["JobID"] != own_id
+    ]
+
+
+def request_room(bundles: Sequence[Mapping[str, float]], selectors: Sequence[Mapping[str, str]]) -> None:
+    """Ask the cluster's autoscaler for nodes that have room for all bundles at once; without one, nothing happens.
+
+    It is the whole cluster's request, and lasts until the next one.
+
+    Args:
+        bundles: Amounts by the names of resources.
+        selectors: Labels that the node of each must have.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(
+        bundles=[dict(bundle) for bundle in bundles], bundle_label_selectors=[dict(labels) for labels in selectors]
+    )
 
 
 def draining_nodes() -> frozenset[str]:

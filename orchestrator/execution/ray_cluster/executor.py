@@ -11,6 +11,8 @@ resume elsewhere. When the whole cluster is gone, its trials wait for it.
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,11 +21,12 @@ from typing import Any
 
 import ray
 
-from orchestrator.execution.capacity import check_room, machine_for
+from orchestrator.execution.capacity import amounts_of, check_room, describe_others, machine_for
 from orchestrator.execution.executor import Job, Machine, Place
 from orchestrator.execution.metrics import Sample
 from orchestrator.execution.ray_cluster import failures, worker_group
 from orchestrator.execution.ray_cluster.cluster import Cluster
+from orchestrator.execution.ray_cluster.connection import other_jobs, request_room
 from orchestrator.execution.ray_cluster.node_check import NodeRequirements
 from orchestrator.execution.ray_cluster.slot_pool import Slot, SlotPool
 from orchestrator.execution.worker import Runner
@@ -63,6 +66,7 @@ class RayExecutor:
             ClusterError: If the cluster cannot be reached, has no room for a trial, or a node lacks something.
         """
         self._first_share, self._max_slots, self._runner = shares[0], max_slots, runner
+        self._is_own = not (address or os.environ.get("RAY_ADDRESS"))
         self._slots = SlotPool(worker_group.stop_workers)
         self._pending_events: list[Event] = []  # the ends of jobs that could not be started
         wanted = replace(wanted or NodeRequirements.of_this_code(), with_gpus=any(share.gpus for share in shares))
@@ -98,6 +102,18 @@ class RayExecutor:
         """Return whether a job could start once nothing else of ours runs."""
         return self._slots.fits(share, avoid)
 
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        """Return how long work takes at least: seconds of all jobs together, by what each occupies."""
+        return self._slots.least_s(work, at_most=self._max_slots)
+
+    def held_by_others(self) -> str:
+        """Return what others hold of the nodes, and the jobs of the cluster beside this one, human-readable."""
+        if self._cluster.is_gone:
+            return "the cluster is gone"
+        with suppress(ray.exceptions.RayError):
+            return describe_others(self._slots.nodes, self._slots.others, other_jobs())
+        return ""
+
     def machine(self, share: ResourceRequest) -> Machine:
         """Return the machine with the most memory on which such jobs run."""
         return machine_for(self._slots.nodes, share)
@@ -120,10 +136,10 @@ class RayExecutor:
             worker_group.prune_job(slot)
 
     def kill(self, trial_id: str) -> None:
-        """Stop the workers of the running trial at once, and start others for the next job."""
+        """Stop the workers of the running trial at once, and start others for the next job if these were there."""
         for slot in self._slots.running(trial_id):
             slot.free()
-            self._renew(slot)
+            self._renew(slot) if slot.is_up else self._slots.close(slot)
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """Return the events that are there, waiting up to ``timeout_s`` for the first one."""
@@ -154,6 +170,16 @@ class RayExecutor:
     def publish(self, samples: Sequence[Sample]) -> None:
         """Set the cluster's metrics, which Prometheus collects from Ray."""
         self._cluster.publish(samples)
+
+    def ask_for(self, jobs: Mapping[ResourceRequest, int]) -> None:
+        """Ask the autoscaler of a cluster that was up, if it has one, for room for so many jobs at once."""
+        if self._is_own or self._cluster.is_gone:
+            return
+        all_jobs = itertools.chain.from_iterable(itertools.repeat(share, count) for share, count in jobs.items())
+        at_once = itertools.islice(all_jobs, self._max_slots)
+        wanted = [share for share in at_once for _ in range(share.processes)]
+        with suppress(ray.exceptions.RayError, RuntimeError):
+            request_room([amounts_of(share) for share in wanted], [dict(share.labels) for share in wanted])
 
     def close(self) -> None:
         """Let running trials save their states, stop the workers and leave the cluster; one of our own ends."""
@@ -187,6 +213,7 @@ class RayExecutor:
             return []
         except ray.exceptions.RayError as error:
             return self._lose_attempt(slot, error)
+        slot.is_up = True
         if type(events[-1]) in END_STATES:
             events[-1] = self._settle(slot, events[-1])
         return events
@@ -254,7 +281,8 @@ class RayExecutor:
 
     def _look_at_nodes(self, suspects: Collection[str] = ()) -> None:
         """Take new nodes into use, and leave those that are about to go."""
-        self._slots.set_nodes(self._cluster.usable_nodes(suspects))
+        self._slots.set_nodes(self._cluster.usable_nodes(suspects), self._cluster.free_amounts())
+        self._slots.close_idle()
         for slot in self._slots:
             if slot.node_ids & self._cluster.leaving and not slot.is_leaving:
                 slot.is_leaving = True

@@ -65,7 +65,7 @@ def stop_workers(slot: Slot) -> None:
     """Stop the workers of a slot at once."""
     for worker in slot.workers:
         ray.kill(worker)
-    slot.workers = []
+    slot.workers, slot.is_up = [], False
     if slot.placement is not None:
         remove_placement_group(slot.placement)
         slot.placement = None

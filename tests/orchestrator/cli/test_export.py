@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.trials.events import Finished, Reported
+from orchestrator.trials.events import Finished, Reported, Started
 from orchestrator.trials.trial import Trial
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -21,7 +21,8 @@ def sweep_folder(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> P
     attempt = ledger.begin_attempt(key)
     ledger.record(Reported(key, attempt, 2, {"knn_top1": 12.0, "loss": 9.0}))
     ledger.record(Finished(key, attempt, {"knn_top1": 34.0, "loss": 8.0}, 1.0, 1.0))
-    ledger.begin_attempt(trials[1].trial_id)
+    running = trials[1].trial_id
+    ledger.record(Started(running, ledger.begin_attempt(running), worker="node:1"))
     return tmp_path
 
 

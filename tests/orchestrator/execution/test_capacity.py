@@ -7,9 +7,11 @@ import pytest
 from orchestrator.execution.capacity import (
     Capacity,
     ClusterError,
+    LowerBound,
     Node,
     check_room,
     count_slots,
+    describe_others,
     machine_for,
 )
 from orchestrator.execution.executor import Machine
@@ -120,3 +122,37 @@ def test_the_machine_of_a_share_is_the_one_with_the_most_memory_that_has_room_fo
     assert machine_for(nodes, ResourceRequest(cpus=2)) == Machine(64.0, 2)
     assert machine_for(nodes, ResourceRequest(gpus=0.5)) == Machine(32.0, 4)
     assert machine_for(nodes, ResourceRequest(gpus=3)) == Machine()
+
+
+def test_what_others_hold_is_told_with_who_they_may_be() -> None:
+    nodes = [Node("a", {"CPU": 8.0, "GPU": 4.0, "memory": 4 * GIB}), Node("b", {"CPU": 8.0, "GPU": 4.0})]
+    others = {"a": {"GPU": 4.0, "memory": GIB}, "b": {"GPU": 0.5}}
+    held = "others hold 4.5 of 8 GPUs, 1 of 4 GiB of memory"
+    assert describe_others(nodes, others, []) == held
+    assert describe_others(nodes, others, ["one", "two"]) == f"{held}; jobs beside this one: one; two"
+    assert describe_others(nodes, others, list("abcde")) == f"{held}; jobs beside this one: a; b; c; and 2 more"
+    assert describe_others(nodes, {}, ["one"]) == ""
+
+
+GPU_NODE = Node("a", {"CPU": 64.0, "GPU": 8.0})
+ONE, EIGHT, THREE, CORES = (ResourceRequest(1, 1), ResourceRequest(1, 8), ResourceRequest(1, 3), ResourceRequest(32))
+
+
+@pytest.mark.parametrize(
+    ("work", "max_slots", "expected"),
+    [
+        ({}, 9, 0.0),
+        ({ONE: 80.0}, 99, 10.0),
+        ({ONE: 80.0}, 4, 20.0),
+        ({ONE: 80.0, EIGHT: 5.0}, 99, 15.0),  # 80 + 40 GPU seconds on 8 GPUs
+        ({THREE: 10.0}, 99, 5.0),  # two at once, though 8 / 3 is more
+        ({THREE: 10.0, ONE: 2.0}, 99, 5.0),  # beside them there is room for others
+        ({CORES: 6.0, ONE: 8.0}, 99, 3.125),  # 6 * 32 + 8 core seconds on 64 cores
+        ({ResourceRequest(1, 1, processes=4): 6.0}, 99, 3.0),
+        ({ResourceRequest(1, 99): 6.0}, 99, 99 * 6 / 8),
+    ],
+)
+def test_no_schedule_is_shorter_than_the_lower_bound(
+    work: dict[ResourceRequest, float], max_slots: int, expected: float
+) -> None:
+    assert LowerBound([GPU_NODE], max_slots=max_slots).seconds(work) == pytest.approx(expected)

@@ -68,7 +68,9 @@ class RecordContract:
 
     def test_attempts_are_numbered_from_1(self, record: Any) -> None:
         assert [record.begin_attempt(A), record.begin_attempt(A), record.begin_attempt(B)] == [1, 2, 1]
-        assert self.state(record, A) is State.RUNNING
+        assert self.state(record, A) is State.PENDING
+        record.record_all([make_event(Started, A, 2)])
+        assert (self.state(record, A), self.state(record, B)) == (State.RUNNING, State.PENDING)
 
     def test_done_trial_cannot_be_attempted_again(self, record: Any) -> None:
         record.record_all([make_event(Finished, A, record.begin_attempt(A))])
@@ -125,10 +127,10 @@ class RecordContract:
             if kind is not None:
                 event = make_event(kind, trial_id, rng.choice([1, newest, newest + 1]))
                 counts = record.record_all([event]) == [event]
-                assert not counts or (state is State.RUNNING and event.attempt == newest)
+                assert not counts or (state in (State.PENDING, State.RUNNING) and event.attempt == newest)
                 if counts:
-                    expected[trial_id] = (END_STATES.get(kind, state), newest)
+                    expected[trial_id] = ({Started: State.RUNNING, **END_STATES}.get(kind, state), newest)
             elif state is not State.DONE:
                 assert record.begin_attempt(trial_id) == newest + 1
-                expected[trial_id] = (State.RUNNING, newest + 1)
+                expected[trial_id] = (State.PENDING, newest + 1)
         assert {key: self.state(record, key) for key in expected} == {key: expected[key][0] for key in expected}

@@ -173,7 +173,7 @@ def test_failed_trial_can_be_attempted_again_and_shows_the_newest_attempt(ledger
     ledger.record(Failed(A, first, "boom", "Traceback"))
     assert ledger.begin_attempt(A) == first + 1
     record = record_of(ledger, A)
-    assert (record.state, record.num_attempts, record.error, record.reports) == (State.RUNNING, 2, None, ())
+    assert (record.state, record.num_attempts, record.error, record.reports) == (State.PENDING, 2, None, ())
 
 
 def test_failure_rate_is_the_share_of_ended_attempts_that_failed_whatever_was_lost_with_its_run(ledger: Ledger) -> None:
@@ -382,23 +382,24 @@ def test_any_order_of_events_leaves_each_trial_as_its_newest_attempt_says(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str | type[Event], str, int]]
 ) -> None:
     expected = {A: (State.WAITING, 0), B: (State.WAITING, 0)}
-    ends = {Finished: State.DONE, Pruned: State.PRUNED, Failed: State.FAILED}
+    states = {Started: State.RUNNING, Finished: State.DONE, Pruned: State.PRUNED, Failed: State.FAILED}
+    is_open = (State.PENDING, State.RUNNING)
     with Ledger.open(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") as ledger:
         ledger.register(INFO, TRIALS, PROVENANCE)
         for action, trial_id, number in history:
             state, attempt = expected[trial_id]
             if action == "release":
-                running = [name for name, (value, _) in expected.items() if value is State.RUNNING]
+                running = [name for name, (value, _) in expected.items() if value in is_open]
                 assert ledger.release_running() == len(running)
                 expected |= {name: (State.WAITING, expected[name][1]) for name in running}
             elif action != "begin":
                 accepted = ledger.record(make_event(action, trial_id, number))  # type: ignore[arg-type]
-                assert not accepted or (state is State.RUNNING and number == attempt)
+                assert not accepted or (state in is_open and number == attempt)
                 if accepted:
-                    expected[trial_id] = (ends.get(action, state), attempt)  # type: ignore[call-overload]
+                    expected[trial_id] = (states.get(action, state), attempt)  # type: ignore[call-overload]
             elif state is not State.DONE:
                 assert ledger.begin_attempt(trial_id) == attempt + 1
-                expected[trial_id] = (State.RUNNING, attempt + 1)
+                expected[trial_id] = (State.PENDING, attempt + 1)
         found = {record.trial.trial_id: (record.state, record.num_attempts) for record in ledger.records()[:2]}
     assert found == expected
 
@@ -471,9 +472,10 @@ def test_a_reader_sees_nothing_of_what_is_being_recorded_together(ledger: Ledger
     attempt = ledger.begin_attempt(A)
     with Ledger.read(path) as reader:
         with ledger.transaction():
+            ledger.record(Started(A, attempt, worker="node:1"))
             ledger.record(Reported(A, attempt, 5, {"miou": 1.0}))
             ledger.record(Finished(A, attempt, {"miou": 1.0}, 1.0, 1.0))
-            assert record_of(reader, A).state is State.RUNNING
+            assert record_of(reader, A).state is State.PENDING
             assert record_of(reader, A).reports == ()
         assert record_of(reader, A).state is State.DONE
 
@@ -487,7 +489,7 @@ def test_trials_that_are_left_out_say_why_until_they_are_taken_in_or_run(ledger:
         (State.WAITING, None),
     ]
     attempt = ledger.begin_attempt(A)
-    assert (record_of(ledger, A).state, record_of(ledger, A).skip_reason) == (State.RUNNING, None)
+    assert (record_of(ledger, A).state, record_of(ledger, A).skip_reason) == (State.PENDING, None)
     ledger.record(Failed(A, attempt, "boom", "Traceback"))
     assert record_of(ledger, A).state is State.FAILED
     ledger.clear_skipped()
@@ -512,6 +514,9 @@ def test_gpu_hours_are_those_of_all_attempts_by_the_gpus_of_each(
     assert ledger.gpu_hours() == 0.0
     failed = ledger.begin_attempt(A, ResourceRequest(gpus=0.5))
     pair = ledger.begin_attempt(B, ResourceRequest(gpus=2.0, processes=2))
+    now_s += 7200.0
+    ledger.record_all([Started(A, failed, worker="node:1"), Started(B, pair, worker="node:2")])
+    assert ledger.gpu_hours() == 0.0  # they were pending
     now_s += 1800.0
     ledger.record(Failed(A, failed, "boom", "Traceback"))
     assert ledger.gpu_hours() == pytest.approx(0.25)
@@ -519,6 +524,7 @@ def test_gpu_hours_are_those_of_all_attempts_by_the_gpus_of_each(
     ledger.record(Progressed(B, pair, 1, 20, 1.0))
     assert ledger.gpu_hours() == pytest.approx(0.25 + 2.0)
     lost = ledger.begin_attempt(A, ResourceRequest(gpus=1.0))
+    ledger.record(Started(A, lost, worker="node:1"))
     now_s += 3600.0
     ledger.record(Finished(B, pair, {}, 1.0, 1.0))
     assert ledger.gpu_hours() == pytest.approx(0.25 + 6.0)
@@ -536,6 +542,7 @@ def test_the_gpu_hours_of_an_attempt_whose_driver_died_are_those_up_to_its_last_
     with Ledger.open(path) as ledger:
         ledger.register(INFO, TRIALS, PROVENANCE)
         attempt = ledger.begin_attempt(A, ResourceRequest(gpus=1.0))
+        ledger.record(Started(A, attempt, worker="node:1"))
         now_s += 3600.0
         ledger.record(Progressed(A, attempt, 1, 20, 1.0))
     now_s = 5.0

@@ -13,7 +13,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.monitoring.follow import follow_events, follow_status, poll_status
 from orchestrator.monitoring.status import SweepStatus
 from orchestrator.storage.folder_lock import hold_lock
-from orchestrator.trials.events import Failed, Finished, Progressed
+from orchestrator.trials.events import Failed, Finished, Progressed, Started
 from orchestrator.trials.trial import Trial
 
 
@@ -90,6 +90,7 @@ def test_progress_alone_prints_no_new_block(
     monkeypatch.setattr("orchestrator.ledger.progress_buffer.PERIOD_S", 0.0)
     run = elsewhere
     attempt = run.ledger.begin_attempt(run.ids[0])
+    run.ledger.record(Started(run.ids[0], attempt, worker="node:1"))
     progress = [
         lambda step=step: run.ledger.record(Progressed(run.ids[0], attempt, step, 9, 1.0)) for step in range(5)
     ]

@@ -159,6 +159,9 @@ def test_on_a_terminal_counts_and_a_line_for_every_running_trial_are_drawn(live:
         drawn = live.draw()
         assert "components" in drawn
         assert "0/2" in drawn
+        assert "1 waiting, 1 pending, time left not known yet" in drawn
+        view.on_event(Started(live.first.trial_id, 1, worker="node:1"))
+        drawn = live.draw()
         assert "1 waiting, 1 running, time left not known yet" in drawn
         assert "starting" in drawn
         view.on_event(Progressed(live.first.trial_id, 1, step=1, steps=4, images_per_s=64.4))

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.execution.metrics import TEXTS, Sample
 from orchestrator.monitoring.prometheus import PERIOD_S, PrometheusExporter
 from orchestrator.monitoring.sweep_progress import SweepProgress
-from orchestrator.trials.events import Failed, Finished, Progressed, Reported
+from orchestrator.trials.events import Failed, Finished, Progressed, Reported, Started
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
 
@@ -57,10 +57,14 @@ def test_every_state_is_told_each_time_so_that_none_keeps_an_old_count(
         "waiting": 8,
     }
     published.on_submit(trials[0])
+    published.on_submit(trials[3])
+    published.on_event(Started(trials[0].trial_id, 1, worker="node:1"))
     published.on_skip(trials[1:3], "the time budget of 1 h")
+    assert published.samples("slots_busy") == [(1, {})]
     assert {tags["state"]: value for value, tags in published.samples("trials")} == {
         **dict.fromkeys(names, 0),
-        "waiting": 5,
+        "waiting": 4,
+        "pending": 1,
         "running": 1,
         "left_out": 2,
     }

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -34,12 +34,16 @@ def test_counts_follow_every_trial_from_waiting_to_its_end(
     assert board.counts == {State.WAITING: 8}
     for trial in trials[:4]:
         board.on_submit(trial)
-    assert board.counts == {State.WAITING: 4, State.RUNNING: 4}
+    assert board.counts == {State.WAITING: 4, State.PENDING: 4}
+    for trial in trials[1:4]:
+        board.on_event(Started(trial.trial_id, 1, worker="node:1"))
+    assert board.counts == {State.WAITING: 4, State.PENDING: 1, State.RUNNING: 3}
     board.on_event(finished(trials[0], 2.0))
     board.on_event(Pruned(trials[1].trial_id, 1, step=2, seconds=1.0))
     board.on_event(Failed(trials[2].trial_id, 1, error="ValueError: no", traceback=""))
     assert board.counts == {
         State.WAITING: 4,
+        State.PENDING: 0,
         State.RUNNING: 1,
         State.DONE: 1,
         State.PRUNED: 1,
@@ -115,6 +119,9 @@ def test_time_left_is_the_mean_length_of_what_waits_less_what_has_run(
     # To do: 3 trainings of 10 s and 3 floors of 2 s.
     assert board.seconds_left() == pytest.approx(36.0)
     board.on_submit(trials[3])
+    clock.now_s += 50.0
+    assert board.seconds_left() == pytest.approx(36.0)  # it is pending
+    board.on_event(Started(trials[3].trial_id, 1, worker="node:1"))
     clock.now_s += 4.0
     assert board.seconds_left() == pytest.approx(32.0)
     # One that takes longer than it should is about to end.
@@ -145,6 +152,24 @@ def test_time_left_is_shared_by_the_slots_that_have_work(
     waiting = [record_of(trial) for trial in trials[6:]]
     assert make_board(done + waiting, num_slots=8).seconds_left() == pytest.approx(10.0)
     assert make_board(done + waiting, num_slots=1).seconds_left() == pytest.approx(20.0)
+
+
+def test_time_left_where_trials_occupy_unequal_shares_is_what_the_executor_says_and_no_less_than_the_longest(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [record_of(trial, State.DONE, seconds=10.0) for trial in trials[:5]]
+    records += [record_of(trial) for trial in trials[5:]]
+    asked: list[dict[str, float]] = []
+
+    def left(seconds: float) -> float | None:
+        def least_s(work: Mapping[str, float]) -> float:
+            asked.append(dict(work))
+            return seconds
+
+        return SweepProgress(records, num_slots=lambda: 1, shown_metric="loss", least_s=least_s).seconds_left()
+
+    assert (left(25.0), left(4.0)) == (25.0, 10.0)
+    assert asked == [{trials[0].group_id: 30.0}] * 2
 
 
 def test_time_left_is_nothing_once_all_is_done(

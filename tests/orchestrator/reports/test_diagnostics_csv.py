@@ -17,7 +17,7 @@ from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements, 
 from orchestrator.run import run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Failed, Finished
+from orchestrator.trials.events import Failed, Finished, Started
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.diagnostics.measurement import Measurement
@@ -62,6 +62,7 @@ def test_an_attempt_that_was_given_up_leaves_no_readings(ledger: Ledger, trials:
 def test_readings_that_cannot_be_recorded_leave_the_trial_running(ledger: Ledger, trials: tuple[Trial, ...]) -> None:
     trial = trials[0]
     attempt = ledger.begin_attempt(trial.trial_id)
+    ledger.record(Started(trial.trial_id, attempt, worker="node:1"))
     with pytest.raises(Exception, match="UNIQUE"):
         ledger.record(_finished(trial, attempt, READINGS[:1] * 2))
     assert ledger.records()[0].state is State.RUNNING

@@ -97,6 +97,7 @@ class ScriptedExecutor:
         self.jobs: list[Job] = []
         self.pruned: list[str] = []
         self.killed: list[str] = []
+        self.others = ""
         self._deaf, self._late = deaf, late
         self._begun_s = clock.now_s
         self._clock = clock
@@ -115,6 +116,12 @@ class ScriptedExecutor:
 
     def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return True
+
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        return sum(work.values()) / self.num_slots
+
+    def held_by_others(self) -> str:
+        return self.others
 
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return self._machine
@@ -173,6 +180,7 @@ class Stage(SweepCallback):
         """Events of whatever attempt, that come beside those of the scripts; likewise."""
         self.deaf: set[str] = set()
         """Trials that do not obey an order to stop."""
+        self.held_by_others = ""
 
     def run(
         self,
@@ -198,6 +206,7 @@ class Stage(SweepCallback):
             deaf=self.deaf,
             late=self.late,
         )
+        self.executor.others = self.held_by_others
         begun_s = self.clock.now_s
 
         def orders() -> Sequence[Command]:

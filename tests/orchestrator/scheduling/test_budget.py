@@ -20,11 +20,18 @@ def budget_of(*, now_s: float = 0.0, used_h: float = 0.0, **limits: float) -> Bu
     return Budget(Limits(**limits), clock=at(now_s), gpu_hours_used=used_h)  # type: ignore[arg-type]
 
 
+def reason_of(budget: Budget, more: list[Work], *, left: list[Work], running: list[Work], slots: int) -> str:
+    """Ask whether a seed fits where as many trials run at once as there are slots."""
+    to_do = [*more, *left]
+    least_s = sum(work.seconds for work in to_do) / slots
+    return budget.too_small_for(to_do, running=running, least_s=least_s)
+
+
 def test_without_limits_nothing_is_bounded_nor_ever_spent() -> None:
     budget = budget_of(now_s=1e9, used_h=1e9)
     assert not budget.is_bounded
     assert budget.spent([Work(1e9, 8.0)]) == ""
-    assert budget.too_small_for([Work(1e9, 8.0)], running=[], left=[], slots=1) == ""
+    assert budget.too_small_for([Work(1e9, 8.0)], running=[], least_s=1e9) == ""
 
 
 @pytest.mark.parametrize("limits", [{"time_budget_h": 1.0}, {"max_gpu_hours": 1.0}])
@@ -73,7 +80,8 @@ def test_a_seed_fits_if_the_slots_can_do_it_in_the_time_that_is_left(
     more: list[float], left: list[float], slots: int, fits: bool
 ) -> None:
     budget = budget_of(now_s=1800.0, time_budget_h=1.0)
-    reason = budget.too_small_for(
+    reason = reason_of(
+        budget,
         [Work(seconds, 0.0) for seconds in more],
         running=[],
         left=[Work(seconds, 0.0) for seconds in left],
@@ -86,17 +94,18 @@ def test_a_seed_fits_if_the_slots_can_do_it_in_the_time_that_is_left(
 def test_a_seed_fits_if_its_gpu_hours_do(seconds: float, fits: bool) -> None:
     # Of 2 hours, 1 was used before, a quarter has been taken and another is to come: half an hour is left.
     budget = budget_of(used_h=1.0, max_gpu_hours=2.0)
-    reason = budget.too_small_for(
-        [Work(seconds, 1.0)] * 2, running=[Work(450.0, 2.0)], left=[Work(450.0, 2.0)], slots=1
+    reason = reason_of(
+        budget, [Work(seconds, 1.0)] * 2, running=[Work(450.0, 2.0)], left=[Work(450.0, 2.0)], slots=1
     )
     assert reason == ("" if fits else "the budget of 2 GPU hours")
 
 
 def test_of_two_bounds_each_counts() -> None:
     budget = budget_of(time_budget_h=1.0, max_gpu_hours=1.0)
-    assert budget.too_small_for([Work(1800.0, 3.0)], running=[], left=[], slots=1) == "the budget of 1 GPU hours"
-    assert budget.too_small_for([Work(3601.0, 0.5)], running=[], left=[], slots=1) == "the time budget of 1 h"
-    assert budget.too_small_for([Work(1800.0, 1.0)], running=[], left=[], slots=1) == ""
+    assert budget.too_small_for([Work(1800.0, 3.0)], running=[], least_s=1800.0) == "the budget of 1 GPU hours"
+    assert budget.too_small_for([Work(3601.0, 0.5)], running=[], least_s=3601.0) == "the time budget of 1 h"
+    assert budget.too_small_for([Work(1800.0, 1.0)], running=[], least_s=1800.0) == ""
+    assert budget.too_small_for([Work(1800.0, 1.0)], running=[], least_s=3601.0) == "the time budget of 1 h"
 
 
 _WORK = st.builds(Work, seconds=st.floats(0.0, 1e6), gpus=st.floats(0.0, 8.0))
@@ -108,7 +117,7 @@ def test_what_fits_fits_with_more_slots_too_and_without_some_of_it(
 ) -> None:
     def fits(more: list[Work], slots: int) -> bool:
         budget = budget_of(now_s=100.0, time_budget_h=50.0, max_gpu_hours=500.0)
-        return not budget.too_small_for(more, running=left, left=left, slots=slots)
+        return not reason_of(budget, more, running=left, left=left, slots=slots)
 
     if fits(more, slots):
         assert fits(more, slots + 1)

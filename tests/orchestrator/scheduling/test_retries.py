@@ -172,8 +172,8 @@ def test_an_attempt_that_is_silent_for_too_long_is_killed_and_its_trial_tried_ag
     stalled, again = stage.attempts(trials[0])
     assert (stalled["state"], stalled["cause"], again["state"]) == ("failed", "stalled", "done")
     assert stalled["error"] == "no progress for 10 s at step 3; it was killed"
-    # Heard of at the 4th second, and killed when more than 10 have passed.
-    assert stalled["held_s"] == 15.0
+    # Started at the 1st second, heard of at the 4th, and killed when more than 10 have passed.
+    assert stalled["held_s"] == 14.0
     assert [why for _, why in stage.again] == ["retry 1 of 2"]
 
 
@@ -185,9 +185,35 @@ def test_whatever_is_heard_of_an_attempt_is_a_sign_of_life(letter: str, stage: A
     assert stage.states_of(trials[0]) == [State.DONE]
 
 
-def test_an_attempt_whose_worker_has_not_begun_does_not_stall(stage: Any, trials: Trials) -> None:
-    assert stage.run({trials[0]: [50 * "." + "spF"]}, trials=trials[:1], limits=Limits(stall_timeout_s=10.0))
+def test_an_attempt_whose_worker_has_not_begun_does_not_stall_and_costs_nothing(stage: Any, trials: Trials) -> None:
+    limits, gpu = Limits(stall_timeout_s=10.0, max_gpu_hours=10 / 3600), {"gpus": 1.0}
+    assert stage.run({trials[0]: [50 * "." + "spF"]}, trials=trials[:1], limits=limits, resources=gpu, gpus=1.0)
     assert stage.executor.killed == []
+    # It is given its place at 0, starts at the 51st second, and ends at the 53rd.
+    assert stage.ledger.gpu_hours() == pytest.approx(2 / 3600)
+
+
+def test_a_trial_that_is_pending_for_too_long_waits_again_and_has_not_failed(stage: Any, trials: Trials) -> None:
+    limits = Limits(start_timeout_s=20.0, max_retries=0)
+    assert stage.run({trials[0]: [50 * ".", "spF"]}, trials=trials[:1], limits=limits)
+    assert stage.executor.killed == [trials[0].trial_id]
+    pending, again = stage.attempts(trials[0])
+    assert (pending["cause"], pending["started_at"], pending["held_s"], again["state"]) == ("node", None, 0.0, "done")
+    assert pending["error"] == "no worker has started within 20 s; others may hold what it takes"
+    assert stage.states_of(trials[0]) == [State.DONE]
+
+
+def test_a_run_in_which_nothing_but_pending_trials_is_says_what_it_waits_for_and_who_holds_it(
+    stage: Any, trials: Trials, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = {trials[0]: [70 * "." + "spF"], trials[1]: ["s" + 70 * "p" + "F"]}
+    assert stage.run(others, trials=trials[:2], num_slots=2)
+    assert caplog.messages == []  # the other one ran
+    stage.held_by_others = "others hold 1 GPU"
+    assert stage.run({trials[2]: [70 * "." + "spF"]}, trials=trials[2:3])
+    (message,) = caplog.messages
+    text = f"nothing runs: no worker has started for {trials[2].label}, which takes 1 core; others hold 1 GPU"
+    assert message == text
 
 
 def test_a_trial_that_always_stalls_is_given_up(stage: Any, trials: Trials) -> None:

@@ -67,6 +67,12 @@ class ScriptedExecutor:
     def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return True
 
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        return sum(work.values()) / self.num_slots
+
+    def held_by_others(self) -> str:
+        return ""
+
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return Machine()
 
@@ -245,7 +251,7 @@ def test_everything_is_on_record_before_the_view_and_the_judge_hear_of_it(
     bad, hopeless = trials[1].trial_id, trials[3].trial_id
     listener.hopeless = [hopeless]
     run(trials, ledger, listener, ScriptedExecutor(2, {bad: (started, failed)}))
-    assert listener.states_at_submission == [State.RUNNING] * len(trials)
+    assert listener.states_at_submission == [State.PENDING] * len(trials)
     assert {kind: (len(seen), all(seen)) for kind, seen in listener.on_record.items()} == {
         Reported: (len(trials) - 1, True),
         Finished: (len(trials) - 2, True),

@@ -13,7 +13,7 @@ from orchestrator.trials.trial import Trial
 
 Trials = tuple[Trial, ...]
 TEN = "s" + 8 * "p" + "F"
-"""Takes ten seconds, and says that it took nine."""
+"""Takes ten seconds, of which it is pending in the first, and says that it took nine."""
 
 
 def by_seed(trials: Trials) -> tuple[list[Trial], list[Trial]]:
@@ -101,12 +101,12 @@ def test_when_the_time_is_over_in_mid_run_what_runs_and_what_waits_is_left_out(
 
 def test_gpu_hours_are_those_of_all_gpus_of_a_trial(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
     first, second = seeds
-    # Two trials of 2 processes with a GPU each take 40 GPU seconds, and two more would take 36.
+    # Two trials of 2 processes with a GPU each take 36 GPU seconds, and two more would take as many.
     resources = {"gpus": 1.0, "processes": 2}
     limits = Limits(max_gpu_hours=hours(70))
     assert run(stage, [*first, *second], limits, resources=resources, gpus=2.0)
     assert stage.left == [([trial.trial_id for trial in second], f"the budget of {hours(70):g} GPU hours")]
-    assert stage.ledger.gpu_hours() == pytest.approx(hours(40))
+    assert stage.ledger.gpu_hours() == pytest.approx(hours(36))
 
 
 def test_gpu_hours_of_earlier_runs_count(
@@ -117,7 +117,7 @@ def test_gpu_hours_of_earlier_runs_count(
     assert run(stage, first, limits, resources={"gpus": 1.0}, gpus=1.0)
     assert stage.states_of(*first) == [State.DONE] * 2
     assert run(stage, second, limits, resources={"gpus": 1.0}, gpus=1.0)
-    # 20 GPU seconds were taken before; the second seed is the first of this run, but has to stop at 25.
+    # 18 GPU seconds were taken before; the second seed is the first of this run, but has to stop at 25.
     stage.ledger.release_running()
     assert stage.states_of(*second) == [State.SKIPPED] * 2
 
@@ -130,11 +130,11 @@ def test_trials_without_gpus_cost_no_gpu_hours(stage: Any, seeds: tuple[list[Tri
 
 def test_gpu_hours_of_attempts_that_failed_count(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
     first, second = seeds
-    limits = Limits(max_gpu_hours=hours(50), max_retries=1)
+    limits = Limits(max_gpu_hours=hours(49), max_retries=1)
     scripts = {first[0]: ["s" + 13 * "p" + "X", TEN], first[1]: [TEN]}
     assert stage.run(scripts, trials=[*first, *second], limits=limits, resources={"gpus": 1.0}, gpus=1.0)
     assert stage.states_of(*first, *second) == [State.DONE] * 2 + [State.SKIPPED] * 2
-    assert stage.ledger.gpu_hours() == pytest.approx(hours(15 + 10 + 10))
+    assert stage.ledger.gpu_hours() == pytest.approx(hours(14 + 9 + 9))
 
 
 def test_gpu_hours_of_an_attempt_that_was_interrupted_count_to_its_end(
@@ -150,7 +150,7 @@ def test_gpu_hours_of_an_attempt_that_was_interrupted_count_to_its_end(
 def test_a_spent_budget_lets_nothing_start(stage: Any, seeds: tuple[list[Trial], list[Trial]]) -> None:
     gpu_second = {"gpus": 1.0}
     assert run(stage, seeds[0], Limits(), resources=gpu_second, gpus=1.0)
-    assert run(stage, seeds[1], Limits(max_gpu_hours=hours(20)), resources=gpu_second, gpus=1.0)
+    assert run(stage, seeds[1], Limits(max_gpu_hours=hours(18)), resources=gpu_second, gpus=1.0)
     assert stage.executor.jobs == []
     assert stage.states_of(*seeds[1]) == [State.SKIPPED] * 2
 

@@ -238,13 +238,19 @@ class HandPlayed:
     def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return True
 
+    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
+        return sum(work.values()) / self.num_slots
+
+    def held_by_others(self) -> str:
+        return ""
+
     def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
         return Machine()
 
     def submit(self, job: Job) -> Place:
         self.jobs.append(job)
         self.running.append((self.now_s + self.lengths[job.trial_id], job))
-        return Place()
+        return Place(has_started=True)
 
     def prune(self, trial_id: str) -> None:  # noqa: ARG002
         raise AssertionError

@@ -310,7 +310,8 @@ get-auth-token) echo secret ;;
 start) echo "$RAY_AUTH_MODE $*" >> started.log; echo $$ >> pids.log; exec sleep 600 ;;
 status) awk '{print " 1 node_" NR}' started.log ;;
 esac""",
-    "specsweep": """echo "$*" > specsweep.log
+    "specsweep": """if [[ "$1" == events ]]; then echo "$*" > asked.log; cat events.log; exit; fi
+echo "$*" > specsweep.log
 if [[ -n "${ENDS_WITH:-}" ]]; then exit "$ENDS_WITH"; fi
 trap 'echo TERM >> signals.log; exit "$STOPS_WITH"' TERM
 echo ready > ready.log
@@ -366,10 +367,22 @@ def still_running(folder: Path) -> list[int]:
     return [pid for pid in map(int, (folder / "pids.log").read_text().split()) if is_alive(pid)]
 
 
-@pytest.mark.parametrize("code", [0, 1])
+def write_events(folder: Path, *events: tuple[str, str, str | None]) -> None:
+    """Write events as ``specsweep events`` prints them: trial, kind and cause."""
+    (folder / "results").mkdir(exist_ok=True)
+    lines = [json.dumps({"trial_id": trial, "kind": kind, "cause": cause}) for trial, kind, cause in events]
+    lines.insert(0, json.dumps({"trial_id": None, "kind": "registered"}))
+    (folder / "events.log").write_text("\n".join(lines) + "\n")
+
+
+OWN_FAULT = [("a", "failed", "worker"), ("a", "done", None), ("b", "failed", "node"), ("b", "failed", "diverged")]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
 def test_a_slurm_job_whose_sweep_ends_by_itself_ends_with_its_code(
     code: int, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
+    write_events(tmp_path, *OWN_FAULT)
     job = start_job("--set", "resources.gpus=1", ENDS_WITH=str(code))
     _, err = wait_for_end(job)
     assert (job.returncode, err) == (code, "")
@@ -383,6 +396,25 @@ def test_a_slurm_job_whose_sweep_ends_by_itself_ends_with_its_code(
     assert "--head --node-ip-address=192.0.2.1 --port=20007" in started[1]
     assert not (tmp_path / "scontrol.log").exists()
     assert still_running(tmp_path) == []
+
+
+@pytest.mark.parametrize(("code", "cause"), [(3, "raised"), (4, "raised"), (1, "worker"), (1, "io")])
+def test_a_slurm_job_that_another_try_may_mend_goes_back_into_the_queue_so_often_and_no_oftener(
+    code: int, cause: str, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    write_events(tmp_path, *OWN_FAULT, ("c", "failed", cause))
+    arguments = ("--set", "resources.gpus=1", "--slots", "4", "--name", "night")
+    for number in range(1, 4):
+        job = start_job(*arguments, ENDS_WITH=str(code), MAX_TRIES="2")
+        out, err = wait_for_end(job)
+        assert (job.returncode, err) == (code, "")
+        requeued = (tmp_path / "scontrol.log").read_text().splitlines()
+        assert requeued == ["requeue 7"] * min(number, 2)
+        assert (f"which another try may mend; back into the queue ({number} of 2)" in out) is (number < 3)
+        (tmp_path / "started.log").unlink()
+    assert list((tmp_path / "results").iterdir()) == []
+    if code == 1:
+        assert (tmp_path / "asked.log").read_text() == "events night --results results --set resources.gpus=1\n"
 
 
 def test_a_slurm_job_near_its_time_limit_stops_the_sweep_once_and_goes_back_into_the_queue(
@@ -496,5 +528,5 @@ def test_the_dashboard_shows_each_state_of_a_trial_in_a_colour_of_its_own(dashbo
         override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
         for override in panel["fieldConfig"]["overrides"]
     }
-    assert set(colours) == {"waiting", "running", "done", "pruned", "failed", "left_out"}
+    assert set(colours) == {"waiting", "pending", "running", "done", "pruned", "failed", "left_out"}
     assert len(set(colours.values())) == len(colours)

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.execution.capacity import Node
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.slot_pool import Slot, SlotPool
+from orchestrator.execution.ray_cluster.slot_pool import IDLE_S, Slot, SlotPool
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
@@ -127,3 +127,49 @@ def test_a_node_to_avoid_takes_no_job(slots: SlotPool, job: Job) -> None:
     slots.set_nodes([Node("a", {"CPU": 4.0}), Node("b", {"CPU": 1.0})])
     assert slots.has_room(SMALL, avoid)
     assert slots.acquire(SMALL, avoid).place.nodes == {"b"}
+
+
+def test_what_others_hold_is_no_room_until_they_let_it_go(slots: SlotPool, job: Job) -> None:
+    node = Node("a", {"CPU": 4.0, "object_store_memory": 9.0, "node:1.2.3.4": 1.0})
+    busy(slots, SMALL, job)
+    slots.set_nodes([node], {"a": {"CPU": 0.5}})  # ours 1, others 2.5
+    assert slots.others == {"a": {"CPU": 2.5}}
+    assert not slots.has_room(SMALL)
+    assert (slots.count(SMALL, at_most=9), slots.fits(LARGE), slots.fits(SMALL)) == (1, False, True)
+    slots.set_nodes([node], {"a": {"CPU": 2.0}})
+    assert slots.has_room(SMALL)
+    assert not slots.has_room(LARGE)
+    slots.set_nodes([node], {"a": {"CPU": 4.0}})  # our worker is on its way: what it takes is not others'
+    assert slots.others == {}
+    assert slots.has_room(LARGE)
+    slots.set_nodes([node])
+    assert slots.count(SMALL, at_most=9) == 4
+
+
+def test_gpus_that_others_hold_leave_whole_ones_and_parts_where_they_fit(slots: SlotPool) -> None:
+    whole, half = ResourceRequest(cpus=0.1, gpus=1.0), ResourceRequest(cpus=0.1, gpus=0.5)
+    node = Node("a", {"CPU": 4.0, "GPU": 2.0})
+    slots.set_nodes([node], {"a": {"CPU": 4.0, "GPU": 0.5}})  # others have one and a half
+    assert (slots.count(whole, at_most=9), slots.count(half, at_most=9)) == (0, 1)
+    slots.set_nodes([node], {"a": {"CPU": 4.0, "GPU": 1.5}})
+    assert (slots.count(whole, at_most=9), slots.count(half, at_most=9)) == (1, 3)
+
+
+def test_a_slot_that_is_free_for_long_is_closed_and_one_that_is_used_in_between_is_not(
+    job: Job, stopped: list[Slot]
+) -> None:
+    now_s = 0.0
+    slots = SlotPool(stopped.append, clock=lambda: now_s)
+    slots.set_nodes([Node("a", {"CPU": 4.0})])
+    first, second = busy(slots, SMALL, job), busy(slots, SMALL, job)
+    first.free()
+    second.free()
+    slots.close_idle()
+    now_s = IDLE_S - 1
+    second.job = job
+    slots.close_idle()
+    second.free()
+    now_s = IDLE_S + 1
+    slots.close_idle()
+    assert stopped == [first]
+    assert list(slots) == [second]
