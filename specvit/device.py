@@ -37,6 +37,11 @@ class Device:
         return self.torch_device.type == "cuda"
 
     @property
+    def name(self) -> str:
+        """Return what people call it: ``CPU``, ``NVIDIA H200``."""
+        return torch.cuda.get_device_name(self.torch_device) if self.is_cuda else "CPU"
+
+    @property
     def fused_optimizer(self) -> bool:
         """Return whether to use the optimizer's fused kernels."""
         return self.is_cuda

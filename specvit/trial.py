@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ from specvit.training.checkpoint import Checkpoint
 from specvit.training.learner import Learner
 from specvit.training.loop import StepReport, pretrain
 from specvit.training.measuring import LossMeasurement
+from specvit.training.step_log import StepLog
+
+_LOG = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
@@ -114,10 +118,12 @@ def run_trial(
     )
     if config.treatment.kind == "raw_pixels":
         observer.progress(step=0, steps=0, images_per_s=0.0)
+        _LOG.info("raw pixels: no backbone; probing")
         return TrialResult(probing.pixels())
     backbone = _build_backbone(config, dataset)
     if config.treatment.kind == "random_init":
         backbone.to(device.torch_device)
+        _LOG.info("random init: nothing to train; probing on %s", device.name)
         observer.progress(step=0, steps=0, images_per_s=0.0)
         metrics = probing.backbone(backbone, device=device)
         return TrialResult(metrics, diagnostics=_diagnose(backbone, config, dataset, device=device))
@@ -133,6 +139,16 @@ def run_trial(
     notes = {} if checkpoint is None else checkpoint.notes
     terms = LossMeasurement(learner, config.objective, dataset.train, seed=config.seed, device=device)
     watch = _Watch(config, probing, observer, terms, device=device, backbone=learner.eval_backbone, notes=notes)
+    recipe = config.objective
+    _LOG.info(
+        "training on %s: %s, %d steps of %d images, %s parameters in the backbone, rungs at %s",
+        device.name,
+        recipe.name,
+        recipe.steps,
+        recipe.batch_size,
+        f"{sum(parameter.numel() for parameter in backbone.parameters()):,}",
+        ", ".join(map(str, watch.rungs)) or "no step",
+    )
     last = pretrain(
         learner,
         config.objective,
@@ -149,6 +165,7 @@ def run_trial(
         return TrialResult({"loss": last.loss})
     if weights is not None:
         _save_weights(learner, weights)
+    _LOG.info("the training is done; probing")
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
@@ -192,6 +209,7 @@ class _Watch:
         self.rungs = rung_steps(self.steps, config.rungs.count)
         self.notes = notes
         self.notes["rungs"] = []
+        self._log = StepLog(steps=self.steps)
         self._told_at = -math.inf
 
     def continued(self, report: StepReport) -> None:
@@ -199,9 +217,11 @@ class _Watch:
         for step, metrics in self.notes.setdefault("rungs", []):
             self.observer.rung(step=step, metrics=metrics)
         self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
+        _LOG.info("going on from the state that was saved at step %d", report.step)
 
     def after_step(self, report: StepReport) -> bool:
         """Return whether to stop after this step."""
+        self._log.step(report)
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_INTERVAL_S or report.step == self.steps:
             self._told_at = now

@@ -273,6 +273,7 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
             shares=shares,
             max_slots=min(len(shares), where.slots or len(shares)),
             address=where.address,
+            job_name=prepared.sweep.name,
             wanted=NodeRequirements.of_this_code((prepared.folder / LOCK_NAME).resolve()),
         )
 

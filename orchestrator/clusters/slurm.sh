@@ -44,6 +44,7 @@ MAX_TRIES="${MAX_TRIES:-3}"
 tries_file="$RESULTS/.slurm-$SLURM_JOB_ID.tries"
 
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_DASHBOARD_ENABLE_PROFILING=1 RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING=1  # stack traces; a log for each trial
 if [[ -z "${RAY_AUTH_TOKEN_PATH:-}" ]]; then
     (umask 077 && ray get-auth-token --generate >/dev/null)
 fi

@@ -93,8 +93,8 @@ class Executor(Protocol):
             Where it runs.
         """
 
-    def prune(self, trial_id: str) -> None:
-        """Ask the running trial to stop before its next step; returns at once."""
+    def prune(self, trial_id: str, why: str = "") -> None:
+        """Ask the running trial to stop before its next step, for the reason ``why``; returns at once."""
 
     def kill(self, trial_id: str) -> None:
         """End the running trial at once, whatever it does; its attempt has no more events."""

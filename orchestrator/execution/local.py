@@ -62,10 +62,10 @@ class LocalExecutor:
         self._running = RunningJob(job, self._datasets)
         return Place(has_started=True)
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str, why: str = "") -> None:
         """Ask the running trial to stop before its next step."""
         if self._running is not None and self._running.job.trial_id == trial_id:
-            self._running.stop()
+            self._running.stop(why)
 
     def kill(self, trial_id: str) -> None:
         """Ask the trial to stop, and drop its events: a thread cannot be killed, and may compute on in vain."""

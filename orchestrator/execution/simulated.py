@@ -226,7 +226,7 @@ class SimulatedExecutor:
             self.clock.schedule(now_s + left_s, FinishEvent(job.trial_id, job.attempt))
         return replace(slot.place, has_started=True)
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str, why: str = "") -> None:  # noqa: ARG002
         """End the running trial, of which the next ``poll`` tells."""
         if running := self._running.get(trial_id):
             self._end(running)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.execution.causes import cause_of
 from orchestrator.execution.executor import Job
-from orchestrator.execution.trial_log import forward_logs
+from orchestrator.execution.trial_log import event_text, forward_logs
 from orchestrator.execution.worker_files import local_files, make_checkpoint
 from orchestrator.ledger.provenance import cpu_name
 from orchestrator.trials.events import (
@@ -60,6 +60,7 @@ class RunningJob:
         *,
         process_group: AbstractContextManager[object] | None = None,
         runner: Runner | None = None,
+        write_line: Callable[[str], None] | None = None,
     ) -> None:
         """Start the thread.
 
@@ -68,13 +69,16 @@ class RunningJob:
             datasets: What the trials' data sources load.
             process_group: Context in which this process is the main one of several; None = it is alone.
             runner: What computes the trial, called as ``specvit.trial.run_trial`` is; None = that.
+            write_line: Called with what happens, as text for people; None = nobody reads that here.
         """
         self.job = job
+        self._write_line = write_line
         self._runner = runner
         self._datasets = datasets
         self._process_group = process_group or nullcontext()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._why = ""
         self._interrupted = threading.Event()
         self._checkpoint: Checkpoint | None = None
         self._elapsed_before: tuple[float, float] | None = None
@@ -101,8 +105,9 @@ class RunningJob:
             pass
         return events
 
-    def stop(self) -> None:
-        """Ask the trial to end before its next step, for good."""
+    def stop(self, why: str = "") -> None:
+        """Ask the trial to end before its next step, for good, and say why."""
+        self._why = why
         self._stop.set()
 
     def interrupt(self) -> None:
@@ -122,23 +127,29 @@ class RunningJob:
                 wall, cpu = notes.get(_ELAPSED, (0.0, 0.0))
                 self._elapsed_before = wall, cpu
             notes[_ELAPSED] = list(self._elapsed())
-        self._events.put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
+        self._put(Progressed(*self._key, step=step, steps=steps, images_per_s=images_per_s))
 
     def rung(self, *, step: int, metrics: Mapping[str, float]) -> None:
         """Report the metrics of a rung."""
-        self._events.put(Reported(*self._key, step=step, metrics=dict(metrics)))
+        self._put(Reported(*self._key, step=step, metrics=dict(metrics)))
 
     def should_stop(self) -> bool:
         """Return whether the trial has been asked to stop."""
         return self._stop.is_set()
 
     def _log(self, level: str, text: str) -> None:
-        self._events.put(Logged(*self._key, level=level, text=text))
+        self._put(Logged(*self._key, level=level, text=text))
 
     def _run(self) -> None:
         worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._events.put(Started(*self._key, worker=worker, device=device_text(self.job.share.gpus)))
-        self._events.put(self._outcome())
+        self._put(Started(*self._key, worker=worker, device=device_text(self.job.share.gpus)))
+        self._put(self._outcome())
+
+    def _put(self, event: Event) -> None:
+        text = None if self._write_line is None else event_text(event)
+        if self._write_line is not None and text is not None:
+            self._write_line(f"{self.job.label}: {text}")
+        self._events.put(event)
 
     def _outcome(self) -> Event:
         """Compute the trial; return its end, whatever that is."""
@@ -159,7 +170,7 @@ class RunningJob:
             )
         if self._interrupted.is_set():
             return self._failed(f"it was asked to go on elsewhere, at step {result.stopped_at}", Cause.NODE)
-        return Pruned(*self._key, step=result.stopped_at, seconds=seconds)
+        return Pruned(*self._key, step=result.stopped_at, seconds=seconds, why=self._why)
 
     def _compute(self) -> TrialResult:
         from specvit.device import share_of_gpus

@@ -81,7 +81,7 @@ class Attempt:
         reports: Its rungs, by step.
         logs: What it logged, in order.
         seconds: Wall time, with that of the attempts before whose states it went on from, or None.
-        error: One line on why it failed, or None.
+        error: One line on why it failed or was pruned, or None.
         traceback: The whole traceback, or None.
         cause: Why it failed, or None.
         device: On which it was computed, kind and name, or None.

@@ -20,7 +20,7 @@ And keys of their own:
 * ``rung``: it reported. ``step``; ``metrics``, by name.
 * ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from. Another
   attempt may follow, if the trial was done again.
-* ``pruned``: ``step``, ``seconds``.
+* ``pruned``: ``step``, ``seconds``; ``why``, in one line, or null where older versions did not say.
 * ``failed``: ``cause`` (``raised``, ``io``, ``device``, ``diverged``, ``invalid``, ``gpu_memory``, ``host_memory``,
   ``worker``, ``stalled``, ``node``, or null), ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
 * ``lost``: its driver ended before it did; the trial waits again. ``step``, the last one heard of.
@@ -170,7 +170,8 @@ def _end_fields(row: sqlite3.Row, end: str) -> EventRow:
         "lost": ("step",),
     }[end]
     metrics = {"metrics": _jsonable(decode_metrics(row["metrics"]))} if end == "done" else {}
-    return metrics | {key: row[key] for key in own}
+    why = {"why": row["error"]} if end == "pruned" else {}
+    return metrics | {key: row[key] for key in own} | why
 
 
 def _happening(kind: str, at: str | None, trial: Mapping[str, Any], **fields: Any) -> EventRow:

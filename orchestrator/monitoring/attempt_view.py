@@ -79,7 +79,8 @@ def _attempt_lines(attempt: Attempt) -> Iterator[Text]:
     for line in attempt.logs:
         yield _indented(f"{line.logged_at} {one_line(line.level)}: {line.text}")
     if attempt.error is not None:
-        yield Text.assemble(_INDENT, ("error: ", "red"), one_line(attempt.error))
+        what = ("error: ", "red") if attempt.state == "failed" else (f"{attempt.state}: ", _STYLES[attempt.state])
+        yield Text.assemble(_INDENT, what, one_line(attempt.error))
     if attempt.traceback:
         yield _indented(attempt.traceback.rstrip("\n"))
 

@@ -34,6 +34,9 @@ class Judge(Protocol):
     def report(self, trial_id: str, step: int, value: float) -> bool:
         """Record a rung's metric; return whether the trial is to be pruned."""
 
+    def why(self, trial_id: str) -> str:
+        """Return why a trial is to be pruned, after ``report`` said so: rung, value, threshold; human-readable."""
+
     def end(self, trial_id: str, state: State) -> None:
         """Record that a trial has ended."""
 

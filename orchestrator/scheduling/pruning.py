@@ -18,6 +18,7 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from orchestrator.scheduling.pruning_reasons import Verdict, reason_text
 from orchestrator.sweep import pruning_settings
 from orchestrator.sweep.pruning_settings import AnyPruner
 from orchestrator.trials.records import Report, State, TrialRecord
@@ -64,6 +65,7 @@ class Judge:
         metric: str | None = None,
     ) -> None:
         self._groups: dict[str, _Group] = {}
+        self._metric = metric or settings.metric or "the metric"
         if isinstance(settings, pruning_settings.NoPruning):
             return
         members: dict[str, list[TrialRecord]] = {}
@@ -89,6 +91,11 @@ class Judge:
         """
         group = self._groups.get(trial_id)
         return group is not None and group.report(trial_id, step, value)
+
+    def why(self, trial_id: str) -> str:
+        """Return why a trial is to be pruned, after ``report`` said so: rung, value, threshold; human-readable."""
+        group = self._groups.get(trial_id)
+        return "" if group is None else group.why(trial_id, self._metric)
 
     def end(self, trial_id: str, state: State) -> None:
         """Record that a trial ended. One that failed leaves its rungs as evidence, and may come back."""
@@ -149,6 +156,15 @@ class _Group:
         verdict = self._show(trial_id, rung, value) and self._can_prune[trial_id]
         self._verdicts[trial_id, step] = verdict
         return verdict
+
+    def why(self, trial_id: str, metric: str) -> str:
+        step = max((step for (judged, step), hopeless in self._verdicts.items() if judged == trial_id and hopeless))
+        rung = self._steps.index(step) + 1
+        at_rung = {judged: value for judged, number, value in self._log if number == rung and judged != trial_id}
+        finished = [value for judged, value in at_rung.items() if self._ended.get(judged) is State.DONE]
+        own = [value for judged, number, value in self._log if judged == trial_id and number <= rung]
+        verdict = Verdict(metric, step, rung, own, list(at_rung.values()), finished, self._higher_is_better)
+        return reason_text(self._settings, verdict)
 
     def exempt(self, trial_id: str) -> None:
         if self._ended.get(trial_id) is not State.PRUNED:

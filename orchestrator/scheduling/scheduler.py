@@ -94,7 +94,7 @@ class Scheduler:
         self._waiting: deque[Trial] = deque()
         self._running: dict[str, RunningAttempt] = {}
         self._started_seeds: set[int] = set()
-        self._stopping: set[str] = set()  # running trials that a command or the judge ends
+        self._stopping: dict[str, str] = {}  # running trials that a command or the judge ends, and why
         self._standstill = Standstill(clock, warn=warn, held_by_others=executor.held_by_others)
         self._blocked: Trial | None = None  # the first that waits, if there is no room for it
 
@@ -203,7 +203,7 @@ class Scheduler:
             for callback in self._callbacks:
                 callback.on_event(event)
             if isinstance(event, Reported) and self._is_hopeless(event):
-                self._stop(event.trial_id)
+                self._stop(event.trial_id, self._judge.why(event.trial_id))
             if isinstance(event, Finished):
                 trial = running.trial
                 self._durations.add(trial.group_id, trial.role, event.seconds, trial.arm_id)
@@ -230,7 +230,7 @@ class Scheduler:
         for callback in self._callbacks:
             callback.on_retry(event, decision.why)
         if is_stopping:
-            self._prune(frozenset({event.trial_id}))
+            self._prune(frozenset({event.trial_id}), self._stopping[event.trial_id])
 
     def _end(self, running: RunningAttempt, event: Event) -> None:
         if not isinstance(event, Failed):
@@ -277,12 +277,12 @@ class Scheduler:
                     self._retry(trial_ids)
         return True
 
-    def _prune(self, trial_ids: frozenset[str]) -> None:
+    def _prune(self, trial_ids: frozenset[str], why: str = "by hand") -> None:
         for trial_id in trial_ids & self._running.keys():
-            self._stop(trial_id)
+            self._stop(trial_id, why)
         for trial in [trial for trial in self._waiting if trial.trial_id in trial_ids]:
             self._waiting.remove(trial)
-            event = Pruned(trial.trial_id, self._ledger.begin_attempt(trial.trial_id), step=0, seconds=0.0)
+            event = Pruned(trial.trial_id, self._ledger.begin_attempt(trial.trial_id), step=0, seconds=0.0, why=why)
             for recorded in self._ledger.record_all([event]):
                 if self._states is not None:
                     self._states.ended(recorded)
@@ -291,15 +291,15 @@ class Scheduler:
                     callback.on_event(recorded)
                 self._judge.end(trial.trial_id, State.PRUNED)
 
-    def _stop(self, trial_id: str) -> None:
+    def _stop(self, trial_id: str, why: str) -> None:
         """Have a running trial end as pruned; if it fails instead, it is not tried again."""
-        self._stopping.add(trial_id)
-        self._executor.prune(trial_id)
+        self._stopping[trial_id] = why
+        self._executor.prune(trial_id, why)
 
     def _retry(self, trial_ids: Sequence[str]) -> None:
         here = {trial.trial_id for trial in self._waiting} | self._running.keys()
         for trial_id in dict.fromkeys(trial_ids):
-            self._stopping.discard(trial_id)
+            self._stopping.pop(trial_id, None)
             self._retries.forget(trial_id)
             if trial_id in self._trials_by_id and trial_id not in here and not self._ledger.is_done(trial_id):
                 self._judge.exempt(trial_id)

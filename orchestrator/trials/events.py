@@ -65,10 +65,11 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Pruned(Event):
-    """The attempt obeyed a prune command at ``step``."""
+    """The attempt obeyed a prune command at ``step``; ``why`` says what the command was given for, if that is known."""
 
     step: int
     seconds: float
+    why: str = ""
 
 
 @dataclass(frozen=True)

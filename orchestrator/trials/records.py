@@ -85,7 +85,7 @@ class TrialRecord:
         computation: What computed its newest attempt.
         seconds: Wall time of the attempt that ended it, and of those before whose states it resumed, or None.
         core_seconds: CPU time, likewise.
-        error: One line on why it failed, or None.
+        error: One line on why it failed or was pruned, or None.
         traceback: The whole traceback of the failure, or None.
     """
 

@@ -84,6 +84,8 @@ class Learner(nn.Module, ABC):
     """Number of classes of each target that the learner uses as an index, ``labels`` or ``masks``."""
     micro_batch: int | None
     """Images that are computed at once, at most; fewer from a step on that ran out of memory. None = all."""
+    last_terms: Mapping[str, Tensor]
+    """Weighted terms of the last step's loss, by name; empty before it, and where several processes share a batch."""
     term_weights: Mapping[str, float]
     """Weights that ``losses`` has put on its terms, by name, where they are not 1; terms are recorded without them."""
 
@@ -92,6 +94,7 @@ class Learner(nn.Module, ABC):
         self.regulariser = None
         self.target_classes = {}
         self.micro_batch = None
+        self.last_terms = {}
         self.term_weights = {}
 
     def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
@@ -189,7 +192,9 @@ class Learner(nn.Module, ABC):
                 f"micro_batch must be none, and the process one, with {type(self).__name__}: its batch cannot be cut"
             )
         with device.autocast():
-            loss = torch.stack(list(self.losses(batch).values())).sum()
+            terms = self.losses(batch)
+            loss = torch.stack(list(terms.values())).sum()
+        self.last_terms = {name: term.detach() for name, term in terms.items()}
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -302,11 +307,14 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
             views = self.draw(batch)
             targets = self.targets(views, parts)
         total = torch.zeros((), device=batch.images.device, dtype=torch.float64)
+        sums: dict[str, Tensor] = {}
         for part, of_part in zip(parts, targets, strict=True):
             with device.autocast(), sampling_as_whole_batch(part):
                 terms = self.slice_losses(views, part, of_part)
                 loss = part.fraction * torch.stack(list(terms.values())).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+            sums = {name: sums.get(name, 0) + part.fraction * term.detach().double() for name, term in terms.items()}
+        self.last_terms = sums if collectives.num_processes() == 1 else {}
         collectives.add_gradients(parameters)
         return collectives.total(total)

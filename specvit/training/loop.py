@@ -6,12 +6,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from specvit.data import IGNORE_INDEX, Split
 from specvit.device import Device
@@ -29,14 +29,16 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepReport:
-    """A finished step: its number from 1, its loss, the images per second so far.
+    """A finished step: its number from 1, its loss and the weighted terms that make it, the images per second so far.
 
-    The images per second are those since this process began; 0 where it has continued and done no step yet.
+    The images per second are those since this process began; 0 where it has continued and done no step yet. The terms
+    are scalars on the device; where several processes train, there are none.
     """
 
     step: int
     loss: float
     images_per_s: float
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def batches(
@@ -128,7 +130,7 @@ def pretrain(
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
         images_per_s = (step + 1 - start) * recipe.batch_size / (time.monotonic() - started)
-        report = StepReport(step=step + 1, loss=loss, images_per_s=images_per_s)
+        report = StepReport(step + 1, loss, images_per_s, learner.last_terms)
         stopped = collectives.agree(collectives.is_main() and after_step(report))
         if checkpoint is not None and (
             checkpoint.at_stop()

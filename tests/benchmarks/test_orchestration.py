@@ -234,7 +234,7 @@ class Instant:
         self.jobs.append(job)
         return Place()
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str, why: str = "") -> None:
         pass
 
     def kill(self, trial_id: str) -> None:

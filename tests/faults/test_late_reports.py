@@ -72,6 +72,9 @@ class Listener(SweepCallback):
         self.heard.append((trial_id, step, value))
         return False
 
+    def why(self, trial_id: str) -> str:
+        return f"{trial_id} is hopeless"
+
     def end(self, trial_id: str, state: State) -> None:
         self.heard.append((trial_id, state))
 
@@ -143,7 +146,7 @@ class Player:
         self._is_free = False
         return Place()
 
-    def prune(self, _: str) -> None:
+    def prune(self, _: str, why: str = "") -> None:  # noqa: ARG002
         raise AssertionError("nothing is to be pruned")
 
     def kill(self, _: str) -> None:

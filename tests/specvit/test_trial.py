@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,20 @@ def test_an_arm_differs_from_its_baseline_in_the_end(recipe: str, dataset: Datas
         _run(_config(recipe, treatment={"specialize": text}, probes={}), dataset)[0] for text in ("none", "norm+qkv")
     )
     assert baseline.metrics["loss"] != arm.metrics["loss"]
+
+
+def test_a_trial_logs_what_it_trains_its_steps_with_their_terms_and_that_it_probes(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="specvit"):
+        _run(_config("dinov2_cpu"), dataset)
+    start, first, last, end = caplog.messages
+    assert start.startswith(f"training on CPU: dinov2_cpu, {STEPS} steps of {BATCH_SIZE} images, ")
+    assert re.fullmatch(rf"step 1/{STEPS}: loss (\S+) = dino (\S+) \+ ibot (\S+) \+ koleo (\S+), \d+ images/s", first)
+    loss, *terms = map(float, re.findall(r"-?\d+\.\d+(?:e-\d+)?", first))
+    assert loss == pytest.approx(sum(terms), rel=2e-3)
+    assert last.startswith(f"step {STEPS}/{STEPS}: ")
+    assert end == "the training is done; probing"
 
 
 def test_the_random_floor_probes_the_backbone_that_every_arm_starts_from(dataset: Dataset) -> None:

@@ -7,9 +7,11 @@ commands while a job runs.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.execution.executor import Job
@@ -18,6 +20,19 @@ from orchestrator.trials.events import END_STATES, Event, Failed
 from orchestrator.trials.records import Cause
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
+
+
+class FailedAttemptError(Exception):
+    """An attempt that failed, to fail its task on the dashboard too; ``event`` is the attempt's last one."""
+
+    def __init__(self, event: Failed) -> None:
+        """Take the event; the message is its error and traceback."""
+        super().__init__(event)  # what pickling gives back to this
+        self.event = event
+
+    def __str__(self) -> str:
+        """Return the error in a line, and the traceback below it."""
+        return f"{self.event.error}\n{self.event.traceback}".rstrip()
 
 
 class TrialActor:
@@ -76,26 +91,38 @@ class TrialActor:
         return rendezvous
 
     def run(self, job: Job, rendezvous: Any = None, num_processes: int = 1) -> Iterator[list[Event]]:
-        """Run a job and yield its events; as the main one of several processes if they have a rendezvous."""
+        """Run a job and yield its events; as the main one of several processes if they have a rendezvous.
+
+        Raises:
+            FailedAttemptError: If the attempt failed, with its last event; on the dashboard the task then failed too.
+        """
         try:
             self._check_data(job)
         except DataError as error:
             self._store = None  # closed, so that nobody waits there
             text = str(error.__cause__ or error)
             # Of this machine: another one may well have them.
-            yield [Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text, cause=Cause.IO)]
-            return
+            failed = Failed(job.trial_id, job.attempt, error=f"DataError: {error}", traceback=text, cause=Cause.IO)
+            _write_line(f"{job.label}: {failed.error}")
+            raise FailedAttemptError(failed) from error
         group = None if rendezvous is None else self._process_group(rendezvous, 0, num_processes)
         with self._commands_lock:
-            running = self._running = RunningJob(job, self._datasets, process_group=group, runner=self._runner)
+            running = self._running = RunningJob(
+                job, self._datasets, process_group=group, runner=self._runner, write_line=_write_line
+            )
             pending, self._pending_commands = self._pending_commands, []
         for command in pending:
             if (command.trial_id, command.attempt) == (job.trial_id, job.attempt):
                 command.apply(running)
         while True:
             events = running.next_events()
+            last = events[-1] if events else None
+            if isinstance(last, Failed):
+                if events[:-1]:
+                    yield events[:-1]
+                raise FailedAttemptError(last)
             yield events
-            if type(events[-1]) in END_STATES:
+            if type(last) in END_STATES:
                 return
 
     def assist(self, job: Job, rendezvous: Any, rank: int, num_processes: int) -> float:
@@ -104,14 +131,18 @@ class TrialActor:
         with self._assisting:  # an actor of two threads could start the next job before it has left the last one
             return assist(job, self._datasets, self._process_group(rendezvous, rank, num_processes))
 
-    def stop(self, trial_id: str, attempt: int | None = None) -> None:
+    def stop(self, trial_id: str, attempt: int | None = None, why: str = "") -> None:
         """Ask a trial to stop for good.
 
         Args:
             trial_id: The trial; if another one runs, nothing happens.
             attempt: Which attempt, also one that has not started yet; None = the one that runs.
+            why: Why, human-readable.
         """
-        self._receive(_Command(trial_id, attempt, is_for_good=True))
+        self._receive(_Command(trial_id, attempt, is_for_good=True, why=why))
+
+    def mark(self) -> None:
+        """Do nothing: the dashboard lists the call under its name, beside the trial's."""
 
     def interrupt(self, trial_id: str, attempt: int | None = None) -> None:
         """Ask a trial, likewise, to save its state and stop, since it will resume elsewhere."""
@@ -150,7 +181,15 @@ class _Command:
     trial_id: str
     attempt: int | None
     is_for_good: bool
+    why: str = ""
 
     def apply(self, running: RunningJob) -> None:
         """Pass the command on to the job."""
-        running.stop() if self.is_for_good else running.interrupt()
+        running.stop(self.why) if self.is_for_good else running.interrupt()
+
+
+def _write_line(line: str) -> None:
+    """Write to what Ray keeps as the log of this actor, and of the task that runs."""
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    sys.stdout.write(f"{at} {line}\n")
+    sys.stdout.flush()

@@ -32,14 +32,19 @@ class Cluster:
     """
 
     def __init__(
-        self, datasets: Mapping[DataSource, Dataset], *, address: str | None, wanted: NodeRequirements
+        self,
+        datasets: Mapping[DataSource, Dataset],
+        *,
+        address: str | None,
+        wanted: NodeRequirements,
+        job_name: str = "",
     ) -> None:
         """Start or join the cluster; for the arguments see ``RayExecutor``.
 
         Raises:
             ClusterError: If the cluster cannot be reached, or a node lacks something.
         """
-        self._datasets, self._wanted = datasets, wanted
+        self._datasets, self._wanted, self._job_name = datasets, wanted, job_name
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._health = ClusterHealth()
         self._instruments: dict[str, Any] = {}
@@ -126,7 +131,7 @@ class Cluster:
 
     def _join(self) -> None:
         """Start or join the cluster, hand it the data, and check its nodes."""
-        self.dashboard_url = connect(self._address)
+        self.dashboard_url = connect(self._address, job_name=self._job_name)
         try:
             context = ray.get_runtime_context()
             self._gcs_address = context.gcs_address

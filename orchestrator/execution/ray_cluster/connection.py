@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from orchestrator.execution.capacity import ClusterError, Node
 from orchestrator.execution.ray_cluster.reachability import asks_for_token, check_reachable
@@ -27,11 +30,19 @@ NODE_LABEL = "ray.io/node-id"
 """The label by which Ray places a task or an actor on one node."""
 
 
-def connect(address: str | None) -> str:
+DASHBOARD_SETTINGS: Mapping[str, str] = {
+    "RAY_DASHBOARD_ENABLE_PROFILING": "1",
+    "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "1",
+}
+"""What Ray has to find in its environment when it starts, to show stack traces, profiles, and a log for each task."""
+
+
+def connect(address: str | None, *, job_name: str = "") -> str:
     """Start or join a cluster.
 
     Args:
         address: ``host:port`` of a running cluster, ``auto`` to find one; None = start one on this machine.
+        job_name: Name of this process as a job of the cluster; empty = it has none.
 
     Returns:
         The address of its dashboard, empty if it has none.
@@ -47,10 +58,16 @@ def connect(address: str | None) -> str:
     local: dict[str, Any] = {} if address else {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     if not address and usable_cores() < (os.cpu_count() or 1):
         local["num_cpus"] = usable_cores()  # Ray counts the machine's, also where a job was given a few of them
+    job = JobConfig(metadata={"job_name": job_name} if job_name else {})
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with _token_shown() if address and asks_for_token(address) else nullcontext():
-            context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        with (
+            nullcontext() if address else _dashboard_settings(),
+            _token_shown() if address and asks_for_token(address) else nullcontext(),
+        ):
+            context = ray.init(
+                address=address or "local", job_config=job, log_to_driver=False, logging_level=logging.ERROR, **local
+            )
     except (OSError, ValueError, RuntimeError) as error:
         if not address and isinstance(error, OSError) and not os.access(Path.home(), os.W_OK):
             raise ClusterError(
@@ -63,6 +80,22 @@ def connect(address: str | None) -> str:
         # Ray has taken SIGTERM for itself and would exit on the spot; what it means is for whoever runs us to say.
         signal.signal(signal.SIGTERM, on_sigterm)
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+@contextmanager
+def _dashboard_settings() -> Iterator[None]:
+    """Give a cluster of our own what its dashboard needs, py-spy on the path among it, unless the user has set it."""
+    before = dict(os.environ)
+    os.environ |= {name: value for name, value in DASHBOARD_SETTINGS.items() if name not in before}
+    if shutil.which("py-spy") is None:  # it is installed with Ray, in an environment that need not be activated
+        os.environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), before.get("PATH")]))
+    try:
+        yield
+    finally:
+        for name in (*DASHBOARD_SETTINGS, "PATH"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 @contextmanager

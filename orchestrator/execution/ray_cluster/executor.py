@@ -30,7 +30,7 @@ from orchestrator.execution.ray_cluster.connection import other_jobs, request_ro
 from orchestrator.execution.ray_cluster.node_check import NodeRequirements
 from orchestrator.execution.ray_cluster.slot_pool import Slot, SlotPool
 from orchestrator.execution.worker import Runner
-from orchestrator.trials.events import END_STATES, Event, Failed
+from orchestrator.trials.events import END_STATES, Event, Failed, Pruned
 from orchestrator.trials.records import Cause
 from orchestrator.trials.resources import ResourceRequest
 from specvit.data import Dataset, DataSource
@@ -51,6 +51,7 @@ class RayExecutor:
         address: str | None = None,
         wanted: NodeRequirements | None = None,
         runner: Runner | None = None,
+        job_name: str = "",
     ) -> None:
         """Start or join the cluster, and check that its nodes have the code, the data and the room.
 
@@ -61,6 +62,7 @@ class RayExecutor:
             address: Address of a running cluster, ``auto`` to find one; None = start one on this machine.
             wanted: What every node must have; None = the code alone.
             runner: What computes a trial; None = ``specvit.trial.run_trial``.
+            job_name: Name under which the cluster lists this job.
 
         Raises:
             ClusterError: If the cluster cannot be reached, has no room for a trial, or a node lacks something.
@@ -70,7 +72,7 @@ class RayExecutor:
         self._slots = SlotPool(worker_group.stop_workers)
         self._pending_events: list[Event] = []  # the ends of jobs that could not be started
         wanted = replace(wanted or NodeRequirements.of_this_code(), with_gpus=any(share.gpus for share in shares))
-        self._cluster = Cluster(datasets, address=address, wanted=wanted)
+        self._cluster = Cluster(datasets, address=address, wanted=wanted, job_name=job_name)
         self.dashboard_url = self._cluster.dashboard_url
         try:
             self._look_at_nodes()
@@ -130,10 +132,10 @@ class RayExecutor:
             self._pending_events += self._lose_attempt(slot, error)
         return place
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str, why: str = "") -> None:
         """Ask the running trial to stop for good."""
         for slot in self._slots.running(trial_id):
-            worker_group.prune_job(slot)
+            worker_group.prune_job(slot, why)
 
     def kill(self, trial_id: str) -> None:
         """Stop the workers of the running trial at once, and start others for the next job if these were there."""
@@ -212,7 +214,11 @@ class RayExecutor:
             slot.free()
             return []
         except ray.exceptions.RayError as error:
-            return self._lose_attempt(slot, error)
+            failed = failures.event_of(error)
+            if failed is None:
+                return self._lose_attempt(slot, error)
+            worker_group.wait_until_over(slot.events)
+            events = [failed]
         slot.is_up = True
         if type(events[-1]) in END_STATES:
             events[-1] = self._settle(slot, events[-1])
@@ -238,6 +244,8 @@ class RayExecutor:
         """Free a slot whose job has ended, once its other processes have too; return the end with what they add."""
         losses = worker_group.collect_outcomes(slot)
         merged = failures.merge_outcomes(end, core_seconds=slot.core_seconds, losses=losses)
+        if isinstance(end, Pruned):
+            worker_group.mark_pruned(slot, end.step)
         slot.free()
         has_lost_node = bool(losses) and self._has_lost_node(slot)
         if has_lost_node or slot.is_leaving:

@@ -9,6 +9,7 @@ from enum import Enum
 import ray
 
 from orchestrator.execution.executor import Job
+from orchestrator.execution.ray_cluster.actor import FailedAttemptError
 from orchestrator.trials.events import Event, Failed, Finished
 from orchestrator.trials.records import Cause
 
@@ -56,6 +57,12 @@ def is_connection_error(reason: str) -> bool:
 def is_raised(error: Exception) -> bool:
     """Return whether a task has raised the error, so that its process still runs."""
     return isinstance(error, ray.exceptions.RayTaskError)
+
+
+def event_of(error: Exception) -> Failed | None:
+    """Return the last event of an attempt that failed by itself; None if it was lost."""
+    cause = getattr(error, "cause", None)
+    return cause.event if isinstance(cause, FailedAttemptError) else None
 
 
 def reason_of(error: Exception) -> str:

@@ -87,10 +87,22 @@ def start_job(slot: Slot, job: Job) -> None:
     ]
 
 
-def prune_job(slot: Slot) -> None:
+def prune_job(slot: Slot, why: str) -> None:
     """Ask the job of a slot to stop for good."""
     assert slot.job is not None
-    slot.workers[0].stop.remote(slot.job.trial_id, slot.job.attempt)
+    stop = slot.workers[0].stop.options(name=f"{slot.job.label}: asked to stop")
+    stop.remote(slot.job.trial_id, slot.job.attempt, why)
+
+
+def mark_pruned(slot: Slot, step: int) -> None:
+    """Have the dashboard list that the job of a slot was pruned: its task itself has ended as any other."""
+    assert slot.job is not None
+    slot.workers[0].mark.options(name=f"{slot.job.label}: pruned at step {step}").remote()
+
+
+def wait_until_over(events: Any) -> None:
+    """Wait until Ray has seen the end of a task that has raised: killed before, it would have failed by that."""
+    ray.wait([events.completed()], timeout=SETTLE_TIMEOUT_S)
 
 
 def interrupt_job(slot: Slot) -> None:

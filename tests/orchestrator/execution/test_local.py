@@ -13,7 +13,7 @@ from orchestrator.execution.local import LocalExecutor
 from orchestrator.run import load_datasets
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Failed, Finished, Progressed, Reported, Started
+from orchestrator.trials.events import Failed, Finished, Logged, Progressed, Reported, Started
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.training.learnt import is_learning_metric
@@ -42,7 +42,8 @@ def test_a_real_trial_progresses_reports_and_finishes(trials: tuple[Trial, ...])
     executor = LocalExecutor(load_datasets(trials))
     executor.submit(Job(trials[0].trial_id, 2, trials[0].label, trials[0].config))
     events = events_until(executor, is_end)
-    kinds = [kind for kind, _ in groupby(map(type, events))]
+    assert {event.level for event in events if isinstance(event, Logged)} == {"INFO"}
+    kinds = [kind for kind, _ in groupby(map(type, events)) if kind is not Logged]
     assert kinds[:2] == [Started, Progressed]
     # 2 rungs in 4 steps stand at 4/3 and 8/3, rounded.
     assert [event.step for event in events if isinstance(event, Reported)] == [1, 3]

@@ -59,13 +59,13 @@ def test_an_attempt_is_told_from_its_beginning_to_its_end(ledger: Ledger, trials
 
 def test_other_ends_carry_what_is_known_of_them(ledger: Ledger, trials: tuple[Trial, ...]) -> None:
     pruned, failed, lost, omitted = (trial.trial_id for trial in trials[:4])
-    ledger.record(Pruned(pruned, ledger.begin_attempt(pruned), 2, 3.0))
+    ledger.record(Pruned(pruned, ledger.begin_attempt(pruned), 2, 3.0, "by hand"))
     ledger.record(Failed(failed, ledger.begin_attempt(failed), "boom", "Traceback", 1.0, Cause.GPU_MEMORY))
     ledger.record(Reported(lost, ledger.begin_attempt(lost), 2, {}))
     ledger.release_running()
     ledger.skip([omitted], "no GPU hours left")
     events = {event["kind"]: event for event in news(EventReader(), ledger)}
-    assert (events["pruned"]["step"], events["pruned"]["seconds"]) == (2, 3.0)
+    assert [events["pruned"][key] for key in ("step", "seconds", "why")] == [2, 3.0, "by hand"]
     assert (events["failed"]["cause"], events["failed"]["error"]) == ("gpu_memory", "boom")
     assert (events["lost"]["trial_id"], events["lost"]["step"]) == (lost, 2)
     left = events["left_out"]

@@ -103,3 +103,8 @@ def test_no_escape_sequence_reaches_a_terminal_without_colours() -> None:
     assert "\x1b[2J" not in text
     assert "\x1b]0" not in text
     assert "\x07" not in text
+
+
+def test_a_pruned_attempt_says_why() -> None:
+    pruned = replace(RUNNING, number=1, state="pruned", step=6, steps=9, seconds=3.0, error="by hand")
+    assert shown([pruned])[-2:] == ["  step 6/9, 3.0 s", "  pruned: by hand"]

@@ -105,6 +105,7 @@ class ScriptedExecutor:
         self._gpus = gpus
         self._machine = machine
         self._playing: dict[str, tuple[Job, str, int]] = {}
+        self._why: dict[str, str] = {}
 
     @property
     def running(self) -> list[str]:
@@ -134,8 +135,9 @@ class ScriptedExecutor:
         self._playing[job.trial_id] = job, scripts[min(job.attempt, len(scripts)) - 1], 0
         return Place()
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str, why: str = "") -> None:
         self.pruned.append(trial_id)
+        self._why[trial_id] = why
 
     def kill(self, trial_id: str) -> None:
         self.killed.append(trial_id)
@@ -149,7 +151,9 @@ class ScriptedExecutor:
             self._playing[trial_id] = job, script, position + 1
             event = make_event(letter, job, position)
             if trial_id in self.pruned and not isinstance(event, Failed) and trial_id not in self._deaf:
-                event = Pruned(trial_id, job.attempt, step=position, seconds=float(position))
+                event = Pruned(
+                    trial_id, job.attempt, step=position, seconds=float(position), why=self._why[trial_id]
+                )
             if event is not None:
                 events.append(event)
             if type(event) in END_STATES:
@@ -268,6 +272,9 @@ class Stage(SweepCallback):
 
     def report(self, trial_id: str, step: int, value: float) -> bool:  # noqa: ARG002
         return trial_id in self.hopeless
+
+    def why(self, trial_id: str) -> str:
+        return f"{trial_id} is hopeless"
 
     def end(self, trial_id: str, state: State) -> None:
         self.ends.append((trial_id, state))

@@ -87,7 +87,7 @@ class ScriptedExecutor:
         self.most_at_once = max(self.most_at_once, len(self._playing))
         return Place()
 
-    def prune(self, trial_id: str) -> None:
+    def prune(self, trial_id: str, why: str = "") -> None:  # noqa: ARG002
         self.pruned.append(trial_id)
         attempt = next(job.attempt for job in self.jobs if job.trial_id == trial_id)
         self._playing[trial_id] = iter([Pruned(trial_id, attempt, step=2, seconds=1.0)])
@@ -156,6 +156,9 @@ class Listener(SweepCallback):
             record = next(r for r in reader.records() if r.trial.trial_id == trial_id)
         assert step in [report.step for report in record.reports]
         return trial_id in self.hopeless
+
+    def why(self, trial_id: str) -> str:
+        return f"{trial_id} is hopeless"
 
     def end(self, trial_id: str, state: State) -> None:
         self.ends.append((trial_id, state))

@@ -252,7 +252,7 @@ class HandPlayed:
         self.running.append((self.now_s + self.lengths[job.trial_id], job))
         return Place(has_started=True)
 
-    def prune(self, trial_id: str) -> None:  # noqa: ARG002
+    def prune(self, trial_id: str, why: str = "") -> None:  # noqa: ARG002
         raise AssertionError
 
     def kill(self, trial_id: str) -> None:  # noqa: ARG002

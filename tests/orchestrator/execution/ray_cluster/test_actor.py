@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.actor import TrialActor
+from orchestrator.execution.ray_cluster.actor import FailedAttemptError, TrialActor
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
@@ -49,7 +49,14 @@ def make_worker(job: Job) -> Iterator[Callable[..., TrialActor]]:
 
 
 def all_of(batches: Iterator[list[Event]]) -> list[Event]:
-    return [event for batch in batches for event in batch]
+    """Return all events; the last one of an attempt that failed comes with the error that fails its task."""
+    events: list[Event] = []
+    try:
+        for batch in batches:
+            events += batch
+    except FailedAttemptError as error:
+        events.append(error.event)
+    return events
 
 
 def finish(*_: object, **__: object) -> TrialResult:

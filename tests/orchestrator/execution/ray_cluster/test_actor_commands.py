@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.execution.executor import Job
-from orchestrator.execution.ray_cluster.actor import TrialActor
+from orchestrator.execution.ray_cluster.actor import FailedAttemptError, TrialActor
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.trial import Trial
 from specvit.data import Dataset
@@ -45,7 +45,13 @@ def ends(job: Job) -> Callable[..., list[type[Event]]]:
         )
         for order in orders:
             order(worker)
-        return [type(event) for batch in worker.run(job) for event in batch]
+        types: list[type[Event]] = []
+        try:
+            for batch in worker.run(job):
+                types += map(type, batch)
+        except FailedAttemptError as error:
+            types.append(type(error.event))
+        return types
 
     return run
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +41,18 @@ from specvit.errors import DataError
 from ....faults.disturbed_runs import Lent, Watcher, pid_of, run, wait_until
 from ....faults.processes import kill
 from .. import executor_contract
-from ..executor_contract import LONG, POISONS, SHORT, WorkerContract, end_of, events_until, is_end, job_of, play_or_run
+from ..executor_contract import (
+    LONG,
+    POISONS,
+    RAISES,
+    SHORT,
+    WorkerContract,
+    end_of,
+    events_until,
+    is_end,
+    job_of,
+    play_or_run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +74,7 @@ def datasets(trials: tuple[Trial, ...]) -> Mapping[DataSource, Dataset]:
 def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
     """Start Ray once for all tests of this file, with two workers that share a core."""
     ray.cloudpickle.register_pickle_by_value(executor_contract)  # workers cannot import it
-    executor = RayExecutor(datasets, shares=[ALONE], max_slots=2, runner=play_or_run)
+    executor = RayExecutor(datasets, shares=[ALONE], max_slots=2, runner=play_or_run, job_name="tiny")
     yield executor
     executor.close()
     executor.close()
@@ -71,7 +84,7 @@ def executor(datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
 def pair(executor: RayExecutor, datasets: Mapping[DataSource, Dataset]) -> Iterator[RayExecutor]:
     """Lend a slot of two processes on the cluster that is up; it stays up."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.execution.ray_cluster.cluster.connect", lambda _: "")
+        patch.setattr("orchestrator.execution.ray_cluster.cluster.connect", lambda *_, **__: "")
         patch.setattr("ray.shutdown", lambda: None)
         pair = RayExecutor(datasets, shares=[PAIR], max_slots=1)
         yield pair
@@ -83,6 +96,17 @@ ALONE, PAIR = ResourceRequest(cpus=0.5), ResourceRequest(cpus=0.25, processes=2)
 
 def real_job(trial: Trial, *, attempt: int = 1, label: str = "", share: ResourceRequest = ALONE) -> Job:
     return Job(trial.trial_id, attempt, label or trial.label, trial.config, share=share)
+
+
+def ray_token() -> str:
+    """Return the token of Ray's that this user has."""
+    return (Path.home() / ".ray" / "auth_token").read_text().strip()
+
+
+def may_trace() -> bool:
+    """Return whether this user may look into processes that it did not start."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return os.geteuid() == 0 or not scope.exists() or scope.read_text().strip() == "0"
 
 
 def long_trial(make_sweep: Callable[..., Sweep]) -> Trial:
@@ -214,11 +238,78 @@ def test_a_job_is_listed_by_its_label_on_the_cluster(
     wait_until(is_listed)  # Ray gathers within a second or two what its workers tell of their tasks
 
 
+def test_the_dashboard_tells_failed_pruned_and_finished_trials_apart_and_has_a_log_of_each(
+    executor: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    state = pytest.importorskip("ray.util.state")
+    executor.submit(job_of(trials[0], SHORT, name="finishes", share=ALONE))
+    executor.submit(job_of(trials[0], LONG, name="is pruned", share=ALONE))
+    events_until(executor, lambda event: isinstance(event, Reported) and event.trial_id == "is pruned")
+    executor.prune("is pruned", "rung 1 (step 3): miou 4, worse than 6")
+    pruned = events_until(executor, lambda event: isinstance(event, Pruned))[-1]
+    assert isinstance(pruned, Pruned)
+    assert pruned.why == "rung 1 (step 3): miou 4, worse than 6"
+    marker = f"is pruned: pruned at step {pruned.step}"
+
+    def tasks() -> dict[str, Any]:
+        found = state.list_tasks(address=executor.dashboard_url, limit=1000, detail=True)
+        return {task.name: task for task in found}
+
+    def are_over(*names: str) -> bool:
+        found = tasks()
+        return all(name in found and found[name].state in ("FINISHED", "FAILED") for name in names)
+
+    # Ray gathers within a second or two what its workers tell; a process that ends meanwhile tells no more.
+    wait_until(lambda: all(name in tasks() and tasks()[name].task_log_info for name in ("finishes", "is pruned")))
+    assert isinstance(end_of(executor, job_of(trials[0], RAISES, name="fails", share=ALONE)), Failed)
+    wait_until(lambda: are_over("finishes", "is pruned", marker, "fails"))
+    listed = tasks()
+    assert [listed[name].state for name in ("finishes", "is pruned", marker, "fails")] == [
+        *("FINISHED", "FINISHED", "FINISHED", "FAILED")
+    ]
+    assert "ArithmeticError: as it was told" in listed["fails"].error_message
+
+    gcs = ray.get_runtime_context().gcs_address
+
+    def log(name: str) -> str:
+        return "".join(state.get_log(address=gcs, task_id=listed[name].task_id))
+
+    def log_of_actor(name: str) -> str:
+        return "".join(state.get_log(address=gcs, actor_id=listed[name].actor_id))
+
+    assert "finishes: rung at step 3: knn_top1 3\n" in log("finishes")
+    assert "done after" in log("finishes")
+    assert "is pruned: pruned at step" in log("is pruned")
+    assert log("is pruned").endswith(": rung 1 (step 3): miou 4, worse than 6\n")
+    assert "fails: failed (raised): ArithmeticError: as it was told\nTraceback" in log_of_actor("fails")
+
+
+def test_our_own_cluster_names_the_job_and_shows_the_stack_of_a_running_trial(
+    executor: RayExecutor, trials: tuple[Trial, ...]
+) -> None:
+    executor.submit(job_of(trials[0], LONG, name="runs", share=ALONE))
+    pid = pid_of(events_until(executor, lambda event: isinstance(event, Started))[0])
+    headers = {"Authorization": f"Bearer {ray_token()}"}
+
+    def ask(path: str) -> str:
+        request = urllib.request.Request(f"{executor.dashboard_url}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    jobs = json.loads(ask("/api/jobs/"))
+    assert [job["metadata"] for job in jobs if job["type"] == "DRIVER"] == [{"job_name": "tiny"}]
+    ip = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    if may_trace():
+        wait_until(lambda: "play (" in ask(f"/worker/traceback?pid={pid}&ip={ip}"))
+    executor.kill("runs")
+
+
 def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The cluster is the one that is up; it is to stay up.
-    monkeypatch.setattr("orchestrator.execution.ray_cluster.cluster.connect", lambda _: "")
+    monkeypatch.setattr("orchestrator.execution.ray_cluster.cluster.connect", lambda *_, **__: "")
     monkeypatch.setattr("ray.shutdown", lambda: None)
     with pytest.raises(ClusterError, match=r"a trial takes 100000 CPUs, but the cluster has \d+"):
         RayExecutor({}, shares=[ResourceRequest(cpus=100_000)], max_slots=1)
