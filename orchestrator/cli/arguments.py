@@ -53,6 +53,10 @@ AcceptMixed = Annotated[
 ]
 
 
+class NoLedgerError(SpecsweepError):
+    """A sweep that has no ledger, or not yet."""
+
+
 def with_name(overrides: Sequence[str] | None, name: str | None) -> list[str]:
     """Return the overrides, the name that ``--name`` gives among them."""
     return [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
@@ -71,7 +75,8 @@ def open_ledger(target: str, results: str, overrides: Sequence[str] | None = Non
         overrides: ``path=value`` of a run of a sweep file, which may be part of its name.
 
     Raises:
-        SpecsweepError: If there is none.
+        NoLedgerError: If there is none.
+        SpecsweepError: If the target is no sweep, or its ledger cannot be read.
     """
     from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
     from orchestrator.storage.remote_folder import is_url
@@ -98,7 +103,7 @@ def open_ledger(target: str, results: str, overrides: Sequence[str] | None = Non
             raise SpecsweepError(f"{target}: no such sweep file or results folder")
     if not path.exists():
         place = f"{target} with --results {results}" if is_url(target) or is_url(results) else path
-        raise SpecsweepError(f"{place}: no ledger here; has this sweep been run with this results folder?")
+        raise NoLedgerError(f"{place}: no ledger here; has this sweep been run with this results folder?")
     with Ledger.read(path) as ledger:
         if file is not None and has_other_text(file, overrides or (), ledger.sweep().text):
             complain(f"{path.parent}: was run with another text than {target} has now; this is what was run")

@@ -5,7 +5,12 @@ They read the ledger, and write nothing.
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,14 +18,18 @@ from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
     EXIT_FAILED_TRIALS,
     EXIT_INTERRUPTED,
+    NoLedgerError,
     Overrides,
     ResultsRoot,
     Target,
     open_ledger,
     refuse_url,
 )
-from orchestrator.cli.console import make_console, print_raw
+from orchestrator.cli.console import complain, make_console, print_raw
 from specvit.errors import SpecsweepError
+
+if TYPE_CHECKING:
+    from orchestrator.ledger.ledger import Ledger
 
 Interval = Annotated[
     float, typer.Option("--interval", min=0.1, metavar="SECONDS", help="Time between two looks of --follow.")
@@ -36,30 +45,64 @@ def status(
     overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Look again until the sweep ends; exits 1 if a trial has no result then.")
+        bool,
+        typer.Option(
+            "--follow",
+            help="Wait for the sweep to start, and look again until it ends; exits 1 if a trial has no result then.",
+        ),
     ] = False,
     interval: Interval = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; with --follow a line whenever something has changed.")
+    ] = False,
 ) -> None:
-    """Show where a sweep stands: trials by state, what runs, what waits again, what failed and why."""
+    """Show where a sweep stands: trials by state, time left, what runs, what was pruned or failed and why, results."""
     from orchestrator.monitoring.follow import follow_status, look_at_mirror, poll_status
     from orchestrator.monitoring.status import SweepStatus, render_status
     from orchestrator.storage.remote_folder import is_url
 
-    with open_ledger(target, results, overrides) as ledger:
-        if not follow:
-            make_console().print(render_status(SweepStatus.read(ledger)))
-            return
-        if is_url(target) or is_url(results):
-            every_s = max(interval, MIRROR_INTERVAL_S)
-            looks = look_at_mirror(lambda: open_ledger(target, results, overrides), interval_s=every_s)
+    open_it = partial(open_ledger, target, results, overrides)
+    if not follow:
+        with open_it() as ledger:
+            standing = SweepStatus.read(ledger)
+        if as_json:
+            print_raw(json.dumps(standing.to_json(), indent=2))
         else:
-            looks = poll_status(ledger, interval_s=interval)
-        try:
-            standing = follow_status(make_console(), looks)
-        except KeyboardInterrupt as error:
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+            make_console().print(render_status(standing))
+        return
+    is_remote = is_url(target) or is_url(results)
+    every_s = max(interval, MIRROR_INTERVAL_S) if is_remote else interval
+    try:
+        _wait_for_ledger(open_it, interval_s=every_s)
+        with open_it() as ledger:
+            if is_remote:
+                looks = look_at_mirror(open_it, interval_s=every_s)
+            else:
+                looks = poll_status(ledger, interval_s=every_s)
+            if as_json:
+                for standing in looks:
+                    print_raw(json.dumps(standing.to_json()))
+            else:
+                standing = follow_status(make_console(), looks)
+    except KeyboardInterrupt as error:
+        raise typer.Exit(EXIT_INTERRUPTED) from error
     if not standing.all_done:
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _wait_for_ledger(open_it: Callable[[], AbstractContextManager[Ledger]], *, interval_s: float) -> None:
+    """Wait until a sweep that somebody is about to start has a ledger, and say so."""
+    is_told = False
+    while True:
+        try:
+            with open_it():
+                return
+        except NoLedgerError as error:
+            if not is_told:
+                place = str(error).partition(": no ledger")[0]
+                complain(f"{place}: no ledger here yet; waiting for the sweep to start")
+            is_told = True
+            time.sleep(interval_s)
 
 
 def logs(
@@ -68,7 +111,7 @@ def logs(
         str | None,
         typer.Argument(
             metavar="[TRIAL]",
-            help="A trial's label, a part of it that no other has, or 4 or more digits that its id begins with.",
+            help="A trial's label, its arm or a part that no other has, or 4 or more digits that its id begins with.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -118,7 +161,13 @@ def events(
 
     if follow:
         refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
-    with open_ledger(target, results, overrides) as ledger:
+    open_it = partial(open_ledger, target, results, overrides)
+    if follow:
+        try:
+            _wait_for_ledger(open_it, interval_s=interval)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+    with open_it() as ledger:
         if not follow:
             with ledger.snapshot() as connection:
                 news = EventReader().poll(connection)

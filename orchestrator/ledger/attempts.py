@@ -36,6 +36,12 @@ WHERE t.position IS NOT NULL AND a.state = 'failed' AND a.attempt = (
     SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = a.trial_id AND b.state = 'failed')
 ORDER BY t.position
 """
+_RUNNING = """
+SELECT a.trial_id, COALESCE(a.started_at, a.submitted_at) AS began_at, a.images_per_s, r.step AS rung, r.metrics
+FROM attempts AS a LEFT JOIN reports AS r ON r.trial_id = a.trial_id AND r.attempt = a.attempt AND r.step = (
+    SELECT MAX(b.step) FROM reports AS b WHERE b.trial_id = a.trial_id AND b.attempt = a.attempt)
+WHERE a.state = 'running'
+"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,21 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class RunningTrial:
+    """How far the running attempt at a trial is.
+
+    Attributes:
+        began_at: When a worker took it up, or else when it was handed out; ISO time in UTC.
+        images_per_s: Images that it trains on in a second, or None.
+        rung: Its last rung, or None.
+    """
+
+    began_at: str
+    images_per_s: float | None
+    rung: Report | None
+
+
+@dataclass(frozen=True)
 class FailedTrial:
     """The last failure of a trial, which may have got a result since.
 
@@ -142,7 +163,8 @@ def find_trial(names: Sequence[TrialName], text: str) -> TrialName:
     Args:
         names: The trials to look among.
         text: A label; or the beginning of an id, of 4 hex digits or more, which finds also a trial that the sweep
-            file no longer has; or a part of a label that no other trial of the sweep has.
+            file no longer has; or whole words of a label, such as an arm, that no other trial of the sweep has; or
+            any part of one.
 
     Raises:
         SpecsweepError: If it fits no trial, or several; the text lists them, up to 10.
@@ -151,6 +173,8 @@ def find_trial(names: Sequence[TrialName], text: str) -> TrialName:
     found = [name for name in in_sweep if name.label == text]
     if not found and re.fullmatch(rf"[0-9a-f]{{{MIN_ID_DIGITS},64}}", text):
         found = [name for name in names if name.trial_id.startswith(text)]
+    if not found and text.strip():
+        found = [name for name in in_sweep if f" {text.strip()} " in f" {name.label} "]
     if not found and text:
         found = [name for name in in_sweep if text in name.label]
     if len(found) == 1:
@@ -204,6 +228,18 @@ def select_failed(connection: sqlite3.Connection) -> tuple[FailedTrial, ...]:
         )
         for row in connection.execute(_FAILURES)
     )
+
+
+def select_running(connection: sqlite3.Connection) -> dict[str, RunningTrial]:
+    """Return how far the attempts are that run, by the ids of their trials."""
+    return {
+        row["trial_id"]: RunningTrial(
+            began_at=row["began_at"],
+            images_per_s=row["images_per_s"],
+            rung=None if row["rung"] is None else Report(row["rung"], decode_metrics(row["metrics"])),
+        )
+        for row in connection.execute(_RUNNING)
+    }
 
 
 def select_configs(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:

@@ -153,7 +153,7 @@ class Ledger(LedgerReader):
             case Finished():
                 return self._finish(event)
             case Pruned(step=step, seconds=seconds, why=why):
-                return self._end(event, State.PRUNED, step=step, seconds=seconds, error=_storable(why) or None)
+                return self._end(event, State.PRUNED, step=step, seconds=seconds, error=storable(why) or None)
             case Failed(error=error, traceback=traceback, seconds=seconds, cause=cause):
                 texts = {"error": storable(error), "traceback": storable(traceback), "cause": str(cause)}
                 return self._end(event, State.FAILED, **texts, seconds=seconds)

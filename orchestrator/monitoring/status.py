@@ -6,16 +6,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.ledger.attempts import FailedTrial, select_failed
+from orchestrator.ledger.attempts import FailedTrial, select_failed, select_running
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.attempt_view import cause_text
+from orchestrator.monitoring.status_parts import (
+    Progress,
+    estimate_left,
+    left_text,
+    progress_of,
+    progress_text,
+    pruned_text,
+    result_lines,
+    status_json,
+)
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.trials.records import WHY_NOT_AGAIN, Cause, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
@@ -37,6 +47,8 @@ class SweepStatus:
         failures: The last failure of each trial that failed in some attempt.
         larger_shares: What trials get since one of their scale ran out of memory, by scale.
         gpu_hours: GPU hours that the attempts have taken.
+        progress: How far the running trials are, by id.
+        seconds_left: Wall time that is left by estimate, or None.
     """
 
     info: SweepInfo
@@ -46,6 +58,8 @@ class SweepStatus:
     failures: Sequence[FailedTrial] = ()
     resource_floors: Mapping[str, ResourceFloor] = field(default_factory=dict)
     gpu_hours: float = 0.0
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    seconds_left: float | None = None
 
     @classmethod
     def read(cls, ledger: Ledger) -> Self:
@@ -53,15 +67,18 @@ class SweepStatus:
         # First: whatever a run that has let go of the folder wrote is then in what is read.
         held = is_running(ledger.path.parent)
         with ledger.snapshot(reads_logs=False) as connection:
-            failures = select_failed(connection)
+            failures, progress = select_failed(connection), progress_of(select_running(connection))
+        records = ledger.records(with_reports=False)
         return cls(
             info=ledger.sweep(),
-            records=ledger.records(with_reports=False),
+            records=records,
             provenance=ledger.provenance(),
             is_held=held,
             failures=failures,
             resource_floors=ledger.resource_floors(),
             gpu_hours=ledger.gpu_hours(),
+            progress=progress,
+            seconds_left=estimate_left(records, progress),
         )
 
     @property
@@ -85,7 +102,19 @@ class SweepStatus:
             (record.trial.trial_id, record.trial.label, record.state, record.num_attempts, record.skip_reason)
             for record in self.records
         )
-        return replace(self, records=(), gpu_hours=0.0), records
+        return replace(self, records=(), gpu_hours=0.0, progress={}, seconds_left=None), records
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values."""
+        return status_json(
+            self.info,
+            self.records,
+            self.progress if self.is_held else {},
+            is_running=self.is_held,
+            has_ended=self.has_ended,
+            seconds_left=self.seconds_left if self.is_held else None,
+            gpu_hours=self.gpu_hours,
+        )
 
 
 def is_running(folder: Path) -> bool:
@@ -108,6 +137,8 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
     if info.question:
         parts.append(Text(one_line(info.question), style="italic"))
     parts.append(_counts(records))
+    if standing.is_held and not standing.has_ended:
+        parts.append(Text(left_text(standing.seconds_left)))
     if standing.gpu_hours:
         parts.append(Text(f"GPU hours taken: {standing.gpu_hours:.2f}"))
     parts += _larger_shares(standing.resource_floors)
@@ -126,7 +157,11 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
     column_title = ("running", "bold cyan") if standing.is_held else (interrupted, "bold yellow")
     section(
         *column_title, State.RUNNING,
-        lambda record: _running_line(record, last_failures.get(record.trial.trial_id)),
+        lambda record: _running_line(
+            record,
+            last_failures.get(record.trial.trial_id),
+            standing.progress.get(record.trial.trial_id) if standing.is_held else None,
+        ),
     )
     pending = "pending: given a place, but no worker has started" if standing.is_held else interrupted
     section(pending, "bold yellow", State.PENDING, lambda record: one_line(record.trial.label))
@@ -135,7 +170,14 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
         lambda record: _waiting_line(record, last_failures.get(record.trial.trial_id)),
     )
     parts += _skipped(records)
+    section("pruned", "bold yellow", State.PRUNED, pruned_text)
     section("failed", "bold red", State.FAILED, _failed_line)
+    results = list(result_lines(info, records))
+    if results:
+        parts.append(Text("results so far, means over the seeds that are done", style="bold green"))
+        parts.extend(Text(f"  {line}") for line in results[:max_lines])
+    if max_lines is not None and len(results) > max_lines:
+        parts.append(Text(f"  and {len(results) - max_lines} more arms", style="dim"))
     if standing.provenance:
         last = standing.provenance[-1]
         command = one_line(f"last run: started {last.started_at} on {last.host}: {' '.join(last.argv)}")
@@ -173,9 +215,9 @@ def _skipped(records: Sequence[TrialRecord]) -> Iterator[Text]:
         yield Text(f"  {count} {'trial' if count == 1 else 'trials'}: {one_line(reason)}")
 
 
-def _running_line(record: TrialRecord, failure: FailedTrial | None) -> str:
+def _running_line(record: TrialRecord, failure: FailedTrial | None, progress: Progress | None) -> str:
     again = f" (attempt {record.num_attempts}{_after(failure)})" if record.num_attempts > 1 else ""
-    return f"{one_line(record.trial.label)}{again}: step {record.step}/{record.steps or '?'}"
+    return f"{one_line(record.trial.label)}{again}: step {record.step}/{record.steps or '?'}{progress_text(progress)}"
 
 
 def _waiting_line(record: TrialRecord, failure: FailedTrial | None) -> str:

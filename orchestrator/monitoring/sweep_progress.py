@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.monitoring.time_left import Running, seconds_left
 from orchestrator.reports.formatting import format_metric
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.protocols import SweepCallback
@@ -128,31 +129,18 @@ class SweepProgress(SweepCallback):
 
     def seconds_left(self) -> float | None:
         """Return the wall time that is left by estimate, or None as long as nothing has been measured."""
-        work: defaultdict[str, float] = defaultdict(float)
-        longest = 0.0
-        for (group_id, role), count in self._waiting.items():
-            length = self._durations.estimate(group_id, role) if count else 0.0
-            if length is None:
-                return None
-            work[group_id] += count * length
-            longest = max(longest, length)
-        for trial in self.running.values():
-            left = self._running_seconds_left(trial, self._durations.estimate(trial.group_id, trial.role))
-            if left is None:
-                return None
-            work[trial.group_id] += left
-            longest = max(longest, left)
-        if self._least_s is not None:
-            return max(self._least_s(work), longest)
-        num_left = self._counts[State.WAITING] + len(self.running)
-        return sum(work.values()) / max(1, min(self.num_slots, num_left))
-
-    def _running_seconds_left(self, trial: RunningTrial, length: float | None) -> float | None:
-        elapsed = 0.0 if trial.started is None else self._clock() - trial.started
-        if length is not None:
-            return max(0.0, length - elapsed)
-        # No trial has ended yet: its own pace is all there is to go by.
-        return elapsed * (trial.steps - trial.step) / trial.step if trial.steps and trial.step else None
+        now_s = self._clock()
+        running = [
+            Running(
+                group_id=trial.group_id,
+                role=trial.role,
+                elapsed_s=0.0 if trial.started is None else now_s - trial.started,
+                step=trial.step,
+                steps=trial.steps,
+            )
+            for trial in self.running.values()
+        ]
+        return seconds_left(self._waiting, running, self._durations, num_slots=self.num_slots, least_s=self._least_s)
 
     def _end(self, trial_id: str, state: State) -> None:
         self._set(trial_id, state)

@@ -43,11 +43,16 @@ def test_a_trial_is_found_by_its_label_a_part_of_it_and_the_beginning_of_its_id(
     assert find_trial(NAMES, text) is NAMES[index]
 
 
+def test_an_arm_that_is_named_whole_is_found_although_other_arms_contain_its_name() -> None:
+    assert find_trial(NAMES, "norm@all").label == "nano norm@all seed 1"
+    assert find_trial(NAMES, "norm@all seed 1").label == "nano norm@all seed 1"
+
+
 def test_a_text_that_fits_several_trials_is_refused_and_they_are_listed() -> None:
     with pytest.raises(SpecsweepError) as caught:
-        find_trial(NAMES, "norm@all")
+        find_trial(NAMES, "norm@")
     assert str(caught.value).splitlines() == [
-        "'norm@all' fits 2 trials; give one of these labels or ids:",
+        "'norm@' fits 2 trials; give one of these labels or ids:",
         "  abce00000000  nano norm@all seed 1",
         "  beef00000000  nano norm@all+mlp@all seed 1",
     ]

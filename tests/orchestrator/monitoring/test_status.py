@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from orchestrator.ledger.attempts import FailedTrial
+from orchestrator.ledger.attempts import FailedTrial, RunningTrial
 from orchestrator.ledger.provenance import Provenance, collect_provenance
 from orchestrator.monitoring.status import SweepStatus, render_status
+from orchestrator.monitoring.status_parts import Progress, estimate_left, progress_of
 from orchestrator.run import describe
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.records import Cause, State, TrialRecord
+from orchestrator.trials.records import Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.trial import Trial
 
@@ -186,3 +189,47 @@ def test_a_sweep_has_ended_where_no_run_is_or_none_has_anything_left_to_do(
     records = [record_of(trial, state) for trial, state in zip(trials, states, strict=False)]
     standing = SweepStatus(describe(sweep, trials, {}), records, is_held=is_held)
     assert (standing.has_ended, standing.all_done) == (ended, done)
+
+
+def test_time_left_rates_rungs_what_was_pruned_and_results_are_shown(
+    shown: Callable[..., list[str]], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [
+        record_of(trials[0], State.DONE, seconds=100.0, metrics={"knn_top1": 40.0}),
+        record_of(trials[1], State.DONE, seconds=10.0, metrics={"knn_top1": 20.0}),
+        record_of(trials[2], State.PRUNED, step=2, error="rung 1 (step 2): knn_top1 3, worse than 4"),
+        record_of(trials[3], State.RUNNING, step=3, steps=4, num_attempts=1),
+    ]
+    running = {trials[3].trial_id: RunningTrial("2026-01-01T00:00:00.000+00:00", 310.4, Report(2, {"knn_top1": 33.33}))}
+    now = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
+    progress = progress_of(running, now=now)
+    left = estimate_left(records, progress)
+    lines = shown(records, progress=progress, seconds_left=left)
+    # The trial is of the kind that takes 100 s (10 s, if it is a floor), and has run for 60.
+    assert left == pytest.approx(0.0 if trials[3].role == "floor" else 40.0)
+    assert lines[4] == f"about {left:.0f} s left"
+    assert f"  {trials[3].label}: step 3/4, 310 images/s, 60 s so far; rung at step 2: knn_top1 33.3" in lines
+    where = lines.index("pruned")
+    assert lines[where + 1] == f"  {trials[2].label} at step 2: rung 1 (step 2): knn_top1 3, worse than 4"
+    where = lines.index("results so far, means over the seeds that are done")
+    assert lines[where + 1] == "  none: 1/1 done, kNN top-1 40.0"
+
+
+def test_a_status_is_json_with_every_trial_and_why_it_ended(
+    sweep: Sweep, trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    records = [
+        record_of(trials[0], State.FAILED, cause=Cause.DIVERGED, error="DivergenceError: the loss is nan"),
+        record_of(trials[1], State.DONE, metrics={"knn_top1": float("nan"), "loss": 1.0}),
+        record_of(trials[3], State.RUNNING, step=3, steps=4),
+    ]
+    progress = {trials[3].trial_id: Progress(60.0, 310.0, 2, {"knn_top1": 33.0})}
+    standing = SweepStatus(describe(sweep, trials, {}), records, progress=progress, seconds_left=40.0)
+    told = json.loads(json.dumps(standing.to_json(), allow_nan=False))
+    assert (told["sweep"], told["is_running"], told["has_ended"], told["seconds_left"]) == ("tiny", True, False, 40.0)
+    assert {state: count for state, count in told["counts"].items() if count} == {"running": 1, "done": 1, "failed": 1}
+    failed, done, running = told["trials"]
+    assert (failed["cause"], failed["why"]) == ("diverged", "DivergenceError: the loss is nan")
+    assert failed["not_tried_again"] == "it would diverge again"
+    assert done["metrics"] == {"knn_top1": None, "loss": 1.0}
+    assert (running["images_per_s"], running["last_rung"]) == (310.0, {"step": 2, "metrics": {"knn_top1": 33.0}})
