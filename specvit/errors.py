@@ -8,6 +8,7 @@
       PartError                 specvit.plugins, specialization, probing: a part that its table cannot take
       LedgerError               orchestrator.ledger: a ledger that cannot be used
         LedgerWriteError        orchestrator.ledger: a ledger that cannot be written now, such as on a full disk
+      NoLedgerError             orchestrator.cli: a sweep that has not been run
       LockedError               orchestrator.storage: results that another process is working on
       RemoteError               orchestrator.storage: a store at a URL that cannot be used
       ClusterError              orchestrator.execution: a cluster that cannot run the trials

@@ -62,7 +62,7 @@ class Demand(SweepCallback):
             self._left.pop(trial.trial_id, None)
 
     def on_tick(self) -> None:
-        """Tell what has changed, if it is time."""
+        """Ask for what is wanted now, if that has changed and it is time."""
         if self._clock() - self._asked_s < PERIOD_S:
             return
         wanted = Counter(map(self._request_for, self._left.values()))

@@ -39,7 +39,7 @@ LIMIT_S = 900
 def main() -> None:
     """Serve until the requests end."""
     provenance = collect_provenance()
-    orchestrator.run.collect_provenance = lambda _: provenance
+    orchestrator.run.collect_provenance = lambda *_: provenance
     load_data = functools.cache(_load)
     orchestrator.reports.curves.draw_curves = _draw_nothing
     answers = os.fdopen(os.dup(1), "w", buffering=1)

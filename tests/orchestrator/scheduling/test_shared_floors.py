@@ -137,11 +137,11 @@ def test_a_result_is_copied_with_its_diagnostics_to_trials_that_wait_alone(ledge
     ledger.record(Finished(first, 1, {"knn_top1": 12.5}, 3.0, 2.0, (reading,)))
     ledger.begin_attempt(third)
     assert [ledger.copy_result(first, each) for each in (second, second, third)] == [True, False, False]
-    source, copy, running = ledger.records()[:3]
+    source, copy, pending = ledger.records()[:3]
     assert (copy.metrics, copy.seconds, copy.core_seconds) == ({"knn_top1": 12.5}, 3.0, 2.0)
     assert copy.computation == source.computation
     assert copy.computation.device == "cpu Xeon"
-    assert running.state is State.RUNNING
+    assert pending.state is State.PENDING
     assert ledger.diagnostics() == {first: (reading,), second: (reading,)}
 
 

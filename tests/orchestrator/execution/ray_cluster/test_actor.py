@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -37,8 +38,8 @@ def job(trials: tuple[Trial, ...]) -> Job:
 
 @pytest.fixture
 def make_worker(job: Job) -> Iterator[Callable[..., TrialActor]]:
-    """Make a worker in this process, on one thread."""
-    before = torch.get_num_threads()
+    """Make a worker in this process, on one thread, which gets back its threads and its sight of GPUs."""
+    before, visible = torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
     def make(runner: Any = None, fetch: Callable[[Any], Dataset] = lambda _: NO_DATA) -> TrialActor:
         references = {job.config.data: "reference"}
@@ -46,6 +47,10 @@ def make_worker(job: Job) -> Iterator[Callable[..., TrialActor]]:
 
     yield make
     torch.set_num_threads(before)
+    if visible is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
 def all_of(batches: Iterator[list[Event]]) -> list[Event]:
