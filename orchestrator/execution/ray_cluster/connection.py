@@ -1,6 +1,6 @@
 """How this process joins a cluster and what it reads of it: the only module that uses Ray's private API.
 
-Private are ``ray._private.authentication`` and ``ray._private.state``; tried with Ray 2.60.
+Private are ``ray._private.authentication``, ``ray._private.parameter`` and ``ray._private.state``; tried with Ray 2.60.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import parameter
+from ray._private.parameter import RayParams
 from ray.job_config import JobConfig
 
 from orchestrator.execution.capacity import ClusterError, Node
@@ -63,6 +66,7 @@ def connect(address: str | None, *, job_name: str = "") -> str:
     try:
         with (
             nullcontext() if address else _dashboard_settings(),
+            nullcontext() if address else _any_agent_port(),
             _token_shown() if address and asks_for_token(address) else nullcontext(),
         ):
             context = ray.init(
@@ -96,6 +100,21 @@ def _dashboard_settings() -> Iterator[None]:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+@contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Let the agent of the dashboard of a cluster of our own listen at any port that is free.
+
+    Ray gives it 52365, and ``ray.init`` no option. Where another Ray of the machine has that, the agent ends without a
+    word, and with it go logs, stack traces and metrics of that node. 0 is what Ray's own tests pass.
+    """
+    with_any_port = partial(RayParams, dashboard_agent_listen_port=0)
+    parameter.RayParams = with_any_port  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = RayParams  # type: ignore[misc]
 
 
 @contextmanager

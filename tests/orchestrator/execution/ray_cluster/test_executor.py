@@ -135,6 +135,13 @@ def test_our_own_cluster_asks_for_a_token() -> None:
     assert asks_for_token(ray.get_runtime_context().gcs_address)
 
 
+def test_the_agent_of_our_own_dashboard_has_a_port_of_its_own(executor: RayExecutor) -> None:
+    """Ray's default would be taken where another Ray runs on the machine."""
+    node = ray._private.worker._global_node  # type: ignore[attr-defined]
+    assert executor.dashboard_url
+    assert node.dashboard_agent_listen_port not in (0, 52365)
+
+
 def test_the_same_sweep_has_the_same_table_through_both_executors(
     executor: RayExecutor, sweep: Sweep, datasets: Mapping[DataSource, Dataset], tmp_path: Path
 ) -> None:
