@@ -23,6 +23,7 @@ CSV_NAME, FIGURE_NAME = "curves.csv", "curves.png"
 
 _PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150
 _BASELINE = "black"
+_MOST_TICKS = 8
 
 COLUMNS = ("group", "arm", "role", "seed", "trial_id", "state", "step", "metric", "value")
 
@@ -87,10 +88,12 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
 def make_figure(curves: pd.DataFrame) -> Figure:
     """Return a figure of the mean over seeds, with the range of the seeds behind it; the baseline is black.
 
+    Ticks stand at rungs, and the legend says how many seeds an arm has.
+
     What says whether the recipe was learnt has no panels beside others; the table in long form holds it.
 
-    A mean is drawn where all seeds of the arm that came that far stand: a pruned trial ends its own curve, and
-    the mean goes on without it, so that a line can jump where a seed was pruned.
+    A mean is solid as far as all seeds of the arm have come. Where some were pruned, failed or are still on their way,
+    the mean of the others says something else: it is drawn apart, dashed and hollow, with the number of its seeds.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -110,7 +113,7 @@ def make_figure(curves: pd.DataFrame) -> Figure:
             shown = curves[(curves["group"] == group) & (curves["metric"] == metric)]
             for arm, one in shown.groupby("arm", sort=False):
                 _plot(axes, one, label=_as_it_is(str(arm)), colour=colours[str(arm)])
-            _finish(axes, group=str(group), metric=str(metric))
+            _finish(axes, group=str(group), metric=str(metric), steps=sorted(set(shown["step"])))
     handles = {
         label: handle
         for axes in panels.flat
@@ -118,11 +121,11 @@ def make_figure(curves: pd.DataFrame) -> Figure:
     }
     figure.legend(
         list(handles.values()),
-        list(handles),
+        [f"{label}, n = {_num_seeds(curves, label)}" for label in handles],
         loc="outside right center",
         fontsize="small",
         frameon=False,
-        title="mean over seeds; band: their range",
+        title="mean over n seeds; band: their range\ndashed: over those seeds that came so far",
         title_fontsize="small",
     )
     return figure
@@ -141,20 +144,34 @@ def _colours(curves: pd.DataFrame, arms: list[str]) -> dict[str, Any]:
 
 def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
     by_step = one.groupby("step")["value"]
-    mean, low, high = by_step.mean(), by_step.min(), by_step.max()
+    mean, low, high, count = by_step.mean(), by_step.min(), by_step.max(), by_step.size()
     is_baseline = colour == _BASELINE
+    style = {"color": colour, "linewidth": 2.2 if is_baseline else 1.3, "zorder": 3 if is_baseline else 2}
+    whole = count == one["seed"].nunique()
+    axes.plot(mean.index[whole], mean[whole], marker="o", markersize=3, label=label, **style)
+    axes.fill_between(mean.index[whole], low[whole], high[whole], color=colour, alpha=0.12, linewidth=0)
+    if whole.all():
+        return
     axes.plot(
-        mean.index, mean, marker="o", markersize=3, color=colour, label=label,
-        linewidth=2.2 if is_baseline else 1.3, zorder=3 if is_baseline else 2,
+        mean.index[~whole], mean[~whole], marker="o", markersize=4, markerfacecolor="white", linestyle="--", **style
     )
-    axes.fill_between(mean.index, low, high, color=colour, alpha=0.12, linewidth=0)
+    for step, value in mean[~whole].items():
+        axes.annotate(
+            f"n = {count.loc[step]}", (step, value), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour
+        )
 
 
-def _finish(axes: Any, *, group: str, metric: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _num_seeds(curves: pd.DataFrame, label: str) -> str:
+    """Return how many seeds of an arm have come to a rung: a number, or a range if it is not the same in all groups."""
+    of_arm = curves[curves["arm"].map(lambda arm: _as_it_is(str(arm))) == label]
+    numbers = of_arm.groupby("group")["seed"].nunique()
+    low, high = int(numbers.min()), int(numbers.max())
+    return str(high) if low == high else f"{low} to {high}"
 
-    axes.set(title=_as_it_is(group), xlabel="optimizer step", ylabel=_as_it_is(column_title(metric)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+def _finish(axes: Any, *, group: str, metric: str, steps: list[int]) -> None:
+    axes.set(title=_as_it_is(group), xlabel="optimizer step (rungs)", ylabel=_as_it_is(column_title(metric)))
+    axes.set_xticks(steps[:: -(-len(steps) // _MOST_TICKS)] if steps else [])
     axes.grid(visible=True, color="0.92")
     axes.set_axisbelow(True)
     for side in ("top", "right"):

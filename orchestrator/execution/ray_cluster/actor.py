@@ -191,5 +191,5 @@ class _Command:
 def _write_line(line: str) -> None:
     """Write to what Ray keeps as the log of this actor, and of the task that runs."""
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    sys.stdout.write(f"{at} {line}\n")
-    sys.stdout.flush()
+    sys.stderr.write(f"{at} {line}\n")  # the dashboard opens a log with this one
+    sys.stderr.flush()

@@ -59,6 +59,31 @@ def test_the_figure_shows_means_over_seeds_and_their_range(records: list[TrialRe
     assert (band[:, 1].min(), band[:, 1].max()) == (10.0, 30.0)
 
 
+def test_a_mean_over_surviving_seeds_is_drawn_apart_and_says_how_many_they_are() -> None:
+    records = [
+        _with_rungs(make_record("none", seed, 1.0, role="baseline"), 10.0, 20.0, 30.0) for seed in range(3)
+    ] + [
+        _with_rungs(make_record("qkv@all", 0, None, state=State.PRUNED), 4.0),
+        _with_rungs(make_record("qkv@all", 1, 1.0), 34.0, 44.0, 46.0),
+    ]
+    figure = make_figure(build_curves(records))
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "mIoU (%) ↑")
+    none, whole, surviving = panel.get_lines()
+    assert none.get_ydata().tolist() == [10.0, 20.0, 30.0]
+    # The mean of both seeds is 19; that of the one that was not pruned does not go on from it.
+    assert (whole.get_xdata().tolist(), whole.get_ydata().tolist()) == ([10], [19.0])
+    assert (surviving.get_xdata().tolist(), surviving.get_ydata().tolist()) == ([20, 30], [44.0, 46.0])
+    assert (surviving.get_linestyle(), surviving.get_markerfacecolor()) == ("--", "white")
+    assert [text.get_text() for text in panel.texts] == ["n = 1", "n = 1"]
+    assert panel.get_xticks().tolist() == [10, 20, 30]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none, n = 3", "qkv@all, n = 2"]
+
+
+def test_of_many_rungs_some_have_ticks() -> None:
+    figure = make_figure(build_curves([_with_rungs(make_record("none", 0, 1.0), *range(20))]))
+    assert figure.axes[0].get_xticks().tolist() == [10, 40, 70, 100, 130, 160, 190]
+
+
 def test_a_panel_says_unit_and_direction_of_its_metric() -> None:
     record = _with_rungs(make_record("none", 0, 1.0), 0.9, 0.8, metric="depth_rmse")
     labels = [axes.get_ylabel() for axes in make_figure(build_curves([record])).axes]

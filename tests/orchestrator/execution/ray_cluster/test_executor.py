@@ -287,10 +287,10 @@ def test_the_dashboard_tells_failed_pruned_and_finished_trials_apart_and_has_a_l
     gcs = ray.get_runtime_context().gcs_address
 
     def log(name: str) -> str:
-        return "".join(state.get_log(address=gcs, task_id=listed[name].task_id))
+        return "".join(state.get_log(address=gcs, task_id=listed[name].task_id, suffix="err"))
 
     def log_of_actor(name: str) -> str:
-        return "".join(state.get_log(address=gcs, actor_id=listed[name].actor_id))
+        return "".join(state.get_log(address=gcs, actor_id=listed[name].actor_id, suffix="err"))
 
     assert "finishes: rung at step 3: knn_top1 3\n" in log("finishes")
     assert "done after" in log("finishes")
