@@ -155,9 +155,9 @@ def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
     axes.plot(
         mean.index[~whole], mean[~whole], marker="o", markersize=4, markerfacecolor="white", linestyle="--", **style
     )
-    for step, value in mean[~whole].items():
+    for step, value, num in zip(mean.index[~whole], mean[~whole], count[~whole], strict=True):
         axes.annotate(
-            f"n = {count.loc[step]}", (step, value), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour
+            f"n = {num}", (step, value), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour
         )
 
 

@@ -481,6 +481,20 @@ def test_the_dashboard_filters_and_groups_by_tags_that_the_metrics_have(dashboar
             assert used - TAGS_OF_RAY <= METRIC_TAGS[name], expression
 
 
+def test_with_all_chosen_every_panel_shows_also_a_sweep_without_groups(dashboard: dict[str, Any]) -> None:
+    exported = {"SessionName": "session_1", "sweep": "components", "group": "", "metric": "miou", "state": "done"}
+    chosen = {f"${variable['name']}": variable.get("allValue") for variable in dashboard["templating"]["list"]}
+    filters = [pair for text in expressions(dashboard) for pair in re.findall(r'(\w+)=~"([^"]*)"', text)]
+    assert {tag for tag, _ in filters} == exported.keys()
+    for tag, pattern in filters:
+        assert re.fullmatch(chosen.get(pattern, pattern), exported[tag]), (tag, pattern)
+
+
+def test_a_mean_over_seeds_keeps_sweeps_apart(dashboard: dict[str, Any]) -> None:
+    (means,) = [text for text in expressions(dashboard) if text.startswith("avg ")]
+    assert means.startswith("avg by (sweep, group, arm) (ray_specsweep_rung_metric{")
+
+
 def test_the_dashboards_legends_name_tags_that_the_query_keeps(dashboard: dict[str, Any]) -> None:
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
