@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.storage.folder_lock import is_held
-from orchestrator.storage.results_folder import holder_of_view
+from orchestrator.storage.views import holder_of_view
 from orchestrator.trials.records import State
 
 
@@ -56,14 +56,10 @@ class ListedSweep:
         return asdict(self)
 
 
-def list_sweeps(results_root: Path) -> list[ListedSweep]:
-    """Return the sweeps that have a ledger in a folder of ``results_root``, the last run one first.
-
-    Args:
-        results_root: Folder that holds one folder per sweep; may be absent.
-    """
-    paths = sorted(results_root.glob(f"*/{LEDGER_NAME}"))
-    return sorted((_look_at(path) for path in paths), key=lambda sweep: sweep.last_run, reverse=True)
+def list_sweeps(folders: Iterable[Path]) -> list[ListedSweep]:
+    """Return the sweeps that have their ledgers in these folders, the last run one first."""
+    looks = (_look_at(folder / LEDGER_NAME) for folder in folders)
+    return sorted(looks, key=lambda sweep: sweep.last_run, reverse=True)
 
 
 def _look_at(path: Path) -> ListedSweep:

@@ -11,14 +11,18 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.reports import curves, diagnostics_csv, result_files
 from orchestrator.storage import checkpoint_store, command_inbox
-from orchestrator.storage.folder_lock import LOCK_NAME, hold_lock
+from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
+from orchestrator.storage.ledger_mirror import POINTER_NAME, SNAPSHOT_NAME
+from orchestrator.storage.remote_folder import RemoteFolder
+from orchestrator.storage.results_folder import MOVED_NAME, has_mirror, is_in_use, local_copy
+from orchestrator.storage.views import folder_of_view, sweep_views
 from specvit.errors import SpecsweepError
 from specvit.files.regular import reject_symlink
 
@@ -27,6 +31,7 @@ DEFAULT_CACHE = Path("~/.cache/specsweep")
 
 _OWN_FILES = (
     *(LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm", f"{LEDGER_NAME}-wal.left"),
+    *(MOVED_NAME, f"{MOVED_NAME}-wal"),
     *("table.md", "table.csv", curves.CSV_NAME, curves.FIGURE_NAME),
     *(diagnostics_csv.CSV_NAME, "diagnostics.png"),
     *(result_files.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
@@ -55,11 +60,15 @@ def find_sweep(folder: Path) -> list[Removable]:
         SpecsweepError: If the folder is a link, or holds no ledger.
     """
     reject_symlink(folder)
-    if not (folder / LEDGER_NAME).is_file():
+    if not (folder / LEDGER_NAME).is_file() and not has_mirror(folder):
         raise SpecsweepError(f"{folder}: holds no ledger, so it is no sweep's; nothing is deleted")
     whats = {checkpoint_store.FOLDER_NAME: "states", checkpoint_store.WEIGHTS_NAME: "weights"}
-    found = [_removable(folder / name, "ledger" if name.startswith(LEDGER_NAME) else "tables") for name in _OWN_FILES]
+    found = [_removable(folder / name, "ledger" if name.startswith("ledger.") else "tables") for name in _OWN_FILES]
     found += [_removable(folder / name, whats.get(name, "commands")) for name in _OWN_FOLDERS]
+    if has_mirror(folder):
+        snapshots = [path for path in _entries(folder) if SNAPSHOT_NAME.fullmatch(path.name)]
+        found += [_removable(path, "ledger") for path in (folder / POINTER_NAME, *snapshots)]
+        found.append(_removable(local_copy(RemoteFolder(f"file://{folder.resolve()}")), "copy on this machine"))
     return [each for each in found if each is not None]
 
 
@@ -70,7 +79,7 @@ def delete_sweep(folder: Path, found: Sequence[Removable]) -> bool:
         LockedError: If a run holds it.
         SpecsweepError: If something cannot be deleted.
     """
-    with hold_lock(folder):
+    with _hold(folder):
         _delete(found)
         (folder / LOCK_NAME).unlink(missing_ok=True)
     with suppress(OSError):
@@ -92,12 +101,13 @@ def find_unused(results_root: Path, cache: Path | None = None) -> dict[Path | No
     """
     found: dict[Path | None, list[Removable]] = {}
     used: set[str] = set()
-    for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
-        with Ledger.read(path) as ledger:
+    for view in sweep_views(results_root):
+        with Ledger.read(view / LEDGER_NAME) as ledger:
             records, with_result, info = ledger.records(with_reports=False), ledger.with_result(), ledger.sweep()
         ids = {record.trial.trial_id for record in records}
         used |= {part for text in info.data_fingerprints.values() for part in text.split("+")}
-        found[path.parent] = [*_unused_states(path.parent, ids - with_result), *_unused_weights(path.parent, ids)]
+        folder = folder_of_view(view)
+        found[folder] = [*_unused_states(folder, ids - with_result), *_unused_weights(folder, ids)]
     found[None] = list(_unused_caches((cache or DEFAULT_CACHE).expanduser(), used))
     return {folder: each for folder, each in found.items() if each}
 
@@ -112,9 +122,24 @@ def delete_unused(found: dict[Path | None, list[Removable]]) -> None:
     with ExitStack() as stack:
         for folder in found:
             if folder is not None:
-                stack.enter_context(hold_lock(folder))
+                stack.enter_context(_hold(folder))
         for each in found.values():
             _delete(each)
+
+
+@contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Hold a folder of results, whose ledger may be mirrored.
+
+    Raises:
+        LockedError: If a run holds it.
+    """
+    with hold_lock(folder):
+        if has_mirror(folder) and is_in_use(folder):
+            raise LockedError(
+                f"{folder}: a run holds these results, or was killed; end it or run it again, or delete them by hand"
+            )
+        yield
 
 
 def _unused_states(folder: Path, waiting: set[str]) -> Iterator[Removable]:

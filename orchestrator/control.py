@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.ledger.attempts import find_trial, select_names
@@ -11,7 +12,8 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.result_files import write_tables
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, send
-from orchestrator.storage.folder_lock import hold_lock, is_held
+from orchestrator.storage.folder_lock import hold_lock
+from orchestrator.storage.results_folder import ResultsFolder, has_mirror, is_in_use, results_folder
 from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
@@ -20,6 +22,9 @@ from specvit.messages import did_you_mean, one_line
 
 TAKE_TIMEOUT_S = 30.0
 """Longest wait for a run to receive a command."""
+
+SHARED_TAKE_TIMEOUT_S = 150.0
+"""Likewise on a network file system: NFS lets a machine see what another one wrote after up to a minute."""
 
 STOP_TIMEOUT_S = 600.0
 """Longest wait for a run to stop: it ends the step or the probes it is at, and saves."""
@@ -33,10 +38,10 @@ def cancel(folder: Path) -> None:
     Raises:
         SpecsweepError: If none holds it, or it does not stop.
     """
-    if not is_held(folder):
+    if not is_in_use(folder):
         raise SpecsweepError(f"{folder}: no run to cancel; nothing holds the results folder")
     _send(folder, Cancel())
-    if not _wait(lambda: not is_held(folder), STOP_TIMEOUT_S):
+    if not _wait(lambda: not is_in_use(folder), STOP_TIMEOUT_S):
         raise SpecsweepError(f"{folder}: the run was told to stop {STOP_TIMEOUT_S:g} s ago, but has not")
 
 
@@ -62,16 +67,32 @@ def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm:
         for record in _of_arm(records, arm, group)
         if record.state in (State.WAITING, State.PENDING, State.RUNNING, State.FAILED, State.SKIPPED)
     )
-    if trial_ids and is_held(folder):
+    if trial_ids and is_in_use(folder):
         _send(folder, Prune(trial_ids))
     elif trial_ids:
-        with hold_lock(folder), Ledger.open(folder / LEDGER_NAME) as ledger:
+        with ledger_to_change(folder) as (results, ledger):
             ledger.release_running()
             for trial_id in trial_ids:
                 attempt = ledger.begin_attempt(trial_id)
                 ledger.record(Pruned(trial_id, attempt, step=0, seconds=0.0))
-            write_tables(folder, ledger.records(), info)
+            write_tables(results.local, ledger.records(), info)
     return len(trial_ids)
+
+
+@contextmanager
+def ledger_to_change(folder: Path) -> Iterator[tuple[ResultsFolder, Ledger]]:
+    """Open a ledger that no run holds for writing, wherever its results folder has it.
+
+    Raises:
+        LockedError: If a run holds it.
+    """
+    place = folder.resolve()
+    with (
+        results_folder(place.parent, place.name) as results,
+        hold_lock(results.local),
+        Ledger.open(results.local / LEDGER_NAME) as ledger,
+    ):
+        yield results, ledger
 
 
 def retry_in_run(folder: Path, records: Sequence[TrialRecord], states: Collection[State]) -> int:
@@ -128,7 +149,7 @@ def reset_shares(folder: Path) -> None:
     Raises:
         LockedError: If one does.
     """
-    with hold_lock(folder), Ledger.open(folder / LEDGER_NAME) as ledger:
+    with ledger_to_change(folder) as (_, ledger):
         ledger.clear_resource_floors()
 
 
@@ -148,9 +169,10 @@ def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list
 
 def _send(folder: Path, command: Command) -> None:
     path = send(folder, command)
-    if not _wait(lambda: not path.exists(), TAKE_TIMEOUT_S):
+    timeout_s = SHARED_TAKE_TIMEOUT_S if has_mirror(folder) else TAKE_TIMEOUT_S
+    if not _wait(lambda: not path.exists(), timeout_s):
         path.unlink(missing_ok=True)
-        raise SpecsweepError(f"{folder}: the run has not taken the command in {TAKE_TIMEOUT_S:g} s; it is withdrawn")
+        raise SpecsweepError(f"{folder}: the run has not taken the command in {timeout_s:g} s; it is withdrawn")
 
 
 def _wait(is_so: Callable[[], bool], timeout_s: float) -> bool:

@@ -15,6 +15,7 @@ from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
 from orchestrator.scheduling.shared_floors import find_followers
+from orchestrator.storage.views import local_view, sweep_views
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
@@ -76,7 +77,7 @@ class Plan:
         }
 
 
-def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None) -> Plan:
+def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None = None) -> Plan:
     """Plan a sweep.
 
     The forecast is a simulation of the run. It rests on trials that have been measured: this sweep's own, and those of
@@ -84,7 +85,7 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
 
     Args:
         sweep: The sweep.
-        results_root: Folder that holds one folder per sweep.
+        results_root: Folder that holds one folder per sweep, a path or a URL.
         num_slots: Slots to forecast for; None = what this machine's cores allow.
 
     Raises:
@@ -93,15 +94,16 @@ def make_plan(sweep: Sweep, *, results_root: Path, num_slots: int | None = None)
     for group in sweep.groups:
         group.data.check_installed()
     trials = expand(pin_checkpoints(sweep))
-    history = _read_history(results_root / sweep.name / LEDGER_NAME)
+    history = _read_history(local_view(results_root, name=sweep.name) / sweep.name / LEDGER_NAME)
     pending = [trial for trial in trials if trial.trial_id not in history.with_result]
     pending, _ = find_followers(trials, pending, {record.trial.trial_id for record in history.done})
     groups = {trial.group_id for trial in trials}
     measured = list(history.done)
     if not groups <= {record.trial.group_id for record in measured}:
-        for path in sorted(results_root.glob(f"*/{LEDGER_NAME}")):
-            if path.parent.name != sweep.name:
-                measured += [record for record in _read_history(path).done if record.trial.group_id in groups]
+        for view in sweep_views(results_root):
+            if view.name != sweep.name:
+                history_there = _read_history(view / LEDGER_NAME)
+                measured += [record for record in history_there.done if record.trial.group_id in groups]
     allocator = Allocator(sweep.file.resources, history.resource_floors)
     nodes: tuple[Node, ...] = ()
     in_vain = ""

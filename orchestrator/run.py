@@ -270,7 +270,7 @@ def prepare_run(
     with ExitStack() as stack:
         stack.enter_context(hold_lock(folder))
         # Commands of before are dropped at once: from here on whoever gives one finds the folder held.
-        commands = CommandInbox(folder)
+        commands = CommandInbox(remote.path if remote and remote.path else folder)
         ledger = stack.enter_context(Ledger.open(folder / LEDGER_NAME))
         if not replace:
             check_owner(ledger, sweep, trials)

@@ -137,9 +137,10 @@ def curves(target: Target, overrides: Overrides = None, results: ResultsRoot = D
     """Write a sweep's rungs as curves over training, and its diagnostics, as CSV and figures; also while it runs."""
     from orchestrator.reports.curves import write_curves
     from orchestrator.reports.diagnostics_csv import write_diagnostics
+    from orchestrator.storage.views import folder_of_view
 
     with open_ledger(target, results, overrides) as ledger:
-        folder, records = ledger.path.parent, ledger.records()
+        folder, records = folder_of_view(ledger.path.parent), ledger.records()
         written = (*write_curves(folder, records), *write_diagnostics(folder, records, ledger.diagnostics()))
     if not written:
         raise SpecsweepError(f"{target}: no trial has come to a rung; rungs.count says how many there are (0 = none)")

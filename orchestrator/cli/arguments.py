@@ -66,8 +66,9 @@ def with_name(overrides: Sequence[str] | None, name: str | None) -> list[str]:
 def open_ledger(target: str, results: str, overrides: Sequence[str] | None = None) -> Iterator[Ledger]:
     """Open the ledger of a sweep file, a results folder, or a name in ``results``, for reading.
 
-    Of results at a URL, the ledger is the mirrored one, as old as the last upload. A sweep file need not be valid: its
-    name is all that is asked for. If it says something else than what was run, a line on stderr says so.
+    Of results at a URL or on a network file system, the ledger is the mirrored one, as old as the last upload. A sweep
+    file need not be valid: its name is all that is asked for. If it says something else than what was run, a line on
+    stderr says so.
 
     Args:
         target: What the user named.
@@ -80,14 +81,12 @@ def open_ledger(target: str, results: str, overrides: Sequence[str] | None = Non
     """
     from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
     from orchestrator.storage.remote_folder import is_url
-    from orchestrator.storage.results_folder import local_view
+    from orchestrator.storage.views import folder_of_view, local_view
     from orchestrator.sweep.naming import find_name, has_other_text
 
     file: Path | None = None
-    if is_url(target):
+    if is_url(target) or Path(target).is_dir():
         path = local_view(target) / LEDGER_NAME
-    elif Path(target).is_dir():
-        path = Path(target) / LEDGER_NAME
     elif Path(target).name == LEDGER_NAME and Path(target).exists():
         path = Path(target)
     elif Path(target).exists():
@@ -106,7 +105,8 @@ def open_ledger(target: str, results: str, overrides: Sequence[str] | None = Non
         raise NoLedgerError(f"{place}: no ledger here; has this sweep been run with this results folder?")
     with Ledger.read(path) as ledger:
         if file is not None and has_other_text(file, overrides or (), ledger.sweep().text):
-            complain(f"{path.parent}: was run with another text than {target} has now; this is what was run")
+            folder = folder_of_view(path.parent)
+            complain(f"{folder}: was run with another text than {target} has now; this is what was run")
         yield ledger
 
 

@@ -38,7 +38,8 @@ def retry(
 ) -> None:
     """Try trials again that have failed or were pruned, and those alone; in the run that is going on, if one is."""
     from orchestrator.control import retry_in_run
-    from orchestrator.storage.folder_lock import is_held
+    from orchestrator.storage.results_folder import is_in_use
+    from orchestrator.storage.views import folder_of_view
     from orchestrator.trials.records import State
 
     states = {state for state, wanted in ((State.FAILED, failed), (State.PRUNED, pruned)) if wanted}
@@ -47,8 +48,8 @@ def retry(
     refuse_url(target, results)
     is_file, given = Path(target).is_file(), with_name(overrides, name)
     with open_ledger(target, results, given) as ledger:
-        folder, records = ledger.path.parent, ledger.records()
-    if is_held(folder):
+        folder, records = folder_of_view(ledger.path.parent), ledger.records()
+    if is_in_use(folder):
         count = retry_in_run(folder, records, states)
         make_console().print(f"{count} trials are tried again in the run that is going on", markup=False)
         return
@@ -82,12 +83,14 @@ def redo(
     Once begun, whatever of it is interrupted is done by the next run.
     """
     from orchestrator.control import find_done
-    from orchestrator.storage.folder_lock import LockedError, is_held
+    from orchestrator.storage.folder_lock import LockedError
+    from orchestrator.storage.results_folder import is_in_use
+    from orchestrator.storage.views import folder_of_view
 
     refuse_url(results)
     given = with_name(overrides, name)
     with open_ledger(str(sweep_file), results, given) as ledger:
-        if is_held(folder := ledger.path.parent):
+        if is_in_use(folder := folder_of_view(ledger.path.parent)):
             raise LockedError(f"{folder}: a run holds these results; cancel it first, or wait for its end")
         chosen = find_done(ledger, trials or (), arm or ())
     run_and_print(
@@ -103,10 +106,11 @@ def redo(
 def cancel(target: Target, overrides: Overrides = None, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Stop a running sweep, as Ctrl-C would: running trials save their states, and the next run goes on."""
     from orchestrator.control import cancel as cancel_run
+    from orchestrator.storage.views import folder_of_view
 
     refuse_url(target, results)
     with open_ledger(target, results, overrides) as ledger:
-        folder = ledger.path.parent
+        folder = folder_of_view(ledger.path.parent)
     cancel_run(folder)
     make_console().print(f"{folder}: the run has stopped; to go on, run the sweep again", markup=False, soft_wrap=True)
 
@@ -120,10 +124,11 @@ def prune(
 ) -> None:
     """Give up an arm by hand: its trials without a result count as pruned; also while the sweep runs."""
     from orchestrator.control import prune as prune_arm
+    from orchestrator.storage.views import folder_of_view
 
     refuse_url(target, results)
     with open_ledger(target, results, overrides) as ledger:
-        folder, records, info = ledger.path.parent, ledger.records(), ledger.sweep()
+        folder, records, info = folder_of_view(ledger.path.parent), ledger.records(), ledger.sweep()
     count = prune_arm(folder, records, info, arm=arm, group=group)
     text = f"{count} trials of {arm} are given up" if count else f"every trial of {arm} has a result; nothing is pruned"
     make_console().print(text, markup=False)

@@ -34,9 +34,9 @@ def list_sweeps(
 ) -> None:
     """List the sweeps of a results folder: state, trials, the last run, the question."""
     from orchestrator.catalog import list_sweeps as read_sweeps
-    from orchestrator.storage.results_folder import local_view
+    from orchestrator.storage.views import sweep_views
 
-    sweeps = read_sweeps(local_view(results))
+    sweeps = read_sweeps(sweep_views(results))
     if as_json:
         print_raw(json.dumps([sweep.to_json() for sweep in sweeps], indent=2))
     elif not sweeps:
@@ -95,8 +95,10 @@ def _folder_of(target: str, results: str, overrides: Sequence[str] | None) -> Pa
         return Path(target)
     if (Path(results) / target).is_dir():
         return Path(results) / target
+    from orchestrator.storage.views import folder_of_view
+
     with open_ledger(target, results, overrides) as ledger:
-        return ledger.path.parent
+        return folder_of_view(ledger.path.parent)
 
 
 def _confirm(question: str, *, yes: bool) -> None:

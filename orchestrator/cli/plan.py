@@ -33,10 +33,9 @@ def print_plan(
     """Print the plan of a sweep; for the arguments see ``plan``."""
     from orchestrator.cli.plan_view import render_plan
     from orchestrator.plan import make_plan
-    from orchestrator.storage.results_folder import local_view
     from orchestrator.sweep.loading import load_sweep
 
-    made = make_plan(load_sweep(sweep_file, overrides), results_root=local_view(results), num_slots=slots)
+    made = make_plan(load_sweep(sweep_file, overrides), results_root=results, num_slots=slots)
     if as_json:
         print_raw(json.dumps(made.to_json(), indent=2))
     else:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -34,14 +32,14 @@ from orchestrator.cli.arguments import (
 )
 from orchestrator.cli.console import complain, log_to_console, make_console
 from orchestrator.cli.plan import print_plan
+from orchestrator.cli.signals import stop_on_signal
 from specvit.errors import ConfigError, SpecsweepError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from orchestrator.execution.executor import Executor
     from orchestrator.run import Datasets, Outcome, Select, SweepRun
     from orchestrator.scheduling.protocols import SweepCallback
+    from orchestrator.storage.results_folder import ResultsFolder
     from orchestrator.sweep.resolved import Sweep
     from orchestrator.trials.resources import ResourceRequest
     from orchestrator.trials.trial import Trial
@@ -70,9 +68,6 @@ Slots = Annotated[
     int | None,
     typer.Option("--slots", min=1, help="Trials to run at once, at most; default: as many as there is room for."),
 ]
-
-
-_STOPPING = b"\nspecsweep: stopping; running trials save their states (once more: stop at once)\n"
 
 
 @dataclass(frozen=True)
@@ -136,6 +131,7 @@ def run_and_print(
         SpecsweepError: If it cannot be run.
     """
     from orchestrator.run import prepare_run
+    from orchestrator.storage.ledger_mirror import MIRROR_EVERY_S
     from orchestrator.storage.results_folder import results_folder
     from orchestrator.sweep.loading import load_sweep
 
@@ -144,7 +140,7 @@ def run_and_print(
     _check_processes(sweep, where)
     with (
         results_folder(results, sweep.name) as folder,
-        _stop_on_signal() as has_signal,
+        stop_on_signal() as has_signal,
         prepare_run(
             sweep,
             folder.local,
@@ -155,16 +151,19 @@ def run_and_print(
             accept_mixed=accept_mixed,
         ) as prepared,
     ):
+        if folder.remote is not None:
+            text = f"ledger: in {folder.local}, mirrored to {folder} every {MIRROR_EVERY_S:.0f} s"
+            console.print(text, markup=False, soft_wrap=True)
         if prepared.pending:
             warned = log_to_console(console, logging.getLogger("orchestrator"), title="sweep", level=logging.WARNING)
-            with closing(_make_executor(console, prepared, where)) as executor, warned:
+            with closing(_make_executor(console, prepared, where, folder.path)) as executor, warned:
                 prepared.execute(
                     executor,
                     make_callbacks(console, prepared, executor, redraws=not where.pdb),
                     should_stop=lambda: has_signal() or folder.is_taken_over(),
                 )
         outcome = prepared.finish()
-    _print_outcome(console, outcome, folder.local)
+    _print_outcome(console, outcome, folder)
     if not outcome.finished:
         command = shlex.join(["specsweep", *sys.argv[1:]])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
@@ -251,8 +250,8 @@ def _check_processes(sweep: Sweep, where: Where) -> None:
         raise ConfigError(f"resources.processes: must be 1 where trials run in this process, not {processes}; use Ray")
 
 
-def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Executor:
-    """Make the executor, and print where trials will run."""
+def _make_executor(console: Console, prepared: SweepRun, where: Where, common: Path | None) -> Executor:
+    """Make the executor, and print where trials will run; nodes are to see ``common``, unless it is None."""
     from orchestrator.trials.resources import visible_gpus
 
     requests = _requests(prepared.sweep)
@@ -274,7 +273,7 @@ def _make_executor(console: Console, prepared: SweepRun, where: Where) -> Execut
             max_slots=min(len(shares), where.slots or len(shares)),
             address=where.address,
             job_name=prepared.sweep.name,
-            wanted=NodeRequirements.of_this_code((prepared.folder / LOCK_NAME).resolve()),
+            wanted=NodeRequirements.of_this_code((common / LOCK_NAME).resolve() if common else None),
         )
 
     executor = prepared.make_executor(make)
@@ -302,7 +301,7 @@ def _tell_of_gpus(console: Console, gpus: float, requests: Sequence[ResourceRequ
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
-def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
+def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) -> None:
     """Print the tables of a run, and where they were written."""
     from orchestrator.reports.ablation_table import build_tables
     from orchestrator.reports.terminal_table import render_rich
@@ -317,32 +316,8 @@ def _print_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     elif outcome.num_run == 0:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
     console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
-    paths = [folder / "table.md", folder / "table.csv", *outcome.written]
+    written_in = folder.path or folder.local
+    names = [Path("table.md"), Path("table.csv"), *(path.relative_to(folder.local) for path in outcome.written)]
+    paths = [written_in / each for each in names]
     written = Text(f"written: {', '.join(map(str, paths))}", style="dim")
     console.print(written, soft_wrap=True)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C, SIGTERM or lost terminal into a wish to stop; a second one interrupts at once.
-
-    A SIGHUP that is ignored, as under ``nohup``, stays so.
-    """
-    wishes: list[int] = []
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        wishes.append(number)
-        if len(wishes) > 1:
-            raise KeyboardInterrupt
-        with suppress(OSError):  # at once, whatever is being printed; the terminal may be gone
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _STOPPING)
-
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
-        yield lambda: bool(wishes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -24,6 +24,7 @@ def shares(
 ) -> None:
     """Show what trials occupy by the sweep file, and what they get since one of their scale ran out of memory."""
     from orchestrator.control import reset_shares
+    from orchestrator.storage.views import folder_of_view
 
     if reset:
         refuse_url(target, results, why=_BY_URL)
@@ -33,7 +34,7 @@ def shares(
         console.print(one_line(line), markup=False, soft_wrap=True)
 
     with open_ledger(target, results, overrides) as ledger:
-        folder, floors = ledger.path.parent, ledger.resource_floors()
+        folder, floors = folder_of_view(ledger.path.parent), ledger.resource_floors()
     if Path(target).is_file() and Path(target).suffix in (".yaml", ".yml"):
         for scale, share in _by_scale(Path(target), overrides or []).items():
             tell(f"{scale}: {share}, by the file")

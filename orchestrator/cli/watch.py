@@ -60,6 +60,7 @@ def status(
     from orchestrator.monitoring.follow import follow_status, look_at_mirror, poll_status
     from orchestrator.monitoring.status import SweepStatus, render_status
     from orchestrator.storage.remote_folder import is_url
+    from orchestrator.storage.views import is_view
 
     open_it = partial(open_ledger, target, results, overrides)
     if not follow:
@@ -70,15 +71,14 @@ def status(
         else:
             make_console().print(render_status(standing))
         return
-    is_remote = is_url(target) or is_url(results)
-    every_s = max(interval, MIRROR_INTERVAL_S) if is_remote else interval
+    every_s = max(interval, MIRROR_INTERVAL_S)
     try:
-        _wait_for_ledger(open_it, interval_s=every_s)
+        _wait_for_ledger(open_it, interval_s=every_s if is_url(target) or is_url(results) else interval)
         with open_it() as ledger:
-            if is_remote:
+            if is_view(ledger.path.parent):
                 looks = look_at_mirror(open_it, interval_s=every_s)
             else:
-                looks = poll_status(ledger, interval_s=every_s)
+                looks = poll_status(ledger, interval_s=interval)
             if as_json:
                 for standing in looks:
                     print_raw(json.dumps(standing.to_json()))
@@ -158,6 +158,7 @@ def events(
     """
     from orchestrator.ledger.event_stream import EventReader, encode
     from orchestrator.monitoring.follow import follow_events
+    from orchestrator.storage.views import is_view
 
     if follow:
         refuse_url(target, results, why="events of a mirrored ledger come in lumps; ask again without --follow")
@@ -174,6 +175,8 @@ def events(
             for happening in news:
                 print_raw(encode(happening))
             return
+        if is_view(ledger.path.parent):
+            raise SpecsweepError("--follow: events of a mirrored ledger come in lumps; ask again without it")
         try:
             for happening in follow_events(ledger, interval_s=interval):
                 print_raw(encode(happening))

@@ -5,7 +5,8 @@
 # the cluster was gone, a disk full (4), or trials failed (1) for want of a disk, a device, memory or a machine.
 #
 # Needs:     this package in the environment from which the job is submitted, on all nodes; one file system for
-#            $RESULTS on all nodes that locks files (Lustre: mounted with `flock`); a cluster that permits requeueing.
+#            $RESULTS on all nodes (NFS, Lustre, ..); a cluster that permits requeueing. The ledger lies on the disk of
+#            the first node, below ~/.cache or, where homes are shared, $TMPDIR, and is mirrored to $RESULTS every 30 s.
 #            Edit the numbers of nodes, GPUs and CPUs, and the time.
 # Command:   SWEEP=sweeps/components.yaml RESULTS=$PWD/results sbatch slurm.sh --set resources.gpus=1
 #            (what follows slurm.sh is handed on to `specsweep run`)

@@ -119,7 +119,7 @@ class SweepStatus:
 
 def is_running(folder: Path) -> bool:
     """Return whether a run holds results: a folder, or the local view of those at a URL."""
-    from orchestrator.storage.results_folder import holder_of_view
+    from orchestrator.storage.views import holder_of_view
 
     return is_held(folder) or bool(holder_of_view(folder))
 

@@ -1,4 +1,4 @@
-"""The results folder, here or at a URL: lock, checkpoints, commands, mirror.
+"""The results folder, here, on a network file system or at a URL: lock, checkpoints, commands, mirror.
 
 Front door: ``results_folder.results_folder`` to run in, ``local_view`` to read, ``hold_lock``, ``CheckpointStore``,
 ``CommandInbox``.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.storage.command_inbox import CommandInbox, send
     from orchestrator.storage.folder_lock import LockedError, hold_lock, is_held
     from orchestrator.storage.remote_folder import Location, RemoteError, RemoteFolder
-    from orchestrator.storage.results_folder import local_view
+    from orchestrator.storage.views import local_view
 
 __all__ = [
     "CheckpointStore",
@@ -41,7 +41,7 @@ _HOMES = {
     "StateFile": "checkpoint_store",
     "hold_lock": "folder_lock",
     "is_held": "folder_lock",
-    "local_view": "results_folder",
+    "local_view": "views",
     "send": "command_inbox",
 }
 

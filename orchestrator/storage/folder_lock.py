@@ -32,6 +32,10 @@ class LockedError(SpecsweepError):
     """A folder that another process is working on; the text says which process."""
 
 
+class CannotLockError(LockedError):
+    """A folder on a file system that has no locks."""
+
+
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
     """Lock ``folder`` for this process as long as the context is open.
@@ -44,7 +48,8 @@ def hold_lock(folder: Path) -> Iterator[None]:
         folder: Folder to hold; made if it does not exist.
 
     Raises:
-        LockedError: If another process holds it, or if the folder cannot be locked at all.
+        LockedError: If another process holds it, or if the folder cannot be locked at all; a ``CannotLockError`` if its
+            file system has no locks.
     """
     path = folder / LOCK_NAME
     try:
@@ -90,7 +95,7 @@ def _acquire(descriptor: int, path: Path) -> None:
                 raise LockedError(f"{path.parent} is in use by {_describe(path)}; wait for it or stop it")
             time.sleep(0.001)
     except OSError as error:
-        raise LockedError(f"{path}: this file system cannot lock files ({error.strerror})") from error
+        raise CannotLockError(f"{path}: this file system cannot lock files ({error.strerror})") from error
 
 
 def _is_granted(descriptor: int, kind: int) -> bool:

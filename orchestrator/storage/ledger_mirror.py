@@ -43,7 +43,7 @@ LEDGER_FILES = (LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm")
 OWN_FOLDER = ".mirror"
 """Folder of what is known here about the mirror, in the folder of a sweep's results."""
 
-_SNAPSHOT = re.compile(r"ledger\.(?P<generation>[0-9]{1,18})\.[0-9a-f]{16}\.sqlite")
+SNAPSHOT_NAME = re.compile(r"ledger\.(?P<generation>[0-9]{1,18})\.[0-9a-f]{16}\.sqlite")
 _KEPT_SNAPSHOTS = 2
 """The newest, and the one before, which a reader may be at."""
 
@@ -95,7 +95,7 @@ class Pointer:
         """
         try:
             pointer = cls(**json.loads(data))
-            is_counted = type(pointer.generation) is int and _SNAPSHOT.fullmatch(pointer.snapshot_name)
+            is_counted = type(pointer.generation) is int and SNAPSHOT_NAME.fullmatch(pointer.snapshot_name)
             if is_counted and re.fullmatch("[0-9a-f]{64}", pointer.sha256):
                 return pointer
         except (ValueError, TypeError, RecursionError):
@@ -187,7 +187,7 @@ class LedgerMirror:
         Raises:
             SpecsweepError: If the store or the ledger cannot be used, or the mirror is gone.
         """
-        self._snapshots.extend(sorted(filter(_SNAPSHOT.fullmatch, self._remote.names()), key=_generation))
+        self._snapshots = deque(sorted(filter(SNAPSHOT_NAME.fullmatch, self._remote.names()), key=_generation))
         pointer = read_pointer(self._remote)
         local = self._folder / LEDGER_NAME
         if pointer is None:
@@ -337,5 +337,5 @@ class LedgerMirror:
 
 
 def _generation(name: str) -> int:
-    match = _SNAPSHOT.fullmatch(name)
+    match = SNAPSHOT_NAME.fullmatch(name)
     return int(match["generation"]) if match else 0

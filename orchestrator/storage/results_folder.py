@@ -1,20 +1,22 @@
-"""Results at a URL: a working folder on this machine, mirrored to a store while a sweep runs.
+"""Results at a URL or on a network file system: a working folder on this machine, mirrored there while a sweep runs.
 
-The driver works in ``~/.cache/specsweep/results/HASH/NAME`` (or below ``$XDG_CACHE_HOME``). If it is killed, the next
-run on the same machine goes on from there; on another machine, from what was mirrored last: what the last
+The driver works in ``~/.cache/specsweep/results/HASH/NAME`` (for other places see ``local_disk``). If it is killed, the
+next run on the same machine goes on from there; on another machine, from what was mirrored last: what the last
 ``MIRROR_EVERY_S`` seconds recorded is then lost, and those trials are simply run again. The ledger is mirrored while
 the sweep runs; tables, curves and the sweep file follow at the end; states and weights are uploaded by the workers. A
 store that fails in the middle stops no sweep.
+
+A folder on a network file system, or with a mirrored ledger in it, is such a store too, by its ``file://`` URL. Other
+than behind a URL, commands to a run lie in it, and its file lock is taken as well, where it has one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +24,21 @@ from orchestrator.ledger.ledger import LEDGER_NAME
 from orchestrator.storage.checkpoint_store import FOLDER_NAME as STATES_FOLDER
 from orchestrator.storage.checkpoint_store import WEIGHTS_NAME, RemoteCheckpoints
 from orchestrator.storage.command_inbox import FOLDER_NAME as COMMANDS_FOLDER
-from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
+from orchestrator.storage.folder_lock import LOCK_NAME, CannotLockError, LockedError, hold_lock, is_held
 from orchestrator.storage.ledger_mirror import (
     LEDGER_FILES,
     MIRROR_EVERY_S,
     OWN_FOLDER,
     POINTER_NAME,
     LedgerMirror,
-    fetch_ledger,
 )
-from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
-from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock, read_holder
+from orchestrator.storage.local_disk import IN_PLACE, MIRROR, PLACE_VARIABLE, forced_place, network_type, working_root
+from orchestrator.storage.remote_folder import RemoteFolder, is_url
+from orchestrator.storage.remote_lock import LOCK_NAME as REMOTE_LOCK_NAME
+from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
-from specvit.files.regular import read_regular
+from specvit.files.regular import read_regular, reject_symlink
 
 _STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, COMMANDS_FOLDER, OWN_FOLDER, STATES_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""
@@ -43,8 +46,10 @@ _STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, COMMANDS_FOLDER, OWN_FOLDER, STA
 _MOST_BYTES = 1 << 16
 """Room for what is noted in a file of ours."""
 
+MOVED_NAME = "ledger.moved.sqlite"
+"""What a ledger in a folder on a network file system is called once it is mirrored instead."""
+
 _TOKEN_NAME = "token"
-_VIEWED_NAME = "viewed.json"
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,11 +62,13 @@ class Remote:
         folder: The folder of the sweep's results.
         states: Those of running trials.
         weights: Folder of kept weights.
+        path: The folder as a path, where commands to the run come; None = it is behind a URL.
     """
 
     folder: RemoteFolder
     states: RemoteCheckpoints
     weights: RemoteFolder
+    path: Path | None = None
 
 
 class ResultsFolder:
@@ -80,7 +87,12 @@ class ResultsFolder:
         self._lock = lock
 
     def __str__(self) -> str:
-        return str(self.local if self.remote is None else self.remote.folder)
+        return str(self.local if self.remote is None else self.path or self.remote.folder)
+
+    @property
+    def path(self) -> Path | None:
+        """Return where the results are on a file system; None if they are behind a URL."""
+        return self.local if self.remote is None else self.remote.path
 
     def is_taken_over(self) -> bool:
         """Return whether another driver has taken these results over; returns at once."""
@@ -91,23 +103,34 @@ class ResultsFolder:
 def results_folder(
     location: str | Path, name: str, *, mirror_every_s: float = MIRROR_EVERY_S, period_s: float = PERIOD_S
 ) -> Iterator[ResultsFolder]:
-    """Give the folder to run a sweep in; one that is at a URL is fetched before, mirrored meanwhile, and left whole.
+    """Give the folder to run a sweep in.
+
+    One that is at a URL or on a network file system is fetched before, mirrored meanwhile, and left whole. A ledger
+    that lies in such a folder itself, as of before, is taken from there and kept under another name.
 
     Args:
         location: Path or URL of the folder that holds a folder per sweep.
         name: Name of the sweep.
         mirror_every_s: Least seconds between two uploads of the ledger.
-        period_s: Seconds between two beats of the lock on the URL.
+        period_s: Seconds between two beats of the lock on it.
 
     Raises:
         LockedError: If another process holds the results, or has taken them over meanwhile.
         SpecsweepError: If the store cannot be used when this begins. What fails later is told of by warnings.
     """
-    if not is_url(str(location)):
-        yield ResultsFolder(Path(location) / name)
-        return
-    folder = RemoteFolder(str(location)) / name
-    local = _cache_folder("results", str(location)) / name
+    path: Path | None = None
+    if is_url(str(location)):
+        folder = RemoteFolder(str(location)) / name
+    else:
+        path = Path(location) / name
+        if not _is_to_be_mirrored(path):
+            yield ResultsFolder(path)
+            return
+        path = path.resolve()
+        folder = RemoteFolder(f"file://{path}")
+        for kind in (STATES_FOLDER, WEIGHTS_NAME):
+            reject_symlink(path / kind)
+    local = local_copy(folder)
     with ExitStack() as stack:
         own = local / OWN_FOLDER
         try:
@@ -116,15 +139,22 @@ def results_folder(
             raise LockedError(f"{folder}: {error}") from error
         lock = RemoteLock(folder, period_s=period_s)
         # A lock that was taken from this folder, which is ours alone now: its process has ended.
-        lock.acquire(dead_token=_read(own / _TOKEN_NAME))
+        lock.acquire(dead_token=read_note(own / _TOKEN_NAME))
         stack.callback(lock.release)
         write_atomically(own / _TOKEN_NAME, lock.token)
+        if path is not None:
+            with suppress(CannotLockError):
+                stack.enter_context(hold_lock(path))
         states = RemoteCheckpoints(folder / STATES_FOLDER)
         mirror = LedgerMirror(folder, local, is_ours=lock.is_ours, states=states, every_s=mirror_every_s)
+        if path is not None and (path / LEDGER_NAME).exists():
+            _move_in(path, local, mirror)
         mirror.reconcile()
         mirror.start()
+        if path is not None:
+            stack.callback(_remove_if_empty, path / STATES_FOLDER)
         stack.callback(_leave, folder, local, mirror, lock)
-        yield ResultsFolder(local, Remote(folder, states, folder / WEIGHTS_NAME), lock)
+        yield ResultsFolder(local, Remote(folder, states, folder / WEIGHTS_NAME, path), lock)
     if lock.taken_by is not None:
         raise LockedError(
             f"{folder} was taken over by {lock.taken_by}, to which this process looked dead; what it has recorded "
@@ -132,66 +162,57 @@ def results_folder(
         )
 
 
-def local_view(location: str | Path, *, name: str | None = None) -> Path:
-    """Turn a place of results into a local folder to read ledgers from; a path is given back as it is.
+def local_copy(folder: RemoteFolder) -> Path:
+    """Return the folder on this machine in which a driver works on results that are mirrored; it need not exist."""
+    return cache_folder("results", folder.parent.url) / folder.name
 
-    Of a URL, the mirrored ledgers are fetched into a cache: of a folder of one sweep's results that sweep's, of a
-    folder that holds a folder per sweep those of all sweeps, or of one. The view of a running sweep is as old as the
-    last upload. Where nothing is mirrored, the view is an empty folder.
 
-    Args:
-        location: Path or URL.
-        name: The one sweep that is asked for; None = all that are there.
+def is_in_use(folder: Path) -> bool:
+    """Return whether a run holds a folder of results, here or, where its ledger is mirrored, on any machine.
+
+    A driver that was killed without a chance to give the latter back counts as holding it until its successor does.
+    """
+    return (folder / REMOTE_LOCK_NAME).exists() if has_mirror(folder) else is_held(folder)
+
+
+def has_mirror(folder: Path) -> bool:
+    """Return whether what is in a folder of results is a mirrored ledger."""
+    return (folder / POINTER_NAME).exists()
+
+
+def _is_to_be_mirrored(folder: Path) -> bool:
+    """Return whether a run works on this machine's disk and mirrors its ledger to ``folder``.
 
     Raises:
-        RemoteError: If the store cannot be used.
+        SpecsweepError: If it is to work in a folder whose ledger is mirrored.
     """
-    if not is_url(str(location)):
-        return Path(location)
-    folder = RemoteFolder(str(location))
-    view = _cache_folder("views", folder.url)
-    with _cannot_be_written(view):
-        view.mkdir(parents=True, exist_ok=True)
-    if name is None and folder.get_bytes(POINTER_NAME) is not None:
-        _fetch_view(folder, view)
-        return view
-    names = folder.names(folders=True) if name is None else (name,)
-    for sweep_name in names:
-        if "/" in sweep_name or sweep_name in {"", ".", ".."}:
-            continue  # no name of a sweep; it would lead out of the cache
-        _fetch_view(folder / sweep_name, view / sweep_name)
-    return view
+    place = forced_place()
+    if place == IN_PLACE and has_mirror(folder):
+        raise SpecsweepError(
+            f"{folder}: {PLACE_VARIABLE} is {IN_PLACE!r}, but the ledger here is a mirrored one; unset it, or copy the "
+            f"newest ledger.*.sqlite to {LEDGER_NAME} and delete {POINTER_NAME}"
+        )
+    return place == MIRROR or has_mirror(folder) or (not place and bool(network_type(folder)))
 
 
-def holder_of_view(view: Path) -> str:
-    """Return who held the results when their view was fetched; empty if nobody did, or if this is no view.
-
-    A driver that was killed without a chance to give its lock back counts as holding it until its successor does.
-    """
-    return _viewed(view).get("holder", "")
-
-
-def _fetch_view(folder: RemoteFolder, view: Path) -> None:
-    """Bring the view of one sweep up to date; it goes if nothing is mirrored any more."""
-    ledger = view / LEDGER_NAME
-    with _cannot_be_written(view):
-        view.mkdir(parents=True, exist_ok=True)
-    known = _viewed(view)
-    pointer = fetch_ledger(folder, ledger, known_sha256=known.get("sha256", ""))
-    if pointer is None:
-        ledger.unlink(missing_ok=True)
-    holder = read_holder(folder)
-    note = {"sha256": pointer.sha256 if pointer else "", "holder": str(holder) if holder else ""}
-    write_atomically(view / _VIEWED_NAME, json.dumps(note))
+def _move_in(path: Path, local: Path, mirror: LedgerMirror) -> None:
+    """Mirror a ledger that lies in the folder itself, and give it another name; nobody writes to it."""
+    if not has_mirror(path):
+        for source in reversed(LEDGER_FILES[:2]):  # the log first: whenever this ends, no ledger lacks its log
+            (local / source).unlink(missing_ok=True)
+            if (path / source).exists():
+                shutil.copyfile(path / source, local / source)
+        mirror.mirror()
+    if has_mirror(path):
+        for name in LEDGER_FILES[:2]:
+            with suppress(FileNotFoundError):
+                (path / name).replace(path / name.replace(LEDGER_NAME, MOVED_NAME))
+        (path / LEDGER_FILES[2]).unlink(missing_ok=True)
 
 
-def _viewed(view: Path) -> dict[str, str]:
-    """Return what is known here of a view; nothing if it is none."""
-    try:
-        note = json.loads(_read(view / _VIEWED_NAME))
-        return {key: str(note[key]) for key in ("sha256", "holder")}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _leave(folder: RemoteFolder, local: Path, mirror: LedgerMirror, lock: RemoteLock) -> None:
@@ -218,22 +239,13 @@ def _leave(folder: RemoteFolder, local: Path, mirror: LedgerMirror, lock: Remote
         )
 
 
-def _cache_folder(kind: str, url: str) -> Path:
-    """Return the folder of this machine for a URL; nothing is made."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "specsweep" / kind / hashlib.sha256(RemoteFolder(url).url.encode()).hexdigest()[:16]
+def cache_folder(kind: str, url: str) -> Path:
+    """Return the folder of this machine for a kind of copies of what is at a URL; it need not exist."""
+    return working_root() / kind / hashlib.sha256(RemoteFolder(url).url.encode()).hexdigest()[:16]
 
 
-@contextmanager
-def _cannot_be_written(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RemoteError(f"{folder}: cannot be made ({error.strerror})") from error
-
-
-def _read(path: Path) -> str:
-    """Return the text of a file; empty if there is none that can be read."""
+def read_note(path: Path) -> str:
+    """Return the text of a small file of ours; empty if there is none that can be read."""
     try:
         return read_regular(path, most_bytes=_MOST_BYTES).decode()
     except (OSError, ValueError):

@@ -5,119 +5,35 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from multiprocessing import Process, get_context
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
-from orchestrator.execution.executor import Job, Place
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.run import LEDGER_NAME, Outcome, run_sweep
+from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
-from orchestrator.storage.results_folder import holder_of_view, local_view, results_folder
-from orchestrator.sweep.grid import expand
+from orchestrator.storage.results_folder import results_folder
+from orchestrator.storage.views import holder_of_view, local_view
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
-from specvit.data import Dataset, DataSource
 from specvit.errors import SpecsweepError
 
-from ...faults.stand_ins import InStepAttempt
 from ...waiting import wait_for
-from ..watcher import Watcher, rung_of
+from ..watcher import rung_of
+from .mirrored_runs import STEPS, drive, results, run
 
-PERIOD_S = 0.2
-EVERY_S = 0.05
-STEPS = 18
-SECTIONS: dict[str, Any] = {
-    "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
-    "rungs": {"count": 2, "num_images": 32},
-    "seeds": 1,
-    "ablate": {"components": ["none", "norm"]},
-    "floors": [],
-    "checkpoint_every_s": 1e-4,
-}
-"""Two trials whose states are saved after every step; rungs stand at steps 6 and 12."""
-
-
-class StandInExecutor(LocalExecutor):
-    """Run stand-ins; an attempt at ``held``, if that is a trial, does not come to its end."""
-
-    def __init__(self, datasets: Mapping[DataSource, Dataset], *, held: str = "") -> None:
-        super().__init__(datasets)
-        self._held = held
-
-    def submit(self, job: Job) -> Place:
-        kind = HeldAttempt if job.trial_id == self._held else SteppedAttempt
-        self._running = kind(job, self._datasets)
-        return Place()
-
-
-class SteppedAttempt(InStepAttempt):
-    """Compute no further before the last event was taken, unless nobody will take it."""
-
-    def _wait(self) -> None:
-        while not self._events.empty() and not self.should_stop():
-            time.sleep(1e-4)
-
-
-class HeldAttempt(SteppedAttempt):
-    """Stand still before the last step, for ever."""
-
-    def computed(self, step: int) -> None:
-        super().computed(step)
-        if step == STEPS - 1:
-            threading.Event().wait()
-
-
-def run(
-    sweep: Sweep,
-    url: str,
-    stop_after: Callable[[Event], bool] = lambda _: False,
-    *,
-    executor: Callable[[Mapping[DataSource, Dataset]], LocalExecutor] = StandInExecutor,
-) -> tuple[Outcome, Watcher]:
-    watcher = Watcher(stop_after)
-    with results_folder(url, sweep.name, mirror_every_s=EVERY_S, period_s=PERIOD_S) as folder:
-        outcome = run_sweep(
-            sweep,
-            folder=folder.local,
-            remote=folder.remote,
-            make_executor=lambda datasets, _: executor(datasets),
-            callbacks=[watcher],
-            should_stop=lambda: watcher.wants_to_stop or folder.is_taken_over(),
-        )
-    return outcome, watcher
-
-
-def results(outcome: Outcome) -> list[dict[str, float]]:
-    return [dict(record.metrics) for record in outcome.records]
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Return what goes to a machine of some name; that is, to its cache."""
-
-    def go_to(name: str) -> Path:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
-        return tmp_path / name
-
-    go_to("here")
-    return go_to
+pytestmark = pytest.mark.usefixtures("machine")
 
 
 @pytest.fixture
@@ -128,28 +44,6 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def store(url: str) -> RemoteFolder:
     return RemoteFolder(url) / "tiny"
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Path:
-    return write_sweep(tmp_path_factory.mktemp("sweep"), **SECTIONS)
-
-
-@pytest.fixture(scope="module")
-def sweep(file: Path) -> Sweep:
-    return load_sweep(file)
-
-
-@pytest.fixture(scope="module")
-def trials(sweep: Sweep) -> tuple[Trial, ...]:
-    return expand(sweep)
-
-
-@pytest.fixture(scope="module")
-def whole(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
-    """Return the metrics of the sweep's trials, run in a plain folder."""
-    outcome, _ = run(sweep, str(tmp_path_factory.mktemp("whole")))
-    return results(outcome)
 
 
 def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
@@ -184,12 +78,6 @@ def test_a_path_is_no_url_and_is_worked_in_directly(tmp_path: Path) -> None:
         assert (folder.local, folder.remote, folder.is_taken_over()) == (tmp_path / "tiny", None, False)
     assert local_view(tmp_path) == tmp_path
     assert holder_of_view(tmp_path) == ""
-
-
-def drive(sweep: Sweep, url: str, held: str, folder: Path) -> None:
-    """Run the sweep up to the end of the trial ``held``, which does not come."""
-    tempfile.tempdir = str(folder)  # a killed driver leaves temporary files behind
-    run(sweep, url, executor=partial(StandInExecutor, held=held))
 
 
 @pytest.fixture

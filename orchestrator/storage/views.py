@@ -1,0 +1,124 @@
+"""Mirrored ledgers, fetched into a folder of this machine to be read: those at a URL, and those of shared folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.ledger.ledger import LEDGER_NAME
+from orchestrator.storage.ledger_mirror import POINTER_NAME, fetch_ledger
+from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
+from orchestrator.storage.remote_lock import read_holder
+from orchestrator.storage.results_folder import cache_folder, has_mirror, read_note
+from specvit.files.atomic import write_atomically
+
+_VIEWED_NAME = "viewed.json"
+"""What is known of a view, in its folder."""
+
+
+def local_view(location: str | Path, *, name: str | None = None) -> Path:
+    """Turn a place of results into a local folder to read ledgers from; a path is mostly given back as it is.
+
+    Of a URL, the mirrored ledgers are fetched into a cache: of a folder of one sweep's results that sweep's, of a
+    folder that holds a folder per sweep those of all sweeps, or of one. So is the mirrored ledger of one sweep's folder
+    here. The view of a running sweep is as old as the last upload. Where nothing is mirrored, the view is an empty
+    folder.
+
+    Args:
+        location: Path or URL.
+        name: The one sweep that is asked for; None = the location's own, or all that are there.
+
+    Raises:
+        RemoteError: If the store cannot be used.
+    """
+    if not is_url(str(location)):
+        path = Path(location) / (name or "")
+        if not has_mirror(path) or (name is not None and not _is_name(name)):
+            return Path(location)
+        path = path.resolve()
+        view = cache_folder("views", f"file://{path.parent}") / (name or path.name)
+        _fetch_view(RemoteFolder(f"file://{path}"), view, path)
+        return view if name is None else view.parent
+    folder = RemoteFolder(str(location))
+    view = cache_folder("views", folder.url)
+    with _cannot_be_written(view):
+        view.mkdir(parents=True, exist_ok=True)
+    if name is None and folder.get_bytes(POINTER_NAME) is not None:
+        _fetch_view(folder, view)
+        return view
+    names = folder.names(folders=True) if name is None else (name,)
+    for sweep_name in filter(_is_name, names):
+        _fetch_view(folder / sweep_name, view / sweep_name)
+    return view
+
+
+def sweep_views(location: str | Path) -> list[Path]:
+    """Return a local folder to read the ledger from for every sweep in a folder that holds a folder per sweep.
+
+    Raises:
+        RemoteError: If the store cannot be used.
+    """
+    root = local_view(location)
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    views = folders if is_url(str(location)) else [local_view(folder) for folder in folders]
+    return [view for view in views if (view / LEDGER_NAME).exists()]
+
+
+def folder_of_view(view: Path) -> Path:
+    """Return the folder of results that a view shows; the view itself if it is none, or that of a URL."""
+    return Path(_viewed(view).get("path") or view)
+
+
+def is_view(folder: Path) -> bool:
+    """Return whether a folder is the view of mirrored results, which has to be fetched again to see what is new."""
+    return bool(_viewed(folder))
+
+
+def holder_of_view(view: Path) -> str:
+    """Return who held the results when their view was fetched; empty if nobody did, or if this is no view.
+
+    A driver that was killed without a chance to give its lock back counts as holding it until its successor does.
+    """
+    return _viewed(view).get("holder", "")
+
+
+def _is_name(name: str) -> bool:
+    """Return whether this may be a name of a sweep; others would lead out of the cache."""
+    return "/" not in name and name not in {"", ".", ".."}
+
+
+def _fetch_view(folder: RemoteFolder, view: Path, path: Path | None = None) -> None:
+    """Bring the view of one sweep up to date; it goes if nothing is mirrored any more."""
+    ledger = view / LEDGER_NAME
+    with _cannot_be_written(view):
+        view.mkdir(parents=True, exist_ok=True)
+    known = _viewed(view)
+    pointer = fetch_ledger(folder, ledger, known_sha256=known.get("sha256", ""))
+    if pointer is None:
+        ledger.unlink(missing_ok=True)
+    holder = read_holder(folder)
+    note = {
+        "sha256": pointer.sha256 if pointer else "",
+        "holder": str(holder) if holder else "",
+        "path": str(path or ""),
+    }
+    write_atomically(view / _VIEWED_NAME, json.dumps(note))
+
+
+def _viewed(view: Path) -> dict[str, str]:
+    """Return what is known here of a view; nothing if it is none."""
+    try:
+        note = json.loads(read_note(view / _VIEWED_NAME))
+        return {key: str(note[key]) for key in ("sha256", "holder", "path")}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+@contextmanager
+def _cannot_be_written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RemoteError(f"{folder}: cannot be made ({error.strerror})") from error
