@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.plan import Plan, PlannedArm
-from orchestrator.reports.formatting import format_seconds
+from orchestrator.reports.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
@@ -51,7 +51,7 @@ def render_plan(plan: Plan) -> RenderableType:
 
 
 def _cells(arm: PlannedArm) -> list[Text]:
-    name = f"{arm.arm} (baseline)" if arm.role is Role.BASELINE else arm.arm
+    name = fold_arm(one_line(arm.arm)) + (" (baseline)" if arm.role is Role.BASELINE else "")
     values = (
         f"{arm.num_parameters:,}" if arm.num_parameters else "",
         f"+{arm.extra_parameters_percent:.2f}" if arm.role is Role.ARM else "",
@@ -59,7 +59,7 @@ def _cells(arm: PlannedArm) -> list[Text]:
         str(arm.num_pending),
         format_seconds(arm.seconds_per_trial),
     )
-    return [Text(one_line(name), style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
+    return [Text(name, style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
 
 
 def _forecast_text(made: Forecast) -> str:

@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.monitoring.sweep_progress import RunningTrial, SweepProgress
+from orchestrator.monitoring.running_table import RunningTable
+from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.reports.formatting import format_metric, format_seconds
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
@@ -163,26 +164,12 @@ class LiveView(SweepCallback):
             Text(one_line(self._title), style="bold"),
             ProgressBar(total=max(1, total), completed=ended, width=30),
             Text(f"{ended}/{total}"),
-            self._summary(),
         )
-        running = Table(box=None, padding=(0, 1), header_style="dim")
-        for name in ("trial", "", "step", "images/s", "last rung"):
-            running.add_column(name, no_wrap=True, justify="right" if name in ("step", "images/s") else "left")
-        for trial in self._progress.running.values():
-            bar = ProgressBar(total=trial.steps or 1, completed=trial.step, width=16)
-            rate = f"{trial.images_per_s:.0f}" if trial.images_per_s else ""
-            running.add_row(Text(one_line(trial.label)), bar, _where(trial), rate, Text(trial.last_metric))
-        return Group(head, running) if self._progress.running else head
+        running = list(self._progress.running.values())
+        return Group(head, self._summary(), *([RunningTable(running)] if running else []))
 
 
 def _metrics_text(metrics: Mapping[str, float], *, digits: int) -> str:
     """Return metrics for a line, without those that say what was learnt: they would fill it."""
     shown = {name: value for name, value in metrics.items() if not is_learning_metric(name)}
     return ", ".join(format_metric(name, value, digits=digits) for name, value in shown.items())
-
-
-def _where(trial: RunningTrial) -> str:
-    """Return how far a trial is; at the end of its steps, and without any, it probes."""
-    if trial.steps is None:
-        return "pending" if trial.started is None else "starting"
-    return f"{trial.step}/{trial.steps}" if trial.step < trial.steps else "probing"

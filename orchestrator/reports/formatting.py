@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from specvit.probes import METRICS, Metric
 
+_ARM_WIDTH = 20
+
 
 def describe(name: str) -> Metric:
     """Return what is known of a metric; one that no probe reports goes by its name."""
@@ -43,3 +45,13 @@ def format_seconds(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def fold_arm(arm: str) -> str:
+    """Return a long arm with line breaks before a ``+``; what follows is indented, to be no arm of its own."""
+    lines = [""]
+    for term in arm.replace("+", "\n+").split("\n"):
+        if lines[-1] and len(lines[-1]) + len(term) > _ARM_WIDTH:
+            lines.append("  ")
+        lines[-1] += term
+    return "\n".join(lines)

@@ -23,10 +23,8 @@ from orchestrator.reports.cell_text import (
     seconds_text,
     states_texts,
 )
-from orchestrator.reports.formatting import column_title
+from orchestrator.reports.formatting import column_title, fold_arm
 from specvit.messages import one_line
-
-_ARM_WIDTH = 20
 
 
 def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> RenderableType:
@@ -82,7 +80,7 @@ def _rich_table(rows: Sequence[ArmRow], metrics: Sequence[str]) -> Table:
     view.add_column("seeds\ndone", justify="right")
     view.add_column("seconds", justify="right")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = [Text.assemble(_folded(one_line(row.arm)), (role_text(row), "dim"))]
+        cells = [Text.assemble(fold_arm(one_line(row.arm)), (role_text(row), "dim"))]
         cells += [_rich_metric(row, name) for name in metrics]
         states = Text("\n".join(states_texts(row)), style="red" if row.failed else "")
         ends_section = following is not None and following.role is not row.role
@@ -95,13 +93,3 @@ def _rich_metric(row: ArmRow, name: str) -> Text:
     if not difference:
         return Text(mean_text(row, name))
     return Text.assemble(mean_text(row, name), "\n", (difference, "bold" if excludes_zero(row, name) else ""))
-
-
-def _folded(arm: str) -> str:
-    """Return a long arm with line breaks before a ``+``."""
-    lines = [""]
-    for term in arm.replace("+", "\n+").split("\n"):
-        if lines[-1] and len(lines[-1]) + len(term) > _ARM_WIDTH:
-            lines.append("")
-        lines[-1] += term
-    return "\n".join(lines)

@@ -49,3 +49,11 @@ def test_of_very_many_arms_the_first_are_shown_and_the_rest_are_counted(
     assert "and 7 more arms, which --json lists" in text
     assert "3 groups, 12 arms with baseline and floors" in text
     assert len(plan.to_json()["arms"]) == 12
+
+
+def test_long_arms_are_folded_as_in_tables(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    sweep = make_sweep(ablate={"specialize": ["norm@first-third+qkv@first-third+mlp@all"]}, floors=[])
+    text = rendered(make_plan(sweep, results_root=tmp_path))
+    lines = [line.strip("│ ").split("│")[0].rstrip() for line in text.splitlines()]
+    start = lines.index("norm@first-third")
+    assert lines[start + 1 : start + 3] == ["+qkv@first-third", "+mlp@all"]
