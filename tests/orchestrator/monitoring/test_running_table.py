@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,7 +20,8 @@ def lines(*trials: RunningTrial, width: int) -> list[str]:
 
 
 def trial(label: str, metric: str = "depth_rmse 0.123") -> RunningTrial:
-    return RunningTrial(label, "group", Role.ARM, 0.0, step=119_999, steps=120_000, images_per_s=12_345.6, last_metric=metric)
+    how_far: dict[str, Any] = {"step": 119_999, "steps": 120_000, "images_per_s": 12_345.6}
+    return RunningTrial(label, "group", Role.ARM, 0.0, last_metric=metric, **how_far)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
