@@ -1,6 +1,6 @@
 """How this process joins a cluster and what it reads of it: the only module that uses Ray's private API.
 
-Private are ``ray._private.authentication``, ``ray._private.parameter`` and ``ray._private.state``; tried with Ray 2.60.
+Private are ``ray._private``'s ``authentication``, ``parameter``, ``state`` and ``worker``; tried with Ray 2.60.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from ray._private import parameter
+from ray._private import worker as ray_worker
 from ray._private.parameter import RayParams
 from ray.job_config import JobConfig
 
@@ -28,6 +29,8 @@ from orchestrator.execution.ray_cluster.temporary_folder import shorten_temporar
 from orchestrator.trials.resources import usable_cores
 from specvit.data import Dataset
 from specvit.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 NODE_LABEL = "ray.io/node-id"
 """The label by which Ray places a task or an actor on one node."""
@@ -62,6 +65,7 @@ def connect(address: str | None, *, job_name: str = "") -> str:
     if not address and usable_cores() < (os.cpu_count() or 1):
         local["num_cpus"] = usable_cores()  # Ray counts the machine's, also where a job was given a few of them
     job = JobConfig(metadata={"job_name": job_name} if job_name else {})
+    ray_worker.print_to_stdstream = log_message
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with (
@@ -84,6 +88,15 @@ def connect(address: str | None, *, job_name: str = "") -> str:
         # Ray has taken SIGTERM for itself and would exit on the spot; what it means is for whoever runs us to say.
         signal.signal(signal.SIGTERM, on_sigterm)
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+def log_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001
+    """Log what Ray tells the driver of lost workers and the like, which it would print over the live view.
+
+    As information, since what it means for a trial is an event of the trial.
+    """
+    for line in data["lines"]:
+        _LOG.info("Ray: %s", line)
 
 
 @contextmanager
