@@ -192,3 +192,30 @@ def test_none_of_them_changes_the_ledger(command: Command, sweep_folder: Path, l
         name, *options = words
         command(name, str(sweep_folder), *options)
     assert ledger.version() == version
+
+
+def test_a_status_as_json_has_every_trial(command: Command, sweep_folder: Path, trials: tuple[Trial, ...]) -> None:
+    told = json.loads(command("status", str(sweep_folder), "--json").stdout)
+    assert (told["sweep"], told["is_running"], told["has_ended"]) == ("tiny", False, True)
+    assert [trial["label"] for trial in told["trials"]] == [trial.label for trial in trials]
+    assert told["trials"][0]["metrics"] == {"knn_top1": 34.0}
+
+
+@pytest.mark.parametrize("arguments", [("status", "--json"), ("events",)])
+def test_who_follows_before_the_ledger_is_there_waits_for_it(
+    arguments: tuple[str, ...], start: Callable[..., subprocess.Popen[str]], sweep_folder: Path, tmp_path: Path
+) -> None:
+    ledger, aside = sweep_folder / "ledger.sqlite", tmp_path / "aside"
+    ledger.rename(aside)
+    name, *options = arguments
+    process = start(name, str(sweep_folder), "--follow", "--interval", "0.1", *options)
+    assert process.stderr is not None
+    assert process.stderr.readline() == (
+        f"specsweep: {ledger}: no ledger here yet; waiting for the sweep to start\n"
+    )
+    assert process.poll() is None
+    aside.rename(ledger)
+    out, _ = wait_for_end(process)
+    # Nobody runs the sweep, so that there is one look; most of its trials have no result.
+    assert process.returncode == (1 if name == "status" else 0)
+    assert json.loads(out.splitlines()[-1])
