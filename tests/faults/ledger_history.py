@@ -69,13 +69,14 @@ class Files:
 
 def content_of(ledger: Ledger) -> Content:
     """Return what a ledger says, and every row of its tables."""
-    connection = ledger._connection
-    rows = [
-        tuple(map(tuple, connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()))
-        for table in PROTECTED_TABLES
-    ]
+    said = ledger.records(), ledger.diagnostics(), ledger.resource_floors()
+    with ledger.snapshot() as connection:  # which checks what a reader has not checked yet
+        rows = [
+            tuple(map(tuple, connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()))
+            for table in PROTECTED_TABLES
+        ]
     registered = (ledger.sweep(), ledger.provenance()) if rows[0] else ()
-    return (ledger.records(), ledger.diagnostics(), ledger.resource_floors(), *registered, *rows)
+    return (*said, *registered, *rows)
 
 
 def open_both_ways(path: Path) -> Iterator[Content | LedgerError]:
