@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -94,8 +95,13 @@ def starting_workers() -> set[int]:
 
 
 def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_undisturbed_run(
-    executor: RayExecutor, ground: Ground, tmp_path: Path
+    executor: RayExecutor, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # No trial ends well before the last kill: that is no fault of a slot or node, and nothing is to be waited for.
+    monkeypatch.setattr("orchestrator.scheduling.faulty_places.SLOT_FAILURES", math.inf)
+    monkeypatch.setattr("orchestrator.scheduling.faulty_places.NODE_FAILURES", math.inf)
+    monkeypatch.setattr("orchestrator.scheduling.retries.LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("orchestrator.scheduling.breaker.OUTAGE_S", math.inf)
     sweep = make_sweep(tmp_path, seeds=NUM_SEEDS, max_retries=1000, resources={"cpus": 0.5})
     trials = expand(sweep)
     whole = ground.undisturbed_table(sweep, tmp_path / "whole")
@@ -183,7 +189,7 @@ def test_one_that_stalls_is_killed_and_one_that_raises_is_given_up_with_every_tr
         assert error == f"ArithmeticError: ordered at step {FAULT_STEP}"
         assert traceback.startswith("Traceback (most recent call last):")
         assert error in traceback
-    assert watcher.steps(raises.trial_id, 2)[0] == 1
+    assert watcher.steps(raises.trial_id, 2)[0] >= FAULT_STEP - 1  # it goes on from its state
 
 
 @pytest.mark.long
