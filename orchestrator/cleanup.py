@@ -129,7 +129,7 @@ def delete_unused(found: dict[Path | None, list[Removable]]) -> None:
 
 @contextmanager
 def _hold(folder: Path) -> Iterator[None]:
-    """Hold a folder of results, whose ledger may be mirrored.
+    """Lock a folder of results, whose ledger may be mirrored.
 
     Raises:
         LockedError: If a run holds it.

@@ -10,6 +10,7 @@
         LedgerWriteError        orchestrator.ledger: a ledger that cannot be written now, such as on a full disk
       NoLedgerError             orchestrator.cli: a sweep that has not been run
       LockedError               orchestrator.storage: results that another process is working on
+        CannotLockError         orchestrator.storage: a folder on a file system that locks no files
       RemoteError               orchestrator.storage: a store at a URL that cannot be used
       ClusterError              orchestrator.execution: a cluster that cannot run the trials
         ClusterLostError        orchestrator.execution: a cluster that went away during a run

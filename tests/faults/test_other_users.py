@@ -90,7 +90,7 @@ def look_at(folder: Path) -> Callable[[], None]:
             assert ledger.diagnostics() == {}
             with ledger.snapshot() as connection:
                 assert EventReader().poll(connection)
-        assert [sweep.trials for sweep in list_sweeps(folder.parent)] == [len(status.records)]
+        assert [sweep.trials for sweep in list_sweeps([folder])] == [len(status.records)]
 
     return look
 
