@@ -544,6 +544,7 @@ def test_a_command_whose_reader_has_had_enough_ends_quietly(
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path, write_sweep: Callable[..., Path]) -> None:
     write_sweep(tmp_path, seeds=1, ablate={}, floors=["raw_pixels"])
     ended = ended_without_a_reader(tmp_path, PROGRAM, "run", "tiny.yaml", "--executor", "local")

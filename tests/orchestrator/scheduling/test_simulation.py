@@ -297,7 +297,8 @@ def test_trials_start_in_the_order_in_which_the_scheduler_hands_them_to_any_exec
 
 
 @pytest.mark.parametrize(
-    ("num_seeds", "is_measured"), [pytest.param(10, True, marks=pytest.mark.long), (10, False), (3, True)]
+    ("num_seeds", "is_measured"),
+    [*(pytest.param(10, known, marks=pytest.mark.long) for known in (True, False)), (3, True)],
 )
 def test_on_a_thousand_slots_a_run_ends_within_a_twentieth_of_the_lower_bound(
     num_seeds: int, is_measured: bool, make: Callable[..., list[Trial]]

@@ -424,6 +424,7 @@ def test_two_processes_train_a_trial_to_the_numbers_of_one(
     assert sum(isinstance(event, Started) for event in events) == 1
 
 
+@pytest.mark.long
 def test_a_floor_is_not_trained_together_and_has_the_numbers_of_one(
     executor: RayExecutor, pair: RayExecutor, trials: tuple[Trial, ...]
 ) -> None:
