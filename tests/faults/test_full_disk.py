@@ -28,6 +28,7 @@ SWEEP = {
     "objective": {"recipe": "mae_cpu", "steps": 2, "batch_size": 4},
     "probes": {"knn": {}},
     "rungs": {"count": 1, "num_images": 16},
+    "checkpoint_every_s": 0,  # a state at the end of a training would fill any of these disks by itself
     "seeds": 3,
     "ablate": {"components": ["none", "norm"]},
     "floors": [],
