@@ -70,7 +70,7 @@ def _unlearnt(record: TrialRecord) -> tuple[Unlearnt, ...] | None:
 
 def _text(each: UnlearntMetric) -> str:
     if each.metric == SPREAD:
-        return f"teacher collapsed (entropy of its mean target {each.value:.3g} of {each.reference:.3g})"
+        return f"teacher collapsed (entropy of its mean target {each.value:.3g}, below {each.reference:.3g})"
     name = each.metric.removesuffix(LOSS_SUFFIX)
     return f"{_TITLES.get(name, name)} loss {each.value:.3g} of {each.reference:.3g} for trivial outputs"
 

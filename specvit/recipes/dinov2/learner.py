@@ -6,9 +6,7 @@ Shapes: B images, L local views, P patches of a global view, M masked patches, K
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -19,10 +17,19 @@ from specvit.data import Dataset
 from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.models.vit import encode
 from specvit.recipes.dinov2.head import DinoHead, DinoNetwork
-from specvit.recipes.dinov2.losses import Centre, dino_loss, ibot_loss, koleo_loss, koleo_of_part, sinkhorn
+from specvit.recipes.dinov2.losses import (
+    Centre,
+    dino_loss,
+    ibot_loss,
+    koleo_loss,
+    koleo_of_part,
+    mask_weights,
+    sinkhorn,
+)
 from specvit.recipes.dinov2.masking import sample_masks
-from specvit.recipes.dinov2.measures import agreement, entropy, masked_share
+from specvit.recipes.dinov2.measures import agreement, constant_loss, entropy, masked_share, mean_output
 from specvit.recipes.dinov2.settings import DinoV2
+from specvit.recipes.dinov2.tensors import DinoTargets, DinoViews, StudentOutputs
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import ColourSettings, normalise, random_crops
@@ -44,57 +51,6 @@ VIEW_COLOURS = {
     "local": ColourSettings(**_JITTER, blur_probability=0.5),  # type: ignore[arg-type]
 }
 """Source: dinov2 data/augmentations.py."""
-
-
-@dataclass(frozen=True)
-class DinoViews:
-    """What the networks see of a batch, view by view.
-
-    Attributes:
-        global_views: ``(2 B, 3, H, W)``.
-        local_views: ``(L B, 3, S, S)``, or None if L is 0.
-        masked: ``(2 B, P)`` bool, the patches of the global views that are hidden from the student.
-        progress: How far the run is, in [0, 1).
-    """
-
-    global_views: Tensor
-    local_views: Tensor | None
-    masked: Tensor
-    progress: float
-
-
-@dataclass(frozen=True)
-class DinoTargets:
-    """What the student of a part (b images, m masked patches) learns from.
-
-    Attributes:
-        cls: ``(2, b, K)`` the teacher's distributions of [CLS].
-        patches: ``(m, K)`` those of the masked patches.
-        student_cls: ``(2, B, D)`` the student's [CLS] of the whole batch; None where it need not be known before.
-    """
-
-    cls: Tensor
-    patches: Tensor
-    student_cls: Tensor | None
-
-
-@dataclass(frozen=True)
-class StudentOutputs:
-    """What the student makes of a part (b images, m masked patches).
-
-    Attributes:
-        cls: ``(2 b, D)`` [CLS] of the global views.
-        cls_logits: ``(2 + L, b, K)`` its outputs for the global views, then for the local ones.
-        patch_logits: ``(m, K)`` those for the masked patches.
-        masked: ``(2 b, P)`` bool, which these are.
-        extra: The regulariser's terms.
-    """
-
-    cls: Tensor
-    cls_logits: Tensor
-    patch_logits: Tensor
-    masked: Tensor
-    extra: dict[str, Tensor]
 
 
 class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
@@ -164,26 +120,37 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         return self._weighted_terms(self._student_outputs(views, part), part, targets)
 
     def measure_slice(self, views: DinoViews, part: BatchSlice, targets: DinoTargets) -> dict[str, Tensor]:
-        """Compute the terms of a part, and of its [CLS] targets the entropy and how far the student agrees."""
-        outputs = self._student_outputs(views, part)
+        """Compute the terms of a part, of its [CLS] targets the entropy and how far the student agrees, and means."""
+        outputs, temperature = self._student_outputs(views, part), self.recipe.student_temp
         measures = self.unweighted(self._weighted_terms(outputs, part, targets))
         measures["_masked_crops"] = masked_share(outputs.masked)
         if self.recipe.dino_weight > 0:
             measures["teacher_entropy"] = entropy(targets.cls).mean(dtype=torch.float64)
             measures["teacher_agreement"] = agreement(targets.cls, outputs.cls_logits[:2])
             measures["_mean_target"] = targets.cls.mean(dim=(0, 1), dtype=torch.float64)
+            measures["_mean_output"] = mean_output(outputs.cls_logits, temperature=temperature)
+        if self.recipe.ibot_weight > 0:
+            # Weighted as in the term, so that each adds up to the share of the crops that are masked.
+            weights = mask_weights(outputs.masked).double() / len(outputs.masked)
+            measures["_patch_targets"] = weights @ targets.patches.double()
+            measures["_patch_outputs"] = weights @ (outputs.patch_logits.double() / temperature).softmax(dim=-1)
         return measures
 
     def trivial_losses(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the cross-entropies of uniform outputs: ln K a pair, and a masked crop; others count as 0 in iBOT."""
-        uniform = math.log(self.recipe.num_prototypes)
-        return {"dino": uniform, "ibot": uniform * float(averages["_masked_crops"])}
+        """Return what one output for all images costs, a pair and a masked crop; other crops count as 0 in iBOT."""
+        trivial, share = {}, averages["_masked_crops"]
+        if "_mean_target" in averages:
+            trivial["dino"] = constant_loss(averages["_mean_target"], averages["_mean_output"])
+        if "_patch_targets" in averages and share > 0:
+            means = averages["_patch_targets"] / share, averages["_patch_outputs"] / share
+            trivial["ibot"] = float(share) * constant_loss(*means)
+        return trivial
 
     def summarise(self, averages: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the metrics, with the entropy of the mean [CLS] target: ln K = all prototypes used, 0 = collapsed.
 
         N images with sharp targets can show no more than ln 2 N, where that is less. By Sinkhorn-Knopp it is ln K
-        always: a teacher that collapses has uniform targets then, and the DINO term stands at its trivial value.
+        always: a teacher that collapses has uniform targets then, and the DINO term stands at ln K.
         """
         metrics = super().summarise(averages)
         if "_mean_target" in averages:
@@ -332,11 +299,6 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
             ]
         ).sum()
 
-
-def mask_weights(masked: Tensor) -> Tensor:
-    """Return the weight of every masked patch, 1 / (masked patches of its crop): ``(C, P)`` bool -> ``(M,)``."""
-    share = masked.sum(dim=1, keepdim=True).clamp(min=1).reciprocal()
-    return share.expand_as(masked)[masked]
 
 
 def _join(tensors: Sequence[Tensor], *, dim: int = 0) -> Tensor:

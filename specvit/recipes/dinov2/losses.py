@@ -58,6 +58,12 @@ def ibot_loss(targets: Tensor, logits: Tensor, *, weights: Tensor, num_crops: in
     return (cross_entropy(targets, logits, temperature=temperature) * weights).sum() / num_crops
 
 
+def mask_weights(masked: Tensor) -> Tensor:
+    """Return the weight of every masked patch, 1 / (masked patches of its crop): ``(C, P)`` bool -> ``(M,)``."""
+    share = masked.sum(dim=1, keepdim=True).clamp(min=1).reciprocal()
+    return share.expand_as(masked)[masked]
+
+
 def koleo_loss(features: Tensor, *, radius: float = 0.0) -> Tensor:
     """Spread features: minus the mean log distance to the nearest neighbour, ``(B, D)`` -> scalar.
 

@@ -5,6 +5,8 @@ Shapes: B images, K prototypes, C crops of P patches.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,39 @@ def agreement(targets: Tensor, logits: Tensor) -> Tensor:
         The share of the 2 B pairs of an image and a view, in [0, 1]; by chance 1 / K where all prototypes are used.
     """
     return (logits.argmax(dim=-1) == targets.flip(0).argmax(dim=-1)).mean(dtype=torch.float64)
+
+
+def mean_output(logits: Tensor, *, temperature: float) -> Tensor:
+    """Return the mean of the student's distributions of [CLS], weighted as the DINO term's pairs are.
+
+    Args:
+        logits: ``(2 + L, B, K)`` its outputs for the global views, then for the local ones, of which each is matched to
+            both targets and so counts twice.
+        temperature: The student's.
+
+    Returns:
+        ``(K,)``, adding up to 1.
+    """
+    by_view = (logits.double() / temperature).softmax(dim=-1).mean(dim=1)
+    return (by_view[:2].sum(dim=0) + 2 * by_view[2:].sum(dim=0)) / (2 + 2 * len(by_view[2:]))
+
+
+def constant_loss(mean_target: Tensor, mean_output: Tensor) -> float:
+    """Return the loss of one output for all images: the student's mean, or a uniform one if that is better.
+
+    Whatever a student shows that has nothing to do with the image costs at least as much as its mean (Jensen's
+    inequality), so that a loss below this value holds something of the images. Where targets favour a few prototypes,
+    as those that are centred by their mean do, it is far below ln K.
+
+    Args:
+        mean_target: ``(K,)`` the mean of the targets, adding up to 1.
+        mean_output: ``(K,)`` the mean of the student's distributions.
+
+    Returns:
+        The cross-entropy in nats, from 0 to ln K.
+    """
+    own = -torch.special.xlogy(mean_target, mean_output).sum()
+    return min(float(own), math.log(len(mean_target)))
 
 
 def masked_share(masked: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_one_sentence_says_all_that_was_not_learnt() -> None:
     note = learning_note(collect_unlearnt(_with(make_records("a", 0.0), ibot)))
     assert note == (
         "Not learnt: iBOT loss 2.8 of 2.77 for trivial outputs in 1 trial of 1 arm, teacher collapsed (entropy of its "
-        "mean target 0.1 of 5.55) in 1 trial of 1 arm, so the table says nothing about arms that learn by this."
+        "mean target 0.1, below 0.693) in 1 trial of 1 arm, so the table says nothing about arms that learn by this."
     )
 
 

@@ -26,9 +26,10 @@ def test_a_term_that_is_no_number_is_not_learnt_and_one_without_anything_to_lear
 
 def test_a_teacher_with_one_target_for_all_images_has_collapsed_however_low_its_loss() -> None:
     assert find_unlearnt(DINO) == ()
-    for spread, collapsed in ((0.11 * UNIFORM, False), (0.09 * UNIFORM, True), (0.0, True)):
+    two = math.log(2)  # half of the images at each of two prototypes
+    for spread, collapsed in ((1.01 * two, False), (0.99 * two, True), (0.0, True)):
         found = find_unlearnt(DINO | {"dino_loss": 0.0, "teacher_spread": spread})
-        assert found == ((Unlearnt("teacher_spread", spread, UNIFORM),) if collapsed else ())
+        assert found == ((Unlearnt("teacher_spread", spread, two),) if collapsed else ())
 
 
 def test_every_term_is_judged_by_its_own_value() -> None:

@@ -10,9 +10,10 @@ import torch
 from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
-from specvit.recipes.dinov2.learner import DinoTargets, DinoV2Learner, DinoViews, StudentOutputs
-from specvit.recipes.dinov2.measures import agreement, entropy, masked_share
+from specvit.recipes.dinov2.learner import DinoV2Learner
+from specvit.recipes.dinov2.measures import agreement, constant_loss, entropy, masked_share, mean_output
 from specvit.recipes.dinov2.settings import DinoV2Cpu
+from specvit.recipes.dinov2.tensors import DinoTargets, DinoViews, StudentOutputs
 from specvit.training.learner import Batch
 from specvit.training.learnt import find_unlearnt
 
@@ -56,9 +57,9 @@ UNIFORM = torch.full((2, B, K), 1 / K)
 def test_uniform_teacher_and_student_stand_at_the_trivial_values() -> None:
     found = _measured(UNIFORM, torch.zeros(3, B, K), torch.full((M, K), 1 / K), torch.zeros(M, K))
     assert found["dino_loss"] == pytest.approx(math.log(K))
-    assert found["dino_loss_trivial"] == math.log(K)
+    assert found["dino_loss_trivial"] == pytest.approx(math.log(K))
     assert found["ibot_loss"] == pytest.approx(math.log(K) / 2)  # half of the crops are masked
-    assert found["ibot_loss_trivial"] == math.log(K) / 2
+    assert found["ibot_loss_trivial"] == pytest.approx(math.log(K) / 2)
     assert found["teacher_entropy"] == pytest.approx(math.log(K))
     assert found["teacher_spread"] == pytest.approx(math.log(K))
     assert [unlearnt.metric for unlearnt in find_unlearnt(found) or ()] == ["dino_loss", "ibot_loss"]
@@ -76,7 +77,7 @@ def test_a_perfect_student_has_the_entropy_of_the_teacher_and_agrees_with_it() -
     image = torch.stack([0.5 * _one_hot(n)[0] + 0.125 * _one_hot(4, 5, 6, 7).sum(dim=0) for n in range(B)])
     target = image.expand(2, B, K)
     logits = TEMPERATURE * image.clamp(min=1e-30).log().expand(3, B, K)
-    patches = image[:1].expand(M, K)
+    patches = image[torch.arange(M) % B]
     found = _measured(target, logits, patches, TEMPERATURE * patches.clamp(min=1e-30).log())
     own = 0.5 * math.log(2) + 0.5 * math.log(8)
     assert found["teacher_entropy"] == pytest.approx(own)
@@ -94,6 +95,43 @@ def test_a_teacher_that_gives_one_target_to_all_images_is_called_collapsed() -> 
     assert found["dino_loss"] == pytest.approx(0.0, abs=1e-6)
     assert (found["teacher_spread"], found["teacher_agreement"]) == (0.0, 1.0)
     assert [unlearnt.metric for unlearnt in find_unlearnt(found) or ()] == ["teacher_spread"]
+
+
+def test_a_student_that_shows_all_images_what_the_teacher_favours_has_learnt_nothing() -> None:
+    favoured = torch.tensor([0.5, 0.25, 0.25] + [0.0] * (K - 3))
+    constant = TEMPERATURE * favoured.clamp(min=1e-30).log()
+    targets = _one_hot(0, 1, 0, 2, 0, 2, 0, 1).view(2, B, K)  # each as often as the student shows it
+    patches = favoured.expand(M, K)
+    found = _measured(targets, constant.expand(3, B, K), patches, constant.expand(M, K))
+    own = 0.5 * math.log(2) + 0.5 * math.log(4)
+    assert own < math.log(K)
+    assert (found["dino_loss"], found["dino_loss_trivial"]) == pytest.approx((own, own))
+    assert (found["ibot_loss"], found["ibot_loss_trivial"]) == pytest.approx((own / 2, own / 2))
+    assert [unlearnt.metric for unlearnt in find_unlearnt(found) or ()] == ["dino_loss", "ibot_loss"]
+
+
+def test_outputs_that_have_nothing_to_do_with_the_image_are_never_below_the_trivial_values() -> None:
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        target = (3 * torch.randn(K, generator=draw)).softmax(dim=-1)  # one for all, so nothing is to be known
+        cls_logits, patch_logits = (0.1 * torch.randn(*shape, K, generator=draw) for shape in ((3, B), (M,)))
+        found = _measured(target.expand(2, B, K), cls_logits, target.expand(M, K), patch_logits)
+        assert found["dino_loss"] >= found["dino_loss_trivial"] - 1e-6
+        assert found["ibot_loss"] >= found["ibot_loss_trivial"] - 1e-6
+
+
+def test_local_views_count_twice_in_the_mean_output() -> None:
+    logits = 1e3 * _one_hot(0, 1, 2).view(3, 1, K)  # two global views and a local one
+    assert mean_output(logits, temperature=1.0).tolist() == pytest.approx([0.25, 0.25, 0.5, *[0.0] * (K - 3)])
+    assert mean_output(logits[:2], temperature=1.0).tolist() == pytest.approx([0.5, 0.5, *[0.0] * (K - 2)])
+
+
+def test_the_loss_of_a_constant_is_the_better_of_two() -> None:
+    sharp, spread = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.25, 0.75]).double()
+    assert constant_loss(sharp, sharp) == 0.0
+    assert constant_loss(sharp, spread) == pytest.approx(math.log(2))  # ln 4 by its own mean
+    assert constant_loss(spread, spread) == pytest.approx(0.25 * math.log(4) + 0.75 * math.log(4 / 3))
+    assert constant_loss(spread, sharp) == pytest.approx(math.log(2))  # infinite by its own mean
 
 
 def test_agreement_is_with_the_other_view() -> None:
