@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specvit.errors import ConfigError, DataError
-from specvit.files.atomic import replacing
+from specvit.files.tensors import write_tensors
 from specvit.models.config import VitConfig, config_of
 from specvit.models.pretrained_weights import load_plain_weights
 from specvit.models.routed_layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
@@ -42,8 +42,7 @@ def save_model(model: VisionTransformer, path: str | Path) -> None:
     empty = build_empty(config)
     _check_same_modules(model, empty)
     _check_same_shapes(state, empty.state_dict())
-    with replacing(Path(path)) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", METADATA_KEY: config.to_json()})
+    write_tensors(Path(path), state, metadata={"format": "pt", METADATA_KEY: config.to_json()})
 
 
 def load_model(path: str | Path) -> VisionTransformer:

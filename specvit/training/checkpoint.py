@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from specvit.errors import ConfigError, DataError, SpecsweepError
-from specvit.files.atomic import replacing
 from specvit.files.regular import read_regular
+from specvit.files.tensors import write_tensors
 from specvit.training import collectives
 
 VERSION = 1
@@ -139,8 +139,7 @@ def save_state(
         checkpoint.path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise SpecsweepError(f"{checkpoint.path.parent}: cannot be made ({error})") from error
-    with replacing(checkpoint.path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: text})
+    write_tensors(checkpoint.path, tensors, metadata={METADATA_KEY: text})
     checkpoint.after_save(checkpoint.path)
 
 

@@ -26,6 +26,8 @@ from specvit.models.scales import Scale
 from specvit.models.vit import build_empty, build_vit
 from specvit.specialization.token_rows import PatchRow, PrefixRows
 
+from .file_size_limit import file_size_limit
+
 SCALE = Scale(width=16, depth=3, num_heads=2)
 EVERYTHING = "norm+qkv(gate)+proj(lora:2)+mlp@last-half+final_norm"
 
@@ -122,16 +124,10 @@ def test_the_configuration_stands_in_the_file_as_json(tmp_path: Path) -> None:
     assert written["options"]["num_classes"] == 0
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "m"
     path.write_bytes(b"old")
-
-    def fail(state: object, name: str, metadata: object) -> None:
-        Path(name).write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("specvit.checkpoints.save_file", fail)
-    with pytest.raises(SpecsweepError, match="disk full"):
+    with file_size_limit(1000), pytest.raises(SpecsweepError, match=f"{path}: cannot be written .*File too large"):
         save_model(build(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

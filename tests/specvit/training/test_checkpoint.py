@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from specvit.errors import ConfigError, DataError, SpecsweepError
@@ -23,6 +23,7 @@ from specvit.training import checkpoint
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
 from specvit.training.loop import StepReport, pretrain
 
+from ..file_size_limit import file_size_limit
 from .cases import CASES, CPU, DATASET, STEPS, Case, learn, make_learner, with_micro_batch
 
 ONE = CASES["dinov2 centre"]
@@ -297,17 +298,10 @@ def test_a_folder_in_place_of_the_file_is_told_of_and_training_goes_on_without(
     ]
 
 
-def test_a_write_that_fails_leaves_the_state_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_state_of_before(tmp_path: Path) -> None:
     path = tmp_path / "state"
     before = _saved(path)
-
-    def fail_half_way(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
-        save_file(tensors, target, metadata)
-        target.write_bytes(target.read_bytes()[:50])
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", fail_half_way)
-    with pytest.raises(SpecsweepError, match="no space left"):
+    with file_size_limit(len(before) // 2), pytest.raises(SpecsweepError, match="File too large"):
         _saved(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
