@@ -45,6 +45,14 @@ def _one_parser() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """Have no curves drawn, which takes longer than a small sweep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def install_plugin() -> Callable[[Path, Path], None]:
     """Return a function that installs a project of Python files into a folder for ``sys.path``, as pip would."""

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.execution.executor import Job, Machine, Place
+from orchestrator.execution.executor import Job, Place
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
@@ -40,6 +40,8 @@ from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
 from specvit.trial import Observer, TrialResult
+
+from ..orchestrator.plain_slots import PlainSlots
 
 NUM_TUNE_TRIALS = 200
 NUM_REPORTS = 3
@@ -207,7 +209,7 @@ def test_share_of_the_time_that_slots_are_busy_with_trials_of_ten_seconds(benchm
     print(f"\n10 trials of ten seconds on 2 slots: busy {busy:.1%} of the time from the first start to the last end")
 
 
-class Instant:
+class Instant(PlainSlots):
     """Be an executor whose trials end as soon as they are asked for."""
 
     num_slots = 2
@@ -217,18 +219,6 @@ class Instant:
 
     def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
         return len(self.jobs) < self.num_slots
-
-    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:
-        return True
-
-    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
-        return sum(work.values()) / self.num_slots
-
-    def held_by_others(self) -> str:
-        return ""
-
-    def machine(self, share: ResourceRequest) -> Machine:
-        return Machine()
 
     def submit(self, job: Job) -> Place:
         self.jobs.append(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from orchestrator.trials.events import Progressed
 from specvit.probing import Probing
 
 from ..orchestrator.watcher import Watcher
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 STEPS, RUNG = 6, 2
 
@@ -80,13 +82,6 @@ def run(sweep: Sweep, folder: Path) -> tuple[Outcome, Watcher]:
         sweep, folder=folder, make_executor=lambda datasets, _: LocalExecutor(datasets), callbacks=[watcher]
     )
     return outcome, watcher
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.execution.executor import Job, Machine, Place
+from orchestrator.execution.executor import Job, Place
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.reports.ablation_table import build_tables
@@ -30,6 +30,7 @@ from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 from ..long_run import IS_LONG
+from ..orchestrator.plain_slots import PlainSlots
 from .finished_sweeps import dump, select
 from .killed_sweeps import SHORT
 
@@ -113,7 +114,7 @@ class Scene:
         assert scheduler.run(self.trials)
 
 
-class Player:
+class Player(PlainSlots):
     """Play two trials on one slot; the first one's first attempt is lost, and heard of again at some moment."""
 
     def __init__(self, scene: Scene, moment: str) -> None:
@@ -128,18 +129,6 @@ class Player:
 
     def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return self._is_free
-
-    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
-        return True
-
-    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
-        return sum(work.values()) / self.num_slots
-
-    def held_by_others(self) -> str:
-        return ""
-
-    def machine(self, _: ResourceRequest) -> Machine:
-        return Machine()
 
     def submit(self, job: Job) -> Place:
         self._jobs.append(job)

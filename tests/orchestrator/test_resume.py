@@ -31,6 +31,8 @@ from ..long_run import IS_LONG
 from ..waiting import wait_for
 from .watcher import Watcher, rung_of
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 STEPS = 18 if IS_LONG else 6
 REPOSITORY = Path(__file__).parents[2]
 SECTIONS: dict[str, Any] = {
@@ -95,13 +97,6 @@ def record_of(trial: Trial, folder: Path) -> TrialRecord | None:
             return next((record for record in ledger.records() if record.trial.trial_id == trial.trial_id), None)
     except LedgerError:
         return None
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.reports.curves.draw_curves", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 from ..conftest import Clock
+from ..plain_slots import PlainSlots
 
 _ENDS: dict[str, Cause] = {
     "X": Cause.RAISED,
@@ -76,7 +77,7 @@ def make_event(letter: str, job: Job, position: int) -> Event | None:
     return Failed(*key, error=text, traceback=f"trace of {text}", cause=_ENDS[letter])
 
 
-class ScriptedExecutor:
+class ScriptedExecutor(PlainSlots):
     """Play scripts, a letter of each running job with every poll, which takes a second of a clock of its own.
 
     A job has room where ``num_slots`` allow it and its share of the ``gpus`` is free.
@@ -114,12 +115,6 @@ class ScriptedExecutor:
     def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         taken = sum(job.share.gpus * job.share.processes for job, _, _ in self._playing.values())
         return len(self._playing) < self.num_slots and taken + share.gpus * share.processes <= self._gpus
-
-    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
-        return True
-
-    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
-        return sum(work.values()) / self.num_slots
 
     def held_by_others(self) -> str:
         return self.others

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.executor import Job, Machine, Place
+from orchestrator.execution.executor import Job, Place
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.scheduling.allocation import Allocator
@@ -19,6 +19,8 @@ from orchestrator.trials.events import Event, Failed, Finished, Progressed, Prun
 from orchestrator.trials.records import Report, State
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
+
+from ..plain_slots import PlainSlots
 
 KEPT_NOWHERE = CheckpointStore(Path("absent"), every_s=0)
 
@@ -49,7 +51,7 @@ def failed(trial_id: str, attempt: int) -> Event:
 WHOLE: Script = (started, progressed, reported(2, knn_top1=30.0, loss=9.0), finished)
 
 
-class ScriptedExecutor:
+class ScriptedExecutor(PlainSlots):
     """Play scripts: with each poll one event of every running job. Complains if it is given too much."""
 
     def __init__(self, num_slots: int, scripts: Mapping[str, Script] | None = None) -> None:
@@ -63,18 +65,6 @@ class ScriptedExecutor:
 
     def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return len(self._playing) < self.num_slots
-
-    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
-        return True
-
-    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
-        return sum(work.values()) / self.num_slots
-
-    def held_by_others(self) -> str:
-        return ""
-
-    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
-        return Machine()
 
     def kill(self, trial_id: str) -> None:
         raise AssertionError(f"nothing stalls, but {trial_id} was killed")

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.execution.capacity import ClusterError, Node
-from orchestrator.execution.executor import Job, Machine, Place
+from orchestrator.execution.executor import Job, Place
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.scheduling.allocation import Allocator
@@ -25,6 +25,8 @@ from orchestrator.trials.events import Event, Finished
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Role, Trial
+
+from ..plain_slots import PlainSlots
 
 HOUR_S = 3600.0
 ONE_CORE = Allocator(Resources())
@@ -221,7 +223,7 @@ def test_a_run_follows_from_the_seed_of_its_chances(make: Callable[..., list[Tri
     assert run(1).ended_s != run(2).ended_s
 
 
-class HandPlayed:
+class HandPlayed(PlainSlots):
     """Keep a list of who runs until when: an executor as plain as can be."""
 
     def __init__(self, num_slots: int, lengths: Mapping[str, float]) -> None:
@@ -234,18 +236,6 @@ class HandPlayed:
 
     def has_room(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         return len(self.running) < self.num_slots
-
-    def fits(self, share: ResourceRequest, avoid: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
-        return True
-
-    def least_s(self, work: Mapping[ResourceRequest, float]) -> float:
-        return sum(work.values()) / self.num_slots
-
-    def held_by_others(self) -> str:
-        return ""
-
-    def machine(self, share: ResourceRequest) -> Machine:  # noqa: ARG002
-        return Machine()
 
     def submit(self, job: Job) -> Place:
         self.jobs.append(job)
