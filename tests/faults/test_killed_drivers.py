@@ -75,9 +75,10 @@ def test_after_drivers_that_were_killed_one_after_the_other_a_third_ends_the_swe
     draw, wrong = random.Random(1), {}
     places = list(short.points)
     for _ in range(NUM_TWICE):
-        first = draw.choice(places)
-        # What is left for the second driver has hardly more points than the first one did not reach.
-        second = "driver", draw.randint(1, max(10, len(places) // 2 - first[1]))
+        cut = draw.randrange(len(places))
+        first = places[cut]
+        # The second driver opens the folder anew and comes by what the first one did not reach, so it dies too.
+        second = "driver", draw.randint(1, sum(thread == "driver" for thread, _ in places[cut:]) or 1)
         site = folders.new(short)
         codes = [server.run(site, kill_at=first), server.run(site, kill_at=second), server.run(site)]
         if faults := faults_after(codes, [KILLED, KILLED, 0], site, short):
