@@ -11,10 +11,14 @@ part imports ours. For the same reason a field of settings that holds a part is 
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, GetPydanticSchema, TypeAdapter
@@ -67,6 +71,7 @@ class PartTable(LazyMapping[type[T]]):
         own: Sequence[type[T]],
         *,
         group: str,
+        package: str = "",
         discriminator: str | None = None,
         check: Callable[[type[T], Iterable[type[T]]], str | None] | None = None,
     ) -> None:
@@ -76,12 +81,39 @@ class PartTable(LazyMapping[type[T]]):
             base: The class that every part derives from.
             own: Our own parts.
             group: The entry points by which other packages add parts.
+            package: Our package whose ``__init__`` lists its parts in this table; empty = none does.
             discriminator: The field that holds a part's name; None = there is none.
             check: Returns what is wrong with a part beside those before it, or None.
         """
         super().__init__(self._load)
         self.discriminator = discriminator
         self._base, self._own, self._group, self._check = base, own, group, check
+        self._package = package
+
+    def refuse_unlisted(self, name: str) -> None:
+        """Look for a part that somebody has written in our package and not listed, and say so.
+
+        Raises:
+            PartError: If there is one of this name.
+        """
+        found = importlib.util.find_spec(self._package) if self._package else None
+        for folder in (found and found.submodule_search_locations) or ():
+            pattern = re.compile(rf"^    name\b.*= ['\"]{re.escape(name)}['\"]", re.MULTILINE)
+            for file in sorted(Path(folder).rglob("*.py")):
+                if pattern.search(file.read_text(encoding="utf-8", errors="replace")):
+                    module = ".".join((self._package, *file.relative_to(folder).with_suffix("").parts))
+                    raise PartError(self._why_unlisted(name, module))
+
+    def _why_unlisted(self, name: str, module: str) -> str:
+        try:
+            values = vars(importlib.import_module(module)).values()
+        except Exception as error:  # whatever the import of a file that is being written may raise
+            return f"{module}: cannot be loaded: {_reason(error)}"
+        for part in values:
+            if isinstance(part, type) and part.__module__ == module and getattr(part, "name", None) == name:
+                fault = self._fault(name, part) or (self._check and self._check(part, self.values()))
+                return f"{module}.{part.__qualname__}: {fault or f'is not listed in {self._package}: add a line there'}"
+        return f"{module}: has no class of the name {name!r}"
 
     def _load(self) -> dict[str, type[T]]:
         # No lock: threads that come here together load the same classes twice. With one, a thread that imports a
@@ -104,8 +136,7 @@ class PartTable(LazyMapping[type[T]]):
             try:
                 part = entry.load()
             except Exception as error:  # whatever the import of other people's code may raise
-                reason = " ".join(str(error).split())
-                raise PartError(f"{origin}: cannot be loaded: {type(error).__name__}: {reason}") from error
+                raise PartError(f"{origin}: cannot be loaded: {_reason(error)}") from error
             add(entry.name, part, origin)
         return parts
 
@@ -138,6 +169,10 @@ def _entry_points() -> tuple[metadata.EntryPoint, ...]:
     return tuple(sorted(ours, key=lambda entry: (entry.name, _package(entry))))
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _package(entry: metadata.EntryPoint) -> str:
     return "unknown" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
@@ -163,7 +198,14 @@ class _Lookup(Generic[T]):
         return handler(self._adapter.core_schema)
 
     def _validate(self, value: object) -> Any:
+        for name in self._named(value):
+            if isinstance(name, str) and name not in self._table:
+                self._table.refuse_unlisted(name)
         return self._adapter.validate_python(value)
+
+    def _named(self, value: object) -> Iterable[object]:
+        """Return the names of parts that a value asks for."""
+        raise NotImplementedError
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
@@ -179,6 +221,9 @@ class OneOf(_Lookup[T]):
     def _schema(self, of: Callable[[type[T]], CoreSchema]) -> CoreSchema:
         choices = {name: of(part) for name, part in self._table.items()}
         return core_schema.tagged_union_schema(choices, discriminator=self._table.discriminator or "name")
+
+    def _named(self, value: object) -> Iterable[object]:
+        return (value.get(self._table.discriminator),) if isinstance(value, Mapping) else ()
 
 
 class ByName(_Lookup[T]):
@@ -203,3 +248,6 @@ class ByName(_Lookup[T]):
             or_none = core_schema.with_default_schema(core_schema.nullable_schema(of(part)), default=None)
             fields[name] = core_schema.typed_dict_field(or_none, required=False)
         return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
+
+    def _named(self, value: object) -> Iterable[object]:
+        return value if isinstance(value, Mapping) else ()

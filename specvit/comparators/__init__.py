@@ -24,6 +24,7 @@ COMPARATORS: PartTable[Comparator] = PartTable(
         TokenPooling,
     ),
     group="specsweep.comparators",
+    package=__name__,
     discriminator="comparator",
 )
 

@@ -48,6 +48,7 @@ PROBES: PartTable[Probe] = PartTable(
         Segmentation,
     ),
     group="specsweep.probes",
+    package=__name__,
     check=_check_metrics,
 )
 

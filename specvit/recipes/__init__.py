@@ -39,6 +39,7 @@ RECIPES: PartTable[Recipe] = PartTable(
         MaeCpu,
     ),
     group="specsweep.recipes",
+    package=__name__,
     discriminator="recipe",
     check=_check_build,
 )

@@ -228,6 +228,45 @@ def test_check_of_a_table_sees_each_part_beside_those_before_it(install: Install
     assert seen == [["square"], ["square", "cube"], ["square", "cube", "triangle"]]
 
 
+UNLISTED = {
+    "not_listed": (TRIANGLE, "Triangle: is not listed in {package}: add a line there"),
+    "bad": (changed("sides: ClassVar[int] = 3", "pass"), "Triangle must set sides"),
+    "unusable": (TRIANGLE, "has too few sides"),
+    "no_import": (f"import nothing_of_this_name\n{TRIANGLE}", "cannot be loaded: ModuleNotFoundError: No module"),
+}
+
+
+@pytest.mark.parametrize("case", UNLISTED)
+@pytest.mark.parametrize("lookup", ["one", "several"])
+def test_part_that_is_in_our_package_and_not_listed_is_told_when_it_is_asked_for(
+    case: str, lookup: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, fault = UNLISTED[case]
+    package = f"shapes_{next(_counter)}"
+    for folder in (tmp_path / package, tmp_path / package / "round"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (tmp_path / package / "round" / "settings.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    check = {"unusable": lambda *_: "has too few sides"}.get(case)
+    table = make_table(package=package)
+    list(table)
+    table._check = check
+    one, several = TypeAdapter(Annotated[Shape, OneOf(table)]), TypeAdapter(Annotated[tuple, ByName(table)])
+    adapter, value = (one, {"shape": "triangle"}) if lookup == "one" else (several, {"triangle": {}})
+    with pytest.raises(PartError) as caught:
+        adapter.validate_python(value)
+    assert str(caught.value).startswith(f"{package}.round.settings")
+    assert fault.format(package=package) in str(caught.value)
+
+
+def test_part_that_nobody_wrote_is_an_unknown_field_whatever_its_name() -> None:
+    table = make_table(package="specvit.probes")
+    for name in ("triangle", "tri.angle", "../x", "", 3, None, "knn_"):
+        with pytest.raises(ValidationError):
+            TypeAdapter(Annotated[tuple, ByName(table)]).validate_python({name: {}})
+
+
 def test_module_that_looks_into_the_table_while_it_is_imported_is_refused(install: Installer) -> None:
     source = f"import {__name__} as tests\nlist(tests.LOOKED_AT)\n{TRIANGLE}"
     install(source)

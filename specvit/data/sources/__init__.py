@@ -39,6 +39,7 @@ DATA_SOURCES: PartTable[DataSource] = PartTable(
         WebDatasetShards,
     ),
     group="specsweep.data_sources",
+    package=__name__,
     discriminator="source",
 )
 
