@@ -13,7 +13,7 @@ from specvit.errors import DivergenceError
 from specvit.probes import METRICS
 from specvit.trial import run_trial
 
-from .faults.processes import descendants_of, is_alive
+from .faults.harness.processes import descendants_of, is_alive
 from .noise_bench import training
 from .noise_bench.arms import ARMS, BASELINE, REAL, Task, arm_config
 from .noise_bench.probe_noise import ProbeTask, run_probe_task

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .forked_drivers import DriverServer, Site
-from .killed_sweeps import FINE, REAL, SHORT, Folders, Subject, Whole, run_whole
+from .harness.forked_drivers import DriverServer, Site
+from .harness.killed_sweeps import FINE, REAL, SHORT, Folders, Subject, Whole, run_whole
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,9 @@ from orchestrator.storage.command_inbox import Command, CommandInbox, Prune, Ret
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.resources import ResourceRequest
 
-from .finished_sweeps import find_faults, read_end, select
-from .killed_sweeps import NUM_FLOORS, NUM_TRAINED, SHORT
-from .stand_ins import StandInAttempt
+from .harness.finished_sweeps import find_faults, read_end, select
+from .harness.killed_sweeps import NUM_FLOORS, NUM_TRAINED, SHORT
+from .harness.stand_ins import StandInAttempt
 
 NUM_TRIALS = NUM_TRAINED + NUM_FLOORS
 YEARS = (0, 30, -20, 7, -3)

@@ -21,7 +21,7 @@ from specvit.errors import DataError
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, save_state
 
 from ..long_run import IS_LONG, SLOW_IF_LONG
-from .ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
+from .harness.ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
 
 pytestmark = SLOW_IF_LONG
 

@@ -18,8 +18,8 @@ from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 
-from .finished_sweeps import select
-from .mounts import run_with_mounts, why_no_mounts
+from .harness.finished_sweeps import select
+from .harness.mounts import run_with_mounts, why_no_mounts
 
 PROGRAM = Path(sys.executable).with_name("specsweep")
 SWEEP = {

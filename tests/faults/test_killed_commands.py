@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ..long_run import ONLY_LONG
 from ..waiting import wait_for, wait_for_end
-from .finished_sweeps import select
-from .forked_drivers import REPOSITORY, Site
-from .killed_sweeps import KILLED, Folders, Whole
+from .harness.finished_sweeps import select
+from .harness.forked_drivers import REPOSITORY, Site
+from .harness.killed_sweeps import KILLED, Folders, Whole
 
 pytestmark = ONLY_LONG
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import pytest
 
 from ..long_run import IS_LONG, SLOW_IF_LONG
-from .crash_points import Place
-from .forked_drivers import DriverServer, Site
-from .killed_sweeps import KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
+from .harness.crash_points import Place
+from .harness.forked_drivers import DriverServer, Site
+from .harness.killed_sweeps import KILLED, NUM_FLOORS, NUM_TRAINED, Folders, Whole
 
 pytestmark = SLOW_IF_LONG
 

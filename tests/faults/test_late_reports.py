@@ -31,8 +31,8 @@ from orchestrator.trials.trial import Trial
 
 from ..long_run import IS_LONG
 from ..orchestrator.plain_slots import PlainSlots
-from .finished_sweeps import dump, select
-from .killed_sweeps import SHORT
+from .harness.finished_sweeps import dump, select
+from .harness.killed_sweeps import SHORT
 
 MOMENTS = ("waits again", "is handed out", "has reported", "has ended")
 CLOCKED = {"submitted_at", "started_at", "ended_at", "reported_at", "logged_at", "held_s"}

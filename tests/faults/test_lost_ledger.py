@@ -22,7 +22,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Finished, Progressed
 
 from ..waiting import wait_for, wait_for_end
-from .ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of
+from .harness.ledger_history import INFO, LOG_NAME, NAME, PROVENANCE, TRIALS, content_of
 
 PROGRAM = Path(sys.executable).with_name("specsweep")
 SWEEP = {

@@ -29,7 +29,7 @@ from orchestrator.trials.trial import Trial
 
 from ..long_run import ONLY_LONG
 from ..waiting import wait_for_end
-from .disturbed_runs import (
+from .harness.disturbed_runs import (
     Ground,
     Watcher,
     causes,
@@ -44,8 +44,8 @@ from .disturbed_runs import (
     wait_until,
     write_sweep,
 )
-from .processes import descendants_of, is_alive, kill, parent_of
-from .stand_in import FAULT_STEP, Fault
+from .harness.processes import descendants_of, is_alive, kill, parent_of
+from .harness.stand_in import FAULT_STEP, Fault
 
 pytestmark = ONLY_LONG
 

@@ -30,7 +30,7 @@ from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceRequest
 
 from ..long_run import IS_LONG, SLOW_IF_LONG
-from .disturbed_runs import (
+from .harness.disturbed_runs import (
     Ground,
     Lent,
     Shared,
@@ -48,8 +48,8 @@ from .disturbed_runs import (
     wait_until,
     write_sweep,
 )
-from .processes import command_of, descendants_of, is_alive, kill, named
-from .stand_in import FAULT_STEP, HOLD_STEP, Fault
+from .harness.processes import command_of, descendants_of, is_alive, kill, named
+from .harness.stand_in import FAULT_STEP, HOLD_STEP, Fault
 
 pytestmark = SLOW_IF_LONG
 

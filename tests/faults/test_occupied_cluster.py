@@ -26,7 +26,7 @@ from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceRequest
 
 from ..long_run import ONLY_LONG
-from .disturbed_runs import (
+from .harness.disturbed_runs import (
     Ground,
     Lent,
     Watcher,

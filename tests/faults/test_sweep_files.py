@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from orchestrator.cli.app import main
 
 from ..long_run import IS_LONG
-from .hostile_values import MARKER
-from .sweep_files import BASES, Case, cases
+from .harness.hostile_values import MARKER
+from .harness.sweep_files import BASES, Case, cases
 
 FAULTS = settings(
     max_examples=2_500 if IS_LONG else 200,

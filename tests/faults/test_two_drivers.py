@@ -18,9 +18,9 @@ from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 
 from ..waiting import run_to_end, wait_for
-from .finished_sweeps import dump
-from .forked_drivers import REPOSITORY, DriverServer, Site
-from .killed_sweeps import Folders, Whole
+from .harness.finished_sweeps import dump
+from .harness.forked_drivers import REPOSITORY, DriverServer, Site
+from .harness.killed_sweeps import Folders, Whole
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
 EXIT_LOCKED = 3

@@ -1,4 +1,4 @@
-"""Whole sweeps whose ledgers are mirrored, with stand-ins for what trials compute (``tests/faults/stand_ins``)."""
+"""Whole sweeps whose ledgers are mirrored, with stand-ins for what trials compute (``tests/faults/harness/stand_ins``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event
 from specvit.data import Dataset, DataSource
 
-from ...faults.stand_ins import InStepAttempt
+from ...faults.harness.stand_ins import InStepAttempt
 from ..watcher import Watcher
 
 PERIOD_S = 0.2

@@ -39,8 +39,8 @@ from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
 from specvit.errors import DataError
 
-from ....faults.disturbed_runs import Lent, Watcher, pid_of, run, wait_until
-from ....faults.processes import kill
+from ....faults.harness.disturbed_runs import Lent, Watcher, pid_of, run, wait_until
+from ....faults.harness.processes import kill
 from .. import executor_contract
 from ..executor_contract import (
     LONG,

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 SCRIPT = Path(__file__).with_name("driver_server.py")
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)

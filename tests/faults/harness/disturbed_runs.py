@@ -26,7 +26,7 @@ from orchestrator.trials.events import END_STATES, Event, Failed, Progressed, St
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
-from ..waiting import LIMIT_S, PATIENCE_S, wait_for
+from ...waiting import LIMIT_S, PATIENCE_S, wait_for
 from . import stand_in
 from .stand_in import RUNGS, StandIn
 

@@ -15,7 +15,7 @@ from orchestrator.sweep.schema import sweep_json_schema
 
 from .hostile_values import KEYS, NUMBERS, RAW, SCALARS, TEXTS, VALUES, Fields, flow
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 BASES = {
     str(path.relative_to(REPOSITORY)): path.read_bytes()
     for folder in ("sweeps", "sweeps/paper")
