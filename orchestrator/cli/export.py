@@ -62,8 +62,10 @@ def optuna(
 ) -> None:
     """Write Optuna studies, one for each group, for optuna.load_study and optuna-dashboard.
 
-    A study has one value, since Optuna keeps intermediate values for such studies only; the other metrics are user
-    attributes. A trial that is done, but whose value is not finite, fails there, with the reason as an attribute.
+    The value of a trial is the mean of the metric over all seeds of its arm, so that the best trial is one of the best
+    arm; an arm of which a seed failed, was pruned or has not ended has none, and no_value_because says why. There is a
+    parameter for each ablated axis. The trial's own metrics, its arm, seed and role are user attributes. Floors are no
+    trials: they are user attributes of the study, as floor:ARM.
     """
     from orchestrator.reports.optuna_export import check_target, read_studies, write_studies
     from specvit.files.atomic import replacing

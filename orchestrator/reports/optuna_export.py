@@ -3,23 +3,28 @@
 A study has one objective, since Optuna keeps intermediate values for such studies only. It is the metric asked for,
 or the first one of the first rung probe, by which pruning judges unless the sweep file names another.
 
+* Trials: one for each arm and seed. Floors are none, since they have no axes, and importances are of parameters that
+  all trials share. They are user attributes of the study, ``floor:ARM``: ``mean``, ``std_over_seeds``, ``num_seeds``
+  and ``by_seed`` of the metric, and ``no_value_because``.
+* Value of a trial that is done: the mean of the final metric over all seeds of its arm, the same for each of them, so
+  that the best trial is one of the best arm, not the luckiest seed. Its own value is ``metric:NAME``.
 * State: done is COMPLETE, pruned PRUNED, failed FAIL, running RUNNING; a trial that waits or was left out is WAITING.
-  A trial that is done without the metric, or with one that is not finite, is FAIL, since Optuna refuses NaN and would
-  take an infinity for the best; ``no_value_because`` says so.
-* Value: the final metric; of a pruned trial the one of its last rung that has a finite one.
-* Parameters: ``arm``, ``seed``, and, where they differ within the group, ``role`` and the fields of the trials'
-  configurations, by their paths, e.g. ``treatment.specialize``. All are categorical; lists are JSON text.
-* Intermediate values: the metric at the rungs, by optimizer step. Rungs score training images, final metrics the
-  reported split: compare rungs with rungs.
-* User attributes: ``trial_id``, ``label``, ``group``, ``role``, ``state``, ``attempts``,
-  ``extra_parameters_percent``, ``seconds``, every final metric as ``metric:NAME``, and of failed and left out trials
-  ``error``, ``cause``, ``left_out``. What is not finite is text there, ``"nan"``, ``"inf"``, ``"-inf"``.
+  Where not all seeds of an arm have a finite metric there is no mean, and those that are done are FAIL if another one
+  failed or is done without, else PRUNED if one was pruned, else RUNNING; ``no_value_because`` says why. So the best arm
+  is none whose bad seeds were pruned away.
+* Value of PRUNED trials: the metric of their last rung that has a finite one.
+* Parameters: one for each ablated axis; see ``orchestrator.reports.optuna_parameters``. All are categorical.
+* Intermediate values: the metric at the rungs, by optimizer step, of the trial itself. Rungs score training images,
+  final metrics the reported split: compare rungs with rungs.
+* User attributes: ``trial_id``, ``label``, ``group``, ``arm``, ``seed``, ``role``, ``state``, ``attempts``,
+  ``extra_parameters_percent``, ``seconds``, ``num_seeds`` and ``std_over_seeds`` of the value (the sample standard
+  deviation), every final metric as ``metric:NAME``, and of failed and left out trials ``error``, ``cause``,
+  ``left_out``. What is not finite is text there, ``"nan"``, ``"inf"``, ``"-inf"``.
 * Times: of the newest attempt, from when a worker took it up.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import warnings
@@ -37,11 +42,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from orchestrator.ledger.attempts import select_configs, select_times
 from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.arm_value import ArmValue, arm_value
+from orchestrator.reports.optuna_parameters import Choice, arm_parameters
 from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
 from specvit.probes import METRICS, PROBES
-
-Choice = str | int | float | bool | None
 
 _MAX_NAME = 512
 """Characters that Optuna's tables have room for in a name."""
@@ -65,7 +71,7 @@ class GroupStudy:
         name: The sweep and the group.
         metric: Name of the objective.
         attributes: The study's user attributes.
-        trials: In the order of the sweep.
+        trials: In the order of the sweep, without floors.
     """
 
     name: str
@@ -198,42 +204,62 @@ def _study(
     times: Mapping[str, tuple[str, str | None]],
 ) -> GroupStudy:
     group, group_id = records[0].trial.group, records[0].trial.group_id
-    name = f"{info.name}: {group}" if group else info.name
-    if len(name) > _MAX_NAME:
-        name = f"{name[: _MAX_NAME - 20]}... {group_id[:12]}"
-    params = _params(records, configs)
+    arms: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        arms.setdefault(record.trial.arm_id, []).append(record)
+    values = {arm: arm_value(own, objective) for arm, own in arms.items()}
+    trained = {arm: own[0].trial for arm, own in arms.items() if own[0].trial.role is not Role.FLOOR}
+    rows = arm_parameters([(trial, configs.get(trial.trial_id, {})) for trial in trained.values()])
+    params = dict(zip(trained, rows, strict=True))
+    names = rows[0] if rows else ()
     distributions: dict[str, BaseDistribution] = {
-        key: CategoricalDistribution(tuple(dict.fromkeys(param[key] for param in params))) for key in params[0]
+        name: CategoricalDistribution(tuple(dict.fromkeys(row[name] for row in rows))) for name in names
     }
+    attributes: dict[str, Any] = {
+        "sweep": info.name, "question": info.question, "group": group, "group_id": group_id, "metric": objective
+    }
+    for arm, own in arms.items():
+        if arm not in trained:
+            attributes[f"floor:{own[0].trial.arm}"[:_MAX_NAME]] = _floor_attribute(values[arm])
     return GroupStudy(
-        name=name,
+        name=_study_name(info.name, group, group_id),
         metric=objective,
-        attributes={
-            "sweep": info.name, "question": info.question, "group": group, "group_id": group_id, "metric": objective
-        },
+        attributes=attributes,
         trials=tuple(
-            _trial(record, param, distributions, objective, times.get(record.trial.trial_id))
-            for record, param in zip(records, params, strict=True)
+            _trial(
+                record,
+                values[record.trial.arm_id],
+                params[record.trial.arm_id],
+                distributions,
+                objective,
+                times.get(record.trial.trial_id),
+            )
+            for record in records
+            if record.trial.arm_id in trained
         ),
     )
 
 
+def _study_name(sweep: str, group: str, group_id: str) -> str:
+    name = f"{sweep}: {group}" if group else sweep
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 20]}... {group_id[:12]}"
+
+
 def _trial(
     record: TrialRecord,
+    of_arm: ArmValue,
     params: dict[str, Choice],
     distributions: dict[str, BaseDistribution],
     objective: str,
     times: tuple[str, str | None] | None,
 ) -> FrozenTrial:
-    state = _STATES[record.state]
+    is_done = record.state is State.DONE
+    state = _STATES[of_arm.state if is_done else record.state]
     rungs = {report.step: report.metrics[objective] for report in record.reports if objective in report.metrics}
-    attributes = _attributes(record)
+    attributes = _attributes(record) | (_value_attributes(of_arm) if is_done else {})
     value = None
     if state is TrialState.COMPLETE:
-        value = record.metrics.get(objective)
-        if value is None or not math.isfinite(value):
-            attributes["no_value_because"] = f"{objective} is {'missing' if value is None else value}"
-            state, value = TrialState.FAIL, None
+        value = of_arm.mean
     elif state is TrialState.PRUNED:
         value = next((rungs[step] for step in sorted(rungs, reverse=True) if math.isfinite(rungs[step])), None)
     trial = create_trial(
@@ -262,6 +288,8 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
         "trial_id": record.trial.trial_id,
         "label": record.trial.label,
         "group": record.trial.group,
+        "arm": record.trial.arm,
+        "seed": record.trial.seed,
         "role": str(record.trial.role),
         "state": str(record.state),
         "attempts": record.num_attempts,
@@ -271,44 +299,26 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
         "cause": None if record.cause is None else str(record.cause),
         "left_out": record.skip_reason,
     }
-    attributes = known | {f"metric:{name}": value for name, value in record.metrics.items()}
+    return _as_json(known | {f"metric:{name}": value for name, value in record.metrics.items()})
+
+
+def _value_attributes(value: ArmValue) -> dict[str, Any]:
+    num_seeds = None if value.mean is None else len(value.by_seed)
+    return _as_json({"num_seeds": num_seeds, "std_over_seeds": value.std_over_seeds, "no_value_because": value.missing})
+
+
+def _floor_attribute(value: ArmValue) -> dict[str, Any]:
+    by_seed = {str(seed): own for seed, own in value.by_seed.items()}
+    return _as_json({"mean": value.mean}) | _value_attributes(value) | {"by_seed": _as_json(by_seed)}
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON can hold: without None, and what is not finite as text."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in attributes.items()
+        for name, value in values.items()
         if value is not None
     }
-
-
-def _params(
-    records: Sequence[TrialRecord], configs: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Choice]]:
-    """Return the parameters of each trial, all with the same keys."""
-    flat = [_leaves(configs.get(record.trial.trial_id, {})) for record in records]
-    paths = dict.fromkeys(path for leaves in flat for path in leaves if path != "seed")
-    columns: dict[str, list[Choice]] = {
-        "arm": [record.trial.arm for record in records],
-        "seed": [record.trial.seed for record in records],
-    }
-    varying: dict[str, list[Choice]] = {"role": [str(record.trial.role) for record in records]}
-    varying |= {path[:_MAX_NAME]: _comparable([leaves.get(path) for leaves in flat]) for path in paths}
-    columns |= {name: values for name, values in varying.items() if len(set(values)) > 1}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of a nested mapping by their paths: ``treatment.specialize``."""
-    leaves: dict[str, Any] = {}
-    for key, inner in value.items():
-        leaves |= _leaves(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
-    return leaves
-
-
-def _comparable(values: Sequence[Any]) -> list[Any]:
-    """Return values as choices of one kind: 1 and True, which are equal, and lists become JSON text."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {str} or kinds <= {int} or kinds <= {float} or kinds <= {bool}:
-        return list(values)
-    return [None if value is None else json.dumps(value) for value in values]
 
 
 def _connect_unprotected(path: Path) -> sqlite3.Connection:

@@ -12,6 +12,7 @@ from specvit.specialization.language import (
     Specialization,
     check_specialization,
     parse_specialization,
+    places_text,
 )
 from specvit.specialization.modes import FULL, Mode
 from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows
@@ -29,4 +30,5 @@ __all__ = [
     "SpecializedRows",
     "check_specialization",
     "parse_specialization",
+    "places_text",
 ]

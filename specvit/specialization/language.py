@@ -151,6 +151,19 @@ def parse_specialization(
     return Specialization(depth=depth, modes=MappingProxyType(ordered))
 
 
+def places_text(blocks: Mapping[int, Mode], depth: int) -> str:
+    """Return where one component has own weights, and how, without its name.
+
+    Args:
+        blocks: Block index to mode, in ascending order, as in ``Specialization.modes``; empty = nowhere.
+        depth: Number of blocks of the model.
+
+    Returns:
+        E.g. ``first-third``, ``all(gate)``, ``0:1+3:5(lora:8)``; ``all`` of what follows the blocks; ``none``.
+    """
+    return "+".join((part or "all") + _in_brackets(mode) for part, mode in _parts(blocks, depth)) or NO_SPECIALIZATION
+
+
 def check_specialization(specialization: Specialization, *, depth: int, width: int, layer_scale: bool) -> None:
     """Check that a specialization fits a model.
 
@@ -223,13 +236,22 @@ def _components_named(name: str, text: str) -> tuple[Component, ...]:
 
 def _terms(name: str, blocks: Mapping[int, Mode], depth: int) -> Iterator[str]:
     """Write one component or alias: a term for each run of blocks with one mode, full ones first."""
+    for part, mode in _parts(blocks, depth):
+        yield name + _in_brackets(mode) + (f"@{part}" if part else "")
+
+
+def _parts(blocks: Mapping[int, Mode], depth: int) -> Iterator[tuple[str, Mode]]:
+    """Yield each run of blocks with one mode, as a range, and the mode, full ones first; after the blocks no range."""
     for mode in sorted(set(blocks.values()), key=lambda mode: (mode != FULL, mode)):
-        named = name if mode == FULL else f"{name}({mode.text})"
         if tuple(blocks) == (depth,):
-            yield named
+            yield "", mode
         else:
             indices = tuple(block for block, its_mode in blocks.items() if its_mode == mode)
-            yield from (f"{named}@{part}" for part in _range_texts(indices, depth))
+            yield from ((part, mode) for part in _range_texts(indices, depth))
+
+
+def _in_brackets(mode: Mode) -> str:
+    return "" if mode == FULL else f"({mode.text})"
 
 
 def _range_texts(indices: tuple[int, ...], depth: int) -> tuple[str, ...]:

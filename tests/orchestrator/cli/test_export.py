@@ -16,12 +16,13 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def sweep_folder(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> Path:
-    """Return the results of a sweep with one trial done and another running."""
-    key = trials[0].trial_id
-    attempt = ledger.begin_attempt(key)
-    ledger.record(Reported(key, attempt, 2, {"knn_top1": 12.0, "loss": 9.0}))
-    ledger.record(Finished(key, attempt, {"knn_top1": 34.0, "loss": 8.0}, 1.0, 1.0))
-    running = trials[1].trial_id
+    """Return the results of a sweep whose baseline and one floor are done, and an arm is running."""
+    for trial in (trial for trial in trials if trial.arm in ("none", "raw pixels")):
+        key = trial.trial_id
+        attempt = ledger.begin_attempt(key)
+        ledger.record(Reported(key, attempt, 2, {"knn_top1": 12.0, "loss": 9.0}))
+        ledger.record(Finished(key, attempt, {"knn_top1": 34.0 + 2 * trial.seed, "loss": 8.0}, 1.0, 1.0))
+    running = next(trial.trial_id for trial in trials if trial.role == "arm")
     ledger.record(Started(running, ledger.begin_attempt(running), worker="node:1"))
     return tmp_path
 
@@ -29,11 +30,12 @@ def sweep_folder(ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path) -> P
 def test_a_sweep_becomes_a_file_that_optuna_loads(command: Command, sweep_folder: Path) -> None:
     ended = command("export", "optuna", str(sweep_folder), "out.db")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "written: out.db, 8 trials in 1 study:\n  tiny\n"
+    assert ended.stdout == "written: out.db, 4 trials in 1 study:\n  tiny\n"
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{sweep_folder}/out.db")
-    assert [trial.state.name for trial in study.trials[:3]] == ["COMPLETE", "RUNNING", "WAITING"]
-    assert (study.best_value, study.trials[0].intermediate_values) == (34.0, {2: 12.0})
-    assert study.trials[0].params["treatment.kind"] == "specialize"
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "COMPLETE", "WAITING"]
+    assert (study.best_value, study.trials[0].intermediate_values) == (35.0, {2: 12.0})  # (34 + 36) / 2
+    assert [trial.params for trial in study.trials] == [{"norm": "none"}, {"norm": "all"}] * 2
+    assert (study.user_attrs["floor:raw pixels"]["mean"], "floor:random init" in study.user_attrs) == (35.0, True)
     assert not [entry for entry in sweep_folder.iterdir() if entry.name.startswith(".out.db")]
 
 

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from specvit.errors import ConfigError
 from specvit.specialization.components import COMPONENTS
-from specvit.specialization.language import Specialization, check_specialization, parse_specialization, resolve_range
+from specvit.specialization.language import (
+    Specialization,
+    check_specialization,
+    parse_specialization,
+    places_text,
+    resolve_range,
+)
 from specvit.specialization.modes import FULL, Mode
 
 NAMED = {
@@ -146,6 +152,36 @@ def test_named_ranges_are_the_blocks_counted_by_hand(depth: int) -> None:
 )
 def test_canonical_text_is_the_one_written_by_hand(text: str, depth: int, canonical: str) -> None:
     assert parse_specialization(text, depth).text == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("qkv@all", "all"),
+        ("qkv@0:2", "first-third"),
+        ("q(lora:4)@first-third", "first-third(lora:4)"),
+        ("q@3:5+q@0:1", "0:1+3:5"),
+        ("q(gate)@0:1+q@last-half", "last-half+0:1(gate)"),
+        ("norm@all", "none"),
+    ],
+)
+def test_places_of_one_component_are_those_written_by_hand(text: str, places: str) -> None:
+    assert places_text(parse_specialization(text, 6).modes.get("q", {}), 6) == places
+
+
+def test_what_follows_the_blocks_is_owned_as_a_whole() -> None:
+    assert places_text(parse_specialization("final_norm", 6).modes["final_norm"], 6) == "all"
+    assert places_text(parse_specialization("final_norm(gate)", 6).modes["final_norm"], 6) == "all(gate)"
+
+
+@given(specializations())
+def test_places_of_components_parse_back_to_them(specialization: Specialization) -> None:
+    terms = [
+        f"{name}({mode.removesuffix(')') or 'full'})@{part}"
+        for name, blocks in specialization.modes.items()
+        for part, _, mode in (one.partition("(") for one in places_text(blocks, specialization.depth).split("+"))
+    ]
+    assert parse_specialization("+".join(terms) or "none", specialization.depth) == specialization
 
 
 def test_default_range_and_mode_apply_to_the_terms_that_name_none() -> None:
