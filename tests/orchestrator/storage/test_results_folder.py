@@ -1,4 +1,4 @@
-"""Whole sweeps whose results are at a URL, with stand-ins for what trials compute (``tests/faults/harness/stand_ins``)."""
+"""Whole sweeps whose results are at a URL; stand-ins compute their trials (``tests/faults/harness/stand_ins``)."""
 
 from __future__ import annotations
 
