@@ -21,7 +21,13 @@ from specvit.probes import SelectedProbes
 
 ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
-        "Recipe": {"optimizer": "adamw", "betas": [0.9, 0.999], "epochs": None},
+        "Recipe": {
+            "optimizer": "adamw",
+            "betas": [0.9, 0.999],
+            "epochs": None,
+            "drop_path_uniform": False,
+            "cls_std": 1e-6,
+        },
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
         "FileSource": {"orientation": None},
@@ -30,7 +36,6 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "Probe": {"data": None, "num_train": None},
         "DinoV2": {
             "lr_batch_size": None,
-            "drop_path_uniform": False,
             "drop_path_subset": False,
             "clip_separately": False,
             "blur_scales": True,
@@ -88,7 +93,7 @@ def floor_key(config: TrialConfig) -> str:
         return _digest(shared | {"patch_size": canonical_json(model.patch_size)})
     if kind == "random_init":
         plain_model = replace(model, checkpoint=None, checkpoint_sha256=None)
-        built = [recipe.layer_scale, recipe.cls_position, config.diagnostics]
+        built = [recipe.layer_scale, recipe.cls_position, recipe.cls_std, config.diagnostics]
         own = {"model": _without_paths(plain_model), "built": built}
         return _digest(shared | {name: canonical_json(value) for name, value in own.items()})
     raise ValueError(f"must be a floor, not {kind!r}")

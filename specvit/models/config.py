@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ATTRIBUTE = "specvit_config"
 """Name under which a model keeps its configuration."""
 
+TIMM_CLS_STD = 1e-6
+"""Standard deviation that timm draws [CLS] with."""
+
 BACKBONE_OPTIONS: Mapping[str, Any] = MappingProxyType({"num_classes": 0, "dynamic_img_size": True})
 """Arguments of timm's VisionTransformer that make a backbone: no head, images of any size."""
 
@@ -90,8 +93,11 @@ class _Recipe(Protocol):
     @property
     def cls_position(self) -> bool: ...
     @property
+    def cls_std(self) -> float: ...
+    @property
     def drop_path(self) -> float: ...
-    def drops_uniformly(self) -> bool: ...
+    @property
+    def drop_path_uniform(self) -> bool: ...
     def drops_subsets(self) -> bool: ...
 
 
@@ -124,6 +130,7 @@ class VitConfig:
         drop_path_uniform: Whether all blocks have that rate.
         drop_path_subset: Whether blocks compute a fixed number of images, in place of zeroing residuals.
         cls_position: Whether [CLS] has a position embedding (not so in DeiT-III).
+        cls_std: Standard deviation of the normal distribution that [CLS] is drawn from.
         options: Further arguments of timm's VisionTransformer; none given = those of a backbone.
 
     Raises:
@@ -139,6 +146,7 @@ class VitConfig:
     layer_scale: float = 0.0
     drop_path: float = 0.0
     cls_position: bool = True
+    cls_std: float = TIMM_CLS_STD
     drop_path_uniform: bool = False
     drop_path_subset: bool = False
     options: Mapping[str, Any] = field(default_factory=lambda: dict(BACKBONE_OPTIONS))
@@ -170,8 +178,9 @@ class VitConfig:
             high_norm=high_norm,
             layer_scale=recipe.layer_scale,
             cls_position=recipe.cls_position,
+            cls_std=recipe.cls_std,
             drop_path=recipe.drop_path,
-            drop_path_uniform=recipe.drops_uniformly(),
+            drop_path_uniform=recipe.drop_path_uniform,
             drop_path_subset=recipe.drops_subsets(),
         )
         if treatment is None:

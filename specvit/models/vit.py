@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from specvit.errors import ConfigError
 from specvit.models.attention import BiasedAttention, SplitAttention
 from specvit.models.config import ATTRIBUTE as CONFIG_ATTRIBUTE
-from specvit.models.config import VitConfig
+from specvit.models.config import TIMM_CLS_STD, VitConfig
 from specvit.models.parameter_counts import MLP_RATIO
 from specvit.models.patches import take
 from specvit.models.pretrained_weights import load_plain_weights
@@ -107,6 +107,9 @@ def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTran
     high_norm = config.high_norm
     with _drawing(seed, stream):
         model = timm_vit()
+        if model.cls_token is not None:
+            # Scaled, not drawn again, so that all else is drawn as it is for any other deviation.
+            model.cls_token.data *= config.cls_std / TIMM_CLS_STD
         if high_norm.num_registers:
             # What a plain model draws is drawn first, so that the two start from the same weights.
             model = _with_registers(model, timm_vit(num_registers=high_norm.num_registers, embed_cls=False))

@@ -67,11 +67,15 @@ class Recipe:
     clip_norm: NonNegativeFloat = 3.0
     """Largest gradient norm; 0 = no clipping."""
     drop_path: Fraction = 0.0
-    """Stochastic depth rate of the last block, rising linearly from 0 in the first."""
+    """Stochastic depth rate of the last block."""
+    drop_path_uniform: Flag = False
+    """Whether all blocks have the rate ``drop_path``; else it rises linearly from 0 in the first block."""
     layer_scale: NonNegativeFloat = 0.0
     """Initial value of the layer scales; 0 = a model without them."""
     cls_position: Flag = True
     """Whether [CLS] has a position embedding."""
+    cls_std: PositiveFloat = 1e-6
+    """Standard deviation of the normal distribution that [CLS] is drawn from."""
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
@@ -116,10 +120,6 @@ class Recipe:
             By target of the training split, the field that asks for it.
         """
         return dict.fromkeys(self.needs, "recipe")
-
-    def drops_uniformly(self) -> bool:
-        """Return whether stochastic depth has the rate ``drop_path`` in all blocks."""
-        return False
 
     def drops_subsets(self) -> bool:
         """Return whether stochastic depth leaves out a fixed number of images a block, drawn for all arms alike."""

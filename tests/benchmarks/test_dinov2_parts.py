@@ -139,7 +139,7 @@ def test_shares_of_a_step(benchmark: BenchmarkFixture, monkeypatch: pytest.Monke
             image_size=image_size,
             patch_size=patch_size,
             drop_path=recipe.drop_path,
-            drop_path_uniform=recipe.drops_uniformly(),
+            drop_path_uniform=recipe.drop_path_uniform,
             drop_path_subset=recipe.drops_subsets(),
             layer_scale=recipe.layer_scale,
         ),

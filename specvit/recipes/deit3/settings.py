@@ -5,9 +5,21 @@ augment.py, samplers.py). ``deit3`` holds the published constants, ``deit3_cpu``
 on one core, with AdamW. Our addition, off by default: a dense loss on patches, whose absence Marouani et al. 2026
 (arXiv 2602.08626) name as the reason why own [CLS] weights gain little in a DeiT-III ViT-L.
 
-Deviations: the learning rate warms up from 0 and ends at 1e-6 (published: from 1e-6, to 1e-5); of the copies of
-an image by repeated augmentation, those in the middle of a batch are mixed with one another (published: never,
-since each copy goes to another GPU).
+Deviations, each in all presets:
+
+* The learning rate is set step by step, warms up from 0, and then falls along a whole cosine; there it is set once an
+  epoch, warms up from 1e-6, and joins the cosine of the whole run where the warm-up ends.
+* Mixup or cutmix is drawn once for a batch; there once for a GPU's share of it, 256 images. Of the copies of an image
+  by repeated augmentation, those in the middle of a batch are mixed with one another; there never, since each copy goes
+  to another GPU.
+* All images have come before one comes again; there an epoch ends after the copies of a third of them, and the next one
+  begins with an order of its own.
+* Crops are cut from images as their source keeps them: files at ``data.image_size``, the shorter side resized to it and
+  the centre kept. There they are cut from the file at its own resolution.
+* Crops are resized bicubically with antialiasing, as theirs, but all that is done to an image is done in floating point
+  and without rounding to 8 bits in between; the colours' jitter has a fixed order, theirs a random one. A blur is a
+  Gaussian whose sigma shrinks with crops below 224 px; theirs is made of box filters, the same in pixels at any size.
+* On a GPU bfloat16 is used where they use float16 with a scaled loss.
 """
 
 from __future__ import annotations
@@ -25,8 +37,9 @@ class DeiT3(Recipe):
 
     The published commands set by the model's size: ``drop_path`` 0.05 for S, 0.2 for B, 0.45 for L; ``lr`` 4e-3
     for S, 3e-3 for B and L; images of 224 px for S, 192 px for B and L. For all sizes: LAMB, weight decay 0.05,
-    layer scales from 1e-4, [CLS] without a position embedding, and gradients clipped to a norm of 1, which is the
-    default of the optimizer that they call.
+    layer scales from 1e-4, [CLS] drawn with a standard deviation of 0.02 and without a position embedding, one rate of
+    stochastic depth for all blocks, and gradients clipped to a norm of 1, which is the default of the optimizer that
+    they call.
     """
 
     name: ClassVar[str] = "deit3"
@@ -37,13 +50,16 @@ class DeiT3(Recipe):
     batch_size: PositiveInt = 2048
     optimizer: Literal["adamw", "lamb"] = "lamb"
     lr: PositiveFloat = 4e-3
+    min_lr: NonNegativeFloat = 1e-5
     warmup: Fraction = 0.00625
     weight_decay: NonNegativeFloat = 0.05
     weight_decay_end: NonNegativeFloat = 0.05
     clip_norm: NonNegativeFloat = 1.0
     drop_path: Fraction = 0.05
+    drop_path_uniform: Flag = True
     layer_scale: NonNegativeFloat = 1e-4
     cls_position: Flag = False
+    cls_std: PositiveFloat = 0.02
 
     mixup: NonNegativeFloat = 0.8
     """Alpha of mixup; 0 = off. A batch is mixed by mixup or by cutmix, with equal chances if both are on."""
@@ -81,7 +97,12 @@ class DeiT3(Recipe):
 
 @settings
 class DeiT3Cpu(DeiT3):
-    """A preset for a few hundred steps on a core."""
+    """A preset for a few hundred steps on a core.
+
+    Beside its length, batch and crops it differs from ``deit3`` by AdamW in place of LAMB, no repeated augmentation, no
+    stochastic depth and no layer scales; [CLS] is drawn with a standard deviation of 1e-6, the rate ends at 1e-6, and
+    a ``drop_path`` that is given rises linearly from 0.
+    """
 
     name: ClassVar[str] = "deit3_cpu"
     recipe: Literal["deit3_cpu"] = "deit3_cpu"  # type: ignore[assignment]
@@ -90,9 +111,12 @@ class DeiT3Cpu(DeiT3):
     batch_size: PositiveInt = 64
     optimizer: Literal["adamw", "lamb"] = "adamw"
     lr: PositiveFloat = 2e-3
+    min_lr: NonNegativeFloat = 1e-6
     warmup: Fraction = 0.1
     drop_path: Fraction = 0.0
+    drop_path_uniform: Flag = False
     layer_scale: NonNegativeFloat = 0.0
+    cls_std: PositiveFloat = 1e-6
     crop_scale: ShareRange = (0.32, 1.0)
     repeats: PositiveInt = 1
 

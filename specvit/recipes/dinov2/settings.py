@@ -14,7 +14,10 @@ An epoch of theirs is 1,250 steps, whatever the data; shares of the run stand fo
 Deviations, each in all presets:
 
 * Blur happens with the chances that are published; their code takes 1 minus the chance (never for global 1).
-* Blur comes before jitter, jitter in a fixed order, hue in YIQ (``specvit.training.augment``).
+* Blur comes before jitter, jitter in a fixed order, hue in YIQ (``specvit.training.augment``), all in floating point;
+  there images are rounded to 8 bits after each change.
+* Crops are cut from images as their source keeps them: files at ``data.image_size``, the shorter side resized to it and
+  the centre kept. There they are cut from the file at its own resolution.
 * Tokens, positions and the mask token do not decay; there all but biases, norms and layer scales do.
 * The gain of the prototypes stays 1, as in DINO; there it starts at 1 and is trained.
 * While prototypes are frozen they have no gradient, as in DINO; there it counts in their head's norm and moments.
@@ -65,7 +68,6 @@ class DinoV2(Recipe):
     weight_decay_end: NonNegativeFloat = 0.4
     drop_path: Fraction = 0.3
     drop_path_uniform: Flag = True
-    """Whether all blocks have the rate ``drop_path``; else it rises linearly from 0 in the first block."""
     drop_path_subset: Flag = True
     """Whether blocks compute only the images that are not dropped, a fixed number; else each image has its draw."""
     layer_scale: NonNegativeFloat = 1e-5
@@ -141,10 +143,6 @@ class DinoV2(Recipe):
     def peak_lr(self) -> float:
         """Return the learning rate after the warm-up, scaled to the batch size (utils/config.py)."""
         return self.lr * math.sqrt(self.batch_size / (self.lr_batch_size or self.batch_size))
-
-    def drops_uniformly(self) -> bool:
-        """Return ``drop_path_uniform``."""
-        return self.drop_path_uniform
 
     def drops_subsets(self) -> bool:
         """Return ``drop_path_subset``, where any block is left out at all."""

@@ -4,9 +4,18 @@ Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners" (arXi
 appendix A.1), and facebookresearch/mae (PRETRAIN.md, main_pretrain.py, models_mae.py). ``mae`` holds the
 published constants, ``mae_cpu`` a preset for a few hundred steps on one core.
 
-Deviations: the backbone is the one of every recipe here, so its positions are learned, not fixed sines and
-cosines, and it starts from timm's truncated normal, not from Xavier's uniform distribution; tokens do not
-decay. The decoder is the published one. It sees [CLS] as there; registers end with the backbone.
+The decoder is the published one. It sees [CLS] as there; registers end with the backbone.
+
+Deviations, each in all presets:
+
+* The backbone is the one of every recipe here, so its positions are learned, not fixed sines and cosines, and it starts
+  from timm's truncated normal (the patch embedding from torch's default), not from Xavier's uniform distribution.
+* [CLS] and the decoder's token do not decay; there they do.
+* The warm-up's first step is at a rate above 0; there it is at 0.
+* Crops are cut from images as their source keeps them: files at ``data.image_size``, the shorter side resized to it and
+  the centre kept. There they are cut from the file at its own resolution, and resized without rounding here, to 8 bits
+  there.
+* On a GPU bfloat16 is used where they use float16 with a scaled loss.
 """
 
 from __future__ import annotations
@@ -34,6 +43,7 @@ class Mae(Recipe):
     warmup: Fraction = 0.05
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     clip_norm: NonNegativeFloat = 0.0
+    cls_std: PositiveFloat = 0.02
 
     mask_ratio: Fraction = 0.75
     """Share of the patches that are hidden, above 0 and below 1; of what is left the backbone sees whole
@@ -63,8 +73,9 @@ class Mae(Recipe):
 class MaeCpu(Mae):
     """A preset for 600 steps on a core, with patches of 4 px in images of 32 px.
 
-    The decoder is small, and the rate is that of a batch of 64; masks, crops and targets are the published ones. At
-    half the length mIoU gains 4 points over a backbone that was never trained, at this one 9 (one seed).
+    The decoder is small, the rate is that of a batch of 64, and [CLS] is drawn with a standard deviation of 1e-6;
+    masks, crops and targets are the published ones. At half the length mIoU gains 4 points over a backbone that was
+    never trained, at this one 9 (one seed).
     """
 
     name: ClassVar[str] = "mae_cpu"
@@ -74,6 +85,7 @@ class MaeCpu(Mae):
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 2e-3
     warmup: Fraction = 0.1
+    cls_std: PositiveFloat = 1e-6
     decoder_width: PositiveInt = 32
     decoder_depth: PositiveInt = 1
     decoder_heads: PositiveInt = 2

@@ -84,7 +84,7 @@ def test_what_the_key_leaves_out_changes_no_number_of_a_floor(kind: Any, make_sw
     assert len({floor_key(each) for each in same}) == 1
     first, *others = [run_trial(each, data, _Silent()).metrics for each in same]
     assert all(metrics == first for metrics in others)
-    for change in ({"layer_scale": 0.5}, {"cls_position": not config.objective.cls_position}):
+    for change in ({"layer_scale": 0.5}, {"cls_position": not config.objective.cls_position}, {"cls_std": 0.02}):
         other = replace(config, objective=replace(config.objective, **change))
         assert (floor_key(other) == floor_key(config)) == (kind == "raw_pixels")
     assert floor_key(replace(config, seed=7)) != floor_key(config)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from specvit.config import ModelSettings
 from specvit.errors import ConfigError
 from specvit.models.config import HighNorm, VitConfig, check_high_norm, find_rows, parse_high_norm
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, encode
+from specvit.recipes import RECIPES
 from specvit.specialization.token_rows import PatchRow, PrefixRows
 
 SCALE = Scale(width=16, depth=2, num_heads=2)
@@ -76,3 +78,14 @@ def test_the_placebo_is_the_patch_at_its_position_or_in_the_middle(registers: in
 def test_a_placebo_outside_the_grid_is_refused(position: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"placebo position .* within the grid .* row < 4"):
         find_rows(tokens="placebo", registers_with="cls", num_registers=0, grid=(4, 4), placebo_position=position)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "drop_path", "uniform", "cls_std"),
+    [("deit3", 0.05, True, 0.02), ("dinov2", 0.3, True, 1e-6), ("mae", 0.0, False, 0.02), ("deit3_cpu", 0, False, 1e-6)],
+)
+def test_a_backbone_has_the_stochastic_depth_and_the_cls_of_its_recipe(
+    recipe: str, drop_path: float, uniform: bool, cls_std: float
+) -> None:
+    config = VitConfig.from_settings(ModelSettings(patch_size=16), RECIPES[recipe](), image_size=224)
+    assert (config.drop_path, config.drop_path_uniform, config.cls_std) == (drop_path, uniform, cls_std)

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.errors import ConfigError
-from specvit.models.config import VitConfig
+from specvit.models.config import HighNorm, VitConfig
 from specvit.models.routed_layers import own_parameters
 from specvit.models.scales import SCALES, Scale
 from specvit.models.vit import build_vit, encode, num_parameters, specialize
@@ -101,6 +101,25 @@ def test_shared_weights_do_not_depend_on_the_specialization(text: str, init: str
     arm = _build(text, seed=7, init=init).state_dict()
     for name, value in _build(seed=7).state_dict().items():
         assert torch.equal(arm[name], value), name
+
+
+@pytest.mark.parametrize("high_norm", [HighNorm(), HighNorm(num_registers=2)])
+@pytest.mark.parametrize("cls_position", [True, False])
+def test_cls_is_drawn_with_the_standard_deviation_that_is_asked_for_and_all_else_as_before(
+    high_norm: HighNorm, cls_position: bool
+) -> None:
+    def build(std: float) -> dict[str, torch.Tensor]:
+        shape = Scale(width=4096, depth=1, num_heads=1)
+        config = VitConfig(
+            shape, image_size=8, patch_size=4, cls_position=cls_position, cls_std=std, high_norm=high_norm
+        )
+        return build_vit(config, seed=3).state_dict()
+
+    timms, wide = build(1e-6), build(0.02)
+    drawn = wide.pop("cls_token") - timms.pop("cls_token")  # beside registers, both hold the position
+    # The deviation of 4096 draws has one of 1.1% itself.
+    assert float(drawn.std()) == pytest.approx(0.02, rel=0.05)
+    assert all(torch.equal(wide[name], value) for name, value in timms.items())
 
 
 def test_other_seeds_give_other_weights() -> None:

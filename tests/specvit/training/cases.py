@@ -91,7 +91,7 @@ def make_learner(case: Case) -> Learner:
         patch_size=4,
         specialization=case.components,
         drop_path=case.recipe.drop_path,
-        drop_path_uniform=case.recipe.drops_uniformly(),
+        drop_path_uniform=case.recipe.drop_path_uniform,
         drop_path_subset=case.recipe.drops_subsets(),
     )
     plain = build_vit(config, seed=0)

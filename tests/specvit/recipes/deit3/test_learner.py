@@ -66,7 +66,9 @@ def _fix_mixing(monkeypatch: pytest.MonkeyPatch, mixing: Mixing) -> None:
 def test_published_constants_are_those_of_the_paper() -> None:
     recipe = DeiT3()
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.repeats) == ("lamb", 4e-3, 0.05, 3)
-    assert (recipe.drop_path, recipe.layer_scale, recipe.cls_position) == (0.05, 1e-4, False)
+    assert (recipe.drop_path, recipe.drop_path_uniform, recipe.layer_scale) == (0.05, True, 1e-4)
+    assert (recipe.cls_position, recipe.cls_std) == (False, 0.02)  # models_v2.py: trunc_normal_(cls_token, std=.02)
+    assert recipe.min_lr == 1e-5  # main.py, --min-lr
     # 800 epochs of 1,281,167 images, 5 of them to warm up.
     assert recipe.steps == pytest.approx(800 * 1_281_167 / 2048, rel=1e-3)
     assert recipe.warmup == 5 / 800

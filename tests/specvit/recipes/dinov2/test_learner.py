@@ -50,7 +50,7 @@ def _learner(text: str = "none", **changes: Any) -> DinoV2Learner:
             patch_size=4,
             specialization=text,
             drop_path=recipe.drop_path,
-            drop_path_uniform=recipe.drops_uniformly(),
+            drop_path_uniform=recipe.drop_path_uniform,
             drop_path_subset=recipe.drops_subsets(),
         )
     )

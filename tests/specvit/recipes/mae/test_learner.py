@@ -238,6 +238,7 @@ def test_published_constants() -> None:
     published: dict[str, Any] = {
         "batch_size": 4096, "lr": 1.5e-4 * 4096 / 256, "weight_decay": 0.05, "betas": (0.9, 0.95), "mask_ratio": 0.75,
         "decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16, "warmup": 40 / 800, "crop_scale": (0.2, 1.0),
+        "cls_std": 0.02,  # models_mae.py, initialize_weights
     }  # fmt: skip
     values = dataclasses.asdict(recipe)  # type: ignore[call-overload]
     assert values["lr"] == pytest.approx(published.pop("lr"))
