@@ -26,10 +26,11 @@ from orchestrator.trials.trial import Role, Trial
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """A row of a plan."""
+    """A row of a plan; ``specialize`` is the canonical text of its places, whatever name the arm goes by."""
 
     group: str
     arm: str
+    specialize: str
     role: Role
     num_parameters: int
     extra_parameters_percent: float
@@ -149,6 +150,7 @@ def _arms(
         PlannedArm(
             group=first.group,
             arm=first.arm,
+            specialize=first.config.treatment.specialize,
             role=first.role,
             num_parameters=first.num_parameters,
             extra_parameters_percent=first.extra_parameters_percent,

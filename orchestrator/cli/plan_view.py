@@ -14,6 +14,7 @@ from orchestrator.reports.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
+from specvit.specialization.language import NO_SPECIALIZATION
 
 MAX_SHOWN = 1000
 """Arms that a rendered plan shows: more than anyone reads, and few enough to be printed within seconds."""
@@ -34,6 +35,8 @@ def render_plan(plan: Plan) -> RenderableType:
             table.add_column(name, justify="right")
         for arm in arms:
             table.add_row(*_cells(arm))
+            if arm.role is Role.ARM and arm.specialize != NO_SPECIALIZATION and arm.specialize not in arm.arm:
+                table.add_row(Text(f"  = {arm.specialize}".replace("+", "\n  + "), style="dim"))
         parts.append(table)
     if len(plan.arms) > MAX_SHOWN:
         parts.append(Text(f"and {len(plan.arms) - MAX_SHOWN} more arms, which --json lists"))

@@ -76,7 +76,9 @@ def _texts(
     """Yield the place of every text under ``ablate``, and what checks it against a scale."""
 
     def check(text: str, mode: Mode, blocks: str) -> None:
-        specialization = parse_specialization(text, scale.depth, default_range=blocks, default_mode=mode)
+        specialization = parse_specialization(
+            text, scale.depth, layer_scale=layer_scale, default_range=blocks, default_mode=mode
+        )
         check_specialization(specialization, depth=scale.depth, width=scale.width, layer_scale=layer_scale)
 
     modes = list(dict.fromkeys(modes))

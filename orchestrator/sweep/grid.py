@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from orchestrator.sweep.resolved import Group, Sweep
@@ -72,44 +73,53 @@ def count_trials(sweep: Sweep) -> int:
 
 
 def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
-    """Yield every group with the rows of its table, which depend on the depth and on whether there are registers."""
-    known: dict[tuple[int, bool], tuple[_Row, ...]] = {}
+    """Yield every group with the rows of its table.
+
+    They depend on the depth, and on whether there are registers and layer scales.
+    """
+    known: dict[tuple[int, bool, bool], tuple[_Row, ...]] = {}
     for group in sweep.groups:
         depth = SCALES[group.model.scale].depth
         has_registers = parse_high_norm(group.model.high_norm).num_registers > 0
-        if (depth, has_registers) not in known:
-            known[depth, has_registers] = _rows(sweep, depth, has_registers=has_registers)
-        yield group, known[depth, has_registers]
+        layer_scale = group.objective.layer_scale > 0
+        shape = (depth, has_registers, layer_scale)
+        if shape not in known:
+            known[shape] = _rows(sweep, depth, has_registers=has_registers, layer_scale=layer_scale)
+        yield group, known[shape]
 
 
-def specializations(ablate: Ablation, depth: int) -> tuple[Specialization, ...]:
+def specializations(ablate: Ablation, depth: int, *, layer_scale: bool) -> tuple[Specialization, ...]:
     """Return the distinct specializations of a sweep at one depth, the baseline first.
 
     Args:
         ablate: The axes; components are crossed with blocks and modes, texts written out come after them,
             crossed with modes.
         depth: Number of blocks of the model.
+        layer_scale: Whether the blocks have layer scales.
 
     Returns:
-        Each once, in the order of first appearance.
+        Each once, in the order of first appearance; by the name of a named arm if one of its texts is that.
 
     Raises:
         ConfigError: If a text does not resolve at this depth.
     """
-    found = [parse_specialization("none", depth)]
+    parse = partial(parse_specialization, depth=depth, layer_scale=layer_scale)
+    found = [parse("none")]
     modes = [parse_mode(text) for text in dict.fromkeys(ablate.modes)]
     ranges = dict.fromkeys(ablate.blocks or ("all",))
     for component in dict.fromkeys(ablate.components or ()):
         for blocks, mode in itertools.product(ranges, modes):
-            found.append(parse_specialization(component, depth, default_range=blocks, default_mode=mode))
+            found.append(parse(component, default_range=blocks, default_mode=mode))
     for text, mode in itertools.product(dict.fromkeys(ablate.specialize or ()), modes):
-        found.append(parse_specialization(text, depth, default_mode=mode))
-    return tuple({specialization.text: specialization for specialization in found}.values())
+        found.append(parse(text, default_mode=mode))
+    distinct = {specialization.text: specialization for specialization in found}
+    named = {specialization.text: specialization for specialization in found if specialization.name}
+    return tuple((distinct | named).values())
 
 
-def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
+def _rows(sweep: Sweep, depth: int, *, has_registers: bool, layer_scale: bool) -> tuple[_Row, ...]:
     ablate = sweep.file.ablate
-    baseline, *others = specializations(ablate, depth)
+    baseline, *others = specializations(ablate, depth, layer_scale=layer_scale)
     rows = [_Row(baseline.text, Role.BASELINE, Treatment(specialize=baseline.text), baseline)]
     for floor in sweep.file.floors:
         rows.append(_Row(floor.replace("_", " "), Role.FLOOR, Treatment(kind=floor), baseline))
@@ -117,7 +127,8 @@ def _rows(sweep: Sweep, depth: int, *, has_registers: bool) -> tuple[_Row, ...]:
         if all(mode.kind == "lora" for _, _, mode in specialization.places()):
             choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
         treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
-        rows.append(_Row(_arm_text(treatment, has_registers=has_registers), Role.ARM, treatment, specialization))
+        text = _arm_text(specialization.label, treatment, has_registers=has_registers)
+        rows.append(_Row(text, Role.ARM, treatment, specialization))
     effects: dict[object, Any] = {}
     for comparator in ablate.comparators or ():
         effects.setdefault(comparator.effect(depth), comparator)
@@ -141,7 +152,7 @@ def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str
     yield tokens
 
 
-def _arm_text(treatment: Treatment, *, has_registers: bool) -> str:
+def _arm_text(places: str, treatment: Treatment, *, has_registers: bool) -> str:
     remarks = []
     if treatment.init == "independent":
         remarks.append("independent")
@@ -149,7 +160,7 @@ def _arm_text(treatment: Treatment, *, has_registers: bool) -> str:
         remarks.append("placebo")
     elif has_registers and treatment.registers_with == "patches":
         remarks.append("registers with patches")
-    return treatment.specialize + (f" ({', '.join(remarks)})" if remarks else "")
+    return places + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ class Ablation:
     blocks: Texts | None = None
     """Block ranges, each given to every component that has no range of its own; default ``[all]``."""
     specialize: Texts | None = None
-    """Specializations written out, beside or instead of ``components``: ``[norm@all+qkv@first-third]``."""
+    """Specializations written out, beside or instead of ``components``: ``[norm@all+qkv@first-third]``. ``paper`` is
+    the paper's arm: ``norm@all+qkv@first-third``, in models with layer scales also ``layerscale@all``; the same trials
+    as those texts."""
     init: Annotated[tuple[Literal["copy", "independent"], ...], Field(min_length=1)] = ("copy",)
     """How own weights start: as copies of the shared ones, or drawn anew."""
     modes: Texts = ("full",)

@@ -67,7 +67,7 @@ def build_vit(
     model = _build_plain(config, seed, "init")
     if pretrained is not None:
         load_plain_weights(model, pretrained, sha256=pretrained_sha256)
-    specialization = parse_specialization(config.specialization, config.scale.depth)
+    specialization = _resolve(config)
     if specialization:
         donor = model if init == "copy" else _build_plain(config, seed, "independent init")
         specialize(model, specialization, donor=donor, rows=config.rows, seed=seed)
@@ -78,10 +78,14 @@ def build_empty(config: VitConfig) -> VisionTransformer:
     """Build the model of a configuration on torch's meta device: its structure, without weights."""
     with torch.device("meta"):
         model = _build_plain(config, 0, "init")
-        specialization = parse_specialization(config.specialization, config.scale.depth)
+        specialization = _resolve(config)
         if specialization:
             specialize(model, specialization, rows=config.rows)
     return model
+
+
+def _resolve(config: VitConfig) -> Specialization:
+    return parse_specialization(config.specialization, config.scale.depth, layer_scale=config.layer_scale > 0)
 
 
 def _build_plain(config: VitConfig, seed: int | None, stream: str) -> VisionTransformer:

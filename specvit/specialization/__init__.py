@@ -3,10 +3,11 @@
 ``parse_specialization`` resolves a text against a depth to a ``Specialization``; ``COMPONENTS`` is the table of what
 can be specialized, ``Mode`` how much of a weight is owned, ``PrefixRows`` and ``PatchRow`` which tokens own it.
 
-Two texts that name the same places have one canonical text, by which arms are told apart. Torch is not needed here.
+Two texts that name the same places have one canonical text, by which arms are told apart; a named arm, ``paper``, has
+that of the places which it names in the model. Torch is not needed here.
 """
 
-from specvit.specialization.components import ALIASES, COMPONENTS, Component
+from specvit.specialization.components import ALIASES, COMPONENTS, NAMED_ARMS, Component
 from specvit.specialization.language import (
     NO_SPECIALIZATION,
     Specialization,
@@ -21,6 +22,7 @@ __all__ = [
     "ALIASES",
     "COMPONENTS",
     "FULL",
+    "NAMED_ARMS",
     "NO_SPECIALIZATION",
     "Component",
     "Mode",

@@ -140,3 +140,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"norm": ("norm1", "norm2"), "qkv": ("q", "k", "v"), "mlp": ("fc1", "fc2")}
 )
 """Names for several components at once, in the order of canonical text."""
+
+NAMED_ARMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
+    {"paper": (("norm", "all"), ("layerscale", "all"), ("qkv", "first-third"))}
+)
+"""Names for whole arms: components or aliases, each with its block range. Layer scales are left out in models that have
+none. ``paper`` is the arm that Marouani et al. 2026 (arXiv 2602.08626) report as their best."""

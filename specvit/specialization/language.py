@@ -2,7 +2,8 @@
 
 A specialization is a set of component(mode)@range, written ``norm@all+qkv(lora:8)@first-third``; the mode
 ``full`` is not written. Two texts that name the same places at a given depth are the same treatment, and have
-the same canonical text there.
+the same canonical text there. A named arm, ``paper``, is a text for places too; it also depends on whether the
+model has layer scales.
 
 Source: "Revisiting [CLS] and Patch Token Interaction in Vision Transformers" (arXiv 2602.08626).
 """
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 
 from specvit.errors import ConfigError
 from specvit.messages import did_you_mean
-from specvit.specialization.components import ALIASES, COMPONENTS, Component
+from specvit.specialization.components import ALIASES, COMPONENTS, NAMED_ARMS, Component
 from specvit.specialization.modes import FULL, Mode, parse_mode
 
 NAMED_RANGES: Mapping[str, tuple[int, int, bool]] = MappingProxyType(
@@ -79,10 +81,12 @@ class Specialization:
         depth: Number of blocks of the model.
         modes: Component name to block index to mode, both in ascending order; components without any are
             absent. What follows the blocks (``final_norm``) stands at index ``depth``.
+        name: The named arm that it was written as, e.g. ``paper`` or ``paper(gate)``; empty = it was written out.
     """
 
     depth: int
     modes: Mapping[str, Mapping[int, Mode]]
+    name: str = field(default="", compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.modes)
@@ -113,17 +117,23 @@ class Specialization:
             terms += _terms(short, blocks, self.depth)
         return "+".join(terms) or NO_SPECIALIZATION
 
+    @property
+    def label(self) -> str:
+        """Return what its arm is called: its name, or else its canonical text."""
+        return self.name or self.text
+
 
 def parse_specialization(
-    text: str, depth: int, *, default_range: str = "all", default_mode: Mode = FULL
+    text: str, depth: int, *, layer_scale: bool = False, default_range: str = "all", default_mode: Mode = FULL
 ) -> Specialization:
     """Parse a specialization and resolve it against a depth.
 
     Args:
         text: Terms joined by ``+``, each a component, then perhaps a mode in brackets (``full``, ``gate``,
             ``lora:R``), then perhaps ``@`` and a block range; a component may come with several ranges.
-            ``none`` (or nothing) is the baseline.
+            ``none`` (or nothing) is the baseline. A term can be a named arm, ``paper``, which takes a mode.
         depth: Number of blocks of the model.
+        layer_scale: Whether the blocks have layer scales, which named arms then own too.
         default_range: Range of the terms that name none.
         default_mode: Mode of the terms that name none.
 
@@ -139,7 +149,9 @@ def parse_specialization(
         return Specialization(depth=depth, modes=MappingProxyType({}))
     found: dict[str, dict[int, Mode]] = {}
     for term in stripped.split("+"):
-        for component, blocks, mode in _resolve_term(term, text, depth, default_range, default_mode):
+        spelt = _spell_out(term, text, default_mode, layer_scale=layer_scale)
+        resolved = (_resolve_term(one, text, depth, default_range, default_mode) for one in spelt)
+        for component, blocks, mode in chain.from_iterable(resolved):
             modes = found.setdefault(component.name, {})
             for block in blocks:
                 if modes.setdefault(block, mode) != mode:
@@ -148,7 +160,7 @@ def parse_specialization(
                         f"{modes[block].text} and {mode.text}"
                     )
     ordered = {name: MappingProxyType(dict(sorted(found[name].items()))) for name in COMPONENTS if name in found}
-    return Specialization(depth=depth, modes=MappingProxyType(ordered))
+    return Specialization(depth=depth, modes=MappingProxyType(ordered), name=_arm_name(stripped, default_mode))
 
 
 def places_text(blocks: Mapping[int, Mode], depth: int) -> str:
@@ -194,6 +206,31 @@ def check_specialization(specialization: Specialization, *, depth: int, width: i
             )
 
 
+def _arm_name(term: str, default_mode: Mode) -> str:
+    """Return the name of a named arm, with its mode unless that is ``full``; empty for any other text."""
+    match = _TERM.fullmatch(term)
+    if match is None or match["name"].strip() not in NAMED_ARMS:
+        return ""
+    mode = default_mode if match["mode"] is None else parse_mode(match["mode"])
+    return match["name"].strip() + _in_brackets(mode)
+
+
+def _spell_out(term: str, text: str, default_mode: Mode, *, layer_scale: bool) -> tuple[str, ...]:
+    """Return the terms that a named arm stands for; any other term by itself."""
+    match = _TERM.fullmatch(term.strip())
+    if match is None or match["name"].strip() not in NAMED_ARMS:
+        return (term,)
+    name = match["name"].strip()
+    if match["range"]:
+        raise ConfigError(f"specialization {text!r}: {name} has block ranges of its own and takes none")
+    mode = default_mode.text if match["mode"] is None else match["mode"]
+    return tuple(
+        f"{part}({mode})@{blocks}"
+        for part, blocks in NAMED_ARMS[name]
+        if layer_scale or not any(component.needs_layer_scale for component in _components_named(part, text))
+    )
+
+
 def _resolve_term(
     term: str, text: str, depth: int, default_range: str, default_mode: Mode
 ) -> Iterator[tuple[Component, range, Mode]]:
@@ -222,7 +259,7 @@ def _resolve_term(
 
 
 def _components_named(name: str, text: str) -> tuple[Component, ...]:
-    known = [NO_SPECIALIZATION, *ALIASES, *COMPONENTS]
+    known = [NO_SPECIALIZATION, *ALIASES, *COMPONENTS, *NAMED_ARMS]
     if name in ALIASES:
         return tuple(COMPONENTS[member] for member in ALIASES[name])
     if name in COMPONENTS:

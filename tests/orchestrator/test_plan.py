@@ -68,6 +68,23 @@ def test_arms_are_counted_with_their_parameters_baseline_first_and_floors_last(
     assert (plan.num_groups, plan.num_trials, plan.seeds) == (1, 8, (0, 1))
 
 
+def test_a_named_arm_is_shown_with_the_places_that_it_stands_for(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    sweep = make_sweep(ablate={"specialize": ["paper", "mlp@all"], "init": ["copy", "independent"]})
+    plan = make_plan(sweep, results_root=tmp_path, num_slots=2)
+    places = {arm["arm"]: arm["specialize"] for arm in plan.to_json()["arms"] if arm["role"] == "arm"}
+    assert places == {
+        "paper": "norm@all+qkv@first-third",
+        "paper (independent)": "norm@all+qkv@first-third",
+        "mlp@all": "mlp@all",
+        "mlp@all (independent)": "mlp@all",
+    }
+    text = rendered(plan)
+    assert text.count("= norm@all") == text.count("+ qkv@first-third") == 2
+    assert "= mlp" not in text
+
+
 def test_a_sweep_that_was_never_run_has_no_forecast_and_planning_leaves_no_trace(
     sweep: Sweep, tmp_path: Path
 ) -> None:

@@ -79,6 +79,41 @@ def test_expand_component_with_its_own_range_keeps_it(trials_of: Expand) -> None
     assert arms(trials_of(text)) == ["none", "norm@all+qkv@first-third"]
 
 
+@pytest.mark.parametrize(("layer_scale", "scales"), [(0.0, ""), (1e-4, "+layerscale@all")])
+@pytest.mark.parametrize("axis", ["specialize: [paper]", "{components: [none, paper], blocks: [all, first-half]}"])
+def test_the_papers_arm_is_the_trial_of_its_places_by_another_name(
+    layer_scale: float, scales: str, axis: str, trials_of: Expand
+) -> None:
+    text = f"objective: {{recipe: deit3_cpu, layer_scale: {layer_scale}}}\nprobes: {{knn: }}\nseeds: 1\nfloors: []\n"
+    written = f"norm@all+qkv@first-third{scales}"
+    by_name = trials_of(text + "ablate: " + (axis if axis[0] == "{" else f"{{{axis}}}"))
+    by_places = trials_of(text + f"ablate: {{specialize: [{written}]}}")
+    assert [(t.trial_id, t.config) for t in by_name] == [(t.trial_id, t.config) for t in by_places]
+    assert (arms(by_name), arms(by_places)) == (["none", "paper"], ["none", written])
+    assert by_name[1].label == "nano paper seed 0"
+
+
+def test_the_papers_arm_keeps_its_name_beside_its_places_and_with_modes_tokens_and_priority(
+    trials_of: Expand,
+) -> None:
+    trials = trials_of(
+        BASE + "seeds: 1\nfloors: []\npriority: [paper (placebo)]\nablate:\n"
+        "  specialize: [norm@all+qkv@first-third, paper]\n  modes: [full, gate]\n  tokens: [cls, placebo]\n"
+    )
+    assert arms(trials) == ["none", "paper (placebo)", "paper(gate)", "paper(gate) (placebo)", "paper"]
+
+
+def test_the_papers_arm_has_one_name_in_groups_with_and_without_layer_scales(trials_of: Expand) -> None:
+    trials = trials_of(
+        BASE + "seeds: 1\nfloors: []\nvary: {objective.layer_scale: [0.0, 0.1]}\nablate: {specialize: [paper]}\n"
+    )
+    found = {t.config.objective.layer_scale: (t.arm, t.config.treatment.specialize) for t in trials if t.role == "arm"}
+    assert found == {
+        0.0: ("paper", "norm@all+qkv@first-third"),
+        0.1: ("paper", "norm@all+qkv@first-third+layerscale@all"),
+    }
+
+
 def test_expand_both_inits_double_the_arms_but_not_the_baseline(trials_of: Expand) -> None:
     trials = trials_of(
         BASE + "seeds: 1\nfloors: []\nablate: {components: [none, qkv], init: [independent, copy]}\n"

@@ -24,7 +24,7 @@ NUM_TRIALS = {
     "high_norm": (2 * (3 + 2) + (5 + 2)) * 4,
     "modes": (9 + 2) * 4,
     "paper/blocks": (7 + 1) * 3 * 3,
-    "paper/components": (11 + 1) * 3 * 3,
+    "paper/components": (12 + 1) * 3 * 3,
     "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 3,
     "paper/modes": (9 + 1) * 3 * 3,
     "probes": (3 + 2) * 4,

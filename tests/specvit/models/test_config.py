@@ -82,7 +82,13 @@ def test_a_placebo_outside_the_grid_is_refused(position: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize(
     ("recipe", "drop_path", "uniform", "cls_std"),
-    [("deit3", 0.05, True, 0.02), ("dinov2", 0.3, True, 1e-6), ("mae", 0.0, False, 0.02), ("deit3_cpu", 0, False, 1e-6)],
+    [
+        ("deit3", 0.05, True, 0.02),
+        ("dinov2", 0.3, True, 1e-6),
+        ("mae", 0.0, False, 0.02),
+        ("deit3_cpu", 0.0, False, 1e-6),
+        ("mae_cpu", 0.0, False, 1e-6),
+    ],
 )
 def test_a_backbone_has_the_stochastic_depth_and_the_cls_of_its_recipe(
     recipe: str, drop_path: float, uniform: bool, cls_std: float

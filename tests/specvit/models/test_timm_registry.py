@@ -15,6 +15,7 @@ from torch import Tensor
 
 import specvit.models.timm_registry  # noqa: F401
 from specvit.errors import ConfigError
+from specvit.models.config import config_of
 from specvit.models.routed_layers import own_parameters
 from specvit.models.scales import SCALES
 from specvit.specialization.token_rows import PatchRow, PrefixRows
@@ -212,3 +213,10 @@ def test_weight_decay_treats_own_weights_as_their_originals() -> None:
     assert (decay["pos_embed"], decay["norm.weight"], decay["blocks.0.attn.qkv.weight"]) == (0.0, 0.0, 0.1)
     for name in own_parameters(model):
         assert decay[name] == decay[original_name(name)], name
+
+
+def test_the_papers_arm_by_its_name_is_built_as_its_places_with_layer_scales_where_there_are_some() -> None:
+    for init_values, scales in ((None, ""), (1e-4, "+layerscale@all")):
+        with torch.device("meta"):
+            model = timm.create_model("specvit_tiny_patch16_224", specialize="paper", init_values=init_values)
+        assert config_of(model).specialization == f"norm@all+qkv@first-third{scales}"

@@ -206,6 +206,30 @@ def test_what_does_not_fit_the_model_is_refused(text: str, layer_scale: bool, na
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "layer_scale", "places", "label"),
+    [
+        ("paper", False, "norm@all+qkv@first-third", "paper"),
+        ("paper", True, "norm@all+qkv@first-third+layerscale@all", "paper"),
+        (" paper (full) ", False, "norm@all+qkv@first-third", "paper"),
+        ("paper(gate)", True, "norm(gate)@all+qkv(gate)@first-third+layerscale(gate)@all", "paper(gate)"),
+        ("mlp@0:1+paper", False, "norm@all+qkv@first-third+mlp@0:1", "norm@all+qkv@first-third+mlp@0:1"),
+        ("norm@all+qkv@first-third", True, "norm@all+qkv@first-third", "norm@all+qkv@first-third"),
+    ],
+)
+def test_the_papers_arm_is_its_places_in_the_model_and_keeps_its_name(
+    text: str, layer_scale: bool, places: str, label: str
+) -> None:
+    parsed = parse_specialization(text, 12, layer_scale=layer_scale, default_range="0:1")
+    assert (parsed.text, parsed.label) == (places, label)
+    assert parsed == parse_specialization(places, 12)
+    check_specialization(parsed, depth=12, width=64, layer_scale=layer_scale)
+
+
+def test_the_papers_arm_takes_the_default_mode_into_its_name() -> None:
+    assert parse_specialization("paper", 12, default_mode=Mode("gate")).label == "paper(gate)"
+
+
 def test_only_the_baseline_is_false() -> None:
     assert not parse_specialization("none", 6)
     assert parse_specialization("final_norm", 6)
@@ -231,6 +255,10 @@ def test_only_the_baseline_is_false() -> None:
         ("qkv(half)@all", ("'half'", "full, gate")),
         ("qkv(gate", ("'qkv(gate'", "component(mode)@range")),
         ("q+qkv(gate)", ("q of block 0", "two modes", "full and gate")),
+        ("papers", ("'papers'", "did you mean 'paper'?")),
+        ("paper@first-half", ("'paper@first-half'", "paper has block ranges of its own and takes none")),
+        ("paper(lora:8)", ("'paper(lora:8)'", "norm1", "no matrix", "lora:8")),
+        ("paper+q(gate)", ("q of block 0", "full and gate")),
     ],
 )
 def test_a_wrong_text_is_refused_with_its_value_and_the_nearest_name(text: str, named: tuple[str, ...]) -> None:
