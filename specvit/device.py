@@ -2,8 +2,8 @@
 
 On a CPU: float32, eager, one thread. Measured on two cores: bfloat16 autocast is 1.7 times slower, compiling
 gains nothing and costs half a minute, and two trials of one thread do 640 images/s where one trial of two
-threads does 526. On CUDA: bfloat16 autocast and fused AdamW; that path has not been measured, nor has the bound on the
-memory of a share of a GPU.
+threads does 526. On CUDA: bfloat16 autocast and fused AdamW; every combination of settings has been run under autocast
+on a CPU, but that path has not been measured, nor has the bound on the memory of a share of a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 """What torch says in a plain ``RuntimeError`` where memory runs out, on GPUs and CPUs."""
@@ -49,6 +50,20 @@ class Device:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which forward passes run."""
         return torch.autocast("cuda", torch.bfloat16) if self.is_cuda else nullcontext()
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Return the context in which nothing is computed in a narrower type than it has, on the device of ``x``."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or in float64 if it is: what autocast has narrowed is too coarse for sums and logs.
+
+    bfloat16 holds 8 bits, so that a mean of many rows or a log of a small probability would be off by percents.
+    """
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def select_device(gpus: float | None = None) -> Device:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
+from specvit.device import full_precision
 from specvit.errors import ConfigError
 
 ATTENTION_BIAS_STD = 0.02
@@ -124,5 +125,5 @@ def attention_weights(q: Tensor, k: Tensor, *, scale: float, key_bias: Tensor | 
     queries, keys = q.float(), k.float()
     if key_bias is not None:
         keys = torch.cat([keys, key_bias.float().expand(len(keys), -1, -1, -1)], dim=2)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q):
         return (queries * scale @ keys.transpose(-2, -1)).softmax(dim=-1)

@@ -90,11 +90,15 @@ def gather(x: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def mean_of_rows(rows: Tensor) -> Tensor | None:
-    """Return the mean ``(K,)`` over the rows ``(B, K)`` of all processes; None if there are none at all."""
+    """Return the mean ``(K,)`` over the rows ``(B, K)`` of all processes; None if there are none at all.
+
+    It is in float32, or in float64 where the rows are.
+    """
+    wide = torch.promote_types(rows.dtype, torch.float32)
     if num_processes() == 1:
-        return rows.mean(dim=0) if len(rows) else None
+        return rows.mean(dim=0, dtype=wide) if len(rows) else None
     summed = total(torch.cat([rows.sum(dim=0, dtype=torch.float32), rows.new_tensor([len(rows)], dtype=torch.float32)]))
-    return (summed[:-1] / summed[-1]).to(rows.dtype) if summed[-1] > 0 else None
+    return (summed[:-1] / summed[-1]).to(wide) if summed[-1] > 0 else None
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:

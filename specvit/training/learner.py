@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
-from specvit.device import Device, is_out_of_memory
+from specvit.device import Device, full_precision, is_out_of_memory
 from specvit.errors import ConfigError
 from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.seeding import derive_seed, torch_stream
@@ -229,7 +229,10 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
 
     @abstractmethod
     def draw(self, batch: Batch) -> Views:
-        """Draw what the networks see of the whole batch, everything random included, the same in all processes."""
+        """Draw what the networks see of the whole batch, everything random included, the same in all processes.
+
+        It is asked for outside of autocast: pixels that are cut, mixed or painted anew keep their precision.
+        """
 
     @abstractmethod
     def targets(self, views: Views, parts: Sequence[BatchSlice]) -> Sequence[Targets]:
@@ -253,7 +256,7 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
 
     def measure(self, batch: Batch, *, size: int) -> dict[str, Tensor]:
         """Compute what is recorded of a batch beside the loss, in parts of so many images at most."""
-        views, parts = self.draw(batch), batch.slices(slice(0, len(batch.images)), size=size)
+        views, parts = self._drawn(batch), batch.slices(slice(0, len(batch.images)), size=size)
         averages: dict[str, Tensor] = {}
         for part, of_part in zip(parts, self.targets(views, parts), strict=True):
             with sampling_as_whole_batch(part):
@@ -264,7 +267,7 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms of a batch in one part."""
-        views = self.draw(batch)
+        views = self._drawn(batch)
         (part,) = batch.slices(slice(0, len(batch.images)), size=len(batch.images))
         (targets,) = self.targets(views, [part])
         return self.slice_losses(views, part, targets)
@@ -296,6 +299,10 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
             if device.is_cuda:
                 torch.cuda.empty_cache()
 
+    def _drawn(self, batch: Batch) -> Views:
+        with full_precision(batch.images):
+            return self.draw(batch)
+
     def _accumulate(self, batch: Batch, parameters: Sequence[nn.Parameter], device: Device) -> Tensor:
         """Do the forward and backward passes of this process's images, in micro-batches; return the batch's loss."""
         num_images = len(batch.images)
@@ -304,7 +311,7 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
             return super()._accumulate(batch, parameters, device)
         parts = batch.slices(own, size=size)
         with device.autocast(), torch.no_grad():
-            views = self.draw(batch)
+            views = self._drawn(batch)
             targets = self.targets(views, parts)
         total = torch.zeros((), device=batch.images.device, dtype=torch.float64)
         sums: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from specvit.device import at_least_float32, full_precision
 from specvit.errors import ConfigError
 from specvit.models.vit import draw_classifier
 from specvit.seeding import derive_seed
@@ -28,8 +29,8 @@ def patch_cosine(patches: Tensor) -> Tensor:
     Source: Gong et al. 2021, section 4, patch-wise cosine loss.
     """
     num_patches = patches.shape[1]
-    with torch.autocast(patches.device.type, enabled=False):
-        x = F.normalize(_wide(patches), dim=-1)
+    with full_precision(patches):
+        x = F.normalize(at_least_float32(patches), dim=-1)
         cosines = (x @ x.transpose(1, 2)).abs()
     others = ~torch.eye(num_patches, dtype=torch.bool, device=x.device)
     return (cosines * others).sum() / (len(x) * max(1, num_patches * (num_patches - 1)))
@@ -55,7 +56,7 @@ def patch_contrast(first: Tensor, last: Tensor) -> Tensor:
     num_patches = last.shape[1]
     if num_patches == 1:
         return last.sum() * 0
-    first, last = _wide(first.detach()), _wide(last)
+    first, last = at_least_float32(first.detach()), at_least_float32(last)
     others = (last.sum(dim=1, keepdim=True) - last) / (num_patches - 1)
     return F.softplus((first * (others - last)).sum(dim=-1)).mean()
 
@@ -73,7 +74,7 @@ def patch_mixing(logits: Tensor, labels: PatchLabels) -> Tensor:
     Source: Gong et al. 2021, section 4, patch-wise mixing loss. Their code (deit/models.py) classifies the
     mean of the patches of one image; the paper's formula, as here, has a term for each patch.
     """
-    log_probabilities = _wide(logits).log_softmax(dim=-1)
+    log_probabilities = at_least_float32(logits).log_softmax(dim=-1)
     num_patches = logits.shape[1]
 
     def of(classes: Tensor) -> Tensor:
@@ -154,7 +155,3 @@ class PatchRegulariser(nn.Module):
             )
         mixing = self.mixing_weight * patch_mixing(self.classifier(last), labels)
         return {**terms, "patch_mixing": mixing}
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

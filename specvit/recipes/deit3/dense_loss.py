@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from specvit.data import IGNORE_INDEX
+from specvit.device import at_least_float32
 from specvit.errors import ConfigError, DataError
 from specvit.models.patches import count_pixels
 from specvit.training.mixing import Mixing
@@ -65,7 +66,6 @@ def dense_loss(logits: Tensor, counts: Tensor, *, total: Tensor | None = None) -
     Returns:
         The mean over the counted pixels; 0 if there are none.
     """
-    wide = logits if logits.dtype == torch.float64 else logits.float()
     total = counts.sum() if total is None else total
-    loss = -(counts * wide.log_softmax(dim=-1)).sum()
+    loss = -(counts * at_least_float32(logits).log_softmax(dim=-1)).sum()
     return loss / torch.where(total > 0, total, 1.0)

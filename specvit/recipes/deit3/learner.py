@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from specvit.data import Dataset
+from specvit.device import at_least_float32
 from specvit.models.batch_slice import BatchSlice
 from specvit.models.vit import draw_classifier, encode
 from specvit.recipes.deit3.augment import augment_images, augment_masks
@@ -123,7 +124,7 @@ class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
     def slice_losses(self, views: DeiT3Views, part: BatchSlice, targets: None) -> dict[str, Tensor]:  # noqa: ARG002
         """Compute the binary cross-entropy of a part, a mean over images and classes, and the dense loss."""
         tokens = encode(self.backbone, part.of(views.images))
-        logits = self.head(tokens.cls)
+        logits = at_least_float32(self.head(tokens.cls))
         bce = F.binary_cross_entropy_with_logits(logits, part.of(views.present).to(logits.dtype))
         labels = views.patch_labels
         labels = replace(labels, own=part.of(labels.own), other=part.of(labels.other))

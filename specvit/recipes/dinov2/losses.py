@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from specvit.device import at_least_float32, full_precision
 from specvit.training import collectives
 
 KOLEO_EPS = 1e-8
@@ -18,7 +19,12 @@ SINKHORN_ITERATIONS = 3
 
 def cross_entropy(targets: Tensor, logits: Tensor, *, temperature: float) -> Tensor:
     """Return the cross-entropy of each row: ``(..., K)`` probabilities and logits -> ``(...)``."""
-    return -(targets * F.log_softmax(logits / temperature, dim=-1)).sum(dim=-1)
+    return -(targets * log_softmax(logits, temperature=temperature)).sum(dim=-1)
+
+
+def log_softmax(logits: Tensor, *, temperature: float) -> Tensor:
+    """Return the logs of each row's probabilities, ``(..., K)`` -> ``(..., K)``, in float32 at least."""
+    return F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
 
 
 def dino_loss(targets: Tensor, global_logits: Tensor, local_logits: Tensor, *, temperature: float) -> Tensor:
@@ -33,8 +39,8 @@ def dino_loss(targets: Tensor, global_logits: Tensor, local_logits: Tensor, *, t
     Returns:
         The mean over images and over the 2 + 2 L pairs. With L = 0 the source divides their sum by 3, not by 2.
     """
-    log_global = F.log_softmax(global_logits / temperature, dim=-1)
-    log_local = F.log_softmax(local_logits / temperature, dim=-1)
+    log_global = log_softmax(global_logits, temperature=temperature)
+    log_local = log_softmax(local_logits, temperature=temperature)
     crossed = (targets.flip(0) * log_global).sum()
     # Summing the two targets first: one product with every local view serves both pairs.
     pairs = crossed + (targets.sum(dim=0) * log_local).sum()
@@ -76,7 +82,7 @@ def koleo_loss(features: Tensor, *, radius: float = 0.0) -> Tensor:
             gradient is 1 / d: [CLS] that are nearly equal, as at the start of a run, make it so large that it
             amplifies differences of rounding.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         x = F.normalize(features.float(), dim=-1, eps=KOLEO_EPS)
         with torch.no_grad():
             similarity = x @ x.T
@@ -103,7 +109,7 @@ def koleo_of_part(features: Tensor, everyone: Tensor, rows: slice, *, radius: fl
         their sizes it is that of the batch.
     """
     with torch.enable_grad():
-        leaf = everyone.detach().requires_grad_()
+        leaf = at_least_float32(everyone.detach()).requires_grad_()
         loss = koleo_loss(leaf, radius=radius)
         (gradient,) = torch.autograd.grad(loss, leaf)
     # Linear in the features, with the gradient of the batch; its own value is taken off again.

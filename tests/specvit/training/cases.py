@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.data.sources.scenes import Scenes
 from specvit.device import Device
-from specvit.models.config import VitConfig
+from specvit.models.config import VitConfig, parse_high_norm
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit
 from specvit.recipes import Recipe
@@ -32,13 +33,28 @@ from specvit.training.learner import Batch, Learner
 from specvit.training.loop import StepReport, pretrain
 from specvit.training.measuring import LossMeasurement
 
+
+class Bfloat16Cpu(Device):
+    """A CPU that computes as a GPU does, in bfloat16 where autocast narrows: it finds errors of types without a GPU."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast("cpu", torch.bfloat16)
+
+
 CPU = Device(torch.device("cpu"))
+BFLOAT16_CPU = Bfloat16Cpu(torch.device("cpu"))
+LOSS_TOLERANCE = 2**-6
+"""Relative, of a loss under autocast to that in float32: four roundings.
+
+bfloat16 holds 8 bits, so that a number is rounded by up to 2^-8 of itself, the spacing at its lower end being 2^-7.
+What a loss is made of is rounded in every layer, but independently, and a loss is a mean over many rows.
+"""
 SCALE = Scale(width=16, depth=2, num_heads=2)
 NUM_IMAGES = 20
 BATCH_SIZE = 8
 STEPS = 5
-_SHORT: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH_SIZE, "lr": 2e-3, "drop_path": 0.3}
-_DINO: dict[str, Any] = {"local_size": 8, "head_hidden": 12, "head_bottleneck": 6, "num_prototypes": 10, **_SHORT}
+SHORT: dict[str, Any] = {"steps": STEPS, "batch_size": BATCH_SIZE, "lr": 2e-3, "drop_path": 0.3}
+DINO: dict[str, Any] = {"local_size": 8, "head_hidden": 12, "head_bottleneck": 6, "num_prototypes": 10, **SHORT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +64,20 @@ class Case:
     recipe: Recipe
     components: str = "none"
     comparator: Comparator | None = None
+    high_norm: str = "vanilla"
 
 
 CASES = {
-    "dinov2 centre": Case(DinoV2Cpu(centering="softmax", freeze_prototypes=0.5, **_DINO), "norm@all"),
-    "dinov2 sinkhorn": Case(DinoV2Cpu(centering="sinkhorn", shared_head=False, **_DINO), "qkv(lora:2)@all"),
-    "dinov2 diversification": Case(DinoV2Cpu(num_locals=0, **_DINO), comparator=PatchDiversification()),
-    "dinov2 token pooling": Case(DinoV2Cpu(centering="softmax", **_DINO), comparator=TokenPooling()),
-    "deit3": Case(DeiT3Cpu(**_SHORT), "norm@all"),
-    "deit3 lamb dense": Case(DeiT3Cpu(optimizer="lamb", dense_weight=0.5, **_SHORT)),
-    "deit3 diversification": Case(DeiT3Cpu(repeats=3, **_SHORT), comparator=PatchDiversification(mixing_weight=0.5)),
-    "deit3 class attention": Case(DeiT3Cpu(**_SHORT), comparator=ClassAttention()),
-    "mae": Case(MaeCpu(**_SHORT), "mlp@all"),
-    "mae jumbo": Case(MaeCpu(**_SHORT), comparator=Jumbo()),
+    "dinov2 centre": Case(DinoV2Cpu(centering="softmax", freeze_prototypes=0.5, **DINO), "norm@all"),
+    "dinov2 sinkhorn": Case(DinoV2Cpu(centering="sinkhorn", shared_head=False, **DINO), "qkv(lora:2)@all"),
+    "dinov2 diversification": Case(DinoV2Cpu(num_locals=0, **DINO), comparator=PatchDiversification()),
+    "dinov2 token pooling": Case(DinoV2Cpu(centering="softmax", **DINO), comparator=TokenPooling()),
+    "deit3": Case(DeiT3Cpu(**SHORT), "norm@all"),
+    "deit3 lamb dense": Case(DeiT3Cpu(optimizer="lamb", dense_weight=0.5, **SHORT)),
+    "deit3 diversification": Case(DeiT3Cpu(repeats=3, **SHORT), comparator=PatchDiversification(mixing_weight=0.5)),
+    "deit3 class attention": Case(DeiT3Cpu(**SHORT), comparator=ClassAttention()),
+    "mae": Case(MaeCpu(**SHORT), "mlp@all"),
+    "mae jumbo": Case(MaeCpu(**SHORT), comparator=Jumbo()),
 }
 
 SHARED_CASES = ("dinov2 centre", "dinov2 sinkhorn", "deit3 lamb dense", "deit3 diversification", "mae")
@@ -90,6 +107,8 @@ def make_learner(case: Case) -> Learner:
         image_size=16,
         patch_size=4,
         specialization=case.components,
+        high_norm=parse_high_norm(case.high_norm),
+        layer_scale=case.recipe.layer_scale,
         drop_path=case.recipe.drop_path,
         drop_path_uniform=case.recipe.drop_path_uniform,
         drop_path_subset=case.recipe.drops_subsets(),
@@ -117,12 +136,15 @@ def make_batch(step: int = 0) -> Batch:
     )
 
 
-def learn(case: Case, *, stop_after: int | None = None, **settings: Any) -> tuple[list[float], dict[str, Tensor]]:
+def learn(
+    case: Case, *, stop_after: int | None = None, device: Device = CPU, **settings: Any
+) -> tuple[list[float], dict[str, Tensor]]:
     """Train a case and return the loss of every step that was done, and all parameters and buffers.
 
     Args:
         case: What to train.
         stop_after: End the run after that step.
+        device: Where to train.
         settings: Further arguments of ``pretrain``.
     """
     learner, losses = make_learner(case), []
@@ -131,14 +153,14 @@ def learn(case: Case, *, stop_after: int | None = None, **settings: Any) -> tupl
         losses.append(report.loss)
         return report.step == stop_after
 
-    pretrain(learner, case.recipe, DATASET.train, seed=0, device=CPU, after_step=note, **settings)
+    pretrain(learner, case.recipe, DATASET.train, seed=0, device=device, after_step=note, **settings)
     tensors = {**dict(learner.named_parameters()), **dict(learner.named_buffers())}
     return losses, {name: value.detach() for name, value in tensors.items()}
 
 
-def measure(case: Case, *, step: int = 3) -> dict[str, float]:
+def measure(case: Case, *, step: int = 3, device: Device = CPU) -> dict[str, float]:
     """Measure a case's learner before its first step, as if so many were done."""
-    return LossMeasurement(make_learner(case), case.recipe, DATASET.train, seed=0, device=CPU).measure(step=step)
+    return LossMeasurement(make_learner(case), case.recipe, DATASET.train, seed=0, device=device).measure(step=step)
 
 
 def with_micro_batch(case: Case, size: int) -> Case:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from cases import CASES, CPU, SHARED_CASES, Heard, learn, make_trial, measure, with_micro_batch
+from cases import BFLOAT16_CPU, CASES, CPU, SHARED_CASES, Heard, learn, make_trial, measure, with_micro_batch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -118,6 +118,11 @@ def main(rank: int, count: int, folder: Path) -> None:
         weights |= {f"{name}/{key}": value.clone() for key, value in of_case.items()}
         if name.startswith("dinov2"):
             report["losses"][f"{name} in parts"] = learn(with_micro_batch(case, 3))[0]
+    report["in bfloat16"] = {
+        f"{name} in parts of {size}": learn(with_micro_batch(CASES[name], size), stop_after=1, device=BFLOAT16_CPU)[0]
+        for name in SHARED_CASES
+        for size in (3, 4)
+    }
     checkpoint = Checkpoint(folder / "state", identity="run", every_s=None, every_steps=2)
     stopped, _ = learn(CASES["dinov2 centre"], stop_after=3, checkpoint=checkpoint)
     report["continued"] = [stopped, learn(CASES["dinov2 centre"], checkpoint=checkpoint)[0]]

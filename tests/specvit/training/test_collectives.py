@@ -20,7 +20,7 @@ from specvit.training.learnt import is_learning_metric
 from specvit.trial import run_trial
 
 from ...waiting import run_to_end
-from .cases import CASES, CPU, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial, measure
+from .cases import CASES, CPU, LOSS_TOLERANCE, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial, measure
 
 COUNT = 2
 ROWS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
@@ -71,6 +71,15 @@ def test_two_processes_end_with_the_weights_of_one(name: str, folder: Path) -> N
     assert apart.norm() < 1e-3 * moved.norm()
     for key in weights.keys() - before.keys():  # the centres
         torch.testing.assert_close(own[key], weights[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SHARED_CASES)
+def test_two_processes_under_autocast_have_the_loss_of_one_in_float32(
+    name: str, reports: list[dict[str, Any]]
+) -> None:
+    (exact,), _ = learn(CASES[name], stop_after=1)
+    for size in (3, 4):  # in two parts a process, and in one
+        assert reports[0]["in bfloat16"][f"{name} in parts of {size}"] == pytest.approx([exact], rel=LOSS_TOLERANCE)
 
 
 def _weights(folder: Path, rank: int, name: str) -> dict[str, Tensor]:
