@@ -12,7 +12,7 @@ from specvit.models.config import check_high_norm
 from specvit.models.scales import ScaleName
 from specvit.probes import SelectedProbes
 from specvit.recipes import AnyRecipe
-from specvit.settings import Flag, NonNegativeInt, PositiveInt, settings
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
 
 PROTOCOL_VERSION = 2
 """Raised when the code changes what a configuration computes, so that old results are not taken for new.
@@ -60,6 +60,10 @@ class Treatment:
     """Row and column of that patch in the grid of the whole image; none given = the middle."""
     registers_with: Literal["cls", "patches"] = "cls"
     """Whether registers share the weights of [CLS] or those of the patches."""
+    own_lr: PositiveFloat = 1.0
+    """Factor on the learning rate of own weights, and so on the step of their weight decay, which goes by that rate."""
+    own_weight_decay: NonNegativeFloat = 1.0
+    """Factor on the weight decay of own weights that decay at all: matrices do, norms, biases and the like do not."""
     comparator: AnyComparator | None = None
     """The other paper's change, where ``kind`` is ``comparator``."""
 
@@ -69,11 +73,14 @@ class Treatment:
         return self.kind in ("specialize", "comparator")
 
     @model_validator(mode="after")
-    def _check_comparator(self) -> Treatment:
+    def _check_fields(self) -> Treatment:
         if (self.kind == "comparator") != (self.comparator is not None):
             raise ValueError(f"comparator must be given exactly where kind is 'comparator', not {self.kind!r}")
         if self.kind == "comparator" and self.specialize != "none":
             raise ValueError(f"specialize must be 'none' where kind is 'comparator', not {self.specialize!r}")
+        for name in ("own_lr", "own_weight_decay"):
+            if self.specialize == "none" and getattr(self, name) != 1:
+                raise ValueError(f"{name} must be 1 where there are no own weights, not {getattr(self, name)}")
         return self
 
 

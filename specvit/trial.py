@@ -30,6 +30,7 @@ from specvit.training.checkpoint import Checkpoint
 from specvit.training.learner import Learner
 from specvit.training.loop import StepReport, pretrain
 from specvit.training.measuring import LossMeasurement
+from specvit.training.optimizer import OwnFactors
 from specvit.training.step_log import StepLog
 
 _LOG = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def run_trial(
         seed=config.seed,
         device=device,
         after_step=watch.after_step,
+        own=OwnFactors(lr=config.treatment.own_lr, weight_decay=config.treatment.own_weight_decay),
         checkpoint=checkpoint,
         continued=watch.continued,
     )

@@ -4,7 +4,7 @@
   ``first-third(lora:4)``, or ``none``. Its name is ``norm``, ``qkv`` or ``mlp`` where all arms treat the members of
   these alike, else that of the member, e.g. ``k``.
 * ``comparator``: its name with the settings that are not at their defaults, or ``none``.
-* The other fields of the treatment by their names: ``tokens``, ``init``, ``registers_with``.
+* The other fields of the treatment by their names: ``tokens``, ``init``, ``registers_with``, ``own_lr``, ..
 
 What all arms have in common is left out, and so are ``kind``, which the comparator says, and ``placebo_position``, of
 which a sweep has one. The rest of the configuration computes the same for all arms of a group.
@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.trials.identity import ADDED_LATER
 from orchestrator.trials.trial import TrialInfo
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.models.scales import SCALES
@@ -44,7 +45,8 @@ def arm_parameters(arms: Sequence[tuple[TrialInfo, Mapping[str, Any]]]) -> list[
     ]
     for name in dict.fromkeys(name for treatment in treatments for name in treatment):
         if name not in (*columns, *_TOLD_OTHERWISE):
-            columns[name] = _comparable([treatment.get(name) for treatment in treatments])
+            before = ADDED_LATER["Treatment"].get(name)  # a configuration leaves it out
+            columns[name] = _comparable([treatment.get(name, before) for treatment in treatments])
     varying = {name: values for name, values in columns.items() if len(set(values)) > 1}
     return [{name: values[index] for name, values in varying.items()} for index in range(len(arms))]
 

@@ -124,9 +124,12 @@ def _rows(sweep: Sweep, depth: int, *, has_registers: bool, layer_scale: bool) -
     for floor in sweep.file.floors:
         rows.append(_Row(floor.replace("_", " "), Role.FLOOR, Treatment(kind=floor), baseline))
     for specialization, *choices in itertools.product(others, *_choices(ablate, has_registers=has_registers)):
+        chosen = {field: value for choice in choices for field, value in choice.items()}
         if all(mode.kind == "lora" for _, _, mode in specialization.places()):
-            choices[0] = {"init": "copy"}  # matrices of low rank have no other way to start
-        treatment = Treatment(specialize=specialization.text, **{k: v for c in choices for k, v in c.items()})
+            chosen["init"] = "copy"  # matrices of low rank have no other way to start
+        if not any(component.has_matrix for component, _, _ in specialization.places()):
+            chosen["own_weight_decay"] = 1.0  # vectors do not decay
+        treatment = Treatment(specialize=specialization.text, **chosen)
         text = _arm_text(specialization.label, treatment, has_registers=has_registers)
         rows.append(_Row(text, Role.ARM, treatment, specialization))
     effects: dict[object, Any] = {}
@@ -150,6 +153,8 @@ def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str
             owners = dict.fromkeys(ablate.registers_with) if has_registers else ("cls",)
             tokens += [{"registers_with": owner} for owner in owners]
     yield tokens
+    yield [{"own_lr": factor} for factor in dict.fromkeys(ablate.own_lr)]
+    yield [{"own_weight_decay": factor} for factor in dict.fromkeys(ablate.own_weight_decay)]
 
 
 def _arm_text(places: str, treatment: Treatment, *, has_registers: bool) -> str:
@@ -160,6 +165,10 @@ def _arm_text(places: str, treatment: Treatment, *, has_registers: bool) -> str:
         remarks.append("placebo")
     elif has_registers and treatment.registers_with == "patches":
         remarks.append("registers with patches")
+    if treatment.own_lr != 1:
+        remarks.append(f"own lr {treatment.own_lr}")
+    if treatment.own_weight_decay != 1:
+        remarks.append(f"own weight decay {treatment.own_weight_decay}")
     return places + (f" ({', '.join(remarks)})" if remarks else "")
 
 

@@ -121,6 +121,12 @@ class Ablation:
     """Row and column of the placebo's patch in the grid of the whole image; default: the middle."""
     registers_with: Annotated[tuple[Literal["cls", "patches"], ...], Field(min_length=1)] = ("cls",)
     """Whether registers share the weights of [CLS] or those of the patches."""
+    own_lr: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    """Factors on the learning rate of own weights: ``[1.0, 0.5]`` has each arm at the rate of the shared weights and at
+    half of it. Their weight decay, which is a part of each step that goes by the rate, changes along."""
+    own_weight_decay: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (1.0,)
+    """Factors on the weight decay of own weights; 0 = none. Arms whose own weights are vectors alone, which never
+    decay, come once."""
     comparators: Annotated[tuple[ComparatorEntry, ...], Field(min_length=1)] | None = None
     """Other papers' changes to the plain model, each an arm: a name, or ``{comparator: jumbo, slots: 4}``."""
 

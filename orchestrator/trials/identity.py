@@ -28,6 +28,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "drop_path_uniform": False,
             "cls_std": 1e-6,
         },
+        "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
         "FileSource": {"orientation": None},

@@ -262,4 +262,9 @@ def has_layer_scale(model: VisionTransformer) -> bool:
 
 def own_parameters(module: nn.Module) -> Mapping[str, Tensor]:
     """Return the parameters that are own weights, by name."""
-    return {name: value for name, value in module.named_parameters() if f".{OWN}." in f".{name}"}
+    return {name: value for name, value in module.named_parameters() if is_own(name)}
+
+
+def is_own(name: str) -> bool:
+    """Return whether a parameter of that dotted name is an own weight."""
+    return f".{OWN}." in f".{name}"

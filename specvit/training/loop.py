@@ -21,7 +21,7 @@ from specvit.training import collectives
 from specvit.training.augment import to_unit
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
 from specvit.training.learner import Batch, Learner
-from specvit.training.optimizer import build_optimizer, cosine, set_schedules, warmup_cosine
+from specvit.training.optimizer import AS_SHARED, OwnFactors, build_optimizer, cosine, set_schedules, warmup_cosine
 from specvit.training.recipe import Recipe
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ def pretrain(
     seed: int,
     device: Device,
     after_step: Callable[[StepReport], bool],
+    own: OwnFactors = AS_SHARED,
     checkpoint: Checkpoint | None = None,
     continued: Callable[[StepReport], None] = lambda _: None,
 ) -> StepReport:
@@ -89,6 +90,7 @@ def pretrain(
         seed: Seed of the order of the images and of everything drawn on the way.
         device: Where to train.
         after_step: Called after each step, in the main process; a true answer ends the run there.
+        own: Factors on the rates of own weights.
         checkpoint: Where to save the state now and then, and to continue from; None = nowhere.
         continued: Called once, before any step, if the run resumes from a saved state, in the main process.
 
@@ -102,7 +104,7 @@ def pretrain(
     """
     learner.to(device.torch_device).train()
     depth = len(learner.eval_backbone.blocks)
-    optimizer = build_optimizer(learner, recipe, depth=depth, device=device)
+    optimizer = build_optimizer(learner, recipe, depth=depth, device=device, own=own)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     collectives.copy_from_main([*learner.parameters(), *learner.buffers()])
     learner.micro_batch = recipe.micro_batch

@@ -9,18 +9,22 @@ norm of its update. An own weight is a tensor apart, so it gets a ratio of its o
 shared weight as long as the two have equal gradients, while a copy of a part (``q`` of ``qkv``), a low-rank
 factor (ratio 1 while it is 0, then that of a small matrix) or a gate does not. AdamW steps do not depend on
 how weights are cut into tensors: under LAMB, arms of different modes differ in this too.
+
+An arm can ask for other rates of its own weights, ``OwnFactors``; then it compares them, too.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 import torch
 from timm.optim.lamb import Lamb
 from torch import nn
 
 from specvit.device import Device
+from specvit.models.routed_layers import is_own
 from specvit.training.recipe import Recipe
 
 NO_DECAY = frozenset(
@@ -30,6 +34,22 @@ NO_DECAY = frozenset(
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$|reg_token$|mask_token$|slot_token$)")
+
+
+@dataclass(frozen=True)
+class OwnFactors:
+    """What own weights have in place of the rates of the shared ones that they stand beside, as factors on those.
+
+    Attributes:
+        lr: On the learning rate, and so on the step of the weight decay, which is the product of both.
+        weight_decay: On the weight decay, of what decays.
+    """
+
+    lr: float = 1.0
+    weight_decay: float = 1.0
+
+
+AS_SHARED = OwnFactors()
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -57,26 +77,37 @@ def lr_factor(name: str, *, depth: int, layer_decay: float, patch_embed_lr: floa
     return 1.0
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, *, depth: int, device: Device) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, recipe: Recipe, *, depth: int, device: Device, own: OwnFactors = AS_SHARED
+) -> torch.optim.Optimizer:
     """Build the recipe's optimizer over the parameters that require gradients.
 
-    Every group carries ``lr_factor`` and ``decays``, by which ``set_schedules`` sets ``lr`` and
+    Every group carries ``lr_factor`` and ``weight_decay_factor``, by which ``set_schedules`` sets ``lr`` and
     ``weight_decay`` before each step.
+
+    Args:
+        model: What is trained.
+        recipe: The optimizer and its constants.
+        depth: Number of blocks of the backbone.
+        device: Where it trains.
+        own: Factors for own weights.
 
     Source of LAMB's constants: facebookresearch/deit, main.py (eps 1e-8) and apex's FusedLAMB, which it calls
     (no ratio for what does not decay). Gradients are clipped by the loop, to ``clip_norm``, in place of the
     optimizer's own clipping to 1.
     """
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         factor = lr_factor(
             name, depth=depth, layer_decay=recipe.layer_decay, patch_embed_lr=recipe.patch_embed_lr
         )
-        groups.setdefault((factor, decays(name, parameter)), []).append(parameter)
+        factors = own if is_own(name) else AS_SHARED
+        decay = factors.weight_decay if decays(name, parameter) else 0.0
+        groups.setdefault((factors.lr * factor, decay), []).append(parameter)
     parameter_groups = [
-        {"params": parameters, "lr_factor": factor, "decays": decay}
+        {"params": parameters, "lr_factor": factor, "weight_decay_factor": decay}
         for (factor, decay), parameters in groups.items()
     ]
     if recipe.optimizer == "lamb":
@@ -89,7 +120,7 @@ def set_schedules(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: 
     """Set the learning rate and weight decay of every group for the step to come."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
-        group["weight_decay"] = weight_decay if group["decays"] else 0.0
+        group["weight_decay"] = weight_decay * group["weight_decay_factor"]
 
 
 def cosine(progress: float, start: float, end: float) -> float:

@@ -24,6 +24,7 @@ from specvit.device import Device
 from specvit.errors import ConfigError
 from specvit.models.config import HighNorm, VitConfig
 from specvit.models.scales import SCALES
+from specvit.models.vit import build_vit
 from specvit.probes import PROBES
 from specvit.probing import Probing, rung_probes, rung_splits
 from specvit.specialization.token_rows import PatchRow
@@ -557,3 +558,14 @@ def test_kept_weights_are_those_of_the_trained_backbones(
     assert found == {"knn_top1": result.metrics["knn_top1"]}
     weights = [load_model(folder / f"{name}.safetensors").state_dict()["cls_token"] for name in names]
     assert len(names) == 1 or not torch.equal(*weights)
+
+
+def test_own_weights_learn_at_the_rate_of_the_treatment(dataset: Dataset, tmp_path: Path) -> None:
+    # Steps of a 1e-12th are lost in the rounding of the weights: own ones stay the copies that they begin as.
+    treatment = {"specialize": "fc1@all", "own_lr": 1e-12}
+    run_trial(_config(treatment=treatment, rungs={"count": 0}), dataset, Watching(), device=CPU, weights=tmp_path)
+    state = load_model(tmp_path / "backbone.safetensors").state_dict()
+    plain = VitConfig(SCALES["nano"], image_size=16, patch_size=4, cls_position=False)
+    before = build_vit(plain, seed=0).state_dict()
+    assert torch.equal(state["blocks.0.mlp.fc1.own.fc1.weight"], before["blocks.0.mlp.fc1.weight"])
+    assert not torch.equal(state["blocks.0.mlp.fc1.weight"], before["blocks.0.mlp.fc1.weight"])

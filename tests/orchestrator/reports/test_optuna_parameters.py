@@ -83,6 +83,12 @@ def test_where_the_placebo_is_is_no_axis_beside_that_it_is_one() -> None:
     assert arm_parameters(arms) == [{"tokens": "cls"}, {"tokens": "placebo"}]
 
 
+def test_a_rate_that_a_configuration_leaves_out_is_the_one_of_before_it_was_there() -> None:
+    treatments = ({"specialize": "norm@all"}, {"specialize": "norm@all", "own_lr": 0.5})
+    arms = [(make_trial("x", 0), {"model": {"scale": "nano"}, "treatment": treatment}) for treatment in treatments]
+    assert arm_parameters(arms) == [{"own_lr": 1.0}, {"own_lr": 0.5}]
+
+
 def test_ranges_are_those_of_the_depth_of_the_group() -> None:
     assert parameters("none", "qkv@0:2") == [{"qkv": "none"}, {"qkv": "first-third"}]
     assert parameters("none", "qkv@0:2", scale="mini") == [{"qkv": "none"}, {"qkv": "0:2"}]

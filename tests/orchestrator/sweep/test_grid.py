@@ -114,6 +114,26 @@ def test_the_papers_arm_has_one_name_in_groups_with_and_without_layer_scales(tri
     }
 
 
+def test_rates_of_own_weights_are_axes_and_those_of_the_shared_ones_are_the_trials_of_before(
+    trials_of: Expand,
+) -> None:
+    head = BASE + "seeds: 1\nfloors: []\nablate: {specialize: [qkv, norm], init: [copy]"
+    before = trials_of(head + "}\n")
+    trials = trials_of(head + ", own_lr: [1, 0.5], own_weight_decay: [0, 1.0]}\n")
+    assert [(t.arm, t.config.treatment.own_lr, t.config.treatment.own_weight_decay) for t in trials] == [
+        ("none", 1.0, 1.0),
+        ("qkv@all (own weight decay 0.0)", 1.0, 0.0),
+        ("qkv@all", 1.0, 1.0),
+        ("qkv@all (own lr 0.5, own weight decay 0.0)", 0.5, 0.0),
+        ("qkv@all (own lr 0.5)", 0.5, 1.0),
+        ("norm@all", 1.0, 1.0),  # a norm has no weight that decays
+        ("norm@all (own lr 0.5)", 0.5, 1.0),
+    ]
+    ids = {trial.arm: trial.trial_id for trial in trials}
+    assert {trial.arm: trial.trial_id for trial in before} == {a: ids[a] for a in ("none", "qkv@all", "norm@all")}
+    assert len(set(ids.values())) == 7
+
+
 def test_expand_both_inits_double_the_arms_but_not_the_baseline(trials_of: Expand) -> None:
     trials = trials_of(
         BASE + "seeds: 1\nfloors: []\nablate: {components: [none, qkv], init: [independent, copy]}\n"

@@ -57,6 +57,8 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     document["probes"] = {"knn": knn}
     document["protocol"] = 2
     del document["model"]["checkpoint"]  # a path
+    for name in ("own_lr", "own_weight_decay"):
+        del document["treatment"][name]
     for name in LATER:
         del document["objective"][name]
     for name in ("data", "num_train"):
@@ -259,6 +261,13 @@ def test_trial_id_of_dinov2_tells_its_later_settings_apart(changes: dict[str, An
     old = {name: value for name, value in changes.items() if name not in LATER}
     before = dataclasses.replace(make_config().objective, **old)  # type: ignore[type-var]
     assert trial_id(make_config(objective=objective)) != trial_id(make_config(objective=before))
+
+
+@pytest.mark.parametrize("changes", [{"own_lr": 0.5}, {"own_weight_decay": 0.0}])
+def test_trial_id_tells_the_rates_of_own_weights_apart(changes: dict[str, float]) -> None:
+    assert trial_id(make_config(treatment=Treatment(specialize="norm@all", own_lr=1.0))) == trial_id(make_config())
+    treatment = Treatment(specialize="norm@all", **changes)  # type: ignore[arg-type]
+    assert trial_id(make_config(treatment=treatment)) != trial_id(make_config())
 
 
 def test_trial_id_of_epochs_differs_from_that_of_the_same_number_of_steps() -> None:

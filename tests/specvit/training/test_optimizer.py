@@ -24,6 +24,7 @@ from specvit.recipes.dinov2.settings import DinoV2Cpu
 from specvit.specialization.components import COMPONENTS
 from specvit.training.learner import Learner
 from specvit.training.optimizer import (
+    OwnFactors,
     build_optimizer,
     cosine,
     decays,
@@ -83,12 +84,12 @@ def test_low_ranks_and_gates_learn_at_the_rate_of_their_original_and_decay_as_ma
     assert own
     for name in own:
         assert groups[name]["lr"] == groups[original_name(name)]["lr"], name
-        assert groups[name]["decays"] == (learner.get_parameter(name).ndim == 2), name
+        assert groups[name]["weight_decay_factor"] == (learner.get_parameter(name).ndim == 2), name
 
 
 @pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
 def test_the_groups_of_shared_parameters_do_not_depend_on_the_specialization(recipe: Recipe) -> None:
-    keys = ("lr_factor", "decays", "lr", "weight_decay")
+    keys = ("lr_factor", "weight_decay_factor", "lr", "weight_decay")
     specialized = _groups(recipe, "norm+qkv+mlp+final_norm")
     for name, group in _groups(recipe, "none").items():
         assert [specialized[name][key] for key in keys] == [group[key] for key in keys], name
@@ -151,15 +152,15 @@ def test_layer_decay_factors_are_those_worked_out_by_hand(name: str, factor: flo
     assert lr_factor(name, depth=3, layer_decay=0.9, patch_embed_lr=0.2) == pytest.approx(factor, rel=1e-12)
 
 
-def test_schedules_set_each_groups_rate_by_its_factor_and_its_decay_by_its_flag() -> None:
+def test_schedules_set_each_groups_rate_by_its_factor_and_its_decay_by_another() -> None:
     optimizer = torch.optim.AdamW(
         [
-            {"params": [nn.Parameter(torch.zeros(1))], "lr_factor": 0.5, "decays": True},
-            {"params": [nn.Parameter(torch.zeros(1))], "lr_factor": 0.25, "decays": False},
+            {"params": [nn.Parameter(torch.zeros(1))], "lr_factor": 0.5, "weight_decay_factor": 0.5},
+            {"params": [nn.Parameter(torch.zeros(1))], "lr_factor": 0.25, "weight_decay_factor": 0.0},
         ]
     )
     set_schedules(optimizer, lr=0.8, weight_decay=0.3)
-    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.4, 0.3), (0.2, 0.0)]
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.4, 0.15), (0.2, 0.0)]
 
 
 @pytest.mark.parametrize("recipe", [DEIT, LAMB], ids=["adamw", "lamb"])
@@ -180,6 +181,41 @@ def test_a_copy_with_its_originals_gradient_makes_the_same_update(recipe: Recipe
         assert torch.equal(parameters[name], parameters[original_name(name)]), name
 
 
+@pytest.mark.parametrize("text", ["norm+qkv@1:3+fc1@0:1", "norm(gate)+qkv(gate)", "qkv(lora:2)"])
+def test_one_step_of_adamw_moves_own_weights_by_their_factors_and_all_others_as_without(text: str) -> None:
+    recipe = dataclasses.replace(DEIT, layer_decay=0.5)
+    moved: dict[str, dict[str, torch.Tensor]] = {}
+    start: dict[str, torch.Tensor] = {}
+    for name, own in (("same", OwnFactors()), ("own", OwnFactors(lr=0.25, weight_decay=3.0))):
+        learner = _learner(recipe, text)
+        start = {n: p.detach().double().clone() for n, p in learner.named_parameters()}
+        optimizer = build_optimizer(learner, recipe, depth=SCALE.depth, device=CPU, own=own)
+        _set_gradients(learner, 0)
+        signs = {n: p.grad.double().sign() for n, p in learner.named_parameters() if p.grad is not None}
+        set_schedules(optimizer, lr=1e-2, weight_decay=0.1)
+        optimizer.step()
+        moved[name] = {n: p.detach().double() for n, p in learner.named_parameters()}
+    assert any(".own." in name for name in start)
+    for name, old in start.items():
+        if ".own." not in name:
+            assert torch.equal(moved["own"][name], moved["same"][name]), name
+            continue
+        # Adam's first step is the gradient's sign; AdamW shrinks a matrix by rate x decay beside it.
+        rate = 0.25 * 1e-2 * lr_factor(name, depth=SCALE.depth, layer_decay=0.5, patch_embed_lr=0.2)
+        decay = 3.0 * 0.1 if old.ndim == 2 else 0.0
+        torch.testing.assert_close(moved["own"][name], old - rate * (signs[name] + decay * old), rtol=1e-6, atol=1e-7)
+
+
+def test_own_factors_of_one_make_the_groups_of_before() -> None:
+    learner = _learner(DEIT, "norm+qkv+mlp(lora:2)")
+    optimizers = [
+        build_optimizer(learner, DEIT, depth=SCALE.depth, device=CPU, **own)
+        for own in ({}, {"own": OwnFactors(1.0, 1.0)})
+    ]
+    groups, same = ([[id(p) for p in group["params"]] for group in each.param_groups] for each in optimizers)
+    assert groups == same
+
+
 def _set_gradients(learner: nn.Module, step: int) -> None:
     generator = torch.Generator().manual_seed(step)
     for parameter in learner.parameters():
@@ -188,7 +224,7 @@ def _set_gradients(learner: nn.Module, step: int) -> None:
 
 def test_lamb_has_the_groups_of_adamw() -> None:
     text = "norm+qkv+mlp(lora:2)+layerscale(gate)"
-    keys = ("lr_factor", "decays", "lr", "weight_decay")
+    keys = ("lr_factor", "weight_decay_factor", "lr", "weight_decay")
     adamw, lamb = _groups(DEIT, text), _groups(LAMB, text)
     assert list(adamw) == list(lamb)
     for name, group in adamw.items():
