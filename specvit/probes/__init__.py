@@ -13,8 +13,10 @@ from typing import Annotated
 from specvit.plugins import ByName, LazyMapping, PartTable
 from specvit.probes.attentive import Attentive
 from specvit.probes.base import Metric, Probe, ProbeSplit
+from specvit.probes.clustering import Clustering
 from specvit.probes.depth import Depth
 from specvit.probes.detection import Detection
+from specvit.probes.in_context import InContext
 from specvit.probes.knn import Knn
 from specvit.probes.linear import Linear
 from specvit.probes.segmentation import Segmentation
@@ -41,8 +43,10 @@ PROBES: PartTable[Probe] = PartTable(
     Probe,
     (
         Attentive,
+        Clustering,
         Depth,
         Detection,
+        InContext,
         Knn,
         Linear,
         Segmentation,
@@ -64,8 +68,10 @@ __all__ = [
     "METRICS",
     "PROBES",
     "Attentive",
+    "Clustering",
     "Depth",
     "Detection",
+    "InContext",
     "Knn",
     "Linear",
     "Metric",

@@ -1,4 +1,4 @@
-"""What probes are scored by: top-1, mIoU over a whole dataset, errors of depth; and which targets can be scored."""
+"""What probes are scored by: top-1, mIoU over a dataset, mutual information, errors of depth; which targets can be."""
 
 from __future__ import annotations
 
@@ -68,6 +68,34 @@ def mean_iou(counts: Tensor) -> float:
     if not occurs.any():
         raise DataError(f"mIoU needs at least 1 pixel that has a class; all are ignored ({IGNORE_INDEX})")
     return float(100.0 * (intersections[occurs].double() / unions[occurs]).mean())
+
+
+def normalised_mutual_information(counts: Tensor) -> float:
+    """Compute how much two partitions of pixels tell of each other.
+
+    Args:
+        counts: ``(K, C)`` int64 number of pixels, class by cluster.
+
+    Returns:
+        Mutual information divided by the mean of the two entropies, in %, in [0, 100]; 100 where both partitions have
+        but one part.
+
+    Raises:
+        DataError: If no pixel was counted.
+    """
+    shares = counts.double() / counts.sum()
+    if not shares.isfinite().all():
+        raise DataError(f"mutual information needs at least 1 pixel that has a class; all are ignored ({IGNORE_INDEX})")
+    of_class, of_cluster = _entropy(shares.sum(1)), _entropy(shares.sum(0))
+    mean = (of_class + of_cluster) / 2
+    if mean == 0:
+        return 100.0
+    return 100.0 * max(0.0, of_class + of_cluster - _entropy(shares.flatten())) / mean
+
+
+def _entropy(shares: Tensor) -> float:
+    """Return the entropy of shares that sum to 1, in nats."""
+    return float(-shares.xlogy(shares).sum())
 
 
 @dataclass(frozen=True)

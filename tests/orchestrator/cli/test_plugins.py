@@ -75,7 +75,8 @@ def test_plan_knows_the_parts_of_a_package_and_says_what_is_wrong_with_them(
     write_sweep(tmp_path, data=GRATINGS, probes={"class_means": {}})
     without = command("plan", "tiny.yaml")
     assert without.returncode == 2
-    assert "unknown field; known: attentive, depth, detection, knn, linear, segmentation" in without.stderr
+    known = "attentive, clustering, depth, detection, in_context, knn, linear, segmentation"
+    assert f"unknown field; known: {known}" in without.stderr
     install_plugin(PROJECT, site)
     planned = command("plan", "tiny.yaml")
     assert planned.returncode == 0, planned.stderr
@@ -84,8 +85,8 @@ def test_plan_knows_the_parts_of_a_package_and_says_what_is_wrong_with_them(
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines() == [
         "--set data.num_orientations=0: data.num_orientations: must be greater than 0, not 0",
-        "--set probes.class_mean=: probes.class_mean: unknown field; known: attentive, depth, detection, knn, linear, "
-        "segmentation, class_means (did you mean 'class_means'?)",
+        "--set probes.class_mean=: probes.class_mean: unknown field; known: attentive, clustering, depth, detection, "
+        "in_context, knn, linear, segmentation, class_means (did you mean 'class_means'?)",
     ]
     no_labels = command("plan", "tiny.yaml", "--set", "data={source: grating}")
     assert "unknown source; known: ade20k, " in no_labels.stderr

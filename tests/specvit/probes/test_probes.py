@@ -15,8 +15,10 @@ from specvit.settings import settings
 def test_probes_report_the_metrics_that_tables_know():
     assert {name: [metric.name for metric in probe.metrics] for name, probe in PROBES.items()} == {
         "attentive": ["attentive_top1"],
+        "clustering": ["clustering_miou", "clustering_nmi"],
         "depth": ["depth_rmse", "depth_abs_rel", "depth_delta1"],
         "detection": ["ap", "ap50"],
+        "in_context": ["in_context_miou"],
         "knn": ["knn_top1"],
         "linear": ["linear_top1"],
         "segmentation": ["miou"],
