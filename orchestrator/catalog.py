@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.storage.folder_lock import is_held
-from orchestrator.storage.views import holder_of_view
+from orchestrator.storage.views import folder_names, holder_of_view, sweep_view
 from orchestrator.trials.records import State
+from specvit.errors import SpecsweepError
+from specvit.messages import one_line
 
 
 class SweepState(StrEnum):
@@ -56,20 +57,34 @@ class ListedSweep:
         return asdict(self)
 
 
-def list_sweeps(folders: Iterable[Path]) -> list[ListedSweep]:
-    """Return the sweeps that have their ledgers in these folders, the last run one first."""
-    looks = (_look_at(folder / LEDGER_NAME) for folder in folders)
-    return sorted(looks, key=lambda sweep: sweep.last_run, reverse=True)
+def list_sweeps(results_root: str | Path) -> list[ListedSweep]:
+    """Return the sweeps of a folder that holds a folder per sweep, the last run one first.
+
+    One that cannot be read, whatever the reason, keeps no other from being listed.
+
+    Args:
+        results_root: The folder, a path or a URL.
+
+    Raises:
+        RemoteError: If the store cannot be used.
+        OSError: If the folder cannot be read.
+    """
+    return sorted(_look_at_all(results_root), key=lambda sweep: sweep.last_run, reverse=True)
 
 
-def _look_at(path: Path) -> ListedSweep:
-    folder = path.parent
-    try:
-        with Ledger.read(path) as ledger:
-            info, runs = ledger.sweep(), ledger.provenance()
-            records = ledger.records(with_reports=False)
-    except LedgerError as error:
-        return ListedSweep(folder.name, SweepState.UNREADABLE, error=str(error))
+def _look_at_all(results_root: str | Path) -> Iterator[ListedSweep]:
+    for name in folder_names(results_root):
+        try:
+            if (view := sweep_view(results_root, name)) is not None:
+                yield _look_at(view)
+        except (SpecsweepError, OSError) as error:
+            yield ListedSweep(name, SweepState.UNREADABLE, error=one_line(str(error)))
+
+
+def _look_at(folder: Path) -> ListedSweep:
+    with Ledger.read(folder / LEDGER_NAME) as ledger:
+        info, runs = ledger.sweep(), ledger.provenance()
+        records = ledger.records(with_reports=False)
     counts = Counter(record.state for record in records)
     state = SweepState.COMPLETE
     if is_held(folder) or holder_of_view(folder):

@@ -22,7 +22,7 @@ from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import POINTER_NAME, SNAPSHOT_NAME
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.storage.results_folder import MOVED_NAME, has_mirror, is_in_use, local_copy
-from orchestrator.storage.views import folder_of_view, sweep_views
+from orchestrator.storage.views import folder_names, folder_of_view, sweep_view
 from specvit.errors import SpecsweepError
 from specvit.files.regular import reject_symlink
 
@@ -97,11 +97,11 @@ def find_unused(results_root: Path, cache: Path | None = None) -> dict[Path | No
         cache: Where decoded images are; None = ``DEFAULT_CACHE``.
 
     Raises:
-        LedgerError: If a ledger cannot be read: what it refers to is not known then.
+        SpecsweepError: If a ledger cannot be read: what it refers to is not known then.
     """
     found: dict[Path | None, list[Removable]] = {}
     used: set[str] = set()
-    for view in sweep_views(results_root):
+    for view in filter(None, (sweep_view(results_root, name) for name in folder_names(results_root))):
         with Ledger.read(view / LEDGER_NAME) as ledger:
             records, with_result, info = ledger.records(with_reports=False), ledger.with_result(), ledger.sweep()
         ids = {record.trial.trial_id for record in records}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
 from orchestrator.scheduling.shared_floors import find_followers
-from orchestrator.storage.views import local_view, sweep_views
+from orchestrator.storage.views import folder_names, sweep_view
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest, gpus_in_vain, usable_cores, visible_gpus
 from orchestrator.trials.trial import Role, Trial
+from specvit.errors import SpecsweepError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
     """Plan a sweep.
 
     The forecast is a simulation of the run. It rests on trials that have been measured: this sweep's own, and those of
-    other sweeps under the same results folder that ran the same group.
+    other sweeps under the same results folder that ran the same group; of these, what cannot be read is passed over,
+    with a warning.
 
     Args:
         sweep: The sweep.
@@ -95,16 +100,14 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
     for group in sweep.groups:
         group.data.check_installed()
     trials = expand(pin_checkpoints(sweep))
-    history = _read_history(local_view(results_root, name=sweep.name) / sweep.name / LEDGER_NAME)
+    history = _read_history(sweep_view(results_root, sweep.name))
     pending = [trial for trial in trials if trial.trial_id not in history.with_result]
     pending, _ = find_followers(trials, pending, {record.trial.trial_id for record in history.done})
     groups = {trial.group_id for trial in trials}
     measured = list(history.done)
     if not groups <= {record.trial.group_id for record in measured}:
-        for view in sweep_views(results_root):
-            if view.name != sweep.name:
-                history_there = _read_history(view / LEDGER_NAME)
-                measured += [record for record in history_there.done if record.trial.group_id in groups]
+        others = [name for name in folder_names(results_root) if name != sweep.name]
+        measured += [record for record in _done_in(results_root, others) if record.trial.group_id in groups]
     allocator = Allocator(sweep.file.resources, history.resource_floors)
     nodes: tuple[Node, ...] = ()
     in_vain = ""
@@ -191,10 +194,19 @@ class _History:
     gpu_hours: float = 0.0
 
 
-def _read_history(path: Path) -> _History:
-    if not path.exists():
+def _done_in(results_root: str | Path, names: Sequence[str]) -> Iterator[TrialRecord]:
+    """Yield the trials that are done in sweeps of a results folder, as far as these can be read."""
+    for name in names:
+        try:
+            yield from _read_history(sweep_view(results_root, name)).done
+        except (SpecsweepError, OSError) as error:
+            _LOG.warning("%s: the times that its trials took are not used, for it cannot be read: %s", name, error)
+
+
+def _read_history(view: Path | None) -> _History:
+    if view is None:
         return _History()
-    with Ledger.read(path) as ledger:
+    with Ledger.read(view / LEDGER_NAME) as ledger:
         return _History(
             done=tuple(record for record in ledger.records() if record.state is State.DONE),
             with_result=ledger.with_result(),

@@ -13,8 +13,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.arguments import DEFAULT_RESULTS, Overrides, ResultsRoot, open_ledger, refuse_url
-from orchestrator.cli.console import make_console, print_raw
+from orchestrator.cli.arguments import (
+    DEFAULT_RESULTS,
+    EXIT_BAD_INPUT,
+    Overrides,
+    ResultsRoot,
+    open_ledger,
+    refuse_url,
+)
+from orchestrator.cli.console import complain, make_console, print_raw
 from specvit.errors import SpecsweepError
 from specvit.messages import one_line
 
@@ -32,17 +39,24 @@ def list_sweeps(
     ] = DEFAULT_RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the sweeps of a results folder: state, trials, the last run, the question."""
-    from orchestrator.catalog import list_sweeps as read_sweeps
-    from orchestrator.storage.views import sweep_views
+    """List the sweeps of a results folder: state, trials, the last run, the question.
 
-    sweeps = read_sweeps(sweep_views(results))
+    Of one that cannot be read a line on stderr says why; the exit code is 2 if that is so of all of them.
+    """
+    from orchestrator.catalog import list_sweeps as read_sweeps
+
+    sweeps = read_sweeps(results)
     if as_json:
         print_raw(json.dumps([sweep.to_json() for sweep in sweeps], indent=2))
     elif not sweeps:
         raise SpecsweepError(f"{results}: holds no sweep's results")
     else:
         make_console().print(_render(sweeps))
+    for sweep in sweeps:
+        if sweep.error:
+            complain(f"{sweep.name} cannot be read: {sweep.error}")
+    if sweeps and all(sweep.error for sweep in sweeps):
+        raise typer.Exit(EXIT_BAD_INPUT)
 
 
 def delete(
@@ -144,6 +158,6 @@ def _render(sweeps: Sequence[ListedSweep]) -> Table:
             Text(sweep.state, style=_STYLES[sweep.state]),
             Text(f"{trials} of {sweep.trials}" if sweep.trials else ""),
             Text(last_run),
-            Text(one_line(sweep.error or sweep.question)),
+            Text(one_line(sweep.question)),
         )
     return table

@@ -21,17 +21,16 @@ _VIEWED_NAME = "viewed.json"
 def local_view(location: str | Path, *, name: str | None = None) -> Path:
     """Turn a place of results into a local folder to read ledgers from; a path is mostly given back as it is.
 
-    Of a URL, the mirrored ledgers are fetched into a cache: of a folder of one sweep's results that sweep's, of a
-    folder that holds a folder per sweep those of all sweeps, or of one. So is the mirrored ledger of one sweep's folder
-    here. The view of a running sweep is as old as the last upload. Where nothing is mirrored, the view is an empty
-    folder.
+    Of a URL, the mirrored ledger is fetched into a cache: of a folder of one sweep's results that sweep's, of a folder
+    that holds a folder per sweep that of one of them. So is the mirrored ledger of one sweep's folder here. The view of
+    a running sweep is as old as the last upload. Where nothing is mirrored, the view is an empty folder.
 
     Args:
         location: Path or URL.
-        name: The one sweep that is asked for; None = the location's own, or all that are there.
+        name: The sweep that is asked for; None = the location's own.
 
     Raises:
-        RemoteError: If the store cannot be used.
+        RemoteError: If the store cannot be used, or what is mirrored is missing or damaged.
     """
     if not is_url(str(location)):
         path = Path(location) / (name or "")
@@ -47,23 +46,33 @@ def local_view(location: str | Path, *, name: str | None = None) -> Path:
         view.mkdir(parents=True, exist_ok=True)
     if name is None and folder.get_bytes(POINTER_NAME) is not None:
         _fetch_view(folder, view)
-        return view
-    names = folder.names(folders=True) if name is None else (name,)
-    for sweep_name in filter(_is_name, names):
-        _fetch_view(folder / sweep_name, view / sweep_name)
+    elif name is not None and _is_name(name):
+        _fetch_view(folder / name, view / name)
     return view
 
 
-def sweep_views(location: str | Path) -> list[Path]:
-    """Return a local folder to read the ledger from for every sweep in a folder that holds a folder per sweep.
+def folder_names(location: str | Path) -> list[str]:
+    """Return the names of the folders in one that holds a folder per sweep; there may be others among them.
 
     Raises:
         RemoteError: If the store cannot be used.
+        OSError: If the folder cannot be read.
     """
-    root = local_view(location)
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    views = folders if is_url(str(location)) else [local_view(folder) for folder in folders]
-    return [view for view in views if (view / LEDGER_NAME).exists()]
+    if is_url(str(location)):
+        return [name for name in RemoteFolder(str(location)).names(folders=True) if _is_name(name)]
+    root = Path(location)
+    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def sweep_view(location: str | Path, name: str) -> Path | None:
+    """Return a local folder to read the ledger of one sweep from; None if it has none.
+
+    Raises:
+        RemoteError: If the store cannot be used, or what is mirrored is missing or damaged.
+        OSError: If the sweep's folder cannot be read.
+    """
+    view = local_view(location, name=name) / name
+    return view if (view / LEDGER_NAME).exists() else None
 
 
 def folder_of_view(view: Path) -> Path:

@@ -90,7 +90,7 @@ def look_at(folder: Path) -> Callable[[], None]:
             assert ledger.diagnostics() == {}
             with ledger.snapshot() as connection:
                 assert EventReader().poll(connection)
-        assert [sweep.trials for sweep in list_sweeps([folder])] == [len(status.records)]
+        assert [sweep.trials for sweep in list_sweeps(folder.parent)] == [len(status.records)]
 
     return look
 
@@ -109,6 +109,21 @@ def test_a_reader_of_another_user_leaves_nothing_that_keeps_the_owner_from_writi
     as_user(OWNER, write_one(folder, trials, 1))
     with Ledger.read(folder / LEDGER_NAME) as ledger:
         assert len(ledger.with_result()) == 2
+
+
+def test_a_sweep_that_another_user_may_not_look_into_keeps_none_from_being_listed(root: Path) -> None:
+    as_user(OWNER, write_one(root / "results" / "shared", expand(load_sweep(root / "shared.yaml")), 0))
+    (root / "results" / "private").mkdir(mode=0o700)
+
+    def look() -> None:
+        listed = {sweep.name: sweep for sweep in list_sweeps(root / "results")}
+        assert {name: str(sweep.state) for name, sweep in listed.items()} == {
+            "shared": "stopped",
+            "private": "unreadable",
+        }
+        assert "Permission denied" in listed["private"].error
+
+    as_user(READER, look)
 
 
 def test_a_reader_of_another_user_sees_a_run_that_is_going_on(root: Path) -> None:

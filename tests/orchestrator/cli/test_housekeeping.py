@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,7 +76,7 @@ def test_list_shows_every_sweep_as_it_stands(
     (tmp_path / "results" / "torn" / LEDGER_NAME).write_text("no ledger at all")
     with hold_lock(tmp_path / "results" / "under-way"):
         found = {sweep["name"]: sweep for sweep in json.loads(command("list", "--json").stdout)}
-        shown = command("list", "results").stdout
+        listed = command("list", "results")
     states = {name: (sweep["state"], sweep["trials"]) for name, sweep in found.items()}
     assert states == {
         "whole": ("complete", 8),
@@ -84,11 +86,71 @@ def test_list_shows_every_sweep_as_it_stands(
         "torn": ("unreadable", 0),
     }
     assert found["part"]["counts"] == {"waiting": 3, "done": 3, "failed": 2}
-    lines = {line.split()[0]: line for line in shown.splitlines()[1:] if not line.startswith(" ")}
+    lines = {line.split()[0]: line for line in listed.stdout.splitlines()[1:] if not line.startswith(" ")}
     assert "3 waiting, 3 done, 2 failed of 8" in lines["part"]
     assert "Does a tiny sweep run?" in lines["whole"]
     assert found["whole"]["last_run"][:16].replace("T", " ") in lines["whole"]
-    assert "torn" in lines
+    assert lines["torn"].split() == ["torn", "unreadable"]
+    assert listed.returncode == 0
+    assert listed.stderr.startswith("specsweep: torn cannot be read: results/torn/ledger.sqlite")
+
+
+@pytest.fixture
+def unreadable(tmp_path: Path, finish: Callable[..., tuple[Trial, ...]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of results with two sweeps that can be read, and one of each kind that cannot."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "results"
+    for name in ("a", "newer", "torn", "tiny"):
+        finish(name, done=3)
+    with closing(sqlite3.connect(root / "newer" / LEDGER_NAME)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with (root / "torn" / LEDGER_NAME).open("r+b") as file:
+        file.truncate(5000)
+    (root / "folder" / LEDGER_NAME).mkdir(parents=True)
+    pointer = {"generation": 3, "sha256": "5" * 64, "host": "there", "pid": 7, "at": "noon"}
+    for name, text in {"mirror": json.dumps(pointer), "pointer": "[]"}.items():
+        (root / name).mkdir()
+        (root / name / "ledger.json").write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_list_says_in_a_line_which_sweep_cannot_be_read_and_lists_all_others(
+    unreadable: Path, prefix: str, command: Command
+) -> None:
+    # At a URL there are mirrored ledgers alone.
+    bad = {"mirror", "pointer"} | (set() if prefix else {"folder", "newer", "torn"})
+    good = set() if prefix else {"a", "tiny"}
+    shown = command("list", f"{prefix}{unreadable}")
+    assert shown.returncode == (0 if good else 2)
+    lines = shown.stderr.splitlines()
+    assert {line.removeprefix("specsweep: ").partition(" cannot be read: ")[0] for line in lines} == bad
+    assert any("mirror/ledger.3.5555555555555555.sqlite: is missing, which ledger.json names" in line for line in lines)
+    rows = {line.split()[0]: line.split()[1] for line in shown.stdout.splitlines()[1:]}
+    assert rows == dict.fromkeys(bad, "unreadable") | dict.fromkeys(good, "stopped")
+    as_json = command("list", f"{prefix}{unreadable}", "--json")
+    assert (as_json.returncode, as_json.stderr) == (shown.returncode, shown.stderr)
+    assert {each["name"]: bool(each["error"]) for each in json.loads(as_json.stdout)} == {
+        **dict.fromkeys(bad, True),
+        **dict.fromkeys(good, False),
+    }
+
+
+def test_a_plan_passes_over_sweeps_that_cannot_be_read_and_says_so_and_delete_does_not(
+    tmp_path: Path,
+    unreadable: Path,
+    command: Command,
+    write_sweep: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_sweep(tmp_path, "fresh")  # of the same groups, none of which it has run itself
+    planned = command("plan", "fresh.yaml", "--json")
+    assert (planned.returncode, json.loads(planned.stdout)["pending"]) == (0, 8)
+    told = {message.partition(": the times that its trials took are not used")[0] for message in caplog.messages}
+    assert told == {"folder", "mirror", "newer", "pointer", "torn"}
+    refused = command("delete", "--unused", "--yes", "--cache", "none")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert (unreadable / "a" / LEDGER_NAME).exists()
 
 
 def test_a_dry_run_is_a_plan(tmp_path: Path, command: Command, write_sweep: Callable[..., Path]) -> None:

@@ -21,7 +21,7 @@ from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
 from orchestrator.storage.results_folder import results_folder
-from orchestrator.storage.views import holder_of_view, local_view
+from orchestrator.storage.views import folder_names, holder_of_view, local_view
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Reported
@@ -278,11 +278,12 @@ def test_where_nothing_is_mirrored_there_is_no_ledger(url: str, tmp_path: Path) 
     assert not (tmp_path / "absent").exists()
 
 
-def test_the_view_of_a_root_has_all_its_sweeps_and_is_fetched_once(
+def test_the_view_of_a_sweep_below_a_root_is_fetched_once(
     sweep: Sweep, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(sweep, url, stop_after=lambda _: True)
-    view = local_view(url)
+    assert folder_names(url) == ["tiny"]
+    view = local_view(url, name="tiny")
     assert (view / "tiny" / LEDGER_NAME).is_file()
 
     def fail(*_: object) -> bool:

@@ -24,7 +24,7 @@ from orchestrator.storage.folder_lock import LockedError, hold_lock
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.storage.remote_lock import read_holder
 from orchestrator.storage.results_folder import is_in_use, local_copy, results_folder
-from orchestrator.storage.views import folder_of_view, local_view, sweep_views
+from orchestrator.storage.views import folder_of_view, local_view, sweep_view
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event
 from orchestrator.trials.records import State
@@ -297,7 +297,8 @@ def test_the_commands_take_such_a_folder(
     (shared / "mine").mkdir()
     listed = json.loads(command("list", str(shared), "--json").stdout)
     assert [(each["name"], each["state"], each["trials"]) for each in listed] == [("tiny", "complete", len(trials))]
-    assert [folder_of_view(view) for view in sweep_views(shared)] == [shared / "tiny"]
+    assert (view := sweep_view(shared, "tiny")) is not None
+    assert folder_of_view(view) == shared / "tiny"
     with results_folder(shared, "tiny"):
         for arguments in (("delete", "--yes", f"{shared}/tiny"), ("redo", str(file), "--results", str(shared))):
             assert command(*arguments).returncode == EXIT_LOCKED
