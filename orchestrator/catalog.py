@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.storage.folder_lock import is_held
-from orchestrator.storage.views import folder_names, holder_of_view, sweep_view
+from orchestrator.storage.views import driver_of_view, folder_names, sweep_view
 from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 from specvit.messages import one_line
@@ -27,6 +27,8 @@ class SweepState(StrEnum):
     """Nothing waits, but trials have failed."""
     STOPPED = "stopped"
     """Trials wait for the next run."""
+    SILENT = "silent"
+    """The same, or the driver of their run, on another machine, does not reach these results any more."""
     UNREADABLE = "unreadable"
 
 
@@ -39,6 +41,8 @@ class ListedSweep:
         state: Where it stands.
         counts: Trials by state; those without any are left out.
         trials: All its trials.
+        silent_s: Seconds since a driver on another machine was last heard of that is named as holding the results; None =
+            none is, or that is not known.
         last_run: When the driver ran last, ISO time in UTC; empty if it cannot be read.
         question: What it asks.
         error: Why it cannot be read; empty if it can.
@@ -48,6 +52,7 @@ class ListedSweep:
     state: SweepState
     counts: Mapping[str, int] = field(default_factory=dict)
     trials: int = 0
+    silent_s: float | None = None
     last_run: str = ""
     question: str = ""
     error: str = ""
@@ -86,11 +91,12 @@ def _look_at(folder: Path) -> ListedSweep:
         info, runs = ledger.sweep(), ledger.provenance()
         records = ledger.records(with_reports=False)
     counts = Counter(record.state for record in records)
+    driver = driver_of_view(folder)
     state = SweepState.COMPLETE
-    if is_held(folder) or holder_of_view(folder):
+    if is_held(folder) or (driver is not None and driver.is_running):
         state = SweepState.RUNNING
     elif counts[State.WAITING] or counts[State.PENDING] or counts[State.RUNNING]:
-        state = SweepState.STOPPED
+        state = SweepState.STOPPED if driver is None or driver.is_certain else SweepState.SILENT
     elif counts[State.FAILED]:
         state = SweepState.FAILED
     return ListedSweep(
@@ -98,6 +104,7 @@ def _look_at(folder: Path) -> ListedSweep:
         state,
         counts={str(each): counts[each] for each in State if counts[each]},
         trials=len(records),
+        silent_s=None if driver is None or driver.is_certain else driver.silent_s,
         last_run=runs[-1].started_at if runs else "",
         question=info.question,
     )

@@ -21,7 +21,8 @@ from orchestrator.storage import checkpoint_store, command_inbox
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import POINTER_NAME, SNAPSHOT_NAME
 from orchestrator.storage.remote_folder import RemoteFolder
-from orchestrator.storage.results_folder import MOVED_NAME, has_mirror, is_in_use, local_copy
+from orchestrator.storage.remote_lock import LOCK_NAME as REMOTE_LOCK_NAME
+from orchestrator.storage.results_folder import MOVED_NAME, has_mirror, local_copy
 from orchestrator.storage.views import folder_names, folder_of_view, sweep_view
 from specvit.errors import SpecsweepError
 from specvit.files.regular import reject_symlink
@@ -132,10 +133,10 @@ def _hold(folder: Path) -> Iterator[None]:
     """Lock a folder of results, whose ledger may be mirrored.
 
     Raises:
-        LockedError: If a run holds it.
+        LockedError: If a run holds it, or may hold it: one that is silent, on another machine.
     """
     with hold_lock(folder):
-        if has_mirror(folder) and is_in_use(folder):
+        if has_mirror(folder) and (folder / REMOTE_LOCK_NAME).exists():
             raise LockedError(
                 f"{folder}: a run holds these results, or was killed; end it or run it again, or delete them by hand"
             )

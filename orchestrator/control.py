@@ -12,8 +12,9 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.result_files import write_tables
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, send
+from orchestrator.storage.driver import is_in_use
 from orchestrator.storage.folder_lock import hold_lock
-from orchestrator.storage.results_folder import ResultsFolder, has_mirror, is_in_use, results_folder
+from orchestrator.storage.results_folder import ResultsFolder, has_mirror, results_folder
 from orchestrator.trials.events import Pruned
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role

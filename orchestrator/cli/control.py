@@ -38,7 +38,7 @@ def retry(
 ) -> None:
     """Try trials again that have failed or were pruned, and those alone; in the run that is going on, if one is."""
     from orchestrator.control import retry_in_run
-    from orchestrator.storage.results_folder import is_in_use
+    from orchestrator.storage.driver import is_in_use
     from orchestrator.storage.views import folder_of_view
     from orchestrator.trials.records import State
 
@@ -83,8 +83,8 @@ def redo(
     Once begun, whatever of it is interrupted is done by the next run.
     """
     from orchestrator.control import find_done
+    from orchestrator.storage.driver import is_in_use
     from orchestrator.storage.folder_lock import LockedError
-    from orchestrator.storage.results_folder import is_in_use
     from orchestrator.storage.views import folder_of_view
 
     refuse_url(results)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from orchestrator.catalog import ListedSweep
     from orchestrator.cleanup import Removable
 
-_STYLES = {"running": "cyan", "complete": "green", "failed": "red", "stopped": "yellow", "unreadable": "red"}
+_STYLES = {"running": "cyan", "complete": "green", "stopped": "yellow", "silent": "yellow"}
+"""Of states; the others, failed and unreadable, are red."""
+
 _MINUTES = len("2026-01-31T12:00")
 
 
@@ -146,6 +148,12 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1000**power:.1f} {'_kMGT'[power]}B"
 
 
+def _state_text(sweep: ListedSweep) -> str:
+    from orchestrator.reports.formatting import format_seconds
+
+    return f"silent for {format_seconds(sweep.silent_s)}" if sweep.state == "silent" else sweep.state
+
+
 def _render(sweeps: Sequence[ListedSweep]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("sweep", "state", "trials", "last run", "question"):
@@ -155,7 +163,7 @@ def _render(sweeps: Sequence[ListedSweep]) -> Table:
         last_run = sweep.last_run[:_MINUTES].replace("T", " ")
         table.add_row(
             Text(one_line(sweep.name)),
-            Text(sweep.state, style=_STYLES[sweep.state]),
+            Text(_state_text(sweep), style=_STYLES.get(sweep.state, "red")),
             Text(f"{trials} of {sweep.trials}" if sweep.trials else ""),
             Text(last_run),
             Text(one_line(sweep.question)),

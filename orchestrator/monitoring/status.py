@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +18,7 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.attempt_view import cause_text
 from orchestrator.monitoring.status_parts import (
     Progress,
+    driver_text,
     estimate_left,
     left_text,
     progress_of,
@@ -26,7 +27,9 @@ from orchestrator.monitoring.status_parts import (
     result_lines,
     status_json,
 )
+from orchestrator.storage.driver import Driver
 from orchestrator.storage.folder_lock import is_held
+from orchestrator.storage.views import driver_of_view
 from orchestrator.trials.records import WHY_NOT_AGAIN, Cause, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
 from specvit.messages import one_line
@@ -49,6 +52,7 @@ class SweepStatus:
         gpu_hours: GPU hours that the attempts have taken.
         progress: How far the running trials are, by id.
         seconds_left: Wall time that is left by estimate, or None.
+        driver: What is known of the driver of results that are mirrored; None = they are not, or none is named.
     """
 
     info: SweepInfo
@@ -60,6 +64,7 @@ class SweepStatus:
     gpu_hours: float = 0.0
     progress: Mapping[str, Progress] = field(default_factory=dict)
     seconds_left: float | None = None
+    driver: Driver | None = None
 
     @classmethod
     def read(cls, ledger: Ledger) -> Self:
@@ -79,6 +84,7 @@ class SweepStatus:
             gpu_hours=ledger.gpu_hours(),
             progress=progress,
             seconds_left=estimate_left(records, progress),
+            driver=driver_of_view(ledger.path.parent),
         )
 
     @property
@@ -102,7 +108,7 @@ class SweepStatus:
             (record.trial.trial_id, record.trial.label, record.state, record.num_attempts, record.skip_reason)
             for record in self.records
         )
-        return replace(self, records=(), gpu_hours=0.0, progress={}, seconds_left=None), records
+        return replace(self, records=(), gpu_hours=0.0, progress={}, seconds_left=None, driver=None), records
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
@@ -111,6 +117,7 @@ class SweepStatus:
             self.records,
             self.progress if self.is_held else {},
             is_running=self.is_held,
+            driver=self.driver and asdict(self.driver),
             has_ended=self.has_ended,
             seconds_left=self.seconds_left if self.is_held else None,
             gpu_hours=self.gpu_hours,
@@ -118,10 +125,9 @@ class SweepStatus:
 
 
 def is_running(folder: Path) -> bool:
-    """Return whether a run holds results: a folder, or the local view of those at a URL."""
-    from orchestrator.storage.views import holder_of_view
-
-    return is_held(folder) or bool(holder_of_view(folder))
+    """Return whether a run holds results, as far as can be told: a folder, or the local view of mirrored ones."""
+    driver = driver_of_view(folder)
+    return is_held(folder) or (driver is not None and driver.is_running)
 
 
 def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> RenderableType:
@@ -142,6 +148,8 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
     if standing.gpu_hours:
         parts.append(Text(f"GPU hours taken: {standing.gpu_hours:.2f}"))
     parts += _larger_shares(standing.resource_floors)
+    if standing.driver is not None:
+        parts.append(Text(driver_text(standing.driver), style="dim" if standing.is_held else "bold yellow"))
 
     def section(title: str, style: str, state: State, line: Callable[[TrialRecord], str]) -> None:
         chosen = [record for record in records if record.state is state]
@@ -154,6 +162,8 @@ def render_status(standing: SweepStatus, *, max_lines: int | None = None) -> Ren
             parts.append(Text(f"  and {len(chosen) - max_lines} more", style="dim"))
 
     interrupted = "interrupted: no run holds the results folder; run the sweep again to go on"
+    if standing.driver is not None and not standing.driver.is_certain:
+        interrupted = "interrupted, as far as is known here; run the sweep again to go on"
     column_title = ("running", "bold cyan") if standing.is_held else (interrupted, "bold yellow")
     section(
         *column_title, State.RUNNING,

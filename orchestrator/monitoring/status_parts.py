@@ -15,6 +15,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.cell_text import mean_text
 from orchestrator.reports.formatting import describe, format_metric, format_seconds
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.storage.driver import Driver
 from orchestrator.trials.records import WHY_NOT_AGAIN, State, TrialRecord
 from specvit.messages import one_line
 from specvit.training.learnt import is_learning_metric
@@ -62,6 +63,17 @@ def estimate_left(records: Sequence[TrialRecord], progress: Mapping[str, Progres
 def left_text(seconds: float | None) -> str:
     """Return the time that is left in words."""
     return "time left not known yet" if seconds is None else f"about {format_seconds(seconds)} left"
+
+
+def driver_text(driver: Driver) -> str:
+    """Return what is known here of the driver of mirrored results, and what is not."""
+    name = f"driver: {one_line(driver.name)}"
+    if driver.is_certain:
+        return f"{name}, on this machine{'' if driver.is_running else ': it was killed'}"
+    if driver.silent_s is None:
+        return f"{name}; the store does not say when it was last heard of: it runs, or was killed"
+    heard = f"{name}, last heard of {format_seconds(driver.silent_s)} ago"
+    return heard if driver.is_running else f"{heard}: it was killed, or cannot reach these results"
 
 
 def progress_text(progress: Progress | None) -> str:

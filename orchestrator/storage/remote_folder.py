@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,19 @@ class RemoteFolder:
                 return bytes(store.cat_file(self._path(store, name)))
             except FileNotFoundError:
                 return None
+
+    def modified_at(self, name: str) -> datetime | None:
+        """Return when a file was written, by the store's clock; None if there is no such file, or it does not say.
+
+        Raises:
+            RemoteError: If that cannot be found out.
+        """
+        with self._translate_store_errors("read", name) as store:
+            try:
+                at: datetime = store.modified(self._path(store, name))
+            except (FileNotFoundError, NotImplementedError):
+                return None
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
     def names(self, *, folders: bool = False) -> tuple[str, ...]:
         """Return the names of the files, or of the folders, directly in this folder; none if it does not exist.

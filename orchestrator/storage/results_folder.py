@@ -24,7 +24,7 @@ from orchestrator.ledger.ledger import LEDGER_NAME
 from orchestrator.storage.checkpoint_store import FOLDER_NAME as STATES_FOLDER
 from orchestrator.storage.checkpoint_store import WEIGHTS_NAME, RemoteCheckpoints
 from orchestrator.storage.command_inbox import FOLDER_NAME as COMMANDS_FOLDER
-from orchestrator.storage.folder_lock import LOCK_NAME, CannotLockError, LockedError, hold_lock, is_held
+from orchestrator.storage.folder_lock import LOCK_NAME, CannotLockError, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import (
     LEDGER_FILES,
     MIRROR_EVERY_S,
@@ -34,7 +34,6 @@ from orchestrator.storage.ledger_mirror import (
 )
 from orchestrator.storage.local_disk import IN_PLACE, MIRROR, PLACE_VARIABLE, forced_place, network_type, working_root
 from orchestrator.storage.remote_folder import RemoteFolder, is_url
-from orchestrator.storage.remote_lock import LOCK_NAME as REMOTE_LOCK_NAME
 from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
@@ -49,7 +48,8 @@ _MOST_BYTES = 1 << 16
 MOVED_NAME = "ledger.moved.sqlite"
 """What a ledger in a folder on a network file system is called once it is mirrored instead."""
 
-_TOKEN_NAME = "token"
+TOKEN_NAME = "token"
+"""File beside what is known of the mirror, with the token of the lock that was last taken from this machine."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -139,9 +139,9 @@ def results_folder(
             raise LockedError(f"{folder}: {error}") from error
         lock = RemoteLock(folder, period_s=period_s)
         # A lock that was taken from this folder, which is ours alone now: its process has ended.
-        lock.acquire(dead_token=read_note(own / _TOKEN_NAME))
+        lock.acquire(dead_token=read_note(own / TOKEN_NAME))
         stack.callback(lock.release)
-        write_atomically(own / _TOKEN_NAME, lock.token)
+        write_atomically(own / TOKEN_NAME, lock.token)
         if path is not None:
             with suppress(CannotLockError):
                 stack.enter_context(hold_lock(path))
@@ -165,14 +165,6 @@ def results_folder(
 def local_copy(folder: RemoteFolder) -> Path:
     """Return the folder on this machine in which a driver works on results that are mirrored; it need not exist."""
     return cache_folder("results", folder.parent.url) / folder.name
-
-
-def is_in_use(folder: Path) -> bool:
-    """Return whether a run holds a folder of results, here or, where its ledger is mirrored, on any machine.
-
-    A driver that was killed without a chance to give the latter back counts as holding it until its successor does.
-    """
-    return (folder / REMOTE_LOCK_NAME).exists() if has_mirror(folder) else is_held(folder)
 
 
 def has_mirror(folder: Path) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from orchestrator.ledger.ledger import LEDGER_NAME
+from orchestrator.storage.driver import Driver, find_driver
 from orchestrator.storage.ledger_mirror import POINTER_NAME, fetch_ledger
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
-from orchestrator.storage.remote_lock import read_holder
 from orchestrator.storage.results_folder import cache_folder, has_mirror, read_note
 from specvit.files.atomic import write_atomically
 
@@ -85,12 +87,10 @@ def is_view(folder: Path) -> bool:
     return bool(_viewed(folder))
 
 
-def holder_of_view(view: Path) -> str:
-    """Return who held the results when their view was fetched; empty if nobody did, or if this is no view.
-
-    A driver that was killed without a chance to give its lock back counts as holding it until its successor does.
-    """
-    return _viewed(view).get("holder", "")
+def driver_of_view(view: Path) -> Driver | None:
+    """Return who held the results when their view was fetched; None if nobody did, or if this is no view."""
+    driver = _viewed(view).get("driver")
+    return None if driver is None else Driver(**driver)
 
 
 def _is_name(name: str) -> bool:
@@ -107,20 +107,20 @@ def _fetch_view(folder: RemoteFolder, view: Path, path: Path | None = None) -> N
     pointer = fetch_ledger(folder, ledger, known_sha256=known.get("sha256", ""))
     if pointer is None:
         ledger.unlink(missing_ok=True)
-    holder = read_holder(folder)
+    driver = find_driver(folder)
     note = {
         "sha256": pointer.sha256 if pointer else "",
-        "holder": str(holder) if holder else "",
+        "driver": driver and asdict(driver),
         "path": str(path or ""),
     }
     write_atomically(view / _VIEWED_NAME, json.dumps(note))
 
 
-def _viewed(view: Path) -> dict[str, str]:
+def _viewed(view: Path) -> dict[str, Any]:
     """Return what is known here of a view; nothing if it is none."""
     try:
         note = json.loads(read_note(view / _VIEWED_NAME))
-        return {key: str(note[key]) for key in ("sha256", "holder", "path")}
+        return {key: note[key] for key in ("sha256", "driver", "path")}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 

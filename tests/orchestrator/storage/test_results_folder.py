@@ -21,7 +21,7 @@ from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
 from orchestrator.storage.results_folder import results_folder
-from orchestrator.storage.views import folder_names, holder_of_view, local_view
+from orchestrator.storage.views import driver_of_view, folder_names, local_view
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event, Finished, Reported
@@ -77,7 +77,7 @@ def test_a_path_is_no_url_and_is_worked_in_directly(tmp_path: Path) -> None:
     with results_folder(tmp_path, "tiny") as folder:
         assert (folder.local, folder.remote, folder.is_taken_over()) == (tmp_path / "tiny", None, False)
     assert local_view(tmp_path) == tmp_path
-    assert holder_of_view(tmp_path) == ""
+    assert driver_of_view(tmp_path) is None
 
 
 @pytest.fixture
@@ -123,6 +123,20 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_tr
     driver.join()
     assert read_holder(store) is not None
     machine(where)
+    if where == "elsewhere":
+        path = Path(store.url.removeprefix("file://"), LOCK_NAME)
+        os.utime(path, (path.stat().st_mtime - 720.0,) * 2)
+    told = json.loads(CliRunner().invoke(app, ["status", str(store), "--json"]).output)
+    assert (told["is_running"], told["has_ended"]) == (False, True)
+    assert told["driver"]["name"].startswith(f"process {driver.pid} on ")
+    assert told["driver"]["is_certain"] is (where == "here")
+    shown = CliRunner().invoke(app, ["status", str(store)]).output
+    silent = "last heard of 12 min ago: it was killed, or cannot reach these results"
+    assert (silent in shown, ", on this machine: it was killed" in shown) == (where != "here", where == "here")
+    known = "no run holds the results folder" if where == "here" else "as far as is known here"
+    assert f"interrupted{':' if where == 'here' else ','} {known}; run the sweep again to go on" in shown
+    listed = CliRunner().invoke(app, ["list", url]).output
+    assert ("silent for 12 min" in listed, "stopped" in listed) == (where != "here", where == "here")
     outcome, watcher = run(sweep, url)
     # The own dead lock is known as such; that of another machine has to be watched.
     assert ("watching for up to" in caplog.text) is (where == "elsewhere")
@@ -149,14 +163,20 @@ def test_a_second_driver_is_refused_on_this_machine_and_on_others(
     sweep: Sweep, url: str, machine: Callable[[str], Path]
 ) -> None:
     run(sweep, url, stop_after=lambda _: True)
-    assert holder_of_view(local_view(f"{url}/tiny")) == ""
+    assert driver_of_view(local_view(f"{url}/tiny")) is None
     with results_folder(url, "tiny", period_s=1.0):
         with pytest.raises(LockedError, match=rf"^{url}/tiny: .* is in use by process {os.getpid()} on "):
             run(sweep, url)
         machine("elsewhere")
         with pytest.raises(LockedError, match=rf"^{url}/tiny is in use by process {os.getpid()} on "):
             run(sweep, url)
-        assert holder_of_view(local_view(f"{url}/tiny")).startswith(f"process {os.getpid()} on ")
+        held_by = driver_of_view(local_view(f"{url}/tiny"))
+        assert held_by is not None
+        assert held_by.name.startswith(f"process {os.getpid()} on ")
+        shown = CliRunner().invoke(app, ["status", f"{url}/tiny"]).output
+        assert f"driver: process {os.getpid()} on " in shown
+        assert "s ago" in shown
+        assert "running" in CliRunner().invoke(app, ["list", url]).output
 
 
 def test_a_driver_that_was_taken_over_stops_mirrors_nothing_more_and_says_so(

@@ -20,10 +20,11 @@ from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.plan import make_plan
 from orchestrator.storage import local_disk
+from orchestrator.storage.driver import is_in_use
 from orchestrator.storage.folder_lock import LockedError, hold_lock
 from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.storage.remote_lock import read_holder
-from orchestrator.storage.results_folder import is_in_use, local_copy, results_folder
+from orchestrator.storage.results_folder import local_copy, results_folder
 from orchestrator.storage.views import folder_of_view, local_view, sweep_view
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Event
@@ -146,7 +147,8 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_tr
     driver.kill()
     driver.join()
     # What it leaves: its lock, a state of the trial, and a snapshot in which that trial has begun.
-    assert is_in_use(shared / "tiny")
+    assert read_holder(RemoteFolder(f"file://{shared}/tiny")) is not None
+    assert not is_in_use(shared / "tiny")
     machine(where)
     outcome, watcher = run(sweep, str(shared))
     assert ("watching for up to" in caplog.text) is (where == "elsewhere")
