@@ -41,8 +41,8 @@ class ListedSweep:
         state: Where it stands.
         counts: Trials by state; those without any are left out.
         trials: All its trials.
-        silent_s: Seconds since a driver on another machine was last heard of that is named as holding the results; None =
-            none is, or that is not known.
+        silent_s: Seconds since the driver was last heard of that is named as holding the results, from another machine;
+            None = none is, or that is not known.
         last_run: When the driver ran last, ISO time in UTC; empty if it cannot be read.
         question: What it asks.
         error: Why it cannot be read; empty if it can.

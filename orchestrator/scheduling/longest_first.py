@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
 _SPREAD = 0.5
@@ -15,7 +17,7 @@ _ALIKE = 1.2
 """Trials whose lengths differ by no more than this factor keep their order: noise is no reason to mix seeds."""
 
 _FEW_SLOTS = 8
-"""With fewer slots the end of a run is short as it is, and the order is kept to the last trial."""
+"""With fewer trials at once the end of a run is short as it is, and the order is kept to the last trial."""
 
 _LEAST_STEP, _MOST_STEP = 0.01, 0.1
 """Parts of the time that is left after which to look again, at least and at most."""
@@ -26,7 +28,8 @@ class LongestFirst:
 
     Trials start in their order: seed after seed, so that there are tables early. Near the end that costs time: the
     last seed's long trials run on while most slots are idle. So a trial that may take as long as all that is left,
-    shared by all slots, starts next. Until then, and among trials of about the same length, the order is kept.
+    by as many at once as there is room for, starts next. Until then, and among trials of about the same length, the
+    order is kept.
     """
 
     def __init__(self, durations: TrialDurations, *, clock: Callable[[], float]) -> None:
@@ -49,14 +52,16 @@ class LongestFirst:
         waiting: Sequence[Trial],
         *,
         running: Iterable[tuple[Trial, float]],
-        num_slots: Callable[[], int],
+        share_of: Callable[[Trial], ResourceRequest],
+        least_s: Callable[[Mapping[ResourceRequest, float]], float],
     ) -> Sequence[Trial]:
         """Return waiting trials in the order in which to start them: the urgent ones first, the longest first.
 
         Args:
             waiting: Those that may start, in their order.
             running: Those that run, and the seconds they have taken so far.
-            num_slots: Returns how many run at once, at least 1; only asked once all lengths are known.
+            share_of: Returns what a trial occupies.
+            least_s: Returns how long work takes at least (see ``Executor``); only asked once all lengths are known.
 
         Returns:
             The trials; ``waiting`` itself if none is urgent.
@@ -67,12 +72,12 @@ class LongestFirst:
             if length_s is None:
                 return waiting
             lengths_s.append(length_s)
-        slots = num_slots()
-        if slots < _FEW_SLOTS:
+        work = self._work(waiting, lengths_s, list(running), share_of)
+        left_s = least_s(work)
+        if sum(work.values()) < _FEW_SLOTS * left_s:
             return waiting
-        # Once all slots are busy, a run ends after its work shared by all slots; a trial that takes longer than that
-        # must not wait, since it alone would run on in the end. What is shorter can still be fitted in anywhere.
-        left_s = (self._add_running(waiting, lengths_s, list(running)) + math.fsum(lengths_s)) / slots
+        # Once there is no more room, a run ends after its work by as many as there is room for; a trial that takes
+        # longer must not wait, since it alone would run on in the end. What is shorter can be fitted in anywhere.
         bound_s = left_s / (1 + _SPREAD)
         next_s = max((length_s for length_s in lengths_s if length_s < bound_s), default=0.0)
         # A trial becomes urgent when what is left falls below its length, so the longest that is not decides when to
@@ -87,19 +92,24 @@ class LongestFirst:
         ranks = [_rank(longest_s / length_s) if length_s >= bound_s else math.inf for length_s in lengths_s]
         return [waiting[place] for place in sorted(range(len(waiting)), key=ranks.__getitem__)]
 
-    def _add_running(
-        self, waiting: Sequence[Trial], lengths_s: list[float], running: Sequence[tuple[Trial, float]]
-    ) -> float:
-        """Return how much is left of the trials that run; learn from them that their arms take at least so long."""
-        least_s: dict[str, float] = {}
-        left_s = 0.0
+    def _work(
+        self,
+        waiting: Sequence[Trial],
+        lengths_s: list[float],
+        running: Sequence[tuple[Trial, float]],
+        share_of: Callable[[Trial], ResourceRequest],
+    ) -> Mapping[ResourceRequest, float]:
+        """Return the seconds that are left by share; learn from what runs that its arms take at least so long."""
+        known_s: dict[str, float] = {}
+        work: defaultdict[ResourceRequest, float] = defaultdict(float)
         for trial, done_s in running:
-            least_s[trial.arm_id] = max(done_s, least_s.get(trial.arm_id, 0.0))
-            left_s += max(0.0, (self._durations.estimate(trial.group_id, trial.role, trial.arm_id) or 0.0) - done_s)
+            known_s[trial.arm_id] = max(done_s, known_s.get(trial.arm_id, 0.0))
+            length_s = self._durations.estimate(trial.group_id, trial.role, trial.arm_id) or 0.0
+            work[share_of(trial)] += max(0.0, length_s - done_s)
         for place, trial in enumerate(waiting):
-            if trial.arm_id in least_s:
-                lengths_s[place] = max(lengths_s[place], least_s[trial.arm_id])
-        return left_s
+            lengths_s[place] = max(lengths_s[place], known_s.get(trial.arm_id, 0.0))
+            work[share_of(trial)] += lengths_s[place]
+        return work
 
 
 def _rank(shorter: float) -> int:

@@ -187,7 +187,8 @@ class Scheduler:
         ordered = self._order.sorted(
             eligible,
             running=[(running.trial, running.elapsed_s(now_s)) for running in self._running.values()],
-            num_slots=lambda: max(1, self._executor.num_slots),
+            share_of=self._allocator.request_for,
+            least_s=self._executor.least_s,
         )
         if ordered is not eligible:
             self._waiting = deque([*ordered, *others])
