@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -29,21 +28,13 @@ from specvit.errors import DivergenceError
 
 from ..long_run import IS_LONG
 from ..waiting import wait_for
+from .saved_steps import sections_of
 from .watcher import Watcher, rung_of
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 STEPS = 18 if IS_LONG else 6
 REPOSITORY = Path(__file__).parents[2]
-SECTIONS: dict[str, Any] = {
-    "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
-    "rungs": {"count": 2, "num_images": 32},
-    "seeds": 1,
-    "ablate": {"components": ["none", "norm"]},
-    "floors": [],
-    "checkpoint_every_s": 1e-4,
-}
-"""Two trials whose states are saved after every step; rungs stand at a third and two thirds of the steps."""
 
 HELD_DRIVER = f"""
 import time
@@ -101,7 +92,7 @@ def record_of(trial: Trial, folder: Path) -> TrialRecord | None:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Path:
-    return write_sweep(tmp_path_factory.mktemp("sweep"), **SECTIONS)
+    return write_sweep(tmp_path_factory.mktemp("sweep"), **sections_of(steps=STEPS))
 
 
 @pytest.fixture(scope="module")

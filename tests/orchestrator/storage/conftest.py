@@ -10,7 +10,8 @@ from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.trial import Trial
 
-from .mirrored_runs import SECTIONS, results, run
+from ..saved_steps import sections_of
+from .mirrored_runs import STEPS, results, run
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 @pytest.fixture(scope="session")
 def file(tmp_path_factory: pytest.TempPathFactory, write_sweep: Callable[..., Path]) -> Path:
-    return write_sweep(tmp_path_factory.mktemp("sweep"), **SECTIONS)
+    return write_sweep(tmp_path_factory.mktemp("sweep"), **sections_of(steps=STEPS))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from orchestrator.execution.executor import Job, Place
 from orchestrator.execution.local import LocalExecutor
@@ -24,15 +23,6 @@ from ..watcher import Watcher
 PERIOD_S = 0.2
 EVERY_S = 0.05
 STEPS = 18
-SECTIONS: dict[str, Any] = {
-    "objective": {"recipe": "dinov2_cpu", "steps": STEPS, "batch_size": 8},
-    "rungs": {"count": 2, "num_images": 32},
-    "seeds": 1,
-    "ablate": {"components": ["none", "norm"]},
-    "floors": [],
-    "checkpoint_every_s": 1e-4,
-}
-"""Two trials whose states are saved after every step; rungs stand at steps 6 and 12."""
 
 
 class StandInExecutor(LocalExecutor):
