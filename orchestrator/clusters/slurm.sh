@@ -12,8 +12,9 @@
 #            (what follows slurm.sh is handed on to `specsweep run`)
 # Watch:     tail -f specsweep-JOB.log
 #            specsweep status components --results results --follow
-#            squeue --me --format '%i %N'        # the first node is the head; the dashboard is on its localhost:
-#            ssh -L 8265:127.0.0.1:8265 HEAD     # then http://127.0.0.1:8265; `ray get-auth-token` prints the token
+#            squeue --me --format '%i %N'        # the first node is the head; the dashboard is on its localhost,
+#            ssh -L 8265:127.0.0.1:PORT HEAD     # at a port that the log names; then http://127.0.0.1:8265, and
+#                                                # `ray get-auth-token` prints the token
 # Stop:      scancel JOB                         # submit again, and the sweep goes on
 #            scancel --batch --signal=TERM JOB   # give the nodes back now, and wait in the queue to go on
 #
@@ -54,6 +55,11 @@ mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # This script runs on the first node. Where it has several networks, HEAD_IP says which one Ray is to use.
 head="${HEAD_IP:-$(hostname --all-ip-addresses | cut -d' ' -f1)}"
 port="${RAY_PORT:-$((20000 + SLURM_JOB_ID % 10000))}"
+# Another Ray of the machine, of another job or user, may have Ray's own ports (8265, 10001, 52365). Without the second
+# the head ends; without the third a node has no logs, stack traces and metrics. 0: any that is free.
+agent_port=0
+dashboard_port=$((30000 + SLURM_JOB_ID % 1000))
+client_port=$((31000 + SLURM_JOB_ID % 1000))
 
 sweep_pid=""
 ray_pids=()
@@ -115,9 +121,11 @@ trap on_term TERM
 trap stop_ray EXIT
 
 on_node "${nodes[0]}" ray start --head --node-ip-address="$head" --port="$port" --dashboard-host=127.0.0.1 \
-    --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --block
+    --dashboard-port="$dashboard_port" --ray-client-server-port="$client_port" \
+    --dashboard-agent-listen-port="$agent_port" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --block
 for node in "${nodes[@]:1}"; do
-    on_node "$node" ray start --address="$head:$port" --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --block
+    on_node "$node" ray start --address="$head:$port" --dashboard-agent-listen-port="$agent_port" \
+        --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --block
 done
 
 # A sweep takes the nodes that are there when it starts.

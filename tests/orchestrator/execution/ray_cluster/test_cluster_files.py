@@ -398,6 +398,32 @@ def test_a_slurm_job_whose_sweep_ends_by_itself_ends_with_its_code(
     assert still_running(tmp_path) == []
 
 
+def ports_of(line: str) -> dict[str, int]:
+    return {name: int(port) for name, port in re.findall(r"--([a-z-]*port)=(\d+)", line)}
+
+
+def test_no_node_of_a_slurm_job_takes_a_port_that_another_ray_of_its_machine_has(
+    start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    heads = []
+    for number in ("7", "4123456"):
+        wait_for_end(start_job(ENDS_WITH="0", SLURM_JOB_ID=number))
+        worker, head = sorted((tmp_path / "started.log").read_text().splitlines())
+        assert ports_of(worker) == {"dashboard-agent-listen-port": 0}
+        heads.append(ports_of(head))
+        (tmp_path / "started.log").unlink()
+    assert heads[0] == {
+        "port": 20007,
+        "dashboard-port": 30007,
+        "ray-client-server-port": 31007,
+        "dashboard-agent-listen-port": 0,
+    }
+    chosen = [port for head in heads for port in head.values() if port]
+    assert len(set(chosen)) == 6
+    # Neither Ray's own, nor those of its workers (up to 19999), nor those that Linux gives to clients.
+    assert all(20000 <= port < 32768 for port in chosen)
+
+
 @pytest.mark.parametrize(("code", "cause"), [(3, "raised"), (4, "raised"), (1, "worker"), (1, "io")])
 def test_a_slurm_job_that_another_try_may_mend_goes_back_into_the_queue_so_often_and_no_oftener(
     code: int, cause: str, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
