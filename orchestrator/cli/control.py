@@ -20,7 +20,8 @@ from orchestrator.cli.arguments import (
     with_name,
 )
 from orchestrator.cli.console import make_console
-from orchestrator.cli.run import Address, ExecutorName, ExecutorOption, Slots, Where, run_and_print
+from orchestrator.cli.run import run_and_print
+from orchestrator.cli.where import Address, ExecutorName, ExecutorOption, Slots, Where
 from specvit.errors import SpecsweepError
 
 

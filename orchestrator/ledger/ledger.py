@@ -8,25 +8,20 @@ comes back cannot write over its successor.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
 from orchestrator.ledger.encoding import encode_metrics, storable
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
-from orchestrator.ledger.file_guard import FileGuard
-from orchestrator.ledger.progress_buffer import ProgressBuffer
 from orchestrator.ledger.provenance import Provenance
-from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo, write_registration
 from orchestrator.ledger.reuse import copy_result, supersede_results
+from orchestrator.ledger.transactions import LedgerTransactions
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import WHOLE_CORE, ResourceFloor, ResourceRequest
@@ -37,15 +32,12 @@ __all__ = ["LEDGER_NAME", "Ledger", "LedgerError", "LedgerWriteError", "SweepInf
 LEDGER_NAME = "ledger.sqlite"
 """Name of the file, in the folder of a sweep's results."""
 
-class Ledger(LedgerReader):
+
+class Ledger(LedgerTransactions):
     """The record of one sweep in an SQLite file. Made by ``Ledger.open`` or ``Ledger.read``."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, follows: bool = False) -> None:
-        super().__init__(connection, path, follows=follows)
-        self._place = FileGuard(path)
-        self._is_stopped = False
-        self._run: int | None = None
-        self._progress = ProgressBuffer()
+    _run: int | None = None
+    """The run of the driver that this process has registered."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -202,64 +194,6 @@ class Ledger(LedgerReader):
         with self.transaction():
             return self._lose_running()
 
-    def close(self) -> None:
-        """Write what is pending and close the file. Safe to call twice."""
-        try:
-            if not self._is_stopped:  # what could not be written before is not tried again, to fail another time
-                self._flush_progress()
-        finally:
-            self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _before_reading(self) -> None:
-        self._flush_progress()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Put everything that is recorded in this context on record at its end, at once or not at all.
-
-        Raises:
-            LedgerWriteError: If the disk is full, the file is read-only or not the one that was opened, or the like.
-            LedgerError: If it cannot be put on record for another reason.
-        """
-        if self._connection.in_transaction:
-            yield
-            return
-        with self._transaction():
-            yield
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Make the statements in this context one transaction; pending progress goes along."""
-        try:
-            with translate_sqlite_errors(self._path, writing=True):
-                self._place.check()
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                    self._progress.write(self._connection)
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    self._roll_back()
-                    raise
-            self._place.check()
-        except LedgerWriteError:
-            self._is_stopped = True
-            raise
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            # A disk that did not take the transaction may refuse this too; nothing of it is on record either way.
-            with suppress(sqlite3.OperationalError):
-                self._connection.execute("ROLLBACK")
-
     def _note_progress(self, event: Progressed) -> bool:
         with translate_sqlite_errors(self._path):
             running = self._connection.execute(
@@ -271,11 +205,6 @@ class Ledger(LedgerReader):
         if self._progress.note(event):
             self._flush_progress()
         return True
-
-    def _flush_progress(self) -> None:
-        if self._progress:
-            with self.transaction():
-                pass
 
     def _write_report(self, event: Event, step: int, metrics: Mapping[str, float]) -> bool:
         text = encode_metrics(metrics)
