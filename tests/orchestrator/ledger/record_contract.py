@@ -1,6 +1,6 @@
 """What the scheduler may rely on from whatever keeps the record: the ledger, and the record of simulated runs.
 
-``test_ledger.py`` and ``test_in_memory.py`` each run it over their own.
+``ledger/test_states.py`` and ``test_in_memory.py`` each run it over their own.
 """
 
 from __future__ import annotations

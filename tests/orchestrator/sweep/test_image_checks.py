@@ -1,4 +1,4 @@
-"""What a sweep asks of its images; lengths in epochs are tried in ``tests/orchestrator/test_run.py``."""
+"""What a sweep asks of its images; lengths in epochs are tried in ``tests/orchestrator/run/test_epochs.py``."""
 
 from __future__ import annotations
 

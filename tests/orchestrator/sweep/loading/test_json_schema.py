@@ -1,0 +1,47 @@
+"""The JSON schema of sweep files accepts what is loaded."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from orchestrator.sweep.schema import sweep_json_schema
+
+from .malformed_texts import MALFORMED
+from .sweep_texts import MINIMAL, VALID, Load
+
+
+def schema_errors(text: str) -> list[str]:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = sweep_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(yaml.safe_load(text))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALID,
+        MINIMAL,
+        MINIMAL + "seeds: 3\n",
+        "objective: {steps: 9}\nprobes: {knn: }\nvary: {objective.recipe: [dinov2_cpu, deit3_cpu]}\n",
+        MINIMAL + "pruning: {pruner: hyperband, max_resource: 4}\n",
+        "objective: {recipe: dinov2_cpu}\nprobes: {depth: {protocol: bins, steps: 9}}\nfloors: [raw_pixels]\n",
+        "objective: {recipe: dinov2_cpu}\nprobes: {depth: }\ndata: {source: depth, root: /d, max_depth_m: 10.0}\n",
+        "objective: {recipe: dinov2_cpu}\nprobes: {depth: }\ndata: {source: nyuv2, root: /d, eigen_crop: false}\n",
+    ],
+)
+def test_sweep_json_schema_valid_file_is_accepted(load: Load, text: str) -> None:
+    load(text)
+    assert schema_errors(text) == []
+
+
+@pytest.mark.parametrize("case", ["misspelt_field", "wrong_type", "unknown_floor", "negative_seed", "unknown_recipe"])
+def test_sweep_json_schema_malformed_file_is_refused(case: str) -> None:
+    assert schema_errors(str(MALFORMED[case][0])) != []
+
+
+def test_sweep_json_schema_every_field_is_described() -> None:
+    schema = sweep_json_schema()
+    assert all(field["description"] for field in schema["properties"].values())
+    assert schema["$schema"].startswith("https://json-schema.org/")

@@ -1,0 +1,111 @@
+"""Data sets of the package ``datasets``, as it writes them itself: saved, Parquet, Arrow, image folders, streams."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from specvit.data import Dataset
+from specvit.data.sources.hugging_face import HuggingFace
+from specvit.data.sources.masks import Masks
+from specvit.errors import DataError
+
+from .small_images import COUNTS, SIZE, assert_expected, encoded, load, mask_of
+
+
+def test_a_saved_data_set_is_what_its_images_are_in_a_folder(saved: Path, expected: Dataset) -> None:
+    dataset = load(saved)
+    assert_expected(dataset, expected)
+    assert dataset.train.labels is not None
+    assert dataset.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert_expected(load(saved, label_column="name"), expected)
+
+
+def test_a_folder_of_parquet_files_is_what_its_images_are_in_a_folder(parquet: Path, expected: Dataset) -> None:
+    assert_expected(load(parquet), expected)
+
+
+def test_a_folder_of_arrow_files_is_what_its_images_are_in_a_folder(
+    saved: Path, tmp_path: Path, expected: Dataset
+) -> None:
+    (tmp_path / "arrow").mkdir()
+    for split in COUNTS:
+        shutil.copy(saved / split / "data-00000-of-00001.arrow", tmp_path / "arrow" / f"{split}.arrow")
+    assert_expected(load(tmp_path / "arrow"), expected)
+
+
+def test_a_folder_of_images_is_what_our_own_source_makes_of_it(image_folder: Path, expected: Dataset) -> None:
+    assert_expected(load(image_folder), expected)
+
+
+@pytest.mark.parametrize("tree", ["parquet", "image_folder"])
+def test_a_stream_is_what_the_whole_is(tree: str, request: pytest.FixtureRequest, expected: Dataset) -> None:
+    path: Path = request.getfixturevalue(tree)
+    # More than there are: the stream ends before.
+    streamed = load(path, streaming=True, num_train=100, num_val=100)
+    assert_expected(streamed, expected)
+    assert streamed.fingerprint == load(path).fingerprint
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_first_images_are_taken_where_a_number_is_given(parquet: Path, streaming: bool) -> None:
+    dataset, whole = load(parquet, num_train=5, num_val=1, streaming=streaming), load(parquet)
+    np.testing.assert_array_equal(dataset.train.images, whole.train.images[:5])
+    np.testing.assert_array_equal(dataset.val.images, whole.val.images[:1])
+    assert dataset.fingerprint != whole.fingerprint
+
+
+def test_masks_are_what_the_source_masks_makes_of_the_same_files(saved: Path, tmp_path: Path) -> None:
+    root = tmp_path / "masks"
+    for split, folder in (("train", "train"), ("validation", "val")):
+        for kind, content in (("images", encoded), ("masks", mask_of)):
+            (root / kind / folder).mkdir(parents=True)
+            for number in range(COUNTS[split]):
+                (root / kind / folder / f"{number}.png").write_bytes(content(split, number))
+    ours, theirs = Masks(root=str(root), image_size=SIZE).load(), load(saved, mask_column="mask")
+    assert theirs.mask_names == ours.mask_names == tuple(f"class {index}" for index in range(5))
+    for found, wanted in ((theirs.train, ours.train), (theirs.val, ours.val)):
+        assert found.targets == {"labels", "masks"}
+        np.testing.assert_array_equal(found.images, wanted.images)
+        np.testing.assert_array_equal(found.masks, wanted.masks)
+    named = load(saved, mask_column="mask", label_column=None, mask_names=tuple("abcde"))
+    assert named.mask_names == tuple("abcde")
+    assert (named.class_names, named.train.targets) == ((), {"masks"})
+    with pytest.raises(DataError, match=r"mask of split 'train' .*row \d+ must hold indices below 4.*data\.mask_names"):
+        load(saved, mask_column="mask", mask_names=tuple("abcd"))
+
+
+def test_targets_follow_from_the_columns() -> None:
+    assert HuggingFace(path="x").targets == {"labels"}
+    assert HuggingFace(path="x", label_column=None).targets == frozenset()
+    assert HuggingFace(path="x", mask_column="mask").targets == {"labels", "masks"}
+
+
+@pytest.mark.parametrize("tree", ["saved", "parquet", "image_folder"])
+@pytest.mark.parametrize("fields", [{}, {"streaming": True, "num_train": 5, "num_val": 9}], ids=["whole", "stream"])
+def test_on_disk_it_is_what_it_is_in_memory(
+    tree: str, fields: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path: Path = request.getfixturevalue(tree)
+    memory = load(path, **fields)
+    for _ in range(2):
+        disk = load(path, cache="disk", cache_folder=str(tmp_path / "cache"), **fields)
+        assert (disk.fingerprint, disk.class_names) == (memory.fingerprint, memory.class_names)
+        assert isinstance(disk.train.images, np.memmap)
+        for one, other in ((disk.train, memory.train), (disk.val, memory.val)):
+            np.testing.assert_array_equal(one.images, other.images)
+            np.testing.assert_array_equal(one.labels, other.labels)
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+
+
+def test_fingerprint_follows_images_and_classes(hf: Any, tables: Any, saved: Path, tmp_path: Path) -> None:
+    first = load(saved).fingerprint
+    assert load(shutil.move(saved, tmp_path / "moved")).fingerprint == first
+    other = tables["validation"].select([0, 1, 3, 2])
+    hf.DatasetDict(train=tables["train"], validation=other).save_to_disk(str(tmp_path / "other"))
+    assert load(tmp_path / "other").fingerprint != first
+    assert load(tmp_path / "moved", label_column=None).fingerprint != first
