@@ -130,8 +130,10 @@ def test_the_trained_backbone_is_built_as_the_configuration_says(
         rows=PatchRow(num_prefix=3, grid=(4, 4), position=(2, 2)),
         high_norm=HighNorm(num_registers=2),
         drop_path=0.1,
+        drop_path_uniform=True,
         layer_scale=0.5,
         cls_position=False,
+        cls_std=0.02,
     )
     assert given == {"init": "independent", "seed": 4, "pretrained": None, "pretrained_sha256": None}
 
