@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("specvit", "orchestrator")
+TREES = (*PACKAGES, "tests")
+"""Where Python modules of the repository lie."""
 MOST_LINES = 350
 MOST_MODULES = 22
 FOREIGN = ("Hold", "Holds", "Hear", "Take note", "Tell", "Tells", "Say", "Says", "Know", "Knows", "Complain")
 """Openings that name neither what a function does nor what a class is."""
 
 
-def modules() -> list[Path]:
-    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+def modules(trees: tuple[str, ...] = PACKAGES) -> list[Path]:
+    return sorted(path for tree in trees for path in (ROOT / tree).rglob("*.py"))
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
@@ -31,13 +34,19 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
                     yield statement.lineno, text
 
 
+def test_python_modules_lie_in_the_packages_and_the_tests() -> None:
+    listing = ["git", "-C", str(ROOT), "ls-files", "*.py"]
+    known = subprocess.run(listing, capture_output=True, text=True, check=False).stdout.splitlines()
+    assert [path for path in known if not path.startswith(tuple(f"{tree}/" for tree in TREES))] == []
+
+
 def test_no_module_is_too_long() -> None:
-    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules(TREES)}
     assert {path: lines for path, lines in sizes.items() if lines > MOST_LINES} == {}
 
 
 def test_no_folder_holds_too_many_modules() -> None:
-    counts = Counter(str(path.parent.relative_to(ROOT)) for path in modules())
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in modules(TREES))
     assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
 
 

@@ -12,7 +12,7 @@ else is touched. What other tests show already, and these do not repeat:
   ``test_nyuv2.py``, ``test_presets.py``, ``test_paths.py`` there;
 * what a command's file may hold: ``tests/orchestrator/storage/test_command_inbox.py``;
   a mirror's pointer that names other files: ``tests/orchestrator/storage/test_ledger_mirror.py``; files for clusters:
-  ``tests/orchestrator/execution/ray_cluster/test_cluster_files.py``;
+  ``tests/orchestrator/execution/ray_cluster/cluster_files``;
 * the dashboard's address, asked of a running Ray:
   ``tests/orchestrator/execution/ray_cluster/executor/test_executor.py``.
 """

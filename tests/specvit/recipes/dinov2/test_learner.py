@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from specvit.models.stochastic_depth import SubsetBlock
 from specvit.models.vit import encode
@@ -44,6 +45,21 @@ def test_the_losses_are_those_of_their_definitions_on_what_was_encoded(encoded: 
     torch.testing.assert_close(losses["dino"], 2 * dino)
     torch.testing.assert_close(losses["ibot"], 3 * ibot)
     torch.testing.assert_close(losses["koleo"], 0.5 * koleo)
+
+
+@pytest.mark.parametrize(("step", "temperature"), [(0, 0.04), (1, 0.05), (2, 0.06), (3, 0.07), (9, 0.07)])
+def test_the_teachers_temperature_rises_over_its_warm_up(
+    monkeypatch: pytest.MonkeyPatch, step: int, temperature: float
+) -> None:
+    seen: list[float] = []
+
+    def spy(logits: Tensor, *, temperature: float) -> Tensor:
+        seen.append(temperature)
+        return logits.softmax(-1)
+
+    monkeypatch.setattr(dinov2, "sinkhorn", spy)
+    make_learner().losses(make_batch(step=step))
+    assert seen == pytest.approx([temperature] * 2)
 
 
 def test_the_head_of_the_patches_may_have_a_bottleneck_of_its_own() -> None:

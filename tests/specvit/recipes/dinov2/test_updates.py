@@ -12,26 +12,10 @@ from torch import Tensor
 
 from specvit.data import Split
 from specvit.device import Device
-from specvit.recipes.dinov2 import learner as dinov2
 from specvit.training.loop import StepReport, pretrain, train_step
 from specvit.training.optimizer import build_optimizer
 
 from .small_learners import SCALE, make_batch, make_learner, values_of
-
-
-@pytest.mark.parametrize(("step", "temperature"), [(0, 0.04), (1, 0.05), (2, 0.06), (3, 0.07), (9, 0.07)])
-def test_the_teachers_temperature_rises_over_its_warm_up(
-    monkeypatch: pytest.MonkeyPatch, step: int, temperature: float
-) -> None:
-    seen: list[float] = []
-
-    def spy(logits: Tensor, *, temperature: float) -> Tensor:
-        seen.append(temperature)
-        return logits.softmax(-1)
-
-    monkeypatch.setattr(dinov2, "sinkhorn", spy)
-    make_learner().losses(make_batch(step=step))
-    assert seen == pytest.approx([temperature] * 2)
 
 
 @pytest.mark.parametrize("text", ["none", "norm+qkv+mlp+final_norm"])
