@@ -16,7 +16,13 @@ from specvit.errors import ConfigError, DataError
 from specvit.files.tensors import write_tensors
 from specvit.models.config import VitConfig, config_of
 from specvit.models.pretrained_weights import load_plain_weights
-from specvit.models.routed_layers import RoutedLayerNorm, RoutedLayerScale, RoutedLinear, own_parameters
+from specvit.models.routed_layers import (
+    TOKEN_GATE,
+    RoutedLayerNorm,
+    RoutedLayerScale,
+    RoutedLinear,
+    own_parameters,
+)
 from specvit.models.vit import build_empty
 from specvit.specialization.language import NO_SPECIALIZATION
 
@@ -107,6 +113,8 @@ def _check_equal(path: str, layer: RoutedLinear | RoutedLayerNorm | RoutedLayerS
             differs = bool(own["up"].any())
         else:
             gate = own.pop("gate", None)
+            for name in TOKEN_GATE:
+                own.pop(name, None)  # a sigmoid is never 0
             span = slice(part.first, part.first + part.size)
             unequal = torch.zeros(part.size, dtype=torch.bool, device=next(iter(own.values())).device)
             for name, value in own.items():

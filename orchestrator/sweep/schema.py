@@ -114,7 +114,8 @@ class Ablation:
     """How own weights start: as copies of the shared ones, or drawn anew."""
     modes: Texts = ("full",)
     """How much of a weight is own, for the components that name no mode themselves: ``full``, ``gate`` (own
-    weights blended with the shared ones), ``lora:R`` (the shared ones plus a matrix of rank R)."""
+    weights blended with the shared ones by a share a channel), ``gate:token`` (by a share that depends on the token),
+    ``lora:R`` (the shared ones plus a matrix of rank R)."""
     tokens: Annotated[tuple[Literal["cls", "placebo"], ...], Field(min_length=1)] = ("cls",)
     """Which token gets the own weights: [CLS], or one fixed patch, as a control for their mere number."""
     placebo_position: tuple[NonNegativeInt, NonNegativeInt] | None = None

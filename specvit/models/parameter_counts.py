@@ -62,5 +62,5 @@ def count_own_weights(site: Site, mode: Mode, *, width: int) -> int:
     inputs, outputs = site.inputs * width, site.outputs * width
     if mode.kind == "lora":
         return mode.rank * (inputs + outputs)
-    gate = outputs if mode.kind == "gate" else 0
-    return inputs * outputs + site.vectors * outputs + gate
+    gates = {"gate": outputs, "gate:token": (inputs or width) + 1}
+    return inputs * outputs + site.vectors * outputs + gates.get(mode.kind, 0)

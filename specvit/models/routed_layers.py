@@ -34,6 +34,14 @@ from specvit.specialization.token_rows import SpecializedRows
 OWN = "own"
 """Name under which a routed layer keeps its own weights."""
 
+TOKEN_GATE = ("gate_weight", "gate_bias")
+"""Parameters of a gate that depends on the token."""
+
+GATES = ("gate", *TOKEN_GATE)
+
+NEARLY_SHUT = -4.0
+"""Where the bias of such a gate starts if own weights are drawn anew: 2% of them."""
+
 
 @dataclass(frozen=True)
 class OwnedPart:
@@ -53,34 +61,51 @@ class OwnedPart:
 
 
 class _OwnWeights(nn.Module):
-    """Own weights in mode ``full`` or ``gate``, and the blend of their outputs with those of the shared ones.
+    """Own weights in mode ``full`` or of a gate, and the blend of their outputs with those of the shared ones.
 
-    A gate g blends channel by channel: shared + g (own - shared). Where own weights start equal to the
-    shared ones, it starts at 1/2: the function is the shared one all the same, while at 0 neither the gate
+    A gate g blends: shared + g (own - shared). In mode ``gate`` there is a g for each channel. Where own weights start
+    equal to the shared ones, it starts at 1/2: the function is the shared one all the same, while at 0 neither the gate
     nor the own weights would ever get a gradient. Where they start otherwise, it starts at 0.
+
+    In mode ``gate:token`` there is one g for each token x, sigmoid(w x + b), with x as the own weights see it (of a
+    norm, normalised). w starts at 0; b too, where own weights start equal to the shared ones, else nearly shut.
     """
 
     gate: nn.Parameter | None
+    gate_weight: nn.Parameter | None
+    gate_bias: nn.Parameter | None
 
     def __init__(self, part: OwnedPart, shared: nn.Module, donor: nn.Module) -> None:
         super().__init__()
         span = slice(part.first, part.first + part.size)
         for name, value in donor.named_parameters(recurse=False):
             self.register_parameter(name, nn.Parameter(value.detach()[span].clone()))
-        if part.mode.kind != "gate":
-            self.gate = None
+        for name in GATES:
+            self.register_parameter(name, None)
+        if part.mode == FULL:
             return
         equal = donor is shared or all(
             torch.equal(own, getattr(shared, name).detach()[span]) for name, own in self.named_parameters()
         )
         own = next(self.parameters())
-        self.gate = nn.Parameter(own.new_full((part.size,), 0.5 if equal else 0.0))
+        if part.mode.kind == "gate":
+            self.gate = nn.Parameter(own.new_full((part.size,), 0.5 if equal else 0.0))
+        else:
+            # Of as many channels as x: a matrix has them as its columns, a norm or a layer scale as its own.
+            self.gate_weight = nn.Parameter(own.new_zeros(own.shape[-1]))
+            self.gate_bias = nn.Parameter(own.new_full((1,), 0.0 if equal else NEARLY_SHUT))
 
-    def place(self, y: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], first: int = 0) -> Tensor:
-        """Let the rows of ``y`` become ``own``, or the blend with ``shared``, which is what they are."""
-        if self.gate is None:
+    def place(
+        self, y: Tensor, x: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], first: int = 0
+    ) -> Tensor:
+        """Let the rows of ``y``, of the tokens ``x``, become ``own``, or the blend with ``shared``, what they are."""
+        if self.gate_weight is not None:
+            gate = torch.sigmoid(F.linear(x, self.gate_weight.unsqueeze(0), self.gate_bias))
+        elif self.gate is not None:
+            gate = self.gate
+        else:
             return replace_rows(y, own, shared, rows, first=first)
-        return add_to_rows(y, self.gate * (own - shared), rows, first=first)
+        return add_to_rows(y, gate * (own - shared), rows, first=first)
 
 
 class _OwnLinear(_OwnWeights):
@@ -91,18 +116,18 @@ class _OwnLinear(_OwnWeights):
         self, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, rows: tuple[int, int], first: int
     ) -> Tensor:
         own = F.linear(x, self.weight, None if bias is None else self.bias)
-        return self.place(y, own, F.linear(x, weight, bias), rows, first)
+        return self.place(y, x, own, F.linear(x, weight, bias), rows, first)
 
 
 class _OwnScale(_OwnWeights):
     """Own scale, and for a norm shift, of ``(B, R, D)`` channels."""
 
     def forward(self, y: Tensor, x: Tensor, shared: Sequence[Tensor], rows: tuple[int, int]) -> Tensor:
-        mine = [value for name, value in self.named_parameters() if name != "gate"]
+        mine = [value for name, value in self.named_parameters() if name not in GATES]
         own, plain = (
             x * scale if not shift else torch.addcmul(shift[0], x, scale) for scale, *shift in (mine, shared)
         )
-        return self.place(y, own, plain, rows)
+        return self.place(y, x, own, plain, rows)
 
 
 class LowRank(nn.Module):

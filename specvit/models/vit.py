@@ -219,7 +219,7 @@ def _check_modules(model: VisionTransformer, specialization: Specialization) -> 
 
 
 def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str, list[OwnedPart]]:
-    """List what is owned of each module; neighbours that share a mode make one part, unless it is of low rank."""
+    """List what is owned of each module; neighbours that share a mode make one part if it goes by channel."""
     parts: dict[str, list[OwnedPart]] = {}
     for component, block, mode in sorted(
         specialization.places(), key=lambda place: (place[1], list(COMPONENTS).index(place[0].name))
@@ -229,7 +229,7 @@ def _parts_by_module(specialization: Specialization, *, width: int) -> dict[str,
             part = OwnedPart(component.name, mode, first=site.first * width, size=site.outputs * width)
             known = parts.setdefault(path, [])
             joins = bool(known) and known[-1].mode == mode and known[-1].first + known[-1].size == part.first
-            if joins and mode.kind != "lora":
+            if joins and mode.goes_by_channel:
                 part = OwnedPart(known[-1].name + part.name, mode, known[-1].first, known[-1].size + part.size)
                 known.pop()
             known.append(part)

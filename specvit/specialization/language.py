@@ -130,7 +130,7 @@ def parse_specialization(
 
     Args:
         text: Terms joined by ``+``, each a component, then perhaps a mode in brackets (``full``, ``gate``,
-            ``lora:R``), then perhaps ``@`` and a block range; a component may come with several ranges.
+            ``gate:token``, ``lora:R``), then perhaps ``@`` and a block range; a component may come with several ranges.
             ``none`` (or nothing) is the baseline. A term can be a named arm, ``paper``, which takes a mode.
         depth: Number of blocks of the model.
         layer_scale: Whether the blocks have layer scales, which named arms then own too.
@@ -245,8 +245,8 @@ def _resolve_term(
     for component in components:
         if mode.kind == "lora" and not component.has_matrix:
             raise ConfigError(
-                f"specialization {text!r}: {component.name} has no matrix, so its mode is full or gate, "
-                f"not {mode.text}"
+                f"specialization {text!r}: {component.name} has no matrix, so its mode is full or gate or "
+                f"gate:token, not {mode.text}"
             )
         if component.per_block:
             yield component, resolve_range(range_text or default_range, depth), mode

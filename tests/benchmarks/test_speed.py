@@ -39,6 +39,7 @@ MODES = {
     "full": "norm@all+qkv@first-third",
     "lora:8": "norm@all+qkv(lora:8)@first-third",
     "gate": "norm(gate)@all+qkv(gate)@first-third",
+    "gate:token": "norm(gate:token)@all+qkv(gate:token)@first-third",
 }
 
 

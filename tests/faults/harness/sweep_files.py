@@ -153,7 +153,7 @@ _LANGUAGES = {
     "components": ("none", "norm", "qkv", "norm+qkv+mlp", "mlp(lora:8)", "final_norm", "layerscale"),
     "blocks": ("all", "first-third", "last-half", "0:1", "2:5", "0:9"),
     "specialize": ("none", "norm@all+qkv@first-third", "qkv(lora:4)@0:2+qkv@2:4", "norm(gate)", "q+k+v", "mlp@0:99"),
-    "modes": ("full", "gate", "lora:1", "lora:64", "lora:999"),
+    "modes": ("full", "gate", "gate:token", "lora:1", "lora:64", "lora:999"),
     "high_norm": ("vanilla", "registers:1", "registers:999", "attention_bias"),
     "probes": ("knn", "linear", "segmentation", "depth"),
     "metric": ("knn_top1", "segmentation_miou"),

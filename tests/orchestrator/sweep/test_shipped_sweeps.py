@@ -26,7 +26,7 @@ NUM_TRIALS = {
     "paper/blocks": (7 + 1) * 3 * 3,
     "paper/components": (12 + 1) * 3 * 3,
     "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 3,
-    "paper/modes": (9 + 1) * 3 * 3,
+    "paper/modes": (11 + 1) * 3 * 3,
     "probes": (3 + 2) * 4,
     "quick": (3 + 2) * 2,
     "recipes": (2 + 2) * 3 * 4,

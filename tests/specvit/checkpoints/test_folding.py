@@ -38,10 +38,20 @@ def test_gates_of_zero_fold_whatever_the_own_weights() -> None:
     assert torch.equal(fold(model)(images()), model(images()))
 
 
+def test_gates_by_the_token_fold_as_long_as_the_weights_that_they_blend_are_equal() -> None:
+    model = build("norm(gate:token)+qkv(gate:token)")
+    with torch.no_grad():
+        for name, value in own_parameters(model).items():
+            if "gate" in name:
+                value.add_(1.0)
+    assert torch.equal(fold(model)(images()), model(images()))
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
         ("norm+mlp", "blocks.2.mlp.fc1.own.fc1.bias", r"own fc1 \(full\) of blocks\.2\.mlp\.fc1"),
+        ("q+k+v(gate:token)", "blocks.1.attn.qkv.own.v.weight", r"own v \(gate:token\) of blocks\.1\.attn\.qkv"),
         ("q+k+v(gate)", "blocks.1.attn.qkv.own.v.weight", r"own v \(gate\) of blocks\.1\.attn\.qkv"),
         ("proj(lora:2)", "blocks.0.attn.proj.own.proj.up", r"own proj \(lora:2\) of blocks\.0\.attn\.proj"),
         ("final_norm", "norm.own.final_norm.bias", r"own final_norm \(full\) of norm"),

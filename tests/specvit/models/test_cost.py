@@ -20,7 +20,13 @@ SMALLEST = Scale(width=16, depth=4, num_heads=2)
 """For what takes longer with every block."""
 
 MIXED = "qkv(lora:8)@0:2+mlp@2:4+proj(gate)+final_norm"
-MODES = (PAPER, "norm@all+qkv(lora:8)@first-third", "norm(gate)@all+qkv(gate)@first-third")
+BY_TOKEN = "norm(gate:token)@all+qkv(gate:token)@first-third"
+MODES = (
+    PAPER,
+    "norm@all+qkv(lora:8)@first-third",
+    "norm(gate)@all+qkv(gate)@first-third",
+    BY_TOKEN,
+)
 
 
 def _build(
@@ -60,10 +66,17 @@ def _peak_bytes(model: VisionTransformer, images: Tensor) -> int:
     return peak
 
 
-@pytest.mark.parametrize("text", MODES)
+SHAPES = [("nano", 24, 4), ("nano", 32, 4), ("small", 224, 16), ("base", 224, 16)]
+"""Scale, side of an image, side of a patch."""
+
+
 @pytest.mark.parametrize(
-    ("scale", "image_size", "patch_size"),
-    [("nano", 24, 4), ("nano", 32, 4), ("small", 224, 16), pytest.param("base", 224, 16, marks=pytest.mark.long)],
+    ("scale", "image_size", "patch_size", "text"),
+    [
+        pytest.param(*shape, text, marks=() if shape in quick else pytest.mark.long)
+        for text, quick in ((text, SHAPES[1:2] if text == BY_TOKEN else SHAPES[:3]) for text in MODES)
+        for shape in SHAPES
+    ],
 )
 def test_own_weights_add_at_most_half_a_percent_of_operations(
     text: str, scale: str, image_size: int, patch_size: int

@@ -76,7 +76,7 @@ def _num_plain(scale: str) -> int:
             for scale in ("small", "base", "large")
             for name in COMPONENTS
         ),
-        *(("nano", f"{name}(gate)") for name in COMPONENTS),
+        *(("nano", f"{name}({mode})") for name in COMPONENTS for mode in ("gate", "gate:token")),
         *(("nano", f"{name}(lora:3)@first-third") for name, c in COMPONENTS.items() if c.has_matrix),
         ("small", "norm+qkv@first-third+mlp(lora:8)@last-half+final_norm(gate)"),
     ],
@@ -115,6 +115,14 @@ def test_extra_count_of_the_small_model_is_the_one_worked_out_by_hand() -> None:
     expected = 12 * 2 * 2 * 384 + 4 * (384 * 1152 + 1152)
     specialization = parse_specialization("norm+qkv@first-third", 12)
     assert count_extra_parameters(SCALES["small"], specialization) == expected == 1_792_512
+
+
+def test_a_gate_by_the_token_has_a_weight_for_each_input_and_a_bias() -> None:
+    # nano: 6 blocks, 64 channels. Two norms with own scale and shift; q, k, v apart; fc2, which has 256 inputs.
+    norms, q_k_v = 6 * 2 * (2 * 64 + 64 + 1), 2 * 3 * (64 * 64 + 64 + 64 + 1)
+    fc2 = 6 * (256 * 64 + 64 + 256 + 1)
+    text = "norm(gate:token)+qkv(gate:token)@first-third+fc2(gate:token)"
+    assert count_extra_parameters(SCALES["nano"], parse_specialization(text, 6)) == norms + q_k_v + fc2
 
 
 def test_the_baseline_adds_no_parameter() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from timm.layers import LayerScale
 from torch import nn
 
 from specvit.models.routed_layers import OwnedPart, own_parameters, route
-from specvit.specialization.modes import FULL, parse_mode
+from specvit.specialization.modes import FULL, Mode, parse_mode
 from specvit.specialization.token_rows import PrefixRows
 
 from ..own_weights import original_name
@@ -52,7 +53,7 @@ def test_own_parameters_are_those_of_the_routed_layers_alone() -> None:
     assert set(own_parameters(model)) == {"routed.own.it.weight", "routed.own.it.bias"}
 
 
-@pytest.mark.parametrize("mode", ["full", "gate", "lora:2"])
+@pytest.mark.parametrize("mode", ["full", "gate", "gate:token", "lora:2"])
 def test_original_name_is_that_of_a_shared_parameter(mode: str) -> None:
     model = nn.ModuleDict({"layer": _route(nn.Linear(5, 7), mode)})
     shared = {name for name, _ in model.named_parameters()} - own_parameters(model).keys()
@@ -108,3 +109,14 @@ def test_route_refuses_a_layer_that_it_has_no_version_of() -> None:
         route(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), [part], PrefixRows())
     with pytest.raises(TypeError, match="Linear"):
         route(nn.Linear(3, 3), nn.LayerNorm(3), [part], PrefixRows())
+
+
+def test_a_gate_by_the_token_blends_each_token_by_the_sigmoid_of_its_own_value() -> None:
+    routed = route(LayerScale(2, 1.0), LayerScale(2, 3.0), [OwnedPart("it", Mode("gate:token"), 0, 2)], PrefixRows(2))
+    with torch.no_grad():
+        routed.get_parameter("own.it.gate_weight").copy_(torch.tensor([1.0, 0.0]))
+        routed.get_parameter("own.it.gate_bias").fill_(math.log(3))
+    x = torch.tensor([[[math.log(2), 1.0], [-math.log(9), 1.0], [5.0, 1.0]]])
+    # Odds of 3 x 2 and of 3 / 9: 6/7 and 1/4 of the way from a scale of 1 to one of 3; the third token is a patch.
+    factors = torch.tensor([1 + 2 * 6 / 7, 1 + 2 / 4, 1.0]).view(1, 3, 1)
+    torch.testing.assert_close(routed(x), x * factors)

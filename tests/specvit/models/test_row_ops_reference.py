@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -50,19 +51,32 @@ class _Obvious(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         start, stop = self.routed.rows.of(x.shape[1])
-        before, special, after = x[:, :start], x[:, start:stop], x[:, stop:]
-        layer = self.routed
+        special, layer = x[:, start:stop], self.routed
         if isinstance(layer, RoutedLinear):
-            shared = [F.linear(rows, layer.weight, layer.bias) for rows in (before, after)]
+            plain = F.linear(x, layer.weight, layer.bias)
             own = F.linear(special, self._own("weight"), self._own("bias"))
         elif isinstance(layer, RoutedLayerNorm):
             shape, eps = layer.normalized_shape, layer.eps
-            shared = [F.layer_norm(rows, shape, layer.weight, layer.bias, eps) for rows in (before, after)]
+            plain = F.layer_norm(x, shape, layer.weight, layer.bias, eps)
             own = F.layer_norm(special, shape, self._own("weight"), self._own("bias"), eps)
+            special = F.layer_norm(special, shape, None, None, eps)
         else:
-            shared = [rows * layer.gamma for rows in (before, after)]
+            plain = x * layer.gamma
             own = special * self._own("gamma")
-        return torch.cat([shared[0], own, shared[1]], dim=1)
+        share = self._shares(special)
+        blend = (1 - share) * plain[:, start:stop] + share * own
+        return torch.cat([plain[:, :start], blend, plain[:, stop:]], dim=1)
+
+    def _shares(self, special: Tensor) -> Tensor:
+        """Return the share of the own output in that of each token and channel: 1 but for gates by the token."""
+        num_outputs = self.routed.weight.shape[0] if hasattr(self.routed, "weight") else self.routed.gamma.shape[0]
+        shares = list(torch.ones(num_outputs, *special.shape[:2], dtype=special.dtype))
+        for part in self.routed.parts:
+            mine = self.routed.own[part.name]
+            for channel in range(part.first, part.first + part.size):
+                if part.mode.kind == "gate:token":
+                    shares[channel] = 1 / (1 + torch.exp(-(special @ mine.gate_weight + mine.gate_bias)))
+        return torch.stack(shares, dim=-1)
 
 
 def _tokens(model: VisionTransformer, images: Tensor) -> Tensor:
@@ -126,7 +140,7 @@ def _texts(draw: st.DrawFn) -> str:
     """Draw a specialization in which no place gets two modes."""
     terms = []
     for name in draw(st.lists(st.sampled_from(tuple(COMPONENTS)), min_size=1, unique=True)):
-        modes = ["full", "gate"] + (["lora:1", "lora:3"] if COMPONENTS[name].has_matrix else [])
+        modes = ["full", "gate", "gate:token"] + (["lora:1", "lora:3"] if COMPONENTS[name].has_matrix else [])
         mode = draw(st.sampled_from(modes))
         blocks = draw(st.sampled_from(["all", "first-third", "0:2", "2:3"])) if COMPONENTS[name].per_block else ""
         terms.append(f"{name}({mode})" + (f"@{blocks}" if blocks else ""))
@@ -157,13 +171,19 @@ WITH_MATRIX = {name for name, component in COMPONENTS.items() if component.has_m
 EVERY_TERM = [
     f"{name}({mode})"
     for name in (*COMPONENTS, *ALIASES)
-    for mode in ("full", "gate", "lora:2")
+    for mode in ("full", "gate", "gate:token", "lora:2")
     if mode != "lora:2" or set(ALIASES.get(name, (name,))) <= WITH_MATRIX
 ]
 
 
-@pytest.mark.parametrize("registers", [0, 1, 4])
-@pytest.mark.parametrize("text", EVERY_TERM)
+@pytest.mark.parametrize(
+    ("registers", "text"),
+    [
+        pytest.param(num, text, marks=pytest.mark.long if "gate:token" in text and num != 1 else ())
+        for text in EVERY_TERM
+        for num in (0, 1, 4)
+    ],
+)
 def test_every_component_in_every_mode_equals_the_obvious_one(text: str, registers: int) -> None:
     model = _build(text, registers=registers)
     torch.manual_seed(registers)
@@ -185,16 +205,26 @@ def test_any_arm_that_starts_from_copies_computes_the_baseline_to_the_last_bit(
 @settings(max_examples=20, deadline=None)
 @given(text=_texts())
 def test_gates_and_low_ranks_start_at_the_shared_weights_also_when_own_ones_are_drawn_anew(text: str) -> None:
-    text = text.replace("(full)", "(gate)")
+    text = text.replace("(full)", "(gate)").replace("(gate:token)", "(gate)")
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     assert torch.equal(_tokens(_build(text, init="independent"), images), _tokens(_build("none"), images))
 
 
+def test_gates_by_the_token_start_with_two_percent_of_weights_that_are_drawn_anew() -> None:
+    model = _build("mlp(gate:token)", init="independent")
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    shares = [float(torch.sigmoid(p.detach())) for n, p in model.named_parameters() if n.endswith("gate_bias")]
+    assert shares == pytest.approx([1 / (1 + math.exp(4))] * 2 * SCALE.depth)
+    assert 0 < float((_tokens(model, images) - _tokens(_build("none"), images)).detach().abs().max()) < 0.1
+    _check(model, images)
+
+
 @pytest.mark.parametrize("init", ["copy", "independent"])
+@pytest.mark.parametrize("mode", ["gate", "gate:token"])
 @pytest.mark.parametrize("name", ["norm", "qkv", "mlp", "layerscale"])
-def test_gates_learn_from_the_first_steps(name: str, init: str) -> None:
+def test_gates_learn_from_the_first_steps(name: str, mode: str, init: str) -> None:
     """A gate at 0 over equal weights would be stuck: both gradients are products with 0."""
-    model = _build(f"{name}(gate)", init=init)
+    model = _build(f"{name}({mode})", init=init)
     own = own_parameters(model)
     for _ in range(2):
         images = torch.randn(2, 3, 16, 16, dtype=torch.float64)

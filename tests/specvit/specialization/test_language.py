@@ -30,13 +30,13 @@ NAMED = {
 NAMES = ("first-third", "first-half", "last-half", "last-third")
 
 
-MODES = (FULL, Mode("gate"), Mode("lora", 1), Mode("lora", 12))
+MODES = (FULL, Mode("gate"), Mode("gate:token"), Mode("lora", 1), Mode("lora", 12))
 MEMBERS = {"norm": ("norm1", "norm2"), "qkv": ("q", "k", "v"), "mlp": ("fc1", "fc2")}
 MATRICES = {"q", "k", "v", "proj", "fc1", "fc2"}
 
 
 def _modes_of(name: str) -> tuple[Mode, ...]:
-    return MODES if set(MEMBERS.get(name, (name,))) <= MATRICES else MODES[:2]
+    return MODES if set(MEMBERS.get(name, (name,))) <= MATRICES else MODES[:3]
 
 
 @st.composite
@@ -55,7 +55,7 @@ def specializations(draw: st.DrawFn) -> Specialization:
 def texts(draw: st.DrawFn) -> tuple[str, int, set[tuple[str, int, str]]]:
     """Draw a text, a depth, and the places that the text names there, found without the code under test."""
     depth = draw(st.sampled_from(tuple(NAMED)))
-    mode_of = {name: draw(st.sampled_from(("", "(full)", "(gate)"))) for name in COMPONENTS}
+    mode_of = {name: draw(st.sampled_from(("", "(full)", "(gate)", "(gate:token)"))) for name in COMPONENTS}
     for members in MEMBERS.values():
         mode = draw(st.sampled_from(("", "(full)", "(gate)")))
         mode_of |= dict.fromkeys(members, mode)
@@ -147,6 +147,7 @@ def test_named_ranges_are_the_blocks_counted_by_hand(depth: int) -> None:
         ("mlp(gate)@3:6+mlp@0:3", 6, "mlp@first-half+mlp(gate)@last-half"),
         ("proj(lora:2)@0:1+proj(lora:10)@1:2", 6, "proj(lora:2)@0:1+proj(lora:10)@1:2"),
         ("final_norm(gate)", 6, "final_norm(gate)"),
+        ("qkv(gate:token)@0:2+norm(gate)", 6, "norm(gate)@all+qkv(gate:token)@first-third"),
         ("layerscale@last-third", 6, "layerscale@last-third"),
     ],
 )

@@ -42,7 +42,9 @@ RECIPES: dict[str, Any] = {
 ARMS: dict[str, dict[str, Any]] = {
     "none": {},
     "full": {"components": "norm+qkv+proj+mlp+layerscale+final_norm"},
-    "gate": {"components": "norm(gate)+qkv(gate)+proj(gate)+mlp(gate)+layerscale(gate)+final_norm(gate)"},
+    "gates": {
+        "components": "norm1(gate)+norm2(gate:token)+qkv(gate:token)+proj(gate)+mlp(gate)+layerscale(gate:token)"
+    },
     "lora": {"components": "qkv(lora:2)+proj(lora:2)+mlp(lora:2)+norm"},
     **{name: {"comparator": comparator()} for name, comparator in COMPARATORS.items()},
 }

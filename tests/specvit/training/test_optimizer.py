@@ -74,7 +74,9 @@ def test_a_specialized_copy_sits_in_the_group_of_its_original(recipe: Recipe, co
         assert groups[name] is groups[original_name(name)], name
 
 
-@pytest.mark.parametrize("text", ["q(lora:2)+mlp(lora:3)", "norm(gate)+qkv(gate)+layerscale(gate)"])
+@pytest.mark.parametrize(
+    "text", ["q(lora:2)+mlp(lora:3)", "norm(gate)+qkv(gate)+layerscale(gate)", "norm(gate:token)+qkv(gate:token)"]
+)
 @pytest.mark.parametrize("recipe", [DINO, DEIT], ids=["dinov2", "deit3"])
 def test_low_ranks_and_gates_learn_at_the_rate_of_their_original_and_decay_as_matrices_and_vectors_do(
     recipe: Recipe, text: str
