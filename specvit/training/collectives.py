@@ -89,16 +89,17 @@ def gather(x: Tensor, *, dim: int = 0) -> Tensor:
     return torch.cat(parts, dim=dim)
 
 
-def mean_of_rows(rows: Tensor) -> Tensor | None:
-    """Return the mean ``(K,)`` over the rows ``(B, K)`` of all processes; None if there are none at all.
+def mean_of_rows(summed: Tensor, *, num_rows: int) -> Tensor | None:
+    """Return the mean ``(K,)`` over the rows of all processes; None if there are none at all.
 
-    It is in float32, or in float64 where the rows are.
+    Args:
+        summed: ``(K,)`` float32, the sum of this process's rows.
+        num_rows: How many these are.
     """
-    wide = torch.promote_types(rows.dtype, torch.float32)
     if num_processes() == 1:
-        return rows.mean(dim=0, dtype=wide) if len(rows) else None
-    summed = total(torch.cat([rows.sum(dim=0, dtype=torch.float32), rows.new_tensor([len(rows)], dtype=torch.float32)]))
-    return (summed[:-1] / summed[-1]).to(wide) if summed[-1] > 0 else None
+        return summed / num_rows if num_rows else None
+    of_all = total(torch.cat([summed, summed.new_tensor([num_rows])]))
+    return of_all[:-1] / of_all[-1] if of_all[-1] > 0 else None
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:

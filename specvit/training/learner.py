@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -223,8 +223,8 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
 
     What a part computes must not show how the batch was cut. So everything random is drawn for the whole batch: views
     and masks by ``draw``, stochastic depth by the layers (``specvit.models.stochastic_depth``); and what couples images
-    (Sinkhorn-Knopp, a centre, nearest neighbours) is settled between two passes, by ``targets``. Views of the whole
-    batch are held in memory, activations of a part only.
+    (Sinkhorn-Knopp, a centre, nearest neighbours) is settled by ``targets``. Views of the whole batch are held in
+    memory, activations and targets of a part only.
     """
 
     @abstractmethod
@@ -235,7 +235,7 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
         """
 
     @abstractmethod
-    def targets(self, views: Views, parts: Sequence[BatchSlice]) -> Sequence[Targets]:
+    def targets(self, views: Views, parts: Sequence[BatchSlice]) -> Iterable[Targets]:
         """Compute, without gradients, what the parts' losses need to know of the whole batch.
 
         Args:
@@ -243,7 +243,8 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
             parts: This process's parts. What couples images is computed over those of all processes.
 
         Returns:
-            One value a part.
+            One value a part, in their order. A generator, which computes a value when it is asked for it, is asked for
+            the next one after the part before has been learnt from, so that memory need not hold them all.
         """
 
     @abstractmethod
@@ -312,10 +313,13 @@ class SlicedLearner(Learner, Generic[Views, Targets]):
         parts = batch.slices(own, size=size)
         with device.autocast(), torch.no_grad():
             views = self._drawn(batch)
-            targets = self.targets(views, parts)
+            targets = iter(self.targets(views, parts))
         total = torch.zeros((), device=batch.images.device, dtype=torch.float64)
         sums: dict[str, Tensor] = {}
-        for part, of_part in zip(parts, targets, strict=True):
+        for part in parts:
+            # Not in the context of the student's pass: weights that autocast has cast without gradients are cached.
+            with device.autocast(), torch.no_grad():
+                of_part = next(targets)
             with device.autocast(), sampling_as_whole_batch(part):
                 terms = self.slice_losses(views, part, of_part)
                 loss = part.fraction * torch.stack(list(terms.values())).sum()

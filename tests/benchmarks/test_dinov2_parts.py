@@ -19,6 +19,7 @@ from specvit.models.scales import SCALES
 from specvit.models.vit import build_vit
 from specvit.recipes.build import build_learner
 from specvit.recipes.dinov2 import learner as dinov2
+from specvit.recipes.dinov2 import targets
 from specvit.recipes.dinov2.learner import DinoV2Learner
 from specvit.recipes.dinov2.settings import DinoV2, DinoV2Cpu
 from specvit.training.learner import Batch
@@ -26,7 +27,7 @@ from specvit.training.loop import train_step
 from specvit.training.optimizer import build_optimizer
 
 CPU = Device(torch.device("cpu"))
-LOSSES = ("dino_loss", "ibot_loss", "koleo_loss", "sinkhorn")
+LOSSES = ("dino_loss", "ibot_loss", "koleo_loss")
 REST = "other"
 
 SWEEP = DinoV2Cpu()
@@ -114,7 +115,10 @@ def _put_on(
         patch.setattr(dinov2, name, clock.wrap(getattr(dinov2, name), "losses and targets"))
     heads = (network.cls_head for network in (learner.student, learner.teacher))  # shared with the patches
     parts: list[tuple[Any, str, str]] = [
-        *((head, "forward", "heads") for head in heads),
+        *((head, name, "heads") for head in heads for name in ("forward", "embed")),
+        (targets.TeacherRows, "logits", "heads"),
+        (targets, "sinkhorn", "losses and targets"),
+        (targets.Centre, "forward", "losses and targets"),
         (learner, "_views", "crops and colour"),
         (learner, "_masks", "masks"),
         (learner, "after_step", "moving average"),

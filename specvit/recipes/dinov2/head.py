@@ -38,8 +38,15 @@ class DinoHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., D)`` tokens to ``(..., K)`` cosines with the prototypes."""
-        x = F.normalize(self.mlp(x), dim=-1)
-        return F.linear(x, F.normalize(self.prototypes.weight, dim=-1))
+        return F.linear(self.embed(x), self.unit_prototypes())
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map ``(..., D)`` tokens to the bottleneck, at length 1; cosines with the prototypes are one product away."""
+        return F.normalize(self.mlp(x), dim=-1)
+
+    def unit_prototypes(self) -> Tensor:
+        """Return the prototypes at length 1: ``(K, bottleneck)``."""
+        return F.normalize(self.prototypes.weight, dim=-1)
 
 
 class DinoNetwork(nn.Module):

@@ -6,7 +6,7 @@ Shapes: B images, L local views, P patches of a global view, M masked patches, K
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -24,11 +24,11 @@ from specvit.recipes.dinov2.losses import (
     koleo_loss,
     koleo_of_part,
     mask_weights,
-    sinkhorn,
 )
 from specvit.recipes.dinov2.masking import sample_masks
 from specvit.recipes.dinov2.measures import agreement, constant_loss, entropy, masked_share, mean_output
 from specvit.recipes.dinov2.settings import DinoV2
+from specvit.recipes.dinov2.targets import TeacherRows, balanced_targets, centred_targets
 from specvit.recipes.dinov2.tensors import DinoTargets, DinoViews, StudentOutputs
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
@@ -101,19 +101,15 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         global_views, local_views = self._views(batch)
         return DinoViews(global_views, local_views, self._masks(batch, num_crops=len(global_views)), batch.progress)
 
-    def targets(self, views: DinoViews, parts: Sequence[BatchSlice]) -> list[DinoTargets]:
+    @torch.no_grad()
+    def targets(self, views: DinoViews, parts: Sequence[BatchSlice]) -> Iterator[DinoTargets]:
         """Compute the teacher's targets, centred over the whole batch, and what KoLeo needs of it."""
         cls, patches = zip(*(self._teach(views, part) for part in parts), strict=True)
-        cls_targets, patch_targets = self._centred(_join(cls, dim=1), _join(patches), progress=views.progress)
         student_cls = self._student_cls(views, parts) if len(parts) > 1 and self.recipe.koleo_weight > 0 else None
-        return [
-            DinoTargets(of_cls, of_patches, student_cls)
-            for of_cls, of_patches in zip(
-                torch.split(cls_targets, [part.size for part in parts], dim=1),
-                torch.split(patch_targets, [len(rows) for rows in patches]),
-                strict=True,
-            )
-        ]
+        cls_targets = self._centred(self.teacher.cls_head, cls, self.cls_centre, progress=views.progress)
+        patch_targets = self._centred(self.teacher.patch_head, patches, self.patch_centre, progress=views.progress)
+        for part in parts:
+            yield DinoTargets(next(cls_targets).view(2, part.size, -1), next(patch_targets), student_cls)
 
     def slice_losses(self, views: DinoViews, part: BatchSlice, targets: DinoTargets) -> dict[str, Tensor]:
         """Compute the DINO, iBOT and KoLeo terms of a part."""
@@ -243,30 +239,25 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         )
         return torch.from_numpy(masks).to(batch.images.device)
 
-    @torch.no_grad()
     def _teach(self, views: DinoViews, part: BatchSlice) -> tuple[Tensor, Tensor]:
-        """Compute the teacher's outputs: ``(2, b, K)`` of [CLS], ``(m, K)`` of the masked patches."""
-        self.teacher.eval()
-        tokens = encode(self.teacher.backbone, part.of(views.global_views))
-        cls, patches = self.teacher.project([tokens.cls], tokens.patches[part.of(views.masked)])
-        return cls.view(2, part.size, -1), patches
+        """Compute what the teacher puts into its heads' bottlenecks: ``(2 b, .)`` [CLS], ``(m, .)`` masked patches."""
+        teacher = self.teacher.eval()
+        tokens = encode(teacher.backbone, part.of(views.global_views))
+        patches = tokens.patches[part.of(views.masked)]
+        return teacher.cls_head.embed(tokens.cls), teacher.patch_head.embed(patches)
 
-    @torch.no_grad()
-    def _centred(self, cls: Tensor, patches: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
-        """Turn outputs into targets: ``(2, B, K)`` of [CLS], ``(M, K)`` of the masked patches."""
-        recipe = self.recipe
-        cls = cls.flatten(0, 1)
+    def _centred(
+        self, head: DinoHead, embedded: Sequence[Tensor], centre: Centre, *, progress: float
+    ) -> Iterator[Tensor]:
+        """Turn what is in a head's bottleneck into targets, part by part."""
+        recipe, rows = self.recipe, TeacherRows(head, embedded)
         temperature = linear(
             progress, recipe.teacher_temp_start, recipe.teacher_temp, until=recipe.teacher_temp_warmup
         )
         if recipe.centering == "sinkhorn":
-            cls, patches = (sinkhorn(logits, temperature=temperature) for logits in (cls, patches))
-        else:
-            cls = self.cls_centre(cls, temperature=temperature)
-            patches = self.patch_centre(patches, temperature=temperature)
-        return cls.view(2, -1, recipe.num_prototypes), patches
+            return balanced_targets(rows, temperature=temperature)
+        return centred_targets(rows, centre, temperature=temperature)
 
-    @torch.no_grad()
     def _student_cls(self, views: DinoViews, parts: Sequence[BatchSlice]) -> Tensor:
         """Compute the student's [CLS] of the whole batch's global views: ``(2, B, D)``."""
         student_cls = []
@@ -299,7 +290,3 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
             ]
         ).sum()
 
-
-
-def _join(tensors: Sequence[Tensor], *, dim: int = 0) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=dim)

@@ -134,6 +134,12 @@ def sinkhorn(logits: Tensor, *, temperature: float) -> Tensor:
     return q
 
 
+def add_logs(logs: Tensor) -> Tensor:
+    """Return the logs of the sums over processes, element by element, of what ``logs`` are the logs of; -inf is 0."""
+    largest = collectives.largest(logs).clamp_min(torch.finfo(logs.dtype).min)
+    return collectives.total(torch.exp(logs - largest)).log() + largest
+
+
 class Centre(nn.Module):
     """A running mean of the teacher's outputs, which is taken off before the softmax."""
 
@@ -143,12 +149,15 @@ class Centre(nn.Module):
         self.centre: Tensor
 
     def forward(self, logits: Tensor, *, temperature: float) -> Tensor:
-        """Turn outputs ``(B, K)`` into targets ``(B, K)`` with the centre so far, then move the centre.
+        """Turn outputs ``(B, K)`` into targets ``(B, K)`` with the centre so far."""
+        return F.softmax((logits - self.centre) / temperature, dim=-1)
 
-        The centre moves to the mean over the rows of all processes.
-        """
-        targets = F.softmax((logits - self.centre) / temperature, dim=-1)
-        mean = collectives.mean_of_rows(logits)
+    def sum_of(self, logits: Tensor) -> Tensor:
+        """Add up outputs ``(B, K)`` as ``move`` needs them: ``(K,)``."""
+        return logits.sum(dim=0, dtype=self.centre.dtype)
+
+    def move(self, summed: Tensor, *, num_rows: int) -> None:
+        """Move the centre to the mean of the outputs of all processes, of which this one's add up to ``summed``."""
+        mean = collectives.mean_of_rows(summed, num_rows=num_rows)
         if mean is not None:  # the mean of nothing, where no patch is masked, is not a number
             self.centre.lerp_(mean, 1 - CENTRE_MOMENTUM)
-        return targets

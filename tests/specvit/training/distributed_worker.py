@@ -50,9 +50,9 @@ def collectives(rank: int) -> dict[str, Any]:
         "total": distributed.total(torch.tensor([1.0 + rank, 2.0])).tolist(),
         "largest": distributed.largest(torch.tensor([1 + rank, -rank])).tolist(),
         "gather": distributed.gather(torch.tensor([[rank, 10 + rank]]).T, dim=1).tolist(),
-        "mean": _listed(distributed.mean_of_rows(torch.tensor(([[1.0, 2.0]], [[3.0, 5.0], [5.0, 5.0]])[rank]))),
-        "mean of one": _listed(distributed.mean_of_rows(torch.tensor([[4.0, 6.0]])[: 1 - rank])),
-        "mean of none": _listed(distributed.mean_of_rows(torch.zeros(0, 2))),
+        "mean": _listed(distributed.mean_of_rows(torch.tensor(([1.0, 2.0], [8.0, 10.0])[rank]), num_rows=1 + rank)),
+        "mean of one": _listed(distributed.mean_of_rows((1 - rank) * torch.tensor([4.0, 6.0]), num_rows=1 - rank)),
+        "mean of none": _listed(distributed.mean_of_rows(torch.zeros(2), num_rows=0)),
         "gradients": [_listed(parameter.grad) for parameter in parameters],
         "everywhere": [distributed.everywhere(answer) for answer in (True, rank == 0, rank == 1, False)],
         "agree": [distributed.agree(rank == 0), distributed.agree(rank == 1)],
@@ -72,7 +72,10 @@ def losses_of_rows(rank: int, rows: Tensor) -> dict[str, Any]:
     own = rows[((0, 4), (4, 6))[rank][0] : ((0, 4), (4, 6))[rank][1]]
     all_or_none = rows[: len(rows) * (1 - rank)]
     centre = Centre(rows.shape[1])
-    targets = [centre(x, temperature=0.1).tolist() for x in (own, all_or_none, own)]
+    targets = []
+    for x in (own, all_or_none, own):
+        targets.append(centre(x, temperature=0.1).tolist())
+        centre.move(centre.sum_of(x), num_rows=len(x))
     features = rows[3 * rank : 3 * rank + 3].clone().requires_grad_()
     koleo = koleo_of_part(features, distributed.gather(features), slice(3 * rank, 3 * rank + 3))
     (0.5 * koleo).backward()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from specvit.models.stochastic_depth import SubsetBlock
 from specvit.models.vit import encode
-from specvit.recipes.dinov2 import learner as dinov2
-from specvit.recipes.dinov2.losses import cross_entropy, koleo_loss
+from specvit.recipes.dinov2 import targets
+from specvit.recipes.dinov2.losses import cross_entropy, koleo_loss, sinkhorn
 
 from .small_learners import B, make_batch, make_learner, values_of
 
@@ -28,8 +28,8 @@ def test_the_losses_are_those_of_their_definitions_on_what_was_encoded(encoded: 
     student, teacher = learner.student, learner.teacher
     temperature = 0.04 + (0.07 - 0.04) * 0.3 / 0.3  # step 3 of 10 ends the warm-up of 0.3
     teacher_tokens = encode(teacher.backbone, teacher_views)
-    cls_targets = dinov2.sinkhorn(teacher.cls_head(teacher_tokens.cls), temperature=temperature)
-    patch_targets = dinov2.sinkhorn(teacher.patch_head(teacher_tokens.patches[masked]), temperature=temperature)
+    cls_targets = sinkhorn(teacher.cls_head(teacher_tokens.cls), temperature=temperature)
+    patch_targets = sinkhorn(teacher.patch_head(teacher_tokens.patches[masked]), temperature=temperature)
     tokens = encode(student.backbone, student_views, masked=masked, mask_token=learner.mask_token)
     logits = student.cls_head(torch.cat([tokens.cls, encode(student.backbone, local_views).cls]))
     views = logits.view(4, B, 10)
@@ -57,7 +57,7 @@ def test_the_teachers_temperature_rises_over_its_warm_up(
         seen.append(temperature)
         return logits.softmax(-1)
 
-    monkeypatch.setattr(dinov2, "sinkhorn", spy)
+    monkeypatch.setattr(targets, "sinkhorn", spy)
     make_learner().losses(make_batch(step=step))
     assert seen == pytest.approx([temperature] * 2)
 

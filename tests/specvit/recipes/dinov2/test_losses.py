@@ -160,16 +160,20 @@ def test_centre_is_a_running_mean_that_is_taken_off_before_it_moves() -> None:
     # The first time nothing is taken off: softmax of a difference of 2 at temperature 2.
     share = 1 / (1 + math.exp(-1))
     torch.testing.assert_close(centre(first, temperature=2.0), torch.tensor([[1 - share, share]] * 2))
+    centre.move(centre.sum_of(first), num_rows=2)
     torch.testing.assert_close(centre.centre, torch.tensor([0.2, 0.4]))  # 0.1 x the means 2 and 4
     share = 1 / (1 + math.exp(-(1 - 0.2) / 2))  # differences of 1, less those of the centre
     torch.testing.assert_close(centre(second, temperature=2.0), torch.tensor([[1 - share, share]]))
+    centre.move(centre.sum_of(second), num_rows=1)
     torch.testing.assert_close(centre.centre, torch.tensor([0.18, 0.46]))  # 0.9 x before + 0.1 x (0, 1)
 
 
 def test_without_a_masked_patch_there_are_no_targets_and_the_centre_stays() -> None:
     centre = Centre(3)
-    centre(torch.ones(2, 3), temperature=1.0)
+    centre.move(torch.ones(3), num_rows=2)
     before = centre.centre.clone()
+    assert before.any()
     assert centre(torch.empty(0, 3), temperature=1.0).shape == (0, 3)
+    centre.move(centre.sum_of(torch.empty(0, 3)), num_rows=0)
     assert torch.equal(centre.centre, before)
     assert sinkhorn(torch.empty(0, 3), temperature=1.0).shape == (0, 3)
