@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from specvit.recipes.build import build_learner
 from specvit.training import collectives
 from specvit.training.augment import normalised
 from specvit.training.checkpoint import Checkpoint
+from specvit.training.cost import CostMeter, TrainingCost
 from specvit.training.learner import Learner
 from specvit.training.loop import StepReport, pretrain
 from specvit.training.measuring import LossMeasurement
@@ -64,11 +65,14 @@ class TrialResult:
             was learnt, its terms for example (``specvit.training.learnt``); empty if stopped.
         stopped_at: The step after which the observer ended the trial, or None.
         diagnostics: What was read off the backbone in the end; empty unless the configuration asks for it.
+        cost: What the training took; None if there was none, or it was stopped. Two results that differ in it alone
+            are equal.
     """
 
     metrics: Mapping[str, float]
     stopped_at: int | None = None
     diagnostics: tuple[Measurement, ...] = ()
+    cost: TrainingCost | None = field(default=None, compare=False)
 
 
 def run_trial(
@@ -165,13 +169,14 @@ def run_trial(
         return TrialResult({}, stopped_at=last.step)
     if not collectives.is_main():
         return TrialResult({"loss": last.loss})
+    cost = watch.meter.cost(num_images=recipe.steps * recipe.batch_size)
     if weights is not None:
         _save_weights(learner, weights)
     _LOG.info("the training is done; probing")
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
-    return TrialResult({**metrics, "loss": last.loss, **learnt}, diagnostics=diagnostics)
+    return TrialResult({**metrics, "loss": last.loss, **learnt}, diagnostics=diagnostics, cost=cost)
 
 
 def _save_weights(learner: Learner, folder: Path) -> None:
@@ -211,6 +216,7 @@ class _Watch:
         self.rungs = rung_steps(self.steps, config.rungs.count)
         self.notes = notes
         self.notes["rungs"] = []
+        self.meter = CostMeter(device, notes=notes)
         self._log = StepLog(steps=self.steps)
         self._told_at = -math.inf
 
@@ -219,20 +225,26 @@ class _Watch:
         for step, metrics in self.notes.setdefault("rungs", []):
             self.observer.rung(step=step, metrics=metrics)
         self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
+        self.meter.resume()
         _LOG.info("going on from the state that was saved at step %d", report.step)
 
     def after_step(self, report: StepReport) -> bool:
         """Return whether to stop after this step."""
+        self.meter.step(report.seconds)
         self._log.step(report)
         now = time.monotonic()
         if now - self._told_at >= PROGRESS_INTERVAL_S or report.step == self.steps:
             self._told_at = now
             self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
+        if report.step == self.steps:
+            self.meter.pause()
         if report.step in self.rungs:
+            self.meter.pause()
             eval_backbone = self.probing.rung(self.backbone, device=self.device)
             metrics = {**eval_backbone, "loss": report.loss, **self.terms.measure(step=report.step)}
             self.notes["rungs"].append([report.step, metrics])
             self.observer.rung(step=report.step, metrics=metrics)
+            self.meter.resume()
         return report.step < self.steps and self.observer.should_stop()
 
 

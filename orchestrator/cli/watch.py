@@ -150,8 +150,9 @@ def events(
     Every object has kind, at (ISO 8601, UTC), trial_id, attempt, label, group, arm, role and seed. The kinds, and
     the keys of their own: registered, a run began (sweep, run, trials); begun, an attempt was handed to an executor
     and is pending (share, gpus); started, a worker took it up (worker); log (number, level, text); rung (step,
-    metrics); done (metrics, seconds, core_seconds); pruned (step, seconds, why); failed (cause, error, seconds); lost,
-    its run ended before it did (step); left_out, the budget has no room for the trial (reason).
+    metrics); done (metrics, seconds, core_seconds; of the training alone training_s, training_images_per_s,
+    peak_memory_gib, peak_gpu_memory_gib); pruned (step, seconds, why); failed (cause, error, seconds); lost, its run
+    ended before it did (step); left_out, the budget has no room for the trial (reason).
 
     What does not apply is null: the trial of registered, at and attempt of left_out. Metrics that are not finite are
     the texts "NaN", "Infinity" and "-Infinity".

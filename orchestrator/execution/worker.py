@@ -167,6 +167,7 @@ class RunningJob:
                 seconds=seconds,
                 core_seconds=core_seconds,
                 diagnostics=result.diagnostics,
+                cost=result.cost,
             )
         if self._interrupted.is_set():
             return self._failed(f"it was asked to go on elsewhere, at step {result.stopped_at}", Cause.NODE)

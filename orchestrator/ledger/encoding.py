@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from pydantic import TypeAdapter
 
 from orchestrator.ledger.errors import UnfitValueError
 from orchestrator.ledger.provenance import Provenance
+from orchestrator.ledger.schema import COST_COLUMNS
+from specvit.training.cost import TrainingCost
 
 _METRIC_TYPES = frozenset({float, int, type(None)})
 _DEEPEST = 50
@@ -117,3 +120,15 @@ def _decode_plain(text: str) -> dict[str, Any]:
 def _depth(value: Any) -> int:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + max(map(_depth, inner), default=0)
+
+
+def encode_cost(cost: TrainingCost | None) -> dict[str, float | None]:
+    """Return what a training took by the columns that hold it; nothing if that is not known."""
+    return {} if cost is None else {column: getattr(cost, name) for name, column in COST_COLUMNS.items()}
+
+
+def decode_cost(row: sqlite3.Row) -> TrainingCost | None:
+    """Return what a training took, from a row of ``attempts``; None if it had none, or an older version wrote it."""
+    if any(row[COST_COLUMNS[name]] is None for name in ("seconds", "images_per_s")):
+        return None
+    return TrainingCost(**{name: row[column] for name, column in COST_COLUMNS.items()})

@@ -18,8 +18,9 @@ And keys of their own:
 * ``log``: its code logged or warned. ``number``, from 1 in each attempt; ``level``, as Python's logging names it;
   ``text``.
 * ``rung``: it reported. ``step``; ``metrics``, by name.
-* ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from. Another
-  attempt may follow, if the trial was done again.
+* ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from; of the
+  training alone ``training_s``, ``training_images_per_s``, ``peak_memory_gib`` and ``peak_gpu_memory_gib``, or null.
+  Another attempt may follow, if the trial was done again.
 * ``pruned``: ``step``, ``seconds``; ``why``, in one line, or null where older versions did not say.
 * ``failed``: ``cause`` (``raised``, ``io``, ``device``, ``diverged``, ``invalid``, ``gpu_memory``, ``host_memory``,
   ``worker``, ``stalled``, ``node``, or null), ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
@@ -42,6 +43,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.ledger.encoding import decode_metrics, decode_share
+from orchestrator.ledger.schema import COST_COLUMNS
 
 EventRow = dict[str, Any]
 """An event as it is written: key to value."""
@@ -52,7 +54,7 @@ _TOLD = "t.position IS NOT NULL AND (a.rowid > :last OR a.rowid IN (SELECT value
 _ATTEMPTS = f"""
 SELECT a.rowid AS place, t.trial_id, a.attempt, t.label, t.group_name AS "group", t.arm, t.role, t.seed,
        a.state, a.submitted_at, a.started_at, a.ended_at, a.worker, a.device, a.share, a.gpus, a.step, a.metrics,
-       a.seconds, a.core_seconds, a.error, a.cause
+       a.seconds, a.core_seconds, a.error, a.cause, {", ".join(f"a.{column}" for column in COST_COLUMNS.values())}
 FROM attempts AS a JOIN trials AS t USING (trial_id) WHERE {_TOLD} ORDER BY a.rowid
 """
 _REPORTS = f"""
@@ -164,7 +166,7 @@ def _told_in_order(
 
 def _end_fields(row: sqlite3.Row, end: str) -> EventRow:
     own = {
-        "done": ("seconds", "core_seconds"),
+        "done": ("seconds", "core_seconds", *COST_COLUMNS.values()),
         "pruned": ("step", "seconds"),
         "failed": ("cause", "error", "seconds"),
         "lost": ("step",),

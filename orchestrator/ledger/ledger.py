@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
-from orchestrator.ledger.encoding import encode_metrics, storable
+from orchestrator.ledger.encoding import encode_cost, encode_metrics, storable
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, write_registration
@@ -235,9 +235,10 @@ class Ledger(LedgerTransactions):
         return cursor.rowcount == 1
 
     def _finish(self, event: Finished) -> bool:
-        columns = {"metrics": encode_metrics(event.metrics), "seconds": event.seconds, "ended_at": _now()}
+        columns = {"metrics": encode_metrics(event.metrics), "ended_at": _now(), **encode_cost(event.cost)}
+        columns |= {"state": str(State.DONE), "seconds": event.seconds, "core_seconds": event.core_seconds}
         with self.transaction():
-            if not self._set(event, state=str(State.DONE), core_seconds=event.core_seconds, **columns):
+            if not self._set(event, **columns):
                 return False
             insert_measurements(self._connection, event)
         return True

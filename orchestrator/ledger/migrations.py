@@ -1,7 +1,7 @@
 """Making the tables of a ledger, and moving those of older schemas into the ones of today.
 
 Schema 1 had no causes, shares and checksums; schema 2 no ``CHECK`` of every column, and other names; schema 3 fewer
-causes; schema 4 no devices, and no results that others have superseded.
+causes; schema 4 no devices, and no results that others have superseded; schema 5 no costs of trainings.
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from orchestrator.ledger.connection import LAZY_TABLES, connect_reader, verify_tables
 from orchestrator.ledger.diagnostics import select_measurements
-from orchestrator.ledger.encoding import decode_metrics, decode_provenance
+from orchestrator.ledger.encoding import decode_cost, decode_metrics, decode_provenance
 from orchestrator.ledger.errors import translate_sqlite_errors
 from orchestrator.ledger.private_copy import Signature, is_open_elsewhere, signature_of
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
-from orchestrator.ledger.schema import TRIAL_COLUMNS
+from orchestrator.ledger.schema import COST_COLUMNS, TRIAL_COLUMNS
 from orchestrator.trials.computation import Computation
 from orchestrator.trials.records import UNKNOWN, Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
@@ -26,7 +26,8 @@ from specvit.diagnostics.measurement import Measurement
 _RECORDS = f"""
 SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
        a.attempt, a.state, a.started_at, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback,
-       a.cause, a.run, a.device, o.reason AS skip_reason
+       a.cause, a.run, a.device, {", ".join(f"a.{column}" for column in COST_COLUMNS.values())},
+       o.reason AS skip_reason
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
     AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
@@ -247,5 +248,6 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report], computation: Computa
         metrics=decode_metrics(row["metrics"]),
         cause=None if row["cause"] is None else Cause(row["cause"]),
         computation=computation,
+        cost=decode_cost(row),
         **ended,
     )

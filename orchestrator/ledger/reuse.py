@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 _COPY = """
 INSERT INTO attempts (trial_id, attempt, run, state, worker, device, submitted_at, started_at, ended_at,
-                      steps, step, images_per_s, metrics, seconds, core_seconds, share)
+                      steps, step, images_per_s, metrics, seconds, core_seconds, share,
+                      training_s, training_images_per_s, peak_memory_gib, peak_gpu_memory_gib)
 SELECT :target, COALESCE((SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = :target), 0) + 1,
        a.run, a.state, a.worker || ' for ' || t.label, a.device, :now, :now, :now,
-       a.steps, a.step, a.images_per_s, a.metrics, a.seconds, a.core_seconds, a.share
+       a.steps, a.step, a.images_per_s, a.metrics, a.seconds, a.core_seconds, a.share,
+       a.training_s, a.training_images_per_s, a.peak_memory_gib, a.peak_gpu_memory_gib
 FROM newest_attempts AS a JOIN trials AS t USING (trial_id)
 WHERE a.trial_id = :source AND a.state = 'done' AND NOT EXISTS (
     SELECT 1 FROM newest_attempts AS b WHERE b.trial_id = :target AND b.state IN ('running', 'done', 'pruned'))

@@ -17,7 +17,7 @@ from dataclasses import fields
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import TrialInfo
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 
@@ -29,6 +29,14 @@ PROTECTED_TABLES = (
 
 TRIAL_COLUMNS = {field.name: "group_name" if field.name == "group" else field.name for field in fields(TrialInfo)}
 """Column of the table ``trials`` by field of a trial."""
+
+COST_COLUMNS = {
+    "seconds": "training_s",
+    "images_per_s": "training_images_per_s",
+    "peak_memory_gib": "peak_memory_gib",
+    "peak_gpu_memory_gib": "peak_gpu_memory_gib",
+}
+"""Column of the table ``attempts`` by field of what a training cost."""
 
 _TYPES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"}
 """Declared type to the types of the values that may be there: SQLite keeps any value in any column."""
@@ -119,6 +127,10 @@ CREATE TABLE attempts (
     {_object("metrics")} DEFAULT '{{}}', -- NaN is null, the infinities are 1e999 and -1e999
     {_finite("seconds", null=True)},
     {_finite("core_seconds", null=True)},
+    {_finite("training_s", least="0", null=True)}, -- optimizer steps alone; the next three likewise
+    {_finite("training_images_per_s", least="0", null=True)},
+    {_finite("peak_memory_gib", least="0", null=True)},
+    {_finite("peak_gpu_memory_gib", least="0", null=True)},
     {_text("error", null=True)},
     {_text("traceback", null=True)},
     {_one_of("cause", *Cause, null=True)},

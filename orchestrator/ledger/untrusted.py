@@ -38,6 +38,7 @@ _OLD_DIGESTS: Mapping[int, tuple[str, ...]] = {
     2: ("c4b0a637f0117ebda6e867beb49c70f0",),
     3: ("16c397128a93d19f8490d97ca8e3ba89",),
     4: ("7ab1f9faed36b06f7c0404f1398fbe1f",),
+    5: ("07fcdfd090544e0c3b50bb5a9e714546",),
 }
 """What older versions have made: schema to digest; diagnostics were added to schema 1 when the first were measured."""
 

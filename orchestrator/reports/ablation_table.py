@@ -53,6 +53,10 @@ class ArmRow:
         left_out: Likewise: the budget has no room for them.
         seconds: Mean wall time of the trials that are done; None if there are none.
         core_seconds: Mean CPU time, likewise.
+        training_s: Mean wall time of the training alone, over the trials of which it is known; None if there are none.
+        training_images_per_s: Mean number of images that a second of it learnt from, likewise.
+        peak_memory_gib: Mean of the most memory that the process held while it trained, likewise.
+        peak_gpu_memory_gib: Mean of the most that torch had allocated on the GPU, likewise.
         not_learnt: Trials that are done but have not learnt what their recipe says (``specvit.training.learnt``); None
             if it was not recorded of any of them.
         mixed: In what its trials were computed otherwise than the baseline's of the same seeds; empty = in nothing.
@@ -71,6 +75,10 @@ class ArmRow:
     left_out: int
     seconds: float | None
     core_seconds: float | None
+    training_s: float | None = None
+    training_images_per_s: float | None = None
+    peak_memory_gib: float | None = None
+    peak_gpu_memory_gib: float | None = None
     not_learnt: int | None = None
     mixed: Mixture = field(default_factory=dict)
 
@@ -146,6 +154,7 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
     trial = records[0].trial
     states = [record.state for record in records]
     done = [record for record in records if record.state is State.DONE]
+    costs = [record.cost for record in done if record.cost is not None]
     return ArmRow(
         arm=trial.arm,
         role=trial.role,
@@ -158,11 +167,19 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
         failed=states.count(State.FAILED),
         unfinished=sum(states.count(state) for state in (State.WAITING, State.PENDING, State.RUNNING)),
         left_out=states.count(State.SKIPPED),
-        seconds=mean([record.seconds for record in done if record.seconds is not None]),
-        core_seconds=mean([record.core_seconds for record in done if record.core_seconds is not None]),
+        seconds=_known_mean(record.seconds for record in done),
+        core_seconds=_known_mean(record.core_seconds for record in done),
+        training_s=_known_mean(cost.seconds for cost in costs),
+        training_images_per_s=_known_mean(cost.images_per_s for cost in costs),
+        peak_memory_gib=_known_mean(cost.peak_memory_gib for cost in costs),
+        peak_gpu_memory_gib=_known_mean(cost.peak_gpu_memory_gib for cost in costs),
         not_learnt=count_unlearnt(records),
         mixed={} if trial.role is Role.BASELINE else find_mixture(records, baseline),
     )
+
+
+def _known_mean(values: Iterable[float | None]) -> float | None:
+    return mean([value for value in values if value is not None])
 
 
 def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:

@@ -78,7 +78,28 @@ def states_texts(row: ArmRow) -> list[str]:
 
 def seconds_text(row: ArmRow) -> str:
     """Return the mean wall time of the trials that are done."""
-    return NOTHING if row.seconds is None else f"{row.seconds:.1f}"
+    return _number(row.seconds, 1)
+
+
+COST_TITLES = ("training (s)", "images/s", "peak memory (GiB)")
+"""Headings of ``cost_texts``."""
+
+
+def cost_texts(row: ArmRow) -> list[str]:
+    """Return what the training took: seconds, images per second, peak memory, which is marked where it is a GPU's."""
+    memory = _number(row.peak_memory_gib, 2)
+    if row.peak_gpu_memory_gib is not None:
+        memory = f"{_number(row.peak_gpu_memory_gib, 2)} GPU"
+    return [_number(row.training_s, 1), _number(row.training_images_per_s, 0), memory]
+
+
+def has_costs(table: AblationTable) -> bool:
+    """Return whether it is known of some arm what its training took: versions before did not record it."""
+    return any(row.training_s is not None for row in table.rows)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
 def notes_of(table: AblationTable, *, place: str) -> list[str]:
@@ -115,6 +136,12 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         notes.append(
             f"{left_out} of {num_trials} trials are left out, the last seeds first, for "
             f"lack of room in {bounds or 'the budget'}."
+        )
+    if has_costs(table):
+        notes.append(
+            "Training: wall time, images per second and most memory of its steps alone, without probes, rungs and the "
+            "saving of states. Memory is that of the process, libraries included; where marked, what torch allocated "
+            "on the GPU."
         )
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes

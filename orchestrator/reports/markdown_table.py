@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.cell_text import (
+    COST_TITLES,
+    cost_texts,
     difference_text,
     excludes_zero,
     failures_of,
@@ -41,7 +43,7 @@ def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str
     for group, table in tables.items():
         metrics = table.metrics
         header = ["arm", *(text for name in metrics for text in (_prose(column_title(name)), "difference"))]
-        header += ["extra parameters", "seeds done", "seconds"]
+        header += ["extra parameters", "seeds done", "seconds", *COST_TITLES]
         lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
         lines += [_markdown_line(_markdown_cells(row, metrics)) for row in table.rows]
         parts += [f"## {_prose(group)}" if group else "", "\n".join(lines)]
@@ -60,7 +62,7 @@ def _markdown_cells(row: ArmRow, metrics: Sequence[str]) -> list[str]:
     for name in metrics:
         difference = difference_text(row, name)
         cells += [mean_text(row, name), f"**{difference}**" if excludes_zero(row, name) else difference]
-    return [*cells, parameters_text(row), ", ".join(states_texts(row)), seconds_text(row)]
+    return [*cells, parameters_text(row), ", ".join(states_texts(row)), seconds_text(row), *cost_texts(row)]
 
 
 def _code(text: str) -> str:

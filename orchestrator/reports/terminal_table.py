@@ -1,8 +1,11 @@
-"""The ablation tables in the terminal, in the width there is; see also ``markdown_table``."""
+"""The ablation tables in the terminal, in the width there is; see also ``markdown_table``.
+
+What does not fit side by side comes below, and with it what the trainings took, which older ledgers do not hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -13,9 +16,12 @@ from rich.text import Text
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.cell_text import (
+    COST_TITLES,
+    cost_texts,
     difference_text,
     excludes_zero,
     failures_of,
+    has_costs,
     mean_text,
     notes_of,
     parameters_text,
@@ -54,24 +60,31 @@ class _GroupView:
     def __init__(self, table: AblationTable) -> None:
         self._rows = table.rows
         self._metrics = table.metrics
+        self._has_costs = has_costs(table)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = 0
         while not shown or shown < len(self._metrics):
             count = len(self._metrics) - shown
-            while count > 1 and self._width(console, options, shown, count) > options.max_width:
+            while count > 1 and not self._fits(console, options, self._metrics[shown : shown + count]):
                 count -= 1
             if shown:
                 yield Text()
-            yield _rich_table(self._rows, self._metrics[shown : shown + count])
+            metrics = self._metrics[shown : shown + count]
             shown += max(count, 1)
+            is_last = shown >= len(self._metrics)
+            costs = is_last and self._has_costs and self._fits(console, options, metrics, costs=True)
+            yield _rich_table(self._rows, metrics, costs=costs)
+            if is_last and self._has_costs and not costs:
+                yield Text()
+                yield _cost_table(self._rows)
 
-    def _width(self, console: Console, options: ConsoleOptions, start: int, count: int) -> int:
-        view = _rich_table(self._rows, self._metrics[start : start + count])
-        return console.measure(view, options=options.update(width=10_000)).maximum
+    def _fits(self, console: Console, options: ConsoleOptions, metrics: Sequence[str], *, costs: bool = False) -> bool:
+        view = _rich_table(self._rows, metrics, costs=costs)
+        return console.measure(view, options=options.update(width=10_000)).maximum <= options.max_width
 
 
-def _rich_table(rows: Sequence[ArmRow], metrics: Sequence[str]) -> Table:
+def _rich_table(rows: Sequence[ArmRow], metrics: Sequence[str], *, costs: bool) -> Table:
     view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     view.add_column("arm", overflow="fold")
     for name in metrics:
@@ -79,13 +92,34 @@ def _rich_table(rows: Sequence[ArmRow], metrics: Sequence[str]) -> Table:
     view.add_column("extra\nparams", justify="right")
     view.add_column("seeds\ndone", justify="right")
     view.add_column("seconds", justify="right")
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = [Text.assemble(fold_arm(one_line(row.arm)), (role_text(row), "dim"))]
-        cells += [_rich_metric(row, name) for name in metrics]
+    for title in COST_TITLES if costs else ():
+        view.add_column(title.replace(" ", "\n", 1), justify="right")
+    for row, ends_section in _with_sections(rows):
+        cells = [_arm_text(row), *(_rich_metric(row, name) for name in metrics)]
         states = Text("\n".join(states_texts(row)), style="red" if row.failed else "")
-        ends_section = following is not None and following.role is not row.role
-        view.add_row(*cells, parameters_text(row), states, seconds_text(row), end_section=ends_section)
+        cells += [Text(parameters_text(row)), states, Text(seconds_text(row))]
+        view.add_row(*cells, *(cost_texts(row) if costs else ()), end_section=ends_section)
     return view
+
+
+def _cost_table(rows: Sequence[ArmRow]) -> Table:
+    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    view.add_column("arm", overflow="fold")
+    for title in COST_TITLES:
+        view.add_column(title, justify="right")
+    for row, ends_section in _with_sections(rows):
+        view.add_row(_arm_text(row), *cost_texts(row), end_section=ends_section)
+    return view
+
+
+def _with_sections(rows: Sequence[ArmRow]) -> Iterator[tuple[ArmRow, bool]]:
+    """Yield each row, and whether rows of another role follow."""
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        yield row, following is not None and following.role is not row.role
+
+
+def _arm_text(row: ArmRow) -> Text:
+    return Text.assemble(fold_arm(one_line(row.arm)), (role_text(row), "dim"))
 
 
 def _rich_metric(row: ArmRow, name: str) -> Text:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.trials.records import Cause, State
 from specvit.diagnostics.measurement import Measurement
+from specvit.training.cost import TrainingCost
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,15 @@ class Logged(Event):
 class Finished(Event):
     """The results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
 
-    Both count also what attempts before it took, up to the states that it resumed.
+    Both count also what attempts before it took, up to the states that it resumed. ``cost`` is that of the training
+    alone, None if there was none.
     """
 
     metrics: Mapping[str, float]
     seconds: float
     core_seconds: float
     diagnostics: tuple[Measurement, ...] = ()
+    cost: TrainingCost | None = None
 
 
 @dataclass(frozen=True)

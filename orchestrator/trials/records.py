@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.trials.computation import Computation
 from orchestrator.trials.trial import TrialInfo
+from specvit.training.cost import TrainingCost
 
 UNKNOWN = Computation()
 """Of an attempt of which it was not recorded what computed it."""
@@ -85,6 +86,7 @@ class TrialRecord:
         computation: What computed its newest attempt.
         seconds: Wall time of the attempt that ended it, and of those before whose states it resumed, or None.
         core_seconds: CPU time, likewise.
+        cost: What its training took; None if it had none, is not done, or it was not recorded.
         error: One line on why it failed or was pruned, or None.
         traceback: The whole traceback of the failure, or None.
     """
@@ -98,6 +100,7 @@ class TrialRecord:
     step: int = 0
     seconds: float | None = None
     core_seconds: float | None = None
+    cost: TrainingCost | None = None
     error: str | None = None
     traceback: str | None = None
     cause: Cause | None = None

@@ -31,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 class StepReport:
     """A finished step: its number from 1, its loss and the weighted terms that make it, the images per second so far.
 
+    ``seconds`` is what the step itself took, with the fetching of its images.
     The images per second are those since this process began; 0 where it has continued and done no step yet. The terms
     are scalars on the device; where several processes train, there are none.
     """
@@ -39,6 +40,7 @@ class StepReport:
     loss: float
     images_per_s: float
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def batches(
@@ -119,6 +121,7 @@ def pretrain(
     order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
     started = saved = time.monotonic()
     for step in range(start, recipe.steps):
+        began = time.monotonic()
         indices = next(order)
         check_targets(split, indices, learner.target_classes, step=step, steps=recipe.steps)
         loss = train_step(
@@ -131,8 +134,9 @@ def pretrain(
         )
         if not math.isfinite(loss):
             raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
-        images_per_s = (step + 1 - start) * recipe.batch_size / (time.monotonic() - started)
-        report = StepReport(step + 1, loss, images_per_s, learner.last_terms)
+        now = time.monotonic()
+        images_per_s = (step + 1 - start) * recipe.batch_size / (now - started)
+        report = StepReport(step + 1, loss, images_per_s, learner.last_terms, seconds=now - began)
         stopped = collectives.agree(collectives.is_main() and after_step(report))
         if checkpoint is not None and (
             checkpoint.at_stop()

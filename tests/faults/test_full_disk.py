@@ -18,6 +18,7 @@ from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 
+from ..measured_columns import MEASURED
 from .harness.finished_sweeps import select
 from .harness.mounts import run_with_mounts, why_no_mounts
 
@@ -96,7 +97,7 @@ def whole_table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def table(path: Path) -> str:
-    return pd.read_csv(path, dtype=str).drop(columns=["seconds", "core_seconds"]).to_csv()
+    return pd.read_csv(path, dtype=str).drop(columns=MEASURED).to_csv()
 
 
 # Where the disk is full before the first trial, after some, and with all of them when tables are written.

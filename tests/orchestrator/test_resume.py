@@ -27,6 +27,7 @@ from orchestrator.trials.trial import Trial
 from specvit.errors import DivergenceError
 
 from ..long_run import IS_LONG
+from ..measured_columns import MEASURED
 from ..waiting import wait_for
 from .saved_steps import sections_of
 from .watcher import Watcher, rung_of
@@ -71,7 +72,7 @@ def run(
 
 
 def table(folder: Path) -> str:
-    return pd.read_csv(folder / "table.csv", dtype=str).drop(columns=["seconds", "core_seconds"]).to_csv()
+    return pd.read_csv(folder / "table.csv", dtype=str).drop(columns=MEASURED).to_csv()
 
 
 def state_of(trial: Trial, folder: Path) -> Path:

@@ -55,7 +55,7 @@ def test_ids_of_every_shipped_sweep_are_those_of_before() -> None:
     assert shipped_ids() == json.loads((ASSETS / "trial_ids.json").read_text())
 
 
-@pytest.mark.parametrize("schema", [2, 3, 4])
+@pytest.mark.parametrize("schema", [2, 3, 4, 5])
 @pytest.mark.parametrize("form", FORMATS)
 def test_tables_of_a_ledger_of_before_are_those_of_before(form: str, schema: int, tmp_path: Path) -> None:
     shutil.copy(ASSETS / f"ledger_schema_{schema}.sqlite", tmp_path / "ledger.sqlite")

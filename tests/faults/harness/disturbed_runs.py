@@ -26,6 +26,7 @@ from orchestrator.trials.events import END_STATES, Event, Failed, Progressed, St
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 
+from ...measured_columns import MEASURED
 from ...waiting import LIMIT_S, PATIENCE_S, wait_for
 from . import stand_in
 from .stand_in import RUNGS, StandIn
@@ -235,7 +236,7 @@ def ray_cluster(**head: Any) -> Iterator[Any]:
 
 def table(folder: Path) -> str:
     """Return the final table, without what differs from run to run."""
-    return pd.read_csv(folder / "table.csv", dtype=str).drop(columns=["seconds", "core_seconds"]).to_csv()
+    return pd.read_csv(folder / "table.csv", dtype=str).drop(columns=MEASURED).to_csv()
 
 
 def rows(folder: Path, query: str, *values: object) -> list[Any]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TIMES = ("seconds", "core_seconds")
+from ...measured_columns import MEASURED, NUM_LAST
+
 OWN = {"lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
 
 
@@ -87,11 +88,12 @@ def find_faults(folder: Path, *, num_trials: int, rungs: tuple[int, ...]) -> lis
 
 
 def without_times(files: Mapping[str, bytes]) -> dict[str, object]:
-    """Return the tables without the columns of wall and CPU time, in which real trials differ from run to run."""
+    """Return the tables without the columns of times and memory, in which real trials differ from run to run."""
     rows = list(csv.DictReader(io.StringIO(files["table.csv"].decode())))
-    kept = [{name: text for name, text in row.items() if name not in TIMES} for row in rows]
+    kept = [{name: text for name, text in row.items() if name not in MEASURED} for row in rows]
     lines = files["table.md"].decode().splitlines()
-    return {"table.csv": kept, "table.md": [line.rsplit("|", 2)[0] if line.startswith("|") else line for line in lines]}
+    cut = [line.rsplit("|", NUM_LAST + 1)[0] if line.startswith("|") else line for line in lines]
+    return {"table.csv": kept, "table.md": cut}
 
 
 def dump(folder: Path) -> dict[str, list[Any]]:

@@ -18,6 +18,7 @@ from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.trials.events import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
+from specvit.training.cost import TrainingCost
 
 COMMON = ["kind", "at", "trial_id", "attempt", "label", "group", "arm", "role", "seed"]
 
@@ -37,7 +38,7 @@ def test_an_attempt_is_told_from_its_beginning_to_its_end(ledger: Ledger, trials
     ledger.record(Started(key, attempt, "node:1"))
     ledger.record(Reported(key, attempt, 2, {"knn_top1": 1.0}))
     ledger.record(Logged(key, attempt, "WARNING", "low"))
-    ledger.record(Finished(key, attempt, {"knn_top1": 2.0}, 3.0, 4.0))
+    ledger.record(Finished(key, attempt, {"knn_top1": 2.0}, 3.0, 4.0, cost=TrainingCost(2.5, 80.0, 0.75)))
     events = news(EventReader(), ledger)
     assert kinds(events)[:3] == ["registered", "begun", "started"]
     assert sorted(kinds(events)[3:5]) == ["log", "rung"]
@@ -53,7 +54,10 @@ def test_an_attempt_is_told_from_its_beginning_to_its_end(ledger: Ledger, trials
     assert own["started"] == {"worker": "node:1", "device": None}
     assert own["rung"] == {"step": 2, "metrics": {"knn_top1": 1.0}}
     assert own["log"] == {"number": 1, "level": "WARNING", "text": "low"}
-    assert own["done"] == {"metrics": {"knn_top1": 2.0}, "seconds": 3.0, "core_seconds": 4.0}
+    assert own["done"] == {
+        "metrics": {"knn_top1": 2.0}, "seconds": 3.0, "core_seconds": 4.0,
+        "training_s": 2.5, "training_images_per_s": 80.0, "peak_memory_gib": 0.75, "peak_gpu_memory_gib": None,
+    }
     assert [events[0][name] for name in COMMON[2:]] == [None] * 7
 
 

@@ -17,6 +17,7 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.trials.events import Failed, Finished, Started
 from orchestrator.trials.records import Cause, Report, State
 from specvit.diagnostics.measurement import Measurement
+from specvit.training.cost import TrainingCost
 
 SCHEMA_1 = """
 CREATE TABLE sweep (
@@ -183,6 +184,22 @@ def test_ledger_of_today_that_says_it_is_of_schema_1_is_refused(path: Path) -> N
 
 
 ASSETS = Path(__file__).parents[2] / "assets"
+
+
+def test_a_ledger_of_schema_5_is_read_and_goes_on_with_costs_that_it_did_not_have(path: Path) -> None:
+    shutil.copy(ASSETS / "ledger_schema_5.sqlite", path)
+    before = path.read_bytes()
+    with Ledger.read(path) as ledger:
+        records = ledger.records()
+    assert path.read_bytes() == before
+    assert {record.cost for record in records} == {None}
+    cost = TrainingCost(1.0, 2.0, 3.0, 4.0)
+    trial_id = next(record.trial.trial_id for record in records if record.state is State.FAILED)
+    with Ledger.open(path) as ledger:
+        assert ledger.records() == records
+        assert ledger.record(Finished(trial_id, ledger.begin_attempt(trial_id), {}, 1.0, 1.0, cost=cost))
+    with Ledger.read(path) as ledger:
+        assert [record.cost for record in ledger.records() if record.cost is not None] == [cost]
 
 
 def test_a_ledger_of_schema_3_is_read_and_goes_on_with_causes_that_it_did_not_have(path: Path) -> None:

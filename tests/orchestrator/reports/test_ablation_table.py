@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import scipy.stats
 
 from orchestrator.reports.ablation_table import AblationTable, build_table, build_tables, measured_metrics
 from orchestrator.statistics.paired import Difference
 from orchestrator.trials.records import State, TrialRecord
+from specvit.training.cost import TrainingCost
 
 from .table_records import make_trial
 
@@ -69,6 +72,18 @@ def test_row_of_an_arm_equals_scipys_numbers() -> None:
     assert (cell.difference.low, cell.difference.high) == pytest.approx((interval.low, interval.high))
     assert (cell.n, cell.difference.n, cell.difference.p_value) == (3, 3, 0.25)
     assert (row.seconds, row.core_seconds, row.extra_parameters_percent) == (10.0, 20.0, 2.5)
+
+
+def test_costs_are_means_over_the_trials_of_which_they_are_known() -> None:
+    costs = (TrainingCost(10.0, 100.0, 0.5), TrainingCost(14.0, 80.0, None, 2.0), None)
+    records = [
+        replace(make_record("none", seed, 1.0, role="baseline"), cost=cost) for seed, cost in enumerate(costs)
+    ]
+    (row,) = build_table([*records, make_record("none", 3, None, role="baseline")], ["knn_top1"]).rows
+    assert (row.training_s, row.training_images_per_s) == (12.0, 90.0)
+    assert (row.peak_memory_gib, row.peak_gpu_memory_gib) == (0.5, 2.0)
+    (bare,) = build_table([make_record("none", 0, 1.0, role="baseline")], ["knn_top1"]).rows
+    assert bare.training_s is bare.training_images_per_s is bare.peak_memory_gib is bare.peak_gpu_memory_gib is None
 
 
 def test_differences_of_the_baseline_are_empty_and_those_of_floors_are_not() -> None:

@@ -9,7 +9,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_json
 
-from .table_records import INFO, METRICS, RECORDS, make_records
+from .table_records import INFO, METRICS, RECORDS, make_records, with_costs
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def cells_of(line: str) -> list[str]:
 
 def test_markdown_has_one_row_per_arm_with_as_many_cells_as_the_header(markdown: str) -> None:
     lines = [cells_of(line) for line in markdown.splitlines() if line.startswith("|")]
-    assert {len(cells) for cells in lines} == {10}
+    assert {len(cells) for cells in lines} == {13}
     assert [cells[0] for cells in lines[2:]] == [
         "`none` (baseline)",
         "`norm@all`",
@@ -37,13 +37,24 @@ def test_markdown_row_shows_mean_difference_parameters_states_and_seconds(markdo
     (line,) = (line for line in markdown.splitlines() if line.startswith("| `norm@all`"))
     # Differences 3.0, 3.1, 3.2: mean 3.1, sd 0.1, half width 4.303 * 0.1 / sqrt(3) = 0.248.
     assert cells_of(line)[1:3] == ["54.1 ± 1.1", "**+3.1 [+2.9, +3.3]**"]
-    assert cells_of(line)[-3:] == ["+2.5%", "3/3", "40.0"]
+    assert cells_of(line)[-6:] == ["+2.5%", "3/3", "40.0", "-", "-", "-"]
+    assert "Training:" not in markdown
+
+
+@pytest.mark.parametrize(("gpu", "memory"), [(None, "0.76"), (12.5, "12.50 GPU")])
+def test_markdown_row_shows_what_the_training_took(gpu: float | None, memory: str) -> None:
+    text = render_markdown(build_tables(with_costs(RECORDS, gpu=gpu), METRICS), INFO)
+    lines = {cells_of(line)[0]: cells_of(line)[-3:] for line in text.splitlines() if line.startswith("|")}
+    assert lines["arm"] == ["training (s)", "images/s", "peak memory (GiB)"]
+    assert lines["`norm@all`"] == ["30.2", "1,234", memory]
+    assert lines["`random init` (floor)"] == ["-", "-", "-"]
+    assert "- Training: wall time, images per second and most memory of its steps alone" in text
 
 
 def test_markdown_does_not_set_an_interval_with_zero_in_bold(markdown: str) -> None:
     (line,) = (line for line in markdown.splitlines() if "qkv@first-third" in line)
     assert cells_of(line)[2].startswith("+0.5 [")
-    assert cells_of(line)[-2] == "2/3, 1 pruned"
+    assert cells_of(line)[-5] == "2/3, 1 pruned"
 
 
 def test_markdown_lists_failures_with_their_error_in_one_line(markdown: str) -> None:

@@ -44,6 +44,7 @@ def test_columns_of_the_csv_stand_in_their_order() -> None:
         *("miou_diff", "miou_diff_low", "miou_diff_high", "miou_diff_n", "miou_diff_p"),
         *("extra_parameters_percent", "num_parameters"),
         *("seeds", "done", "pruned", "failed", "unfinished", "left_out", "seconds", "core_seconds"),
+        *("training_s", "training_images_per_s", "peak_memory_gib", "peak_gpu_memory_gib"),
     ]
 
 

@@ -9,7 +9,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.terminal_table import render_rich
 from orchestrator.trials.records import State, TrialRecord
 
-from .table_records import INFO, METRICS, RECORDS, make_records
+from .table_records import INFO, METRICS, RECORDS, make_records, with_costs
 
 
 def to_text(records: list[TrialRecord], width: int = 120) -> str:
@@ -65,3 +65,21 @@ def test_terminal_table_of_trials_that_all_wait_has_a_row_per_arm() -> None:
     text = to_text(waiting)
     assert text.count("3 to do") == 5
     assert "15 of 15 trials" in text
+
+
+@pytest.mark.parametrize(("width", "is_beside"), [(80, False), (120, False), (200, True)])
+def test_terminal_table_shows_what_trainings_took_beside_the_metrics_or_below(width: int, is_beside: bool) -> None:
+    text = to_text(with_costs(RECORDS, gpu=12.5), width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert text.count("30.2") == 4  # the arms that have a trial that is done
+    (header,) = (line for line in lines if "images/s" in line)
+    assert ("mIoU" in header) is is_beside
+    (row,) = (line for line in lines if line.startswith("norm@all") and "1,234" in line)
+    assert ("3/3" in row) is is_beside
+    assert row.split()[-4:] == ["30.2", "1,234", "12.50", "GPU"]
+    assert "…" not in text
+
+
+def test_terminal_table_of_a_ledger_without_costs_has_no_room_for_them() -> None:
+    assert "images/s" not in to_text(RECORDS, 200)

@@ -22,6 +22,7 @@ from orchestrator.trials.trial import Role, Trial
 from specvit.config import Treatment, TrialConfig
 from specvit.diagnostics.measurement import Measurement
 from specvit.recipes import RECIPES
+from specvit.training.cost import TrainingCost
 from specvit.trial import run_trial
 
 from ..made_up import made_up_trial
@@ -134,11 +135,13 @@ def test_a_result_is_copied_with_its_diagnostics_to_trials_that_wait_alone(ledge
     assert not ledger.copy_result(first, second)  # there is none yet
     ledger.record(Started(first, ledger.begin_attempt(first), "node:1", "cpu Xeon"))
     reading = Measurement(0, "mlp", "cosine", 0.5)
-    ledger.record(Finished(first, 1, {"knn_top1": 12.5}, 3.0, 2.0, (reading,)))
+    cost = TrainingCost(1.5, 64.0, 0.5, 0.25)
+    ledger.record(Finished(first, 1, {"knn_top1": 12.5}, 3.0, 2.0, (reading,), cost))
     ledger.begin_attempt(third)
     assert [ledger.copy_result(first, each) for each in (second, second, third)] == [True, False, False]
     source, copy, pending = ledger.records()[:3]
     assert (copy.metrics, copy.seconds, copy.core_seconds) == ({"knn_top1": 12.5}, 3.0, 2.0)
+    assert copy.cost == cost
     assert copy.computation == source.computation
     assert copy.computation.device == "cpu Xeon"
     assert pending.state is State.PENDING

@@ -36,6 +36,7 @@ from specvit.data.sources.hugging_face import HuggingFace
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import DataError
 
+from ...measured_columns import MEASURED
 from ...waiting import wait_for
 
 COUNTS = {"train": 64, "val": 32}
@@ -125,7 +126,7 @@ def run(
 
 
 def table(folder: str) -> pd.DataFrame:
-    return pd.read_csv(Path(folder, "tiny", "table.csv")).drop(columns=["seconds", "core_seconds"])
+    return pd.read_csv(Path(folder, "tiny", "table.csv")).drop(columns=MEASURED)
 
 
 @pytest.mark.parametrize("source", ["image_folder", "webdataset", "hugging_face"])

@@ -14,12 +14,13 @@ from specvit.probing import Probing
 from specvit.training.checkpoint import Checkpoint
 from specvit.trial import TrialResult, run_trial
 
-from .small_trials import CPU, STEPS, Watching, make_config, run_watched
+from .small_trials import BATCH_SIZE, CPU, STEPS, Watching, make_config, run_watched
 
 
 def test_an_order_to_stop_is_obeyed_before_the_next_step(dataset: Dataset) -> None:
     result, observer = run_watched(make_config(), dataset, stop_after=3)
     assert result == TrialResult({}, stopped_at=3)
+    assert result.cost is None
     assert list(observer.rungs) == [2]
 
 
@@ -79,6 +80,32 @@ def test_a_trial_that_was_interrupted_continues_to_the_last_bit_and_tells_every_
     assert list(again.rungs) == [2, 4]
     assert again.steps[-1] == (STEPS, STEPS)
     assert again.num_asked < STEPS - 1  # it did not begin anew
+
+
+def test_the_cost_of_a_training_is_that_of_its_steps_also_of_those_before_an_interruption(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that goes on by a second whenever it is read, so between a step's begin and end, and by 1000 in a rung.
+    seconds = iter(range(10**6))
+    ahead = [0]
+    monkeypatch.setattr("specvit.training.loop.time.monotonic", lambda: float(next(seconds) + ahead[0]))
+    monkeypatch.setattr("specvit.training.loop.train_step", lambda *_, **__: 1.0)
+    probe = Probing.rung
+
+    def slow(*args: Any, **kwargs: Any) -> dict[str, float]:
+        ahead[0] += 1000
+        return probe(*args, **kwargs)
+
+    monkeypatch.setattr(Probing, "rung", slow)
+    path = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(make_config(), dataset, Interrupted(at_question=4), device=CPU, checkpoint=make_checkpoint(path))
+
+    cost = run_trial(make_config(), dataset, Watching(), device=CPU, checkpoint=make_checkpoint(path)).cost
+
+    assert cost is not None
+    assert (cost.seconds, cost.images_per_s) == (STEPS, BATCH_SIZE)
+    assert cost.peak_gpu_memory_gib is None
 
 
 def test_a_rung_of_before_is_told_as_it_was_and_not_probed_again(

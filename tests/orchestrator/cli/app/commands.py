@@ -18,6 +18,7 @@ from orchestrator.run import LEDGER_NAME
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 
+from ....measured_columns import MEASURED
 from ....waiting import run_to_end, wait_for
 
 PROGRAM = str(Path(sys.executable).with_name("specsweep"))
@@ -79,7 +80,7 @@ class FinishedSweep:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "table.csv").drop(columns=["seconds", "core_seconds"])
+    return pd.read_csv(folder / "table.csv").drop(columns=MEASURED)
 
 
 def records_in(folder: Path) -> tuple[TrialRecord, ...]:

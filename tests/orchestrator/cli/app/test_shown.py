@@ -18,6 +18,7 @@ from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.resources import ResourceFloor
 
+from ....measured_columns import MEASURED
 from .commands import PROGRAM, Ended, FinishedSweep, in_a_process
 
 
@@ -71,7 +72,7 @@ def test_the_table_comes_in_every_format(finished: FinishedSweep, cli: Callable[
         assert "\x1b" not in ended.out
         return ended.out
 
-    csv = pd.read_csv(io.StringIO(table("--format", "csv"))).drop(columns=["seconds", "core_seconds"])
+    csv = pd.read_csv(io.StringIO(table("--format", "csv"))).drop(columns=MEASURED)
     assert_frame_equal(csv, finished.table(), check_exact=True)
     assert table("--format", "md").strip() == (finished.results / "tiny" / "table.md").read_text().strip()
     assert "norm@all" in json.dumps(json.loads(table("--format", "json")))

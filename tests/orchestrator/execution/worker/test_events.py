@@ -19,6 +19,7 @@ from orchestrator.trials.events import Event, Failed, Finished, Logged, Progress
 from orchestrator.trials.records import Cause
 from specvit.config import TrialConfig
 from specvit.data import Dataset
+from specvit.training.cost import TrainingCost
 from specvit.trial import Observer, TrialResult
 
 from ....waiting import LIMIT_S
@@ -34,7 +35,7 @@ def test_a_trial_that_ends_well_tells_of_itself_in_order(
         observer.progress(step=1, steps=4, images_per_s=20.0)
         observer.rung(step=2, metrics={"knn_top1": 12.5})
         observer.progress(step=4, steps=4, images_per_s=21.0)
-        return TrialResult({"knn_top1": 25.0, "loss": 3.0})
+        return TrialResult({"knn_top1": 25.0, "loss": 3.0}, cost=TrainingCost(1.0, 8.0, 0.5))
 
     key = (job.trial_id, 3)
     *before, end = events_of(body)
@@ -46,6 +47,7 @@ def test_a_trial_that_ends_well_tells_of_itself_in_order(
     ]
     assert isinstance(end, Finished)
     assert end.metrics == {"knn_top1": 25.0, "loss": 3.0}
+    assert end.cost == TrainingCost(1.0, 8.0, 0.5)
     assert 0 <= end.seconds < 5
     assert 0 <= end.core_seconds < 5
 

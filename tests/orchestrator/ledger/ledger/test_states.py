@@ -15,6 +15,7 @@ from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, Report, State
+from specvit.training.cost import TrainingCost
 
 from ..record_contract import EVENTS, A, B, RecordContract, make_event
 from .known_trials import INFO, PROVENANCE, TRIALS, record_of, rows
@@ -49,6 +50,14 @@ def test_finished_trial_is_done_with_its_rungs_and_metrics(ledger: Ledger) -> No
     assert record.reports == (Report(5, {"knn_top1": 0.1 + 0.2}), Report(10, {"knn_top1": 40.0}))
     assert record.metrics == {"miou": 30.0, "knn_top1": 50.0}
     assert (record.seconds, record.core_seconds, record.error) == (12.5, 11.0, None)
+    assert record.cost is None
+
+
+@pytest.mark.parametrize("gpu", [None, 1.5])
+def test_cost_of_a_training_is_kept_as_it_was_measured(ledger: Ledger, gpu: float | None) -> None:
+    cost = TrainingCost(9.25, 123.5, peak_memory_gib=0.75, peak_gpu_memory_gib=gpu)
+    ledger.record(Finished(A, ledger.begin_attempt(A), {"miou": 30.0}, 12.5, 11.0, cost=cost))
+    assert record_of(ledger, A).cost == cost
 
 
 def test_pruned_trial_keeps_its_rungs_and_the_step_at_which_it_stopped(ledger: Ledger) -> None:

@@ -34,6 +34,7 @@ from orchestrator.trials.trial import Trial
 from specvit.data import Dataset, DataSource
 
 from .....faults.harness.disturbed_runs import Lent, Watcher, pid_of, run, wait_until
+from .....measured_columns import MEASURED
 from ...executor_contract import LONG, POISONS, SHORT, WorkerContract, end_of, events_until, is_end, job_of
 from .real_jobs import ALONE, PAIR, long_trial, real_job
 
@@ -70,7 +71,7 @@ def test_the_same_sweep_has_the_same_table_through_both_executors(
     def table(through: Executor, folder: Path) -> pd.DataFrame:
         outcome = run(sweep, folder, through, datasets)
         assert (outcome.num_run, outcome.num_failed) == (4, 0)
-        return pd.read_csv(folder / "table.csv").drop(columns=["seconds", "core_seconds"])
+        return pd.read_csv(folder / "table.csv").drop(columns=MEASURED)
 
     local = table(LocalExecutor(datasets), tmp_path / "local")
     through_ray = table(Lent(executor), tmp_path / "ray")
