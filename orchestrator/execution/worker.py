@@ -154,11 +154,13 @@ class RunningJob:
     def _outcome(self) -> Event:
         """Compute the trial; return its end, whatever that is."""
         try:
-            result = self._compute()
+            return self._end_of(self._compute())
         except BaseException as error:
             # Also SystemExit: it would end this thread in silence, and the sweep would wait for it for ever.
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             return self._failed(text, cause_of(error), traceback.format_exc())
+
+    def _end_of(self, result: TrialResult) -> Event:
         seconds, core_seconds = self._elapsed()
         if result.stopped_at is None:
             return Finished(

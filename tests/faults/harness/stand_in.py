@@ -48,6 +48,7 @@ class Result:
     metrics: Mapping[str, float]
     stopped_at: int | None = None
     diagnostics: tuple[Any, ...] = ()
+    cost: None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Result:
     metrics: dict[str, float]
     stopped_at: int | None = None
     diagnostics: tuple[Any, ...] = ()
+    cost: None = None
 
 
 def play(config: Any, dataset: object, observer: Any, **_: object) -> Result:

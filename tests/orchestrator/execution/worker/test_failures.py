@@ -43,6 +43,12 @@ def test_no_kind_of_exception_leaves_an_attempt_without_an_end(
     assert end.error.startswith(f"{type(error).__name__}:")
 
 
+def test_a_result_of_another_kind_is_a_failure_and_no_silence(events_of: Callable[[Body], list[Event]]) -> None:
+    end = events_of(lambda *_: {"knn_top1": 1.0})[-1]  # type: ignore[arg-type, return-value]
+    assert isinstance(end, Failed)
+    assert end.error == "AttributeError: 'dict' object has no attribute 'stopped_at'"
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
