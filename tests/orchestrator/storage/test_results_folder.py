@@ -107,6 +107,11 @@ def _has_reported(trial: Trial, url: str) -> bool:
         return any(record.reports for record in ledger.records() if record.trial.trial_id == trial.trial_id)
 
 
+def said(arguments: list[str]) -> str:
+    """Return what a command prints on a terminal that is wide enough to fold nothing."""
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "300"}).output
+
+
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_trial(
     where: str,
@@ -130,12 +135,12 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on_in_the_middle_of_its_tr
     assert (told["is_running"], told["has_ended"]) == (False, True)
     assert told["driver"]["name"].startswith(f"process {driver.pid} on ")
     assert told["driver"]["is_certain"] is (where == "here")
-    shown = CliRunner().invoke(app, ["status", str(store)]).output
+    shown = said(["status", str(store)])
     silent = "last heard of 12 min ago: it was killed, or cannot reach these results"
     assert (silent in shown, ", on this machine: it was killed" in shown) == (where != "here", where == "here")
     known = "no run holds the results folder" if where == "here" else "as far as is known here"
     assert f"interrupted{':' if where == 'here' else ','} {known}; run the sweep again to go on" in shown
-    listed = CliRunner().invoke(app, ["list", url]).output
+    listed = said(["list", url])
     assert ("silent for 12 min" in listed, "stopped" in listed) == (where != "here", where == "here")
     outcome, watcher = run(sweep, url)
     # The own dead lock is known as such; that of another machine has to be watched.
@@ -173,10 +178,10 @@ def test_a_second_driver_is_refused_on_this_machine_and_on_others(
         held_by = driver_of_view(local_view(f"{url}/tiny"))
         assert held_by is not None
         assert held_by.name.startswith(f"process {os.getpid()} on ")
-        shown = CliRunner().invoke(app, ["status", f"{url}/tiny"]).output
+        shown = said(["status", f"{url}/tiny"])
         assert f"driver: process {os.getpid()} on " in shown
         assert "s ago" in shown
-        assert "running" in CliRunner().invoke(app, ["list", url]).output
+        assert "running" in said(["list", url])
 
 
 def test_a_driver_that_was_taken_over_stops_mirrors_nothing_more_and_says_so(

@@ -109,7 +109,7 @@ def test_cls_is_drawn_with_the_standard_deviation_that_is_asked_for_and_all_else
     high_norm: HighNorm, cls_position: bool
 ) -> None:
     def build(std: float) -> dict[str, torch.Tensor]:
-        shape = Scale(width=4096, depth=1, num_heads=1)
+        shape = Scale(width=512, depth=1, num_heads=1)
         config = VitConfig(
             shape, image_size=8, patch_size=4, cls_position=cls_position, cls_std=std, high_norm=high_norm
         )
@@ -117,8 +117,8 @@ def test_cls_is_drawn_with_the_standard_deviation_that_is_asked_for_and_all_else
 
     timms, wide = build(1e-6), build(0.02)
     drawn = wide.pop("cls_token") - timms.pop("cls_token")  # beside registers, both hold the position
-    # The deviation of 4096 draws has one of 1.1% itself.
-    assert float(drawn.std()) == pytest.approx(0.02, rel=0.05)
+    # The deviation of 512 draws has one of 3.1% itself.
+    assert float(drawn.std()) == pytest.approx(0.02, rel=0.15)
     assert all(torch.equal(wide[name], value) for name, value in timms.items())
 
 
