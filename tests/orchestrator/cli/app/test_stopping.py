@@ -20,6 +20,7 @@ from ...made_up import made_up_trial
 from .commands import PROGRAM, Ended, FinishedSweep, ended_without_a_reader, read_table, records_in, started
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ray_is_the_default_and_says_where_its_dashboard_is_and_sigterm_stops_it_as_ctrl_c_does(
     tmp_path: Path, write_sweep: Callable[..., Path], cli: Callable[..., Ended]

@@ -166,7 +166,15 @@ def test_no_node_of_a_slurm_job_takes_a_port_that_another_ray_of_its_machine_has
     assert all(20000 <= port < 32768 for port in chosen)
 
 
-@pytest.mark.parametrize(("code", "cause"), [(3, "raised"), (4, "raised"), (1, "worker"), (1, "io")])
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (3, "raised"),
+        pytest.param(4, "raised", marks=pytest.mark.long),
+        pytest.param(1, "worker", marks=pytest.mark.long),
+        (1, "io"),
+    ],
+)
 def test_a_slurm_job_that_another_try_may_mend_goes_back_into_the_queue_so_often_and_no_oftener(
     code: int, cause: str, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
         RayExecutor({}, shares=[ResourceRequest(gpus=1000)], max_slots=1)
 
 
+@pytest.mark.long
 def test_a_job_whose_cluster_fails_as_it_starts_ends_and_its_slot_works_again(
     executor: RayExecutor, trials: tuple[Trial, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_job_whose_cluster_fails_as_it_starts_ends_and_its_slot_works_again(
     assert isinstance(end_of(executor, job), Finished)
 
 
+@pytest.mark.long
 def test_an_order_to_stop_ends_a_trial_of_two_processes(
     pair: RayExecutor, make_sweep: Callable[..., Sweep]
 ) -> None:
