@@ -117,11 +117,16 @@ def break_project(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ("import annotations", "import annotation", "cannot be loaded: SyntaxError: future feature annotation is not"),
         ('Metric("class_means_top1"', 'Metric("knn_top1"', "the metric 'knn_top1' is reported by probe 'knn' already"),
-        ('Metric("class_means_top1"', 'Metric("loss"', "the metric 'loss' is reported by the recipes already"),
-        ("top-1\"),)", 'top-1"))', "ClassMeans.metrics must be a tuple of at least one Metric, not Metric("),
-        ('[str] = "class_means"', '[str] = "means"', "ClassMeans.name must be 'class_means', not 'means'"),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (
+                ("import annotations", "import annotation", "cannot be loaded: SyntaxError: future feature annotation"),
+                ('Metric("class_means_top1"', 'Metric("loss"', "the metric 'loss' is reported by the recipes already"),
+                ("top-1\"),)", 'top-1"))', "ClassMeans.metrics must be a tuple of at least one Metric, not Metric("),
+                ('[str] = "class_means"', '[str] = "means"', "ClassMeans.name must be 'class_means', not 'means'"),
+            )
+        ),
     ],
 )
 def test_broken_package_ends_every_command_that_needs_its_table_with_one_message(
