@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def in_a_process(folder: Path, *command: str) -> Ended:
 def started(folder: Path, *command: str, runs: Role) -> Iterator[subprocess.Popen[str]]:
     """Start a run of ``tiny.yaml`` in ``folder``; give it when a trial is done and one of a role runs."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
+    with subprocess.Popen(command, cwd=folder, env=environment(), preexec_fn=_heed_signals, **pipes) as process:
 
         def is_under_way() -> bool:
             assert process.poll() is None, process.communicate()
@@ -61,6 +62,12 @@ def started(folder: Path, *command: str, runs: Role) -> Iterator[subprocess.Pope
             yield process
         finally:
             process.kill()
+
+
+def _heed_signals() -> None:
+    """Have a program heed signals that its parent ignores, as under nohup: it would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
