@@ -52,6 +52,8 @@ STAGES = {
     "the weights are written": Stage(specvit.trial, "_save_weights", STEPS),
     "the last probes": Stage(Probing, "backbone", STEPS),
 }
+IN_SHORT = ("a step", "the last probes")
+"""Stages of the short run."""
 
 
 SWEEP: dict[str, Any] = {
@@ -90,7 +92,9 @@ def whole(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run(sweep, tmp_path_factory.mktemp("whole") / "tiny")[0]
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.long) for name in STAGES]
+)
 def test_a_trial_whose_disk_fails_once_goes_on_from_its_state_to_the_same_numbers(
     name: str, sweep: Sweep, whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,11 @@ from orchestrator.execution.metrics import Sample
 from orchestrator.execution.ray_cluster.executor import RayExecutor
 from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.sweep.grid import expand
-from orchestrator.trials.events import END_STATES, Event, Progressed, Pruned, Reported, Started
+from orchestrator.trials.events import END_STATES, Event, Pruned, Reported, Started
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceRequest
 
-from ..long_run import IS_LONG, SLOW_IF_LONG
+from ..long_run import SLOW_IF_LONG
 from .harness.disturbed_runs import (
     Ground,
     Lent,
@@ -47,8 +47,8 @@ from .harness.stand_in import FAULT_STEP, HOLD_STEP, Fault
 
 pytestmark = SLOW_IF_LONG
 HALF_A_CORE = ResourceRequest(cpus=0.5)
-NUM_KILLS = 24 if IS_LONG else 1
-NUM_SEEDS = 8 if IS_LONG else 1
+NUM_KILLS = 24
+NUM_SEEDS = 8
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,7 @@ def starting_workers() -> set[int]:
     return {pid for pid in descendants_of(os.getpid()) if "TrialActor.__init__" in command_of(pid)}
 
 
+@pytest.mark.long
 def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_undisturbed_run(
     executor: RayExecutor, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,15 +100,13 @@ def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_un
     rng = random.Random(0)
     # Half of the trials die while they write their state, each once; the others die at a step, if there is time.
     kinds = ("dies while saving", "dies")
-    faults = {t.trial_id: Fault(kinds[i % 2]) for i, t in enumerate(trials if IS_LONG else trials[:1])}
+    faults = {t.trial_id: Fault(kinds[i % 2]) for i, t in enumerate(trials)}
     ground.stand_in.order(faults, step_s=0.02, hold=True)
     killed: list[int] = []
     killed_starting: set[int] = set()
 
     def on_tick() -> None:
-        # Where the second trial has no fault of its own, it is killed after the step at which it would have had it.
-        late = {e.trial_id for e in watcher.events if isinstance(e, Progressed) and e.step >= FAULT_STEP}
-        victims = watcher.running.keys() if IS_LONG else watcher.running.keys() & late
+        victims = watcher.running.keys()
         if len(killed) < NUM_KILLS and victims and rng.random() < 0.3:
             trial_id = rng.choice(sorted(victims))
             killed.append(watcher.running.pop(trial_id))

@@ -96,9 +96,8 @@ def test_own_weights_add_at_most_two_percent_of_peak_memory_beyond_themselves(te
     assert _peak_bytes(specialized, images) <= 1.02 * peak + extra_bytes
 
 
-@pytest.mark.parametrize(
-    "text", [PAPER, *(pytest.param(text, marks=pytest.mark.long) for text in (MIXED, *MODES[1:]))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("text", [PAPER, MIXED, *MODES[1:]])
 def test_a_compiled_model_is_one_graph_and_computes_the_same(text: str) -> None:
     torch.manual_seed(0)
     model = _build(text, shape=SMALLEST, image_size=16)

@@ -144,6 +144,7 @@ def ports_of(line: str) -> dict[str, int]:
     return {name: int(port) for name, port in re.findall(r"--([a-z-]*port)=(\d+)", line)}
 
 
+@pytest.mark.long
 def test_no_node_of_a_slurm_job_takes_a_port_that_another_ray_of_its_machine_has(
     start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -172,7 +173,7 @@ def test_no_node_of_a_slurm_job_takes_a_port_that_another_ray_of_its_machine_has
         (3, "raised"),
         pytest.param(4, "raised", marks=pytest.mark.long),
         pytest.param(1, "worker", marks=pytest.mark.long),
-        (1, "io"),
+        pytest.param(1, "io", marks=pytest.mark.long),
     ],
 )
 def test_a_slurm_job_that_another_try_may_mend_goes_back_into_the_queue_so_often_and_no_oftener(

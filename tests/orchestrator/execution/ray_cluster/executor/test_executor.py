@@ -65,6 +65,7 @@ def test_the_agent_of_our_own_dashboard_has_a_port_of_its_own(executor: RayExecu
     assert node.dashboard_agent_listen_port not in (0, 52365)
 
 
+@pytest.mark.long
 def test_the_same_sweep_has_the_same_table_through_both_executors(
     executor: RayExecutor, sweep: Sweep, datasets: Mapping[DataSource, Dataset], tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_job_is_listed_by_its_label_on_the_cluster(
     wait_until(is_listed)  # Ray gathers within a second or two what its workers tell of their tasks
 
 
+@pytest.mark.long
 def test_a_trial_that_needs_more_than_the_cluster_has_is_refused(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
