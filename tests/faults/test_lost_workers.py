@@ -25,7 +25,7 @@ from orchestrator.trials.events import END_STATES, Event, Pruned, Reported, Star
 from orchestrator.trials.records import State
 from orchestrator.trials.resources import ResourceRequest
 
-from ..long_run import SLOW_IF_LONG
+from ..long_run import ONLY_LONG
 from .harness.disturbed_runs import (
     Ground,
     Lent,
@@ -45,7 +45,7 @@ from .harness.disturbed_runs import (
 from .harness.processes import command_of, descendants_of, is_alive, kill
 from .harness.stand_in import FAULT_STEP, HOLD_STEP, Fault
 
-pytestmark = SLOW_IF_LONG
+pytestmark = ONLY_LONG
 HALF_A_CORE = ResourceRequest(cpus=0.5)
 NUM_KILLS = 24
 NUM_SEEDS = 8
@@ -85,7 +85,6 @@ def starting_workers() -> set[int]:
     return {pid for pid in descendants_of(os.getpid()) if "TrialActor.__init__" in command_of(pid)}
 
 
-@pytest.mark.long
 def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_undisturbed_run(
     executor: RayExecutor, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +135,6 @@ def test_trials_whose_workers_are_killed_at_any_time_go_on_to_the_table_of_an_un
         assert heard[-1][0] >= FAULT_STEP
 
 
-@pytest.mark.long
 def test_workers_killed_while_idle_are_replaced_when_the_next_trials_come(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
@@ -155,7 +153,6 @@ def test_workers_killed_while_idle_are_replaced_when_the_next_trials_come(
     assert table(tmp_path / "run") == whole
 
 
-@pytest.mark.long
 def test_one_that_stalls_is_killed_and_one_that_raises_is_given_up_with_every_traceback_on_record(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
@@ -182,7 +179,6 @@ def test_one_that_stalls_is_killed_and_one_that_raises_is_given_up_with_every_tr
     assert watcher.steps(raises.trial_id, 2)[0] >= FAULT_STEP - 1  # it goes on from its state
 
 
-@pytest.mark.long
 def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_its_siblings_begin_with_them(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:
@@ -209,7 +205,6 @@ def test_a_trial_out_of_gpu_memory_gets_a_larger_share_then_smaller_batches_and_
     assert watcher.steps(trials[0].trial_id, 3)[0] == FAULT_STEP
 
 
-@pytest.mark.long
 def test_real_trials_whose_workers_are_killed_go_on_bit_for_bit(
     executor: RayExecutor, ground: Ground, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def holder(server: DriverServer, site: Site) -> Iterator[int]:
     assert code == 0
 
 
+@pytest.mark.long
 def test_the_second_command_exits_with_3_naming_the_first_and_touches_nothing(
     holder: int, site: Site
 ) -> None:

@@ -43,7 +43,8 @@ def command(tmp_path: Path, site: Path) -> Command:
     return run
 
 
-@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("executor", ["local", "ray"])
 def test_probe_and_data_source_of_a_package_run_and_have_their_column(
     executor: str,
     command: Command,

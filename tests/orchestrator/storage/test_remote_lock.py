@@ -70,6 +70,7 @@ def test_a_lock_without_life_is_taken_over(
     assert "is taken over, for it showed no life" in caplog.text
 
 
+@pytest.mark.long
 def test_a_lock_that_is_given_back_while_it_is_watched_is_free(folder: RemoteFolder, lock: RemoteLock) -> None:
     write(folder, period_s=PATIENCE_S)
     timer = threading.Timer(0.2, folder.delete, (LOCK_NAME,))

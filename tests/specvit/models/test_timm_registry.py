@@ -46,6 +46,7 @@ def shake(model: VisionTransformer) -> VisionTransformer:
     return model
 
 
+@pytest.mark.long
 def test_importing_the_registry_registers_every_scale_and_importing_the_package_costs_no_torch() -> None:
     code = (
         "import specvit, sys; assert not {'torch', 'timm'} & set(sys.modules)"

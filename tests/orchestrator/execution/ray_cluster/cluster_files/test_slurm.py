@@ -120,7 +120,7 @@ def write_events(folder: Path, *events: tuple[str, str, str | None]) -> None:
 OWN_FAULT = [("a", "failed", "worker"), ("a", "done", None), ("b", "failed", "node"), ("b", "failed", "diverged")]
 
 
-@pytest.mark.parametrize("code", [0, 1, 2])
+@pytest.mark.parametrize("code", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)])
 def test_a_slurm_job_whose_sweep_ends_by_itself_ends_with_its_code(
     code: int, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -194,6 +194,7 @@ def test_a_slurm_job_that_another_try_may_mend_goes_back_into_the_queue_so_often
         assert (tmp_path / "asked.log").read_text() == "events night --results results --set resources.gpus=1\n"
 
 
+@pytest.mark.long
 def test_a_slurm_job_near_its_time_limit_stops_the_sweep_once_and_goes_back_into_the_queue(
     start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -207,7 +208,7 @@ def test_a_slurm_job_near_its_time_limit_stops_the_sweep_once_and_goes_back_into
     assert still_running(tmp_path) == []
 
 
-@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("code", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_sweep_that_ends_while_it_is_stopped_does_not_requeue_its_slurm_job(
     code: int, start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
