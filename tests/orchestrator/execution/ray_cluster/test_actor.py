@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,19 +15,12 @@ from orchestrator.execution.ray_cluster.actor import FailedAttemptError, TrialAc
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Started
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
-from specvit.data import Dataset, Split
+from specvit.data import Dataset
 from specvit.errors import DataError
 from specvit.trial import TrialResult
 
 from ....waiting import LIMIT_S
-
-NO_DATA = Dataset(
-    train=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
-    val=Split(images=np.zeros((0, 3, 4, 4), np.uint8)),
-    class_names=(),
-    mask_names=(),
-    fingerprint="",
-)
+from ..worker.bodies import NO_DATA
 
 
 @pytest.fixture
