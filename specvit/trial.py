@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.checkpoints import save_model
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
+from specvit.data.encoded import EncodedImages
 from specvit.device import Device, select_device
 from specvit.diagnostics.diagnose import diagnose
 from specvit.diagnostics.measurement import Measurement
@@ -176,7 +177,19 @@ def run_trial(
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
-    return TrialResult({**metrics, "loss": last.loss, **learnt}, diagnostics=diagnostics, cost=cost)
+    skipped = _count_skipped((dataset, *probe_datasets.values()))
+    return TrialResult({**metrics, "loss": last.loss, **learnt, **skipped}, diagnostics=diagnostics, cost=cost)
+
+
+def _count_skipped(datasets: Iterable[Dataset]) -> dict[str, float]:
+    """Return how many images this attempt has left out, where a source says that bad ones may be."""
+    encoded = [
+        split.images
+        for dataset in datasets
+        for split in (dataset.train, dataset.val)
+        if isinstance(split.images, EncodedImages) and split.images.decoding.on_bad_image == "skip"
+    ]
+    return {"skipped_images": float(sum(len(images.skipped) for images in encoded))} if encoded else {}
 
 
 def _save_weights(learner: Learner, folder: Path) -> None:

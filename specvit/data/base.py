@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from specvit.data.encoded import EncodedImages
 from specvit.data.mapped import MappedFile, mapped_file, open_mapped
+from specvit.data.reading.label_names import IGNORE_INDEX as IGNORE_INDEX
 from specvit.errors import DataError
+from specvit.lazy_numpy import np
 from specvit.settings import PositiveInt, settings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
-
-IGNORE_INDEX = 255
-"""Mask value of pixels that belong to no class; left out of losses and metrics."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,14 @@ class Split:
     Arrays may be files mapped into memory. Such a split is sent to another process as the names of its files.
 
     Attributes:
-        images: ``(N, 3, H, W)`` uint8, RGB.
+        images: ``(N, 3, H, W)`` uint8, RGB; or encoded ones, which are decoded to that when rows are taken.
         labels: ``(N,)`` int64 class indices.
         masks: ``(N, H, W)`` uint8 class indices, 255 = ignore.
         depth: ``(N, H, W)`` float16 distances in metres; not positive or not finite = not measured.
         boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class`` (half open), class -1 = no object.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | EncodedImages
     labels: NDArray[np.int64] | None = None
     masks: NDArray[np.uint8] | None = None
     depth: NDArray[np.float16] | None = None
@@ -67,6 +66,26 @@ class Split:
             if len(found) == most:
                 break
         return tuple(found)
+
+    def read(self, images: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the pixels of some images, decoded if they are encoded.
+
+        Returns:
+            ``(n, 3, H, W)``, and ``(n,)`` which images these are, for their targets: a bad image may have been left out
+            for the one that follows.
+
+        Raises:
+            DataError: If an image cannot be used.
+        """
+        if isinstance(self.images, EncodedImages):
+            return self.images.squares(images)
+        return self.images[images], np.arange(len(self))[images] if isinstance(images, slice) else images
+
+    def take(self, images: NDArray[np.int64]) -> Split:
+        """Return some images with their targets, encoded if they are."""
+        own = self.images
+        taken = own.take(images) if isinstance(own, EncodedImages) else own[images]
+        return Split(images=taken, **{name: getattr(self, name)[images] for name in self.targets})
 
     def __reduce__(self) -> tuple[Callable[..., Split], tuple[dict[str, Any]]]:
         arrays = {name: getattr(self, name) for name in ("images", *_TARGETS)}

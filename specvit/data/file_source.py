@@ -1,4 +1,4 @@
-"""Sources that decode files: once, into memory or into a cache on disk."""
+"""Sources that read files: decoded once, into memory or a cache on disk, or kept encoded until images are needed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
+from specvit.data.encoded import BadImages, Decoding
 from specvit.data.reading.image_files import count_others
 from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation
 from specvit.data.reading.shared_images import Encoded, check_unshared
@@ -30,6 +33,7 @@ class Prepared:
         images: The files of images of ``train`` and ``val``, which are compared before any is decoded; empty where
             images are no files of their own, and ``read`` compares them.
         folders: The folders that were searched for files, with the endings that were looked for.
+        encoded: Makes both splits of images that stay encoded; None where the source cannot.
     """
 
     files: Sequence[Path]
@@ -37,14 +41,28 @@ class Prepared:
     version: str = ""
     images: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     folders: Mapping[Path, Sequence[str]] = field(default_factory=dict)
+    encoded: Callable[[], Dataset] | None = None
 
 
 @settings
 class FileSource(DataSource):
     """Decode images from files. A subclass says how in ``prepare``, and extends ``path_fields``."""
 
-    path_fields: ClassVar[frozenset[str]] = frozenset({"cache", "cache_folder", "max_pixels", "max_shared"})
+    path_fields: ClassVar[frozenset[str]] = frozenset(
+        {"cache", "cache_folder", "max_pixels", "max_shared", "workers"}
+    )
+    can_keep_encoded: ClassVar[bool] = False
+    """Whether the source knows ``keep: encoded``."""
 
+    keep: Literal["arrays", "encoded"] = "arrays"
+    """``arrays``: images are decoded once and resized to ``image_size``; crops are cut from these. ``encoded``: files
+    stay what they are; training crops, of ``image_size`` in the end, are cut from an image at its own resolution and
+    decoded a step ahead, and probes see what they see with ``arrays``."""
+    on_bad_image: BadImages = "fail"
+    """With ``keep: encoded``, what happens where an image turns out to be damaged or gone: ``fail``, or ``skip``: the
+    image that follows takes its place, with its targets. The log names what was skipped, ``skipped_images`` counts."""
+    workers: PositiveInt | None = None
+    """With ``keep: encoded``, threads that decode; none given = as many as the trial has CPUs. No number changes."""
     cache: Literal["memory", "disk"] = "memory"
     """Where decoded images are kept: ``memory``, or ``disk`` for those that are larger; the numbers are the same."""
     cache_folder: str = "~/.cache/specsweep"
@@ -59,6 +77,22 @@ class FileSource(DataSource):
 
     max_shared: NonNegativeInt = 0
     """Most images to report on that may be training images too, byte for byte; more are refused."""
+
+    @model_validator(mode="after")
+    def _check_keep(self) -> Self:
+        if self.keep == "arrays":
+            for name, value, default in (("on_bad_image", self.on_bad_image, "fail"), ("workers", self.workers, None)):
+                if value != default:
+                    raise ValueError(f"{name} must not be given without keep: encoded, not {value!r}")
+        elif not self.can_keep_encoded:
+            raise ValueError(f"keep must be 'arrays' for {self.name!r}, not {self.keep!r}")
+        elif self.cache == "disk":
+            raise ValueError("cache must be 'memory' with keep: encoded, which decodes nothing beforehand, not 'disk'")
+        return self
+
+    def decoding(self) -> Decoding:
+        """Return how images that stay encoded are decoded, as the fields say."""
+        return Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
 
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""
@@ -89,7 +123,11 @@ class FileSource(DataSource):
                 compare()
             return dataset
 
-        if self.cache == "memory":
+        if self.keep == "encoded":
+            assert prepared.encoded is not None
+            compare()
+            dataset = prepared.encoded()
+        elif self.cache == "memory":
             dataset = read(MemoryStorage())
         else:
             dataset = load_cached(

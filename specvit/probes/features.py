@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,6 @@ from specvit.probes import ProbeSplit
 from specvit.training.augment import normalised
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from timm.models.vision_transformer import VisionTransformer
 
@@ -49,11 +49,14 @@ def backbone_features(
     cls: Tensor | None = None
     patches: Tensor | None = None
     intermediate_cls: Tensor | None = None
+    read: list[NDArray[np.int64]] = []
     batch_size = min(BATCH_SIZE, CPU_BATCH_SIZE) if device.torch_device.type == "cpu" else BATCH_SIZE
     with record_cls(model, num_blocks) as recorded:
         for start in range(0, len(split), batch_size):
+            images, rows = split.read(slice(start, start + batch_size))
+            read.append(rows)
             with device.autocast():
-                tokens = encode(model, normalised(split.images[start : start + batch_size].copy(), device))
+                tokens = encode(model, normalised(images.copy(), device))
             cls = _filled(cls, tokens.cls, start=start, num_images=len(split))
             patches = _filled(patches, tokens.patches, start=start, num_images=len(split))
             if recorded:
@@ -66,7 +69,8 @@ def backbone_features(
     grid = (split.images.shape[2] // height, split.images.shape[3] // width)
     assert cls is not None
     assert patches is not None
-    return replace(_probe_split(split, cls=cls, patches=patches, grid=grid), intermediate_cls=intermediate_cls)
+    features = _probe_split(_as_read(split, read), cls=cls, patches=patches, grid=grid)
+    return replace(features, intermediate_cls=intermediate_cls)
 
 
 def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
@@ -80,18 +84,22 @@ def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
         In place of [CLS] the whole image ``(N, 3 H W)``, in place of patch tokens the pixels of each patch
         ``(N, P, 3 patch_size^2)``, in [0, 1].
     """
-    images = torch.from_numpy(split.images.copy()).float().div_(255)
+    pixels, read = split.read(slice(None))
+    images = torch.from_numpy(pixels.copy()).float().div_(255)
     patches = patchify(images, (patch_size, patch_size))
     grid = (images.shape[2] // patch_size, images.shape[3] // patch_size)
-    return _probe_split(split, cls=images.flatten(1), patches=patches, grid=grid)
+    return _probe_split(_as_read(split, [read]), cls=images.flatten(1), patches=patches, grid=grid)
 
 
 def subset(split: Split, indices: NDArray[np.int64]) -> Split:
     """Return some images of a split, with their targets."""
-    return Split(
-        images=split.images[indices],
-        **{name: getattr(split, name)[indices] for name in split.targets},
-    )
+    return split.take(indices)
+
+
+def _as_read(split: Split, read: list[NDArray[np.int64]]) -> Split:
+    """Return the images that were read, for their targets: bad ones may have been left out for others."""
+    rows = np.concatenate(read)
+    return split if np.array_equal(rows, np.arange(len(split))) else split.take(rows)
 
 
 def _filled(into: Tensor | None, batch: Tensor, *, start: int, num_images: int) -> Tensor:

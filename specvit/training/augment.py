@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from specvit.device import Device
+from specvit.training.crops import draw_crops, torch_sqrt, uniform
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -29,9 +30,6 @@ STD = (0.229, 0.224, 0.225)
 
 BLUR_SIDE = 224
 """Side in pixels of the crops for which the sigma of a blur is given."""
-
-ASPECT_RATIO = (3 / 4, 4 / 3)
-NUM_CROP_TRIES = 10
 
 _GREY = (0.299, 0.587, 0.114)
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -76,64 +74,6 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def sample_boxes(
-    num_images: int, *, height: int, width: int, scale: tuple[float, float], generator: Generator
-) -> Tensor:
-    """Draw the boxes of random resized crops.
-
-    Args:
-        num_images: B.
-        height: Height of the images in pixels.
-        width: Width of the images in pixels.
-        scale: Least and largest share of the image's area.
-        generator: Where the randomness comes from.
-
-    Returns:
-        ``(B, 4)`` int64 rows ``top, left, height, width``. The first of ten draws that fits into the image;
-        the largest central box of an allowed aspect ratio if none does.
-    """
-    tries = (num_images, NUM_CROP_TRIES)
-    area = height * width * _uniform(tries, scale, generator)
-    ratio = torch.exp(_uniform(tries, (math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1])), generator))
-    widths, heights = torch.sqrt(area * ratio).round().long(), torch.sqrt(area / ratio).round().long()
-    fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
-    first = fits.int().argmax(dim=1, keepdim=True)
-    w, h = widths.gather(1, first).squeeze(1), heights.gather(1, first).squeeze(1)
-    corner = torch.rand((num_images, 2), generator=generator)
-    top, left = (corner[:, 0] * (height - h + 1)).long(), (corner[:, 1] * (width - w + 1)).long()
-    boxes = torch.stack((top, left, h, w), dim=1)
-    fallback_w = min(width, round(height * ASPECT_RATIO[1])) if width > height else width
-    fallback_h = min(height, round(width / ASPECT_RATIO[0])) if height > width else height
-    fallback = torch.tensor(((height - fallback_h) // 2, (width - fallback_w) // 2, fallback_h, fallback_w))
-    return torch.where(fits.any(dim=1, keepdim=True), boxes, fallback)
-
-
-def sample_crops(
-    num_images: int,
-    *,
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    flip_probability: float,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Draw where to cut and whether to flip; ``random_crops`` draws this first.
-
-    Args:
-        num_images: B.
-        height: Height of the images in pixels.
-        width: Width of the images in pixels.
-        scale: Least and largest share of the image's area.
-        flip_probability: Chance of a horizontal flip.
-        generator: Where the randomness comes from.
-
-    Returns:
-        ``(B, 4)`` boxes as of ``sample_boxes``, and ``(B,)`` bool, whether the crop is flipped.
-    """
-    boxes = sample_boxes(num_images, height=height, width=width, scale=scale, generator=generator)
-    return boxes, torch.rand(num_images, generator=generator) < flip_probability
-
-
 def resampling_matrix(start: Tensor, length: Tensor, *, source: int, target: int, cubic: bool) -> Tensor:
     """Build the matrices that cut and resize one axis, antialiased.
 
@@ -148,8 +88,8 @@ def resampling_matrix(start: Tensor, length: Tensor, *, source: int, target: int
         ``(B, target, source)`` float32; rows sum to 1.
     """
     scale = (length / target).view(-1, 1, 1)
-    centre = start.view(-1, 1, 1) + (torch.arange(target).view(1, -1, 1) + 0.5) * scale
-    pixel = torch.arange(source).view(1, 1, -1)
+    centre = start.view(-1, 1, 1) + (torch.arange(target, device=start.device).view(1, -1, 1) + 0.5) * scale
+    pixel = torch.arange(source, device=start.device).view(1, 1, -1)
     distance = (pixel + 0.5 - centre).abs() / scale.clamp(min=1.0)
     if cubic:
         near = (1.5 * distance - 2.5) * distance.square() + 1
@@ -167,7 +107,7 @@ def blur_matrix(sigma: Tensor, *, size: int) -> Tensor:
 
     A sigma of 0 gives the identity.
     """
-    pixel = torch.arange(size)
+    pixel = torch.arange(size, device=sigma.device)
     distance = (pixel.view(-1, 1) - pixel.view(1, -1)).float()
     weight = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3).view(-1, 1, 1)).square())
     return weight / weight.sum(dim=2, keepdim=True)
@@ -181,11 +121,8 @@ def random_blur(images: Tensor, *, sigma: tuple[float, float], generator: Genera
         sigma: Least and largest sigma in pixels of a 224 px image.
         generator: CPU generator.
     """
-    size = images.shape[-1]
-    drawn = _uniform((len(images),), sigma, generator) * (size / BLUR_SIDE)
-    blur = blur_matrix(drawn, size=size).to(images.device).unsqueeze(1)
-    blurred: Tensor = blur @ images @ blur.transpose(2, 3)
-    return blurred
+    drawn = uniform((len(images),), sigma, generator) * (images.shape[-1] / BLUR_SIDE)
+    return _blur(images, drawn)
 
 
 def random_crops(
@@ -197,6 +134,7 @@ def random_crops(
     colour: ColourSettings | None = None,
     flip_probability: float = 0.5,
     cubic: bool = True,
+    cut: Tensor | None = None,
 ) -> Tensor:
     """Cut, resize, flip and recolour a batch of images, each in its own way.
 
@@ -208,30 +146,32 @@ def random_crops(
         colour: Strengths of the colour changes; None = none.
         flip_probability: Chance of a horizontal flip.
         cubic: Bicubic in place of bilinear resizing.
+        cut: ``(B, 3, S, S)`` uint8 crops, if they have been cut and resized already as an equal generator says; of
+            ``images`` only their number counts then.
 
     Returns:
         ``(B, 3, S, S)`` float32 in [0, 1].
     """
     num_images, _, height, width = images.shape
-    boxes, flipped = sample_crops(
-        num_images,
-        height=height,
-        width=width,
-        scale=scale,
-        flip_probability=flip_probability,
-        generator=generator,
-    )
-    top, left, box_height, box_width = boxes.unbind(dim=1)
-    rows = resampling_matrix(top, box_height, source=height, target=size, cubic=cubic)
-    columns = resampling_matrix(left, box_width, source=width, target=size, cubic=cubic)
-    columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
+    draws = draw_crops(num_images, scale=scale, generator=generator)
+    flipped = torch.rand(num_images, generator=generator) < flip_probability
+    sigma = None
     if colour is not None and colour.blur_probability > 0:
-        sigma = _uniform((num_images,), colour.blur_sigma, generator) * (size / BLUR_SIDE)
-        blurred = torch.rand(num_images, generator=generator) < colour.blur_probability
-        blur = blur_matrix(torch.where(blurred, sigma, 0.0), size=size)
-        rows, columns = blur @ rows, blur @ columns
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    crops = (rows.unsqueeze(1) @ images @ columns.transpose(1, 2).unsqueeze(1)).clamp_(0, 1)
+        drawn = uniform((num_images,), colour.blur_sigma, generator) * (size / BLUR_SIDE)
+        sigma = torch.where(torch.rand(num_images, generator=generator) < colour.blur_probability, drawn, 0.0)
+    if cut is not None:
+        crops = _finish(cut, flipped, sigma)
+    else:
+        # What is drawn travels to the images; the matrices are made there.
+        boxes = torch.from_numpy(draws.boxes(height=height, width=width, sqrt=torch_sqrt)).to(images.device)
+        top, left, box_height, box_width = boxes.unbind(dim=1)
+        rows = resampling_matrix(top, box_height, source=height, target=size, cubic=cubic)
+        columns = resampling_matrix(left, box_width, source=width, target=size, cubic=cubic)
+        columns = torch.where(flipped.to(images.device).view(-1, 1, 1), columns.flip(1), columns)
+        if sigma is not None:
+            blur = blur_matrix(sigma.to(images.device), size=size)
+            rows, columns = blur @ rows, blur @ columns
+        crops = (rows.unsqueeze(1) @ images @ columns.transpose(1, 2).unsqueeze(1)).clamp_(0, 1)
     return crops if colour is None else recolour(crops, colour, generator=generator)
 
 
@@ -249,11 +189,11 @@ def recolour(images: Tensor, colour: ColourSettings, *, generator: Generator) ->
     num_images = len(images)
 
     def factor(strength: float) -> Tensor:
-        return _uniform((num_images,), (1 - strength, 1 + strength), generator)
+        return uniform((num_images,), (1 - strength, 1 + strength), generator)
 
     brightness, contrast = factor(colour.brightness), factor(colour.contrast)
     saturation = factor(colour.saturation)
-    turn = 2 * math.pi * _uniform((num_images,), (-colour.hue, colour.hue), generator)
+    turn = 2 * math.pi * uniform((num_images,), (-colour.hue, colour.hue), generator)
     chance = torch.rand((3, num_images), generator=generator)
     jittered, grey = chance[0] < colour.jitter_probability, chance[1] < colour.grey_probability
     solarised = chance[2] < colour.solarize_probability
@@ -286,8 +226,22 @@ def _hue_matrix(turn: Tensor) -> Tensor:
     return matrix
 
 
-def _uniform(shape: tuple[int, ...], limits: tuple[float, float], generator: Generator) -> Tensor:
-    return limits[0] + (limits[1] - limits[0]) * torch.rand(shape, generator=generator)
+def _finish(cut: Tensor, flipped: Tensor, sigma: Tensor | None) -> Tensor:
+    """Turn ``(B, 3, S, S)`` uint8 crops into float32 in [0, 1], flip and blur them; a sigma of 0 is no blur."""
+    crops = cut.float().div_(255)
+    crops = torch.where(flipped.to(cut.device).view(-1, 1, 1, 1), crops.flip(3), crops)
+    if sigma is not None:
+        (blurred,) = torch.nonzero(sigma, as_tuple=True)
+        rows = blurred.to(cut.device)
+        crops[rows] = _blur(crops[rows], sigma[blurred])
+    return crops
+
+
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur ``(B, 3, S, S)`` images, each by its sigma in pixels; the matrices are made where the images are."""
+    blur = blur_matrix(sigma.to(images.device), size=images.shape[-1]).unsqueeze(1)
+    blurred: Tensor = blur @ images @ blur.transpose(2, 3)
+    return blurred
 
 
 def to_unit(images: NDArray[np.uint8], device: Device) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from specvit.errors import ConfigError
 from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.seeding import derive_seed, torch_stream
 from specvit.training import collectives
+from specvit.training.crops import Crop
 from specvit.training.learnt import LOSS_SUFFIX, TRIVIAL_SUFFIX
 from specvit.training.mixing import PatchLabels
 
@@ -38,6 +39,8 @@ class Batch:
         seed: The trial's seed, from which the step's random streams come.
         masks: ``(B, H, W)`` uint8 class indices, 255 = ignore, on the device; None where the recipe needs none.
         measured_at: How far the run is, in [0, 1), for a batch that is no step's, only measured; None for a step's.
+        crops: ``(B, 3, S, S)`` uint8 on the device by name, what the learner's ``crops`` say, before flips and colours.
+            Where there are any, ``images`` has no pixels, H = W = 0. Empty where crops are to be cut of ``images``.
     """
 
     images: Tensor
@@ -47,6 +50,7 @@ class Batch:
     seed: int
     masks: Tensor | None = None
     measured_at: float | None = None
+    crops: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def progress(self) -> float:
@@ -86,6 +90,9 @@ class Learner(nn.Module, ABC):
     """Images that are computed at once, at most; fewer from a step on that ran out of memory. None = all."""
     last_terms: Mapping[str, Tensor]
     """Weighted terms of the last step's loss, by name; empty before it, and where several processes share a batch."""
+    crops: Sequence[Crop]
+    """What ``random_crops`` cuts of every image: so encoded images are cut at their own resolution. Empty where squares
+    of ``data.image_size`` are looked at, to which encoded images are decoded then."""
     term_weights: Mapping[str, float]
     """Weights that ``losses`` has put on its terms, by name, where they are not 1; terms are recorded without them."""
 
@@ -96,6 +103,7 @@ class Learner(nn.Module, ABC):
         self.micro_batch = None
         self.last_terms = {}
         self.term_weights = {}
+        self.crops = ()
 
     def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
         """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``.

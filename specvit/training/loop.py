@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from specvit.data import IGNORE_INDEX, Split
+from specvit.data import Split
 from specvit.device import Device
 from specvit.errors import DataError, DivergenceError, SpecsweepError
 from specvit.seeding import numpy_stream
 from specvit.training import collectives
-from specvit.training.augment import to_unit
 from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
 from specvit.training.learner import Batch, Learner
+from specvit.training.loading import batch_loader
 from specvit.training.optimizer import AS_SHARED, OwnFactors, build_optimizer, cosine, set_schedules, warmup_cosine
 from specvit.training.recipe import Recipe
 
@@ -120,105 +120,33 @@ def pretrain(
     start = report.step
     order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
     started = saved = time.monotonic()
-    for step in range(start, recipe.steps):
-        began = time.monotonic()
-        indices = next(order)
-        check_targets(split, indices, learner.target_classes, step=step, steps=recipe.steps)
-        loss = train_step(
-            learner,
-            recipe,
-            load_batch(split, indices, recipe, step=step, seed=seed, device=device),
-            optimizer=optimizer,
-            trainable=trainable,
-            device=device,
-        )
-        if not math.isfinite(loss):
-            raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
-        now = time.monotonic()
-        images_per_s = (step + 1 - start) * recipe.batch_size / (now - started)
-        report = StepReport(step + 1, loss, images_per_s, learner.last_terms, seconds=now - began)
-        stopped = collectives.agree(collectives.is_main() and after_step(report))
-        if checkpoint is not None and (
-            checkpoint.at_stop()
-            if stopped
-            # At the end too: whatever fails after the training, that need not be done again.
-            else step + 1 == recipe.steps or checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
-        ):
-            micro_batch = learner.micro_batch or recipe.batch_size
-            _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch))
-            saved = time.monotonic()
-        if stopped:
-            break
+    with batch_loader(learner, split, recipe, seed=seed, device=device) as loader:
+        following = next(order)
+        for step in range(start, recipe.steps):
+            began = time.monotonic()
+            images, following = following, next(order)
+            batch = loader.load(step, images)
+            if step + 1 < recipe.steps:
+                loader.prepare(step + 1, following)
+            loss = train_step(learner, recipe, batch, optimizer=optimizer, trainable=trainable, device=device)
+            if not math.isfinite(loss):
+                raise DivergenceError(f"the loss is {loss} at step {step + 1} of {recipe.steps}")
+            now = time.monotonic()
+            images_per_s = (step + 1 - start) * recipe.batch_size / (now - started)
+            report = StepReport(step + 1, loss, images_per_s, learner.last_terms, seconds=now - began)
+            stopped = collectives.agree(collectives.is_main() and after_step(report))
+            if checkpoint is not None and (
+                checkpoint.at_stop()
+                if stopped
+                # At the end too: whatever fails after the training, that need not be done again.
+                else step + 1 == recipe.steps or checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
+            ):
+                micro_batch = learner.micro_batch or recipe.batch_size
+                _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch))
+                saved = time.monotonic()
+            if stopped:
+                break
     return report
-
-
-def check_targets(
-    split: Split, indices: NDArray[np.int64], num_classes: Mapping[str, int], *, step: int, steps: int
-) -> None:
-    """Raise if a class is out of range that is about to be used as an index, where kernels would crash on it.
-
-    Data sources check what they read, but arrays lie in memory for hours, shared by processes, and images are not all
-    seen at once.
-
-    Args:
-        split: What the indices point into.
-        indices: ``(B,)`` the images of a batch.
-        num_classes: Number of classes by target, ``labels`` or ``masks``; other targets are not looked at.
-        step: Number of the step that learns from them, from 0, for the message.
-        steps: Steps of the run, for the message.
-
-    Raises:
-        DataError: If a label is not in [0, C), or a pixel of a mask neither in [0, K) nor 255 = ignore.
-    """
-    for target, count in num_classes.items():
-        values: NDArray[np.int64] | NDArray[np.uint8] | None = getattr(split, target)
-        if values is None:
-            continue
-        of_batch = values[indices]
-        wrong = (of_batch < 0) | (of_batch >= count)
-        rule = f"in [0, {count})"
-        if target == "masks":
-            wrong &= of_batch != IGNORE_INDEX
-            rule += f" or {IGNORE_INDEX} = ignore"
-        if wrong.any():
-            image = indices[np.flatnonzero(wrong.reshape(len(indices), -1).any(axis=1))[0]]
-            raise DataError(
-                f"step {step + 1} of {steps}: {target} of training image {image} must be {rule}, "
-                f"but hold {of_batch[wrong][0]}"
-            )
-
-
-def load_batch(
-    split: Split,
-    indices: NDArray[np.int64],
-    recipe: Recipe,
-    *,
-    step: int,
-    seed: int,
-    device: Device,
-    measured_at: float | None = None,
-) -> Batch:
-    """Bring the images of a step, and the targets that go with them, to the device.
-
-    Args:
-        split: What the indices point into.
-        indices: ``(B,)`` the images.
-        recipe: Its length, and the targets that it needs.
-        step: Number of the step, from 0.
-        seed: The trial's seed.
-        device: Where they are to lie.
-        measured_at: As of ``Batch``.
-    """
-    masks = split.masks if "masks" in recipe.required_targets() else None
-    return Batch(
-        images=to_unit(split.images[indices], device),
-        labels=None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device.torch_device),
-        step=step,
-        steps=recipe.steps,
-        seed=seed,
-        masks=None if masks is None else torch.from_numpy(masks[indices]).to(device.torch_device),
-        measured_at=measured_at,
-    )
 
 
 def train_step(

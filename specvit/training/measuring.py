@@ -18,7 +18,8 @@ from specvit.data import Split
 from specvit.device import Device
 from specvit.training import collectives
 from specvit.training.learner import Learner
-from specvit.training.loop import batches, check_targets, load_batch
+from specvit.training.loading import batch_loader
+from specvit.training.loop import batches
 from specvit.training.recipe import Recipe
 
 NUM_BATCHES = 2
@@ -70,18 +71,13 @@ class LossMeasurement:
             start=recipe.steps,
             copies=recipe.copies(),
         )
-        with collectives.alone(), _leaving_no_trace(learner, self._device):
-            for number, indices in enumerate(islice(order, NUM_BATCHES)):
-                check_targets(self._split, indices, learner.target_classes, step=step - 1, steps=recipe.steps)
-                batch = load_batch(
-                    self._split,
-                    indices,
-                    recipe,
-                    step=recipe.steps + number,
-                    seed=self._seed,
-                    device=self._device,
-                    measured_at=(step - 1) / recipe.steps,
-                )
+        with (
+            collectives.alone(),
+            _leaving_no_trace(learner, self._device),
+            batch_loader(learner, self._split, recipe, seed=self._seed, device=self._device) as loader,
+        ):
+            for number, images in enumerate(islice(order, NUM_BATCHES)):
+                batch = loader.load(recipe.steps + number, images, measured_at=(step - 1) / recipe.steps)
                 torch.manual_seed(batch.step_seed)  # as a step does
                 with torch.no_grad(), self._device.autocast():
                     measured = learner.measure(batch, size=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,29 @@ def fingerprint(root: Path, files: Iterable[tuple[Path, bytes]]) -> str:
     digest = hashlib.sha256()
     for path, content in files:
         digest.update(path.relative_to(root).as_posix().encode(errors="surrogateescape") + b"\0" + content)
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_sizes(root: Path, files: Iterable[Path]) -> str:
+    """Hash the relative names and the sizes of files, which are too many to be read.
+
+    Args:
+        root: The folder that names are relative to.
+        files: The files, in a fixed order.
+
+    Returns:
+        16 hex digits.
+
+    Raises:
+        DataError: If one is not there.
+    """
+    digest, start = hashlib.sha256(), len(os.fsencode(root)) + 1
+    for path in files:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(f"cannot read the image {str(path)!r}: {error.strerror}") from error
+        digest.update(os.fsencode(path)[start:] + b"\0%d\n" % size)
     return digest.hexdigest()[:16]
 
 

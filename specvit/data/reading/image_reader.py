@@ -83,7 +83,7 @@ class ImageReader:
         progress = Progress(what, total)
         results: list[bytes] = []
         stream = iter(items)
-        with _limit(self._max_pixels), ThreadPoolExecutor(num_threads) as threads:
+        with limit_pixels(self._max_pixels), ThreadPoolExecutor(num_threads) as threads:
             while block := list(islice(stream, BLOCK)):
                 for result in threads.map(attempt, block):
                     if isinstance(result, DataError):
@@ -191,7 +191,7 @@ class ImageReader:
 
 
 @contextmanager
-def _limit(max_pixels: int) -> Iterator[None]:
+def limit_pixels(max_pixels: int) -> Iterator[None]:
     """Let Pillow refuse images of more pixels; the setting and the filters belong to the whole process."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from specvit.data.base import IGNORE_INDEX
 from specvit.data.reading.name_forms import composed
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+IGNORE_INDEX = 255
+"""Mask value of pixels that belong to no class; left out of losses and metrics."""
 
 MAX_CLASSES = 1_000_000
 """Most classes that an index in the data can make; a larger one is no class index."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.encoded import EncodedImages, Places
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import (
     IMAGE_SUFFIXES,
@@ -17,6 +18,7 @@ from specvit.data.reading.image_files import (
     existing_folder,
     existing_root,
     fingerprint,
+    fingerprint_sizes,
     list_images,
     visible_entries,
 )
@@ -25,6 +27,9 @@ from specvit.data.reading.name_forms import check_forms, composed
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 from specvit.settings import settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LAYOUT = "image_folder reads ROOT/{train,val}/CLASS/*"
 _ENDINGS = f"endings {', '.join(IMAGE_SUFFIXES)}"
@@ -35,13 +40,14 @@ class ImageFolder(FileSource):
     """Read ``root/{train,val}/CLASS/*``: JPEG, PNG, WebP and BMP files in one folder per class.
 
     Classes are the folders' names, sorted, and the same in both splits, in whatever Unicode form. Images become RGB;
-    their shorter side is resized to ``image_size`` (antialiased), and the centre is kept. Other files, hidden entries
-    and folders within a class folder are passed over.
+    their shorter side is resized to ``image_size`` (antialiased), and the centre is kept (see ``keep``). Other
+    files, hidden entries and folders within a class folder are passed over.
     """
 
     name: ClassVar[str] = "image_folder"
     targets: ClassVar[frozenset[str]] = frozenset({"labels"})
     path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
+    can_keep_encoded: ClassVar[bool] = True
     source: Literal["image_folder"] = "image_folder"
 
     root: str
@@ -59,7 +65,30 @@ class ImageFolder(FileSource):
         images = {split: [path for paths in found[split].values() for path in paths] for split in SPLITS}
         files = [path for split in SPLITS for path in images[split]]
         folders = {path.parent: IMAGE_SUFFIXES for path in files}
-        return Prepared(files=files, read=partial(self._read, root, found), images=images, folders=folders)
+        return Prepared(
+            files=files,
+            read=partial(self._read, root, found),
+            images=images,
+            folders=folders,
+            encoded=partial(self._encoded, root, found),
+        )
+
+    def _encoded(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> Dataset:
+        paths = {split: [path for images in found[split].values() for path in images] for split in SPLITS}
+        train, val = (
+            Split(
+                images=EncodedImages(Places.of_files(paths[split]), self.image_size, self.decoding()),
+                labels=_labels(found[split]),
+            )
+            for split in SPLITS
+        )
+        return Dataset(
+            train=train,
+            val=val,
+            class_names=tuple(found["train"]),
+            mask_names=(),
+            fingerprint=fingerprint_sizes(root, (path for split in SPLITS for path in paths[split])),
+        )
 
     def _read(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]], storage: Storage) -> Dataset:
         classes = tuple(found["train"])
@@ -72,8 +101,7 @@ class ImageFolder(FileSource):
         splits: dict[str, Split] = {}
         hashes: list[tuple[Path, bytes]] = []
         for split in SPLITS:
-            labels = np.repeat(np.arange(len(classes)), [len(found[split][name]) for name in classes])
-            splits[split] = Split(images=storage.finish(rows[split]), labels=labels.astype(np.int64))
+            splits[split] = Split(images=storage.finish(rows[split]), labels=_labels(found[split]))
             hashes += zip(paths[split], digests[split], strict=True)
         return Dataset(
             train=splits["train"],
@@ -90,6 +118,11 @@ class ImageFolder(FileSource):
             return digest
 
         return reader.map(read, range(len(paths)), what=f"images of {split}")
+
+
+def _labels(found: Mapping[str, list[Path]]) -> NDArray[np.int64]:
+    """Return the class of every image, class by class."""
+    return np.repeat(np.arange(len(found), dtype=np.int64), [len(images) for images in found.values()])
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from pydantic import model_validator
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Storage
+from specvit.data.encoded import EncodedImages, Places
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import (
     SPLITS,
@@ -37,13 +39,14 @@ class WebDatasetShards(FileSource):
     """Read tar shards: each sample one image (jpg, jpeg, png or webp) and its class index.
 
     The class is the text of the ``cls`` entry, or a field of the ``json`` entry. Images become RGB; their shorter
-    side is resized to ``image_size`` (antialiased), and the centre is kept. Samples stay in the order of the
-    shards. Other entries are passed over; nothing is unpickled. The package ``webdataset`` is not needed.
+    side is resized to ``image_size`` (antialiased), and the centre is kept (see ``keep``). Samples stay in the
+    order of the shards. Other entries are passed over; nothing is unpickled. The package ``webdataset`` is not needed.
     """
 
     name: ClassVar[str] = "webdataset"
     targets: ClassVar[frozenset[str]] = frozenset({"labels"})
     path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"root"}
+    can_keep_encoded: ClassVar[bool] = True
     source: Literal["webdataset"] = "webdataset"
 
     root: str = "."
@@ -84,17 +87,10 @@ class WebDatasetShards(FileSource):
         shards = {split: expand_pattern(root, getattr(self, split), field=f"data.{split}") for split in SPLITS}
         check_disjoint(shards["train"], shards["val"], what="a shard", place="data.train and data.val")
         files = [shard for split in SPLITS for shard in shards[split]]
-        return Prepared(files=files, read=partial(self._read, shards))
+        return Prepared(files=files, read=partial(self._read, shards), encoded=partial(self._encoded, shards))
 
     def _read(self, shards: Mapping[str, Sequence[Path]], storage: Storage) -> Dataset:
-        kinds = frozenset({*IMAGE_KINDS, self.label_kind})
-        samples = {split: index_shards(shards[split], kinds=kinds, what=split) for split in SPLITS}
-        for split in SPLITS:
-            if not samples[split]:
-                raise DataError(f"data.{split}: no sample in {str(shards[split][0])!r}")
-        check_unshared(
-            *([_encoded(sample) for sample in samples[split]] for split in SPLITS), most=self.max_shared
-        )
+        samples = self._samples(shards)
         shape = (3, self.image_size, self.image_size)
         rows = {split: storage.rows(f"{split}_images", len(samples[split]), shape, np.uint8) for split in SPLITS}
         labels = {split: np.empty(len(samples[split]), np.int64) for split in SPLITS}
@@ -119,6 +115,47 @@ class WebDatasetShards(FileSource):
         return Dataset(
             train=splits["train"],
             val=splits["val"],
+            class_names=name_classes(self.class_names, labels.values()),
+            mask_names=(),
+            fingerprint=fingerprint_samples(digests),
+        )
+
+    def _samples(self, shards: Mapping[str, Sequence[Path]]) -> dict[str, list[Sample]]:
+        """Find the samples of both splits, which must not share any."""
+        kinds = frozenset({*IMAGE_KINDS, self.label_kind})
+        samples = {split: index_shards(shards[split], kinds=kinds, what=split) for split in SPLITS}
+        for split in SPLITS:
+            if not samples[split]:
+                raise DataError(f"data.{split}: no sample in {str(shards[split][0])!r}")
+        check_unshared(
+            *([_encoded(sample) for sample in samples[split]] for split in SPLITS), most=self.max_shared
+        )
+        return samples
+
+    def _encoded(self, shards: Mapping[str, Sequence[Path]]) -> Dataset:
+        samples = self._samples(shards)
+        labels = {split: np.empty(len(samples[split]), np.int64) for split in SPLITS}
+        reader = self.reader()
+
+        def read(split: str, index: int) -> bytes:
+            sample = samples[split][index]
+            labels[split][index] = label = self._label(sample)
+            size = sample.entries[_image_kind(sample)][1]
+            return sample.key.encode() + b"\0" + size.to_bytes(8, "big") + label.to_bytes(8, "big")
+
+        digests: list[bytes] = []
+        for split in SPLITS:
+            digests += reader.map(partial(read, split), range(len(samples[split])), what=f"classes of {split}")
+        reader.check()
+        train, val = (
+            Split(
+                images=EncodedImages(_places(samples[split]), self.image_size, self.decoding()), labels=labels[split]
+            )
+            for split in SPLITS
+        )
+        return Dataset(
+            train=train,
+            val=val,
             class_names=name_classes(self.class_names, labels.values()),
             mask_names=(),
             fingerprint=fingerprint_samples(digests),
@@ -152,6 +189,17 @@ def _field(document: dict[str, Any], name: str) -> Any:
 def _encoded(sample: Sample) -> Encoded:
     kind = _image_kind(sample)
     return Encoded(sample.shard, *sample.entries[kind], name=f"{sample}.{kind}")
+
+
+def _places(samples: Sequence[Sample]) -> Places:
+    """Return where the images of samples lie."""
+    numbers = {shard: number for number, shard in enumerate(dict.fromkeys(sample.shard for sample in samples))}
+    images = [_encoded(sample) for sample in samples]
+    return Places(
+        files=np.array([os.fsencode(shard) for shard in numbers]),
+        entries=np.array([(numbers[image.path], image.offset, image.size) for image in images], np.int64),
+        names=np.array([os.fsencode(image.name) for image in images]),
+    )
 
 
 def _image_kind(sample: Sample) -> str:

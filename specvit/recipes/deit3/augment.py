@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from specvit.recipes.deit3.settings import DeiT3
-from specvit.training.augment import ColourSettings, random_blur, random_crops, recolour, sample_crops
+from specvit.training.augment import ColourSettings, random_blur, random_crops, recolour
+from specvit.training.crops import sample_crops
 from specvit.training.learner import Batch
 
 PADDING = 4
@@ -18,17 +19,21 @@ PADDING = 4
 
 FLIP_PROBABILITY = 0.5
 
+CROPS = "crops"
+"""The stream of the crops."""
+
 
 def augment_images(batch: Batch, recipe: DeiT3) -> Tensor:
     """Crop, flip and recolour the images of a batch: ``(B, 3, H, W)`` in [0, 1]."""
-    images, stream = batch.images, batch.stream("crops")
+    images, stream, cut = batch.images, batch.stream(CROPS), batch.crops.get(CROPS)
     if recipe.crop == "resized":
         crops = random_crops(
             images,
-            size=images.shape[-1],
+            size=images.shape[-1] if cut is None else cut.shape[-1],
             scale=recipe.crop_scale,
             generator=stream,
             flip_probability=FLIP_PROBABILITY,
+            cut=cut,
         )
     else:
         crops = simple_crops(images, padding=PADDING, generator=stream)
@@ -48,7 +53,7 @@ def augment_masks(batch: Batch, recipe: DeiT3) -> Tensor:
     """
     if batch.masks is None:
         raise ValueError("the dense loss of DeiT-III learns from masks, and the batch has none")
-    masks, stream = batch.masks, batch.stream("crops")
+    masks, stream = batch.masks, batch.stream(CROPS)
     if recipe.crop == "resized":
         return mask_crops(masks, size=masks.shape[-1], scale=recipe.crop_scale, generator=stream)
     # Reflection knows floats only; they hold all class indices exactly.

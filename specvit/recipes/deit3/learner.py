@@ -18,11 +18,12 @@ from specvit.data import Dataset
 from specvit.device import at_least_float32
 from specvit.models.batch_slice import BatchSlice
 from specvit.models.vit import draw_classifier, encode
-from specvit.recipes.deit3.augment import augment_images, augment_masks
+from specvit.recipes.deit3.augment import CROPS, augment_images, augment_masks
 from specvit.recipes.deit3.dense_loss import check_masks, dense_loss, mixed_class_counts
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training.augment import normalise
+from specvit.training.crops import Crop
 from specvit.training.learner import Batch, SlicedLearner
 from specvit.training.mixing import Mixing, PatchLabels, sample_mixing
 
@@ -58,7 +59,10 @@ class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
         num_classes, num_masks = len(dataset.class_names), len(dataset.mask_names)
         if recipe.dense_weight > 0:
             check_masks(dataset.train.masks, num_classes=num_masks, field="objective.dense_weight")
-        return cls(backbone, recipe, num_classes=num_classes, num_mask_classes=num_masks, seed=seed)
+        learner = cls(backbone, recipe, num_classes=num_classes, num_mask_classes=num_masks, seed=seed)
+        if recipe.crop == "resized" and recipe.dense_weight == 0:  # masks lie on the squares
+            learner.crops = (Crop(CROPS, dataset.train.images.shape[-1], recipe.crop_scale),)
+        return learner
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from specvit.recipes.dinov2.tensors import DinoTargets, DinoViews, StudentOutput
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.training import collectives
 from specvit.training.augment import ColourSettings, normalise, random_crops
+from specvit.training.crops import Crop
 from specvit.training.learner import Batch, SlicedLearner
 from specvit.training.learnt import SPREAD
 from specvit.training.optimizer import cosine, linear
@@ -61,6 +62,10 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         self.recipe = recipe
         self.term_weights = {"dino": recipe.dino_weight, "ibot": recipe.ibot_weight, "koleo": recipe.koleo_weight}
         self.global_size = global_size
+        self.crops = (
+            *(Crop(f"global {number}", global_size, recipe.global_scale) for number in (1, 2)),
+            *(Crop(f"local {number}", recipe.local_size, recipe.local_scale) for number in range(recipe.num_locals)),
+        )
         width = backbone.embed_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "heads"))
@@ -209,23 +214,22 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
 
     def _views(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Cut the views: ``(2 B, 3, H, W)`` global and ``(L B, 3, S, S)`` local ones, view by view."""
-        recipe = self.recipe
+        views = [self._view(batch, crop) for crop in self.crops]
+        return normalise(torch.cat(views[:2])), normalise(torch.cat(views[2:])) if len(views) > 2 else None
 
-        def cut(name: str, number: int, size: int, scale: tuple[float, float]) -> Tensor:
-            colour = VIEW_COLOURS[f"{name} {number}" if name == "global" else name] if recipe.colour else None
-            if colour is not None and not recipe.blur_scales:
-                colour = colour.blurred_for(size)
-            return random_crops(
-                batch.images,
-                size=size,
-                scale=scale,
-                generator=batch.stream(f"{name} {number}"),
-                colour=colour,
-            )
-
-        global_views = [cut("global", n, self.global_size, recipe.global_scale) for n in (1, 2)]
-        local_views = [cut("local", n, recipe.local_size, recipe.local_scale) for n in range(recipe.num_locals)]
-        return normalise(torch.cat(global_views)), normalise(torch.cat(local_views)) if local_views else None
+    def _view(self, batch: Batch, crop: Crop) -> Tensor:
+        """Cut one view of every image: ``(B, 3, S, S)`` in [0, 1]."""
+        colour = VIEW_COLOURS.get(crop.name, VIEW_COLOURS["local"]) if self.recipe.colour else None
+        if colour is not None and not self.recipe.blur_scales:
+            colour = colour.blurred_for(crop.size)
+        return random_crops(
+            batch.images,
+            size=crop.size,
+            scale=crop.scale,
+            generator=batch.stream(crop.name),
+            colour=colour,
+            cut=batch.crops.get(crop.name),
+        )
 
     def _masks(self, batch: Batch, *, num_crops: int) -> Tensor:
         """Draw ``(2 B, P)`` masks."""

@@ -26,6 +26,7 @@ from specvit.recipes.mae.settings import Mae
 from specvit.seeding import derive_seed, numpy_stream
 from specvit.specialization.token_rows import PatchRow
 from specvit.training.augment import normalise, random_crops
+from specvit.training.crops import Crop
 from specvit.training.learner import Batch, SlicedLearner
 
 VARIANCE_EPS = 1e-6
@@ -80,7 +81,7 @@ class MaeLearner(SlicedLearner[MaeViews, None]):
                 f"not {max(height, width)} in images of {image_size}"
             )
         self.recipe = recipe
-        self.image_size = image_size
+        self.crops = (Crop("crops", image_size, recipe.crop_scale),)
         self.grid = grid
         self.backbone = backbone
         with torch.random.fork_rng(devices=[]):
@@ -101,8 +102,13 @@ class MaeLearner(SlicedLearner[MaeViews, None]):
 
     def draw(self, batch: Batch) -> MaeViews:
         """Crop the images of a batch and draw what is hidden."""
+        (crop,) = self.crops
         crops = random_crops(
-            batch.images, size=self.image_size, scale=self.recipe.crop_scale, generator=batch.stream("crops")
+            batch.images,
+            size=crop.size,
+            scale=crop.scale,
+            generator=batch.stream(crop.name),
+            cut=batch.crops.get(crop.name),
         )
         images = normalise(crops)
         rows, columns = self.grid

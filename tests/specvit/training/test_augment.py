@@ -12,7 +12,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from specvit.training.augment import (
-    ASPECT_RATIO,
     MEAN,
     STD,
     ColourSettings,
@@ -23,8 +22,8 @@ from specvit.training.augment import (
     random_crops,
     recolour,
     resampling_matrix,
-    sample_boxes,
 )
+from specvit.training.crops import ASPECT_RATIO, sample_boxes
 
 GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 

@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as tv
 from specvit.recipes.deit3 import augment
 from specvit.recipes.deit3.augment import augment_images, augment_masks, mask_crops, simple_crops, three_augment
 from specvit.recipes.deit3.settings import DeiT3Cpu
-from specvit.training.augment import blur_matrix, sample_crops
+from specvit.training.augment import blur_matrix
+from specvit.training.crops import sample_crops
 from specvit.training.learner import Batch
 
 

@@ -1,0 +1,219 @@
+"""Images that stay encoded: files, or entries of shards, each decoded when it is asked for.
+
+To whoever asks for rows such images are an array of squares, those that a source would have kept decoded, bit for bit;
+who trains cuts crops from an image at its own resolution (``specvit.training.loading``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from specvit.data.reading.image_decoding import read_content
+from specvit.data.reading.image_files import crop_to_square
+from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation, limit_pixels
+from specvit.data.reading.pixels import decode_pixels
+from specvit.errors import DataError
+from specvit.files.regular import open_regular
+from specvit.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+BadImages = Literal["fail", "skip"]
+
+MOST_SKIPPED = 100
+"""Images in a row that may be bad; more are no accident."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How images are decoded.
+
+    Attributes:
+        orientation: What is done about an EXIF orientation.
+        max_pixels: Pixels that an image may have.
+        on_bad_image: What happens where an image cannot be read.
+        workers: Threads that decode; None = as many as this process computes with.
+    """
+
+    orientation: Orientation = None
+    max_pixels: int = MAX_PIXELS
+    on_bad_image: BadImages = "fail"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where N encoded images lie.
+
+    Attributes:
+        files: Paths as bytes: of every image, or of shards that hold many.
+        entries: ``(N, 3)`` int64 rows ``number of the file, offset, bytes``; -1 bytes = all of the file.
+        names: What images are called in messages, as bytes; None = as their files.
+    """
+
+    files: NDArray[np.bytes_]
+    entries: NDArray[np.int64]
+    names: NDArray[np.bytes_] | None = None
+
+    @classmethod
+    def of_files(cls, paths: Sequence[Path]) -> Places:
+        """Return the places of whole files."""
+        entries = np.zeros((len(paths), 3), np.int64)
+        entries[:, 0], entries[:, 2] = np.arange(len(paths)), -1
+        return cls(np.array([os.fsencode(path) for path in paths]), entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, image: int) -> str:
+        """Return what to call an image in messages."""
+        return os.fsdecode(self.files[self.entries[image, 0]] if self.names is None else self.names[image])
+
+    def read(self, image: int) -> bytes:
+        """Return the content of an image's file or entry.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        file, offset, size = self.entries[image].tolist()
+        path = Path(os.fsdecode(self.files[file]))
+        if size < 0:
+            return read_content(path)
+        try:
+            descriptor = open_regular(path, os.O_RDONLY)
+            try:
+                content = os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise DataError(f"cannot read {self.name(image)!r}: {error.strerror}") from error
+        if len(content) != size:
+            raise DataError(f"cannot read {self.name(image)!r}: the shard is cut off")
+        return content
+
+    def take(self, images: NDArray[np.int64]) -> Places:
+        """Return the places of some images."""
+        return replace(self, entries=self.entries[images], names=None if self.names is None else self.names[images])
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """N encoded images, as an array of squares ``(N, 3, S, S)`` uint8 whose rows are decoded when they are taken.
+
+    Attributes:
+        places: Where they lie.
+        size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
+        decoding: How they are decoded.
+        skipped: Why images were left out, by name; of this process.
+    """
+
+    places: Places
+    size: int
+    decoding: Decoding = Decoding()
+    skipped: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return N, 3, S, S."""
+        return len(self), 3, self.size, self.size
+
+    def __getitem__(self, images: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.squares(images)[0]
+
+    def squares(self, images: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Decode some images.
+
+        Args:
+            images: Which.
+
+        Returns:
+            ``(n, 3, S, S)``, and ``(n,)`` which images these are: bad ones are left out for those that follow.
+
+        Raises:
+            DataError: If an image cannot be used; the text names it.
+        """
+        wanted = np.arange(len(self))[images]
+        squares, used = np.empty((len(wanted), *self.shape[1:]), np.uint8), wanted.copy()
+        reader = ImageReader(orientation=self.decoding.orientation)
+
+        def decode(content: bytes, name: str) -> NDArray[np.uint8]:
+            return crop_to_square(reader.decode(content, name), self.size)
+
+        def fill(row: int) -> None:
+            squares[row], used[row] = self.use(int(wanted[row]), decode)
+
+        with self.threads() as threads:
+            for _ in threads.map(fill, range(len(wanted))):
+                pass
+        return squares, used
+
+    def use(self, image: int, decode: Callable[[bytes, str], T]) -> tuple[T, int]:
+        """Return what is made of an image, or where it is bad and may be skipped of the one that follows, and which.
+
+        Args:
+            image: The image.
+            decode: Called with its content and its name.
+
+        Raises:
+            DataError: If it cannot be used.
+        """
+        first: DataError | None = None
+        for number in range(min(MOST_SKIPPED, len(self))):
+            tried = (image + number) % len(self)
+            try:
+                return decode(self.places.read(tried), self.places.name(tried)), tried
+            except DataError as error:
+                if self.decoding.on_bad_image == "fail":
+                    raise DataError(f"{error} (data.on_bad_image: skip leaves such images out)") from error
+                self._note(tried, error)
+                first = first or error
+        raise DataError(f"{first}; so it is with the {min(MOST_SKIPPED, len(self))} images from there on")
+
+    def pixels(self, content: bytes, name: str) -> NDArray[np.uint8]:
+        """Decode one image at its own resolution: ``(H, W, 3)``.
+
+        Raises:
+            DataError: If it cannot be used.
+        """
+        return decode_pixels(content, name, shown=self.decoding.orientation == "shown")
+
+    def take(self, images: NDArray[np.int64]) -> EncodedImages:
+        """Return some images, still encoded."""
+        return replace(self, places=self.places.take(images))
+
+    @contextmanager
+    def threads(self) -> Iterator[ThreadPoolExecutor]:
+        """Return threads that decode; what has not begun when the context ends is dropped."""
+        with limit_pixels(self.decoding.max_pixels):
+            threads = ThreadPoolExecutor(self.decoding.workers or usable_threads(), "decoding")
+            try:
+                yield threads
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _note(self, image: int, error: DataError) -> None:
+        name = self.places.name(image)
+        if name not in self.skipped:
+            self.skipped[name] = str(error)
+            _LOG.warning("skipped, and the image that follows taken in its place: %s", error)
+
+
+def usable_threads() -> int:
+    """Return the threads that this process computes with: the CPUs of a trial, where one runs."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else len(os.sched_getaffinity(0))

