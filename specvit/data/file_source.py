@@ -87,7 +87,10 @@ class FileSource(DataSource):
         elif not self.can_keep_encoded:
             raise ValueError(f"keep must be 'arrays' for {self.name!r}, not {self.keep!r}")
         elif self.cache == "disk":
-            raise ValueError("cache must be 'memory' with keep: encoded, which decodes nothing beforehand, not 'disk'")
+            raise ValueError(
+                "cache must be 'memory' with keep: encoded, which decodes nothing beforehand, not 'disk': give "
+                "keep: arrays to have it"
+            )
         return self
 
     def decoding(self) -> Decoding:

@@ -7,6 +7,7 @@ Pillow everything where simplejpeg is not installed.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -17,14 +18,11 @@ from specvit.lazy_numpy import np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-try:
-    import simplejpeg
-except ImportError:
-    simplejpeg = None
-
 _JPEG = b"\xff\xd8"
 _AS_PILLOW = frozenset({"YCbCr", "Gray", "RGB"})
 """Colour spaces that both decoders turn into the same RGB."""
+_EXIF_WITHIN = 1 << 17
+"""Bytes in which a JPEG's metadata begin, if it has any: each of the segments before them has 64 kB at most."""
 
 
 def decode_pixels(content: bytes, name: str, *, shown: bool = False) -> NDArray[np.uint8]:
@@ -42,7 +40,7 @@ def decode_pixels(content: bytes, name: str, *, shown: bool = False) -> NDArray[
         DataError: If it cannot be decoded, has more than 8 bits a channel, or more pixels than Pillow's
             ``MAX_IMAGE_PIXELS``.
     """
-    if simplejpeg is not None and content.startswith(_JPEG) and not (shown and b"Exif" in content[:_EXIF_WITHIN]):
+    if content.startswith(_JPEG) and not (shown and b"Exif" in content[:_EXIF_WITHIN]):
         pixels = _decode_jpeg(content)
         if pixels is not None:
             return pixels
@@ -52,12 +50,21 @@ def decode_pixels(content: bytes, name: str, *, shown: bool = False) -> NDArray[
     return np.array(image if orientation == 1 else image.transpose(TURNS[orientation]))
 
 
-_EXIF_WITHIN = 1 << 17
-"""Bytes in which a JPEG's metadata begin, if it has any: each of the segments before them has 64 kB at most."""
+@cache
+def faster_decoder() -> Any | None:
+    """Return the package simplejpeg, None where it is not installed. It loads NumPy, so only an image loads it."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
 
 
 def _decode_jpeg(content: bytes) -> NDArray[np.uint8] | None:
     """Return the pixels of a JPEG that has nothing unusual about it, else None."""
+    simplejpeg = faster_decoder()
+    if simplejpeg is None:
+        return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         if colours not in _AS_PILLOW or height * width > (Image.MAX_IMAGE_PIXELS or 0):

@@ -18,12 +18,14 @@ _LAYOUT = "imagenet reads ROOT/{train,val}/WNID/*.JPEG, the validation images so
 class ImageNet(ImageFolder):
     """Read ``root/{train,val}/WNID/*.JPEG``. A subset of fewer classes is an ``image_folder``.
 
-    At 224 pixels it takes 200 GB decoded: ``cache: disk`` keeps it out of memory.
+    Images stay encoded, unless ``keep: arrays`` is given: at 224 pixels they would take 200 GB decoded, which
+    ``cache: disk`` keeps out of memory.
     """
 
     name: ClassVar[str] = "imagenet"
     source: Literal["imagenet"] = "imagenet"  # type: ignore[assignment]
     image_size: PositiveInt = 224
+    keep: Literal["arrays", "encoded"] = "encoded"
 
     def prepare(self) -> Prepared:
         """Find the classes and images of both splits.

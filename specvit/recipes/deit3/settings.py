@@ -14,8 +14,9 @@ Deviations, each in all presets:
   to another GPU.
 * All images have come before one comes again; there an epoch ends after the copies of a third of them, and the next one
   begins with an order of its own.
-* Crops are cut from images as their source keeps them: files at ``data.image_size``, the shorter side resized to it and
-  the centre kept. There they are cut from the file at its own resolution.
+* Crops are cut from the file at its own resolution, as there, with ``data.keep: encoded``; with ``arrays`` from
+  images of ``data.image_size``, the shorter side resized to it and the centre kept; so too with
+  ``crop: simple`` and a dense loss.
 * Crops are resized bicubically with antialiasing, as theirs, but all that is done to an image is done in floating point
   and without rounding to 8 bits in between; the colours' jitter has a fixed order, theirs a random one. A blur is a
   Gaussian whose sigma shrinks with crops below 224 px; theirs is made of box filters, the same in pixels at any size.

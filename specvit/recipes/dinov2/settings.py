@@ -16,8 +16,8 @@ Deviations, each in all presets:
 * Blur happens with the chances that are published; their code takes 1 minus the chance (never for global 1).
 * Blur comes before jitter, jitter in a fixed order, hue in YIQ (``specvit.training.augment``), all in floating point;
   there images are rounded to 8 bits after each change.
-* Crops are cut from images as their source keeps them: files at ``data.image_size``, the shorter side resized to it and
-  the centre kept. There they are cut from the file at its own resolution.
+* Crops are cut from the file at its own resolution, as there, with ``data.keep: encoded``; with ``arrays`` from
+  images of ``data.image_size``, the shorter side resized to it and the centre kept.
 * Tokens, positions and the mask token do not decay; there all but biases, norms and layer scales do.
 * The gain of the prototypes stays 1, as in DINO; there it starts at 1 and is trained.
 * While prototypes are frozen they have no gradient, as in DINO; there it counts in their head's norm and moments.

@@ -12,9 +12,9 @@ Deviations, each in all presets:
   from timm's truncated normal (the patch embedding from torch's default), not from Xavier's uniform distribution.
 * [CLS] and the decoder's token do not decay; there they do.
 * The warm-up's first step is at a rate above 0; there it is at 0.
-* Crops are cut from images as their source keeps them: files at ``data.image_size``, the shorter side resized to it and
-  the centre kept. There they are cut from the file at its own resolution, and resized without rounding here, to 8 bits
-  there.
+* Crops are cut from the file at its own resolution, as there, with ``data.keep: encoded``; with ``arrays`` from
+  images of ``data.image_size``, the shorter side resized to it and the centre kept, and without
+  rounding to 8 bits.
 * On a GPU bfloat16 is used where they use float16 with a scaled loss.
 """
 

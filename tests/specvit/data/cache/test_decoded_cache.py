@@ -105,8 +105,9 @@ def test_imagenet_on_disk_is_what_it_is_in_memory(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(imagenet_module, "NUM_CLASSES", 2)
-    dataset = ImageNet(root=str(folder), image_size=SIZE, cache="disk", cache_folder=str(tmp_path / "c")).load()
-    assert_equal(dataset, ImageNet(root=str(folder), image_size=SIZE).load())
+    cache: dict[str, Any] = {"cache": "disk", "cache_folder": str(tmp_path / "c")}
+    dataset = ImageNet(root=str(folder), image_size=SIZE, keep="arrays", **cache).load()
+    assert_equal(dataset, ImageNet(root=str(folder), image_size=SIZE, keep="arrays").load())
     assert isinstance(dataset.val.images, np.memmap)
 
 

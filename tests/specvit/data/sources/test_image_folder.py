@@ -39,7 +39,7 @@ def _load_fails(root: Path, match: str) -> None:
 
 def test_image_folder_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["image_folder"] is ImageFolder
-    assert ImageFolder.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
+    assert ImageFolder.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared", "workers"}
 
 
 def test_tree_of_two_classes_loads_in_the_order_of_names(tree: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from specvit.data import DATA_SOURCES
+from specvit.data.encoded import EncodedImages
 from specvit.data.sources import imagenet
 from specvit.data.sources.ade20k import Ade20k
 from specvit.data.sources.cityscapes import Cityscapes
@@ -131,4 +132,5 @@ def test_imagenet_asks_for_all_its_classes(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(imagenet, "NUM_CLASSES", 2)
     dataset = ImageNet(root=str(tmp_path), image_size=SIZE).load()
     assert dataset.class_names == ("n01440764", "n01443537")
+    assert isinstance(dataset.train.images, EncodedImages)
     assert ImageNet(root=str(tmp_path)).image_size == 224

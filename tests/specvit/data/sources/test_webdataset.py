@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from specvit.data import DATA_SOURCES
+from specvit.data.encoded import EncodedImages
 from specvit.data.sources.image_folder import ImageFolder
 from specvit.data.sources.webdataset import IMAGE_KINDS, WebDatasetShards
 from specvit.errors import DataError
@@ -61,7 +62,7 @@ def load(root: Path, **fields: Any) -> Any:
 def test_source_is_found_by_name_and_needs_no_extra() -> None:
     assert DATA_SOURCES["webdataset"] is WebDatasetShards
     assert WebDatasetShards.extra is None
-    assert WebDatasetShards.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
+    assert WebDatasetShards.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared", "workers"}
 
 
 def test_samples_come_in_the_order_of_the_shards(root: Path) -> None:
@@ -105,6 +106,20 @@ def test_on_disk_it_is_what_it_is_in_memory(root: Path, tmp_path: Path) -> None:
         assert isinstance(disk.train.images, np.memmap)
         np.testing.assert_array_equal(disk.train.images, memory.train.images)
         np.testing.assert_array_equal(disk.train.labels, memory.train.labels)
+
+
+def test_encoded_images_are_read_from_their_place_in_the_shards(root: Path) -> None:
+    decoded, encoded = load(root), load(root, keep="encoded")
+    for split in ("train", "val"):
+        images = getattr(encoded, split).images
+        assert isinstance(images, EncodedImages)
+        np.testing.assert_array_equal(images[:], getattr(decoded, split).images)
+        np.testing.assert_array_equal(getattr(encoded, split).labels, getattr(decoded, split).labels)
+    assert encoded.class_names == decoded.class_names
+    content = (root / "train-000000.tar").read_bytes()
+    (root / "train-000000.tar").write_bytes(content.replace(b"\xff\xd8\xff", b"\x00\x00\x00"))
+    with pytest.raises(DataError, match=r"train-000000.tar: 00001.jpg"):
+        encoded.train.images[:]
 
 
 def test_fingerprint_follows_images_and_classes_and_not_the_place(root: Path, tmp_path: Path) -> None:
