@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from specvit.device import Device
-from specvit.training.crops import draw_crops, torch_sqrt, uniform
+from specvit.training.crops import HeldRows, draw_crops, torch_sqrt, uniform
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -113,16 +113,19 @@ def blur_matrix(sigma: Tensor, *, size: int) -> Tensor:
     return weight / weight.sum(dim=2, keepdim=True)
 
 
-def random_blur(images: Tensor, *, sigma: tuple[float, float], generator: Generator) -> Tensor:
+def random_blur(
+    images: Tensor, *, sigma: tuple[float, float], generator: Generator, held: HeldRows | None = None
+) -> Tensor:
     """Blur a batch, each image by its own sigma.
 
     Args:
         images: ``(B, 3, S, S)``.
         sigma: Least and largest sigma in pixels of a 224 px image.
         generator: CPU generator.
+        held: Which images of a batch these are; None = all.
     """
-    drawn = uniform((len(images),), sigma, generator) * (images.shape[-1] / BLUR_SIDE)
-    return _blur(images, drawn)
+    drawn = uniform((batch_size(images, held),), sigma, generator) * (images.shape[-1] / BLUR_SIDE)
+    return _blur(images, of_held(drawn, held))
 
 
 def random_crops(
@@ -135,6 +138,7 @@ def random_crops(
     flip_probability: float = 0.5,
     cubic: bool = True,
     cut: Tensor | None = None,
+    held: HeldRows | None = None,
 ) -> Tensor:
     """Cut, resize, flip and recolour a batch of images, each in its own way.
 
@@ -148,9 +152,10 @@ def random_crops(
         cubic: Bicubic in place of bilinear resizing.
         cut: ``(B, 3, S, S)`` uint8 crops, if they have been cut and resized already as an equal generator says; of
             ``images`` only their number counts then.
+        held: Which images of the batch ``cut`` has; None = all.
 
     Returns:
-        ``(B, 3, S, S)`` float32 in [0, 1].
+        ``(B, 3, S, S)`` float32 in [0, 1]; of those that are held alone.
     """
     num_images, _, height, width = images.shape
     draws = draw_crops(num_images, scale=scale, generator=generator)
@@ -160,7 +165,7 @@ def random_crops(
         drawn = uniform((num_images,), colour.blur_sigma, generator) * (size / BLUR_SIDE)
         sigma = torch.where(torch.rand(num_images, generator=generator) < colour.blur_probability, drawn, 0.0)
     if cut is not None:
-        crops = _finish(cut, flipped, sigma)
+        crops = _finish(cut, of_held(flipped, held), None if sigma is None else of_held(sigma, held))
     else:
         # What is drawn travels to the images; the matrices are made there.
         boxes = torch.from_numpy(draws.boxes(height=height, width=width, sqrt=torch_sqrt)).to(images.device)
@@ -172,29 +177,32 @@ def random_crops(
             blur = blur_matrix(sigma.to(images.device), size=size)
             rows, columns = blur @ rows, blur @ columns
         crops = (rows.unsqueeze(1) @ images @ columns.transpose(1, 2).unsqueeze(1)).clamp_(0, 1)
-    return crops if colour is None else recolour(crops, colour, generator=generator)
+    return crops if colour is None else recolour(crops, colour, generator=generator, held=held)
 
 
-def recolour(images: Tensor, colour: ColourSettings, *, generator: Generator) -> Tensor:
+def recolour(
+    images: Tensor, colour: ColourSettings, *, generator: Generator, held: HeldRows | None = None
+) -> Tensor:
     """Jitter, turn grey and solarise a batch, each image in its own way; blur belongs to the crop.
 
     Args:
         images: ``(B, 3, H, W)`` float32 in [0, 1].
         colour: Strengths.
         generator: CPU generator of all randomness.
+        held: Which images of a batch these are; None = all.
 
     Returns:
         The images, ``(B, 3, H, W)`` in [0, 1].
     """
-    num_images = len(images)
+    num_images = batch_size(images, held)
 
     def factor(strength: float) -> Tensor:
-        return uniform((num_images,), (1 - strength, 1 + strength), generator)
+        return of_held(uniform((num_images,), (1 - strength, 1 + strength), generator), held)
 
     brightness, contrast = factor(colour.brightness), factor(colour.contrast)
     saturation = factor(colour.saturation)
-    turn = 2 * math.pi * uniform((num_images,), (-colour.hue, colour.hue), generator)
-    chance = torch.rand((3, num_images), generator=generator)
+    turn = 2 * math.pi * of_held(uniform((num_images,), (-colour.hue, colour.hue), generator), held)
+    chance = of_held(torch.rand((3, num_images), generator=generator).T, held).T
     jittered, grey = chance[0] < colour.jitter_probability, chance[1] < colour.grey_probability
     solarised = chance[2] < colour.solarize_probability
 
@@ -224,6 +232,16 @@ def _hue_matrix(turn: Tensor) -> Tensor:
     rotation = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), dim=-1).view(-1, 3, 3)
     matrix: Tensor = _FROM_YIQ @ rotation @ _TO_YIQ
     return matrix
+
+
+def batch_size(images: Tensor, held: HeldRows | None) -> int:
+    """Return of how many images is drawn, of which these may be a part."""
+    return len(images) if held is None else held.batch_size
+
+
+def of_held(drawn: Tensor, held: HeldRows | None) -> Tensor:
+    """Return of ``(B, ...)`` that was drawn for a batch what belongs to the images that are held."""
+    return drawn if held is None else drawn[held.rows]
 
 
 def _finish(cut: Tensor, flipped: Tensor, sigma: Tensor | None) -> Tensor:

@@ -47,6 +47,25 @@ class Crop:
 
 
 @dataclass(frozen=True)
+class HeldRows:
+    """Which images of a batch a process has the pixels of; what is drawn, is drawn for all.
+
+    Attributes:
+        rows: ``(b,)`` int64 on the CPU, rising.
+        batch_size: Images of the whole batch.
+    """
+
+    rows: Tensor
+    batch_size: int
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Return ``(B, ...)`` with the rows ``(b, ...)`` in their places, and zeros in the others."""
+        placed = x.new_zeros(self.batch_size, *x.shape[1:])
+        placed[self.rows.to(x.device)] = x
+        return placed
+
+
+@dataclass(frozen=True)
 class CropDraws:
     """What is drawn for the boxes of B images, ten tries each.
 

@@ -17,7 +17,7 @@ from specvit.errors import ConfigError
 from specvit.models.batch_slice import BatchSlice, sampling_as_whole_batch
 from specvit.seeding import derive_seed, torch_stream
 from specvit.training import collectives
-from specvit.training.crops import Crop
+from specvit.training.crops import Crop, HeldRows
 from specvit.training.learnt import LOSS_SUFFIX, TRIVIAL_SUFFIX
 from specvit.training.mixing import PatchLabels
 
@@ -41,6 +41,7 @@ class Batch:
         measured_at: How far the run is, in [0, 1), for a batch that is no step's, only measured; None for a step's.
         crops: ``(B, 3, S, S)`` uint8 on the device by name, what the learner's ``crops`` say, before flips and colours.
             Where there are any, ``images`` has no pixels, H = W = 0. Empty where crops are to be cut of ``images``.
+        held: Which images ``crops`` has, where several processes share the batch; None = all.
     """
 
     images: Tensor
@@ -51,6 +52,7 @@ class Batch:
     masks: Tensor | None = None
     measured_at: float | None = None
     crops: Mapping[str, Tensor] = field(default_factory=dict)
+    held: HeldRows | None = None
 
     @property
     def progress(self) -> float:
@@ -60,6 +62,10 @@ class Batch:
     def stream(self, name: str) -> Generator:
         """Return this step's random stream of that name, the same for all arms of a pair."""
         return torch_stream(self.seed, name, self.step)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Return ``(B, ...)`` of the images that are held, the others 0: no part of this process looks at these."""
+        return x if self.held is None else self.held.whole(x)
 
     @property
     def step_seed(self) -> int:
@@ -93,6 +99,8 @@ class Learner(nn.Module, ABC):
     crops: Sequence[Crop]
     """What ``random_crops`` cuts of every image: so encoded images are cut at their own resolution. Empty where squares
     of ``data.image_size`` are looked at, to which encoded images are decoded then."""
+    mixes_mirror: bool
+    """Whether an image is mixed with its mirror in the batch, so that who learns from it needs the mirror's pixels."""
     term_weights: Mapping[str, float]
     """Weights that ``losses`` has put on its terms, by name, where they are not 1; terms are recorded without them."""
 
@@ -104,6 +112,7 @@ class Learner(nn.Module, ABC):
         self.last_terms = {}
         self.term_weights = {}
         self.crops = ()
+        self.mixes_mirror = False
 
     def extra_losses(self, patches: Tensor, labels: PatchLabels | None = None) -> dict[str, Tensor]:
         """Return the regulariser's terms, to be asked for right after the backbone has computed ``patches``.

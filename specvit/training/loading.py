@@ -26,8 +26,9 @@ from specvit.data import IGNORE_INDEX, Split
 from specvit.data.encoded import EncodedImages
 from specvit.device import Device
 from specvit.errors import DataError
+from specvit.training import collectives
 from specvit.training.augment import to_unit
-from specvit.training.crops import Crop, CropDraws, draw_crops
+from specvit.training.crops import Crop, CropDraws, HeldRows, draw_crops
 from specvit.training.learner import Batch, Learner
 from specvit.training.recipe import Recipe
 
@@ -41,12 +42,14 @@ class _Cutting:
 
     Attributes:
         images: ``(B,)`` int64 which images; what was left out is replaced as it is found.
-        crops: ``(B, 3, S, S)`` uint8 by name.
+        crops: ``(b, 3, S, S)`` uint8 by name, of the images that this process holds.
+        held: Which these are; None = all.
         tasks: Done when all of it is cut.
     """
 
     images: NDArray[np.int64]
     crops: Mapping[str, Tensor]
+    held: HeldRows | None
     tasks: Sequence[Future[None]]
 
 
@@ -82,12 +85,13 @@ class BatchLoader:
         """
         recipe, split, on = self._recipe, self._split, self._device.torch_device
         crops: dict[str, Tensor] = {}
+        held: HeldRows | None = None
         if self._is_cut:
             ahead, self._ahead = self._ahead, None
             cutting = ahead[1] if ahead is not None and ahead[0] == step else self._start(step, images)
             for task in cutting.tasks:
                 task.result()
-            images = cutting.images
+            images, held = cutting.images, cutting.held
             crops = {name: pixels.to(on, non_blocking=True) for name, pixels in cutting.crops.items()}
             pixels = torch.empty((len(images), 3, 0, 0), device=on)
         else:
@@ -112,6 +116,7 @@ class BatchLoader:
             masks=None if masks is None or "masks" not in recipe.required_targets() else torch.from_numpy(masks).to(on),
             measured_at=measured_at,
             crops=crops,
+            held=held,
         )
 
     @property
@@ -127,24 +132,35 @@ class BatchLoader:
         draws = _stacked(
             [draw_crops(len(images), scale=crop.scale, generator=drawing.stream(crop.name)) for crop in crops]
         )
-        used = images.copy()
+        used, held = images.copy(), self._held(len(images))
+        rows = range(len(images)) if held is None else held.rows.tolist()
         pixels = {
             crop.name: torch.empty(
-                (len(images), 3, crop.size, crop.size), dtype=torch.uint8, pin_memory=self._device.is_cuda
+                (len(rows), 3, crop.size, crop.size), dtype=torch.uint8, pin_memory=self._device.is_cuda
             )
             for crop in crops
         }
 
         def cut(start: int) -> None:
-            for row in range(start, min(start + IMAGES_A_TASK, len(used))):
+            for place in range(start, min(start + IMAGES_A_TASK, len(rows))):
+                row = rows[place]
                 decoded, used[row] = encoded.use(int(images[row]), encoded.pixels)
                 height, width, _ = decoded.shape
                 boxes = CropDraws(draws.share[row], draws.ratio[row], draws.corner[row])
-                into = [pixels[crop.name][row] for crop in crops]
+                into = [pixels[crop.name][place] for crop in crops]
                 cut_crops(decoded, boxes.boxes(height=height, width=width), crops, into)
 
-        tasks = [self._threads.submit(cut, start) for start in range(0, len(images), IMAGES_A_TASK)]
-        return _Cutting(used, pixels, tasks)
+        tasks = [self._threads.submit(cut, start) for start in range(0, len(rows), IMAGES_A_TASK)]
+        return _Cutting(used, pixels, held, tasks)
+
+    def _held(self, num_images: int) -> HeldRows | None:
+        """Return which images of a batch this process learns from, and needs the pixels of; None = all."""
+        if collectives.num_processes() == 1:
+            return None
+        own = np.arange(num_images)[collectives.own_slice(num_images)]
+        if self._learner.mixes_mirror:
+            own = np.union1d(own, num_images - 1 - own)
+        return HeldRows(torch.from_numpy(own), num_images)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from specvit.recipes.deit3.settings import DeiT3
-from specvit.training.augment import ColourSettings, random_blur, random_crops, recolour
-from specvit.training.crops import sample_crops
+from specvit.training.augment import ColourSettings, batch_size, of_held, random_blur, random_crops, recolour
+from specvit.training.crops import HeldRows, sample_crops
 from specvit.training.learner import Batch
 
 PADDING = 4
@@ -34,6 +34,7 @@ def augment_images(batch: Batch, recipe: DeiT3) -> Tensor:
             generator=stream,
             flip_probability=FLIP_PROBABILITY,
             cut=cut,
+            held=batch.held,
         )
     else:
         crops = simple_crops(images, padding=PADDING, generator=stream)
@@ -42,8 +43,8 @@ def augment_images(batch: Batch, recipe: DeiT3) -> Tensor:
         brightness=jitter, contrast=jitter, saturation=jitter, jitter_probability=float(jitter > 0)
     )
     if recipe.three_augment:
-        crops = three_augment(crops, generator=batch.stream("three-augment"))
-    return recolour(crops, colour, generator=batch.stream("colour"))
+        crops = three_augment(crops, generator=batch.stream("three-augment"), held=batch.held)
+    return batch.whole(recolour(crops, colour, generator=batch.stream("colour"), held=batch.held))
 
 
 def augment_masks(batch: Batch, recipe: DeiT3) -> Tensor:
@@ -112,10 +113,17 @@ def simple_crops(images: Tensor, *, padding: int, generator: Generator) -> Tenso
     return padded.permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
 
 
-def three_augment(images: Tensor, *, generator: Generator) -> Tensor:
-    """Apply exactly one of grey, solarisation and blur to each image: ``(B, 3, H, W)`` in [0, 1]."""
-    choice = torch.randint(0, 3, (len(images),), generator=generator).view(-1, 1, 1, 1).to(images.device)
-    grey = recolour(images, ColourSettings(grey_probability=1.0), generator=generator)
+def three_augment(images: Tensor, *, generator: Generator, held: HeldRows | None = None) -> Tensor:
+    """Apply exactly one of grey, solarisation and blur to each image: ``(B, 3, H, W)`` in [0, 1].
+
+    Args:
+        images: The images.
+        generator: CPU generator.
+        held: Which images of a batch these are; None = all.
+    """
+    choice = of_held(torch.randint(0, 3, (batch_size(images, held),), generator=generator), held)
+    choice = choice.view(-1, 1, 1, 1).to(images.device)
+    grey = recolour(images, ColourSettings(grey_probability=1.0), generator=generator, held=held)
     solarised = torch.where(images >= 0.5, 1 - images, images)
-    blurred = random_blur(images, sigma=ColourSettings.blur_sigma, generator=generator)
+    blurred = random_blur(images, sigma=ColourSettings.blur_sigma, generator=generator, held=held)
     return torch.where(choice == 0, grey, torch.where(choice == 1, solarised, blurred))

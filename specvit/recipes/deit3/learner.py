@@ -84,6 +84,7 @@ class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
         """
         super().__init__()
         self.recipe = recipe
+        self.mixes_mirror = recipe.mixup > 0 or recipe.cutmix > 0
         self.num_classes = num_classes
         self.num_mask_classes = num_mask_classes
         self.term_weights = {"dense": recipe.dense_weight}

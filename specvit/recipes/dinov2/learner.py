@@ -222,14 +222,16 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
         colour = VIEW_COLOURS.get(crop.name, VIEW_COLOURS["local"]) if self.recipe.colour else None
         if colour is not None and not self.recipe.blur_scales:
             colour = colour.blurred_for(crop.size)
-        return random_crops(
+        view = random_crops(
             batch.images,
             size=crop.size,
             scale=crop.scale,
             generator=batch.stream(crop.name),
             colour=colour,
             cut=batch.crops.get(crop.name),
+            held=batch.held,
         )
+        return batch.whole(view)
 
     def _masks(self, batch: Batch, *, num_crops: int) -> Tensor:
         """Draw ``(2 B, P)`` masks."""

@@ -109,8 +109,9 @@ class MaeLearner(SlicedLearner[MaeViews, None]):
             scale=crop.scale,
             generator=batch.stream(crop.name),
             cut=batch.crops.get(crop.name),
+            held=batch.held,
         )
-        images = normalise(crops)
+        images = normalise(batch.whole(crops))
         rows, columns = self.grid
         drawn = sample_visible(
             len(images),

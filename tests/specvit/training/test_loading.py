@@ -22,6 +22,7 @@ from specvit.models.vit import build_vit
 from specvit.recipes import Recipe
 from specvit.recipes.build import build_learner
 from specvit.recipes.mae.settings import MaeCpu
+from specvit.training import collectives
 from specvit.training.checkpoint import Checkpoint
 from specvit.training.crops import CropDraws, draw_crops, sample_boxes
 from specvit.training.learner import Batch, Learner
@@ -189,6 +190,33 @@ def test_a_damaged_image_in_the_middle_of_a_run_ends_it_with_its_name_or_is_left
     batch = load(DEIT, split, step=2)
     assert batch.labels is not None
     assert batch.labels[5] == following % 4
+
+
+@RECIPES
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_of_several_processes_each_cuts_what_it_learns_from_and_sees_it_as_one_process_does(
+    recipe: Recipe, rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = make_split(folder)
+    assert isinstance(split.images, EncodedImages)
+    learner: Any = make_learner(recipe, split)
+    whole = learner.draw(load(recipe, split, 1))
+    monkeypatch.setattr(collectives, "num_processes", lambda: 4)
+    monkeypatch.setattr(collectives, "rank", lambda: rank)
+    batch = load(recipe, split, 1)
+    own = list(range(8))[collectives.own_slice(8)]
+    assert batch.held is not None
+    # DeiT-III mixes an image with its mirror in the batch.
+    needed = sorted({*own, *(7 - row for row in own)} if recipe is DEIT else own)
+    assert batch.held.rows.tolist() == needed
+    assert all(len(pixels) == len(needed) for pixels in batch.crops.values())
+    part = learner.draw(batch)
+    for field in dataclasses.fields(part):
+        one, other = getattr(part, field.name), getattr(whole, field.name)
+        if isinstance(one, torch.Tensor):
+            assert one.shape == other.shape
+            views = (view.view(-1, 8, *view.shape[1:])[:, own] for view in (one, other))
+            torch.testing.assert_close(*views, rtol=0, atol=1e-5)
 
 
 def test_a_learner_that_names_no_crops_gets_squares(folder: Path) -> None:
