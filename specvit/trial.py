@@ -262,7 +262,7 @@ class _Watch:
 
 
 def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
-    treatment, image_size = config.treatment, dataset.train.images.shape[-1]
+    treatment, image_size = config.treatment, dataset.train.image_size
     model = build_vit(
         VitConfig.from_settings(config.model, config.objective, image_size=image_size, treatment=treatment),
         init=treatment.init,

@@ -116,9 +116,10 @@ def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:
         if probe.needs not in probe.data.targets:
             yield Problem(place, f"must have {probe.needs}, but {_has(probe.data)}")
         for patch in dict.fromkeys(group.model.patch_size for group in sweep.groups):
-            if probe.data.image_size % patch:
-                rule = f"must be a multiple of model.patch_size, {patch}, not {probe.data.image_size}"
-                yield Problem((*place, "image_size"), rule)
+            if probe.data.probed_size % patch:
+                field = "image_size" if probe.data.probed_size == probe.data.image_size else "probe_size"
+                rule = f"must be a multiple of model.patch_size, {patch}, not {probe.data.probed_size}"
+                yield Problem((*place, field), rule)
 
 
 def _has(source: DataSource) -> str:
@@ -140,6 +141,9 @@ def _check_sizes(context: _GroupContext) -> Iterator[Problem]:
         place = context.place("model.patch_size", "data.image_size")
         yield _broken(place, "model.patch_size", f"must divide data.image_size, {image}", patch)
         return
+    if (probed := context.group.data.probed_size) % patch:
+        place = context.place("data.probe_size", "model.patch_size")
+        yield _broken(place, "data.probe_size", f"must be a multiple of model.patch_size, {patch}", probed)
     for name, size in context.group.objective.crop_sizes().items():
         field = f"objective.{name}"
         place = context.place(field, "objective.recipe", "model.patch_size", "data.image_size")

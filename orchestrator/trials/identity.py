@@ -31,7 +31,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
-        "FileSource": {"orientation": None, "keep": "arrays", "on_bad_image": "fail"},
+        "FileSource": {"orientation": None, "keep": "arrays", "probe_size": None, "on_bad_image": "fail"},
         "DepthMaps": {"units_per_m": 1000},
         "Masks": {"ignore_zero": False},
         "Probe": {"data": None, "num_train": None},

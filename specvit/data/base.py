@@ -43,6 +43,11 @@ class Split:
         return len(self.images)
 
     @property
+    def image_size(self) -> int:
+        """Return the side of what a model is trained on, in pixels."""
+        return self.images.crop_size if isinstance(self.images, EncodedImages) else int(self.images.shape[-1])
+
+    @property
     def targets(self) -> frozenset[str]:
         """Return the names of the targets that this split has."""
         return frozenset(name for name in _TARGETS if getattr(self, name) is not None)
@@ -67,8 +72,14 @@ class Split:
                 break
         return tuple(found)
 
-    def read(self, images: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def read(
+        self, images: slice | NDArray[np.int64], *, size: int | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return the pixels of some images, decoded if they are encoded.
+
+        Args:
+            images: Which.
+            size: Side of encoded images in pixels; None = as probes see them.
 
         Returns:
             ``(n, 3, H, W)``, and ``(n,)`` which images these are, for their targets: a bad image may have been left out
@@ -78,7 +89,7 @@ class Split:
             DataError: If an image cannot be used.
         """
         if isinstance(self.images, EncodedImages):
-            return self.images.squares(images)
+            return self.images.squares(images, size=size)
         return self.images[images], np.arange(len(self))[images] if isinstance(images, slice) else images
 
     def take(self, images: NDArray[np.int64]) -> Split:
@@ -165,6 +176,11 @@ class DataSource(ABC):
 
     image_size: PositiveInt = 32
     """Side of the square images, in pixels."""
+
+    @property
+    def probed_size(self) -> int:
+        """Return the side of the images that probes see, in pixels."""
+        return self.image_size
 
     def check_installed(self) -> None:
         """Check that what the source needs beyond the core is installed; nothing is imported or read.

@@ -109,19 +109,57 @@ class Places:
 
 
 @dataclass(frozen=True)
+class OwnMasks:
+    """N masks at the resolution of their files, of the central squares that probes see; decoded when they are taken.
+
+    Attributes:
+        places: Where they lie, PNGs of class indices.
+        orientation: What is done about an EXIF orientation.
+        classes: ``(256,)`` uint8 what indices become; None = they stay.
+    """
+
+    places: Places
+    orientation: Orientation = None
+    classes: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, image: int) -> NDArray[np.uint8]:
+        """Return ``(m, m)`` class indices, m the shorter side of the mask.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        reader = ImageReader(orientation=self.orientation)
+        mask = reader.decode(self.places.read(image), self.places.name(image), mask=True)
+        square = central_square(np.asarray(mask))
+        return square if self.classes is None else self.classes[square]
+
+    def take(self, images: NDArray[np.int64]) -> OwnMasks:
+        """Return the masks of some images."""
+        return replace(self, places=self.places.take(images))
+
+
+@dataclass(frozen=True)
 class EncodedImages:
     """N encoded images, as an array of squares ``(N, 3, S, S)`` uint8 whose rows are decoded when they are taken.
 
     Attributes:
         places: Where they lie.
-        size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
+        crop_size: Side of what a model is trained on, in pixels.
         decoding: How they are decoded.
+        probe_size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
+            None = as ``crop_size``.
+        masks: Their masks at the resolution of the files, beside those of a ``Split``; None = there are none.
         skipped: Why images were left out, by name; of this process.
     """
 
     places: Places
-    size: int
+    crop_size: int
     decoding: Decoding = Decoding()
+    probe_size: int | None = None
+    masks: OwnMasks | None = None
     skipped: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
@@ -130,16 +168,20 @@ class EncodedImages:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Return N, 3, S, S."""
-        return len(self), 3, self.size, self.size
+        size = self.probe_size or self.crop_size
+        return len(self), 3, size, size
 
     def __getitem__(self, images: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.squares(images)[0]
 
-    def squares(self, images: slice | NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def squares(
+        self, images: slice | NDArray[np.int64], *, size: int | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Decode some images.
 
         Args:
             images: Which.
+            size: S; None = the one that probes see.
 
         Returns:
             ``(n, 3, S, S)``, and ``(n,)`` which images these are: bad ones are left out for those that follow.
@@ -147,12 +189,12 @@ class EncodedImages:
         Raises:
             DataError: If an image cannot be used; the text names it.
         """
-        wanted = np.arange(len(self))[images]
-        squares, used = np.empty((len(wanted), *self.shape[1:]), np.uint8), wanted.copy()
+        wanted, side = np.arange(len(self))[images], size or self.shape[-1]
+        squares, used = np.empty((len(wanted), 3, side, side), np.uint8), wanted.copy()
         reader = ImageReader(orientation=self.decoding.orientation)
 
         def decode(content: bytes, name: str) -> NDArray[np.uint8]:
-            return crop_to_square(reader.decode(content, name), self.size)
+            return crop_to_square(reader.decode(content, name), side)
 
         def fill(row: int) -> None:
             squares[row], used[row] = self.use(int(wanted[row]), decode)
@@ -194,7 +236,8 @@ class EncodedImages:
 
     def take(self, images: NDArray[np.int64]) -> EncodedImages:
         """Return some images, still encoded."""
-        return replace(self, places=self.places.take(images))
+        masks = None if self.masks is None else self.masks.take(images)
+        return replace(self, places=self.places.take(images), masks=masks)
 
     @contextmanager
     def threads(self) -> Iterator[ThreadPoolExecutor]:
@@ -211,6 +254,13 @@ class EncodedImages:
         if name not in self.skipped:
             self.skipped[name] = str(error)
             _LOG.warning("skipped, and the image that follows taken in its place: %s", error)
+
+
+def central_square(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the middle of ``(h, w)`` pixels: ``(m, m)``, m the shorter side."""
+    side = min(mask.shape)
+    top, left = ((length - side) // 2 for length in mask.shape)
+    return mask[top : top + side, left : left + side]
 
 
 def usable_threads() -> int:

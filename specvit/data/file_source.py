@@ -13,7 +13,7 @@ from pydantic import model_validator
 from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
-from specvit.data.encoded import BadImages, Decoding
+from specvit.data.encoded import BadImages, Decoding, EncodedImages, OwnMasks, Places
 from specvit.data.reading.image_files import count_others
 from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation
 from specvit.data.reading.shared_images import Encoded, check_unshared
@@ -58,6 +58,9 @@ class FileSource(DataSource):
     """``arrays``: images are decoded once and resized to ``image_size``; crops are cut from these. ``encoded``: files
     stay what they are; training crops, of ``image_size`` in the end, are cut from an image at its own resolution and
     decoded a step ahead, and probes see what they see with ``arrays``."""
+    probe_size: PositiveInt | None = None
+    """With ``keep: encoded``, side in pixels of the squares that probes see: the shorter side is resized to it and the
+    centre kept. None given = ``image_size``, whose position embeddings are resampled for any other."""
     on_bad_image: BadImages = "fail"
     """With ``keep: encoded``, what happens where an image turns out to be damaged or gone: ``fail``, or ``skip``: the
     image that follows takes its place, with its targets. The log names what was skipped, ``skipped_images`` counts."""
@@ -81,8 +84,8 @@ class FileSource(DataSource):
     @model_validator(mode="after")
     def _check_keep(self) -> Self:
         if self.keep == "arrays":
-            for name, value, default in (("on_bad_image", self.on_bad_image, "fail"), ("workers", self.workers, None)):
-                if value != default:
+            for name, default in (("probe_size", None), ("on_bad_image", "fail"), ("workers", None)):
+                if (value := getattr(self, name)) != default:
                     raise ValueError(f"{name} must not be given without keep: encoded, not {value!r}")
         elif not self.can_keep_encoded:
             raise ValueError(f"keep must be 'arrays' for {self.name!r}, not {self.keep!r}")
@@ -93,9 +96,15 @@ class FileSource(DataSource):
             )
         return self
 
-    def decoding(self) -> Decoding:
-        """Return how images that stay encoded are decoded, as the fields say."""
-        return Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
+    @property
+    def probed_size(self) -> int:
+        """Return ``probe_size``, or where none is given ``image_size``."""
+        return self.probe_size or self.image_size
+
+    def encoded_images(self, places: Places, masks: OwnMasks | None = None) -> EncodedImages:
+        """Return images that stay encoded, to be decoded as the fields say."""
+        decoding = Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
+        return EncodedImages(places, self.image_size, decoding, self.probe_size, masks)
 
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""

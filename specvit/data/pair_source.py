@@ -40,7 +40,13 @@ class PairSource(FileSource):
         files = [path for split in SPLITS for pair in pairs[split] for path in pair]
         images = {split: [image for image, _ in pairs[split]] for split in SPLITS}
         folders = {image.parent: IMAGE_SUFFIXES for image, _ in (pair for split in SPLITS for pair in pairs[split])}
-        return Prepared(files=files, read=partial(self._read, root, pairs), images=images, folders=folders)
+        return Prepared(
+            files=files,
+            read=partial(self._read, root, pairs),
+            images=images,
+            folders=folders,
+            encoded=partial(self._encoded, root, pairs),
+        )
 
     @abstractmethod
     def pairs(self, root: Path, split: str) -> Pairs:
@@ -53,6 +59,10 @@ class PairSource(FileSource):
         Raises:
             DataError: If a folder is missing or empty, or an image lacks its target or a target its image.
         """
+
+    def _encoded(self, root: Path, pairs: Mapping[str, Pairs]) -> Dataset:
+        """Make both splits of images that stay encoded: for sources whose ``can_keep_encoded`` says so."""
+        raise NotImplementedError
 
     @abstractmethod
     def _read(self, root: Path, pairs: Mapping[str, Pairs], storage: Storage) -> Dataset:

@@ -12,6 +12,8 @@ from specvit.settings import PositiveInt, settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from specvit.data.encoded import OwnMasks
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -45,6 +47,8 @@ class ProbeSplit:
         intermediate_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's
             last; None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
         image_size: H and W in pixels; None = not known, which only boxes mind.
+        own_masks: Masks ``(m, m)`` at the resolution of their files, of what the images show; segmentations are scored
+            on them. None = on ``masks``.
     """
 
     cls: Tensor
@@ -56,6 +60,7 @@ class ProbeSplit:
     boxes: Tensor | None = None
     intermediate_cls: Tensor | None = None
     image_size: tuple[int, int] | None = None
+    own_masks: OwnMasks | None = None
 
     def __len__(self) -> int:
         return len(self.cls)
@@ -78,7 +83,9 @@ class ProbeSplit:
         """Return some of the images, by their ``(M,)`` int64 indices."""
         per_image = ("cls", "patches", "labels", "masks", "depth", "boxes", "intermediate_cls")
         values = {name: getattr(self, name) for name in per_image}
-        return replace(self, **{name: value[images] for name, value in values.items() if value is not None})
+        own_masks = None if self.own_masks is None else self.own_masks.take(images.numpy())
+        taken = {name: value[images] for name, value in values.items() if value is not None}
+        return replace(self, own_masks=own_masks, **taken)
 
 
 @settings

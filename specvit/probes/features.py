@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from specvit.data import Split
+from specvit.data.encoded import EncodedImages
 from specvit.device import Device
 from specvit.models.patches import patchify
 from specvit.models.trunk import Trunk
@@ -125,6 +126,7 @@ def _probe_split(split: Split, *, cls: Tensor, patches: Tensor, grid: tuple[int,
         depth=depth,
         boxes=boxes,
         image_size=(split.images.shape[2], split.images.shape[3]),
+        own_masks=split.images.masks if isinstance(split.images, EncodedImages) else None,
     )
 
 

@@ -95,7 +95,7 @@ class BatchLoader:
             crops = {name: pixels.to(on, non_blocking=True) for name, pixels in cutting.crops.items()}
             pixels = torch.empty((len(images), 3, 0, 0), device=on)
         else:
-            decoded, images = split.read(images)
+            decoded, images = split.read(images, size=split.image_size)
             pixels = to_unit(decoded, self._device)
         labels = None if split.labels is None else split.labels[images]
         masks = None

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CACHE_VERSION = 1
 """Takes part in every cache's name: raise it when the same files and settings are decoded to other arrays."""
 
+_OF_ENCODED = frozenset({"keep", "probe_size", "on_bad_image"})
+"""Fields that say nothing of images that are decoded: caches have the names that they had before these were there."""
+
 _DESCRIPTION = "dataset.json"
 _SPLITS = ("train", "val")
 _ARRAYS = ("images", "labels", "masks", "depth", "boxes")
@@ -84,7 +87,7 @@ def _expand(folder: str) -> Path:
 
 def _key(source: DataSource, files: Sequence[Path], version: str) -> str:
     fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
-    settings = {name: value for name, value in fields.items() if name not in source.path_fields}
+    settings = {name: value for name, value in fields.items() if name not in source.path_fields | _OF_ENCODED}
     # Pillow decodes and resizes; its versions may differ in a pixel's last bit.
     about = [CACHE_VERSION, PIL.__version__, type(source).__name__, settings, version]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
-from specvit.data.encoded import EncodedImages, Places
+from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import (
     IMAGE_SUFFIXES,
@@ -77,8 +77,7 @@ class ImageFolder(FileSource):
         paths = {split: [path for images in found[split].values() for path in images] for split in SPLITS}
         train, val = (
             Split(
-                images=EncodedImages(Places.of_files(paths[split]), self.image_size, self.decoding()),
-                labels=_labels(found[split]),
+                images=self.encoded_images(Places.of_files(paths[split])), labels=_labels(found[split])
             )
             for split in SPLITS
         )

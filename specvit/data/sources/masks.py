@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from PIL import Image
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
-from specvit.data.cache.array_storage import Rows, Storage
-from specvit.data.pair_source import PairSource, match_by_name
+from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
+from specvit.data.encoded import OwnMasks, Places, central_square
+from specvit.data.pair_source import Pairs, PairSource, match_by_name
 from specvit.data.reading.image_decoding import orientation_of
 from specvit.data.reading.image_files import SPLITS, fingerprint, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
@@ -19,6 +20,9 @@ from specvit.data.reading.label_names import check_names, largest_class
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 from specvit.settings import Flag, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LAYOUT = "masks reads ROOT/images/{train,val}/NAME.* with ROOT/masks/{train,val}/NAME.png"
 
@@ -29,12 +33,14 @@ class Masks(PairSource):
 
     Masks are PNGs of class indices, 8-bit greyscale or palette; 255 = ignore. Images become RGB. Image and
     mask are resized to ``image_size`` x ``image_size`` whatever their aspect (squashed, so that nothing is
-    cut off): images antialiased bilinear, masks by nearest neighbour. Other files, hidden entries and
-    subfolders are passed over.
+    cut off): images antialiased bilinear, masks by nearest neighbour. With ``keep: encoded`` they keep their aspect:
+    the shorter side is resized to ``probe_size``, the centre is kept, and metrics are those of the pixels that the
+    mask's file has there. Other files, hidden entries and subfolders are passed over.
     """
 
     name: ClassVar[str] = "masks"
     targets: ClassVar[frozenset[str]] = frozenset({"masks"})
+    can_keep_encoded: ClassVar[bool] = True
     source: Literal["masks"] = "masks"
     label_map: ClassVar[Mapping[int, int] | None] = None
     """What indices in the files become; those not named are ignored. None = they stay what they are."""
@@ -56,9 +62,13 @@ class Masks(PairSource):
         """List the images of a split, each with its mask."""
         return match_by_name(root / "images" / split, root / "masks" / split, rule=_LAYOUT)
 
-    def _read(self, root: Path, pairs: Mapping[str, list[tuple[Path, Path]]], storage: Storage) -> Dataset:
-        size = self.image_size
-        shapes = {"images": (3, size, size), "masks": (size, size)}
+    def _encoded(self, root: Path, pairs: Mapping[str, Pairs]) -> Dataset:
+        return self._read(root, pairs, MemoryStorage())
+
+    def _read(self, root: Path, pairs: Mapping[str, Pairs], storage: Storage) -> Dataset:
+        encoded = self.keep == "encoded"
+        size = self.probed_size
+        shapes = {"masks": (size, size)} if encoded else {"images": (3, size, size), "masks": (size, size)}
         rows = {
             split: {name: storage.rows(f"{split}_{name}", len(pairs[split]), shapes[name], np.uint8) for name in shapes}
             for split in SPLITS
@@ -68,7 +78,13 @@ class Masks(PairSource):
         reader.check()
         splits: dict[str, Split] = {}
         for split in SPLITS:
-            splits[split] = Split(**{name: storage.finish(rows[split][name]) for name in shapes})
+            arrays = {name: storage.finish(rows[split][name]) for name in shapes}
+            if encoded:
+                images, masks = (Places.of_files([pair[number] for pair in pairs[split]]) for number in (0, 1))
+                own = OwnMasks(masks, self.orientation, self._lookup())
+                splits[split] = Split(images=self.encoded_images(images, own), masks=arrays["masks"])
+            else:
+                splits[split] = Split(**arrays)
             if decoded[split][1] < 0:
                 folder = pairs[split][0][1].parent
                 raise DataError(
@@ -83,17 +99,22 @@ class Masks(PairSource):
             fingerprint=fingerprint(root, [pair for hashes, _ in decoded.values() for pair in hashes]),
         )
 
+    def _lookup(self) -> NDArray[np.uint8] | None:
+        """Return what the indices in files become, ``(256,)``; None = they stay."""
+        label_map = {index: index - 1 for index in range(1, IGNORE_INDEX)} if self.ignore_zero else self.label_map
+        if label_map is None:
+            return None
+        lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+        lookup[list(label_map)] = list(label_map.values())
+        return lookup
+
     def _decode(
-        self, reader: ImageReader, pairs: list[tuple[Path, Path]], rows: Mapping[str, Rows], split: str
+        self, reader: ImageReader, pairs: Pairs, rows: Mapping[str, Rows], split: str
     ) -> tuple[list[tuple[Path, bytes]], int]:
         """Decode one split: return the digests of its files, and the largest class index (-1 = none)."""
-        size = self.image_size
+        size = self.probed_size
         largest = np.full(len(pairs), -1)
-        label_map = {index: index - 1 for index in range(1, IGNORE_INDEX)} if self.ignore_zero else self.label_map
-        lookup = None
-        if label_map is not None:
-            lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-            lookup[list(label_map)] = list(label_map.values())
+        lookup = self._lookup()
 
         def read(index: int) -> bytes:
             image_path, mask_path = pairs[index]
@@ -111,7 +132,10 @@ class Masks(PairSource):
             largest[index] = largest_class(
                 np.asarray(mask), self.class_names, name=f"the mask {str(mask_path)!r}", field="data.class_names"
             )
-            rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
+            if self.keep == "encoded":
+                rows["masks"][index] = squash_mask(Image.fromarray(central_square(np.asarray(mask))), size)
+            else:
+                rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
             return image_digest + mask_digest
 
         digests = reader.map(read, range(len(pairs)), what=f"images of {split}, with masks")

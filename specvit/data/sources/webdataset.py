@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Storage
-from specvit.data.encoded import EncodedImages, Places
+from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import (
     SPLITS,
@@ -148,10 +148,7 @@ class WebDatasetShards(FileSource):
             digests += reader.map(partial(read, split), range(len(samples[split])), what=f"classes of {split}")
         reader.check()
         train, val = (
-            Split(
-                images=EncodedImages(_places(samples[split]), self.image_size, self.decoding()), labels=labels[split]
-            )
-            for split in SPLITS
+            Split(images=self.encoded_images(_places(samples[split])), labels=labels[split]) for split in SPLITS
         )
         return Dataset(
             train=train,

@@ -77,6 +77,9 @@ class Fitter(ABC):
 def score(segmenter: Segmenter, part: ProbeSplit, images: Tensor, *, num_classes: int) -> list[float]:
     """Compute the mIoU of every way in which a segmenter segments.
 
+    Where masks are known at their own size, the segmentation is resized to it by nearest neighbour, and so many pixels
+    count. Deviation: mmseg, after which DINOv2 and CAPI score, resizes the scores before the classes are chosen.
+
     Args:
         segmenter: What is scored.
         part: Patch tokens and masks.
@@ -92,10 +95,27 @@ def score(segmenter: Segmenter, part: ProbeSplit, images: Tensor, *, num_classes
     assert part.masks is not None
     counts: dict[int, Tensor] = {}
     for chunk in chunks(images, part, values_per_image=segmenter.values_per_image(part)):
+        own = None if part.own_masks is None else [torch.tensor(part.own_masks[image]) for image in chunk.tolist()]
         for way, predictions in enumerate(segmenter.predict(part, chunk)):
-            more = confusion(predictions, part.masks[chunk], num_classes=num_classes)
+            if own is None:
+                more = confusion(predictions, part.masks[chunk], num_classes=num_classes)
+            else:
+                more = _confusion_at_own_size(predictions, own, num_classes=num_classes)
             counts[way] = counts[way] + more if way in counts else more
     return [mean_iou(count) for count in counts.values()]
+
+
+def _confusion_at_own_size(predictions: Tensor, masks: Sequence[Tensor], *, num_classes: int) -> Tensor:
+    """Count classes of masks ``(h, w)`` against predictions ``(M, H, W)``, resized by nearest neighbour."""
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    for predicted, mask in zip(predictions.cpu(), masks, strict=True):
+        rows, columns = (
+            (2 * torch.arange(length) + 1) * size // (2 * length)
+            for length, size in zip(mask.shape, predicted.shape, strict=True)
+        )
+        resized = predicted[rows.unsqueeze(1), columns]
+        counts += confusion(resized.unsqueeze(0), mask.unsqueeze(0), num_classes=num_classes)
+    return counts
 
 
 def chunks(images: Tensor, part: ProbeSplit, *, values_per_image: int) -> tuple[Tensor, ...]:

@@ -61,7 +61,7 @@ class DeiT3Learner(SlicedLearner[DeiT3Views, None]):
             check_masks(dataset.train.masks, num_classes=num_masks, field="objective.dense_weight")
         learner = cls(backbone, recipe, num_classes=num_classes, num_mask_classes=num_masks, seed=seed)
         if recipe.crop == "resized" and recipe.dense_weight == 0:  # masks lie on the squares
-            learner.crops = (Crop(CROPS, dataset.train.images.shape[-1], recipe.crop_scale),)
+            learner.crops = (Crop(CROPS, dataset.train.image_size, recipe.crop_scale),)
         return learner
 
     def __init__(

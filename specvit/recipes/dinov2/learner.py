@@ -81,7 +81,7 @@ class DinoV2Learner(SlicedLearner[DinoViews, DinoTargets]):
     @classmethod
     def from_recipe(cls, recipe: DinoV2, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Self:
         """Build the learner for a data set; see ``specvit.recipes.build``."""
-        image_size = dataset.train.images.shape[-1]
+        image_size = dataset.train.image_size
         return cls(backbone, recipe, global_size=recipe.global_size or image_size, seed=seed)
 
     def _head(self, width: int, bottleneck: int) -> DinoHead:

@@ -53,7 +53,7 @@ class MaeLearner(SlicedLearner[MaeViews, None]):
     @classmethod
     def from_recipe(cls, recipe: Mae, backbone: VisionTransformer, dataset: Dataset, *, seed: int) -> Self:
         """Build the learner for a data set; see ``specvit.recipes.build``."""
-        return cls(backbone, recipe, image_size=dataset.train.images.shape[-1], seed=seed)
+        return cls(backbone, recipe, image_size=dataset.train.image_size, seed=seed)
 
     def __init__(self, backbone: VisionTransformer, recipe: Mae, *, image_size: int, seed: int) -> None:
         """Draw the decoder, the same for all arms of a pair.

@@ -129,7 +129,7 @@ def test_rows_are_taken_by_indices_and_slices_as_from_memory(on_disk: ImageFolde
 
 
 def test_where_images_are_kept_is_no_part_of_a_source_identity(on_disk: ImageFolder) -> None:
-    kept = {"cache", "cache_folder", "max_pixels", "max_shared"}
+    kept = {"cache", "cache_folder", "max_pixels", "max_shared", "workers"}
     assert kept <= ImageFolder.path_fields & Masks.path_fields & ImageNet.path_fields
 
 

@@ -88,7 +88,7 @@ def _load_fails(root: Path, match: str, **fields: Any) -> None:
 
 def test_coco_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["coco"] is Coco
-    assert Coco.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
+    assert Coco.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared", "workers"}
     assert Coco.targets == {"boxes"}
 
 

@@ -55,7 +55,7 @@ def _load_fails(root: Path, match: str, **fields: object) -> None:
 
 def test_depth_is_found_by_name_and_its_root_is_no_part_of_its_identity() -> None:
     assert DATA_SOURCES["depth"] is DepthMaps
-    assert DepthMaps.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
+    assert DepthMaps.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared", "workers"}
     assert DepthMaps.targets == {"depth"}
 
 

@@ -48,7 +48,7 @@ def _load_fails(root: Path, match: str, **fields: object) -> None:
 
 def test_masks_are_found_by_name_and_their_root_is_no_part_of_their_identity() -> None:
     assert DATA_SOURCES["masks"] is Masks
-    assert Masks.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared"}
+    assert Masks.path_fields == {"root", "cache", "cache_folder", "max_pixels", "max_shared", "workers"}
 
 
 def test_tree_of_two_images_loads_pairs_in_the_order_of_names(tree: Path) -> None:

@@ -17,7 +17,8 @@ from specvit.errors import DataError
 
 def test_source_is_found_by_name_and_reading_its_settings_imports_no_datasets() -> None:
     assert DATA_SOURCES["hugging_face"] is HuggingFace
-    assert HuggingFace.path_fields == {"path", "streaming", "cache", "cache_folder", "max_pixels", "max_shared"}
+    kept = {"cache", "cache_folder", "max_pixels", "max_shared", "workers"}
+    assert HuggingFace.path_fields == {"path", "streaming"} | kept
     assert HuggingFace.extra == ("datasets", "huggingface")
     code = "import sys, specvit.data; sys.exit('datasets' in sys.modules or 'torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

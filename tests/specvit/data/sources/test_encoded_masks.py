@@ -1,0 +1,122 @@
+"""Images with masks that keep their aspect: central squares, and masks at the resolution of their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from specvit.data import Dataset
+from specvit.data.encoded import EncodedImages
+from specvit.data.sources.masks import Masks
+from specvit.errors import DataError
+from specvit.probes.base import ProbeSplit
+from specvit.probes.segmentation.base import Segmenter, score
+
+from ..reading.test_pixels import encode, photograph
+
+SIZES = ((48, 30), (30, 48), (32, 32), (70, 20))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Write four images a split, each with a mask of three classes, the class 0 ignored where asked."""
+    for number, (width, height) in enumerate([*SIZES, *SIZES]):
+        split = "train" if number < 4 else "val"
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True, exist_ok=True)
+        content = encode(photograph(width, height, seed=number))
+        (tmp_path / "images" / split / f"{number}.jpg").write_bytes(content)
+        mask = np.random.default_rng(number).integers(0, 3, (height, width), dtype=np.uint8)
+        Image.fromarray(mask).save(tmp_path / "masks" / split / f"{number}.png")
+    return tmp_path
+
+
+def load(root: Path, **fields: Any) -> Dataset:
+    return Masks(root=str(root), image_size=16, keep="encoded", **fields).load()
+
+
+def middle(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    side = min(array.shape[:2])
+    top, left = (array.shape[0] - side) // 2, (array.shape[1] - side) // 2
+    return array[top : top + side, left : left + side]
+
+
+def test_masks_are_the_middles_of_the_files_resized_and_at_their_own_size(root: Path) -> None:
+    val = load(root, probe_size=24).val
+    assert isinstance(val.images, EncodedImages)
+    assert val.image_size == 16
+    assert val.images.shape == (4, 3, 24, 24)
+    assert val.masks is not None
+    assert val.masks.shape == (4, 24, 24)
+    assert val.images.masks is not None
+    for index, path in enumerate(sorted((root / "masks" / "val").iterdir())):
+        mask = middle(np.asarray(Image.open(path)))
+        np.testing.assert_array_equal(val.images.masks[index], mask)
+        resized = np.asarray(Image.fromarray(mask).resize((24, 24), Image.Resampling.NEAREST))
+        np.testing.assert_array_equal(val.masks[index], resized)
+    taken = val.take(np.array([3, 0]))
+    assert isinstance(taken.images, EncodedImages)
+    assert taken.images.masks is not None
+    np.testing.assert_array_equal(taken.images.masks[0], val.images.masks[3])
+
+
+def test_indices_become_classes_at_either_size(root: Path) -> None:
+    plain, without_zero = load(root).val, load(root, ignore_zero=True).val
+    for one, other in ((plain.masks, without_zero.masks), (plain.images.masks[1], without_zero.images.masks[1])):  # type: ignore[union-attr, index]
+        assert one is not None
+        np.testing.assert_array_equal(np.where(one == 0, 255, one - 1), other)
+
+
+def test_a_mask_that_is_gone_is_named(root: Path) -> None:
+    images = load(root).val.images
+    assert isinstance(images, EncodedImages)
+    assert images.masks is not None
+    path = root / "masks" / "val" / "5.png"
+    path.unlink()
+    with pytest.raises(DataError, match=str(path)):
+        images.masks[1]
+
+
+class Known(Segmenter):
+    """Predict what it is given."""
+
+    def __init__(self, predictions: torch.Tensor) -> None:
+        self.predictions = predictions
+
+    def predict(self, part: ProbeSplit, images: torch.Tensor) -> Any:  # noqa: ARG002
+        yield self.predictions[images]
+
+
+def test_segmentations_are_scored_at_the_size_of_the_masks_files(root: Path) -> None:
+    val = load(root).val
+    assert isinstance(val.images, EncodedImages)
+    assert val.masks is not None
+    assert val.images.masks is not None
+    predictions = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (4, 16, 16)))
+    part = ProbeSplit(
+        cls=torch.zeros(4, 1),
+        patches=torch.zeros(4, 16, 1),
+        grid=(4, 4),
+        labels=None,
+        masks=torch.from_numpy(val.masks.copy()),
+        own_masks=val.images.masks,
+    )
+    (miou,) = score(Known(predictions), part, torch.arange(4), num_classes=3)
+    intersection, union = np.zeros(3), np.zeros(3)
+    for image in range(4):
+        truth = val.images.masks[image]
+        given = predictions[image][None, None].double()
+        predicted = functional.interpolate(given, size=truth.shape, mode="nearest-exact")
+        for name in range(3):
+            one, other = truth == name, predicted[0, 0].numpy() == name
+            intersection[name] += (one & other).sum()
+            union[name] += (one | other).sum()
+    assert miou == pytest.approx(100 * (intersection / union).mean(), abs=1e-9)
+    (of_taken,) = score(Known(predictions[2:]), part.subset(torch.tensor([2, 3])), torch.arange(2), num_classes=3)
+    assert of_taken != miou
