@@ -1,8 +1,9 @@
 """Images and their targets: data sources by name, and what they deliver.
 
 ``DATA_SOURCES`` lists the sources, ``AnyDataSource`` is what the ``data`` section of a sweep file may hold; ``load`` of
-a source returns a ``Dataset`` of two ``Split``s. Whole splits are arrays, decoded once and shared by all trials of a
-node. Nothing here imports torch; what needs an extra package lies in ``extras`` and loads when a source reads.
+a source returns a ``Dataset`` of two ``Split``s. Their images are arrays, decoded once and shared by all trials of a
+node, or ``encoded``, decoded when they are needed. Nothing here imports torch; what needs an extra package lies in
+``extras`` and loads when a source reads.
 """
 
 from __future__ import annotations

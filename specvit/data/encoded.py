@@ -61,11 +61,21 @@ class Places:
         files: Paths as bytes: of every image, or of shards that hold many.
         entries: ``(N, 3)`` int64 rows ``number of the file, offset, bytes``; -1 bytes = all of the file.
         names: What images are called in messages, as bytes; None = as their files.
+        content: Bytes in memory that all entries are of, in place of files.
     """
 
     files: NDArray[np.bytes_]
     entries: NDArray[np.int64]
     names: NDArray[np.bytes_] | None = None
+    content: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of_contents(cls, contents: Sequence[bytes], names: Sequence[str]) -> Places:
+        """Return the places of images in memory, where they are one after the other."""
+        sizes = np.array([len(content) for content in contents], np.int64)
+        entries = np.stack((np.zeros_like(sizes), np.cumsum(sizes) - sizes, sizes), axis=1)
+        joined = np.frombuffer(b"".join(contents), np.uint8)
+        return cls(np.array([b""]), entries, np.array([os.fsencode(name) for name in names]), joined)
 
     @classmethod
     def of_files(cls, paths: Sequence[Path]) -> Places:
@@ -88,6 +98,8 @@ class Places:
             DataError: If it cannot be read.
         """
         file, offset, size = self.entries[image].tolist()
+        if self.content is not None:
+            return self.content[offset : offset + size].tobytes()
         path = Path(os.fsdecode(self.files[file]))
         if size < 0:
             return read_content(path)

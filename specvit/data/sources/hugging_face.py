@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
-from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
+from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_decoding import orientation_of
 from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
@@ -36,14 +37,15 @@ class HuggingFace(FileSource):
 
     ``path`` is a folder that ``save_to_disk`` wrote, a folder of Parquet, Arrow or image files, or else the name
     of a data set on the hub. Images become RGB. Without masks their shorter side is resized to ``image_size``
-    (antialiased) and the centre is kept, as in ``image_folder``; with masks both are squashed, as in ``masks``. No
-    code of a data set is run.
+    (antialiased) and the centre is kept, as in ``image_folder``; with masks both are squashed, as in ``masks``. With
+    ``keep: encoded`` images stay encoded, all in memory. No code of a data set is run.
     """
 
     name: ClassVar[str] = "hugging_face"
     # ``streaming`` says how images are fetched, not which. ``targets`` is a property here: it follows from the columns.
     path_fields: ClassVar[frozenset[str]] = FileSource.path_fields | {"path", "streaming"}
     extra: ClassVar[tuple[str, str] | None] = ("datasets", "huggingface")
+    can_keep_encoded: ClassVar[bool] = True
     source: Literal["hugging_face"] = "hugging_face"
 
     path: str
@@ -80,6 +82,8 @@ class HuggingFace(FileSource):
                 f"val_split must differ from train_split, not be {self.val_split!r} too: "
                 "metrics would be reported on training images"
             )
+        if self.keep == "encoded" and self.mask_column is not None:
+            raise ValueError(f"keep must be 'arrays' with mask_column, {self.mask_column!r}, not 'encoded'")
         check_names(self.mask_names, field="mask_names", most=IGNORE_INDEX)
         return self
 
@@ -106,10 +110,16 @@ class HuggingFace(FileSource):
             revision=self.revision,
             streaming=self.streaming,
         )
-        return Prepared(files=opened.files, read=partial(self._read, opened.tables), version=opened.version)
+        return Prepared(
+            files=opened.files,
+            read=partial(self._read, opened.tables),
+            version=opened.version,
+            encoded=partial(self._read, opened.tables, MemoryStorage()),
+        )
 
     def _read(self, tables: Mapping[str, Table], storage: Storage) -> Dataset:
-        shapes: dict[str, tuple[int, ...]] = {"images": (3, self.image_size, self.image_size)}
+        encoded = self.keep == "encoded"
+        shapes: dict[str, tuple[int, ...]] = {} if encoded else {"images": (3, self.image_size, self.image_size)}
         if self.mask_column is not None:
             shapes["masks"] = (self.image_size, self.image_size)
         rows = {
@@ -143,7 +153,9 @@ class HuggingFace(FileSource):
                 places={split: table.name for split, table in tables.items()},
             )
         splits = {
-            split: Split(
+            split: Split(images=self.encoded_images(decoded.places(tables[split].name)), labels=labels.get(split))
+            if encoded
+            else Split(
                 labels=labels.get(split),
                 **{name: storage.finish(rows[split][name], len(decoded.digests)) for name in shapes},
             )
@@ -164,13 +176,14 @@ class HuggingFace(FileSource):
 
 
 class _Decoded:
-    """Decode the rows of one split into its arrays, from any thread."""
+    """Decode the rows of one split into its arrays, or keep them encoded, from any thread."""
 
     def __init__(self, source: HuggingFace, reader: ImageReader, rows: Mapping[str, Rows], num_rows: int) -> None:
         self._source = source
         self._reader = reader
         self._rows = rows
         self.labels: list[object] = [None] * num_rows
+        self._contents: list[bytes] = [b""] * (num_rows if source.keep == "encoded" else 0)
         self._largest = np.full(num_rows, -1)
         self.digests: list[bytes] = []
 
@@ -179,12 +192,20 @@ class _Decoded:
         """Return the largest class index in the masks; -1 = none."""
         return int(self._largest.max(initial=-1))
 
+    def places(self, table: str) -> Places:
+        """Return the images that were kept encoded, in memory."""
+        contents = self._contents[: len(self.digests)]
+        return Places.of_contents(contents, [f"{table}, row {row}" for row in range(len(contents))])
+
     def add(self, row: Row) -> bytes:
         """Decode one row and return what tells it from others."""
         from specvit.data.extras.hugging_face_tables import read_encoded
 
         size = self._source.image_size
         content = read_encoded(row.image, row.name, row.files)
+        if self._source.keep == "encoded":
+            self._contents[row.index], self.labels[row.index] = content, row.label
+            return hashlib.sha256(content).digest()
         image = self._reader.decode(content, row.name)
         digest = hashlib.sha256(content).digest()
         self.labels[row.index] = row.label

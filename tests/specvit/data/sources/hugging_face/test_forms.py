@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from specvit.data import Dataset
+from specvit.data.encoded import EncodedImages
 from specvit.data.sources.hugging_face import HuggingFace
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
@@ -40,6 +41,24 @@ def test_a_folder_of_arrow_files_is_what_its_images_are_in_a_folder(
 
 def test_a_folder_of_images_is_what_our_own_source_makes_of_it(image_folder: Path, expected: Dataset) -> None:
     assert_expected(load(image_folder), expected)
+
+
+@pytest.mark.parametrize("tree", ["parquet", "image_folder"])
+def test_images_that_stay_encoded_are_those_that_are_decoded(tree: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(tree)
+    dataset, expected = load(path, keep="encoded"), load(path)
+    for split in ("train", "val"):
+        images = getattr(dataset, split).images
+        assert isinstance(images, EncodedImages)
+        assert images.places.name(1).endswith(", row 1")
+        np.testing.assert_array_equal(images[:], getattr(expected, split).images)
+        np.testing.assert_array_equal(images.take(np.array([1]))[:], images[np.array([1])])
+        np.testing.assert_array_equal(getattr(dataset, split).labels, getattr(expected, split).labels)
+
+
+def test_images_with_masks_do_not_stay_encoded() -> None:
+    with pytest.raises(ValueError, match="keep must be 'arrays' with mask_column, 'mask', not 'encoded'"):
+        HuggingFace(path="x", mask_column="mask", keep="encoded")
 
 
 @pytest.mark.parametrize("tree", ["parquet", "image_folder"])

@@ -1,0 +1,169 @@
+"""How fast crops are cut from JPEGs: beside a bare loop of the fastest decoder, and torchvision's own pipeline.
+
+Run by ``make bench``; nothing here asserts a time, since machines differ. Times are of one core's work
+(``time.process_time``), which other programs on the machine disturb less, but for those of several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import v2 as tv
+
+from specvit.data import Split
+from specvit.data.encoded import Decoding, EncodedImages, Places
+from specvit.device import Device
+from specvit.recipes.dinov2.settings import DinoV2
+from specvit.training.crops import Crop, draw_crops
+from specvit.training.learner import Batch
+from specvit.training.loading import batch_loader
+
+NUM_IMAGES, WIDTH, HEIGHT = 64, 500, 375
+ROUNDS = 7
+CPU = Device(torch.device("cpu"))
+DINO = (
+    *(Crop(f"global {number}", 224, (0.32, 1.0)) for number in (1, 2)),
+    *(Crop(f"local {number}", 96, (0.05, 0.32)) for number in range(8)),
+)
+ONE = (Crop("crops", 224, (0.08, 1.0)),)
+
+
+class Cutting:
+    """What a loader asks of a learner that cuts crops and checks no classes."""
+
+    target_classes: dict[str, int] = {}
+    mixes_mirror = False
+
+    def __init__(self, crops: tuple[Crop, ...]) -> None:
+        self.crops = crops
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Write pictures whose amplitudes fall with the frequency as those of photographs do, about 110 kB each."""
+    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.fftfreq(WIDTH)).clip(3e-3) ** 1.1
+
+    def noise() -> NDArray[Any]:
+        filtered = np.fft.ifft2(np.fft.fft2(rng.normal(size=(HEIGHT, WIDTH))) / frequency).real
+        return filtered / filtered.std()
+
+    for number in range(NUM_IMAGES):
+        light = noise()
+        picture = np.stack([128 + 45 * (light + 0.3 * noise()) for _ in range(3)], axis=-1)
+        picture_path = folder / f"{number:03}.jpg"
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(picture_path, quality=90)
+    return sorted(folder.iterdir())
+
+
+def bare(paths: list[Path], crops: tuple[Crop, ...], boxes: list[NDArray[np.int64]]) -> list[Tensor]:
+    """Read, decode and cut, and nothing besides."""
+    cut = [torch.empty((len(paths), 3, crop.size, crop.size), dtype=torch.uint8) for crop in crops]
+    for row, path in enumerate(paths):
+        image = torch.from_numpy(simplejpeg.decode_jpeg(path.read_bytes())).permute(2, 0, 1).unsqueeze(0)
+        for crop, of_crop, into in zip(crops, boxes, cut, strict=True):
+            top, left, height, width = of_crop[row].tolist()
+            box = image[:, :, top : top + height, left : left + width]
+            into[row] = F.interpolate(box, size=(crop.size, crop.size), mode="bicubic", antialias=True)[0]
+    return cut
+
+
+def of_torchvision(paths: list[Path], crops: tuple[Crop, ...]) -> None:
+    """Cut as the published pipelines do: Pillow decodes, RandomResizedCrop cuts; no flips, no colours."""
+    transforms = [
+        tv.RandomResizedCrop(crop.size, scale=crop.scale, interpolation=InterpolationMode.BICUBIC) for crop in crops
+    ]
+    for path in paths:
+        image = Image.open(path).convert("RGB")
+        for transform in transforms:
+            tv.functional.pil_to_tensor(transform(image))
+
+
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+    started = clock()
+    work()
+    return (clock() - started) / NUM_IMAGES
+
+
+@pytest.mark.parametrize("crops", [DINO, ONE], ids=["DINOv2's ten crops", "one crop"])
+def test_cutting_crops_from_jpegs(crops: tuple[Crop, ...], paths: list[Path], benchmark: BenchmarkFixture) -> None:
+    order = np.arange(NUM_IMAGES)
+    drawing = Batch(torch.empty(NUM_IMAGES, 0), None, 0, 1, 0)
+    boxes = [
+        draw_crops(NUM_IMAGES, scale=crop.scale, generator=drawing.stream(crop.name)).boxes(height=HEIGHT, width=WIDTH)
+        for crop in crops
+    ]
+    taken: dict[str, list[float]] = {}
+
+    def load(workers: int) -> tuple[float, float, Batch]:
+        images = EncodedImages(Places.of_files(paths), 224, Decoding(workers=workers))
+        learner: Any = Cutting(crops)
+        with batch_loader(learner, Split(images=images), DinoV2(), seed=0, device=CPU) as loader:
+            wall, cpu = time.perf_counter(), time.process_time()
+            batch = loader.load(0, order)
+            return (time.process_time() - cpu) / NUM_IMAGES, (time.perf_counter() - wall) / NUM_IMAGES, batch
+
+    expected = bare(paths, crops, boxes)
+    for crop, cut in zip(crops, expected, strict=True):
+        assert torch.equal(load(1)[2].crops[crop.name], cut)
+
+    def one_round() -> None:
+        taken.setdefault("bare loop", []).append(seconds(lambda: bare(paths, crops, boxes)))
+        taken.setdefault("torchvision's transforms on Pillow's images", []).append(
+            seconds(lambda: of_torchvision(paths, crops))
+        )
+        for workers in (1, 2):
+            cpu, wall, _ = load(workers)
+            taken.setdefault(f"loader, {workers} threads, core-seconds", []).append(cpu)
+            taken.setdefault(f"loader, {workers} threads, wall", []).append(wall)
+
+    benchmark.pedantic(one_round, rounds=ROUNDS)
+    best = {name: min(values) for name, values in taken.items()}
+    print(f"\n{len(crops)} crops of {WIDTH} x {HEIGHT}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for name, value in best.items():
+        spread = statistics.median(taken[name]) / value
+        print(f"  {name}: {1e3 * value:.2f} ms an image, {1 / value:.0f} images/s (median {spread:.2f} of the best)")
+    share = best["bare loop"] / best["loader, 1 threads, core-seconds"]
+    print(f"  images/s a core beside the bare loop: {share:.3f} (wanted: 0.9)")
+    gain = best["loader, 1 threads, wall"] / best["loader, 2 threads, wall"]
+    print(f"  2 threads beside 1: {gain:.2f} (wanted: 1.8)")
+
+
+def test_what_the_main_thread_does_for_a_step_of_1024_images(paths: list[Path], benchmark: BenchmarkFixture) -> None:
+    images = EncodedImages(Places.of_files(paths * 16), 224, Decoding(workers=1))
+    learner: Any = Cutting(DINO)
+    with batch_loader(learner, Split(images=images), DinoV2(), seed=0, device=CPU) as loader:
+
+        def draw() -> None:
+            started = time.thread_time()
+            cutting = loader._start(0, np.arange(1024))
+            taken.append(time.thread_time() - started)
+            for task in cutting.tasks:
+                task.cancel()
+
+        taken: list[float] = []
+        benchmark.pedantic(draw, rounds=3)
+    print(f"\n{1e3 * min(taken):.1f} ms to draw ten crops of 1,024 images and give them to the threads")
