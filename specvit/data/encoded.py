@@ -19,6 +19,7 @@ from specvit.data.reading.image_decoding import read_content
 from specvit.data.reading.image_files import crop_to_square
 from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation, limit_pixels
 from specvit.data.reading.pixels import decode_pixels
+from specvit.data.reading.shared_images import Encoded
 from specvit.errors import DataError
 from specvit.files.regular import open_regular
 from specvit.lazy_numpy import np
@@ -83,6 +84,16 @@ class Places:
         entries = np.zeros((len(paths), 3), np.int64)
         entries[:, 0], entries[:, 2] = np.arange(len(paths)), -1
         return cls(np.array([os.fsencode(path) for path in paths]), entries)
+
+    @classmethod
+    def of_entries(cls, images: Sequence[Encoded]) -> Places:
+        """Return the places of entries of shards."""
+        numbers = {path: number for number, path in enumerate(dict.fromkeys(image.path for image in images))}
+        return cls(
+            files=np.array([os.fsencode(path) for path in numbers]),
+            entries=np.array([(numbers[image.path], image.offset, image.size) for image in images], np.int64),
+            names=np.array([os.fsencode(image.name) for image in images]),
+        )
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -61,7 +61,7 @@ class ImageFolder(FileSource):
         """
         root = existing_root(self.root)
         found = {split: _list_classes(existing_folder(root / split, rule=_LAYOUT)) for split in SPLITS}
-        _check_same_classes(root, *(set(found[split]) for split in SPLITS))
+        check_same_classes(root, *(set(found[split]) for split in SPLITS))
         images = {split: [path for paths in found[split].values() for path in paths] for split in SPLITS}
         files = [path for split in SPLITS for path in images[split]]
         folders = {path.parent: IMAGE_SUFFIXES for path in files}
@@ -77,7 +77,7 @@ class ImageFolder(FileSource):
         paths = {split: [path for images in found[split].values() for path in images] for split in SPLITS}
         train, val = (
             Split(
-                images=self.encoded_images(Places.of_files(paths[split])), labels=_labels(found[split])
+                images=self.encoded_images(Places.of_files(paths[split])), labels=class_indices(found[split])
             )
             for split in SPLITS
         )
@@ -100,7 +100,7 @@ class ImageFolder(FileSource):
         splits: dict[str, Split] = {}
         hashes: list[tuple[Path, bytes]] = []
         for split in SPLITS:
-            splits[split] = Split(images=storage.finish(rows[split]), labels=_labels(found[split]))
+            splits[split] = Split(images=storage.finish(rows[split]), labels=class_indices(found[split]))
             hashes += zip(paths[split], digests[split], strict=True)
         return Dataset(
             train=splits["train"],
@@ -119,7 +119,7 @@ class ImageFolder(FileSource):
         return reader.map(read, range(len(paths)), what=f"images of {split}")
 
 
-def _labels(found: Mapping[str, list[Path]]) -> NDArray[np.int64]:
+def class_indices(found: Mapping[str, Sized]) -> NDArray[np.int64]:
     """Return the class of every image, class by class."""
     return np.repeat(np.arange(len(found), dtype=np.int64), [len(images) for images in found.values()])
 
@@ -139,7 +139,12 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _check_same_classes(root: Path, train: set[str], val: set[str]) -> None:
+def check_same_classes(root: Path, train: set[str], val: set[str]) -> None:
+    """Check that two splits have the same classes.
+
+    Raises:
+        DataError: If not; the text names those that only one has.
+    """
     only = [
         f"only in {split}: {', '.join(sorted(names))}"
         for split, names in (("train", train - val), ("val", val - train))

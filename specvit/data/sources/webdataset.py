@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -148,7 +147,10 @@ class WebDatasetShards(FileSource):
             digests += reader.map(partial(read, split), range(len(samples[split])), what=f"classes of {split}")
         reader.check()
         train, val = (
-            Split(images=self.encoded_images(_places(samples[split])), labels=labels[split]) for split in SPLITS
+            Split(
+                images=self.encoded_images(Places.of_entries(list(map(_encoded, samples[split])))), labels=labels[split]
+            )
+            for split in SPLITS
         )
         return Dataset(
             train=train,
@@ -186,17 +188,6 @@ def _field(document: dict[str, Any], name: str) -> Any:
 def _encoded(sample: Sample) -> Encoded:
     kind = _image_kind(sample)
     return Encoded(sample.shard, *sample.entries[kind], name=f"{sample}.{kind}")
-
-
-def _places(samples: Sequence[Sample]) -> Places:
-    """Return where the images of samples lie."""
-    numbers = {shard: number for number, shard in enumerate(dict.fromkeys(sample.shard for sample in samples))}
-    images = [_encoded(sample) for sample in samples]
-    return Places(
-        files=np.array([os.fsencode(shard) for shard in numbers]),
-        entries=np.array([(numbers[image.path], image.offset, image.size) for image in images], np.int64),
-        names=np.array([os.fsencode(image.name) for image in images]),
-    )
 
 
 def _image_kind(sample: Sample) -> str:

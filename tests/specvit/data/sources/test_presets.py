@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from specvit.data import DATA_SOURCES
 from specvit.data.encoded import EncodedImages
@@ -17,6 +20,8 @@ from specvit.data.sources.imagenet import ImageNet
 from specvit.data.sources.masks import Masks
 from specvit.data.sources.voc import Voc
 from specvit.errors import DataError
+
+from ..reading.test_pixels import encode, photograph
 
 SIZE = 8
 
@@ -134,3 +139,67 @@ def test_imagenet_asks_for_all_its_classes(tmp_path: Path, monkeypatch: pytest.M
     assert dataset.class_names == ("n01440764", "n01443537")
     assert isinstance(dataset.train.images, EncodedImages)
     assert ImageNet(root=str(tmp_path)).image_size == 224
+
+
+WNIDS = ("n01440764", "n01443537", "n02000000")
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the official archives of three classes; numbers of classes are not in the order of their names."""
+    monkeypatch.setattr(imagenet, "NUM_CLASSES", 3)
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
+        for number, wnid in enumerate(reversed(WNIDS)):
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as tar:
+                for image in (2, 1):
+                    _add(tar, f"{wnid}_{image}.JPEG", encode(photograph(30 + image, 40, seed=10 * number + image)))
+            _add(outer, f"{wnid}.tar", inner.getvalue())
+    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as tar:
+        for image in range(1, 5):
+            _add(tar, f"ILSVRC2012_val_{image:08}.JPEG", encode(photograph(40, 30 + image, seed=100 + image)))
+    synsets = np.array(
+        [(3, WNIDS[0], 0), (1, WNIDS[1], 0), (2, WNIDS[2], 0), (4, "n00001740", 3)],
+        dtype=[("ILSVRC2012_ID", "i4"), ("WNID", "U9"), ("num_children", "i4")],
+    )
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets.reshape(-1, 1)})
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
+        _add(tar, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
+        _add(tar, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", b"2\n3\n1\n3\n")
+    return tmp_path
+
+
+def test_the_official_archives_of_imagenet_are_read_where_they_lie(archives: Path) -> None:
+    dataset = ImageNet(root=str(archives), image_size=SIZE).load()
+    assert dataset.class_names == WNIDS
+    assert dataset.train.labels is not None
+    assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.val.labels is not None
+    assert dataset.val.labels.tolist() == [0, 0, 1, 2]
+    assert isinstance(dataset.train.images, EncodedImages)
+    assert isinstance(dataset.val.images, EncodedImages)
+    # The class of the last name lies first in the archive, and its images in another order.
+    assert dataset.train.images.places.read(0) == encode(photograph(31, 40, seed=21))
+    assert dataset.train.images.places.name(0).endswith("n01440764.tar: n01440764_1.JPEG")
+    val = [encode(photograph(40, 30 + image, seed=100 + image)) for image in (2, 4, 3, 1)]
+    assert [dataset.val.images.places.read(image) for image in range(4)] == val
+
+
+def test_archives_of_imagenet_that_are_incomplete_are_refused(archives: Path) -> None:
+    with pytest.raises(DataError, match=r"data.keep must be 'encoded' for the archives"):
+        ImageNet(root=str(archives), keep="arrays").load()
+    path = archives / "ILSVRC2012_img_val.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"ILSVRC2012_img_val.tar"):
+        ImageNet(root=str(archives)).load()
+    (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    with pytest.raises(DataError, match=r"no file '.*devkit_t12.tar.gz': imagenet reads"):
+        ImageNet(root=str(archives)).load()
