@@ -81,9 +81,14 @@ class Places:
     @classmethod
     def of_files(cls, paths: Sequence[Path]) -> Places:
         """Return the places of whole files."""
-        entries = np.zeros((len(paths), 3), np.int64)
-        entries[:, 0], entries[:, 2] = np.arange(len(paths)), -1
-        return cls(np.array([os.fsencode(path) for path in paths]), entries)
+        return cls.of_names(np.array([os.fsencode(path) for path in paths]))
+
+    @classmethod
+    def of_names(cls, files: NDArray[np.bytes_]) -> Places:
+        """Return the places of whole files, whose paths are given as bytes."""
+        entries = np.zeros((len(files), 3), np.int64)
+        entries[:, 0], entries[:, 2] = np.arange(len(files)), -1
+        return cls(files, entries)
 
     @classmethod
     def of_entries(cls, images: Sequence[Encoded]) -> Places:

@@ -69,7 +69,8 @@ class FileSource(DataSource):
     cache: Literal["memory", "disk"] = "memory"
     """Where decoded images are kept: ``memory``, or ``disk`` for those that are larger; the numbers are the same."""
     cache_folder: str = "~/.cache/specsweep"
-    """With ``cache: disk``, the folder that keeps them from run to run; on a cluster, one that all machines share."""
+    """With ``cache: disk``, the folder that keeps them from run to run; on a cluster, one that all machines share. With
+    ``keep: encoded`` it holds an index of the files, so that a tree of many is not listed at every start."""
 
     orientation: Orientation = None
     """What is done about an EXIF orientation: ``stored``, nothing, or ``shown``, images are turned as

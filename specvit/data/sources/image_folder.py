@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.cache.folder_index import FolderIndex, index_path, read_index, write_index
 from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import (
@@ -24,6 +25,7 @@ from specvit.data.reading.image_files import (
 )
 from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.name_forms import check_forms, composed
+from specvit.data.reading.progress import LOGGER
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
 from specvit.settings import settings
@@ -52,6 +54,35 @@ class ImageFolder(FileSource):
 
     root: str
     """The folder of train/ and val/; ``~`` is expanded, a relative path starts at the current folder."""
+
+    def load(self) -> Dataset:
+        """Decode both splits or find them decoded, or where images stay encoded, find the files.
+
+        Raises:
+            DataError: As ``FileSource.load``.
+        """
+        root = existing_root(self.root)
+        path = index_path(self.cache_folder, self.name, str(root), self.max_shared)
+        if self.keep == "arrays" or path is None or not (root / SPLITS[0]).is_dir():
+            return super().load()
+        index = read_index(path)
+        if index is None:
+            dataset = super().load()
+            write_index(path, *_index_of(root, dataset))
+            return dataset
+        LOGGER.info("files as of the last start: %s", path)
+        train, val = (
+            Split(images=self.encoded_images(Places.of_names(index.files[split])), labels=index.labels[split])
+            for split in SPLITS
+        )
+        return Dataset(
+            train=train,
+            val=val,
+            class_names=index.class_names,
+            mask_names=(),
+            fingerprint=index.fingerprint,
+            passed_over=index.passed_over,
+        )
 
     def prepare(self) -> Prepared:
         """Find the classes and images of both splits.
@@ -117,6 +148,18 @@ class ImageFolder(FileSource):
             return digest
 
         return reader.map(read, range(len(paths)), what=f"images of {split}")
+
+
+def _index_of(root: Path, dataset: Dataset) -> tuple[FolderIndex, list[Path]]:
+    """Return what was found in a tree, and which folders decide it."""
+    files: dict[str, NDArray[np.bytes_]] = {}
+    labels: dict[str, NDArray[np.int64]] = {}
+    folders: list[Path] = []
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        files[name], labels[name] = split.images.places.files, split.labels
+        folders += [root / name, *(entry for entry in visible_entries(root / name) if entry.is_dir())]
+    return FolderIndex(files, labels, dataset.class_names, dataset.fingerprint, dataset.passed_over), folders
 
 
 def class_indices(found: Mapping[str, Sized]) -> NDArray[np.int64]:
