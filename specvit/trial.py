@@ -114,6 +114,9 @@ def run_trial(
         DataError: If a class of a training target is out of range.
     """
     device = device or select_device()
+    encoded = _encoded((dataset, *probe_datasets.values()))
+    for images in encoded:
+        images.skipped.clear()  # what another trial of this process has met
     config = replace(config, objective=config.objective.for_images(len(dataset.train)))
     steps = config.objective.steps if config.treatment.is_trained else 0
     probing = Probing(
@@ -177,19 +180,14 @@ def run_trial(
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
-    skipped = _count_skipped((dataset, *probe_datasets.values()))
+    skipped = {"skipped_images": float(sum(len(images.skipped) for images in encoded))} if encoded else {}
     return TrialResult({**metrics, "loss": last.loss, **learnt, **skipped}, diagnostics=diagnostics, cost=cost)
 
 
-def _count_skipped(datasets: Iterable[Dataset]) -> dict[str, float]:
-    """Return how many images this attempt has left out, where a source says that bad ones may be."""
-    encoded = [
-        split.images
-        for dataset in datasets
-        for split in (dataset.train, dataset.val)
-        if isinstance(split.images, EncodedImages) and split.images.decoding.on_bad_image == "skip"
-    ]
-    return {"skipped_images": float(sum(len(images.skipped) for images in encoded))} if encoded else {}
+def _encoded(datasets: Iterable[Dataset]) -> list[EncodedImages]:
+    """Return the images that stay encoded, and of which bad ones may be skipped."""
+    splits = [split.images for dataset in datasets for split in (dataset.train, dataset.val)]
+    return [images for images in splits if isinstance(images, EncodedImages) and images.may_skip]
 
 
 def _save_weights(learner: Learner, folder: Path) -> None:

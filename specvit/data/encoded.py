@@ -180,7 +180,7 @@ class EncodedImages:
         probe_size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
             None = as ``crop_size``.
         masks: Their masks at the resolution of the files, beside those of a ``Split``; None = there are none.
-        skipped: Why images were left out, by name; of this process.
+        skipped: Why images were left out, by name, by this process since it was emptied last.
     """
 
     places: Places
@@ -198,6 +198,11 @@ class EncodedImages:
         """Return N, 3, S, S."""
         size = self.probe_size or self.crop_size
         return len(self), 3, size, size
+
+    @property
+    def may_skip(self) -> bool:
+        """Return whether bad images are left out."""
+        return self.decoding.on_bad_image == "skip"
 
     def __getitem__(self, images: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.squares(images)[0]
@@ -248,7 +253,7 @@ class EncodedImages:
             try:
                 return decode(self.places.read(tried), self.places.name(tried)), tried
             except DataError as error:
-                if self.decoding.on_bad_image == "fail":
+                if not self.may_skip:
                     raise DataError(f"{error} (data.on_bad_image: skip leaves such images out)") from error
                 self._note(tried, error)
                 first = first or error

@@ -54,5 +54,11 @@ def test_a_bad_image_ends_a_trial_with_its_name_or_is_counted(folder: Path, tmp_
     bad.write_bytes(bad.read_bytes()[:100])
     with pytest.raises(DataError, match=r"train/a/08.jpg.*data.on_bad_image: skip"):
         run(tmp_path, keep="encoded")
-    assert run(tmp_path, keep="encoded", on_bad_image="skip")["skipped_images"] == 1
+    data = {"source": "image_folder", "root": str(tmp_path), "image_size": 16}
+    data |= {"keep": "encoded", "on_bad_image": "skip"}
+    config = make_config(data=data, probes={"knn": {}})
+    dataset = config.data.load()
+    metrics = [run_watched(config, dataset)[0].metrics for _ in range(2)]
+    assert metrics[0]["skipped_images"] == 1  # also for a second trial of the process
+    assert metrics[1] == metrics[0]
     assert run(folder, keep="encoded", on_bad_image="skip")["skipped_images"] == 0
