@@ -2,9 +2,9 @@
 
 Shapes: B images, N tokens, R of them with own weights, D channels in, E channels out.
 
-Every row goes through the shared weights, then the few rows that have their own are corrected by the
+Every row goes through the shared weights, then the few rows that have their own are replaced, or corrected by the
 difference between the two: a few rows more than the plain layer computes, and no split and concatenation of
-the sequence. The difference is exactly zero as long as the weights are equal, so that an arm that starts from
+the sequence. In float32 and float64 nothing changes as long as the weights are equal, so that an arm that starts from
 copies computes the baseline's function to the last bit. The shared weights keep the names of the plain layer,
 so that a plain model's weights load unchanged; own weights are called ``own.<component>...``.
 """
@@ -21,13 +21,9 @@ from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from specvit.models.row_ops import (
-    add_to_rows,
-    fork_rows,
-    layer_norm_with_rows,
-    linear_with_rows,
-    replace_rows,
-)
+from specvit.device import at_least_float32
+from specvit.models.row_additions import add_to_rows, fork_rows
+from specvit.models.row_ops import layer_norm_with_rows, linear_with_rows, scale_with_rows
 from specvit.specialization.modes import FULL, Mode
 from specvit.specialization.token_rows import SpecializedRows
 
@@ -80,8 +76,9 @@ class _OwnWeights(nn.Module):
         span = slice(part.first, part.first + part.size)
         for name, value in donor.named_parameters(recurse=False):
             self.register_parameter(name, nn.Parameter(value.detach()[span].clone()))
-        for name in GATES:
-            self.register_parameter(name, None)
+        for name in ("bias", *GATES):
+            if name not in self._parameters:
+                self.register_parameter(name, None)
         if part.mode == FULL:
             return
         equal = donor is shared or all(
@@ -95,39 +92,44 @@ class _OwnWeights(nn.Module):
             self.gate_weight = nn.Parameter(own.new_zeros(own.shape[-1]))
             self.gate_bias = nn.Parameter(own.new_full((1,), 0.0 if equal else NEARLY_SHUT))
 
-    def place(
+    def blend(
         self, y: Tensor, x: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], first: int = 0
     ) -> Tensor:
-        """Let the rows of ``y``, of the tokens ``x``, become ``own``, or the blend with ``shared``, what they are."""
+        """Let the rows of ``y``, of the tokens ``x``, become the blend of ``own`` with ``shared``, what they are.
+
+        In float32, since the difference would hold the rounding of narrower types, and the gate multiply it.
+        """
         if self.gate_weight is not None:
-            gate = torch.sigmoid(F.linear(x, self.gate_weight.unsqueeze(0), self.gate_bias))
-        elif self.gate is not None:
-            gate = self.gate
+            gate = torch.sigmoid(at_least_float32(F.linear(x, self.gate_weight.unsqueeze(0), self.gate_bias)))
         else:
-            return replace_rows(y, own, shared, rows, first=first)
-        return add_to_rows(y, gate * (own - shared), rows, first=first)
+            assert self.gate is not None
+            gate = self.gate
+        return add_to_rows(y, gate * (at_least_float32(own) - shared), rows, first=first)
 
 
 class _OwnLinear(_OwnWeights):
     weight: Tensor
     bias: Tensor | None
 
-    def forward(
-        self, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, rows: tuple[int, int], first: int
-    ) -> Tensor:
-        own = F.linear(x, self.weight, None if bias is None else self.bias)
-        return self.place(y, x, own, F.linear(x, weight, bias), rows, first)
+    def forward(self, y: Tensor, x: Tensor, shared: Tensor, rows: tuple[int, int], first: int) -> Tensor:
+        own = F.linear(x, self.weight, self.bias)
+        return self.blend(y, x, own, shared.narrow(2, first, own.shape[2]), rows, first)
 
 
 class _OwnScale(_OwnWeights):
     """Own scale, and for a norm shift, of ``(B, R, D)`` channels."""
 
+    @property
+    def scales(self) -> Sequence[Tensor]:
+        """Return the scale ``(D,)``, and for a norm the shift ``(D,)``."""
+        return [value for name, value in self.named_parameters() if name not in GATES]
+
     def forward(self, y: Tensor, x: Tensor, shared: Sequence[Tensor], rows: tuple[int, int]) -> Tensor:
-        mine = [value for name, value in self.named_parameters() if name not in GATES]
+        mine = self.scales
         own, plain = (
             x * scale if not shift else torch.addcmul(shift[0], x, scale) for scale, *shift in (mine, shared)
         )
-        return self.place(y, x, own, plain, rows)
+        return self.blend(y, x, own, plain, rows)
 
 
 class LowRank(nn.Module):
@@ -147,24 +149,9 @@ class LowRank(nn.Module):
         """Draw ``down`` from torch's generator."""
         nn.init.normal_(self.down, std=self.down.shape[1] ** -0.5)
 
-    def forward(
-        self,
-        y: Tensor,
-        x: Tensor,
-        weight: Tensor,  # noqa: ARG002
-        bias: Tensor | None,  # noqa: ARG002
-        rows: tuple[int, int],
-        first: int,
-    ) -> Tensor:
+    def forward(self, y: Tensor, x: Tensor, rows: tuple[int, int], first: int) -> Tensor:
         """Add what the matrix makes of ``(B, R, D)`` to rows of ``y``."""
         return add_to_rows(y, F.linear(F.linear(x, self.down), self.up), rows, first=first)
-
-
-def _is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Return whether the operations with a backward of their own apply: one type, and nobody traces or casts."""
-    kind = x.device.type
-    casting = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return x.dtype == weight.dtype and not casting and not torch.compiler.is_compiling()
 
 
 class RoutedLinear(nn.Linear):
@@ -178,6 +165,8 @@ class RoutedLinear(nn.Linear):
         self.in_features, self.out_features = shared.in_features, shared.out_features
         self.weight, self.bias = shared.weight, shared.bias
         self.parts, self.rows = tuple(parts), rows
+        self._full = [part for part in self.parts if part.mode == FULL]
+        self._blended = [part for part in self.parts if part.mode != FULL]
         self.own = nn.ModuleDict(
             {
                 part.name: LowRank(part, donor)
@@ -190,18 +179,24 @@ class RoutedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, N, D)`` to ``(B, N, E)``."""
         rows = self.rows.of(x.shape[1])
-        if len(self.parts) == 1 and self.parts[0].mode == FULL and _is_plain(x, self.weight):
-            (part,) = self.parts
-            own = cast("_OwnLinear", self.own[part.name])
-            shared, mine = (self.weight, self.bias), (own.weight, None if self.bias is None else own.bias)
-            return linear_with_rows(x, shared=shared, own=mine, rows=rows, first=part.first)
-        x, x_rows = fork_rows(x, rows)
-        # Of flattened tokens a linear map is one product, and its result no view, so that it can be added to.
-        y = F.linear(x.flatten(0, 1), self.weight, self.bias)
-        for part in self.parts:
-            span = slice(part.first, part.first + part.size)
-            bias = None if self.bias is None else self.bias[span]
-            y = self.own[part.name](y, x_rows, self.weight[span], bias, rows, part.first)
+        if self._blended:
+            x, x_rows = fork_rows(x, rows)
+        if self._full:
+            layers = [cast("_OwnLinear", self.own[part.name]) for part in self._full]
+            own = [(layer.weight, layer.bias) for layer in layers]
+            firsts = [part.first for part in self._full]
+            y = linear_with_rows(x, shared=(self.weight, self.bias), own=own, rows=rows, firsts=firsts)
+        else:
+            # Of flattened tokens, so that the result is no view and can be added to.
+            y = F.linear(x.flatten(0, 1), self.weight, self.bias)
+        # What the gates blend with is computed once for all of them, by weights that autocast has cast already.
+        gated = any(part.mode.kind != "lora" for part in self._blended)
+        shared_rows = F.linear(x_rows, self.weight, self.bias) if gated else None
+        for part in self._blended:
+            if part.mode.kind == "lora":
+                y = self.own[part.name](y, x_rows, rows, part.first)
+            else:
+                y = self.own[part.name](y, x_rows, shared_rows, rows, part.first)
         return y.view(*x.shape[:2], self.out_features)
 
 
@@ -221,10 +216,11 @@ class RoutedLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, N, D)`` over its channels."""
-        rows, own = self.rows.of(x.shape[1]), self.own[self.parts[0].name]
-        if self.parts[0].mode == FULL and _is_plain(x, self.weight):
-            shared, mine = (self.weight, self.bias), (cast("Tensor", own.weight), cast("Tensor", own.bias))
-            return layer_norm_with_rows(x, shared=shared, own=mine, rows=rows, eps=self.eps)
+        rows, own = self.rows.of(x.shape[1]), cast("_OwnScale", self.own[self.parts[0].name])
+        if self.parts[0].mode == FULL:
+            scale, shift = own.scales
+            shared = (self.weight, self.bias)
+            return layer_norm_with_rows(x, shared=shared, own=(scale, shift), rows=rows, eps=self.eps)
         x, x_rows = fork_rows(x, rows)
         y = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         normalised = F.layer_norm(x_rows, self.normalized_shape, None, None, self.eps)
@@ -247,9 +243,11 @@ class RoutedLayerScale(LayerScale):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the channels of ``(B, N, D)``."""
-        rows = self.rows.of(x.shape[1])
+        rows, own = self.rows.of(x.shape[1]), cast("_OwnScale", self.own[self.parts[0].name])
+        if self.parts[0].mode == FULL:
+            return scale_with_rows(x, shared=self.gamma, own=own.scales[0], rows=rows)
         x, x_rows = fork_rows(x, rows)
-        scaled: Tensor = self.own[self.parts[0].name](x * self.gamma, x_rows, (self.gamma,), rows)
+        scaled: Tensor = own(x * self.gamma, x_rows, (self.gamma,), rows)
         return scaled
 
 

@@ -1,4 +1,4 @@
-"""Operations that treat a few rows of a sequence apart, with their backward written out.
+"""Layers that map a few rows of a sequence by weights of their own, with their backward written out.
 
 Shapes: B images, N tokens, R of them the rows, D channels in, E out.
 
@@ -6,12 +6,18 @@ Autograd's own slicing and in-place addition copy whole gradients to touch a few
 the few rows only. When torch.compile traces a model, it sees ordinary operations instead, which it fuses by
 itself.
 
+Under autocast they cast what it would cast, and no more: a linear map computes in the narrow type, a norm in the
+weights' type. What a backward returns in another type than the input's, autograd casts, as for the plain layer.
+
 What only the rows reach gives the shared weights no gradient at all, not a difference of two sums: that would
-hold their rounding error, which an optimizer that divides by its size turns into steps.
+hold their rounding error, which an optimizer that divides by its size turns into steps. So rows of the gradient are
+zero while those weights' gradients are computed, and are put back before the backward returns: others may hold that
+gradient too, and none of them looks in between, for autograd runs one operation at a time on a device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,77 +27,17 @@ _layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 _ALL = [True, True, True]
 """Which gradients of a layer norm are wanted: input, scale, shift."""
 
+_EXACT = (torch.float32, torch.float64)
+"""Types in which own rows are the shared ones and a difference."""
 
-def _refuse_double_backward() -> None:
+
+def refuse_double_backward() -> None:
     """Refuse to be differentiated twice: these backwards write in place, and hold no second derivative.
 
     ``once_differentiable`` would say so too, but its wrapper takes tens of microseconds a call.
     """
     if torch.is_grad_enabled():
         raise RuntimeError("own weights can be differentiated once: create_graph=True is not supported")
-
-
-class _Fork(torch.autograd.Function):
-    """Return ``x`` and a copy of some of its rows; the rows' gradient is added into that of ``x`` in place."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        ctx.rows = (start, stop)
-        ctx.set_materialize_grads(False)
-        ctx.shape = x.shape
-        return x.view_as(x), x[:, start:stop].clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, grad_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
-        _refuse_double_backward()
-        if grad_rows is None:
-            return grad, None, None
-        if grad is None:
-            grad = grad_rows.new_zeros(ctx.shape)
-        start, stop = ctx.rows
-        grad[:, start:stop] += grad_rows
-        return grad, None, None
-
-
-class _AddToRows(torch.autograd.Function):
-    """Add to some rows and channels in place; the gradient passes through, its rows are read off."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, delta: Tensor, start: int, stop: int, first: int) -> Tensor:
-        ctx.place = (start, stop, first, first + delta.shape[2])
-        ctx.num_images, ctx.delta_dtype = delta.shape[0], delta.dtype
-        y.view(delta.shape[0], -1, y.shape[-1])[:, start:stop, first : first + delta.shape[2]] += delta
-        ctx.mark_dirty(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        _refuse_double_backward()
-        start, stop, first, last = ctx.place
-        by_image = grad.reshape(ctx.num_images, -1, grad.shape[-1])
-        return grad, by_image[:, start:stop, first:last].to(ctx.delta_dtype), None, None, None
-
-
-class _ReplaceRows(torch.autograd.Function):
-    """Replace some rows and channels in place by others that differ by ``own - shared``; no gradient to the old."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, own: Tensor, shared: Tensor, start: int, stop: int, first: int) -> Tensor:
-        ctx.place = (start, stop, first, first + own.shape[2])
-        ctx.num_images, ctx.own_dtype = own.shape[0], own.dtype
-        y.view(own.shape[0], -1, y.shape[-1])[:, start:stop, first : first + own.shape[2]] += own - shared
-        ctx.mark_dirty(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_double_backward()
-        start, stop, first, last = ctx.place
-        others = grad.clone(memory_format=torch.contiguous_format)
-        by_image = others.view(ctx.num_images, -1, grad.shape[-1])
-        grad_own = by_image[:, start:stop, first:last].to(ctx.own_dtype, copy=True)
-        by_image[:, start:stop, first:last] = 0
-        return others, grad_own, None, None, None, None
 
 
 class _LayerNormRows(torch.autograd.Function):
@@ -109,6 +55,7 @@ class _LayerNormRows(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         start, count, shape = rows[0], rows[1] - rows[0], weight.shape
+        x = x.to(weight.dtype)
         y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
         x_rows = x.narrow(1, start, count).contiguous()
         y_rows, own_mean, own_rstd = torch.native_layer_norm(x_rows, shape, own_weight, own_bias, eps)
@@ -119,7 +66,7 @@ class _LayerNormRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_double_backward()
+        refuse_double_backward()
         x, mean, rstd, weight, bias, x_rows, own_mean, own_rstd, own_weight, own_bias = ctx.saved_tensors
         # As few calls as can be: beside large products, Python itself is what costs here.
         (start, count), shape = ctx.rows, weight.shape
@@ -137,7 +84,7 @@ class _LayerNormRows(torch.autograd.Function):
 
 
 class _LinearRows(torch.autograd.Function):
-    """Map all rows linearly, and correct some of them, at some outputs, by weights of their own."""
+    """Map all rows linearly, and some of them, at some outputs, by weights of their own."""
 
     @staticmethod
     def forward(
@@ -145,61 +92,142 @@ class _LinearRows(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        own_weight: Tensor,
-        own_bias: Tensor | None,
         rows: tuple[int, int],
-        first: int,
+        dtype: torch.dtype,
+        firsts: Sequence[int],
+        *own: Tensor | None,
     ) -> Tensor:
-        y = torch.nn.functional.linear(x, weight, bias)
-        span, outputs = slice(*rows), slice(first, first + len(own_weight))
-        bias_difference = None if bias is None or own_bias is None else own_bias - bias[outputs]
-        x_rows = x[:, span].contiguous()
-        y[:, span, outputs] += torch.nn.functional.linear(x_rows, own_weight - weight[outputs], bias_difference)
-        ctx.save_for_backward(x, weight, own_weight, x_rows)
-        ctx.span, ctx.outputs, ctx.has_bias = span, outputs, bias is not None
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias, *own_biases = (None if value is None else value.to(dtype) for value in (bias, *own[1::2]))
+        own_weights = [value.to(dtype) for value in own[::2] if value is not None]
+        start, count = rows[0], rows[1] - rows[0]
+        # Of flattened tokens the result is no view, so that it can be added to.
+        y = torch.nn.functional.linear(x.flatten(0, 1), weight, bias)
+        x_rows = x.narrow(1, start, count).flatten(0, 1)
+        y_rows = y.view(len(x), -1, len(weight)).narrow(1, start, count)
+        for first, own_weight, own_bias in zip(firsts, own_weights, own_biases, strict=True):
+            size = len(own_weight)
+            place = y_rows.narrow(2, first, size)
+            if dtype in _EXACT:
+                difference = None if bias is None or own_bias is None else own_bias - bias.narrow(0, first, size)
+                change = torch.nn.functional.linear(x_rows, own_weight - weight.narrow(0, first, size), difference)
+                place.add_(change.view(place.shape))
+            else:
+                place.copy_(torch.nn.functional.linear(x_rows, own_weight, own_bias).view(place.shape))
+        ctx.save_for_backward(x, weight, x_rows, *own_weights)
+        ctx.rows, ctx.firsts, ctx.has_bias = (start, count), firsts, bias is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_double_backward()
-        x, weight, own_weight, x_rows = ctx.saved_tensors
-        span, outputs = ctx.span, ctx.outputs
+        refuse_double_backward()
+        x, weight, x_rows, *own_weights = ctx.saved_tensors
+        start, count = ctx.rows
         grad = grad.contiguous()
-        rows = grad[:, span, outputs]
-        grad_rows = rows.clone()
-        flat, flat_rows = grad.flatten(0, 1), grad_rows.flatten(0, 1)
-        rows.zero_()  # for a while: a copy of the gradient would cost more than all the rest
-        grad_x = (flat @ weight).view(x.shape)
-        grad_weight = flat.t() @ x.flatten(0, 1)
-        grad_bias = flat.sum(0) if ctx.has_bias else None
-        rows.copy_(grad_rows)  # others may hold this gradient too
-        grad_x[:, span] += (flat_rows @ own_weight).view(x_rows.shape)
-        grad_own_weight = flat_rows.t() @ x_rows.flatten(0, 1)
-        grad_own_bias = flat_rows.sum(0) if ctx.has_bias else None
-        return grad_x, grad_weight, grad_bias, grad_own_weight, grad_own_bias, None, None
+        rows = grad.view(len(x), -1, len(weight)).narrow(1, start, count)
+        places = [rows.narrow(2, first, len(own)) for first, own in zip(ctx.firsts, own_weights, strict=True)]
+        grads_rows = [place.clone() for place in places]
+        for place in places:
+            place.zero_()  # for a while; a copy of the gradient would cost more than all the rest
+        grad_x = (grad @ weight).view(x.shape)
+        grad_weight = grad.t() @ x.flatten(0, 1)
+        grad_bias = grad.sum(0) if ctx.has_bias else None
+        grad_x_rows = grad_x.narrow(1, start, count)
+        grads_own: list[Tensor | None] = []
+        for place, grad_rows, own_weight in zip(places, grads_rows, own_weights, strict=True):
+            place.copy_(grad_rows)  # others may hold this gradient too
+            grad_rows = grad_rows.flatten(0, 1)
+            grad_x_rows.add_((grad_rows @ own_weight).view(grad_x_rows.shape))
+            grads_own += [grad_rows.t() @ x_rows, grad_rows.sum(0) if ctx.has_bias else None]
+        return grad_x, grad_weight, grad_bias, None, None, None, *grads_own
+
+
+class _ScaleRows(torch.autograd.Function):
+    """Scale the channels of all rows by shared weights, but those of some by their own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, own: Tensor, rows: tuple[int, int]) -> Tensor:
+        start, count = rows[0], rows[1] - rows[0]
+        y = x * gamma
+        torch.mul(x.narrow(1, start, count), own, out=y.narrow(1, start, count))
+        ctx.save_for_backward(x, gamma, own)
+        ctx.rows = (start, count)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
+        x, gamma, own = ctx.saved_tensors
+        grad_x, products = grad * gamma, grad * x
+        torch.mul(grad.narrow(1, *ctx.rows), own, out=grad_x.narrow(1, *ctx.rows))
+        rows = products.narrow(1, *ctx.rows)
+        grad_own = rows.sum((0, 1))
+        rows.zero_()
+        return grad_x, products.sum((0, 1)), grad_own, None
+
+
+def _replaced(y: Tensor, own: Tensor, rows: tuple[int, int], first: int = 0) -> Tensor:
+    """Return ``y`` with some rows and channels replaced, by operations that torch.compile can trace."""
+    y = y.clone()
+    y[:, rows[0] : rows[1], first : first + own.shape[2]] = own
+    return y
+
+
+def _product_type(x: Tensor) -> torch.dtype:
+    """Return the type that a linear map of ``x`` computes in: autocast's, but of what autocast leaves alone its own."""
+    kind = x.device.type
+    casting = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if casting and x.dtype != torch.float64 else x.dtype
 
 
 def linear_with_rows(
     x: Tensor,
     *,
     shared: tuple[Tensor, Tensor | None],
-    own: tuple[Tensor, Tensor | None],
+    own: Sequence[tuple[Tensor, Tensor | None]],
     rows: tuple[int, int],
-    first: int,
+    firsts: Sequence[int],
 ) -> Tensor:
     """Map a sequence linearly, with own weights for some rows and outputs.
 
+    In float32 and float64 the rows are corrected by the difference of the weights: what is equal changes no bit. In
+    narrower types that would hold the rounding of the shared outputs, which may be much larger: own ones are put in.
+
     Args:
-        x: ``(B, N, D)``, of the weights' type.
+        x: ``(B, N, D)``.
         shared: Matrix ``(E, D)`` and bias ``(E,)`` or None of everything else.
-        own: Matrix ``(F, D)`` and bias ``(F,)`` or None of the rows, at F of the outputs.
+        own: For each part of the outputs, matrix ``(F, D)`` and bias ``(F,)`` or None of the rows.
         rows: First row, and the row after the last.
-        first: First of the F outputs.
+        firsts: First of the F outputs of each part.
 
     Returns:
-        ``(B, N, E)``.
+        ``(B * N, E)``, no view, as of ``torch.nn.functional.linear`` also under autocast.
     """
-    y: Tensor = _LinearRows.apply(x, *shared, *own, rows, first)
+    if torch.compiler.is_compiling():
+        traced = torch.nn.functional.linear(x, *shared)
+        for first, mine in zip(firsts, own, strict=True):
+            traced = _replaced(traced, torch.nn.functional.linear(x[:, rows[0] : rows[1]], *mine), rows, first)
+        return traced.flatten(0, 1)
+    flat = [value for mine in own for value in mine]
+    y: Tensor = _LinearRows.apply(x, *shared, rows, _product_type(x), firsts, *flat)
+    return y
+
+
+def scale_with_rows(x: Tensor, *, shared: Tensor, own: Tensor, rows: tuple[int, int]) -> Tensor:
+    """Scale the channels of a sequence, with own scales for some rows.
+
+    Args:
+        x: ``(B, N, D)``.
+        shared: Scales ``(D,)`` of all other rows.
+        own: Scales ``(D,)`` of the rows.
+        rows: First row, and the row after the last.
+
+    Returns:
+        ``(B, N, D)``.
+    """
+    if torch.compiler.is_compiling():
+        return _replaced(x * shared, x[:, rows[0] : rows[1]] * own, rows)
+    y: Tensor = _ScaleRows.apply(x, shared, own, rows)
     return y
 
 
@@ -209,73 +237,18 @@ def layer_norm_with_rows(
     """Normalise a sequence, with own scale and shift for some rows.
 
     Args:
-        x: ``(B, N, D)``, of the weights' type.
+        x: ``(B, N, D)``.
         shared: Scale and shift ``(D,)`` of all other rows.
         own: Scale and shift ``(D,)`` of the rows.
         rows: First row, and the row after the last.
         eps: Added to the variance.
 
     Returns:
-        ``(B, N, D)``.
+        ``(B, N, D)``, of the weights' type.
     """
+    if torch.compiler.is_compiling():
+        shape = shared[0].shape
+        traced = torch.nn.functional.layer_norm(x, shape, *shared, eps)
+        return _replaced(traced, torch.nn.functional.layer_norm(x[:, rows[0] : rows[1]], shape, *own, eps), rows)
     y: Tensor = _LayerNormRows.apply(x, *shared, *own, rows, eps)
     return y
-
-
-def fork_rows(x: Tensor, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Split off a copy of some rows.
-
-    Args:
-        x: ``(B, N, D)``.
-        rows: First row, and the row after the last.
-
-    Returns:
-        ``x``, to be used once, by an operation whose backward makes a new gradient, and ``(B, R, D)``.
-    """
-    if torch.compiler.is_compiling() or not x.requires_grad:
-        return x, x[:, rows[0] : rows[1]]
-    forked: tuple[Tensor, Tensor] = _Fork.apply(x, *rows)
-    return forked
-
-
-def add_to_rows(y: Tensor, delta: Tensor, rows: tuple[int, int], *, first: int = 0) -> Tensor:
-    """Add ``(B, R, E)`` to some rows of a sequence, at channels from ``first`` on, in place.
-
-    Args:
-        y: ``(B, N, F)`` or ``(B * N, F)``; nothing else may need its values, and it must not be a view.
-        delta: What is added.
-        rows: First row, and the row after the last.
-        first: First of the E channels.
-
-    Returns:
-        ``y``, with the sum.
-    """
-    if torch.compiler.is_compiling():
-        added = y.view(delta.shape[0], -1, y.shape[-1]).clone()
-        added[:, rows[0] : rows[1], first : first + delta.shape[2]] += delta
-        return added.view(y.shape)
-    in_place: Tensor = _AddToRows.apply(y, delta, *rows, first)
-    return in_place
-
-
-def replace_rows(
-    y: Tensor, own: Tensor, shared: Tensor, rows: tuple[int, int], *, first: int = 0
-) -> Tensor:
-    """Replace some rows of a sequence, at channels from ``first`` on, in place.
-
-    Args:
-        y: ``(B, N, F)`` or ``(B * N, F)``; nothing else may need its values, and it must not be a view.
-        own: ``(B, R, E)`` what the rows become.
-        shared: ``(B, R, E)`` what they are, computed as ``own`` is: equal inputs then change no bit.
-        rows: First row, and the row after the last.
-        first: First of the E channels.
-
-    Returns:
-        ``y``, with the rows replaced; no gradient passes to what was there.
-    """
-    if torch.compiler.is_compiling():
-        replaced = y.view(own.shape[0], -1, y.shape[-1]).clone()
-        replaced[:, rows[0] : rows[1], first : first + own.shape[2]] = own
-        return replaced.view(y.shape)
-    in_place: Tensor = _ReplaceRows.apply(y, own, shared.detach(), *rows, first)
-    return in_place

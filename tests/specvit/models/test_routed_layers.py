@@ -94,13 +94,17 @@ def test_shared_weights_get_no_gradient_at_all_from_the_rows_with_own_weights(
     assert not x.grad[:, 1:].any()
 
 
-def test_a_gradient_that_others_hold_too_is_left_as_it_was() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("mode", ["full", "gate", "gate:token"])
+@pytest.mark.parametrize("plain", PLAIN)
+def test_a_gradient_that_others_hold_too_is_left_as_it_was(plain: nn.Module, mode: str, autocast: bool) -> None:
     x = torch.randn(2, 4, 5, requires_grad=True)
-    for plain in (nn.Linear(5, 5), nn.LayerNorm(5)):
-        gradient = torch.randn(2, 4, 5)
-        before = gradient.clone()
-        route(plain, plain, [OwnedPart("it", FULL, 0, 5)], PrefixRows())(x).backward(gradient)
-        assert torch.equal(gradient, before)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = _route(plain, mode)(x)
+    gradient = torch.randn_like(y)
+    before = gradient.clone()
+    y.backward(gradient)
+    assert torch.equal(gradient, before)
 
 
 def test_route_refuses_a_layer_that_it_has_no_version_of() -> None:
