@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.reports import curves, diagnostics_csv, result_files
+from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage import checkpoint_store, command_inbox
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import POINTER_NAME, SNAPSHOT_NAME
@@ -24,6 +25,8 @@ from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME as REMOTE_LOCK_NAME
 from orchestrator.storage.results_folder import MOVED_NAME, has_mirror, local_copy
 from orchestrator.storage.views import folder_names, folder_of_view, sweep_view
+from orchestrator.trials.records import TrialRecord
+from specvit import kept_weights
 from specvit.errors import SpecsweepError
 from specvit.files.regular import reject_symlink
 
@@ -37,9 +40,10 @@ _OWN_FILES = (
     *(diagnostics_csv.CSV_NAME, "diagnostics.png"),
     *(result_files.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )
-_OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, checkpoint_store.WEIGHTS_NAME, command_inbox.FOLDER_NAME)
+_OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME)
 _STATE = re.compile(r"\.?(?P<trial_id>[0-9a-f]{64})\.safetensors(\.[0-9a-f]+)?")
-_TRIAL_ID = re.compile(r"[0-9a-f]{64}")
+_WEIGHTS = re.compile(r"([A-Za-z0-9@+=.,_-]+-)?([0-9a-f]{12}|[0-9a-f]{64})")
+"""A trial's folder of weights, those of older versions too."""
 _CACHE = re.compile(r"\.?[a-z_]+-[0-9]+-[0-9a-f]{16}")
 _SETTLED_S = 3600.0
 """Caches that are younger may be of a sweep that has no ledger yet."""
@@ -63,7 +67,7 @@ def find_sweep(folder: Path) -> list[Removable]:
     reject_symlink(folder)
     if not (folder / LEDGER_NAME).is_file() and not has_mirror(folder):
         raise SpecsweepError(f"{folder}: holds no ledger, so it is no sweep's; nothing is deleted")
-    whats = {checkpoint_store.FOLDER_NAME: "states", checkpoint_store.WEIGHTS_NAME: "weights"}
+    whats = {checkpoint_store.FOLDER_NAME: "states", kept_weights.FOLDER_NAME: "weights"}
     found = [_removable(folder / name, "ledger" if name.startswith("ledger.") else "tables") for name in _OWN_FILES]
     found += [_removable(folder / name, whats.get(name, "commands")) for name in _OWN_FOLDERS]
     if has_mirror(folder):
@@ -108,7 +112,7 @@ def find_unused(results_root: Path, cache: Path | None = None) -> dict[Path | No
         ids = {record.trial.trial_id for record in records}
         used |= {part for text in info.data_fingerprints.values() for part in text.split("+")}
         folder = folder_of_view(view)
-        found[folder] = [*_unused_states(folder, ids - with_result), *_unused_weights(folder, ids)]
+        found[folder] = [*_unused_states(folder, ids - with_result), *_unused_weights(folder, records)]
     found[None] = list(_unused_caches((cache or DEFAULT_CACHE).expanduser(), used))
     return {folder: each for folder, each in found.items() if each}
 
@@ -150,9 +154,11 @@ def _unused_states(folder: Path, waiting: set[str]) -> Iterator[Removable]:
             yield from _known(path, "states")
 
 
-def _unused_weights(folder: Path, ids: set[str]) -> Iterator[Removable]:
-    for path in _entries(folder / checkpoint_store.WEIGHTS_NAME):
-        if _TRIAL_ID.fullmatch(path.name) and path.name not in ids:
+def _unused_weights(folder: Path, records: Sequence[TrialRecord]) -> Iterator[Removable]:
+    used = {file.path.partition("/")[0] for record in records for file in record.weights}
+    used |= {name for each in records for name in (each.trial.trial_id, weights_name(each.trial))}
+    for path in _entries(folder / kept_weights.FOLDER_NAME):
+        if _WEIGHTS.fullmatch(path.name) and path.is_dir() and path.name not in used:
             yield from _known(path, "weights")
 
 

@@ -18,11 +18,19 @@ from orchestrator.reports.result_files import write_results
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.jobs import JobMaker
+from orchestrator.scheduling.kept_trainings import (
+    Division,
+    can_keep_weights,
+    divide,
+    events_of,
+    keeps_weights,
+)
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scheduling.shared_floors import Followers, ResultSharing, find_followers
-from orchestrator.storage.checkpoint_store import FOLDER_NAME, WEIGHTS_NAME, CheckpointStore
+from orchestrator.storage.checkpoint_store import FOLDER_NAME, CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.storage.ownership import check_computation, check_owner
@@ -31,12 +39,14 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.image_checks import check_images
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.records import WITHOUT_WEIGHTS, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
+from orchestrator.trials.stored import KeptTraining
 from orchestrator.trials.trial import Role, Trial
 from specvit.data import Dataset, DataSource
 from specvit.files.atomic import remove_leftovers
 from specvit.files.regular import reject_symlink
+from specvit.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
 from specvit.probes import METRICS
 
 if TYPE_CHECKING:
@@ -60,6 +70,8 @@ class Outcome:
         num_run: Trials that this run was to do.
         finished: Whether they all came to an end; False if it was stopped before.
         written: The files that were written beside the tables.
+        num_taken: Trials that have got their results from trials of the same trainings.
+        num_without_weights: Trials that were left out, since probes have no weights to look at.
     """
 
     info: SweepInfo
@@ -67,6 +79,8 @@ class Outcome:
     num_run: int
     finished: bool
     written: tuple[Path, ...] = ()
+    num_taken: int = 0
+    num_without_weights: int = 0
 
     @property
     def num_failed(self) -> int:
@@ -95,11 +109,15 @@ class SweepRun:
         ledger: Its ledger, in which its trials are registered.
         trials: All its trials.
         pending: Those that are to run.
+        kept: What is known of some of them before they run, by their ids (``orchestrator.scheduling.kept_trainings``).
+        num_taken: Trials that have got their results from trials of the same trainings.
+        num_without_weights: Trials that are left out, since probes have no weights to look at.
         followers: Those that take the results of others, see ``orchestrator.scheduling.shared_floors``.
         datasets: Their data; empty if none are to run.
         info: The sweep, as the ledger knows it.
         states: Where trials keep their states while they run.
-        weights: Where trained weights are kept; None = they are not.
+        weights: Folder of trained weights.
+        keeps_weights: Whether a trial's are kept.
         commands: Where other processes give commands.
         is_selection: Whether somebody asked for these trials, which run to their ends then.
         allocator: What each trial gets to run on.
@@ -114,10 +132,14 @@ class SweepRun:
     datasets: Datasets
     info: SweepInfo
     states: CheckpointStore
-    weights: Location | None
+    weights: Location
+    keeps_weights: Callable[[Trial], bool]
     commands: CommandInbox
     is_selection: bool
     followers: Followers = field(default_factory=dict)
+    kept: Mapping[str, KeptTraining] = field(default_factory=dict)
+    num_taken: int = 0
+    num_without_weights: int = 0
     allocator: Allocator = field(init=False)
     finished: bool = True
 
@@ -164,6 +186,8 @@ class SweepRun:
             callbacks=callbacks,
             states=self.states,
             weights=self.weights,
+            keeps_weights=self.keeps_weights,
+            kept=self.kept,
             limits=sweep.limits,
             budget=Budget(sweep.limits, clock=time.monotonic, gpu_hours_used=self.ledger.gpu_hours()),
             durations=TrialDurations(records),
@@ -190,11 +214,13 @@ class SweepRun:
             self.folder, records, self.info, diagnostics=ledger.diagnostics(), provenance=provenance
         )
         return Outcome(
-            info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written
+            info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written,
+            num_taken=self.num_taken, num_without_weights=self.num_without_weights,
         )
 
     def _requests(self) -> list[ResourceRequest]:
-        return [self.allocator.request_for(trial) for trial in self.pending]
+        jobs = JobMaker(self.allocator, kept=self.kept)
+        return [jobs.request_for(trial) for trial in self.pending]
 
     def _make_allocator(self, floors: Mapping[str, ResourceFloor]) -> Allocator:
         return Allocator(self.sweep.file.resources, floors, remember=self.ledger.write_resource_floor)
@@ -242,6 +268,7 @@ def prepare_run(
     select: Select | None = None,
     replace: bool = False,
     accept_mixed: bool = False,
+    retrain: bool = False,
 ) -> Iterator[SweepRun]:
     """Lock a sweep's results folder and open its ledger, find what is missing and load its data.
 
@@ -254,6 +281,7 @@ def prepare_run(
         select: Returns which trials to run, done ones to be done again; None = all that have no result.
         replace: Whether the sweep may take the place of another file's in the folder.
         accept_mixed: Whether trials may be run beside those that other code or other libraries have computed.
+        retrain: Whether trials are trained again whose trainings are on record, but not their weights.
 
     Raises:
         SpecsweepError: As ``run_sweep``; or if the folder holds another file's sweep, or trials that other code
@@ -275,35 +303,54 @@ def prepare_run(
         if not replace:
             check_owner(ledger, sweep, trials)
         remove_leftovers(folder)
+        reject_symlink(folder / WEIGHTS_FOLDER)
+        weights = remote.weights if remote else (folder / WEIGHTS_FOLDER).resolve()
         pending = _pending(trials, ledger, select)
-        pending_ids = {trial.trial_id for trial in pending}
-        provenance = collect_provenance(sweep.path, sweep.parts)
-        if pending and not accept_mixed:
-            beside = {trial.trial_id for trial in trials} - pending_ids
-            check_computation(ledger, provenance.computation(), beside)
+        division = Division(to_train=tuple(pending))
         if pending and not datasets:
             datasets = load_data(pending)
             check_images(sweep, datasets)
+        if select is None and pending:
+            fingerprints = {source: data.fingerprint for source, data in datasets.items()}
+            results = ledger.results()
+            division = divide(pending, results, fingerprints=fingerprints, weights=weights, retrain=retrain)
+        provenance = collect_provenance(sweep.path, sweep.parts)
+        if pending and not accept_mixed:
+            pending_ids = {trial.trial_id for trial in pending}
+            beside = {trial.trial_id for trial in trials} - pending_ids
+            beside |= {kept.source for kept in division.kept.values()}
+            check_computation(ledger, provenance.computation(), beside)
         info = describe(sweep, trials, datasets)
         ledger.register(info, trials, provenance)
         ledger.release_running()
         if select is not None:
-            ledger.supersede(pending_ids)
+            ledger.supersede(trial.trial_id for trial in pending)
         ledger.clear_skipped()
+        ledger.skip([trial.trial_id for trial in division.without_weights], WITHOUT_WEIGHTS)
+        _take_over(ledger, division)
         done = ledger.computations().keys() if select is None else ()
-        pending, followers = find_followers(trials, pending, done)
+        to_do = {trial.trial_id for trial in (*division.to_train, *division.to_evaluate)}
+        pending, followers = find_followers(trials, [trial for trial in pending if trial.trial_id in to_do], done)
         for trial_id in followers.keys() & done:
             ResultSharing(followers, ledger).copy(trial_id)
         states = CheckpointStore(
             folder / FOLDER_NAME, every_s=sweep.file.checkpoint_every_s, shared=remote.states if remote else None
         )
-        reject_symlink(folder / WEIGHTS_NAME)
-        weights = remote.weights if remote else (folder / WEIGHTS_NAME).resolve()
+        keeps = keeps_weights(sweep, trials)
         yield SweepRun(
             sweep, folder, ledger, trials, pending, datasets, info, states,
-            weights=weights if sweep.file.keep_weights else None, commands=commands, is_selection=select is not None,
-            followers=followers,
+            weights=weights, keeps_weights=lambda trial: keeps and can_keep_weights(trial), commands=commands,
+            is_selection=select is not None, followers=followers, kept=division.kept,
+            num_taken=len(division.complete), num_without_weights=len(division.without_weights),
         )
+
+
+def _take_over(ledger: Ledger, division: Division) -> None:
+    """Record the results of trials that are known whole."""
+    for trial in division.complete:
+        kept = division.kept[trial.trial_id]
+        attempt = ledger.begin_attempt(trial.trial_id, trained_by=kept.source)
+        ledger.record_all(events_of(trial, attempt, kept))
 
 
 def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> SweepInfo:

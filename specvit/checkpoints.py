@@ -13,7 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from specvit.errors import ConfigError, DataError
+from specvit.files.checksum import sha256_of
 from specvit.files.tensors import write_tensors
+from specvit.kept_weights import find_file
 from specvit.models.config import VitConfig, config_of
 from specvit.models.pretrained_weights import load_plain_weights
 from specvit.models.routed_layers import (
@@ -51,16 +53,41 @@ def save_model(model: VisionTransformer, path: str | Path) -> None:
     write_tensors(Path(path), state, metadata={"format": "pt", METADATA_KEY: config.to_json()})
 
 
-def load_model(path: str | Path) -> VisionTransformer:
+def load_model(
+    path: str | Path,
+    *,
+    arm: str | None = None,
+    seed: int | None = None,
+    group: str | None = None,
+    name: str | None = None,
+    sha256: str | None = None,
+) -> VisionTransformer:
     """Build the model of a file that ``save_model`` wrote, on the CPU, in training mode as a newly built one.
 
+    The folder of a sweep's results serves as well: ``load_model("results/components", arm="norm@all", seed=20)``.
+
+    Args:
+        path: The file, or the folder of a sweep's results that keeps weights.
+        arm: In a folder: the arm, as the table calls it; it can be left out where that leaves one.
+        seed: Its seed, likewise.
+        group: Its group, likewise.
+        name: Which of the trial's backbones, e.g. ``student``; None = the one that the probes looked at.
+        sha256: What a file must hash to; None = anything. Of a folder the index says it.
+
     Raises:
-        DataError: If the file is missing, cannot be read, or holds something else.
+        DataError: If the file is missing, is not the one that was kept, cannot be read, or holds something else; or
+            if not exactly one file is asked for.
     """
     path = Path(path)
+    if path.is_dir():
+        path, sha256 = find_file(path, arm=arm, seed=seed, group=group, name=name)
+    elif (arm, seed, group, name) != (None,) * 4:
+        raise DataError(f"{str(path)!r} is no folder of results, in which an arm could be looked for")
     if not path.is_file():
         raise DataError(f"no such model file: {str(path)!r}")
     try:
+        if sha256 is not None and sha256_of(path) != sha256:
+            raise DataError(f"{str(path)!r} is not the file that was kept: its SHA-256 is not {sha256}")
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
         if text is None:

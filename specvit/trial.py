@@ -18,15 +18,16 @@ from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.data.encoded import EncodedImages
 from specvit.device import Device, select_device
-from specvit.diagnostics.diagnose import diagnose
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import SpecsweepError
+from specvit.evaluation import measure
+from specvit.files.checksum import sha256_of
+from specvit.kept_weights import WeightsFile
 from specvit.models.config import VitConfig
 from specvit.models.vit import build_vit
 from specvit.probing import Probing
 from specvit.recipes.build import build_learner
 from specvit.training import collectives
-from specvit.training.augment import normalised
 from specvit.training.checkpoint import Checkpoint
 from specvit.training.cost import CostMeter, TrainingCost
 from specvit.training.learner import Learner
@@ -39,9 +40,6 @@ _LOG = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
-
-DIAGNOSED_IMAGES = 256
-"""Images of the reported split that a backbone is diagnosed on, the first ones."""
 
 
 class Observer(Protocol):
@@ -68,12 +66,14 @@ class TrialResult:
         diagnostics: What was read off the backbone in the end; empty unless the configuration asks for it.
         cost: What the training took; None if there was none, or it was stopped. Two results that differ in it alone
             are equal.
+        weights: The files of trained weights that were written, with paths below their folder.
     """
 
     metrics: Mapping[str, float]
     stopped_at: int | None = None
     diagnostics: tuple[Measurement, ...] = ()
     cost: TrainingCost | None = field(default=None, compare=False)
+    weights: tuple[WeightsFile, ...] = ()
 
 
 def run_trial(
@@ -135,7 +135,7 @@ def run_trial(
         _LOG.info("random init: nothing to train; probing on %s", device.name)
         observer.progress(step=0, steps=0, images_per_s=0.0)
         metrics = probing.backbone(backbone, device=device)
-        return TrialResult(metrics, diagnostics=_diagnose(backbone, config, dataset, device=device))
+        return TrialResult(metrics, diagnostics=measure(backbone, config, dataset, device=device))
 
     learner = build_learner(config.objective, backbone, dataset, seed=config.seed)
     comparator = config.treatment.comparator
@@ -174,14 +174,14 @@ def run_trial(
     if not collectives.is_main():
         return TrialResult({"loss": last.loss})
     cost = watch.meter.cost(num_images=recipe.steps * recipe.batch_size)
-    if weights is not None:
-        _save_weights(learner, weights)
+    kept = () if weights is None else _save_weights(learner, weights)
     _LOG.info("the training is done; probing")
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
-    diagnostics = _diagnose(learner.eval_backbone, config, dataset, device=device)
+    diagnostics = measure(learner.eval_backbone, config, dataset, device=device)
     skipped = {"skipped_images": float(sum(len(images.skipped) for images in encoded))} if encoded else {}
-    return TrialResult({**metrics, "loss": last.loss, **learnt, **skipped}, diagnostics=diagnostics, cost=cost)
+    metrics = {**metrics, "loss": last.loss, **learnt, **skipped}
+    return TrialResult(metrics, diagnostics=diagnostics, cost=cost, weights=kept)
 
 
 def _encoded(datasets: Iterable[Dataset]) -> list[EncodedImages]:
@@ -190,13 +190,17 @@ def _encoded(datasets: Iterable[Dataset]) -> list[EncodedImages]:
     return [images for images in splits if isinstance(images, EncodedImages) and images.may_skip]
 
 
-def _save_weights(learner: Learner, folder: Path) -> None:
+def _save_weights(learner: Learner, folder: Path) -> tuple[WeightsFile, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecsweepError(f"{folder}: cannot be made for the weights ({error.strerror})") from error
+    kept = []
     for name, backbone in learner.backbones().items():
-        save_model(backbone, folder / f"{name}.safetensors")
+        path = folder / f"{name}.safetensors"
+        save_model(backbone, path)
+        kept.append(WeightsFile(path.name, sha256_of(path), is_probed=backbone is learner.eval_backbone))
+    return tuple(kept)
 
 
 def rung_steps(steps: int, count: int) -> tuple[int, ...]:
@@ -270,12 +274,3 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
     )
     comparator = treatment.comparator
     return model if comparator is None else comparator.build(model, seed=config.seed)
-
-
-def _diagnose(
-    backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
-) -> tuple[Measurement, ...]:
-    if not config.diagnostics:
-        return ()
-    with device.autocast():
-        return diagnose(backbone, normalised(dataset.val.images[:DIAGNOSED_IMAGES].copy(), device))

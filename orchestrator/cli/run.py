@@ -55,6 +55,13 @@ def run(
         bool, typer.Option("--replace", help="Take the place of another file's sweep in the results folder.")
     ] = False,
     accept_mixed: AcceptMixed = False,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain",
+            help="Train again what new probes have no weights of to look at; without it these trials are left out.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; show what 'plan' shows.")] = False,
     pdb: Annotated[
         bool, typer.Option("--pdb", help="With --executor local: debug a trial that raises, where it did.")
@@ -67,7 +74,10 @@ def run(
         print_plan(sweep_file, with_name(overrides, name), results, slots=slots)
         return
     where = Where(executor, address, slots, pdb)
-    run_and_print(sweep_file, with_name(overrides, name), results, where, replace=replace, accept_mixed=accept_mixed)
+    run_and_print(
+        *(sweep_file, with_name(overrides, name), results, where),
+        replace=replace, accept_mixed=accept_mixed, retrain=retrain,
+    )
 
 
 def run_and_print(
@@ -79,6 +89,7 @@ def run_and_print(
     select: Select | None = None,
     replace: bool = False,
     accept_mixed: bool = False,
+    retrain: bool = False,
 ) -> None:
     """Run a sweep; only certain of its trials if ``select`` is given. For the arguments see ``prepare_run``.
 
@@ -105,10 +116,13 @@ def run_and_print(
             select=select,
             replace=replace,
             accept_mixed=accept_mixed,
+            retrain=retrain,
         ) as prepared,
     ):
         if folder.remote is not None:
             text = f"ledger: in {folder.local}, mirrored to {folder} every {MIRROR_EVERY_S:.0f} s"
+            console.print(text, markup=False, soft_wrap=True)
+        if text := _taken_text(prepared):
             console.print(text, markup=False, soft_wrap=True)
         if prepared.pending:
             warned = log_to_console(console, logging.getLogger("orchestrator"), title="sweep", level=logging.WARNING)
@@ -128,6 +142,23 @@ def run_and_print(
         complain("no arm was run to its end: all their trials were pruned, so the tables compare nothing")
     if outcome.num_failed or outcome.is_all_pruned:
         raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _taken_text(prepared: SweepRun) -> str:
+    """Return what trials of the same trainings spare this run, human-readable; empty if nothing."""
+    from orchestrator.trials.records import WITHOUT_WEIGHTS
+
+    num_evaluated = sum(trial.trial_id in prepared.kept for trial in prepared.pending)
+    texts = [
+        f"{count} {noun}{'s' * (count != 1)} {what}"
+        for count, noun, what in (
+            (prepared.num_taken, "result", "taken over from trials of the same trainings"),
+            (num_evaluated, "trial", "to be evaluated only: trained before"),
+            (prepared.num_without_weights, "trial", f"left out: {WITHOUT_WEIGHTS}"),
+        )
+        if count
+    ]
+    return "; ".join(texts)
 
 
 def load_data(console: Console, trials: Sequence[Trial]) -> Datasets:
@@ -204,7 +235,7 @@ def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) ->
             markup=False,
             soft_wrap=True,
         )
-    elif outcome.num_run == 0:
+    elif outcome.num_run == 0 and not outcome.num_taken and not outcome.num_without_weights:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
     console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
     written_in = folder.path or folder.local

@@ -14,6 +14,7 @@ from orchestrator.storage.checkpoint_store import StateFile
 from orchestrator.storage.remote_folder import Location
 from orchestrator.trials.events import Event
 from orchestrator.trials.resources import WHOLE_CORE, ResourceRequest
+from orchestrator.trials.stored import KeptTraining
 from specvit.config import TrialConfig
 
 
@@ -30,6 +31,8 @@ class Job:
         weights: Folder that keeps the trained weights, a path or at a URL; None = they are not kept.
         share: What it occupies.
         avoid: Slots and nodes, by their ids, where it is not to run.
+        kept: What is known of the trial already; the job computes ``kept.missing`` alone.
+        backbone: File of the backbone that is looked at then, a path or at a URL; None = it is built, or trained.
     """
 
     trial_id: str
@@ -40,6 +43,8 @@ class Job:
     weights: Location | None = None
     share: ResourceRequest = WHOLE_CORE
     avoid: frozenset[str] = frozenset()
+    kept: KeptTraining | None = None
+    backbone: Location | None = None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.execution.causes import cause_of
 from orchestrator.execution.executor import Job
 from orchestrator.execution.trial_log import event_text, forward_logs
-from orchestrator.execution.worker_files import local_files, make_checkpoint
+from orchestrator.execution.worker_files import LocalFiles, local_files, make_checkpoint
 from orchestrator.ledger.provenance import cpu_name
 from orchestrator.trials.events import (
     END_STATES,
@@ -35,6 +36,8 @@ from orchestrator.trials.events import (
 )
 from orchestrator.trials.records import Cause
 from specvit.data import Dataset, DataSource
+from specvit.errors import SpecsweepError
+from specvit.kept_weights import WeightsFile
 
 if TYPE_CHECKING:
     from specvit.training.checkpoint import Checkpoint
@@ -48,6 +51,10 @@ Runner = Callable[..., "TrialResult"]
 
 _ELAPSED = "spent"
 """Name under which a state's notes hold the wall and CPU seconds up to then."""
+
+
+class _StoppedError(Exception):
+    """The trial was asked to stop between two probes."""
 
 
 class RunningJob:
@@ -163,6 +170,7 @@ class RunningJob:
     def _end_of(self, result: TrialResult) -> Event:
         seconds, core_seconds = self._elapsed()
         if result.stopped_at is None:
+            result = self._with_known(result)
             return Finished(
                 *self._key,
                 metrics=dict(result.metrics),
@@ -170,6 +178,7 @@ class RunningJob:
                 core_seconds=core_seconds,
                 diagnostics=result.diagnostics,
                 cost=result.cost,
+                weights=self._kept_weights(result),
             )
         if self._interrupted.is_set():
             return self._failed(f"it was asked to go on elsewhere, at step {result.stopped_at}", Cause.NODE)
@@ -186,6 +195,8 @@ class RunningJob:
             local_files(self.job, will_resume=will_resume) as files,
             self._process_group,
         ):
+            if self.job.backbone is not None:
+                return self._evaluate(files)
             self._checkpoint = make_checkpoint(self.job, self._datasets, files=files, at_stop=will_resume)
             return runner(
                 config,
@@ -195,6 +206,54 @@ class RunningJob:
                 checkpoint=self._checkpoint,
                 weights=files.weights,
             )
+
+    def _evaluate(self, files: LocalFiles) -> TrialResult:
+        """Look at a backbone that was trained before."""
+        from specvit.evaluation import evaluate_backbone
+        from specvit.trial import TrialResult
+
+        config, kept, datasets = self.job.config, self.job.kept, self._datasets
+        if kept is None or kept.probed is None or files.backbone is None:
+            raise SpecsweepError("a job that evaluates kept weights must name them")
+        steps = config.objective.for_images(len(datasets[config.data].train)).steps
+
+        def moved_on() -> None:
+            self.progress(step=steps, steps=steps, images_per_s=0.0)
+            if self.should_stop():
+                raise _StoppedError
+
+        moved_on()
+        try:
+            metrics, diagnostics = evaluate_backbone(
+                config,
+                datasets[config.data],
+                files.backbone,
+                kept.probed.sha256,
+                probe_datasets=datasets,
+                moved_on=moved_on,
+            )
+        except _StoppedError:
+            return TrialResult({}, stopped_at=steps)
+        return TrialResult(metrics, diagnostics=diagnostics)
+
+    def _with_known(self, result: TrialResult) -> TrialResult:
+        """Return a result with what was known before."""
+        kept = self.job.kept
+        if kept is None:
+            return result
+        return replace(
+            result,
+            metrics={**kept.metrics, **result.metrics},
+            diagnostics=result.diagnostics or kept.diagnostics,
+            cost=kept.cost,
+        )
+
+    def _kept_weights(self, result: TrialResult) -> tuple[WeightsFile, ...]:
+        """Return the files of the trial's weights, with paths below the folder of weights."""
+        if self.job.kept is not None:
+            return self.job.kept.weights
+        folder = "" if self.job.weights is None else self.job.weights.name
+        return tuple(replace(file, path=f"{folder}/{file.path}") for file in result.weights)
 
     def _failed(self, error: str, cause: Cause, traceback: str = "") -> Failed:
         return Failed(*self._key, error=error, traceback=traceback, seconds=self._elapsed()[0], cause=cause)

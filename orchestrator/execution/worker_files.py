@@ -54,11 +54,13 @@ class LocalFiles:
         state: The file of its state; None = it keeps none.
         weights: Folder of its trained weights; None = they are not kept.
         after_save: To be called with the state's file whenever it was saved; returns at once.
+        backbone: The file of a backbone that was trained before; None = the job names none.
     """
 
     state: Path | None
     weights: Path | None
     after_save: AfterSave = lambda _: None
+    backbone: Path | None = None
 
 
 @contextmanager
@@ -71,14 +73,22 @@ def local_files(job: Job, *, will_resume: Callable[[], bool] = lambda: False) ->
     """
     weights = job.weights
     state = None if job.state is None else job.state.location
-    files = LocalFiles(state if isinstance(state, Path) else None, weights if isinstance(weights, Path) else None)
-    if not isinstance(state, RemoteFolder) and not isinstance(weights, RemoteFolder):
+    backbone = job.backbone
+    files = LocalFiles(
+        state if isinstance(state, Path) else None,
+        weights if isinstance(weights, Path) else None,
+        backbone=backbone if isinstance(backbone, Path) else None,
+    )
+    if not any(isinstance(place, RemoteFolder) for place in (state, weights, backbone)):
         yield files
         return
     with _temporary_folder() as folder, ExitStack() as stack:
         if isinstance(weights, RemoteFolder):
             files = replace(files, weights=folder / "weights")
             stack.callback(_upload_weights, folder / "weights", weights)
+        if isinstance(backbone, RemoteFolder):
+            files = replace(files, backbone=folder / backbone.name)
+            _retrying(partial(backbone.parent.get, backbone.name, folder / backbone.name))
         if isinstance(state, RemoteFolder):
             files = replace(files, state=folder / state.name)
             uploader = _Uploader(state.parent)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,6 +20,7 @@ from pydantic import TypeAdapter
 from orchestrator.ledger.errors import UnfitValueError
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.schema import COST_COLUMNS
+from specvit.kept_weights import WeightsFile
 from specvit.training.cost import TrainingCost
 
 _METRIC_TYPES = frozenset({float, int, type(None)})
@@ -26,6 +29,7 @@ _SHOWN = 60
 _NAMES = TypeAdapter(tuple[str, ...])
 _SEEDS = TypeAdapter(tuple[int, ...])
 _PROVENANCE = TypeAdapter(Provenance)
+_WEIGHTS = TypeAdapter(tuple[WeightsFile, ...])
 
 
 def storable(text: str) -> str:
@@ -132,3 +136,23 @@ def decode_cost(row: sqlite3.Row) -> TrainingCost | None:
     if any(row[COST_COLUMNS[name]] is None for name in ("seconds", "images_per_s")):
         return None
     return TrainingCost(**{name: row[column] for name, column in COST_COLUMNS.items()})
+
+
+def encode_weights(files: Iterable[WeightsFile]) -> str:
+    """Write the files of kept weights as JSON."""
+    return json.dumps([asdict(file) for file in files])
+
+
+def decode_weights(text: str) -> tuple[WeightsFile, ...]:
+    """Read what ``encode_weights`` wrote.
+
+    Raises:
+        UnfitValueError: If it is anything else, or names a file that is not below the folder of weights.
+    """
+    with _unfit("a list of files of weights", text):
+        files = _WEIGHTS.validate_json(text, strict=True)
+        for file in files:
+            place = PurePosixPath(file.path)
+            if place.is_absolute() or ".." in place.parts or not place.parts:
+                raise ValueError(file.path)
+        return files

@@ -38,7 +38,13 @@ class InMemoryLedger:
         """Return where a trial stands."""
         return self._trials[trial_id].state
 
-    def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:  # noqa: ARG002
+    def begin_attempt(
+        self,
+        trial_id: str,
+        share: ResourceRequest = WHOLE_CORE,  # noqa: ARG002
+        *,
+        trained_by: str | None = None,  # noqa: ARG002
+    ) -> int:
         """Record that a trial is handed to an executor; an attempt still running is lost by that.
 
         Raises:

@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from orchestrator.ledger.connection import connect_reader, connect_writer
 from orchestrator.ledger.diagnostics import insert_measurements
-from orchestrator.ledger.encoding import encode_cost, encode_metrics, storable
+from orchestrator.ledger.encoding import encode_cost, encode_metrics, encode_weights, storable
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, write_registration
-from orchestrator.ledger.reuse import copy_result, supersede_results
+from orchestrator.ledger.reuse import copy_reports, copy_result, supersede_results
 from orchestrator.ledger.transactions import LedgerTransactions
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import State
@@ -82,12 +82,15 @@ class Ledger(LedgerTransactions):
             )
             self._run = cursor.lastrowid
 
-    def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:
+    def begin_attempt(
+        self, trial_id: str, share: ResourceRequest = WHOLE_CORE, *, trained_by: str | None = None
+    ) -> int:
         """Record that ``trial_id`` is handed to an executor; an attempt still running is lost by that.
 
         Args:
             trial_id: The trial.
             share: What the attempt occupies.
+            trained_by: The trial whose training its result will rest on; None = its own.
 
         Returns:
             The number of the attempt, from 1.
@@ -108,9 +111,12 @@ class Ledger(LedgerTransactions):
             self._lose_running("AND trial_id = ?", trial_id)
             attempt = int(newest["attempt"] or 0) + 1
             self._connection.execute(
-                "INSERT INTO attempts (trial_id, attempt, run, state, submitted_at, share, gpus) "
-                "VALUES (?, ?, ?, 'running', ?, ?, ?)",
-                (trial_id, attempt, self._run, _now(), json.dumps(asdict(share)), share.gpus * share.processes),
+                "INSERT INTO attempts (trial_id, attempt, run, state, submitted_at, share, gpus, trained_by) "
+                "VALUES (?, ?, ?, 'running', ?, ?, ?, ?)",
+                (
+                    *(trial_id, attempt, self._run, _now(), json.dumps(asdict(share))),
+                    *(share.gpus * share.processes, trained_by),
+                ),
             )
         self._progress.forget(trial_id)
         return attempt
@@ -236,11 +242,13 @@ class Ledger(LedgerTransactions):
 
     def _finish(self, event: Finished) -> bool:
         columns = {"metrics": encode_metrics(event.metrics), "ended_at": _now(), **encode_cost(event.cost)}
+        columns |= {"weights": encode_weights(event.weights)}
         columns |= {"state": str(State.DONE), "seconds": event.seconds, "core_seconds": event.core_seconds}
         with self.transaction():
             if not self._set(event, **columns):
                 return False
             insert_measurements(self._connection, event)
+            copy_reports(self._connection, event.trial_id, event.attempt)
         return True
 
     def _end(self, event: Event, state: State, **columns: Any) -> bool:

@@ -11,22 +11,25 @@ from pathlib import Path
 
 from orchestrator.ledger.connection import LAZY_TABLES, connect_reader, verify_tables
 from orchestrator.ledger.diagnostics import select_measurements
-from orchestrator.ledger.encoding import decode_cost, decode_metrics, decode_provenance
+from orchestrator.ledger.encoding import decode_cost, decode_metrics, decode_provenance, decode_weights
 from orchestrator.ledger.errors import translate_sqlite_errors
 from orchestrator.ledger.private_copy import Signature, is_open_elsewhere, signature_of
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, read_registration
+from orchestrator.ledger.reuse import select_results
 from orchestrator.ledger.schema import COST_COLUMNS, TRIAL_COLUMNS
 from orchestrator.trials.computation import Computation
 from orchestrator.trials.records import UNKNOWN, Cause, Report, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor
+from orchestrator.trials.stored import StoredResult
 from orchestrator.trials.trial import Role, TrialInfo
 from specvit.diagnostics.measurement import Measurement
 
 _RECORDS = f"""
 SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
        a.attempt, a.state, a.started_at, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback,
-       a.cause, a.run, a.device, {", ".join(f"a.{column}" for column in COST_COLUMNS.values())},
+       a.cause, a.run, a.device, a.weights, a.trained_by,
+       {", ".join(f"a.{column}" for column in COST_COLUMNS.values())},
        o.reason AS skip_reason
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
@@ -148,6 +151,11 @@ class LedgerReader:
             computation_of = _computations(self._connection)
         return {row["trial_id"]: computation_of(row["run"], row["device"]) for row in rows}
 
+    def results(self) -> list[StoredResult]:
+        """Return what all trials that are done ended with, see ``orchestrator.ledger.reuse``."""
+        with self._reading("diagnostics"):
+            return select_results(self._connection)
+
     @contextmanager
     def snapshot(self, *, reads_logs: bool = True) -> Iterator[sqlite3.Connection]:
         """Give the connection for reading, with rows by name; all that is read in this context is of one moment.
@@ -249,5 +257,7 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report], computation: Computa
         cause=None if row["cause"] is None else Cause(row["cause"]),
         computation=computation,
         cost=decode_cost(row),
+        weights=decode_weights(row["weights"]),
+        trained_by=row["trained_by"],
         **ended,
     )

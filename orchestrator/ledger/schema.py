@@ -17,7 +17,7 @@ from dataclasses import fields
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import TrialInfo
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 
@@ -137,6 +137,8 @@ CREATE TABLE attempts (
     {_object("share")} DEFAULT '{{}}', -- what it occupied
     {_finite("gpus", least="0")} DEFAULT 0, -- GPUs in all
     {_finite("held_s")} DEFAULT 0, -- how long it occupied them, by the driver's clock
+    {_list("weights")} DEFAULT '[]', -- files of trained weights that are kept
+    {_text("trained_by", null=True)}, -- the trial whose training the result rests on; NULL = its own
     PRIMARY KEY (trial_id, attempt)
 );
 CREATE UNIQUE INDEX one_running_attempt ON attempts (trial_id) WHERE state = 'running';

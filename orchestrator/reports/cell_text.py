@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals
 from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics.paired import EXACT_UP_TO, NUM_DRAWS
+from orchestrator.trials.records import WITHOUT_WEIGHTS
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
 
@@ -132,11 +134,7 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
     if unfinished := sum(row.unfinished for row in table.rows):
         notes.append(f"{unfinished} of {num_trials} trials are still to do.")
     if left_out := sum(row.left_out for row in table.rows):
-        bounds = " and ".join(map(one_line, table.left_out))
-        notes.append(
-            f"{left_out} of {num_trials} trials are left out, the last seeds first, for "
-            f"lack of room in {bounds or 'the budget'}."
-        )
+        notes.append(_left_out_note(left_out, num_trials, table.left_out))
     if has_costs(table):
         notes.append(
             "Training: wall time, images per second and most memory of its steps alone, without probes, rungs and the "
@@ -145,6 +143,16 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         )
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes
+
+
+def _left_out_note(count: int, num_trials: int, reasons: Sequence[str]) -> str:
+    """Return which trials are left out and why: for lack of room, or since probes had nothing to look at."""
+    bounds = [one_line(reason) for reason in reasons if reason != WITHOUT_WEIGHTS]
+    whole = f"{count} of {num_trials} trials are left out"
+    if WITHOUT_WEIGHTS in reasons and not bounds:
+        return f"{whole}: of each, {WITHOUT_WEIGHTS}."
+    text = f"{whole}, the last seeds first, for lack of room in {' and '.join(bounds) or 'the budget'}"
+    return f"{text}; or since of each, {WITHOUT_WEIGHTS}." if WITHOUT_WEIGHTS in reasons else f"{text}."
 
 
 def _resolution_note(table: AblationTable) -> str:

@@ -21,6 +21,7 @@ from orchestrator.reports.diagnostics_csv import write_diagnostics
 from orchestrator.reports.formatting import describe
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.unlearnt import learning_note
+from orchestrator.reports.weights_index import write_index
 from orchestrator.trials.computation import differences_text
 from orchestrator.trials.records import TrialRecord
 from specvit.diagnostics.measurement import Measurement
@@ -48,13 +49,17 @@ def write_results(
         provenance: Of the run that computed the newest trials.
 
     Returns:
-        The paths of curves and diagnostics, as far as there are any.
+        The paths of curves, diagnostics and the index of weights, as far as there are any.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
     write_tables(folder, records, info)
-    written = (*write_curves(folder, records), *write_diagnostics(folder, records, diagnostics))
+    written = (
+        *write_curves(folder, records),
+        *write_diagnostics(folder, records, diagnostics),
+        *write_index(folder, records),
+    )
     write_provenance(folder, info, provenance)
     return written
 

@@ -15,8 +15,10 @@ from orchestrator.trials.trial import Trial
 class Record(Protocol):
     """The record of a run, as ``orchestrator.ledger.ledger`` keeps it."""
 
-    def begin_attempt(self, trial_id: str, share: ResourceRequest = WHOLE_CORE) -> int:
-        """Record that a trial is handed to the executor; return the number of the attempt."""
+    def begin_attempt(
+        self, trial_id: str, share: ResourceRequest = WHOLE_CORE, *, trained_by: str | None = None
+    ) -> int:
+        """Record that a trial is handed to the executor, and whose training it rests on; return the attempt."""
 
     def record_all(self, events: Sequence[Event]) -> list[Event]:
         """Record events at once; return those that count."""

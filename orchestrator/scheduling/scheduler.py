@@ -8,11 +8,12 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.execution.executor import Executor, Job
+from orchestrator.execution.executor import Executor
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.breaker import Breaker
 from orchestrator.scheduling.budget import Budget, Work
 from orchestrator.scheduling.durations import TrialDurations
+from orchestrator.scheduling.jobs import JobMaker
 from orchestrator.scheduling.longest_first import LongestFirst
 from orchestrator.scheduling.protocols import Judge, Record, SweepCallback
 from orchestrator.scheduling.retries import Decision, RetryPolicy
@@ -25,6 +26,7 @@ from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import WHY_NOT_AGAIN, Cause, State
 from orchestrator.trials.resources import ResourceRequest
+from orchestrator.trials.stored import KeptTraining
 from orchestrator.trials.trial import Trial
 
 POLL_S = 0.25
@@ -49,6 +51,8 @@ class Scheduler:
         callbacks: Sequence[SweepCallback] = (),
         states: CheckpointStore | None = None,
         weights: Location | None = None,
+        keeps_weights: Callable[[Trial], bool] = lambda _: True,
+        kept: Mapping[str, KeptTraining] | None = None,
         limits: Limits | None = None,
         budget: Budget | None = None,
         durations: TrialDurations | None = None,
@@ -68,7 +72,9 @@ class Scheduler:
             judged_metric: Name of the rung metric that the judge gets.
             callbacks: Observers, called in their order.
             states: Where trials keep their states while they run; None = nowhere.
-            weights: Folder that keeps the trained weights, in a folder for each trial; None = they are not kept.
+            weights: Folder of trained weights, which has a folder for each trial; None = they are not kept.
+            keeps_weights: Returns whether a trial's are kept there.
+            kept: What is known of trials before they run, by their ids.
             limits: When a trial is given up.
             budget: What the run may cost; None = what ``limits`` say.
             durations: How long trials take, as far as has been measured.
@@ -79,10 +85,10 @@ class Scheduler:
             clock: Seconds, monotonic.
             warn: Called with warnings of what keeps trials from running.
         """
-        self._ledger, self._executor, self._allocator = ledger, executor, allocator
+        self._ledger, self._executor, self._states = ledger, executor, states
+        self._jobs = JobMaker(allocator, states=states, weights=weights, keeps_weights=keeps_weights, kept=kept)
         self._judge, self._judged_metric = judge, judged_metric
         self._callbacks = callbacks
-        self._states, self._weights = states, weights
         self._limits = limits or Limits()
         self._budget = budget or Budget(self._limits, clock=clock)
         self._durations = durations or TrialDurations()
@@ -120,7 +126,7 @@ class Scheduler:
             self._on_events(self._executor.poll(POLL_S))
             self._kill_stalled()
             self._standstill.check(
-                self._running.values(), blocked=self._blocked, share_of=self._allocator.request_for
+                self._running.values(), blocked=self._blocked, share_of=self._jobs.request_for
             )
             started = (r.submitted_s for r in self._running.values() if r.started_s is not None)
             self._breaker.check(oldest_s=min(started, default=math.inf))
@@ -139,17 +145,11 @@ class Scheduler:
             trial, avoid = found
             self._waiting.remove(trial)
             self._started_seeds.add(trial.seed)
-            share = self._allocator.request_for(trial)
-            job = Job(
-                trial_id=trial.trial_id,
-                attempt=self._ledger.begin_attempt(trial.trial_id, share),
-                label=trial.label,
-                config=self._allocator.config_of(trial),
-                state=None if self._states is None else self._states.file_of(trial.trial_id),
-                weights=None if self._weights is None else self._weights / trial.trial_id,
-                share=share,
-                avoid=avoid,
+            kept = self._jobs.kept_of(trial.trial_id)
+            attempt = self._ledger.begin_attempt(
+                trial.trial_id, self._jobs.request_for(trial), trained_by=None if kept is None else kept.source
             )
+            job = self._jobs.make(trial, attempt, avoid=avoid)
             running = self._running[trial.trial_id] = RunningAttempt(trial, job, self._clock())
             for callback in self._callbacks:
                 callback.on_submit(trial)
@@ -165,7 +165,7 @@ class Scheduler:
             if trial.seed not in self._started_seeds and (reason := self._no_room_for_seed(trial.seed)):
                 self._skip([t for t in self._waiting if t.seed == trial.seed], reason)
                 return self._next()
-            share, avoid = self._allocator.request_for(trial), closed | self._retries.failed_on(trial.trial_id)
+            share, avoid = self._jobs.request_for(trial), closed | self._retries.failed_on(trial.trial_id)
             if avoid != closed and not self._executor.fits(share, avoid):
                 avoid = closed
             if self._executor.has_room(share, avoid):
@@ -187,7 +187,7 @@ class Scheduler:
         ordered = self._order.sorted(
             eligible,
             running=[(running.trial, running.elapsed_s(now_s)) for running in self._running.values()],
-            share_of=self._allocator.request_for,
+            share_of=self._jobs.request_for,
             least_s=self._executor.least_s,
         )
         if ordered is not eligible:
@@ -325,7 +325,7 @@ class Scheduler:
         now_s = self._clock()
         attempts = list(self._running.values())
         waiting = [trial for trial in self._waiting if trial.seed == seed or trial.seed in self._started_seeds]
-        to_do = [(trial, self._allocator.request_for(trial), 0.0) for trial in waiting]
+        to_do = [(trial, self._jobs.request_for(trial), 0.0) for trial in waiting]
         to_do += [(attempt.trial, attempt.job.share, attempt.elapsed_s(now_s)) for attempt in attempts]
         work: list[Work] = []
         by_share: defaultdict[ResourceRequest, float] = defaultdict(float)

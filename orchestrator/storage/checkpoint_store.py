@@ -22,9 +22,6 @@ from specvit.files.regular import reject_symlink
 FOLDER_NAME = "checkpoints"
 """Folder of the states, in the folder of a sweep's results."""
 
-WEIGHTS_NAME = "weights"
-"""Folder of kept weights, likewise."""
-
 _SUFFIX = ".safetensors"
 _OWN_FILE = re.compile(rf"\.?(?P<trial_id>[0-9a-f]{{64}}){re.escape(_SUFFIX)}(\.[0-9a-f]+)?")
 """A state, or what a process that was killed while writing one has left."""

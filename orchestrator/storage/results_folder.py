@@ -22,7 +22,7 @@ from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME
 from orchestrator.storage.checkpoint_store import FOLDER_NAME as STATES_FOLDER
-from orchestrator.storage.checkpoint_store import WEIGHTS_NAME, RemoteCheckpoints
+from orchestrator.storage.checkpoint_store import RemoteCheckpoints
 from orchestrator.storage.command_inbox import FOLDER_NAME as COMMANDS_FOLDER
 from orchestrator.storage.folder_lock import LOCK_NAME, CannotLockError, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import (
@@ -38,6 +38,7 @@ from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
 from specvit.files.regular import read_regular, reject_symlink
+from specvit.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
 
 _STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, COMMANDS_FOLDER, OWN_FOLDER, STATES_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""
@@ -128,7 +129,7 @@ def results_folder(
             return
         path = path.resolve()
         folder = RemoteFolder(f"file://{path}")
-        for kind in (STATES_FOLDER, WEIGHTS_NAME):
+        for kind in (STATES_FOLDER, WEIGHTS_FOLDER):
             reject_symlink(path / kind)
     local = local_copy(folder)
     with ExitStack() as stack:
@@ -154,7 +155,7 @@ def results_folder(
         if path is not None:
             stack.callback(_remove_if_empty, path / STATES_FOLDER)
         stack.callback(_leave, folder, local, mirror, lock)
-        yield ResultsFolder(local, Remote(folder, states, folder / WEIGHTS_NAME, path), lock)
+        yield ResultsFolder(local, Remote(folder, states, folder / WEIGHTS_FOLDER, path), lock)
     if lock.taken_by is not None:
         raise LockedError(
             f"{folder} was taken over by {lock.taken_by}, to which this process looked dead; what it has recorded "

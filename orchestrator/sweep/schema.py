@@ -180,10 +180,11 @@ class SweepFile:
     checkpoint_every_s: NonNegativeFloat = 60
     """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
     0 = never. Takes no part in a trial's identity."""
-    keep_weights: Flag = False
+    keep_weights: Flag | None = None
     """Whether to keep the weights of every trained backbone, DINOv2's student and teacher both, as
-    ``weights/TRIAL/NAME.safetensors`` beside the tables. Takes no part in a trial's identity: trials that have been
-    run without it have none."""
+    ``weights/ARM-SEED-ID/NAME.safetensors`` beside the tables, with an index in ``weights/index.csv``. They are what a
+    probe that comes later looks at. Not given: where those of all trials take a GiB at most, which those of the
+    embedded sweeps do. Takes no part in a trial's identity: trials that have been run without it have none."""
     diagnostics: Flag = False
     """Whether to look into every backbone at its end: cosines between [CLS] and patches, norms and attention,
     block by block; written as ``diagnostics.csv``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.trials.records import Cause, State
 from specvit.diagnostics.measurement import Measurement
+from specvit.kept_weights import WeightsFile
 from specvit.training.cost import TrainingCost
 
 
@@ -56,7 +57,7 @@ class Finished(Event):
     """The results of a trial that ran to its end. ``core_seconds`` is CPU time, ``seconds`` wall time.
 
     Both count also what attempts before it took, up to the states that it resumed. ``cost`` is that of the training
-    alone, None if there was none.
+    alone, None if there was none. ``weights`` are the files that were kept, with paths below the folder of weights.
     """
 
     metrics: Mapping[str, float]
@@ -64,6 +65,7 @@ class Finished(Event):
     core_seconds: float
     diagnostics: tuple[Measurement, ...] = ()
     cost: TrainingCost | None = None
+    weights: tuple[WeightsFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,29 @@ def group_id(config: TrialConfig) -> str:
     return _digest(_without(_section_texts(config), "seed", "treatment"))
 
 
+def training_id(config: TrialConfig) -> str:
+    """Return the SHA-256 of what decides the backbone that a trial ends with, whatever is asked of it then.
+
+    Model, data, recipe, treatment and seed; no probes, rungs and diagnostics, which look at a training and change
+    nothing in it. Of a floor, which has no training, it is what its backbone depends on, see ``floor_key``.
+    """
+    if config.treatment.is_trained:
+        return _digest(_without(_section_texts(config), "probes", "rungs", "diagnostics"))
+    return floor_key(replace(config, probes=(), diagnostics=False))
+
+
+def evaluation_ids(config: TrialConfig) -> dict[str, str]:
+    """Return the SHA-256 of each evaluation of a trial, training and settings of the probe, by the name of the probe.
+
+    Which images a probe of a data source of its own sees is a part of its settings; what they hold is kept beside.
+    """
+    training = canonical_json(training_id(config))
+    return {
+        probe.name: _digest({"training": training, "probe": canonical_json({probe.name: _without_paths(probe)})})
+        for probe in config.probes
+    }
+
+
 def floor_key(config: TrialConfig) -> str:
     """Return what two floors have in common that compute the same, although their recipes, say, differ.
 

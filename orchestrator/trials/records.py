@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from orchestrator.trials.computation import Computation
 from orchestrator.trials.trial import TrialInfo
+from specvit.kept_weights import WeightsFile
 from specvit.training.cost import TrainingCost
 
 UNKNOWN = Computation()
@@ -60,6 +61,9 @@ WHY_NOT_AGAIN: Mapping[Cause, str] = {
 }
 """Causes of failures that are not tried again, and why not, human-readable."""
 
+WITHOUT_WEIGHTS = "its training is on record, its weights are not; --retrain trains it again"
+"""Why a trial is left out whose new probes have nothing to look at."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -82,11 +86,13 @@ class TrialRecord:
         steps: Optimizer steps of the whole trial, or None before the first sign of progress.
         step: The last step reported.
         cause: Why its newest attempt failed, or None.
-        skip_reason: Why the budget has no room for it, or None.
+        skip_reason: Why it is left out, e.g. which budget has no room for it, or None.
         computation: What computed its newest attempt.
         seconds: Wall time of the attempt that ended it, and of those before whose states it resumed, or None.
         core_seconds: CPU time, likewise.
         cost: What its training took; None if it had none, is not done, or it was not recorded.
+        weights: The files of its trained weights that are kept, with paths below the folder of weights.
+        trained_by: The trial whose training its result rests on; None = its own.
         error: One line on why it failed or was pruned, or None.
         traceback: The whole traceback of the failure, or None.
     """
@@ -106,3 +112,5 @@ class TrialRecord:
     cause: Cause | None = None
     skip_reason: str | None = None
     computation: Computation = UNKNOWN
+    weights: tuple[WeightsFile, ...] = ()
+    trained_by: str | None = None

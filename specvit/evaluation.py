@@ -1,0 +1,78 @@
+"""Looking at a backbone that is finished: the probes of a configuration, and its diagnostics, without a training.
+
+A trial is a training with its evaluations. What a trial of before has trained is evaluated here by probes that came
+later; a trial that trains (``specvit.trial``) ends with the same probes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from timm.models.vision_transformer import VisionTransformer
+
+from specvit.checkpoints import load_model
+from specvit.config import TrialConfig
+from specvit.data import Dataset, DataSource
+from specvit.device import Device, select_device
+from specvit.diagnostics.diagnose import diagnose
+from specvit.diagnostics.measurement import Measurement
+from specvit.probing import Probing
+from specvit.training.augment import normalised
+
+_LOG = logging.getLogger(__name__)
+
+DIAGNOSED_IMAGES = 256
+"""Images of the reported split that a backbone is diagnosed on, the first ones."""
+
+
+def evaluate_backbone(
+    config: TrialConfig,
+    dataset: Dataset,
+    weights: Path,
+    sha256: str,
+    *,
+    probe_datasets: Mapping[DataSource, Dataset] = MappingProxyType({}),
+    device: Device | None = None,
+    moved_on: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, float], tuple[Measurement, ...]]:
+    """Run the probes of a configuration, and its diagnostics, on a backbone that it has trained before.
+
+    Each probe gets the images and the random numbers that it has at the end of a trial: its numbers are those of a
+    trial that had it from the beginning.
+
+    Args:
+        config: The trial's configuration; of its probes, those that are to be run.
+        dataset: What ``config.data`` loads.
+        weights: The file of the backbone, from ``save_model``.
+        sha256: What the file must hash to.
+        probe_datasets: What the sources that probes have of their own load.
+        device: Where to compute; None = the GPU if this process may use one, else the CPU.
+        moved_on: Called after every extraction of features and every probe: a sign of life.
+
+    Returns:
+        Value by name of each metric, and what was read off the backbone; empty unless the configuration asks for it.
+
+    Raises:
+        DataError: If the file is not there, is not the one that was kept, or is no model.
+        DivergenceError: If a feature is not a finite number.
+    """
+    device = device or select_device()
+    backbone = load_model(weights, sha256=sha256)
+    backbone.to(device.torch_device)
+    _LOG.info("probing kept weights on %s: %s", device.name, ", ".join(probe.name for probe in config.probes) or "-")
+    probing = Probing(config, dataset, probe_datasets, moved_on=moved_on)
+    metrics = probing.backbone(backbone, device=device)
+    return metrics, measure(backbone, config, dataset, device=device)
+
+
+def measure(
+    backbone: VisionTransformer, config: TrialConfig, dataset: Dataset, *, device: Device
+) -> tuple[Measurement, ...]:
+    """Return what is read off a backbone if the configuration asks for diagnostics; else nothing."""
+    if not config.diagnostics:
+        return ()
+    with device.autocast():
+        return diagnose(backbone, normalised(dataset.val.images[:DIAGNOSED_IMAGES].copy(), device))
