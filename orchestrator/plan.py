@@ -15,8 +15,10 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
+from orchestrator.scheduling.kept_trainings import Division, divide
 from orchestrator.scheduling.shared_floors import find_followers
-from orchestrator.storage.views import folder_names, sweep_view
+from orchestrator.storage.remote_folder import Location, RemoteFolder, is_url
+from orchestrator.storage.views import folder_names, folder_of_view, sweep_view
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
@@ -24,6 +26,7 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest, gpus_in_vain, usable_cores, visible_gpus
 from orchestrator.trials.trial import Role, Trial
 from specvit.errors import SpecsweepError
+from specvit.kept_weights import FOLDER_NAME
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +48,21 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do; ``gpus_in_vain`` is a line on GPUs that no trial asks for, empty where that is not so."""
+    """What a sweep would do.
+
+    Attributes:
+        name: Its name.
+        question: What it asks.
+        arms: Its arms, group by group.
+        num_groups: Number of its groups.
+        num_trials: Number of its trials.
+        seeds: The seeds of every arm.
+        forecast: Of those that are trained, or built anew.
+        gpus_in_vain: A line on GPUs that no trial asks for; empty where that is not so.
+        num_evaluated: Trials of which probes run on kept weights and nothing is trained; the forecast is without them.
+        num_taken: Trials that get their results from others of the same trainings, at no cost.
+        num_without_weights: Trials that are left out, since their new probes have no weights to look at.
+    """
 
     name: str
     question: str
@@ -55,6 +72,9 @@ class Plan:
     seeds: tuple[int, ...]
     forecast: Forecast
     gpus_in_vain: str = ""
+    num_evaluated: int = 0
+    num_taken: int = 0
+    num_without_weights: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -66,6 +86,9 @@ class Plan:
             "arms": [asdict(arm) for arm in self.arms],
             "trials": self.num_trials,
             "pending": made.num_pending,
+            "evaluated_only": self.num_evaluated,
+            "taken_over": self.num_taken,
+            "without_weights": self.num_without_weights,
             "seeds": list(self.seeds),
             "slots": made.num_slots,
             "gpus_in_vain": self.gpus_in_vain,
@@ -100,9 +123,14 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
     for group in sweep.groups:
         group.data.check_installed()
     trials = expand(pin_checkpoints(sweep))
-    history = _read_history(sweep_view(results_root, sweep.name))
+    view = sweep_view(results_root, sweep.name)
+    history = _read_history(view)
     pending = [trial for trial in trials if trial.trial_id not in history.with_result]
-    pending, _ = find_followers(trials, pending, {record.trial.trial_id for record in history.done})
+    division = Division(to_train=tuple(pending))
+    if view is not None and pending:
+        with Ledger.read(view / LEDGER_NAME) as ledger:
+            division = divide(pending, ledger.results(), weights=_weights_of(view, results_root, sweep.name))
+    pending, _ = find_followers(trials, division.to_train, {record.trial.trial_id for record in history.done})
     groups = {trial.group_id for trial in trials}
     measured = list(history.done)
     if not groups <= {record.trial.group_id for record in measured}:
@@ -135,6 +163,9 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
             complete_seeds=sorted(set(sweep.file.seeds) - {trial.seed for trial in pending}),
         ),
         gpus_in_vain=in_vain,
+        num_evaluated=len(division.to_evaluate),
+        num_taken=len(division.complete),
+        num_without_weights=len(division.without_weights),
     )
 
 
@@ -193,7 +224,6 @@ class _History:
     failure_rate: float = 0.0
     gpu_hours: float = 0.0
 
-
 def _done_in(results_root: str | Path, names: Sequence[str]) -> Iterator[TrialRecord]:
     """Yield the trials that are done in sweeps of a results folder, as far as these can be read."""
     for name in names:
@@ -201,6 +231,13 @@ def _done_in(results_root: str | Path, names: Sequence[str]) -> Iterator[TrialRe
             yield from _read_history(sweep_view(results_root, name)).done
         except (SpecsweepError, OSError) as error:
             _LOG.warning("%s: the times that its trials took are not used, for it cannot be read: %s", name, error)
+
+
+def _weights_of(view: Path, results_root: str | Path, name: str) -> Location:
+    """Return where a sweep's weights are; behind a URL nobody looks which are still there."""
+    if is_url(str(results_root)):
+        return RemoteFolder(f"{results_root}/{name}") / FOLDER_NAME
+    return folder_of_view(view) / FOLDER_NAME
 
 
 def _read_history(view: Path | None) -> _History:

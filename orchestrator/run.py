@@ -269,6 +269,7 @@ def prepare_run(
     replace: bool = False,
     accept_mixed: bool = False,
     retrain: bool = False,
+    trains: bool = True,
 ) -> Iterator[SweepRun]:
     """Lock a sweep's results folder and open its ledger, find what is missing and load its data.
 
@@ -282,6 +283,7 @@ def prepare_run(
         replace: Whether the sweep may take the place of another file's in the folder.
         accept_mixed: Whether trials may be run beside those that other code or other libraries have computed.
         retrain: Whether trials are trained again whose trainings are on record, but not their weights.
+        trains: Whether anything is trained at all; else what is not trained yet goes on waiting.
 
     Raises:
         SpecsweepError: As ``run_sweep``; or if the folder holds another file's sweep, or trials that other code
@@ -329,7 +331,7 @@ def prepare_run(
         ledger.skip([trial.trial_id for trial in division.without_weights], WITHOUT_WEIGHTS)
         _take_over(ledger, division)
         done = ledger.computations().keys() if select is None else ()
-        to_do = {trial.trial_id for trial in (*division.to_train, *division.to_evaluate)}
+        to_do = {trial.trial_id for trial in (*(division.to_train if trains else ()), *division.to_evaluate)}
         pending, followers = find_followers(trials, [trial for trial in pending if trial.trial_id in to_do], done)
         for trial_id in followers.keys() & done:
             ResultSharing(followers, ledger).copy(trial_id)

@@ -33,6 +33,7 @@ from orchestrator.cli.arguments import (
 )
 from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, redo, retry
+from orchestrator.cli.evaluate import evaluate
 from orchestrator.cli.export import export, publish
 from orchestrator.cli.housekeeping import delete, list_sweeps
 from orchestrator.cli.plan import plan
@@ -194,7 +195,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 _COMMANDS = (
-    *(run, retry, redo, cancel, prune, plan, status, logs, events, table, curves, publish),
+    *(run, evaluate, retry, redo, cancel, prune, plan, status, logs, events, table, curves, publish),
     *(shares, delete, diagnose, schema),
 )
 for command in _COMMANDS:

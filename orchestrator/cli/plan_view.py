@@ -12,6 +12,7 @@ from rich.text import Text
 from orchestrator.plan import Plan, PlannedArm
 from orchestrator.reports.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
+from orchestrator.trials.records import WITHOUT_WEIGHTS
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
 from specvit.specialization.language import NO_SPECIALIZATION
@@ -47,10 +48,22 @@ def render_plan(plan: Plan) -> RenderableType:
             f"{plan.forecast.num_pending} to run"
         )
     )
+    if text := _reuse_text(plan):
+        parts.append(Text(text))
     parts.append(Text(_forecast_text(plan.forecast)))
     if plan.gpus_in_vain:
         parts.append(Text(plan.gpus_in_vain, style="yellow"))
     return RichGroup(*parts)
+
+
+def _reuse_text(plan: Plan) -> str:
+    """Return what trainings that are on record spare a run, human-readable; empty if nothing."""
+    counts = (
+        (plan.num_evaluated, "to be evaluated only, on kept weights"),
+        (plan.num_taken, "known from trials of the same trainings"),
+        (plan.num_without_weights, f"left out: {WITHOUT_WEIGHTS}"),
+    )
+    return "; ".join(f"{count} {what}" for count, what in counts if count)
 
 
 def _cells(arm: PlannedArm) -> list[Text]:

@@ -90,6 +90,7 @@ def run_and_print(
     replace: bool = False,
     accept_mixed: bool = False,
     retrain: bool = False,
+    trains: bool = True,
 ) -> None:
     """Run a sweep; only certain of its trials if ``select`` is given. For the arguments see ``prepare_run``.
 
@@ -117,6 +118,7 @@ def run_and_print(
             replace=replace,
             accept_mixed=accept_mixed,
             retrain=retrain,
+            trains=trains,
         ) as prepared,
     ):
         if folder.remote is not None:

@@ -20,7 +20,7 @@ from orchestrator.ledger.encoding import encode_cost, encode_metrics, encode_wei
 from orchestrator.ledger.errors import LedgerError, LedgerWriteError, translate_sqlite_errors
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo, write_registration
-from orchestrator.ledger.reuse import copy_reports, copy_result, supersede_results
+from orchestrator.ledger.reuse import add_training, copy_result, supersede_results
 from orchestrator.ledger.transactions import LedgerTransactions
 from orchestrator.trials.events import Event, Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import State
@@ -248,7 +248,7 @@ class Ledger(LedgerTransactions):
             if not self._set(event, **columns):
                 return False
             insert_measurements(self._connection, event)
-            copy_reports(self._connection, event.trial_id, event.attempt)
+            add_training(self._connection, event.trial_id, event.attempt)
         return True
 
     def _end(self, event: Event, state: State, **columns: Any) -> bool:

@@ -30,7 +30,8 @@ SELECT {", ".join(f"t.{column}" for column in TRIAL_COLUMNS.values())},
        a.attempt, a.state, a.started_at, a.steps, a.step, a.metrics, a.seconds, a.core_seconds, a.error, a.traceback,
        a.cause, a.run, a.device, a.weights, a.trained_by,
        {", ".join(f"a.{column}" for column in COST_COLUMNS.values())},
-       o.reason AS skip_reason
+       o.reason AS skip_reason,
+       (SELECT s.metrics FROM newest_attempts AS s WHERE s.trial_id = a.trained_by) AS metrics_of_training
 FROM trials AS t LEFT JOIN attempts AS a
     ON a.trial_id = t.trial_id
     AND a.attempt = (SELECT MAX(b.attempt) FROM attempts AS b WHERE b.trial_id = t.trial_id)
@@ -259,5 +260,13 @@ def _to_record(row: sqlite3.Row, reports: Sequence[Report], computation: Computa
         cost=decode_cost(row),
         weights=decode_weights(row["weights"]),
         trained_by=row["trained_by"],
+        added_later=_added_later(row),
         **ended,
     )
+
+
+def _added_later(row: sqlite3.Row) -> frozenset[str]:
+    """Return the metrics that the trial has, and the one whose training it rests on has not."""
+    if row["metrics_of_training"] is None:
+        return frozenset()
+    return frozenset(decode_metrics(row["metrics"]).keys() - decode_metrics(row["metrics_of_training"]).keys())

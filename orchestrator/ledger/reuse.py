@@ -48,6 +48,13 @@ FROM attempts AS b JOIN newest_attempts AS a ON a.trial_id = b.trained_by
 JOIN reports AS r ON r.trial_id = a.trial_id AND r.attempt = a.attempt
 WHERE b.trial_id = ? AND b.attempt = ?
 """
+_ADD_TIMES = """
+UPDATE attempts SET
+    seconds = seconds + COALESCE((SELECT a.seconds FROM newest_attempts AS a WHERE a.trial_id = trained_by), 0),
+    core_seconds = core_seconds
+        + COALESCE((SELECT a.core_seconds FROM newest_attempts AS a WHERE a.trial_id = trained_by), 0)
+WHERE trial_id = ? AND attempt = ? AND trained_by IS NOT NULL
+"""
 
 
 def select_results(connection: sqlite3.Connection) -> list[StoredResult]:
@@ -73,9 +80,13 @@ def select_results(connection: sqlite3.Connection) -> list[StoredResult]:
     return found
 
 
-def copy_reports(connection: sqlite3.Connection, trial_id: str, attempt: int) -> None:
-    """Give an attempt that rests on another trial's training the rungs of that one, inside the caller's transaction."""
+def add_training(connection: sqlite3.Connection, trial_id: str, attempt: int) -> None:
+    """Give an attempt that rests on another trial's training that one's rungs, and add its times to its own.
+
+    Inside the caller's transaction; other attempts are left as they are.
+    """
     connection.execute(_COPY_REPORTS, (trial_id, attempt))
+    connection.execute(_ADD_TIMES, (trial_id, attempt))
 
 
 def supersede_results(connection: sqlite3.Connection, trial_ids: Iterable[str]) -> int:

@@ -94,6 +94,7 @@ class AblationTable:
         failures: Label and error of every failed trial.
         left_out: The reasons for which trials were left out, each once.
         unlearnt: By what trials have not learnt.
+        added_later: Names of the metrics that some trial was asked for only after it was done.
     """
 
     metrics: tuple[str, ...]
@@ -101,6 +102,7 @@ class AblationTable:
     failures: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...]
     unlearnt: tuple[UnlearntMetric, ...] = ()
+    added_later: tuple[str, ...] = ()
 
 
 def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) -> dict[str, AblationTable]:
@@ -147,6 +149,7 @@ def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> Ablat
         failures=tuple((record.trial.label, record.error or "") for record in records if record.state is State.FAILED),
         left_out=tuple(dict.fromkeys(record.skip_reason for record in records if record.skip_reason is not None)),
         unlearnt=collect_unlearnt(records),
+        added_later=tuple(name for name in metrics if any(name in record.added_later for record in records)),
     )
 
 

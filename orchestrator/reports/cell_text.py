@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
-from orchestrator.reports.formatting import decimals
+from orchestrator.reports.formatting import decimals, describe
 from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics.paired import EXACT_UP_TO, NUM_DRAWS
@@ -135,6 +135,9 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         notes.append(f"{unfinished} of {num_trials} trials are still to do.")
     if left_out := sum(row.left_out for row in table.rows):
         notes.append(_left_out_note(left_out, num_trials, table.left_out))
+    if table.added_later:
+        names = ", ".join(describe(name).title for name in table.added_later)
+        notes.append(f"Added later, evaluated on kept weights: {names}.")
     if has_costs(table):
         notes.append(
             "Training: wall time, images per second and most memory of its steps alone, without probes, rungs and the "

@@ -116,10 +116,11 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
     """
     judged, mixed = _are_judged(tables), _are_mixed(tables)
     names = dict.fromkeys(name for table in tables.values() for name in table.metrics)
+    added = {name for table in tables.values() for name in table.added_later}
     document = {
         "sweep": info.name,
         "question": info.question,
-        "metrics": [vars(describe(name)) for name in names],
+        "metrics": [{**vars(describe(name)), "added_later": name in added} for name in names],
         "tables": [
             {
                 "group": group,

@@ -93,6 +93,7 @@ class TrialRecord:
         cost: What its training took; None if it had none, is not done, or it was not recorded.
         weights: The files of its trained weights that are kept, with paths below the folder of weights.
         trained_by: The trial whose training its result rests on; None = its own.
+        added_later: Names of the metrics that were measured after that trial was done, on its kept weights.
         error: One line on why it failed or was pruned, or None.
         traceback: The whole traceback of the failure, or None.
     """
@@ -114,3 +115,4 @@ class TrialRecord:
     computation: Computation = UNKNOWN
     weights: tuple[WeightsFile, ...] = ()
     trained_by: str | None = None
+    added_later: frozenset[str] = frozenset()
