@@ -50,9 +50,10 @@ WHERE b.trial_id = ? AND b.attempt = ?
 """
 _ADD_TIMES = """
 UPDATE attempts SET
-    seconds = seconds + COALESCE((SELECT a.seconds FROM newest_attempts AS a WHERE a.trial_id = trained_by), 0),
+    seconds = seconds
+        + COALESCE((SELECT a.seconds FROM newest_attempts AS a WHERE a.trial_id = attempts.trained_by), 0),
     core_seconds = core_seconds
-        + COALESCE((SELECT a.core_seconds FROM newest_attempts AS a WHERE a.trial_id = trained_by), 0)
+        + COALESCE((SELECT a.core_seconds FROM newest_attempts AS a WHERE a.trial_id = attempts.trained_by), 0)
 WHERE trial_id = ? AND attempt = ? AND trained_by IS NOT NULL
 """
 

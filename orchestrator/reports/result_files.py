@@ -112,15 +112,17 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
     """Return the numbers of all tables as JSON; what is missing or not finite is null.
 
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
-    not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV.
+    not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV. ``added_later`` names the
+    metrics that were measured later, on kept weights; it is there where there are some.
     """
     judged, mixed = _are_judged(tables), _are_mixed(tables)
     names = dict.fromkeys(name for table in tables.values() for name in table.metrics)
-    added = {name for table in tables.values() for name in table.added_later}
+    added = list(dict.fromkeys(name for table in tables.values() for name in table.added_later))
     document = {
         "sweep": info.name,
         "question": info.question,
-        "metrics": [{**vars(describe(name)), "added_later": name in added} for name in names],
+        "metrics": [vars(describe(name)) for name in names],
+        **({"added_later": added} if added else {}),
         "tables": [
             {
                 "group": group,

@@ -49,6 +49,7 @@ class Result:
     stopped_at: int | None = None
     diagnostics: tuple[Any, ...] = ()
     cost: None = None
+    weights: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class Result:
     stopped_at: int | None = None
     diagnostics: tuple[Any, ...] = ()
     cost: None = None
+    weights: tuple[Any, ...] = ()
 
 
 def play(config: Any, dataset: object, observer: Any, **_: object) -> Result:

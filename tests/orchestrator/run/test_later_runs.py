@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.run import Datasets, load_datasets
+from orchestrator.scheduling.jobs import weights_name
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State
@@ -124,6 +125,6 @@ def test_weights_are_kept_beside_the_tables_where_the_file_asks_for_them(
     monkeypatch.setattr("specvit.trial.run_trial", body)
     sweep = make_sweep(floors=[], seeds=1, ablate={"components": ["none"]}, keep_weights=True)
     (record,) = driver.run(sweep).records
-    assert folders == [driver.folder.resolve() / "weights" / record.trial.trial_id]
+    assert folders == [driver.folder.resolve() / "weights" / weights_name(record.trial)]
     # Whether weights are kept is no part of what a trial is.
     assert driver.run(make_sweep(floors=[], seeds=1, ablate={"components": ["none"]})).num_run == 0

@@ -17,6 +17,7 @@ from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
+from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage.folder_lock import LockedError
 from orchestrator.storage.remote_folder import RemoteError, RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME, read_holder
@@ -271,8 +272,10 @@ def test_a_store_that_fails_in_the_middle_stops_nothing_and_is_made_up_for_by_th
 def test_kept_weights_are_at_the_url(file: Path, url: str, store: RemoteFolder) -> None:
     keeping = load_sweep(file, ["name=tiny", "keep_weights=true", "objective.steps=2", "rungs.count=1"])
     outcome, _ = run(keeping, url, stop_after=lambda event: isinstance(event, Finished), executor=LocalExecutor)
-    assert (store / "weights").names(folders=True) == (outcome.records[0].trial.trial_id,)
-    names = (store / "weights" / outcome.records[0].trial.trial_id).names()
+    name = weights_name(outcome.records[0].trial)
+    assert (store / "weights").names(folders=True) == (name,)
+    assert (store / "weights").names() == ("index.csv",)
+    names = (store / "weights" / name).names()
     assert names
     assert all(name.endswith(".safetensors") for name in names)
 
