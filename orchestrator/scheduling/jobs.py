@@ -89,5 +89,6 @@ class JobMaker:
 
 def weights_name(trial: TrialInfo) -> str:
     """Return the name of the folder of a trial's weights: what people call it, and the beginning of its id."""
-    text = "-".join(filter(None, (trial.group, trial.arm, f"seed-{trial.seed}")))
-    return f"{_OTHER.sub('-', text)[:_LONGEST].strip('-.')}-{trial.trial_id[:_ID_DIGITS]}"
+    parts = (_OTHER.sub("-", text).strip("-.") for text in (trial.group, trial.arm))
+    text = "-".join(filter(None, parts))[:_LONGEST]
+    return "-".join(filter(None, (text, f"seed-{trial.seed}", trial.trial_id[:_ID_DIGITS])))
