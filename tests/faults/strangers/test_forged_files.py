@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import pickle
@@ -33,8 +34,9 @@ class Exploit:
 
 
 def state_file(unrun: Path) -> Path:
-    (weights,) = (unrun / "weights").iterdir()
-    path = unrun / "checkpoints" / f"{weights.name.split('.')[0]}.safetensors"
+    with (unrun / "weights" / "index.csv").open(newline="") as index:
+        (trial_id,) = {row["trial"] for row in csv.DictReader(index)}
+    path = unrun / "checkpoints" / f"{trial_id}.safetensors"
     path.parent.mkdir()
     return path
 

@@ -16,9 +16,12 @@ from orchestrator.ledger.encoding import (
     decode_provenance,
     decode_seeds,
     decode_share,
+    decode_weights,
     encode_metrics,
+    encode_weights,
 )
 from orchestrator.ledger.errors import UnfitValueError
+from specvit.kept_weights import WeightsFile
 
 
 @given(st.dictionaries(st.text(max_size=8), st.floats(allow_nan=True, allow_infinity=True), max_size=4))
@@ -51,3 +54,14 @@ UNFIT: dict[Callable[[str], object], list[str]] = {
 def test_json_that_was_not_written_by_the_ledger_is_unfit(decode: Callable[[str], object], text: str) -> None:
     with pytest.raises(UnfitValueError):
         decode(text)
+
+
+def test_files_of_weights_are_read_as_they_were_written_and_lie_below_their_folder() -> None:
+    files = (WeightsFile("none-seed-0-1/teacher.safetensors", "0" * 64, is_probed=True),)
+    assert decode_weights(encode_weights(files)) == files
+    assert decode_weights("[]") == ()
+    for path in ("../secret", "a/../../b", "/etc/passwd", ""):
+        with pytest.raises(UnfitValueError, match="a list of files of weights"):
+            decode_weights(encode_weights([WeightsFile(path, "0" * 64, is_probed=True)]))
+    with pytest.raises(UnfitValueError):
+        decode_weights('[{"path": "a"}]')
