@@ -3,7 +3,8 @@
 On a CPU: float32, eager, one thread. Measured on two cores: bfloat16 autocast is 1.7 times slower, compiling
 gains nothing and costs half a minute, and two trials of one thread do 640 images/s where one trial of two
 threads does 526. On CUDA: bfloat16 autocast and fused AdamW; every combination of settings has been run under autocast
-on a CPU, but that path has not been measured, nor has the bound on the memory of a share of a GPU.
+on a CPU, and every recipe, comparator and probe on a pretended device that refuses what lies elsewhere, but that path
+has not been measured, nor has the bound on the memory of a share of a GPU.
 """
 
 from __future__ import annotations

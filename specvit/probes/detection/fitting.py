@@ -68,7 +68,7 @@ class HeadFit:
             grid=self.cells.grid,
             width=self.width,
             generator=torch_stream(self.seed, "head"),
-        )
+        ).to(self.tokens.device)
         head.standardise(*channel_statistics(self.tokens, images))
         matrices = [parameter for parameter in head.parameters() if parameter.ndim > 1]
         vectors = [parameter for parameter in head.parameters() if parameter.ndim == 1]

@@ -59,8 +59,8 @@ def assign(boxes: Tensor, cells: Cells) -> Targets:
     chunks = [_assign(chunk, cells) for chunk in torch.split(boxes, step)] if num_images and num_rows else []
     if not chunks:
         height, width = cells.image_size
-        whole = torch.tensor([0.0, 0.0, width, height]).expand(num_images, num_cells, 4)
-        return Targets(classes=torch.full((num_images, num_cells), -1), boxes=whole)
+        whole = torch.tensor([0.0, 0.0, width, height], device=boxes.device).expand(num_images, num_cells, 4)
+        return Targets(classes=torch.full((num_images, num_cells), -1, device=boxes.device), boxes=whole)
     return Targets(
         classes=torch.cat([chunk.classes for chunk in chunks]), boxes=torch.cat([chunk.boxes for chunk in chunks])
     )
@@ -71,13 +71,13 @@ def _assign(boxes: Tensor, cells: Cells) -> Targets:
     corners, classes = boxes[..., :4].float(), boxes[..., 4].long()
     sides = corners.new_tensor(cells.sides)
     middles = (corners[..., :2] + corners[..., 2:]) / 2
-    at = cells.centres()
+    at = cells.centres().to(corners)
     offsets = (at - middles[:, :, None]).abs()
     near = (offsets <= CENTRE_RADIUS * sides).all(-1)
     inside = ((at >= corners[:, :, None, :2]) & (at < corners[:, :, None, 2:])).all(-1)
     last = sides.new_tensor([cells.grid[1] - 1, cells.grid[0] - 1])
     column, row = (middles / sides).floor().clamp(min=0).minimum(last).long().unbind(-1)
-    holds_centre = (row * cells.grid[1] + column)[..., None] == torch.arange(len(at))
+    holds_centre = (row * cells.grid[1] + column)[..., None] == torch.arange(len(at), device=at.device)
     claimed = ((near & inside) | holds_centre) & (classes >= 0)[..., None]
     cost = area(corners)[..., None].where(claimed, torch.inf)
     smallest, row_of = cost.min(1)

@@ -107,7 +107,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("autocast", [True, pytest.param(False, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", EVERYWHERE)
 def test_own_weights_touch_no_whole_activation_or_gradient_once_more(mode: str, autocast: bool) -> None:
     plain, own = (_kernels(text, autocast=autocast) for text in ("none", EVERYWHERE[mode]))
@@ -122,7 +122,13 @@ def test_the_bytes_that_own_weights_add_do_not_grow_with_the_tokens(mode: str) -
     assert 0 < added[0] == added[1]
 
 
-@pytest.mark.parametrize("text", NUM_KERNELS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, marks=() if text in ("norm1", "qkv", "layerscale") else pytest.mark.long)
+        for text in NUM_KERNELS
+    ],
+)
 def test_own_weights_add_a_few_small_kernels_a_layer(text: str) -> None:
     plain, own = _kernels("none"), _kernels(text)
     assert tuple(b.all.total() - a.all.total() for a, b in zip(plain, own, strict=True)) == NUM_KERNELS[text]

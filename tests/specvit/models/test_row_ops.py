@@ -18,8 +18,7 @@ def _draw(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("rows", [(0, 1), (0, 2), (2, 3)])
-@pytest.mark.parametrize("sizes", [{0: 6}, {2: 2}, {0: 2, 4: 2}])
+@pytest.mark.parametrize(("sizes", "rows"), [({0: 6}, (0, 1)), ({2: 2}, (2, 3)), ({0: 2, 4: 2}, (0, 2))])
 def test_the_derivatives_of_a_linear_map_with_own_rows_are_those_of_finite_differences(
     sizes: dict[int, int], rows: tuple[int, int]
 ) -> None:
@@ -33,7 +32,7 @@ def test_the_derivatives_of_a_linear_map_with_own_rows_are_those_of_finite_diffe
     torch.autograd.gradcheck(mapped, (_draw(2, 4, 3), _draw(6, 3), _draw(6), *own))
 
 
-@pytest.mark.parametrize("rows", [(0, 1), (0, 2), (2, 3)])
+@pytest.mark.parametrize("rows", [(0, 2), (2, 3)])
 def test_the_derivatives_of_norms_and_scales_with_own_rows_are_those_of_finite_differences(
     rows: tuple[int, int],
 ) -> None:
