@@ -20,7 +20,7 @@ _LARGEST_NORMAL = 8.5
 """The standard normal distribution is cut off here: 2e-17 lies beyond."""
 _TAIL = 1e-12
 """Probability that the distribution of S is cut off at, at either end."""
-_LARGEST_DF = 1e6
+LARGEST_DF = 1e6
 """Beyond it S is taken for 1, the standard deviation for known; the critical value moves by less than 1e-5."""
 
 
@@ -52,8 +52,8 @@ def dunnett_coverage(critical: float, num_contrasts: int, df: float, *, correlat
     _check(num_contrasts, df, correlation)
     if not critical >= 0:
         raise ValueError(f"critical must be at least 0, not {critical}")
-    factor, factor_weights = _normal_nodes()
-    deviation, deviation_weights = _deviation_nodes(min(df, _LARGEST_DF))
+    factor, factor_weights = normal_nodes()
+    deviation, deviation_weights = deviation_nodes(min(df, LARGEST_DF))
     shared, own = math.sqrt(correlation), math.sqrt(1 - correlation)
     limits = critical * deviation[:, None]
     inside = ndtr((limits - shared * factor) / own) - ndtr((-limits - shared * factor) / own)
@@ -88,7 +88,7 @@ def dunnett_critical(
     _check(num_contrasts, df, correlation)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), not {confidence}")
-    finite = min(df, _LARGEST_DF)
+    finite = min(df, LARGEST_DF)
     low, high = (float(stdtrit(finite, 1 - (1 - confidence) / (2 * count))) for count in (1, num_contrasts))
     if num_contrasts == 1:
         return low
@@ -97,6 +97,30 @@ def dunnett_critical(
         return dunnett_coverage(critical, num_contrasts, df, correlation=correlation) - confidence
 
     return cast("float", brentq(excess, 0.99 * low, 1.01 * high, xtol=1e-7))
+
+
+def residual_df(num_arms: int, num_seeds: int, blocks: bool) -> int:
+    """Return the degrees of freedom of a complete group of k arms and a baseline with n seeds."""
+    return (num_arms if blocks else num_arms + 1) * (num_seeds - 1)
+
+
+def critical_near(num_contrasts: int, df: float, confidence: float = 0.95) -> float:
+    """Return Dunnett's d of a balanced design to 0.2%, from a few that are computed once: for searches over designs.
+
+    Args:
+        num_contrasts: As in ``dunnett_critical``.
+        df: At least 1.
+        confidence: As in ``dunnett_critical``.
+    """
+    reciprocals, criticals = _curve(num_contrasts, confidence)
+    return float(np.interp(1 / df, reciprocals, criticals))
+
+
+@lru_cache(maxsize=256)
+def _curve(num_contrasts: int, confidence: float) -> tuple[list[float], list[float]]:
+    """Return values of 1/df, rising, and the critical values there."""
+    dfs = (math.inf, 400, 150, 80, 50, 35, 25, 18, 14, 11, 9, 7, 6, 5, 4, 3, 2, 1)
+    return [1 / df for df in dfs], [dunnett_critical(num_contrasts, df, confidence=confidence) for df in dfs]
 
 
 def _check(num_contrasts: int, df: float, correlation: float) -> None:
@@ -108,23 +132,29 @@ def _check(num_contrasts: int, df: float, correlation: float) -> None:
         raise ValueError(f"correlation must be in [0, 1), not {correlation}")
 
 
-@lru_cache(maxsize=1)
-def _normal_nodes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@lru_cache(maxsize=4)
+def normal_nodes(num: int = NUM_NODES) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return ``(M,)`` nodes and weights for the mean of a function of a standard normal number."""
-    nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
+    nodes, weights = _legendre(num)
     points = _LARGEST_NORMAL * nodes
     return points, _LARGEST_NORMAL * weights * np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi)
 
 
 @lru_cache(maxsize=256)
-def _deviation_nodes(df: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def deviation_nodes(df: float, num: int = NUM_NODES) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return ``(M,)`` nodes and weights for the mean of a function of S, the root of chi-squared over ``df``."""
     from scipy.special import chdtri, gammaln
 
-    if df >= _LARGEST_DF:
+    if df >= LARGEST_DF:
         return np.ones(1), np.ones(1)
-    nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
+    nodes, weights = _legendre(num)
     low, high = (math.sqrt(float(chdtri(df, upper)) / df) for upper in (1 - _TAIL, _TAIL))
     points, half = (low + high) / 2 + (high - low) / 2 * nodes, (high - low) / 2
     log_density = math.log(2) + df / 2 * math.log(df / 2) - gammaln(df / 2) + (df - 1) * np.log(points)
     return points, half * weights * np.exp(log_density - df * points**2 / 2)
+
+
+@lru_cache(maxsize=8)
+def _legendre(num: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    nodes, weights = np.polynomial.legendre.leggauss(num)
+    return nodes, weights

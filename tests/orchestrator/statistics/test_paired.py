@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.statistics.paired import (
@@ -32,6 +32,7 @@ def test_statistics_of_too_few_values_are_none() -> None:
     assert (mean([]), sample_sd([1.0]), t_interval([1.0]), sign_flip_p([])) == (None, None, None, None)
 
 
+@settings(max_examples=30)
 @given(samples.filter(lambda values: len(set(values)) > 1), st.sampled_from([0.5, 0.95, 0.99]))
 def test_t_interval_equals_scipys(values: list[float], confidence: float) -> None:
     expected = scipy.stats.t.interval(
@@ -40,6 +41,7 @@ def test_t_interval_equals_scipys(values: list[float], confidence: float) -> Non
     assert t_interval(values, confidence) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+@settings(max_examples=30)
 @given(st.lists(quarters, min_size=2, max_size=9))
 def test_sign_flip_p_equals_scipys_exact_permutation_test(values: list[float]) -> None:
     result = scipy.stats.permutation_test(

@@ -1,0 +1,147 @@
+"""Intervals and p-values for several contrasts of a group together, with one error rate for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.statistics.max_t import max_t
+from orchestrator.statistics.model import GroupModel
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference, or another contrast of arms, in the unit of the values.
+
+    Attributes:
+        estimate: Its least-squares estimate.
+        standard_error: Of it.
+        df: Degrees of freedom of the standard error.
+        low: Lower end of its simultaneous interval.
+        high: Upper end of it.
+        p_value: Two-sided, adjusted for all contrasts of the family.
+        p_single: The same of this contrast alone.
+    """
+
+    estimate: float
+    standard_error: float
+    df: float
+    low: float
+    high: float
+    p_value: float
+    p_single: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """Contrasts whose intervals hold together.
+
+    Attributes:
+        contrasts: By name; none where the residual variance has no degree of freedom.
+        critical: What intervals reach to either side, in standard errors; None without a contrast.
+        confidence: Probability that all intervals cover what they estimate.
+    """
+
+    contrasts: Mapping[str, Contrast]
+    critical: float | None
+    confidence: float
+
+
+def against_baseline(model: GroupModel, *, confidence: float = 0.95) -> Family:
+    """Compare every arm with the baseline: Dunnett's test with the estimates' true correlation.
+
+    Args:
+        model: The fit of the group.
+        confidence: 1 minus the family-wise error, in (0, 1).
+
+    Returns:
+        A contrast for each arm but the baseline.
+
+    Source:
+        Dunnett 1955 and 1964; of a general linear model: Hothorn, Bretz and Westfall 2008, Simultaneous Inference in
+        General Parametric Models, Biometrical Journal 50, and R's ``multcomp::glht(fit, mcp(arm = "Dunnett"))``.
+    """
+    return from_covariance(
+        model.arms[1:], model.estimates[1:], model.unscaled[1:, 1:] * model.variance, model.df, confidence=confidence
+    )
+
+
+def simultaneous(
+    model: GroupModel, weights: Mapping[str, Mapping[str, float]], *, confidence: float = 0.95
+) -> Family:
+    """Estimate any contrasts of the arms together.
+
+    Args:
+        model: The fit of the group.
+        weights: By name of a contrast, the weights of its arms, which sum to 0.
+        confidence: 1 minus the family-wise error, in (0, 1).
+
+    Returns:
+        The contrasts by name.
+
+    Raises:
+        ValueError: If weights do not sum to 0 or are all 0, or an arm has no estimate.
+
+    Source:
+        See ``against_baseline``.
+    """
+    place = {arm: row for row, arm in enumerate(model.arms)}
+    matrix = np.zeros((len(weights), len(model.arms)))
+    for row, (name, of_arms) in enumerate(weights.items()):
+        if unknown := [arm for arm in of_arms if arm not in place]:
+            raise ValueError(f"{name}: no estimate of {', '.join(unknown)}")
+        if abs(sum(of_arms.values())) > 1e-9 or not any(of_arms.values()):
+            raise ValueError(f"{name}: weights must sum to 0 and not all be 0, not {dict(of_arms)}")
+        matrix[row, [place[arm] for arm in of_arms]] = list(of_arms.values())
+    covariance = matrix @ model.unscaled @ matrix.T * model.variance
+    return from_covariance(tuple(weights), matrix @ model.estimates, covariance, model.df, confidence=confidence)
+
+
+def from_covariance(
+    names: tuple[str, ...], estimates: Array, covariance: Array, df: float, *, confidence: float = 0.95
+) -> Family:
+    """Make a family of estimates with a known covariance but for the variance's degrees of freedom.
+
+    Args:
+        names: Of the k contrasts.
+        estimates: ``(k,)``.
+        covariance: ``(k, k)`` of the estimates. Where it is 0, intervals have no width.
+        df: Degrees of freedom of the variance in it; infinity = it is known.
+        confidence: 1 minus the family-wise error, in (0, 1).
+    """
+    if not names or not df >= 1:
+        return Family({}, None, confidence)
+    errors = np.sqrt(np.diag(covariance))
+    if not errors.all():
+        # A metric that never varies: what differs at all differs for sure.
+        exact = {
+            name: Contrast(value, 0.0, df, value, value, float(value == 0), float(value == 0))
+            for name, value in zip(names, estimates.tolist(), strict=True)
+        }
+        return Family(exact, None, confidence)
+    from scipy.special import stdtr
+
+    largest = max_t(covariance / np.outer(errors, errors), df)
+    critical = largest.critical(confidence)
+    t = estimates / errors
+    single = 2 * stdtr(df if math.isfinite(df) else largest.df, -np.abs(t))
+    contrasts = {
+        name: Contrast(
+            estimate=float(estimates[row]),
+            standard_error=float(errors[row]),
+            df=df,
+            low=float(estimates[row] - critical * errors[row]),
+            high=float(estimates[row] + critical * errors[row]),
+            # Adjusting never lowers a p; the integral's last digits might.
+            p_value=float(max(adjusted, single[row])),
+            p_single=float(single[row]),
+        )
+        for row, (name, adjusted) in enumerate(zip(names, largest.p_values(t), strict=True))
+    }
+    return Family(contrasts, critical, confidence)

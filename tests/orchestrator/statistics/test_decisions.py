@@ -1,0 +1,89 @@
+"""What becomes of arms at looks: by hand at one look, and its rates over simulated sweeps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from orchestrator.statistics.decisions import Action, decide, forecast_looks
+from orchestrator.statistics.looks import design_looks
+from orchestrator.statistics.model import fit_group
+
+DESIGN = design_looks([4, 8, 16], 10)
+SHIFTS = {"none": 0.0, "up": 6.0, "down": -6.0, "flat": 0.0} | {f"a{place}": 0.4 for place in range(7)}
+
+
+def group(num_seeds: int, sd: float = 0.5) -> dict[str, dict[int, float]]:
+    rng = np.random.default_rng(0)
+    noise = {arm: rng.normal(shift, sd, 16) for arm, shift in SHIFTS.items()}
+    return {arm: dict(enumerate(map(float, drawn[:num_seeds]))) for arm, drawn in noise.items()}
+
+
+def test_clear_arms_are_decided_at_the_first_look_and_lower_can_be_better() -> None:
+    decisions = decide(DESIGN, 4, group(4), baseline="none")
+    assert (decisions["up"].action, decisions["down"].action) == (Action.BETTER, Action.WORSE)
+    turned = decide(DESIGN, 4, group(4), baseline="none", higher_is_better=False)
+    assert (turned["up"].action, turned["down"].action) == (Action.WORSE, Action.BETTER)
+
+
+def test_a_repeated_interval_reaches_the_looks_critical_value() -> None:
+    values = group(8)
+    model = fit_group(values, baseline="none")
+    decision = decide(DESIGN, 8, values, baseline="none", arms=["up"])["up"]
+    half = DESIGN.critical[1] * math.sqrt(2 * model.variance / 8)
+    assert decision.high - decision.estimate == pytest.approx(half, rel=1e-4)
+    assert decision.num_seeds == 8
+
+
+def test_only_arms_in_question_are_decided_and_those_that_stopped_still_count() -> None:
+    values = group(8)
+    values["up"] = {seed: value for seed, value in values["up"].items() if seed < 4}
+    decisions = decide(DESIGN, 8, values, baseline="none", arms=["flat", "a3"])
+    assert list(decisions) == ["flat", "a3"]
+    model = fit_group(values, baseline="none")
+    assert model.df == 11 * 8 - 4 - 11 - 7
+
+
+def test_equivalent_and_futile_arms_stop() -> None:
+    assert decide(DESIGN, 8, group(8), baseline="none", smallest_effect=2.0)["flat"].action == Action.EQUIVALENT
+    values = group(8, sd=4.0)
+    decisions = decide(DESIGN, 8, values, baseline="none")
+    smallest = min(decisions, key=lambda arm: abs(decisions[arm].estimate))
+    assert decisions[smallest].action == Action.FUTILE
+    assert decide(DESIGN, 8, values, baseline="none", futile_below=0)[smallest].action == Action.CONTINUE
+    # Where differences of interest are large, the rest of the seeds may yet find one.
+    wide = decide(DESIGN, 8, values, baseline="none", smallest_effect=7.0)
+    assert wide[smallest].action in (Action.CONTINUE, Action.EQUIVALENT)
+
+
+def test_at_the_last_look_an_arm_is_undecided() -> None:
+    decisions = decide(DESIGN, 16, group(16, sd=4.0), baseline="none")
+    assert decisions["flat"].action == Action.UNDECIDED
+
+
+def test_arms_that_cannot_be_judged_go_on() -> None:
+    values = group(4) | {"short": {0: 1.0, 1: 9.0, 2: 9.0}, "lost": {0: math.nan}, "empty": {}}
+    decisions = decide(DESIGN, 4, values, baseline="none")
+    assert [decisions[arm].action for arm in ("short", "lost", "empty")] == [Action.CONTINUE] * 3
+    assert (decisions["lost"].estimate, decisions["lost"].low, decisions["short"].num_seeds) == (None, None, 3)
+    one_seed = {arm: {0: of_arm[0]} for arm, of_arm in values.items() if arm in SHIFTS}
+    assert decide(DESIGN, 16, one_seed, baseline="none")["up"].action == Action.UNDECIDED
+    with pytest.raises(ValueError, match="look must be one of 4, 8, 16 seeds, not 5"):
+        decide(DESIGN, 5, group(5), baseline="none")
+
+
+def test_a_forecast_keeps_the_error_and_saves_trials() -> None:
+    differences = [2.0, 2.0] + [0.0] * 8
+    found = forecast_looks(DESIGN, differences, sd_difference=1.0, num_sweeps=1500)
+    assert min(found.shares[Action.BETTER][:2]) > 0.99
+    wrong = sum(found.shares[action][place] for action in (Action.BETTER, Action.WORSE) for place in range(2, 10))
+    assert wrong <= 0.05
+    assert [sum(of_arm) for of_arm in zip(*found.shares.values(), strict=True)] == pytest.approx([1.0] * 10)
+    assert (found.most_trials, found.mean_seeds[0] < 9) == (176, True)
+    assert found.mean_trials < 176 / 2
+    with pytest.raises(ValueError, match="must be 10 differences, one an arm, not 1"):
+        forecast_looks(DESIGN, [1.0], sd_difference=1.0)
+    with pytest.raises(ValueError, match="sd_difference must be above 0, not 0"):
+        forecast_looks(DESIGN, differences, sd_difference=0.0)

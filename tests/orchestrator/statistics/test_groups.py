@@ -1,0 +1,84 @@
+"""Differences of differences by arithmetic, combined effects against statsmodels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from orchestrator.statistics.groups import combine_effects, difference_of_differences
+
+EFFECTS, ERRORS = [1.2, 0.3, 2.1, 0.8, -0.4], [0.4, 0.5, 0.6, 0.3, 0.5]
+
+
+def group(shift: float, num_seeds: int, seed: int, first_seed: int = 0) -> dict[str, dict[int, float]]:
+    rng = np.random.default_rng(seed)
+    seeds = range(first_seed, first_seed + num_seeds)
+    return {arm: {s: at + float(rng.normal()) for s in seeds} for arm, at in (("none", 0.0), ("a", shift))}
+
+
+def test_with_the_same_seeds_one_arm_is_students_test_of_the_doubly_paired_values() -> None:
+    first, second = group(2.0, 6, 0), group(0.5, 6, 1)
+    doubly = [first["a"][s] - first["none"][s] - second["a"][s] + second["none"][s] for s in range(6)]
+    expected = scipy.stats.ttest_1samp(doubly, 0)
+    contrast = difference_of_differences(first, second, baseline="none").contrasts["a"]
+    assert (contrast.estimate, contrast.df) == (pytest.approx(np.mean(doubly)), 5)
+    assert contrast.p_value == pytest.approx(expected.pvalue)
+    assert (contrast.low, contrast.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_with_other_seeds_one_arm_is_welchs_test_of_the_paired_values() -> None:
+    first, second = group(2.0, 6, 0), group(0.5, 9, 1, first_seed=50)
+    one, other = ([g["a"][s] - g["none"][s] for s in g["a"]] for g in (first, second))
+    expected = scipy.stats.ttest_ind(one, other, equal_var=False)
+    contrast = difference_of_differences(first, second, baseline="none").contrasts["a"]
+    assert contrast.df == pytest.approx(expected.df)
+    assert contrast.p_value == pytest.approx(expected.pvalue)
+    assert (contrast.low, contrast.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_only_arms_of_both_groups_are_compared() -> None:
+    first, second = group(2.0, 4, 0) | {"b": {0: 1.0}}, group(0.5, 4, 1)
+    assert list(difference_of_differences(first, second, baseline="none").contrasts) == ["a"]
+    assert difference_of_differences(first, {"none": {0: 1.0}}, baseline="none", same_seeds=False).contrasts == {}
+    with pytest.raises(ValueError, match="baseline must be an arm among none, a, b, not 'x'"):
+        difference_of_differences(first, second, baseline="x")
+
+
+def test_dersimonian_and_lairds_effect_is_that_of_statsmodels() -> None:
+    # statsmodels 0.15.0: combine_effects(effects, variances, method_re="chi2", use_t=True), Hartung and Knapp's errors
+    found = combine_effects(EFFECTS, ERRORS, method="dersimonian_laird")
+    assert found is not None
+    assert (found.estimate, found.standard_error) == pytest.approx((0.7768722024485231, 0.3941709365524334))
+    assert (found.low, found.high) == pytest.approx((-0.31752176, 1.87126617))
+    assert (found.tau, found.i_squared) == pytest.approx((0.6345966322764692, 0.6783940089640133))
+    assert (found.heterogeneity_p, found.num_groups) == (pytest.approx(0.014377334189735299), 5)
+
+
+def test_paule_and_mandels_effect_is_that_of_statsmodels() -> None:
+    # The same with method_re="iterated".
+    found = combine_effects(EFFECTS, ERRORS)
+    assert found is not None
+    assert (found.estimate, found.standard_error) == pytest.approx((0.7804386206745718, 0.4005004947464771))
+    assert (found.low, found.high) == pytest.approx((-0.33152902, 1.89240626))
+    assert found.tau == pytest.approx(0.7683720273956363)
+    assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(0.7804386206745718 / 0.4005004947464771, 4))
+
+
+def test_groups_that_agree_are_weighted_by_their_precision() -> None:
+    for method in ("paule_mandel", "dersimonian_laird"):
+        found = combine_effects([1.0, 1.0, 1.0], [0.5, 0.5, 1.0], method=method)
+        assert found is not None
+        # The scale is not below 1: 1 / (4 + 4 + 1) is the variance, t has two degrees of freedom.
+        assert (found.estimate, found.standard_error) == pytest.approx((1.0, 1 / 3))
+        assert (found.tau, found.i_squared) == (0.0, 0.0)
+        assert found.high - 1.0 == pytest.approx(scipy.stats.t.ppf(0.975, 2) / 3)
+
+
+def test_effects_that_cannot_be_combined() -> None:
+    assert combine_effects([1.0], [0.1]) is None
+    for effects, errors in (([1.0, math.nan], [1.0, 1.0]), ([1.0, 2.0], [1.0, 0.0]), ([1.0, 2.0], [1.0])):
+        with pytest.raises(ValueError, match="as many finite effects as standard errors above 0"):
+            combine_effects(effects, errors)
