@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Two files at a time, in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test faults check lint types imports tree bench noise clean
+.PHONY: sweep test faults check lint types imports tree bench noise simulate clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -37,6 +37,9 @@ bench: $(VENV)/installed-bench  ## Measure speed, as ratios side by side
 
 noise: $(VENV)/installed  ## Measure how noisy short trials are and what a verdict costs: hours; ARGS="--seeds 4 --list .."
 	$(BIN)/python -m tests.noise_bench $(ARGS)
+
+simulate: $(VENV)/installed  ## Simulate sweeps and judge the statistics of the tables by them: minutes; ARGS="--sweeps 2000"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation $(ARGS)
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -94,6 +94,7 @@ def test_difference_with_a_value_that_is_not_finite_has_no_interval_and_no_p(val
     assert (difference.n, difference.low, difference.high, difference.p_value) == (2, None, None, None)
 
 
+@settings(max_examples=40)
 @given(arms, arms)
 def test_difference_of_swapped_arms_is_negated(arm: dict[int, float], baseline: dict[int, float]) -> None:
     forward, backward = paired_difference(arm, baseline), paired_difference(baseline, arm)
@@ -103,6 +104,7 @@ def test_difference_of_swapped_arms_is_negated(arm: dict[int, float], baseline: 
         assert getattr(backward, other) == (None if value is None else -value)
 
 
+@settings(max_examples=40)
 @given(arms, arms, quarters)
 def test_difference_does_not_change_when_every_seed_is_shifted_in_both(
     arm: dict[int, float], baseline: dict[int, float], shift: float

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.statistics.spread import correlation, sd_interval, variance_components
@@ -33,6 +33,7 @@ def test_an_interval_of_numbers_out_of_range_is_refused(numbers: tuple[float, ..
         sd_interval(*numbers)
 
 
+@settings(max_examples=30)
 @given(values, st.data())
 def test_correlation_equals_scipys(first: list[float], data: st.DataObject) -> None:
     second = data.draw(st.lists(st.integers(-1000, 1000).map(float), min_size=len(first), max_size=len(first)))
