@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest, gpus_in_vain, usable_cores, visible_gpus
 from orchestrator.trials.trial import Role, Trial
 from specvit.errors import SpecsweepError
+from specvit.footprint import Footprint, footprint
 from specvit.kept_weights import FOLDER_NAME
+from specvit.memory import GIB
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,6 +49,27 @@ class PlannedArm:
 
 
 @dataclass(frozen=True)
+class PlannedMemory:
+    """What a process of a trial takes at most, by arithmetic, in GiB: the most of all trials of a scale.
+
+    ``gpu_gib`` is 0 where trials compute on CPUs; what is not known, of a recipe of another package or of images that
+    are not counted before they are read, is None. ``features_gib`` is a part of ``machine_gib``. ``reserved_gib`` is
+    what ``resources.memory_gib`` says; 0 = nothing is reserved.
+    """
+
+    scale: str
+    gpu_gib: float | None
+    machine_gib: float | None
+    features_gib: float | None
+    reserved_gib: float
+
+    @property
+    def exceeds(self) -> bool:
+        """Return whether more is needed than is reserved."""
+        return 0 < self.reserved_gib < (self.machine_gib or 0.0)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a sweep would do.
 
@@ -62,6 +85,7 @@ class Plan:
         num_evaluated: Trials of which probes run on kept weights and nothing is trained; the forecast is without them.
         num_taken: Trials that get their results from others of the same trainings, at no cost.
         num_without_weights: Trials that are left out, since their new probes have no weights to look at.
+        memory: What trials of each scale take.
     """
 
     name: str
@@ -75,6 +99,7 @@ class Plan:
     num_evaluated: int = 0
     num_taken: int = 0
     num_without_weights: int = 0
+    memory: tuple[PlannedMemory, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -92,6 +117,7 @@ class Plan:
             "seeds": list(self.seeds),
             "slots": made.num_slots,
             "gpus_in_vain": self.gpus_in_vain,
+            "memory": [asdict(each) for each in self.memory],
             "forecast_seconds": made.seconds,
             "forecast_range_seconds": None if made.range_s is None else list(made.range_s),
             "forecast_from_trials": made.num_measured,
@@ -166,7 +192,41 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         num_evaluated=len(division.to_evaluate),
         num_taken=len(division.complete),
         num_without_weights=len(division.without_weights),
+        memory=_memory(trials, allocator),
     )
+
+
+def _memory(trials: Sequence[Trial], allocator: Allocator) -> tuple[PlannedMemory, ...]:
+    """Compute what trials take, scale by scale; those of an arm differ by their seeds alone."""
+    of_scale: dict[str, list[Footprint]] = {}
+    reserved: dict[str, float] = {}
+    for trial in {trial.arm_id: trial for trial in trials}.values():
+        scale, share = trial.config.model.scale, allocator.request_for(trial)
+        reserved[scale] = share.memory_gib
+        of_scale.setdefault(scale, []).append(
+            footprint(
+                allocator.config_of(trial),
+                num_parameters=trial.num_parameters,
+                processes=share.processes,
+                gpus=share.gpus,
+            )
+        )
+    return tuple(
+        PlannedMemory(
+            scale=scale,
+            gpu_gib=_most_gib(found.gpu for found in of_arms),
+            machine_gib=_most_gib(found.machine for found in of_arms),
+            features_gib=_most_gib(found.features for found in of_arms),
+            reserved_gib=reserved[scale],
+        )
+        for scale, of_arms in of_scale.items()
+    )
+
+
+def _most_gib(sizes: Iterable[int | None]) -> float | None:
+    """Return the largest of what is known, in GiB."""
+    known = [size for size in sizes if size is not None]
+    return max(known) / GIB if known else None
 
 
 def _arms(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -12,15 +15,33 @@ from specvit.config import TrialConfig, default_rung_probes
 from specvit.data import Dataset, DataSource, Split
 from specvit.device import Device
 from specvit.errors import DataError, PartError
+from specvit.footprint import feature_bytes
+from specvit.memory import GIB
 from specvit.probes import Probe, ProbeSplit
+from specvit.probes.base import PATCH_FEATURES, PatchFeatures
 from specvit.probes.features import backbone_features, pixel_features, subset
 from specvit.seeding import derive_seed, numpy_stream
+
+_LOG = logging.getLogger(__name__)
 
 RUNG_SCORED_SHARE = 0.25
 """Share of a rung's images that are scored; the probes are fitted on the others."""
 
-Extract = Callable[[Split, int], ProbeSplit]
-"""Called with images, and with the number of last blocks whose [CLS] the probes read besides."""
+
+
+class Read(TypedDict):
+    """What probes read of a backbone, as arguments of ``backbone_features``."""
+
+    num_blocks: int
+    patch_features: PatchFeatures
+
+
+class Extract(Protocol):
+    """What computes the features of images."""
+
+    def __call__(self, split: Split, *, num_blocks: int, patch_features: PatchFeatures) -> ProbeSplit:
+        """Compute [CLS], also of so many of the last blocks, and of the patches what probes read."""
+
 
 
 class Probing:
@@ -53,11 +74,16 @@ class Probing:
 
     def backbone(self, model: VisionTransformer, *, device: Device) -> dict[str, float]:
         """Probe a backbone: fit on the training splits, report on the validation splits."""
-        return self._at_end(lambda split, blocks: backbone_features(model, split, device=device, num_blocks=blocks))
+        return self._at_end(partial(backbone_features, model, device=device), width=model.embed_dim)
 
     def pixels(self) -> dict[str, float]:
         """Probe raw pixels, the floor below every backbone."""
-        return self._at_end(lambda split, _: pixel_features(split, patch_size=self.config.model.patch_size))
+
+        def extract(split: Split, *, num_blocks: int, patch_features: PatchFeatures) -> ProbeSplit:
+            del num_blocks  # there are none
+            return pixel_features(split, patch_size=self.config.model.patch_size, patch_features=patch_features)
+
+        return self._at_end(extract, width=None)
 
     def rung(self, model: VisionTransformer, *, device: Device) -> dict[str, float]:
         """Run the probes of the rungs on some training images, most to fit and the others to score."""
@@ -65,39 +91,74 @@ class Probing:
         for dataset, names in self._by_dataset(tuple(rung_probes(self.config))):
             if id(dataset) not in self._rung_splits:
                 self._rung_splits[id(dataset)] = rung_splits(self.config, dataset.train)
-            num_blocks = self._num_blocks(names)
-            fitted, scored = (
-                backbone_features(model, part, device=device, num_blocks=num_blocks)
-                for part in self._rung_splits[id(dataset)]
-            )
-            # So few images may be without the target of a probe, which is no fault of the data.
-            able = [name for name in names if all(part.has(self._probes[name].needs) for part in (fitted, scored))]
-            metrics |= self._evaluate(able, fitted, scored, dataset)
+            extract = partial(backbone_features, model, device=device, **self._read_by(names))
+            metrics |= self._rung_of(dataset, names, extract)
         return metrics
 
-    def _at_end(self, extract: Extract) -> dict[str, float]:
+    def _rung_of(self, dataset: Dataset, names: list[str], extract: Callable[[Split], ProbeSplit]) -> dict[str, float]:
+        """Run probes of a rung on a data set; its features are gone when those of the next are made."""
+        fitted, scored = map(extract, self._rung_splits[id(dataset)])
+        # So few images may be without the target of a probe, which is no fault of the data.
+        able = [name for name in names if all(part.has(self._probes[name].needs) for part in (fitted, scored))]
+        return self._evaluate(able, fitted, scored, dataset)
+
+    def _at_end(self, extract: Extract, *, width: int | None) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for dataset, names in self._by_dataset(tuple(self._probes)):
-            num_blocks, num_images = self._num_blocks(names), len(dataset.train)
-            drawn = numpy_stream(self.config.seed, "probe images").permutation(num_images)
-            limits = {name: min(self._probes[name].num_train or num_images, num_images) for name in names}
-            most = max(limits.values())
-            images = dataset.train if most == num_images else subset(dataset.train, drawn[:most])
-            train = extract(images, num_blocks)
-            self._moved_on()
-            val = extract(dataset.val, num_blocks)
-            self._moved_on()
-            for limit in dict.fromkeys(limits.values()):
-                rows = drawn[:limit] if most == num_images else np.arange(limit)
-                part = train if limit == most else train.subset(torch.from_numpy(rows))
-                alike = [name for name in names if limits[name] == limit]
-                for name in alike:
-                    metrics |= self._evaluate([name], part, val, dataset)
-                    self._moved_on()
+            metrics |= self._of_dataset(dataset, names, extract, width=width)
         return metrics
 
-    def _num_blocks(self, names: list[str]) -> int:
-        return max(self._probes[name].num_blocks for name in names)
+    def _of_dataset(
+        self, dataset: Dataset, names: list[str], extract: Extract, *, width: int | None
+    ) -> dict[str, float]:
+        """Run probes on a data set; its features are gone when those of the next are made."""
+        metrics: dict[str, float] = {}
+        num_images, read = len(dataset.train), self._read_by(names)
+        drawn = numpy_stream(self.config.seed, "probe images").permutation(num_images)
+        limits = {name: min(self._probes[name].num_train or num_images, num_images) for name in names}
+        most = max(limits.values())
+        self._say(names, dataset, num_train=most, width=width)
+        images = dataset.train if most == num_images else subset(dataset.train, drawn[:most])
+        train = extract(images, **read)
+        self._moved_on()
+        val = extract(dataset.val, **read)
+        self._moved_on()
+        for limit in dict.fromkeys(limits.values()):
+            alike, part = [name for name in names if limits[name] == limit], train
+            if limit < most:
+                rows = torch.from_numpy(drawn[:limit] if most == num_images else np.arange(limit))
+                keeps = self._read_by(alike)["patch_features"] == "tokens"
+                part = (train if keeps else train.without_tokens()).subset(rows)
+            for name in alike:
+                metrics |= self._evaluate([name], part, val, dataset)
+                self._moved_on()
+        return metrics
+
+    def _say(self, names: list[str], dataset: Dataset, *, num_train: int, width: int | None) -> None:
+        """Log what the features of a data set will take."""
+        size = feature_bytes(
+            num_train + len(dataset.val),
+            image_size=dataset.val.images.shape[-1],
+            patch_size=self.config.model.patch_size,
+            width=width,
+            target_bytes=sum(getattr(dataset.val, target)[:1].nbytes for target in dataset.val.targets),
+            **self._read_by(names),
+        )
+        _LOG.info(
+            "probing %s: features of %d images to fit on and %d to report on, %.1f GiB of memory",
+            ", ".join(names),
+            num_train,
+            len(dataset.val),
+            size / GIB,
+        )
+
+    def _read_by(self, names: list[str]) -> Read:
+        """Return what probes read, so that no more is kept."""
+        probes = [self._probes[name] for name in names]
+        return {
+            "num_blocks": max(probe.num_blocks for probe in probes),
+            "patch_features": max((probe.patch_features for probe in probes), key=PATCH_FEATURES.index),
+        }
 
     def _by_dataset(self, names: tuple[str, ...]) -> Iterator[tuple[Dataset, list[str]]]:
         """Yield every dataset once, with the probes that look at it."""

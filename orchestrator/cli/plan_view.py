@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from rich.console import Group as RichGroup
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.plan import Plan, PlannedArm
+from orchestrator.plan import Plan, PlannedArm, PlannedMemory
 from orchestrator.reports.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
 from orchestrator.trials.records import WITHOUT_WEIGHTS
@@ -50,6 +51,7 @@ def render_plan(plan: Plan) -> RenderableType:
     )
     if text := _reuse_text(plan):
         parts.append(Text(text))
+    parts += _memory_parts(plan.memory)
     parts.append(Text(_forecast_text(plan.forecast)))
     if plan.gpus_in_vain:
         parts.append(Text(plan.gpus_in_vain, style="yellow"))
@@ -76,6 +78,27 @@ def _cells(arm: PlannedArm) -> list[Text]:
         format_seconds(arm.seconds_per_trial),
     )
     return [Text(name, style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
+
+
+def _memory_parts(memory: Sequence[PlannedMemory]) -> list[RenderableType]:
+    """Return a table of what trials of each scale take, with a column of GPUs where they have some, and warnings."""
+    on_gpus = any(each.gpu_gib != 0 for each in memory)
+    title = "GiB of memory a process, by arithmetic" + " (not measured on GPUs)" * on_gpus
+    table = Table()
+    table.add_column("scale")
+    for name in (*(["GPU"] if on_gpus else []), "machine", "of which features", "reserved"):
+        table.add_column(name, justify="right")
+    warnings = []
+    for each in memory:
+        sizes = (*([each.gpu_gib] if on_gpus else []), each.machine_gib, each.features_gib)
+        reserved = f"{each.reserved_gib:.1f}" if each.reserved_gib else ""
+        table.add_row(each.scale, *("?" if size is None else f"{size:.1f}" for size in sizes), reserved)
+        if each.exceeds:
+            warnings.append(
+                f"trials of {each.scale} take {each.machine_gib:.1f} GiB of the machine's memory by arithmetic, more "
+                f"than resources.memory_gib says, {each.reserved_gib:g}"
+            )
+    return [Text(title), table, *(Text(warning, style="yellow") for warning in warnings)]
 
 
 def _forecast_text(made: Forecast) -> str:

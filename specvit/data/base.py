@@ -182,6 +182,11 @@ class DataSource(ABC):
         """Return the side of the images that probes see, in pixels."""
         return self.image_size
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return how many images there are to train on and to report on, if that is known before they are read."""
+        return None
+
     def check_installed(self) -> None:
         """Check that what the source needs beyond the core is installed; nothing is imported or read.
 

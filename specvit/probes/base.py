@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.data import IGNORE_INDEX, AnyDataSource
 from specvit.settings import PositiveInt, settings
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from specvit.data.encoded import OwnMasks
+
+
+PatchFeatures = Literal["none", "mean", "tokens"]
+"""What a probe reads of the patch tokens: nothing, their mean over an image, or each."""
+
+PATCH_FEATURES: tuple[PatchFeatures, ...] = ("none", "mean", "tokens")
+"""Each holds what those before it do."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class ProbeSplit:
 
     Attributes:
         cls: ``(N, D)`` float32 [CLS] tokens.
-        patches: ``(N, P, D)`` float32 patch tokens, row by row from the top left.
+        patches: ``(N, P, D)`` float32 patch tokens, row by row from the top left; ``(N, 0, D)`` where no probe reads
+            them (see ``Probe.patch_features``).
         grid: Patches per column and per row; ``grid[0] * grid[1] == P``.
         labels: ``(N,)`` int64, or None.
         masks: ``(N, H, W)`` uint8 with 255 = ignore, or None; H and W are multiples of the grid.
@@ -47,6 +55,7 @@ class ProbeSplit:
         intermediate_cls: ``(N, L, D)`` float32 [CLS] of the last L blocks, each after the final norm, the last block's
             last; None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
         image_size: H and W in pixels; None = not known, which only boxes mind.
+        patch_means: ``(N, D)`` float32 mean of each image's patch tokens, where these are not kept; else None.
         own_masks: Masks ``(m, m)`` at the resolution of their files, of what the images show; segmentations are scored
             on them. None = on ``masks``.
     """
@@ -61,9 +70,18 @@ class ProbeSplit:
     intermediate_cls: Tensor | None = None
     image_size: tuple[int, int] | None = None
     own_masks: OwnMasks | None = None
+    patch_means: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.cls)
+
+    def patch_mean(self) -> Tensor:
+        """Return the mean of each image's patch tokens, ``(N, D)``."""
+        return self.patches.mean(1) if self.patch_means is None else self.patch_means
+
+    def without_tokens(self) -> ProbeSplit:
+        """Return the split without its patch tokens, for a part that shall not copy them; their means stay."""
+        return replace(self, patches=self.patches[:, :0], patch_means=self.patch_mean())
 
     def has(self, target: str) -> bool:
         """Return whether any image has the target: a label, a labelled pixel, a measured one, a box."""
@@ -81,7 +99,7 @@ class ProbeSplit:
 
     def subset(self, images: Tensor) -> ProbeSplit:
         """Return some of the images, by their ``(M,)`` int64 indices."""
-        per_image = ("cls", "patches", "labels", "masks", "depth", "boxes", "intermediate_cls")
+        per_image = ("cls", "patches", "patch_means", "labels", "masks", "depth", "boxes", "intermediate_cls")
         values = {name: getattr(self, name) for name in per_image}
         own_masks = None if self.own_masks is None else self.own_masks.take(images.numpy())
         taken = {name: value[images] for name, value in values.items() if value is not None}
@@ -107,12 +125,18 @@ class Probe(ABC):
     pretraining, whose labels it then needs. Also rungs look at them."""
     num_train: PositiveInt | None = None
     """Largest number of training images that it is fitted on, drawn by the seed, the same for every arm; none given =
-    all. Features of the images are held in memory: of 100 000 with 197 tokens of 384 channels, 30 GB."""
+    all. What probes read of the images is held in memory: of 100 000, 197 tokens of 384 channels take 30 GB, [CLS] and
+    the mean patch 0.3 GB."""
 
     @property
     def num_blocks(self) -> int:
         """Return of how many of the last blocks it reads [CLS]; 0 = only ``ProbeSplit.cls``."""
         return 0
+
+    @property
+    def patch_features(self) -> PatchFeatures:
+        """Return what it reads of the patch tokens, which are not kept for a probe that reads none of them."""
+        return "tokens"
 
     @abstractmethod
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:

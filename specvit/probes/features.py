@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from specvit.models.patches import patchify
 from specvit.models.trunk import Trunk
 from specvit.models.vit import encode
 from specvit.probes import ProbeSplit
+from specvit.probes.base import PatchFeatures
 from specvit.training.augment import normalised
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ CPU_BATCH_SIZE = 32
 
 @torch.inference_mode()
 def backbone_features(
-    model: VisionTransformer, split: Split, *, device: Device, num_blocks: int = 0
+    model: VisionTransformer,
+    split: Split,
+    *,
+    device: Device,
+    num_blocks: int = 0,
+    patch_features: PatchFeatures = "tokens",
 ) -> ProbeSplit:
     """Compute the tokens of a split after the final norm.
 
@@ -40,56 +45,45 @@ def backbone_features(
         split: N images of H x W pixels.
         device: Where the model is.
         num_blocks: Of how many of the last blocks [CLS] is kept besides, see ``record_cls``; 0 = none.
+        patch_features: What is kept of the patches.
 
     Returns:
         Features in float32 on the CPU: [CLS] ``(N, D)`` and patches ``(N, P, D)``, beside the targets.
     """
     was_training = model.training
     model.eval()
-    # Filled batch by batch: a list of batches and what they are joined to would live side by side.
-    cls: Tensor | None = None
-    patches: Tensor | None = None
-    intermediate_cls: Tensor | None = None
-    read: list[NDArray[np.int64]] = []
+    kept = _Kept(len(split), patch_features)
     batch_size = min(BATCH_SIZE, CPU_BATCH_SIZE) if device.torch_device.type == "cpu" else BATCH_SIZE
     with record_cls(model, num_blocks) as recorded:
         for start in range(0, len(split), batch_size):
             images, rows = split.read(slice(start, start + batch_size))
-            read.append(rows)
             with device.autocast():
                 tokens = encode(model, normalised(images.copy(), device))
-            cls = _filled(cls, tokens.cls, start=start, num_images=len(split))
-            patches = _filled(patches, tokens.patches, start=start, num_images=len(split))
-            if recorded:
-                intermediate_cls = _filled(
-                    intermediate_cls, torch.stack(recorded, dim=1), start=start, num_images=len(split)
-                )
-                recorded.clear()
+            kept.add(rows, cls=tokens.cls, patches=tokens.patches, blocks=list(recorded))
+            recorded.clear()
     model.train(was_training)
     height, width = model.patch_embed.patch_size
-    grid = (split.images.shape[2] // height, split.images.shape[3] // width)
-    assert cls is not None
-    assert patches is not None
-    features = _probe_split(_as_read(split, read), cls=cls, patches=patches, grid=grid)
-    return replace(features, intermediate_cls=intermediate_cls)
+    return kept.of(split, grid=(split.images.shape[2] // height, split.images.shape[3] // width))
 
 
-def pixel_features(split: Split, *, patch_size: int) -> ProbeSplit:
+def pixel_features(split: Split, *, patch_size: int, patch_features: PatchFeatures = "tokens") -> ProbeSplit:
     """Return pixels as features, the floor below every backbone.
 
     Args:
         split: N images of H x W pixels.
         patch_size: Side of a patch in pixels.
+        patch_features: What is kept of the patches.
 
     Returns:
         In place of [CLS] the whole image ``(N, 3 H W)``, in place of patch tokens the pixels of each patch
         ``(N, P, 3 patch_size^2)``, in [0, 1].
     """
-    pixels, read = split.read(slice(None))
-    images = torch.from_numpy(pixels.copy()).float().div_(255)
-    patches = patchify(images, (patch_size, patch_size))
-    grid = (images.shape[2] // patch_size, images.shape[3] // patch_size)
-    return _probe_split(_as_read(split, [read]), cls=images.flatten(1), patches=patches, grid=grid)
+    kept = _Kept(len(split), patch_features)
+    for start in range(0, len(split), BATCH_SIZE):
+        pixels, rows = split.read(slice(start, start + BATCH_SIZE))
+        images = torch.from_numpy(pixels.copy()).float().div_(255)
+        kept.add(rows, cls=images.flatten(1), patches=patchify(images, (patch_size, patch_size)))
+    return kept.of(split, grid=(split.images.shape[2] // patch_size, split.images.shape[3] // patch_size))
 
 
 def subset(split: Split, indices: NDArray[np.int64]) -> Split:
@@ -97,37 +91,58 @@ def subset(split: Split, indices: NDArray[np.int64]) -> Split:
     return split.take(indices)
 
 
-def _as_read(split: Split, read: list[NDArray[np.int64]]) -> Split:
-    """Return the images that were read, for their targets: bad ones may have been left out for others."""
-    rows = np.concatenate(read)
-    return split if np.array_equal(rows, np.arange(len(split))) else split.take(rows)
+class _Kept:
+    """The features that are kept of a split, filled batch by batch: a list of batches would lie beside them."""
 
+    def __init__(self, num_images: int, patch_features: PatchFeatures) -> None:
+        self._num_images = num_images
+        self._patch_features = patch_features
+        self._features: dict[str, Tensor] = {}
+        self._rows: list[NDArray[np.int64]] = []
+        self._start = 0
 
-def _filled(into: Tensor | None, batch: Tensor, *, start: int, num_images: int) -> Tensor:
-    """Write the features of images ``start`` onwards into those of all, which the first batch makes room for."""
-    if into is None:
-        into = torch.empty(num_images, *batch.shape[1:])
-    into[start : start + len(batch)] = batch.float().cpu()
-    return into
+    def add(
+        self, rows: NDArray[np.int64], *, cls: Tensor, patches: Tensor, blocks: Sequence[Tensor] = ()
+    ) -> None:
+        """Keep of the images that follow what is to be kept.
 
+        Args:
+            rows: ``(B,)`` which images of the split they are.
+            cls: ``(B, D)``.
+            patches: ``(B, P, D)``.
+            blocks: Of each of the last blocks, [CLS] ``(B, D)``.
+        """
+        self._rows.append(rows)
+        found = {"cls": cls, "patches": patches if self._patch_features == "tokens" else patches[:, :0]}
+        if self._patch_features == "mean":
+            found["patch_means"] = patches.float().mean(1)
+        if blocks:
+            found["intermediate_cls"] = torch.stack(list(blocks), dim=1)
+        for name, batch in found.items():
+            if name not in self._features:
+                self._features[name] = torch.empty(self._num_images, *batch.shape[1:])
+            self._features[name][self._start : self._start + len(batch)] = batch.float().cpu()
+        self._start += len(rows)
 
-def _probe_split(split: Split, *, cls: Tensor, patches: Tensor, grid: tuple[int, int]) -> ProbeSplit:
-    # Copied: shared arrays are read-only, which torch cannot promise.
-    labels, masks, depth, boxes = (
-        None if array is None else torch.from_numpy(array.copy())
-        for array in (split.labels, split.masks, split.depth, split.boxes)
-    )
-    return ProbeSplit(
-        cls=cls,
-        patches=patches,
-        grid=grid,
-        labels=labels,
-        masks=masks,
-        depth=depth,
-        boxes=boxes,
-        image_size=(split.images.shape[2], split.images.shape[3]),
-        own_masks=split.images.masks if isinstance(split.images, EncodedImages) else None,
-    )
+    def of(self, split: Split, *, grid: tuple[int, int]) -> ProbeSplit:
+        """Return the features with the targets of their images: bad ones may have been left out for others."""
+        rows = np.concatenate(self._rows)
+        split = split if np.array_equal(rows, np.arange(len(split))) else split.take(rows)
+        # Copied: shared arrays are read-only, which torch cannot promise.
+        labels, masks, depth, boxes = (
+            None if array is None else torch.from_numpy(array.copy())
+            for array in (split.labels, split.masks, split.depth, split.boxes)
+        )
+        return ProbeSplit(
+            **self._features,
+            labels=labels,
+            masks=masks,
+            depth=depth,
+            boxes=boxes,
+            grid=grid,
+            image_size=(split.images.shape[2], split.images.shape[3]),
+            own_masks=split.images.masks if isinstance(split.images, EncodedImages) else None,
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from specvit.probes.base import Metric, Probe, ProbeSplit
+from specvit.probes.base import Metric, PatchFeatures, Probe, ProbeSplit
 from specvit.probes.scores import require_labels, top1
 from specvit.probes.selection import best, require_finite, split_off_tenth
 from specvit.settings import PositiveFloat, PositiveInt, settings
@@ -37,6 +37,11 @@ class Knn(Probe):
     held-out tenth are skipped, and if that leaves none, all of them vote. Of equals the first is taken."""
     temperature: PositiveFloat = 0.07
     """A neighbour's vote is exp(cosine / temperature)."""
+
+    @property
+    def patch_features(self) -> PatchFeatures:
+        """Return that it reads [CLS] alone."""
+        return "none"
 
     def evaluate(
         self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int

@@ -27,6 +27,11 @@ class Ade20k(Masks):
     class_names: tuple[str, ...] = tuple(f"class {index}" for index in range(150))
     """Names of the 150 classes, in the order of objectInfo150.txt."""
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return the sizes of the published splits."""
+        return 20_210, 2_000
+
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its mask."""
         folder = _FOLDERS[split]

@@ -36,6 +36,11 @@ class Cityscapes(Masks):
     class_names: tuple[str, ...] = tuple(_CLASSES.values())
     """Names of the 19 classes."""
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return the sizes of the published splits."""
+        return 2_975, 500
+
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its mask."""
         images = existing_folder(root / "leftImg8bit" / split, rule=_LAYOUT)

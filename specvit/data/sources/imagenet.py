@@ -37,6 +37,11 @@ class ImageNet(ImageFolder):
     image_size: PositiveInt = 224
     keep: Literal["arrays", "encoded"] = "encoded"
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return the sizes of the published splits."""
+        return 1_281_167, 50_000
+
     def prepare(self) -> Prepared:
         """Find the classes and images of both splits; those in archives are found when they are read.
 

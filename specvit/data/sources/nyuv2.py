@@ -53,6 +53,11 @@ class Nyuv2(DepthMaps):
     """Whether depth counts only within the evaluation crop of Eigen et al. 2014, rows 45 to 470 and columns 41 to
     600 of 480 x 640; in both splits, since the frame outside it is mostly blank. Images stay whole."""
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return the sizes of the published splits."""
+        return 795, 654
+
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its depth map."""
         names = _LISTS[split]

@@ -68,6 +68,11 @@ class Scenes(DataSource):
             raise ValueError(f"image_size must be at least 16 for scenes, not {self.image_size}")
         return self
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return ``num_train`` and ``num_val``."""
+        return self.num_train, self.num_val
+
     def load(self) -> Dataset:
         """Draw both splits, each from its own stream of random numbers."""
         train_stream, val_stream = np.random.SeedSequence(self.seed).spawn(2)

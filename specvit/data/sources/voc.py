@@ -29,6 +29,11 @@ class Voc(Masks):
     class_names: tuple[str, ...] = _CLASSES
     """Names of the 21 classes."""
 
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Return the sizes of the published splits."""
+        return 1_464, 1_449
+
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its mask."""
         images = existing_folder(root / "JPEGImages", rule=_LAYOUT)

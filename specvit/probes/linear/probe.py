@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from specvit.probes.base import Metric, Probe, ProbeSplit
+from specvit.probes.base import Metric, PatchFeatures, Probe, ProbeSplit
 from specvit.probes.linear.sgd import (
     Head,
     Heads,
@@ -93,6 +93,11 @@ class Linear(Probe):
     def num_blocks(self) -> int:
         """Return of how many of the last blocks it reads [CLS]."""
         return max(self.last_blocks or (0,))
+
+    @property
+    def patch_features(self) -> PatchFeatures:
+        """Return that it reads the mean patch, or nothing."""
+        return "none" if self.mean_patch is False else "mean"
 
     def evaluate(
         self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int
@@ -189,6 +194,6 @@ class Linear(Probe):
     def _features(self, part: ProbeSplit, *, split: str) -> Tensor:
         import torch
 
-        features = torch.cat([part.cls, part.patches.mean(1)], dim=1) if self.mean_patch else part.cls
+        features = torch.cat([part.cls, part.patch_mean()], dim=1) if self.mean_patch else part.cls
         require_finite(features, probe=self.name, split=split)
         return features

@@ -80,7 +80,7 @@ def head_features(part: ProbeSplit) -> Tensor:
     import torch
 
     cls = part.cls if part.intermediate_cls is None else part.intermediate_cls.flatten(1)
-    return torch.cat([cls, part.patches.mean(1)], dim=1)
+    return torch.cat([cls, part.patch_mean()], dim=1)
 
 
 def read_by(heads: Sequence[Head], part: ProbeSplit) -> Tensor:

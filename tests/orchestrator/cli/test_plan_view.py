@@ -57,3 +57,17 @@ def test_long_arms_are_folded_as_in_tables(make_sweep: Callable[..., Sweep], tmp
     lines = [line.strip("│ ").split("│")[0].rstrip() for line in text.splitlines()]
     start = lines.index("norm@first-third")
     assert lines[start + 1 : start + 3] == ["+qkv@first-third", "+mlp@all"]
+
+
+def test_memory_is_shown_by_scale_with_a_warning_where_too_little_is_reserved(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    text = rendered(make_plan(make_sweep(resources={"memory_gib": 0.25}), results_root=tmp_path))
+    assert "GiB of memory a process, by arithmetic\n" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("│ nano"))
+    assert [cell.strip() for cell in row.strip("│").split("│")][-1] == "0.2"
+    assert "trials of nano take 1." in text
+    assert "of the machine's memory by arithmetic, more than resources.memory_gib says, 0.25" in " ".join(text.split())
+    on_gpus = rendered(make_plan(make_sweep(resources={"gpus": 1}), results_root=tmp_path))
+    assert "(not measured on GPUs)" in on_gpus
+    assert "more than resources.memory_gib says" not in on_gpus

@@ -68,13 +68,14 @@ def test_a_trial_logs_what_it_trains_its_steps_with_their_terms_and_that_it_prob
 ) -> None:
     with caplog.at_level(logging.INFO, logger="specvit"):
         run_watched(make_config("dinov2_cpu"), dataset)
-    start, first, last, end = caplog.messages
+    start, first, last, end, probes = caplog.messages
     assert start.startswith(f"training on CPU: dinov2_cpu, {STEPS} steps of {BATCH_SIZE} images, ")
     assert re.fullmatch(rf"step 1/{STEPS}: loss (\S+) = dino (\S+) \+ ibot (\S+) \+ koleo (\S+), \d+ images/s", first)
     loss, *terms = map(float, re.findall(r"-?\d+\.\d+(?:e-\d+)?", first))
     assert loss == pytest.approx(sum(terms), rel=2e-3)
     assert last.startswith(f"step {STEPS}/{STEPS}: ")
     assert end == "the training is done; probing"
+    assert probes.startswith("probing knn, segmentation: features of ")
 
 
 def test_the_random_floor_probes_the_backbone_that_every_arm_starts_from(dataset: Dataset) -> None:
