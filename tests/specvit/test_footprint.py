@@ -71,11 +71,11 @@ SMALL = {"scale": "tiny", "patch_size": 8}
 TWO_HEADS: dict[str, Any] = {"model": {"patch_size": 8}, "size": 64, "batch_size": 8, "patch_bottleneck": 32}
 WIDE_HEAD: dict[str, Any] = {"num_prototypes": 65536, "head_hidden": 64, "head_bottleneck": 32, "local_size": 32}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "DeiT-III cut": ("deit3_cpu", {"batch_size": 16, "micro_batch": 4}),
-    "DINOv2": ("dinov2_cpu", {"batch_size": 8}),
-    "MAE": ("mae_cpu", {"batch_size": 16, "micro_batch": 4}),
+    "DINOv2": ("dinov2_cpu", {"batch_size": 4}),
 }
 LONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "DeiT-III, cut": ("deit3_cpu", {"batch_size": 16, "micro_batch": 4}),
+    "MAE, cut": ("mae_cpu", {"batch_size": 16, "micro_batch": 4}),
     "DeiT-III": ("deit3_cpu", {}),
     "DeiT-III, few at once": ("deit3_cpu", {"micro_batch": 2}),
     "DeiT-III, dense": ("deit3_dense_cpu", {}),

@@ -31,7 +31,9 @@ def run(folder: Path, recipe: str = "deit3_cpu", *, kind: str = "specialize", **
     return dict(run_watched(config, config.data.load())[0].metrics)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(  # a short run of DINOv2 is that of tests/test_smoke.py
+    "recipe", [pytest.param(name, marks=[pytest.mark.long] * (name == "dinov2_cpu")) for name in RECIPES]
+)
 def test_a_trial_on_encoded_images_reports_what_others_do_and_repeats(recipe: str, folder: Path) -> None:
     metrics = run(folder, recipe, keep="encoded", workers=2)
     assert set(metrics) == {"knn_top1", "loss"} | LEARNT[recipe]
