@@ -167,7 +167,10 @@ def prepare_run(
         for trial_id in followers.keys() & done:
             ResultSharing(followers, ledger).copy(trial_id)
         states = CheckpointStore(
-            folder / FOLDER_NAME, every_s=sweep.file.checkpoint_every_s, shared=remote.states if remote else None
+            folder / FOLDER_NAME,
+            every_s=sweep.file.checkpoint_every_s,
+            max_share=sweep.file.checkpoint_max_share,
+            shared=remote.states if remote else None,
         )
         keeps = keeps_weights(sweep, trials)
         yield SweepRun(

@@ -138,6 +138,7 @@ def make_checkpoint(
         files.state or (location if isinstance(location, Path) else Path(location.name)),
         json.dumps(identity),
         every_s=job.state.every_s,
+        max_share=job.state.max_share,
         at_stop=at_stop,
         after_save=files.after_save,
     )

@@ -37,11 +37,13 @@ class StateFile:
 
     Attributes:
         location: The file; one in a store if machines have no folder in common, and workers then keep a copy.
-        every_s: Seconds between two times of saving.
+        every_s: Least seconds between two times of saving.
+        max_share: Share of the trial's time that saving may take; 1 = any.
     """
 
     location: Location
     every_s: float
+    max_share: float = 1.0
 
 
 class RemoteCheckpoints:
@@ -105,12 +107,15 @@ class RemoteCheckpoints:
 class CheckpointStore:
     """The files of all trials' states, in a folder or in a store, each deleted in time."""
 
-    def __init__(self, folder: Path, *, every_s: float, shared: RemoteCheckpoints | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, every_s: float, max_share: float = 1.0, shared: RemoteCheckpoints | None = None
+    ) -> None:
         """Take the folder; it need not exist.
 
         Args:
             folder: Where the states are, or will be.
-            every_s: Seconds between two times of saving; 0 = states are neither saved nor used.
+            every_s: Least seconds between two times of saving; 0 = states are neither saved nor used.
+            max_share: Share of a trial's time that saving may take; 1 = any.
             shared: The states at a URL, where workers keep them; None = they share the folder.
 
         Raises:
@@ -118,7 +123,7 @@ class CheckpointStore:
         """
         reject_symlink(folder)
         self._folder = folder.resolve()  # workers need not run in this process's folder
-        self._every_s = every_s
+        self._every_s, self._max_share = every_s, max_share
         self._shared = shared
 
     def file_of(self, trial_id: str) -> StateFile | None:
@@ -127,9 +132,9 @@ class CheckpointStore:
             return None
         name = f"{trial_id}{_SUFFIX}"
         if self._shared is None:
-            return StateFile(self._folder / name, self._every_s)
+            return StateFile(self._folder / name, self._every_s, self._max_share)
         self._shared.cancel_delete(name)
-        return StateFile(self._shared.folder / name, self._every_s)
+        return StateFile(self._shared.folder / name, self._every_s, self._max_share)
 
     def ended(self, event: Event) -> None:
         """Delete the state of a trial whose numbers are on record, or that was pruned; one that failed resumes from it.

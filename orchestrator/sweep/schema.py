@@ -178,8 +178,12 @@ class SweepFile:
     """Seconds that a trial is pending at most, given a place without a worker that starts on it, before it waits again
     for another one. It has to be longer than it takes a node to fetch the data."""
     checkpoint_every_s: NonNegativeFloat = 60
-    """Seconds between two times of saving the state of a running trial, from which it goes on if it is interrupted;
-    0 = never. Takes no part in a trial's identity."""
+    """Least seconds between two times of saving the state of a running trial, from which it goes on if it is
+    interrupted; 0 = never. Takes no part in a trial's identity."""
+    checkpoint_max_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.01
+    """Share of a running trial's time, above 0, that the saving of its states may take: those of large models are saved
+    less often than every ``checkpoint_every_s``. 1 = as often as that, whatever it takes. Takes no part in a trial's
+    identity."""
     keep_weights: Flag | None = None
     """Whether to keep the weights of every trained backbone, DINOv2's student and teacher both, as
     ``weights/ARM-SEED-ID/NAME.safetensors`` beside the tables, with an index in ``weights/index.csv``. They are what a

@@ -8,6 +8,7 @@ not at all, carries a hash of all it holds, and names the trial: one that is dam
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -31,6 +32,9 @@ VERSION = 1
 """Of the file's layout; raised by a change of it, so that older files are refused."""
 
 METADATA_KEY = "specvit_training_state"
+
+MAX_SHARE = 0.01
+"""Share of a run's time that the saving of its states takes at most, unless something else is asked for."""
 
 _LENGTH_BYTES = 8
 """A safetensors file opens with the length of its JSON header."""
@@ -59,11 +63,12 @@ class Checkpoint:
             folder is missing. Whoever gave it deletes it when the result is safe.
         identity: What tells this trial from all others; a file of another identity is refused.
         every_s: Least seconds of wall time between two times of saving; None = not by time.
-        every_steps: Steps between two times of saving; None = not by steps.
+        every_steps: Steps between two times of saving, whatever that costs; None = not by steps.
+        max_share: Share of the run's time that saving by time may take; 1 = any. See ``state_writer``.
         at_stop: Asked when the run is ordered to stop: whether it is to resume one day, so that its state is saved
             first. A run that is given up needs none.
-        after_save: Called with ``path`` whenever the state was saved, in the process that saved it. Training waits for
-            it, and it must not raise.
+        after_save: Called with ``path`` whenever the state was saved, in the thread that saved it, of the main process.
+            The next state waits for it, and it must not raise.
         notes: JSON values that the caller wants kept along; filled from the file where a run continues.
     """
 
@@ -71,6 +76,7 @@ class Checkpoint:
     identity: str
     every_s: float | None = 60.0
     every_steps: int | None = None
+    max_share: float = MAX_SHARE
     at_stop: Callable[[], bool] = lambda: False
     after_save: Callable[[Path], None] = lambda _: None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -79,17 +85,14 @@ class Checkpoint:
         """Check how often to save.
 
         Raises:
-            ConfigError: If an interval is not above 0.
+            ConfigError: If an interval is not above 0, or the share not in (0, 1].
         """
         for name in ("every_s", "every_steps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")
-
-    def is_due(self, step: int, *, seconds_since: float) -> bool:
-        """Return whether to save after ``step`` (from 1), so long after the last time."""
-        by_time = self.every_s is not None and seconds_since >= self.every_s
-        return by_time or (self.every_steps is not None and step % self.every_steps == 0)
+        if not 0 < self.max_share <= 1:
+            raise ConfigError(f"max_share must be above 0 and at most 1, not {self.max_share}")
 
 
 @dataclass(frozen=True)
@@ -107,39 +110,64 @@ class SavedStep:
     micro_batch: int
 
 
-def save_state(
+@dataclass(frozen=True)
+class StateCopy:
+    """A run's state in memory of its own, which stays as it is while the training goes on.
+
+    Attributes:
+        content: What a file says of itself, without its hash.
+        tensors: By name, on the CPU; no two share memory.
+    """
+
+    content: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def copy_state(
     checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.optim.Optimizer, stands: SavedStep
-) -> None:
-    """Write a run's state; the file of before stays until the new one is complete.
+) -> StateCopy:
+    """Return a copy of a run's state in host memory.
 
     Args:
-        checkpoint: Where, of which trial, with which notes.
+        checkpoint: Of which trial, with which notes.
         learner: What is trained.
         optimizer: Any whose state is tensors and numbers.
         stands: Where the run stands.
-
-    Raises:
-        SpecsweepError: If the file cannot be written.
     """
-    tensors = {f"learner.{name}": value for name, value in _learner_tensors(learner).items()}
-    numbers: dict[str, Any] = {}
-    for name, value in _optimizer_values(learner, optimizer).items():
-        (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{name}"] = value
-    # Copied: safetensors refuses tensors that share memory.
-    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    tensors, numbers = _state_values(learner, optimizer)
     content = {
         "version": VERSION,
         "identity": checkpoint.identity,
         **dataclasses.asdict(stands),
         "numbers": numbers,
-        "notes": checkpoint.notes,
+        "notes": copy.deepcopy(checkpoint.notes),
     }
-    text = json.dumps({**content, "sha256": _digest(content, tensors)})
+    return StateCopy(
+        content, {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    )
+
+
+def state_bytes(learner: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Return how many bytes the tensors of a run's state have."""
+    return sum(value.nbytes for value in _state_values(learner, optimizer)[0].values())
+
+
+def write_state(checkpoint: Checkpoint, state: StateCopy) -> None:
+    """Write a run's state; the file of before stays until the new one is complete.
+
+    Args:
+        checkpoint: Where, and who is told.
+        state: What is written.
+
+    Raises:
+        SpecsweepError: If the file cannot be written.
+    """
+    text = json.dumps({**state.content, "sha256": _digest(state.content, state.tensors)})
     try:
         checkpoint.path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise SpecsweepError(f"{checkpoint.path.parent}: cannot be made ({error})") from error
-    write_tensors(checkpoint.path, tensors, metadata={METADATA_KEY: text})
+    write_tensors(checkpoint.path, state.tensors, metadata={METADATA_KEY: text})
     checkpoint.after_save(checkpoint.path)
 
 
@@ -246,6 +274,17 @@ def _digest(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _state_values(
+    learner: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a state, as they are, and its numbers."""
+    tensors = {f"learner.{name}": value for name, value in _learner_tensors(learner).items()}
+    numbers: dict[str, Any] = {}
+    for name, value in _optimizer_values(learner, optimizer).items():
+        (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{name}"] = value
+    return tensors, numbers
 
 
 def _learner_tensors(learner: nn.Module) -> dict[str, Tensor]:

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from specvit.data import Split
 from specvit.device import Device
-from specvit.errors import DataError, DivergenceError, SpecsweepError
+from specvit.errors import DataError, DivergenceError
 from specvit.seeding import numpy_stream
 from specvit.training import collectives
-from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
+from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state
 from specvit.training.learner import Batch, Learner
 from specvit.training.loading import batch_loader
 from specvit.training.optimizer import AS_SHARED, OwnFactors, build_optimizer, cosine, set_schedules, warmup_cosine
 from specvit.training.recipe import Recipe
+from specvit.training.state_writer import state_writer
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ def pretrain(
 
     With a checkpoint, the run resumes from the state that is found there: it ends with the numbers of a run that was
     never stopped, bit for bit on one machine. A state that cannot be used is reported in the log, and the run starts
-    over. The state is saved after ``after_step``, so a step that was reported is reported again only by a run that
-    resumes from before it.
+    over. The state is copied after ``after_step``, so a step that was reported is reported again only by a run that
+    resumes from before it. A thread writes it (``state_writer``); however the run ends, by then it is written.
 
     Args:
         learner: What is trained.
@@ -119,8 +120,11 @@ def pretrain(
             continued(report)
     start = report.step
     order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
-    started = saved = time.monotonic()
-    with batch_loader(learner, split, recipe, seed=seed, device=device) as loader:
+    started = time.monotonic()
+    with (
+        state_writer(checkpoint, learner, optimizer, device=device) as states,
+        batch_loader(learner, split, recipe, seed=seed, device=device) as loader,
+    ):
         following = next(order)
         for step in range(start, recipe.steps):
             began = time.monotonic()
@@ -135,15 +139,13 @@ def pretrain(
             images_per_s = (step + 1 - start) * recipe.batch_size / (now - started)
             report = StepReport(step + 1, loss, images_per_s, learner.last_terms, seconds=now - began)
             stopped = collectives.agree(collectives.is_main() and after_step(report))
-            if checkpoint is not None and (
-                checkpoint.at_stop()
+            if states is not None and (
+                states.checkpoint.at_stop()
                 if stopped
                 # At the end too: whatever fails after the training, that need not be done again.
-                else step + 1 == recipe.steps or checkpoint.is_due(step + 1, seconds_since=time.monotonic() - saved)
+                else states.is_due(step + 1) or step + 1 == recipe.steps
             ):
-                micro_batch = learner.micro_batch or recipe.batch_size
-                _save(checkpoint, learner, optimizer, SavedStep(step + 1, loss, micro_batch))
-                saved = time.monotonic()
+                states.save(SavedStep(step + 1, loss, learner.micro_batch or recipe.batch_size))
             if stopped:
                 break
     return report
@@ -193,13 +195,3 @@ def _read(checkpoint: Checkpoint) -> bytes:
         # Not for the caller to catch: the other processes wait for what this one found.
         _LOG.warning("%s; training begins anew", error)
         return b""
-
-
-def _save(checkpoint: Checkpoint, learner: Learner, optimizer: torch.optim.Optimizer, stands: SavedStep) -> None:
-    """Save the state, in the main process; a full disk costs the checkpoint, not the run."""
-    if not collectives.is_main():
-        return
-    try:
-        save_state(checkpoint, learner, optimizer, stands)
-    except SpecsweepError as error:
-        _LOG.warning("%s; training goes on without a checkpoint of step %d", error, stands.step)

@@ -18,7 +18,7 @@ from torch import nn
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.ledger import Ledger
 from specvit.errors import DataError
-from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, save_state
+from specvit.training.checkpoint import Checkpoint, SavedStep, copy_state, load_state, write_state
 
 from ..long_run import IS_LONG, SLOW_IF_LONG
 from .harness.ledger_history import LOG_NAME, Content, Files, content_of, make_files, open_both_ways
@@ -206,7 +206,8 @@ def damaged_states(data: bytes) -> Iterable[bytes]:
 
 def test_state_that_is_damaged_anywhere_is_restored_exactly_or_refused(tmp_path: Path) -> None:
     saved = small()
-    save_state(Checkpoint(tmp_path / "state", "trial", notes={"note": [1.5]}), *saved, SavedStep(3, 0.125, 4))
+    checkpoint = Checkpoint(tmp_path / "state", "trial", notes={"note": [1.5]})
+    write_state(checkpoint, copy_state(checkpoint, *saved, SavedStep(3, 0.125, 4)))
     learner, optimizer = small()
     optimizer.step()  # stands elsewhere than what was saved
     start = values_of(learner, optimizer)

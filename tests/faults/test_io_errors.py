@@ -67,6 +67,7 @@ SWEEP: dict[str, Any] = {
     "ablate": {"components": ["none"]},
     "keep_weights": True,
     "checkpoint_every_s": 1e-4,
+    "checkpoint_max_share": 1,
 }
 """One trial whose state is saved after every step; rungs stand at steps 2 and 4."""
 

@@ -14,4 +14,5 @@ def sections_of(*, steps: int) -> dict[str, Any]:
         "ablate": {"components": ["none", "norm"]},
         "floors": [],
         "checkpoint_every_s": 1e-4,
+        "checkpoint_max_share": 1,
     }

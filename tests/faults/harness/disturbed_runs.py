@@ -39,6 +39,7 @@ FILE: dict[str, object] = {
     "ablate": {"components": ["none", "norm"]},
     "floors": [],
     "checkpoint_every_s": 1e-4,
+    "checkpoint_max_share": 1,
 }
 """A sweep whose trials save their states after every step."""
 

@@ -63,10 +63,10 @@ TEXTS = st.sampled_from([*_PLAIN.split(), *_ODD]) | st.text(max_size=12)
 SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS
 
 _KEYS = """objective probes name question model data rungs seeds ablate vary floors pruning resources keep_weights
-checkpoint_every_s diagnostics source recipe pruner comparator scale patch_size image_size steps epochs batch_size lr
-count num_images root protocol metric components blocks modes tokens comparators specialize knn cpus processes
-high_norm checkpoint checkpoint_sha256 placebo_position model.scale model.patch_size objective.recipe objective.lr
-data.source data.image_size probes.knn objective. .lr model.name path_fields __class__ <<"""
+checkpoint_every_s checkpoint_max_share diagnostics source recipe pruner comparator scale patch_size image_size steps
+epochs batch_size lr count num_images root protocol metric components blocks modes tokens comparators specialize knn
+cpus processes high_norm checkpoint checkpoint_sha256 placebo_position model.scale model.patch_size objective.recipe
+objective.lr data.source data.image_size probes.knn objective. .lr model.name path_fields __class__ <<"""
 KEYS = st.sampled_from(_KEYS.split())
 """Keys that stand in sweep files, and some that look like them."""
 

@@ -141,8 +141,7 @@ class StandIn:
                     import torch
 
                     raise torch.OutOfMemoryError("CUDA out of memory, as was ordered")
-            due = checkpoint.is_due(step, seconds_since=time.monotonic() - saved_s)
-            if checkpoint.at_stop() if stopped else due:
+            if checkpoint.at_stop() if stopped else time.monotonic() - saved_s >= checkpoint.every_s:
                 self._save(checkpoint, trial_id, {"step": step, "digest": digest, "rungs": list(rungs.items())})
                 saved_s = time.monotonic()
             if stopped:

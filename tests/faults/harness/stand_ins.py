@@ -22,7 +22,9 @@ from orchestrator.execution.worker import RunningJob
 from orchestrator.trials.events import Event
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
-from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
+from specvit.device import Device
+from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state
+from specvit.training.state_writer import state_writer
 from specvit.trial import TrialResult, rung_steps
 
 WALL_S, CPU_S = 0.5, 0.25
@@ -116,19 +118,21 @@ def run_stand_in(
         for step, metrics in notes["rungs"]:
             observer.rung(step=step, metrics=metrics)
         observer.progress(step=start, steps=steps, images_per_s=0.0)
-    for step in range(start + 1, steps + 1):
-        _train(learner, optimizer, step=step, seed=seed)
-        observer.computed(step)
-        value = float(learner.weight.detach().sum())
-        observer.progress(step=step, steps=steps, images_per_s=1.0)
-        if step in rungs:
-            notes["rungs"].append([step, {"knn_top1": value}])
-            observer.rung(step=step, metrics={"knn_top1": value})
-        is_stopped = step < steps and observer.should_stop()
-        if checkpoint.at_stop() if is_stopped else checkpoint.is_due(step, seconds_since=1.0):
-            save_state(checkpoint, learner, optimizer, SavedStep(step, value, 1))
-        if is_stopped:
-            return TrialResult({}, stopped_at=step)
+    with state_writer(checkpoint, learner, optimizer, device=Device(torch.device("cpu"))) as states:
+        assert states is not None
+        for step in range(start + 1, steps + 1):
+            _train(learner, optimizer, step=step, seed=seed)
+            observer.computed(step)
+            value = float(learner.weight.detach().sum())
+            observer.progress(step=step, steps=steps, images_per_s=1.0)
+            if step in rungs:
+                notes["rungs"].append([step, {"knn_top1": value}])
+                observer.rung(step=step, metrics={"knn_top1": value})
+            is_stopped = step < steps and observer.should_stop()
+            if checkpoint.at_stop() if is_stopped else states.is_due(step):
+                states.save(SavedStep(step, value, 1))
+            if is_stopped:
+                return TrialResult({}, stopped_at=step)
     return TrialResult({"knn_top1": float(learner.weight.detach().sum()), "loss": float(learner.bias.detach().sum())})
 
 

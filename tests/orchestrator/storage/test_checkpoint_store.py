@@ -37,8 +37,9 @@ def test_every_trial_has_a_file_whose_path_holds_in_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    states = CheckpointStore(Path("checkpoints"), every_s=5.0)
-    assert states.file_of(A) == StateFile(tmp_path.resolve() / "checkpoints" / f"{A}.safetensors", every_s=5.0)
+    states = CheckpointStore(Path("checkpoints"), every_s=5.0, max_share=0.25)
+    path = tmp_path.resolve() / "checkpoints" / f"{A}.safetensors"
+    assert states.file_of(A) == StateFile(path, every_s=5.0, max_share=0.25)
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from specvit.errors import ConfigError, DataError, SpecsweepError
 from specvit.training import checkpoint
-from specvit.training.checkpoint import Checkpoint, SavedStep, load_state, read_state, save_state
+from specvit.training.checkpoint import Checkpoint, SavedStep, copy_state, load_state, read_state, write_state
 from specvit.training.loop import StepReport, pretrain
 
+from ...waiting import wait_for
 from ..file_size_limit import file_size_limit
 from .cases import CASES, CPU, DATASET, STEPS, Case, learn, make_learner, with_micro_batch
 
@@ -31,6 +32,16 @@ ONE = CASES["dinov2 centre"]
 
 def _checkpoint(path: Path, **changes: Any) -> Checkpoint:
     return Checkpoint(**{"path": path, "identity": "trial", "every_s": None, "every_steps": 1, **changes})
+
+
+def _step_of(path: Path) -> int:
+    """Return the step of a run's state; 0 if there is none."""
+    data = read_state(path)
+    if not data:
+        return 0
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    step: int = json.loads(header["__metadata__"]["specvit_training_state"])["step"]
+    return step
 
 
 def _states(case: Case, folder: Path) -> tuple[list[float], dict[str, Tensor], list[Path]]:
@@ -42,6 +53,7 @@ def _states(case: Case, folder: Path) -> tuple[list[float], dict[str, Tensor], l
     def note(report: StepReport) -> bool:
         losses.append(report.loss)
         if report.step > 1:
+            wait_for(lambda: _step_of(path) == report.step - 1)
             kept.append(folder / f"state {report.step - 1}")
             shutil.copy(path, kept[-1])
         return False
@@ -122,7 +134,8 @@ def test_the_file_is_one_of_safetensors_with_all_that_trains(tmp_path: Path) -> 
 def _saved(path: Path, **changes: Any) -> bytes:
     """Write a small state and return the file's bytes."""
     learner, optimizer = _small()
-    save_state(_checkpoint(path, notes={"note": [1, math.inf]}, **changes), learner, optimizer, SavedStep(3, 0.1, 4))
+    checkpoint = _checkpoint(path, notes={"note": [1, math.inf]}, **changes)
+    write_state(checkpoint, copy_state(checkpoint, learner, optimizer, SavedStep(3, 0.1, 4)))
     return path.read_bytes()
 
 
@@ -313,18 +326,13 @@ def test_the_folder_of_a_state_is_made_and_a_missing_file_is_empty(tmp_path: Pat
     assert read_state(path) != _saved(path) == read_state(path)
 
 
-def test_states_are_due_by_time_or_by_steps() -> None:
-    by_time = _checkpoint(Path("x"), every_s=10.0, every_steps=None)
-    assert [by_time.is_due(1, seconds_since=seconds) for seconds in (9.9, 10.0)] == [False, True]
-    by_steps = _checkpoint(Path("x"), every_steps=3)
-    assert [step for step in range(1, 8) if by_steps.is_due(step, seconds_since=1e9)] == [3, 6]
-    either = _checkpoint(Path("x"), every_s=10.0, every_steps=3)
-    assert [either.is_due(step, seconds_since=s) for step, s in ((2, 1.0), (3, 1.0), (4, 11.0))] == [False, True, True]
-    never = _checkpoint(Path("x"), every_steps=None)
-    assert not never.is_due(1, seconds_since=1e9)
-
-
-@pytest.mark.parametrize("changes", [{"every_steps": 0}, {"every_s": -1.0}, {"every_s": 0.0}, {"every_s": math.nan}])
-def test_intervals_that_are_not_above_0_are_refused(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"every_steps": 0}, {"every_s": -1.0}, {"every_s": 0.0}, {"every_s": math.nan}),
+        *({"max_share": 0.0}, {"max_share": 1.5}, {"max_share": math.nan}),
+    ],
+)
+def test_intervals_and_shares_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(changes))} must be above 0"):
         _checkpoint(Path("x"), **changes)

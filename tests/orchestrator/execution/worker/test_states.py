@@ -46,9 +46,9 @@ def test_a_trial_keeps_its_state_where_the_job_says_and_nowhere_else(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checkpoint_of(job, monkeypatch) is None
-    given = checkpoint_of(replace(job, state=StateFile(Path("state"), 5.0)), monkeypatch)
+    given = checkpoint_of(replace(job, state=StateFile(Path("state"), 5.0, max_share=0.25)), monkeypatch)
     assert given is not None
-    assert (given.path, given.every_s, given.every_steps) == (Path("state"), 5.0, None)
+    assert (given.path, given.every_s, given.every_steps, given.max_share) == (Path("state"), 5.0, None, 0.25)
 
 
 def test_a_state_is_that_of_its_trial_its_data_and_its_software(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

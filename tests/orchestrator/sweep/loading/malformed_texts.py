@@ -51,6 +51,8 @@ MALFORMED = {
     "no_processes": (changed("gpus: 0", "processes: 0"), 22, "resources.processes: must be greater than 0", "0"),
     "uneven_processes": (changed("gpus: 0", "processes: 7"), 22, "resources.processes: must divide objective.batch_size, 32", "7"),
     "shared_gpu": (changed("gpus: 0", "gpus: 0.5, processes: 2"), 22, "resources.processes: must be 1 where gpus is a share of a GPU (0.5)", "2"),
+    "share_of_nothing": (changed("seeds: [0, 1, 2]", "seeds: 3\ncheckpoint_max_share: 0"), 14, "checkpoint_max_share: must be greater than 0", "0"),
+    "share_in_percent": (changed("seeds: [0, 1, 2]", "seeds: 3\ncheckpoint_max_share: 5"), 14, "checkpoint_max_share: must be at most 1", "5"),
     "negative_interval": (changed("seeds: [0, 1, 2]", "seeds: 3\ncheckpoint_every_s: -1"), 14, "checkpoint_every_s: must be at least 0", "-1"),
     "sliver_of_a_gpu": (changed("gpus: 0", "gpus: 1e-5"), 22, "resources.gpus: must be 0 or at least 0.0001", "not 1e-05"),
     "sliver_of_a_cpu": (changed("cpus: 1", "cpus: 1e-320"), 22, "resources.cpus: must be at least 0.0001", "not 1e-320"),

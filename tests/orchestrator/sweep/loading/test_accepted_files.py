@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from orchestrator.sweep.resolved import Limits, Sweep
+from specvit.training.checkpoint import Checkpoint
 
 from .sweep_texts import MINIMAL, VALID, Load, message_of
 
@@ -73,6 +75,8 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
         (["resources.processes=4"], lambda s: s.file.resources.processes, 4),
         (["checkpoint_every_s=0"], lambda s: s.file.checkpoint_every_s, 0),
         ([], lambda s: (s.file.resources.processes, s.file.checkpoint_every_s), (1, 60)),
+        ([], lambda s: s.file.checkpoint_max_share, Checkpoint(Path(), "").max_share),
+        (["checkpoint_max_share=1"], lambda s: s.file.checkpoint_max_share, 1),
     ],
 )
 def test_load_sweep_override_wins_over_the_file(

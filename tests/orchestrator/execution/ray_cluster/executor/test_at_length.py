@@ -34,7 +34,8 @@ def test_a_trial_whose_worker_was_killed_goes_on_from_its_state_in_the_same_run(
 ) -> None:
     # More steps than a worker does before it is killed; rungs stand at steps 20 and 40.
     objective = {"recipe": "dinov2_cpu", "steps": 60, "batch_size": 8}
-    changes = {"seeds": 1, "ablate": {"components": ["none"]}, "floors": [], "checkpoint_every_s": 1e-4}
+    changes = {"seeds": 1, "ablate": {"components": ["none"]}, "floors": []}
+    changes |= {"checkpoint_every_s": 1e-4, "checkpoint_max_share": 1}
     sweep = make_sweep(objective=objective, resources={"cpus": ALONE.cpus}, **changes)
 
     def on_event(event: Event) -> None:
