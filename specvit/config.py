@@ -11,7 +11,7 @@ from specvit.data import AnyDataSource, DataSource
 from specvit.models.config import check_high_norm
 from specvit.models.scales import ScaleName
 from specvit.probes import SelectedProbes
-from specvit.recipes import AnyRecipe
+from specvit.recipes import AnyRecipe, Recipe
 from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
 
 PROTOCOL_VERSION = 2
@@ -84,12 +84,21 @@ class Treatment:
         return self
 
 
+RUNG_SCORED_SHARE = 0.25
+"""Share of a rung's images that are scored; the probes are fitted on the others."""
+
+
 @settings
 class RungSettings:
     """The cheap probes on the way: curves, and the ground on which trials are pruned.
 
     They look at the training split alone (most of the images to fit, a quarter to score), so that pruning
-    never chooses on the reported split.
+    never chooses on the reported split. Where labels or masks train the backbone, it is not trained on the images
+    that are scored, or the arm that learns them by heart would be ahead.
+
+    Why images of the training split, and not others: a source read from files has no third split, scoring on a part
+    of the reported one would choose on it, and taking that part out of it would make its numbers other than everyone's.
+    What is trained does not depend on whether trials are pruned, by what, or how often there are rungs.
     """
 
     count: NonNegativeInt = 3
@@ -99,6 +108,19 @@ class RungSettings:
     none of the scored images has (no labelled pixel, no box) is left out of the rung."""
     probes: tuple[str, ...] = ()
     """Names of the probes to run; empty = those of ``knn`` and ``segmentation`` that are on, or else the first."""
+    held_out: Flag = True
+    """Whether a recipe that learns from labels or masks is not trained on the images that rungs score, the same ones
+    for all arms of a seed. Other recipes are trained on all images in any case, and so are all where there are no
+    rungs; probes at the end are fitted on all. false = rungs score what was trained on: not to be pruned by."""
+
+    def num_scored(self, num_images: int) -> int:
+        """Return how many images of a training split of ``num_images`` are scored."""
+        return max(1, int(min(self.num_images, num_images) * RUNG_SCORED_SHARE))
+
+    def num_held_out(self, recipe: Recipe, num_images: int) -> int:
+        """Return how many images of a training split of ``num_images`` are left out of the pretraining."""
+        is_honest_anyway = not recipe.required_targets() or self.count == 0
+        return 0 if is_honest_anyway or not self.held_out else self.num_scored(num_images)
 
 
 def default_rung_probes(probes: SelectedProbes) -> tuple[str, ...]:

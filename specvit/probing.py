@@ -9,6 +9,7 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
 from specvit.config import TrialConfig, default_rung_probes
@@ -23,10 +24,6 @@ from specvit.probes.features import backbone_features, pixel_features, subset
 from specvit.seeding import derive_seed, numpy_stream
 
 _LOG = logging.getLogger(__name__)
-
-RUNG_SCORED_SHARE = 0.25
-"""Share of a rung's images that are scored; the probes are fitted on the others."""
-
 
 
 class Read(TypedDict):
@@ -191,9 +188,26 @@ def rung_probes(config: TrialConfig) -> dict[str, Probe]:
 
 def rung_splits(config: TrialConfig, train: Split) -> tuple[Split, Split]:
     """Draw the images of the rungs from a training split: some to fit on, others to score."""
-    if len(train) < 2:
-        raise DataError(f"a rung needs at least 2 training images, not {len(train)}: set rungs.count to 0")
-    rng = numpy_stream(config.seed, "rung images")
-    indices = rng.permutation(len(train))[: config.rungs.num_images].astype(np.int64)
-    num_scored = max(1, int(len(indices) * RUNG_SCORED_SHARE))
-    return subset(train, indices[num_scored:]), subset(train, indices[:num_scored])
+    fitted, scored = _rung_images(config, len(train))
+    return subset(train, fitted), subset(train, scored)
+
+
+def pretrained_on(config: TrialConfig, train: Split) -> tuple[Split, NDArray[np.int64] | None]:
+    """Return a training split, and ``(M,)`` which of its images the pretraining sees, rising; None = all.
+
+    Those that rungs score are left out where the recipe learns from targets; nor is one of them taken in the place of
+    an image that cannot be used.
+    """
+    if config.rungs.num_held_out(config.objective, len(train)) == 0:
+        return train, None
+    held_out = _rung_images(config, len(train))[1]
+    return train.without_substitutes(held_out), np.setdiff1d(np.arange(len(train)), held_out)
+
+
+def _rung_images(config: TrialConfig, num_images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw which of so many images rungs fit on, and which they score."""
+    if num_images < 2:
+        raise DataError(f"a rung needs at least 2 training images, not {num_images}: set rungs.count to 0")
+    drawn = numpy_stream(config.seed, "rung images").permutation(num_images)[: config.rungs.num_images].astype(np.int64)
+    num_scored = config.rungs.num_scored(num_images)
+    return drawn[num_scored:], drawn[:num_scored]

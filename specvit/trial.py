@@ -25,7 +25,7 @@ from specvit.files.checksum import sha256_of
 from specvit.kept_weights import WeightsFile
 from specvit.models.config import VitConfig
 from specvit.models.vit import build_vit
-from specvit.probing import Probing
+from specvit.probing import Probing, pretrained_on
 from specvit.recipes.build import build_learner
 from specvit.training import collectives
 from specvit.training.checkpoint import Checkpoint
@@ -117,7 +117,9 @@ def run_trial(
     encoded = _encoded((dataset, *probe_datasets.values()))
     for images in encoded:
         images.skipped.clear()  # what another trial of this process has met
-    config = replace(config, objective=config.objective.for_images(len(dataset.train)))
+    train, trained_on = pretrained_on(config, dataset.train)
+    num_images = len(train) if trained_on is None else len(trained_on)
+    config = replace(config, objective=config.objective.for_images(num_images))
     steps = config.objective.steps if config.treatment.is_trained else 0
     probing = Probing(
         config,
@@ -146,25 +148,27 @@ def run_trial(
             backbone, num_classes=len(dataset.class_names), seed=config.seed
         )
     notes = {} if checkpoint is None else checkpoint.notes
-    terms = LossMeasurement(learner, config.objective, dataset.train, seed=config.seed, device=device)
+    terms = LossMeasurement(learner, config.objective, train, seed=config.seed, device=device, images=trained_on)
     watch = _Watch(config, probing, observer, terms, device=device, backbone=learner.eval_backbone, notes=notes)
     recipe = config.objective
     _LOG.info(
-        "training on %s: %s, %d steps of %d images, %s parameters in the backbone, rungs at %s",
+        "training on %s: %s, %d steps of %d images, %s parameters in the backbone, rungs at %s%s",
         device.name,
         recipe.name,
         recipe.steps,
         recipe.batch_size,
         f"{sum(parameter.numel() for parameter in backbone.parameters()):,}",
         ", ".join(map(str, watch.rungs)) or "no step",
+        f", which score {len(train) - num_images} images that are not trained on" if trained_on is not None else "",
     )
     last = pretrain(
         learner,
         config.objective,
-        dataset.train,
+        train,
         seed=config.seed,
         device=device,
         after_step=watch.after_step,
+        images=trained_on,
         own=OwnFactors(lr=config.treatment.own_lr, weight_decay=config.treatment.own_weight_decay),
         checkpoint=checkpoint,
         continued=watch.continued,

@@ -65,7 +65,7 @@ def _check_epochs(sweep: Sweep, datasets: Mapping[DataSource, Dataset]) -> None:
         objective, dataset = group.objective, datasets.get(group.data)
         if objective.epochs is None or dataset is None:
             continue
-        num_images = len(dataset.train)
+        num_images = len(dataset.train) - sweep.file.rungs.num_held_out(objective, len(dataset.train))
         steps = objective.for_images(num_images).steps
         if sweep.file.rungs.count >= steps:
             length = f"{objective.epochs:g} epochs of {num_images} images in batches of {objective.batch_size}"

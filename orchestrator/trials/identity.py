@@ -28,6 +28,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "drop_path_uniform": False,
             "cls_std": 1e-6,
         },
+        "RungSettings": {"held_out": False},
         "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
@@ -82,10 +83,15 @@ def training_id(config: TrialConfig) -> str:
     """Return the SHA-256 of what decides the backbone that a trial ends with, whatever is asked of it then.
 
     Model, data, recipe, treatment and seed; no probes, rungs and diagnostics, which look at a training and change
-    nothing in it. Of a floor, which has no training, it is what its backbone depends on, see ``floor_key``.
+    nothing in it, but for the images that rungs score where a supervised recipe leaves them out. Of a floor, which has
+    no training, it is what its backbone depends on, see ``floor_key``.
     """
     if config.treatment.is_trained:
-        return _digest(_without(_section_texts(config), "probes", "rungs", "diagnostics"))
+        texts = _section_texts(config)
+        rungs = _same_rungs(config.rungs, config.probes, bool(config.objective.required_targets()))
+        if rungs.held_out:
+            texts["held_out"] = canonical_json(rungs.num_images)
+        return _digest(_without(texts, "probes", "rungs", "diagnostics"))
     return floor_key(replace(config, probes=(), diagnostics=False))
 
 
@@ -132,20 +138,24 @@ def _section_texts(config: TrialConfig) -> dict[str, str]:
     Two ways to say one thing have the text of one: see ``_same_rungs`` and ``_same_treatment``.
     """
     sections = {name: getattr(config, name) for name in _field_names(TrialConfig)}
-    sections["rungs"] = _same_rungs(config.rungs, config.probes)
+    sections["rungs"] = _same_rungs(config.rungs, config.probes, bool(config.objective.required_targets()))
     sections["treatment"] = _same_treatment(config.treatment, config.data.image_size // config.model.patch_size)
     texts = {name: _section_text(name, section) for name, section in sections.items()}
     return {**texts, "protocol": canonical_json(PROTOCOL_VERSION)}
 
 
 @lru_cache(maxsize=4096)
-def _same_rungs(rungs: RungSettings, probes: SelectedProbes) -> RungSettings:
-    """Return rungs with their probes in one order, cheap ones first; where there are no rungs, the default's."""
+def _same_rungs(rungs: RungSettings, probes: SelectedProbes, is_supervised: bool) -> RungSettings:
+    """Return rungs with their probes in one order, cheap ones first; where there are no rungs, the default's.
+
+    Images are held out of a supervised pretraining alone: of others that is not said.
+    """
     if rungs.count:
         order = [probe.name for probe in sorted(probes, key=lambda probe: not probe.at_rungs)]
         place = {name: number for number, name in enumerate(order)}
-        return replace(rungs, probes=tuple(sorted(rungs.probes, key=lambda name: place.get(name, len(place)))))
-    return replace(rungs, num_images=_DEFAULT_RUNG_IMAGES, probes=default_rung_probes(probes))
+        in_order = tuple(sorted(rungs.probes, key=lambda name: place.get(name, len(place))))
+        return replace(rungs, probes=in_order, held_out=rungs.held_out and is_supervised)
+    return replace(rungs, num_images=_DEFAULT_RUNG_IMAGES, probes=default_rung_probes(probes), held_out=False)
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,6 +91,11 @@ class Split:
         if isinstance(self.images, EncodedImages):
             return self.images.squares(images, size=size)
         return self.images[images], np.arange(len(self))[images] if isinstance(images, slice) else images
+
+    def without_substitutes(self, images: NDArray[np.int64]) -> Split:
+        """Return the split, of which bad images are never left out for one of ``images``."""
+        own = self.images
+        return self if not isinstance(own, EncodedImages) else replace(self, images=own.without_substitutes(images))
 
     def take(self, images: NDArray[np.int64]) -> Split:
         """Return some images with their targets, encoded if they are."""

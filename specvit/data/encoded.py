@@ -180,6 +180,7 @@ class EncodedImages:
         probe_size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
             None = as ``crop_size``.
         masks: Their masks at the resolution of the files, beside those of a ``Split``; None = there are none.
+        no_substitutes: Images that are not taken in the place of others.
         skipped: Why images were left out, by name, by this process since it was emptied last.
     """
 
@@ -188,6 +189,7 @@ class EncodedImages:
     decoding: Decoding = Decoding()
     probe_size: int | None = None
     masks: OwnMasks | None = None
+    no_substitutes: frozenset[int] = frozenset()
     skipped: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
@@ -250,6 +252,8 @@ class EncodedImages:
         first: DataError | None = None
         for number in range(min(MOST_SKIPPED, len(self))):
             tried = (image + number) % len(self)
+            if number and tried in self.no_substitutes:
+                continue
             try:
                 return decode(self.places.read(tried), self.places.name(tried)), tried
             except DataError as error:
@@ -270,7 +274,11 @@ class EncodedImages:
     def take(self, images: NDArray[np.int64]) -> EncodedImages:
         """Return some images, still encoded."""
         masks = None if self.masks is None else self.masks.take(images)
-        return replace(self, places=self.places.take(images), masks=masks)
+        return replace(self, places=self.places.take(images), masks=masks, no_substitutes=frozenset())
+
+    def without_substitutes(self, images: NDArray[np.int64]) -> EncodedImages:
+        """Return the images, of which bad ones are never left out for one of ``images``."""
+        return replace(self, no_substitutes=frozenset(images.tolist()))
 
     @contextmanager
     def threads(self) -> Iterator[ThreadPoolExecutor]:

@@ -45,15 +45,23 @@ class StepReport:
 
 
 def batches(
-    num_images: int, *, batch_size: int, seed: int, start: int = 0, copies: int = 1
+    num_images: int,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    copies: int = 1,
+    among: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Yield the image indices of each step without end, from step ``start`` on.
 
     Epochs are shuffled one after the other and cut into batches; a batch may span two epochs, so that every
     batch is full and every image is seen equally often. With ``copies`` every image of the order comes that
     often in a row (repeated augmentation), so a batch has ``batch_size / copies`` different images; where that
-    is no whole number, the copies of the image at its end continue in the next batch.
+    is no whole number, the copies of the image at its end continue in the next batch. With ``among``, ``(M,)`` of the
+    indices, there are no others.
     """
+    num_images = num_images if among is None else len(among)
     orders: dict[int, NDArray[np.int64]] = {}
     step = start
     while True:
@@ -63,7 +71,8 @@ def batches(
         orders = {epoch: order for epoch, order in orders.items() if epoch in wanted}
         for epoch in wanted - orders.keys():
             orders[epoch] = numpy_stream(seed, "order", epoch).permutation(num_images)
-        yield np.fromiter((orders[e][o] for e, o in zip(epochs, offsets, strict=True)), np.int64, batch_size)
+        drawn = np.fromiter((orders[e][o] for e, o in zip(epochs, offsets, strict=True)), np.int64, batch_size)
+        yield drawn if among is None else among[drawn]
         step += 1
 
 
@@ -75,6 +84,7 @@ def pretrain(
     seed: int,
     device: Device,
     after_step: Callable[[StepReport], bool],
+    images: NDArray[np.int64] | None = None,
     own: OwnFactors = AS_SHARED,
     checkpoint: Checkpoint | None = None,
     continued: Callable[[StepReport], None] = lambda _: None,
@@ -93,6 +103,7 @@ def pretrain(
         seed: Seed of the order of the images and of everything drawn on the way.
         device: Where to train.
         after_step: Called after each step, in the main process; a true answer ends the run there.
+        images: ``(M,)`` which images of the split to train on; None = all.
         own: Factors on the rates of own weights.
         checkpoint: Where to save the state now and then, and to continue from; None = nowhere.
         continued: Called once, before any step, if the run resumes from a saved state, in the main process.
@@ -119,7 +130,9 @@ def pretrain(
         if collectives.is_main():
             continued(report)
     start = report.step
-    order = batches(len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies())
+    order = batches(
+        len(split), batch_size=recipe.batch_size, seed=seed, start=start, copies=recipe.copies(), among=images
+    )
     started = time.monotonic()
     with (
         state_writer(checkpoint, learner, optimizer, device=device) as states,
@@ -128,8 +141,8 @@ def pretrain(
         following = next(order)
         for step in range(start, recipe.steps):
             began = time.monotonic()
-            images, following = following, next(order)
-            batch = loader.load(step, images)
+            rows, following = following, next(order)
+            batch = loader.load(step, rows)
             if step + 1 < recipe.steps:
                 loader.prepare(step + 1, following)
             loss = train_step(learner, recipe, batch, optimizer=optimizer, trainable=trainable, device=device)

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from specvit.data import Split
@@ -29,7 +31,16 @@ NUM_BATCHES = 2
 class LossMeasurement:
     """What a learner records of itself on fixed batches."""
 
-    def __init__(self, learner: Learner, recipe: Recipe, split: Split, *, seed: int, device: Device) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        recipe: Recipe,
+        split: Split,
+        *,
+        seed: int,
+        device: Device,
+        images: NDArray[np.int64] | None = None,
+    ) -> None:
         """Choose the images.
 
         Args:
@@ -38,10 +49,12 @@ class LossMeasurement:
             split: The images that it is trained on.
             seed: The trial's seed.
             device: Where to compute.
+            images: ``(M,)`` which of them; None = all.
         """
         self._learner = learner
         self._recipe = recipe
         self._split = split
+        self._images = images
         self._seed = seed
         self._device = device
 
@@ -70,6 +83,7 @@ class LossMeasurement:
             seed=self._seed,
             start=recipe.steps,
             copies=recipe.copies(),
+            among=self._images,
         )
         with (
             collectives.alone(),

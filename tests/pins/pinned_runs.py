@@ -43,8 +43,9 @@ def pinned_trials(recipe: str, folder: Path) -> dict[str, Trial]:
         "data": {"source": "scenes", "num_train": 64, "num_val": 32},
         "objective": {"recipe": recipe, "steps": STEPS, "batch_size": 8} | (DINOV2_BEFORE if "dino" in recipe else {}),
         "probes": {"knn": {}},
-        # A rung tells the loss of its step; with this many there is one after every step but the last.
-        "rungs": {"count": STEPS - 1, "num_images": 32},
+        # A rung tells the loss of its step; with this many there is one after every step but the last. Supervised runs
+        # were pinned when they were trained on all images.
+        "rungs": {"count": STEPS - 1, "num_images": 32, "held_out": False},
         "seeds": [0],
         "floors": [],
         "ablate": {"specialize": ["norm@all+qkv@first-third", "qkv(lora:4)@all+mlp(gate)@last-third"]},

@@ -38,6 +38,17 @@ def test_epochs_that_are_no_more_steps_than_rungs_are_refused_before_anything_is
 
 
 @pytest.mark.usefixtures("made_up")
+def test_an_epoch_of_a_supervised_run_is_of_the_images_that_rungs_do_not_score(
+    driver: Driver, make_sweep: Callable[..., Sweep]
+) -> None:
+    supervised = {"recipe": "deit3_cpu", "epochs": 1.0, "batch_size": 8}
+    rungs = {"count": 7, "num_images": 32}
+    with pytest.raises(ConfigError, match=r"epochs, 7 \(1 epochs of 56 images in batches of 8\), not 7"):
+        driver.run(make_sweep(objective=supervised, rungs=rungs))
+    assert driver.run(make_sweep(objective=supervised, rungs={**rungs, "held_out": False})).finished
+
+
+@pytest.mark.usefixtures("made_up")
 def test_epochs_are_checked_too_when_a_sweep_goes_on(driver: Driver, make_sweep: Callable[..., Sweep]) -> None:
     driver.run(make_sweep())
     with pytest.raises(ConfigError, match="must be less than the steps of objective"):

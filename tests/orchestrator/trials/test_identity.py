@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.trials import identity
-from orchestrator.trials.identity import arm_id, canonical_json, group_id, plain, trial_id
+from orchestrator.trials.identity import arm_id, canonical_json, group_id, plain, training_id, trial_id
 from specvit.config import ModelSettings, RungSettings, Treatment, TrialConfig
 from specvit.data import DATA_SOURCES
 from specvit.probes import PROBES
@@ -57,6 +57,7 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     document["probes"] = {"knn": knn}
     document["protocol"] = 2
     del document["model"]["checkpoint"]  # a path
+    del document["rungs"]["held_out"]  # of self-supervised recipes there is nothing to say
     for name in ("own_lr", "own_weight_decay"):
         del document["treatment"][name]
     for name in LATER:
@@ -96,7 +97,12 @@ PINNED = {
         "cf8443a622f2853b1de396f6cc19f946ae23e6787a8785f14b3f8705851edf4b",
     ),
     "deit3": (
-        {"objective": RECIPES["deit3_cpu"](steps=90), "treatment": Treatment(kind="random_init"), "seed": 2},
+        {
+            "objective": RECIPES["deit3_cpu"](steps=90),
+            "treatment": Treatment(kind="random_init"),
+            "seed": 2,
+            "rungs": RungSettings(count=2, probes=("knn",), held_out=False),  # as there was no other way
+        },
         "b5de2ac7ab46078454806e89a5fd875e40c2de68524dcb427827c5f7dfd522ab",
     ),
     # Pinned from the release before the probe had protocols.
@@ -283,6 +289,32 @@ def test_without_rungs_it_does_not_matter_how_they_would_be() -> None:
     assert len({trial_id(config) for config in none}) == 1
     some = [make_config(rungs=RungSettings(count=1, num_images=images, probes=("knn",))) for images in (32, 64)]
     assert len({trial_id(config) for config in some}) == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count", "num_ids"), [("deit3_cpu", 2, 2), ("deit3_cpu", 0, 1), ("dinov2_cpu", 2, 1), ("mae_cpu", 2, 1)]
+)
+def test_whether_images_are_held_out_matters_where_labels_train_and_there_are_rungs(
+    recipe: str, count: int, num_ids: int
+) -> None:
+    configs = [
+        make_config(objective=RECIPES[recipe](), rungs=RungSettings(count=count, held_out=held_out))
+        for held_out in (False, True)
+    ]
+    assert len({trial_id(config) for config in configs}) == num_ids
+
+
+def test_a_training_that_leaves_out_the_images_of_rungs_is_another_one_whatever_the_rungs_do_with_them() -> None:
+    def trainings(recipe: str, *rungs: RungSettings) -> list[str]:
+        return [training_id(make_config(objective=RECIPES[recipe](), rungs=each)) for each in rungs]
+
+    none, all_images = RungSettings(count=0), RungSettings(count=2, held_out=False)
+    few, often, many = RungSettings(num_images=64), RungSettings(count=9, num_images=64), RungSettings(num_images=128)
+    ids = trainings("deit3_cpu", none, all_images, few, often, many)
+    assert ids[0] == ids[1]
+    assert ids[2] == ids[3]
+    assert len(set(ids)) == 3
+    assert len(set(trainings("mae_cpu", none, all_images, few, often, many))) == 1
 
 
 def test_the_order_of_the_rungs_probes_does_not_matter_and_which_they_are_does() -> None:

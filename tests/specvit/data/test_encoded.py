@@ -110,6 +110,15 @@ def test_a_bad_image_ends_the_reading_with_its_name_or_makes_room_for_the_one_th
     assert sum(str(path) in record.getMessage() for record in caplog.records) == 1
 
 
+def test_an_image_that_is_held_out_is_not_taken_for_a_bad_one(tree: Path) -> None:
+    split = load(tree, on_bad_image="skip").train
+    _spoil(tree, "damaged")  # image 1
+    held_out = split.without_substitutes(np.array([2, 3]))
+    assert held_out.read(np.array([1, 2]))[1].tolist() == [4, 2]
+    assert split.read(np.array([1]))[1].tolist() == [2]
+    assert held_out.take(np.array([1, 2])).read(np.array([0]))[1].tolist() == [1]  # of others nothing is known
+
+
 def test_where_all_images_are_bad_skipping_ends(tree: Path) -> None:
     split = load(tree, on_bad_image="skip").train
     for path in (tree / "train").rglob("*.jpg"):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from specvit.data import Dataset
 from specvit.probes import PROBES
-from specvit.probing import rung_probes, rung_splits
+from specvit.probing import pretrained_on, rung_probes, rung_splits
 from specvit.trial import rung_steps
 
-from .small_trials import ALL, ALL_METRICS, LEARNT, RECIPES, make_config, run_watched
+from .small_trials import ALL, ALL_METRICS, BATCH_SIZE, LEARNT, RECIPES, STEPS, make_config, run_watched
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,75 @@ def test_rungs_score_a_quarter_of_their_images_and_fit_on_the_others(dataset: Da
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_rungs_do_not_change_what_is_learnt(recipe: str, dataset: Dataset) -> None:
-    with_rungs, without = (run_watched(make_config(recipe, rungs={"count": count}), dataset)[0] for count in (3, 0))
+def test_rungs_for_which_no_image_is_held_out_do_not_change_what_is_learnt(recipe: str, dataset: Dataset) -> None:
+    with_rungs, without = (
+        run_watched(make_config(recipe, rungs={"count": count, "held_out": recipe != "deit3_cpu"}), dataset)[0]
+        for count in (3, 0)
+    )
     assert with_rungs == without
+
+
+RUNGS = {"count": 2, "num_images": 32}
+"""Of the 64 images of training 24 are fitted on, and 8 are scored."""
+
+
+@pytest.fixture(scope="module")
+def spoilt(dataset: Dataset) -> Dataset:
+    """Other pixels, labels and masks of the images that rungs score."""
+    train = dataset.train
+    assert train.labels is not None
+    assert train.masks is not None
+    scored = {image.tobytes() for image in rung_splits(make_config(rungs=RUNGS), train)[1].images}
+    rows = np.array([image.tobytes() in scored for image in train.images])
+    assert rows.sum() == 8
+    images, labels, masks = train.images.copy(), train.labels.copy(), train.masks.copy()
+    images[rows] = 255 - images[rows]
+    labels[rows] = (labels[rows] + 1) % len(dataset.class_names)
+    masks[rows] = (masks[rows] + 1) % len(dataset.mask_names)
+    changed = dataclasses.replace(train, images=images, labels=labels, masks=masks)
+    return dataclasses.replace(dataset, train=changed)
+
+
+@pytest.mark.parametrize(
+    ("objective", "learns_from_them"),
+    [
+        ({"recipe": "deit3_dense_cpu"}, False),
+        ({"recipe": "deit3_cpu", "epochs": 2.0}, False),
+        ({"recipe": "mae_cpu"}, True),
+        pytest.param({"recipe": "dinov2_cpu"}, True, marks=pytest.mark.long),
+    ],
+)
+def test_a_supervised_pretraining_sees_no_image_that_its_rungs_score(
+    objective: dict[str, Any], learns_from_them: bool, dataset: Dataset, spoilt: Dataset
+) -> None:
+    length = {} if "epochs" in objective else {"steps": STEPS}
+    config = make_config(objective={"batch_size": BATCH_SIZE, **length, **objective}, rungs=RUNGS, probes={"knn": {}})
+    (result, observer), (other, observer_other) = run_watched(config, dataset), run_watched(config, spoilt)
+    assert (result.metrics["loss"] != other.metrics["loss"]) == learns_from_them
+    learnt = {name: value for name, value in result.metrics.items() if "loss" in name}
+    assert ({name: other.metrics[name] for name in learnt} != learnt) == learns_from_them
+    # What is scored has changed.
+    assert any(observer.rungs[step]["knn_top1"] != observer_other.rungs[step]["knn_top1"] for step in observer.rungs)
+    # 2 epochs of 56 images in batches of 8 are 14 steps, of all 64 they would be 16.
+    assert observer.steps[-1][1] == (14 if "epochs" in objective else STEPS)
+
+
+def test_a_supervised_pretraining_sees_them_where_it_is_said_to(dataset: Dataset, spoilt: Dataset) -> None:
+    config = make_config(rungs={**RUNGS, "held_out": False}, probes={"knn": {}})
+    losses = {run_watched(config, images)[0].metrics["loss"] for images in (dataset, spoilt)}
+    assert len(losses) == 2
+
+
+def test_arms_of_a_seed_leave_out_the_same_images_and_learn_from_all_others(dataset: Dataset) -> None:
+    config = make_config(rungs=RUNGS)
+    train, images = pretrained_on(config, dataset.train)
+    assert images is not None
+    assert len(set(images.tolist())) == 56
+    assert train is dataset.train
+    arm = make_config(rungs=RUNGS, treatment={"specialize": "qkv@all"})
+    np.testing.assert_array_equal(pretrained_on(arm, dataset.train)[1], images)
+    other = pretrained_on(make_config(rungs=RUNGS, seed=1), dataset.train)[1]
+    assert other is not None
+    assert set(other.tolist()) != set(images.tolist())
+    assert pretrained_on(make_config("mae_cpu", rungs=RUNGS), dataset.train) == (dataset.train, None)
+    assert pretrained_on(make_config(rungs={"count": 0}), dataset.train) == (dataset.train, None)
