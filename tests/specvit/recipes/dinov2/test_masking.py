@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from specvit.recipes.dinov2.masking import _add_block, _block_mask, sample_masks
+from specvit.recipes.dinov2.masking import _block_mask, _draw_block, sample_masks
+
+from .plain_masks import plain_masks
 
 
 def _masks(num_crops: int, *, seed: int = 0, grid: tuple[int, int] = (16, 16), **changes: object) -> NDArray[np.bool_]:
@@ -48,15 +50,16 @@ def test_masked_shares_are_stratified_over_the_range() -> None:
 def test_a_mask_never_hides_more_patches_than_asked_for(height: int, width: int, share: float, seed: int) -> None:
     num_patches = round(share * height * width)
     mask = _block_mask((height, width), num_patches, np.random.default_rng(seed))
-    assert mask.shape == (height * width,)
-    assert int(mask.sum()) <= num_patches
+    assert mask < 1 << height * width
+    assert mask.bit_count() <= num_patches
 
 
 @given(size=st.integers(4, 16), max_new=st.integers(4, 100), seed=st.integers(0, 2**32))
 def test_a_block_is_a_rectangle_of_an_allowed_shape(size: int, max_new: int, seed: int) -> None:
-    mask = np.zeros((size, size), dtype=bool)
-    added = _add_block(mask, max_new, np.random.default_rng(seed))
-    assert int(mask.sum()) == added <= max_new
+    block = _draw_block((size, size), 0, max_new, np.random.default_rng(seed))
+    mask = np.array([bool(block >> bit & 1) for bit in range(size * size)]).reshape(size, size)
+    added = int(mask.sum())
+    assert added == block.bit_count() <= max_new
     if added:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         height, width = len(rows), len(columns)
@@ -66,6 +69,25 @@ def test_a_block_is_a_rectangle_of_an_allowed_shape(size: int, max_new: int, see
         assert (height + 0.5) * (width + 0.5) >= 4
         assert (height - 0.5) / (width + 0.5) <= 1 / 0.3
         assert (width - 0.5) / (height + 0.5) <= 1 / 0.3
+
+
+@given(
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    num_crops=st.integers(1, 20),
+    probability=st.floats(0.0, 1.0),
+    ratio=st.tuples(st.floats(0.01, 1.0), st.floats(0.01, 1.0)).map(sorted).map(tuple),
+    seed=st.integers(0, 2**32),
+)
+def test_masks_are_those_that_are_drawn_on_arrays_and_so_is_what_is_drawn_next(
+    grid: tuple[int, int], num_crops: int, probability: float, ratio: tuple[float, float], seed: int
+) -> None:
+    rngs = [np.random.default_rng(seed) for _ in range(2)]
+    masks, plain = (
+        draw(num_crops, grid=grid, probability=probability, ratio=ratio, rng=rng)
+        for draw, rng in zip((sample_masks, plain_masks), rngs, strict=True)
+    )
+    np.testing.assert_array_equal(masks, plain)
+    assert rngs[0].bit_generator.state == rngs[1].bit_generator.state
 
 
 def test_masks_consist_of_blocks_not_of_scattered_patches() -> None:
