@@ -44,6 +44,9 @@ class Segmentation(Probe):
     ``segmenters`` where it deviates. A field that is None takes the protocol's default if it belongs to the
     protocol, and stays None if it does not.
 
+    Deviations in all protocols: one square of an image is segmented, the whole one squashed or, with ``keep: encoded``,
+    its centre, where DINOv2 and DINOv3 slide windows over it; and training images are not scaled and cropped at random.
+
     Whichever the protocol, the metric is ``miou``: numbers of two protocols do not compare, so a table holds
     those of one, which is a setting of the sweep.
     """

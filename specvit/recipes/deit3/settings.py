@@ -18,8 +18,9 @@ Deviations, each in all presets:
   images of ``data.image_size``, the shorter side resized to it and the centre kept; so too with
   ``crop: simple`` and a dense loss.
 * Crops are resized bicubically with antialiasing, as theirs, but all that is done to an image is done in floating point
-  and without rounding to 8 bits in between; the colours' jitter has a fixed order, theirs a random one. A blur is a
-  Gaussian whose sigma shrinks with crops below 224 px; theirs is made of box filters, the same in pixels at any size.
+  and without rounding to 8 bits in between (with ``data.keep: encoded`` crops are rounded once); the colours' jitter
+  has a fixed order, theirs a random one. A blur is a Gaussian whose sigma shrinks with crops below 224 px; theirs is
+  made of box filters, the same in pixels at any size.
 * On a GPU bfloat16 is used where they use float16 with a scaled loss.
 """
 

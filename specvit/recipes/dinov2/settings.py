@@ -15,7 +15,7 @@ Deviations, each in all presets:
 
 * Blur happens with the chances that are published; their code takes 1 minus the chance (never for global 1).
 * Blur comes before jitter, jitter in a fixed order, hue in YIQ (``specvit.training.augment``), all in floating point;
-  there images are rounded to 8 bits after each change.
+  there images are rounded to 8 bits after each change, here once at most, crops with ``data.keep: encoded``.
 * Crops are cut from the file at its own resolution, as there, with ``data.keep: encoded``; with ``arrays`` from
   images of ``data.image_size``, the shorter side resized to it and the centre kept.
 * Tokens, positions and the mask token do not decay; there all but biases, norms and layer scales do.

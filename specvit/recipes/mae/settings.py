@@ -13,8 +13,7 @@ Deviations, each in all presets:
 * [CLS] and the decoder's token do not decay; there they do.
 * The warm-up's first step is at a rate above 0; there it is at 0.
 * Crops are cut from the file at its own resolution, as there, with ``data.keep: encoded``; with ``arrays`` from
-  images of ``data.image_size``, the shorter side resized to it and the centre kept, and without
-  rounding to 8 bits.
+  images of ``data.image_size``, the shorter side resized to it and the centre kept, and without rounding to 8 bits.
 * On a GPU bfloat16 is used where they use float16 with a scaled loss.
 """
 
