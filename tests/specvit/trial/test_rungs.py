@@ -121,9 +121,9 @@ def spoilt(dataset: Dataset) -> Dataset:
 @pytest.mark.parametrize(
     ("objective", "learns_from_them"),
     [
-        ({"recipe": "deit3_dense_cpu"}, False),
+        pytest.param({"recipe": "deit3_dense_cpu"}, False, marks=pytest.mark.long),
         ({"recipe": "deit3_cpu", "epochs": 2.0}, False),
-        ({"recipe": "mae_cpu"}, True),
+        pytest.param({"recipe": "mae_cpu"}, True, marks=pytest.mark.long),
         pytest.param({"recipe": "dinov2_cpu"}, True, marks=pytest.mark.long),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,8 +14,8 @@ from .plain_masks import plain_masks
 
 
 def _masks(num_crops: int, *, seed: int = 0, grid: tuple[int, int] = (16, 16), **changes: object) -> NDArray[np.bool_]:
-    settings = {"probability": 0.5, "ratio": (0.1, 0.5), **changes}
-    return sample_masks(num_crops, grid=grid, rng=np.random.default_rng(seed), **settings)  # type: ignore[arg-type]
+    asked = {"probability": 0.5, "ratio": (0.1, 0.5), **changes}
+    return sample_masks(num_crops, grid=grid, rng=np.random.default_rng(seed), **asked)  # type: ignore[arg-type]
 
 
 def test_half_of_the_crops_are_masked_and_the_others_are_whole() -> None:
@@ -71,6 +71,7 @@ def test_a_block_is_a_rectangle_of_an_allowed_shape(size: int, max_new: int, see
         assert (width - 0.5) / (height + 0.5) <= 1 / 0.3
 
 
+@settings(max_examples=30)
 @given(
     grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     num_crops=st.integers(1, 20),
