@@ -197,6 +197,8 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
         text=sweep.text,
         metrics=tuple(metric.name for probe in sweep.file.probes for metric in probe.metrics),
         seeds=sweep.file.seeds,
+        primary_metric=sweep.file.primary_metric or sweep.file.pruning.metric or "",
+        smallest_effects=dict(sweep.file.smallest_effect),
         data_fingerprints={
             trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)
             for trial in trials

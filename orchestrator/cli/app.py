@@ -119,14 +119,14 @@ def table(
     format_: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.TEXT,
 ) -> None:
     """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
-    from orchestrator.reports.ablation_table import build_tables
+    from orchestrator.reports.ablation_table import tables_of
     from orchestrator.reports.markdown_table import render_markdown
     from orchestrator.reports.result_files import render_csv, render_json
     from orchestrator.reports.terminal_table import render_rich
 
     with open_ledger(target, results, overrides) as ledger:
         info, records = ledger.sweep(), ledger.records()
-    tables = build_tables(records, info.metrics)
+    tables = tables_of(records, info)
     if format_ is Format.TEXT:
         make_console().print(render_rich(tables, info))
         return

@@ -227,7 +227,7 @@ def make_callbacks(
 
 def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) -> None:
     """Print the tables of a run, and where they were written."""
-    from orchestrator.reports.ablation_table import build_tables
+    from orchestrator.reports.ablation_table import tables_of
     from orchestrator.reports.terminal_table import render_rich
 
     if outcome.num_run == 0 and outcome.num_pruned:
@@ -239,7 +239,7 @@ def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) ->
         )
     elif outcome.num_run == 0 and not outcome.num_taken and not outcome.num_without_weights:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
-    console.print(render_rich(build_tables(outcome.records, outcome.info.metrics), outcome.info))
+    console.print(render_rich(tables_of(outcome.records, outcome.info), outcome.info))
     written_in = folder.path or folder.local
     names = [Path("table.md"), Path("table.csv"), *(path.relative_to(folder.local) for path in outcome.written)]
     paths = [written_in / each for each in names]

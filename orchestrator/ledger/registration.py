@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
-from orchestrator.ledger.encoding import decode_names, decode_seeds
+from orchestrator.ledger.encoding import decode_metrics, decode_names, decode_seeds, encode_metrics
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.trial import Trial
 
 _WRITE_SWEEP = """
-INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds) VALUES (1, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds, primary_metric, smallest_effects)
+VALUES (1, ?, ?, ?, ?, ?, ?, ?)
 """
 # Names are no part of a trial's identity: a new axis renames the trials that the ledger knows.
 _NAMES = (*TRIAL_COLUMNS.values(), "position")
@@ -38,6 +39,8 @@ class SweepInfo:
         metrics: Names of the final metrics, in the order of the table's columns.
         seeds: Seeds that every arm is run with.
         data_fingerprints: Group id to the fingerprint of the data that the group's trials see.
+        primary_metric: Name of the metric whose verdicts the sweep claims; empty = not said.
+        smallest_effects: Name of a metric to the smallest difference of interest.
     """
 
     name: str
@@ -46,6 +49,8 @@ class SweepInfo:
     metrics: tuple[str, ...]
     seeds: tuple[int, ...]
     data_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    primary_metric: str = ""
+    smallest_effects: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_registration(
@@ -65,7 +70,8 @@ def write_registration(
     _refuse_other_sweep(connection, sweep, path)
     _refuse_other_data(connection, sweep, trials, path)
     lists = (json.dumps(sweep.metrics), json.dumps(sweep.seeds))
-    connection.execute(_WRITE_SWEEP, (sweep.name, sweep.question, sweep.text, *lists))
+    claims = (sweep.primary_metric, encode_metrics(sweep.smallest_effects))
+    connection.execute(_WRITE_SWEEP, (sweep.name, sweep.question, sweep.text, *lists, *claims))
     connection.executemany(
         "INSERT OR REPLACE INTO groups (group_id, data_fingerprint) VALUES (?, ?)",
         sweep.data_fingerprints.items(),
@@ -80,10 +86,11 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
     Raises:
         LedgerError: If none was.
     """
-    row = connection.execute("SELECT name, question, text, metrics, seeds FROM sweep").fetchone()
+    query = "SELECT name, question, text, metrics, seeds, primary_metric, smallest_effects FROM sweep"
+    row = connection.execute(query).fetchone()
     if row is None:
         raise LedgerError(f"{path}: no sweep is registered yet; run the sweep first")
-    name, question, text, metrics, seeds = row
+    name, question, text, metrics, seeds, primary, effects = row
     groups = connection.execute("SELECT group_id, data_fingerprint FROM groups").fetchall()
     return SweepInfo(
         name=name,
@@ -92,6 +99,8 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
         metrics=decode_names(metrics),
         seeds=decode_seeds(seeds),
         data_fingerprints=dict(map(tuple, groups)),
+        primary_metric=primary,
+        smallest_effects=decode_metrics(effects),
     )
 
 

@@ -86,7 +86,9 @@ CREATE TABLE sweep (
     {_text("question")},
     {_text("text")},
     {_list("metrics")},
-    {_list("seeds")}
+    {_list("seeds")},
+    {_text("primary_metric")} DEFAULT '',
+    {_object("smallest_effects")} DEFAULT '{{}}'
 );
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY,

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.ledger.attempts import RunningTrial
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.time_left import Running, seconds_left
-from orchestrator.reports.ablation_table import build_tables
+from orchestrator.reports.ablation_table import tables_of
 from orchestrator.reports.cell_text import mean_text
 from orchestrator.reports.formatting import describe, format_metric, format_seconds
 from orchestrator.scheduling.durations import TrialDurations
@@ -96,7 +96,7 @@ def pruned_text(record: TrialRecord) -> str:
 
 def result_lines(info: SweepInfo, records: Sequence[TrialRecord]) -> Iterator[str]:
     """Yield a line for each arm that has a result: how many seeds are done, and their means."""
-    for group, table in build_tables(records, info.metrics).items():
+    for group, table in tables_of(records, info).items():
         for row in table.rows:
             if row.done:
                 means = ", ".join(f"{describe(name).title} {mean_text(row, name)}" for name in table.metrics)

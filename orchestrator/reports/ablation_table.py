@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.comparisons import Claims, Difference, GroupComparison, compare_group, with_q_values
 from orchestrator.reports.mixed import Mixture, find_mixture
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
-from orchestrator.statistics.paired import Difference, mean, paired_difference, sample_sd
+from orchestrator.statistics import Comparison, mean, sample_sd
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
@@ -26,7 +28,7 @@ class MetricCell:
         mean: Over the trials that are done and have it; None if there are none.
         sd: Sample standard deviation over the same; None with fewer than two.
         n: Number of these trials.
-        difference: To the baseline, over the seeds that both have done; None for the baseline itself.
+        difference: To the baseline; None for the baseline itself.
     """
 
     mean: float | None
@@ -60,6 +62,7 @@ class ArmRow:
         not_learnt: Trials that are done but have not learnt what their recipe says (``specvit.training.learnt``); None
             if it was not recorded of any of them.
         mixed: In what its trials were computed otherwise than the baseline's of the same seeds; empty = in nothing.
+        is_no_op: Whether it has the baseline's numbers to the last bit: the arm changes nothing.
     """
 
     arm: str
@@ -81,6 +84,7 @@ class ArmRow:
     peak_gpu_memory_gib: float | None = None
     not_learnt: int | None = None
     mixed: Mixture = field(default_factory=dict)
+    is_no_op: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ class AblationTable:
         left_out: The reasons for which trials were left out, each once.
         unlearnt: By what trials have not learnt.
         added_later: Names of the metrics that some trial was asked for only after it was done.
+        primary: Name of the metric whose verdicts are the table's claims; empty if there is none.
+        smallest_effect: Smallest difference of interest in it; None if none is declared.
+        comparisons: Metric to what was found of all arms together, where there is a baseline and an arm.
     """
 
     metrics: tuple[str, ...]
@@ -103,15 +110,21 @@ class AblationTable:
     left_out: tuple[str, ...]
     unlearnt: tuple[UnlearntMetric, ...] = ()
     added_later: tuple[str, ...] = ()
+    primary: str = ""
+    smallest_effect: float | None = None
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict, compare=False)
 
 
-def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) -> dict[str, AblationTable]:
+def build_tables(
+    records: Sequence[TrialRecord], metrics: Sequence[str] = (), claims: Claims | None = None
+) -> dict[str, AblationTable]:
     """Build the table of every group.
 
     Args:
         records: All trials of the sweep, in its order.
         metrics: Names of the metrics to show, in the order of their columns; none = those that a trial has, but for
             those that say what it has learnt.
+        claims: What the sweep is judged by; None = the first dense metric, without a smallest effect.
 
     Returns:
         Text of the group to its table, in the order of the sweep.
@@ -120,7 +133,15 @@ def build_tables(records: Sequence[TrialRecord], metrics: Sequence[str] = ()) ->
     for record in records:
         groups.setdefault(record.trial.group, []).append(record)
     names = tuple(metrics) or measured_metrics(records)
-    return {group: build_table(group_records, names) for group, group_records in groups.items()}
+    arms = {group: _by_arm(of_group) for group, of_group in groups.items()}
+    found = {group: compare_group(of_group, names, claims or Claims()) for group, of_group in arms.items()}
+    compared = with_q_values(found)
+    return {group: _table(groups[group], arms[group], names, compared[group]) for group in groups}
+
+
+def tables_of(records: Sequence[TrialRecord], info: SweepInfo) -> dict[str, AblationTable]:
+    """Build the tables of a sweep as its file says: its metrics, and what it is judged by."""
+    return build_tables(records, info.metrics, Claims(info.primary_metric, info.smallest_effects))
 
 
 def measured_metrics(records: Iterable[TrialRecord]) -> tuple[str, ...]:
@@ -132,28 +153,41 @@ def measured_metrics(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     return (*(name for name in METRICS if name in found), *sorted(found - METRICS.keys()))
 
 
-def build_table(records: Sequence[TrialRecord], metrics: Sequence[str]) -> AblationTable:
-    """Build the table of one group.
-
-    Args:
-        records: The trials of the group, in the order of the sweep.
-        metrics: Names of the metrics to show, in the order of their columns.
-    """
+def _by_arm(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """Return the trials of a group by arm, in the order of the rows."""
     arms: dict[str, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda record: record.trial.role.rank):
         arms.setdefault(record.trial.arm_id, []).append(record)
+    return arms
+
+
+def _table(
+    records: Sequence[TrialRecord],
+    arms: Mapping[str, Sequence[TrialRecord]],
+    metrics: Sequence[str],
+    compared: GroupComparison,
+) -> AblationTable:
     baseline = [record for record in records if record.trial.role is Role.BASELINE]
     return AblationTable(
         metrics=tuple(metrics),
-        rows=tuple(_row(of_arm, baseline, metrics) for of_arm in arms.values()),
+        rows=tuple(_row(arm, of_arm, baseline, metrics, compared) for arm, of_arm in arms.items()),
         failures=tuple((record.trial.label, record.error or "") for record in records if record.state is State.FAILED),
         left_out=tuple(dict.fromkeys(record.skip_reason for record in records if record.skip_reason is not None)),
         unlearnt=collect_unlearnt(records),
         added_later=tuple(name for name in metrics if any(name in record.added_later for record in records)),
+        primary=compared.primary,
+        smallest_effect=compared.smallest_effect,
+        comparisons=compared.by_metric,
     )
 
 
-def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metrics: Sequence[str]) -> ArmRow:
+def _row(
+    arm: str,
+    records: Sequence[TrialRecord],
+    baseline: Sequence[TrialRecord],
+    metrics: Sequence[str],
+    compared: GroupComparison,
+) -> ArmRow:
     trial = records[0].trial
     states = [record.state for record in records]
     done = [record for record in records if record.state is State.DONE]
@@ -161,7 +195,8 @@ def _row(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord], metric
     return ArmRow(
         arm=trial.arm,
         role=trial.role,
-        metrics={name: _cell(_by_seed(records, name), _by_seed(baseline, name), trial.role) for name in metrics},
+        metrics={name: _cell(records, name, compared.differences.get(name, {}).get(arm)) for name in metrics},
+        is_no_op=arm in compared.no_ops,
         extra_parameters_percent=trial.extra_parameters_percent,
         num_parameters=trial.num_parameters,
         seeds=len(records),
@@ -185,15 +220,6 @@ def _known_mean(values: Iterable[float | None]) -> float | None:
     return mean([value for value in values if value is not None])
 
 
-def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
-    return {
-        record.trial.seed: record.metrics[metric]
-        for record in records
-        if record.state is State.DONE and metric in record.metrics
-    }
-
-
-def _cell(values: Mapping[int, float], baseline: Mapping[int, float], role: Role) -> MetricCell:
-    measured = list(values.values())
-    difference = None if role is Role.BASELINE else paired_difference(values, baseline)
+def _cell(records: Sequence[TrialRecord], metric: str, difference: Difference | None) -> MetricCell:
+    measured = [record.metrics[metric] for record in records if record.state is State.DONE and metric in record.metrics]
     return MetricCell(mean(measured), sample_sd(measured), len(measured), difference)

@@ -9,13 +9,20 @@ from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals, describe
 from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.unlearnt import learning_note
-from orchestrator.statistics.paired import EXACT_UP_TO, NUM_DRAWS
+from orchestrator.statistics import Verdict
 from orchestrator.trials.records import WITHOUT_WEIGHTS
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
 
 NOTHING = "-"
 """Text of a cell that has nothing to show."""
+
+NOTEWORTHY = "†"
+"""Marks exploratory differences whose adjusted p is below ``FALSE_DISCOVERIES``."""
+
+FALSE_DISCOVERIES = 0.05
+UNLIKE = 0.01
+"""p of equal variances below which a note says that arms vary unlike each other."""
 
 
 def failures_of(table: AblationTable) -> list[tuple[str, str]]:
@@ -34,9 +41,16 @@ def mean_text(row: ArmRow, name: str) -> str:
 
 
 def difference_text(row: ArmRow, name: str) -> str:
-    """Return the difference to the baseline with its interval, marked if it is not of the arm alone; empty if none."""
+    """Return the difference to the baseline with its interval and verdict, marked if it is not of the arm alone.
+
+    Empty if there is none; of an arm that was pruned, which has no interval, that.
+    """
     cell, digits = row.metrics[name], decimals(name)
     difference = cell.difference
+    if row.is_no_op:
+        return "no-op"
+    if row.role is Role.ARM and row.pruned:
+        return "pruned"
     if difference is None or difference.mean is None or not math.isfinite(difference.mean):
         return ""
     text = f"{difference.mean:+z.{digits}f}"
@@ -44,15 +58,23 @@ def difference_text(row: ArmRow, name: str) -> str:
         text += f" [{difference.low:+z.{digits}f}, {difference.high:+z.{digits}f}]"
     if difference.n != cell.n:  # fewer than the mean is over, if the baseline lacks a seed that the arm has
         text += f" n={difference.n}"
+    if difference.q_value is not None and difference.q_value < FALSE_DISCOVERIES:
+        text += f" {NOTEWORTHY}"
     return f"{text} {MARK}" if row.mixed else text
 
 
-def excludes_zero(row: ArmRow, name: str) -> bool:
-    """Return whether there is an interval that leaves 0 out; one without width, of equal differences, says nothing."""
+def verdict_text(row: ArmRow, name: str) -> str:
+    """Return the verdict on an arm, of the primary metric; empty of others, and where there is none."""
     difference = row.metrics[name].difference
-    if difference is None or difference.low is None or difference.high is None:
-        return False
-    return difference.low < difference.high and (difference.low > 0 or difference.high < 0)
+    if difference is None or difference.verdict is None or difference.low is None:
+        return ""
+    return str(difference.verdict)
+
+
+def is_decided(row: ArmRow, name: str) -> bool:
+    """Return whether the verdict is that the arm is better or worse."""
+    difference = row.metrics[name].difference
+    return difference is not None and difference.verdict in (Verdict.BETTER, Verdict.WORSE)
 
 
 def role_text(row: ArmRow) -> str:
@@ -115,9 +137,10 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         The notes that stand under it.
     """
     notes = [
-        f"Mean ± sample standard deviation over the seeds that are done; {place} the difference to the "
-        "baseline, paired by seed, with its 95% Student t interval (bold: it excludes 0).",
-        _resolution_note(table),
+        f"Mean ± sample standard deviation over the seeds that are done; {place} the difference to the baseline with "
+        "its 95% interval, simultaneous over the arms (least squares on arm and seed, one residual variance; Dunnett). "
+        "Floors are outside of it.",
+        *_statistics_notes(table),
     ]
     if (learning := learning_note(table.unlearnt)) is not None:
         notes.append(learning)
@@ -127,7 +150,7 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
     if any(row.pruned for row in table.rows):
         notes.append(
             "Means of arms with pruned seeds are over the surviving seeds only, which were spared for doing "
-            "well: they flatter the arm."
+            "well: they flatter the arm, which has no interval and no verdict."
         )
     if any(row.failed for row in table.rows):
         notes.append("Means of arms with failed seeds are over the seeds that did not fail.")
@@ -158,12 +181,43 @@ def _left_out_note(count: int, num_trials: int, reasons: Sequence[str]) -> str:
     return f"{text}; or since of each, {WITHOUT_WEIGHTS}." if WITHOUT_WEIGHTS in reasons else f"{text}."
 
 
-def _resolution_note(table: AblationTable) -> str:
-    differences = [cell.difference for row in table.rows for cell in row.metrics.values()]
-    pairs = max((difference.n for difference in differences if difference is not None), default=0)
-    n = pairs or max(row.seeds for row in table.rows)
-    seeds = "1 seed" if n == 1 else f"{n} seeds"
-    note = f"With {seeds} the two-sided sign-flip p cannot be below 2/2^{n} = {2 / 2**n:.3g}"
-    if n > EXACT_UP_TO:
-        note += f"; it is estimated from {NUM_DRAWS:,} random flips"
-    return note + "."
+def _statistics_notes(table: AblationTable) -> list[str]:
+    """Return which metric is primary, what could have been seen, what pairing is worth, and where arms vary unlike."""
+    found = table.comparisons
+    if not found:
+        return []
+    notes = []
+    others = [name for name in table.metrics if name != table.primary and name in found]
+    text = f"Primary: {_title(table.primary)} (bold: better or worse)"
+    if table.smallest_effect is not None:
+        text += f"; differences under {table.smallest_effect:g} are equivalent"
+    if others:
+        text += (
+            f". Other metrics are exploratory, without a verdict; {NOTEWORTHY}: p below {FALSE_DISCOVERIES:g} after "
+            "Benjamini and Hochberg over all of their cells"
+        )
+    notes.append(f"{text}.")
+    seen = [
+        f"{_title(name)} {each.detectable:.{decimals(name)}f}"
+        for name, each in found.items()
+        if each.detectable is not None
+    ]
+    if seen:
+        notes.append(f"Could have been seen, with 80% probability: differences from {', '.join(seen)}.")
+    worth = [
+        f"{_title(name)} x{each.pairing.worth:.2f} (r = {each.pairing.correlation:.2f})"
+        for name, each in found.items()
+        if each.pairing is not None
+    ]
+    if worth:
+        notes.append(f"What pairing by seed is worth in seeds: {', '.join(worth)}.")
+    unlike = [_title(name) for name, each in found.items() if each.variances and each.variances.p_value < UNLIKE]
+    if unlike:
+        notes.append(f"Arms vary unlike each other (Brown and Forsythe, p below {UNLIKE:g}) in {', '.join(unlike)}.")
+    if any(row.is_no_op for row in table.rows):
+        notes.append("no-op: the arm has the baseline's numbers to the last bit; it changes nothing.")
+    return notes
+
+
+def _title(name: str) -> str:
+    return describe(name).title

@@ -16,16 +16,18 @@ from orchestrator.reports.cell_text import (
     COST_TITLES,
     cost_texts,
     difference_text,
-    excludes_zero,
     failures_of,
+    is_decided,
     mean_text,
     notes_of,
     parameters_text,
     role_text,
     seconds_text,
     states_texts,
+    verdict_text,
 )
 from orchestrator.reports.formatting import column_title
+from orchestrator.reports.verdict_text import sentences_of
 from specvit.messages import one_line
 
 
@@ -37,7 +39,7 @@ def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str
         info: The sweep they are of.
 
     Returns:
-        The document; differences whose interval excludes 0 are bold.
+        The document; what is better or worse is bold.
     """
     parts = [f"# {_prose(info.name)}", _prose(info.question)]
     for group, table in tables.items():
@@ -46,7 +48,7 @@ def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str
         header += ["extra parameters", "seeds done", "seconds", *COST_TITLES]
         lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
         lines += [_markdown_line(_markdown_cells(row, metrics)) for row in table.rows]
-        parts += [f"## {_prose(group)}" if group else "", "\n".join(lines)]
+        parts += [f"## {_prose(group)}" if group else "", _prose(" ".join(sentences_of(table))), "\n".join(lines)]
         parts.append("\n".join(f"- {note}" for note in notes_of(table, place="next to it")))
         failures = [f"- {_code(label)}: {_code(error)}" for label, error in failures_of(table)]
         parts += ["Failed trials:", "\n".join(failures)] if failures else []
@@ -61,7 +63,9 @@ def _markdown_cells(row: ArmRow, metrics: Sequence[str]) -> list[str]:
     cells = [_code(row.arm) + role_text(row)]
     for name in metrics:
         difference = difference_text(row, name)
-        cells += [mean_text(row, name), f"**{difference}**" if excludes_zero(row, name) else difference]
+        verdict = verdict_text(row, name)
+        text = f"**{difference}**" if is_decided(row, name) else difference
+        cells += [mean_text(row, name), f"{text}, {verdict}" if verdict else text]
     return [*cells, parameters_text(row), ", ".join(states_texts(row)), seconds_text(row), *cost_texts(row)]
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, build_tables
+from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
 from orchestrator.reports.cell_text import failures_of
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics_csv import write_diagnostics
 from orchestrator.reports.formatting import describe
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.unlearnt import learning_note
+from orchestrator.reports.verdict_text import sentences_of
 from orchestrator.reports.weights_index import write_index
 from orchestrator.trials.computation import differences_text
 from orchestrator.trials.records import TrialRecord
@@ -78,7 +79,7 @@ def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
-    tables = build_tables(records, info.metrics)
+    tables = tables_of(records, info)
     markdown_path, csv_path = folder / "table.md", folder / "table.csv"
     write_atomically(markdown_path, render_markdown(tables, info))
     write_atomically(csv_path, render_csv(tables, info))
@@ -126,6 +127,14 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
         "tables": [
             {
                 "group": group,
+                "primary": table.primary or None,
+                "smallest_effect": table.smallest_effect,
+                "says": sentences_of(table),
+                "could_have_seen": {name: each.detectable for name, each in table.comparisons.items()},
+                "pairing": {
+                    name: None if each.pairing is None else vars(each.pairing)
+                    for name, each in table.comparisons.items()
+                },
                 "rows": [
                     {name: None if value in (math.inf, -math.inf) else value for name, value in cells.items()}
                     for cells in (_columns(row, judged=judged, mixed=mixed) for row in table.rows)
@@ -153,7 +162,9 @@ def _columns(row: ArmRow, *, judged: bool, mixed: bool) -> dict[str, object]:
     """Return the cells of a row by column; None where a cell is empty.
 
     Of each metric M there are ``M_mean``, ``M_sd``, ``M_n``; and against the baseline ``M_diff``, ``M_diff_low``,
-    ``M_diff_high`` (95% Student t), ``M_diff_n``, ``M_diff_p`` (sign flip).
+    ``M_diff_high`` (95%, simultaneous over the arms), ``M_diff_n``, ``M_diff_p`` (adjusted for the arms); of exploratory
+    metrics ``M_diff_q`` (Benjamini and Hochberg over all their cells), of the primary one ``M_verdict`` and
+    ``M_more_seeds``, how many more seeds would decide an undecided arm.
     """
     fields = dict(vars(row))
     if not judged:
@@ -165,16 +176,18 @@ def _columns(row: ArmRow, *, judged: bool, mixed: bool) -> dict[str, object]:
     for name, cell in fields.pop("metrics").items():
         cells |= {f"{name}_{part}": value for part, value in _parts(cell).items()}
     cells |= fields
+    cells["is_no_op"] = bool(cells["is_no_op"]) or None
     return {name: None if value != value else value for name, value in cells.items()}
 
 
-def _parts(cell: MetricCell) -> dict[str, float | None]:
-    parts: dict[str, float | None] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
+def _parts(cell: MetricCell) -> dict[str, object]:
+    parts: dict[str, object] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
     difference = cell.difference
-    if difference is None:
-        return parts | dict.fromkeys(("diff", "diff_low", "diff_high", "diff_n", "diff_p"))
-    parts |= {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
-    return parts | {"diff_n": difference.n, "diff_p": difference.p_value}
+    names = {"diff": "mean", "diff_low": "low", "diff_high": "high", "diff_n": "n", "diff_p": "p_value"}
+    names |= {"diff_q": "q_value", "verdict": "verdict", "more_seeds": "more_seeds"}
+    return parts | {
+        column: None if difference is None else getattr(difference, name) for column, name in names.items()
+    }
 
 
 def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> None:

@@ -19,17 +19,19 @@ from orchestrator.reports.cell_text import (
     COST_TITLES,
     cost_texts,
     difference_text,
-    excludes_zero,
     failures_of,
     has_costs,
+    is_decided,
     mean_text,
     notes_of,
     parameters_text,
     role_text,
     seconds_text,
     states_texts,
+    verdict_text,
 )
 from orchestrator.reports.formatting import column_title, fold_arm
+from orchestrator.reports.verdict_text import sentences_of
 from specvit.messages import one_line
 
 
@@ -47,6 +49,7 @@ def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> Rendera
     parts: list[RenderableType] = [Text(one_line(info.name), style="bold"), Text(one_line(info.question))]
     for group, table in tables.items():
         parts += [Text(), Text(one_line(group), style="italic")] if group else []
+        parts += [Text(sentence) for sentence in sentences_of(table)]
         parts.append(_GroupView(table))
         notes = [Text(note, style="dim") for note in notes_of(table, place="below it")]
         notes += [Text(f"failed: {label}: {error}", style="red") for label, error in failures_of(table)]
@@ -126,4 +129,7 @@ def _rich_metric(row: ArmRow, name: str) -> Text:
     difference = difference_text(row, name)
     if not difference:
         return Text(mean_text(row, name))
-    return Text.assemble(mean_text(row, name), "\n", (difference, "bold" if excludes_zero(row, name) else ""))
+    style = "bold" if is_decided(row, name) else ""
+    text = Text.assemble(mean_text(row, name), "\n", (difference, style))
+    verdict = verdict_text(row, name)
+    return Text.assemble(text, "\n", (verdict, style)) if verdict else text

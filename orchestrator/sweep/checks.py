@@ -59,7 +59,8 @@ def check_sweep(
     Returns:
         The problems, each once.
     """
-    problems = [*_check_name(sweep), *_check_probes(sweep), *_check_probe_data(sweep), *_check_paths(sweep)]
+    problems = [*_check_name(sweep), *_check_probes(sweep), *_check_claims(sweep), *_check_probe_data(sweep)]
+    problems += _check_paths(sweep)
     combinations = itertools.product(*(range(len(values)) for values in axes.values()))
     for indices, group in zip(combinations, sweep.groups, strict=True):
         context = _GroupContext(group, raw, dict(zip(axes, indices, strict=True)))
@@ -105,6 +106,16 @@ def _check_probes(sweep: Sweep) -> Iterator[Problem]:
     if metric is not None and metric not in metrics:
         rule = f"must be a metric of the rungs' probes ({', '.join(metrics)}), not {metric!r}"
         yield Problem(("pruning", "metric"), rule + did_you_mean(metric, metrics))
+
+
+def _check_claims(sweep: Sweep) -> Iterator[Problem]:
+    """Check that what the sweep is judged by is measured."""
+    metrics = [metric.name for probe in sweep.file.probes for metric in probe.metrics]
+    named = [(("primary_metric",), sweep.file.primary_metric)] if sweep.file.primary_metric is not None else []
+    for path, name in (*named, *((("smallest_effect", name), name) for name in sweep.file.smallest_effect)):
+        if name not in metrics:
+            rule = f"must be a metric of the probes ({', '.join(metrics)}), not {name!r}"
+            yield Problem(path, rule + did_you_mean(name, metrics))
 
 
 def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:

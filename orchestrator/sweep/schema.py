@@ -156,6 +156,13 @@ class SweepFile:
     """The axes inside a group: its arms, beside the baseline, which is always there."""
     vary: dict[AxisPath, Axis] = Field(default_factory=dict)
     """The axes that make groups: a field of model, data or objective (``model.scale``) and its values."""
+    primary_metric: str | None = None
+    """The metric whose verdicts are the sweep's claims, e.g. ``miou``; all others are exploratory. Default: the one
+    that pruning judges by, if it is named; else the first dense one of the probes (masks, depth, boxes), else the
+    first."""
+    smallest_effect: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Smallest difference of interest by metric, in its unit: ``{miou: 1.0}``. An arm whose interval lies within it to
+    both sides is ``equivalent``. To be chosen before the results are seen; takes no part in a trial's identity."""
     floors: tuple[Floor, ...] = ("random_init", "raw_pixels")
     """Rows to stand above: a backbone that was never trained, and no backbone at all."""
     pruning: AnyPruner = Field(default_factory=NoPruning)

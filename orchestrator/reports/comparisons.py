@@ -1,0 +1,214 @@
+"""What the arms of a group are found to be: from records to verdicts, metric by metric.
+
+One metric is primary: its verdicts are what a sweep claims. All others are exploratory: they have intervals, and a p
+that is adjusted over all of them, but no verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.statistics import Comparison, Verdict, benjamini_hochberg, compare_arms
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
+from specvit.probes import METRICS, PROBES
+
+BASELINE = ""
+"""What a comparison calls the baseline, whatever its text is."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a sweep is judged by.
+
+    Attributes:
+        primary: Name of the metric whose verdicts are its claims; empty = the first dense one, see ``primary_of``.
+        smallest_effects: Name of a metric to the smallest difference of interest, in its unit, above 0.
+    """
+
+    primary: str = ""
+    smallest_effects: Mapping[str, float] = field(default_factory=dict)
+
+    def primary_of(self, metrics: Sequence[str]) -> str:
+        """Return the primary metric among those of a table; empty if it shows none.
+
+        Of dense metrics, since dense prediction is what the paper's gains are of, the first; else the first.
+        """
+        if self.primary in metrics:
+            return self.primary
+        dense = [name for name in metrics if name in _dense_metrics()]
+        return next(iter((*dense, *metrics)), "")
+
+
+def _dense_metrics() -> frozenset[str]:
+    """Return the metrics of probes that predict more than one label an image."""
+    return frozenset(metric.name for probe in PROBES.values() if probe.needs != "labels" for metric in probe.metrics)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference to the baseline.
+
+    Attributes:
+        n: Seeds that both have.
+        mean: Its estimate; None if there is none.
+        low: Lower end of the 95% interval, simultaneous over the arms of the group; None if there is none.
+        high: Upper end, likewise.
+        p_value: p of the hypothesis that there is none, adjusted for the arms of the group; None likewise.
+        q_value: Of exploratory cells, p adjusted over all of them after Benjamini and Hochberg; None of others.
+        verdict: Of primary cells, what the interval says; None of others.
+        more_seeds: How many more seeds would decide an undecided one; None where that is not so, or not known.
+    """
+
+    n: int
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    q_value: float | None = None
+    verdict: Verdict | None = None
+    more_seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class GroupComparison:
+    """A group's arms against their baseline.
+
+    Attributes:
+        primary: Name of the primary metric; empty if there is none.
+        smallest_effect: Smallest difference of interest in it; None if none is declared.
+        differences: Metric, then arm id, to the difference; of floors without an interval.
+        by_metric: Metric to its comparison, where there is one.
+        no_ops: Ids of arms that are the baseline to the last bit, in every metric and seed.
+    """
+
+    primary: str
+    smallest_effect: float | None
+    differences: Mapping[str, Mapping[str, Difference]]
+    by_metric: Mapping[str, Comparison]
+    no_ops: frozenset[str] = frozenset()
+
+
+def compare_group(
+    arms: Mapping[str, Sequence[TrialRecord]], metrics: Sequence[str], claims: Claims
+) -> GroupComparison:
+    """Compare the arms of a group with their baseline.
+
+    Arms of which a trial was pruned are left out: their survivors flatter them. So are arms that change nothing.
+
+    Args:
+        arms: Arm id to its trials, all of one group, the baseline's among them if it has one.
+        metrics: Names of the metrics.
+        claims: What the sweep is judged by.
+    """
+    roles = {arm: records[0].trial.role for arm, records in arms.items()}
+    baseline = next((arm for arm, role in roles.items() if role is Role.BASELINE), None)
+    primary = claims.primary_of(metrics)
+    effect = claims.smallest_effects.get(primary)
+    if baseline is None:
+        return GroupComparison(primary, effect, {}, {})
+    values = {name: {arm: _by_seed(records, name) for arm, records in arms.items()} for name in metrics}
+    pruned = {arm for arm, records in arms.items() if any(record.state is State.PRUNED for record in records)}
+    trained = [arm for arm, role in roles.items() if role is Role.ARM]
+    no_ops = frozenset(arm for arm in trained if _changes_nothing(values, arm, baseline))
+    comparisons = {}
+    for name in metrics:
+        judged = {BASELINE: values[name][baseline]}
+        judged |= {arm: values[name][arm] for arm in trained if arm not in pruned | no_ops}
+        if judged[BASELINE] and len(judged) > 1:
+            comparisons[name] = compare_arms(
+                judged,
+                baseline=BASELINE,
+                higher_is_better=METRICS[name].higher_is_better if name in METRICS else True,
+                smallest_effect=claims.smallest_effects.get(name),
+            )
+    differences = {
+        name: {
+            arm: _difference(arm, values[name], baseline, comparisons.get(name), role=role, is_primary=name == primary)
+            for arm, role in roles.items()
+            if role is not Role.BASELINE
+        }
+        for name in metrics
+    }
+    return GroupComparison(primary, effect, differences, comparisons, no_ops)
+
+
+def with_q_values(groups: Mapping[str, GroupComparison]) -> dict[str, GroupComparison]:
+    """Return the comparisons of all groups with the exploratory cells' p adjusted over all of them."""
+    cells = [
+        (group, name, arm)
+        for group, comparison in groups.items()
+        for name, its_arms in comparison.by_metric.items()
+        if name != comparison.primary
+        for arm in its_arms.arms
+    ]
+    singles = [groups[group].by_metric[name].arms[arm].p_single for group, name, arm in cells]
+    adjusted = dict(zip(cells, benjamini_hochberg(singles), strict=True))
+    found = {}
+    for group, comparison in groups.items():
+        differences = {
+            name: {
+                arm: _replace_q(difference, adjusted.get((group, name, arm)))
+                for arm, difference in its_arms.items()
+            }
+            for name, its_arms in comparison.differences.items()
+        }
+        found[group] = GroupComparison(
+            comparison.primary, comparison.smallest_effect, differences, comparison.by_metric, comparison.no_ops
+        )
+    return found
+
+
+def _replace_q(difference: Difference, q_value: float | None) -> Difference:
+    return difference if q_value is None else Difference(**{**vars(difference), "q_value": q_value})
+
+
+def _difference(
+    arm: str,
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    comparison: Comparison | None,
+    *,
+    role: Role,
+    is_primary: bool,
+) -> Difference:
+    common = values[arm].keys() & values[baseline].keys()
+    result = None if comparison is None else comparison.arms.get(arm)
+    if result is None:
+        gaps = [values[arm][seed] - values[baseline][seed] for seed in sorted(common)]
+        mean = math.fsum(gaps) / len(gaps) if gaps and all(map(math.isfinite, gaps)) else None
+        return Difference(len(common), mean if role is not Role.ARM or _is_exact(gaps) else None)
+    return Difference(
+        len(common),
+        result.estimate,
+        result.low,
+        result.high,
+        result.p_value,
+        verdict=result.verdict if is_primary else None,
+        more_seeds=result.more_seeds if is_primary else None,
+    )
+
+
+def _is_exact(gaps: Sequence[float]) -> bool:
+    """Return whether an arm that was not compared is known to differ by nothing."""
+    return bool(gaps) and not any(gaps)
+
+
+def _changes_nothing(values: Mapping[str, Mapping[str, Mapping[int, float]]], arm: str, baseline: str) -> bool:
+    """Return whether an arm has the baseline's values to the last bit, in every metric of every seed that both have."""
+    pairs = [
+        (its[arm][seed], its[baseline][seed])
+        for its in values.values()
+        for seed in its[arm].keys() & its[baseline].keys()
+    ]
+    return bool(pairs) and all(left == right for left, right in pairs)
+
+
+def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+    return {
+        record.trial.seed: record.metrics[metric]
+        for record in records
+        if record.state is State.DONE and metric in record.metrics
+    }
