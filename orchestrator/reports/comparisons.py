@@ -197,13 +197,16 @@ def _is_exact(gaps: Sequence[float]) -> bool:
 
 
 def _changes_nothing(values: Mapping[str, Mapping[str, Mapping[int, float]]], arm: str, baseline: str) -> bool:
-    """Return whether an arm has the baseline's values to the last bit, in every metric of every seed that both have."""
+    """Return whether an arm has the baseline's values to the last bit, in every metric of every seed that both have.
+
+    Of two seeds at least: few images may give two models the same score once.
+    """
     pairs = [
-        (its[arm][seed], its[baseline][seed])
+        (seed, its[arm][seed] == its[baseline][seed])
         for its in values.values()
         for seed in its[arm].keys() & its[baseline].keys()
     ]
-    return bool(pairs) and all(left == right for left, right in pairs)
+    return len({seed for seed, _ in pairs}) > 1 and all(is_equal for _, is_equal in pairs)
 
 
 def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:

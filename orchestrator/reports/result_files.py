@@ -162,8 +162,8 @@ def _columns(row: ArmRow, *, judged: bool, mixed: bool) -> dict[str, object]:
     """Return the cells of a row by column; None where a cell is empty.
 
     Of each metric M there are ``M_mean``, ``M_sd``, ``M_n``; and against the baseline ``M_diff``, ``M_diff_low``,
-    ``M_diff_high`` (95%, simultaneous over the arms), ``M_diff_n``, ``M_diff_p`` (adjusted for the arms); of exploratory
-    metrics ``M_diff_q`` (Benjamini and Hochberg over all their cells), of the primary one ``M_verdict`` and
+    ``M_diff_high`` (95%, simultaneous over the arms), ``M_diff_n``, ``M_diff_p`` (adjusted for the arms); of
+    exploratory metrics ``M_diff_q`` (Benjamini and Hochberg over all their cells), of the primary one ``M_verdict`` and
     ``M_more_seeds``, how many more seeds would decide an undecided arm.
     """
     fields = dict(vars(row))

@@ -29,54 +29,45 @@ def sentences_of(table: AblationTable) -> list[str]:
     for row, difference in found:
         if difference is not None and difference.verdict is not None:
             by_verdict[difference.verdict].append((row, difference))
-    num_seeds = [difference.n for each in by_verdict.values() for _, difference in each]
-    scope = _scope(len(num_seeds), num_seeds)
+    compared = [difference for each in by_verdict.values() for _, difference in each]
+    scope = _scope(compared)
     sentences = []
-    for verdict, verb in ((Verdict.BETTER, "better"), (Verdict.WORSE, "worse")):
-        arms = by_verdict[verdict]
-        if arms:
+    for verdict, word in ((Verdict.BETTER, "better"), (Verdict.WORSE, "worse")):
+        if arms := by_verdict[verdict]:
             texts = [_with_interval(row, difference, digits) for row, difference in arms[:_MOST_NAMED]]
             more = f" and {len(arms) - _MOST_NAMED} more" if len(arms) > _MOST_NAMED else ""
-            sentences.append(f"{name} is {verb} with {_listed(texts)}{more}{scope}.")
-            scope = ""
+            sentences.append(f"{name} is {word} with {_listed(texts)}{more} ({scope}).")
     if equivalent := by_verdict[Verdict.EQUIVALENT]:
-        bound = f"{table.smallest_effect:g}"
-        change = "change" if len(equivalent) > 1 else "changes"
-        sentences.append(f"{_names(equivalent)} {change} {name} by less than {bound} in either direction{scope}.")
-        scope = ""
+        verb = "change" if len(equivalent) > 1 else "changes"
+        sentences.append(f"{_names(equivalent)} {verb} {name} by less than {table.smallest_effect:g} ({scope}).")
     if undecided := by_verdict[Verdict.UNDECIDED]:
-        sentences.append(_undecided(undecided, len(num_seeds), name, comparison.detectable, digits) + f"{scope}.")
+        who = f"{_names(undecided)} {'are' if len(undecided) > 1 else 'is'} undecided"
+        if len(undecided) == len(compared) > 1:
+            who = f"No arm is found to differ from the baseline in {name}"
+        seen = ""
+        if comparison.detectable is not None:
+            seen = f": differences under {comparison.detectable:.{digits}f} could not have been seen"
+        sentences.append(f"{who} ({scope}){seen}.{_more_seeds(undecided)}")
     return sentences
 
 
-def _undecided(
-    arms: Sequence[tuple[ArmRow, Difference]], num_arms: int, name: str, detectable: float | None, digits: int
-) -> str:
-    if len(arms) == num_arms:
-        who = "No arm is found to differ from the baseline" if num_arms > 1 else f"{_names(arms)} is undecided"
-        who += f" in {name}"
-    else:
-        who = f"{_names(arms)} {'are' if len(arms) > 1 else 'is'} undecided"
-    if detectable is not None:
-        who += f": differences under {detectable:.{digits}f} could not have been seen"
-    more = [difference.more_seeds for _, difference in arms if difference.more_seeds is not None]
-    if more:
-        who += f"; {min(more)} more seed{'s' * (min(more) != 1)} would decide the nearest, if it stayed as it is"
-    return who
-
-
-def _scope(num_arms: int, num_seeds: Sequence[int]) -> str:
-    if not num_seeds:
+def _more_seeds(undecided: Sequence[tuple[ArmRow, Difference]]) -> str:
+    more = [difference.more_seeds for _, difference in undecided if difference.more_seeds is not None]
+    if not more:
         return ""
-    low, high = min(num_seeds), max(num_seeds)
+    return f" {min(more)} more seed{'s' * (min(more) != 1)} would decide the nearest one, if it stayed as it is."
+
+
+def _scope(compared: Sequence[Difference]) -> str:
+    low, high = (pick(difference.n for difference in compared) for pick in (min, max))
     seeds = f"{low}" if low == high else f"{low} to {high}"
-    return f" ({num_arms} arm{'s' * (num_arms != 1)}, {seeds} seed{'s' * (high != 1)})"
+    return f"{len(compared)} arm{'s' * (len(compared) != 1)}, {seeds} seed{'s' * (high != 1)}"
 
 
 def _with_interval(row: ArmRow, difference: Difference, digits: int) -> str:
-    mean, low, high = (
-        f"{0.0 if value is None else value:+z.{digits}f}" for value in (difference.mean, difference.low, difference.high)
-    )
+    """Return an arm with its difference and interval, which a verdict always has."""
+    numbers = (0.0 if value is None else value for value in (difference.mean, difference.low, difference.high))
+    mean, low, high = (f"{value:+z.{digits}f}" for value in numbers)
     return f"{one_line(row.arm)}: {mean} [{low}, {high}]"
 
 

@@ -58,6 +58,13 @@ RECORDS = [
 ]
 
 
+DECIDED = [
+    *make_records("none", 0.0, 1.0, 2.0, 0.5, 1.5, role="baseline"),
+    *make_records("norm@all", 3.0, 4.1, 5.2, 3.6, 4.6),
+]
+"""One arm with differences 3.0, 3.1, 3.2, 3.1, 3.1: mean 3.1, sd .0707, t interval 2.776 x .0707 / sqrt(5) = .088."""
+
+
 def with_costs(records: Sequence[TrialRecord], *, gpu: float | None = None) -> list[TrialRecord]:
     """Give trials that are done and no floors a cost: 30.25 s at 1234.4 images/s, 0.756 GiB."""
     cost = TrainingCost(30.25, 1234.4, 0.756, gpu)

@@ -9,15 +9,17 @@ import pytest
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell
 from orchestrator.reports.cell_text import (
     difference_text,
-    excludes_zero,
+    is_decided,
     mean_text,
     notes_of,
     parameters_text,
     role_text,
     seconds_text,
     states_texts,
+    verdict_text,
 )
-from orchestrator.statistics.paired import Difference
+from orchestrator.reports.comparisons import Difference
+from orchestrator.statistics import Verdict
 from orchestrator.trials.trial import Role
 
 ROW = ArmRow(
@@ -67,13 +69,23 @@ def test_difference_text_shows_what_there_is(difference: Difference | None, text
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.1, 2.0, True), (-2.0, -0.1, True), (-1.0, 1.0, False), (None, None, False), (1.0, 1.0, False)],
+    ("verdict", "decided"), [*zip(Verdict, (True, True, False, False), strict=True), (None, False)]
 )
-def test_excludes_zero_tells_on_which_side_the_interval_lies(
-    low: float | None, high: float | None, expected: bool
-) -> None:
-    assert excludes_zero(make_row(difference=Difference(3, 1.0, low, high)), "miou") is expected
+def test_better_and_worse_are_decided(verdict: Verdict | None, decided: bool) -> None:
+    row = make_row(difference=Difference(4, 1.0, 0.5, 1.5, verdict=verdict))
+    assert is_decided(row, "miou") is decided
+    assert verdict_text(row, "miou") == ("" if verdict is None else str(verdict))
+
+
+def test_exploratory_differences_are_marked_by_their_adjusted_p() -> None:
+    rows = [make_row(difference=Difference(3, 1.0, 0.5, 1.5, q_value=q_value)) for q_value in (0.04, 0.06)]
+    assert [difference_text(row, "miou") for row in rows] == ["+1.0 [+0.5, +1.5] †", "+1.0 [+0.5, +1.5]"]
+
+
+def test_pruned_arms_and_arms_that_change_nothing_say_so_in_place_of_a_difference() -> None:
+    row = make_row(difference=Difference(3, 1.0))
+    assert difference_text(replace(row, pruned=1), "miou") == "pruned"
+    assert difference_text(replace(row, is_no_op=True), "miou") == "no-op"
 
 
 def test_states_texts_name_what_did_not_go_as_planned() -> None:
@@ -94,12 +106,6 @@ def test_unknown_metric_and_one_in_metres_have_three_decimals() -> None:
     assert mean_text(make_row("depth_rmse", mean=1.23456, sd=0.01), "depth_rmse") == "1.235 ± 0.010"
     row = make_row("depth_rmse", Difference(3, -0.0421, -0.061, -0.0232))
     assert difference_text(row, "depth_rmse") == "-0.042 [-0.061, -0.023]"
-
-
-@pytest.mark.parametrize(("n", "p"), [(1, "2/2^1 = 1"), (3, "2/2^3 = 0.25"), (5, "2/2^5 = 0.0625")])
-def test_notes_give_the_smallest_p_that_so_many_seeds_allow(n: int, p: str) -> None:
-    table = AblationTable(("miou",), (make_row(difference=Difference(n)),), (), ())
-    assert any(p in note for note in notes_of(table, place="below it"))
 
 
 @pytest.mark.parametrize(

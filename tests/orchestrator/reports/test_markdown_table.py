@@ -9,7 +9,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_json
 
-from .table_records import INFO, METRICS, RECORDS, make_records, with_costs
+from .table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
 
 
 @pytest.fixture
@@ -35,10 +35,20 @@ def test_markdown_has_one_row_per_arm_with_as_many_cells_as_the_header(markdown:
 
 def test_markdown_row_shows_mean_difference_parameters_states_and_seconds(markdown: str) -> None:
     (line,) = (line for line in markdown.splitlines() if line.startswith("| `norm@all`"))
-    # Differences 3.0, 3.1, 3.2: mean 3.1, sd 0.1, half width 4.303 * 0.1 / sqrt(3) = 0.248.
-    assert cells_of(line)[1:3] == ["54.1 ± 1.1", "**+3.1 [+2.9, +3.3]**"]
+    # With three seeds there is an interval, but no verdict.
+    assert cells_of(line)[1] == "54.1 ± 1.1"
+    assert cells_of(line)[2].startswith("+3.1 [+")
+    assert "**" not in line
     assert cells_of(line)[-6:] == ["+2.5%", "3/3", "40.0", "-", "-", "-"]
     assert "Training:" not in markdown
+
+
+def test_markdown_says_the_verdict_of_the_primary_metric_in_its_cell_and_in_a_sentence() -> None:
+    text = render_markdown(build_tables(DECIDED, METRICS), INFO)
+    (line,) = (line for line in text.splitlines() if line.startswith("| `norm@all`"))
+    assert cells_of(line)[2] == cells_of(line)[4] == "+3.1 [+3.0, +3.2] †"
+    assert cells_of(line)[6] == "**+3.1 [+3.0, +3.2]**, better"
+    assert r"\nmIoU is better with norm@all: +3.1 \[+3.0, +3.2\] (1 arm, 5 seeds).".replace("\\n", "\n") in text
 
 
 @pytest.mark.parametrize(("gpu", "memory"), [(None, "0.76"), (12.5, "12.50 GPU")])
@@ -51,9 +61,9 @@ def test_markdown_row_shows_what_the_training_took(gpu: float | None, memory: st
     assert "- Training: wall time, images per second and most memory of its steps alone" in text
 
 
-def test_markdown_does_not_set_an_interval_with_zero_in_bold(markdown: str) -> None:
+def test_markdown_gives_a_pruned_arm_no_interval(markdown: str) -> None:
     (line,) = (line for line in markdown.splitlines() if "qkv@first-third" in line)
-    assert cells_of(line)[2].startswith("+0.5 [")
+    assert cells_of(line)[2] == "pruned"
     assert cells_of(line)[-5] == "2/3, 1 pruned"
 
 
@@ -95,7 +105,7 @@ def test_markdown_has_a_section_with_its_notes_for_every_group() -> None:
 def test_a_metric_in_metres_has_its_unit_its_arrow_and_a_bold_difference_whichever_way_it_goes() -> None:
     name, records = "depth_rmse", []
     for arm, role, offset in (("none", "baseline", 0.0), ("norm@all", "arm", -0.05), ("qkv@all", "arm", 0.05)):
-        for record in make_records(arm, 0.0, 0.0, 0.0, role=role):
+        for record in make_records(arm, *[0.0] * 5, role=role):
             value = 1.0 + offset + 0.001 * record.trial.seed * (arm != "none")
             records.append(dataclasses.replace(record, metrics={name: value}))
     tables = build_tables(records, [name])
@@ -103,8 +113,10 @@ def test_a_metric_in_metres_has_its_unit_its_arrow_and_a_bold_difference_whichev
     header, _, baseline, better, worse = (cells_of(line) for line in text.splitlines() if line.startswith("|"))
     assert header[1:3] == ["depth RMSE (m) ↓", "difference"]
     assert baseline[1:3] == ["1.000 ± 0.000", ""]
-    # Mean of -0.050, -0.049, -0.048; its t interval is 4.303 * 0.001 / sqrt(3) = 0.0025 to either side.
-    assert better[1:3] == ["0.951 ± 0.001", "**-0.049 [-0.051, -0.047]**"]
-    assert worse[1:3] == ["1.051 ± 0.001", "**+0.051 [+0.049, +0.053]**"]
+    # Means of -0.050, -0.049, .., -0.046 and of 0.050, .., 0.054.
+    for cells, mean, difference, verdict in ((better, 0.952, "-0.048", "better"), (worse, 1.052, "+0.052", "worse")):
+        assert cells[1] == f"{mean} ± 0.002"
+        assert cells[2].startswith(f"**{difference} [")
+        assert cells[2].endswith(f"]**, {verdict}")
     (known,) = json.loads(render_json(tables, INFO))["metrics"]
     assert known == {"name": name, "title": "depth RMSE", "unit": "m", "higher_is_better": False}

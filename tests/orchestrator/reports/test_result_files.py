@@ -42,9 +42,10 @@ def test_columns_of_the_csv_stand_in_their_order() -> None:
     assert next(csv.reader(io.StringIO(text))) == [
         *("group", "arm", "role", "miou_mean", "miou_sd", "miou_n"),
         *("miou_diff", "miou_diff_low", "miou_diff_high", "miou_diff_n", "miou_diff_p"),
+        *("miou_diff_q", "miou_verdict", "miou_more_seeds"),
         *("extra_parameters_percent", "num_parameters"),
         *("seeds", "done", "pruned", "failed", "unfinished", "left_out", "seconds", "core_seconds"),
-        *("training_s", "training_images_per_s", "peak_memory_gib", "peak_gpu_memory_gib"),
+        *("training_s", "training_images_per_s", "peak_memory_gib", "peak_gpu_memory_gib", "is_no_op"),
     ]
 
 

@@ -9,7 +9,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.terminal_table import render_rich
 from orchestrator.trials.records import State, TrialRecord
 
-from .table_records import INFO, METRICS, RECORDS, make_records, with_costs
+from .table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
 
 
 def to_text(records: list[TrialRecord], width: int = 120) -> str:
@@ -32,11 +32,11 @@ def test_terminal_table_fits_its_width_and_cuts_no_cell(width: int) -> None:
     text = to_text(RECORDS, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    assert text.count("+3.1 [+2.9, +3.3]") == len(METRICS)
+    assert text.count("+3.1 [+2.") == len(METRICS)
 
 
 def test_terminal_table_shows_three_metrics_side_by_side_in_120_columns() -> None:
-    (header,) = (line for line in to_text(RECORDS).splitlines() if "kNN top-1" in line)
+    (header,) = (line for line in to_text(RECORDS).splitlines() if "kNN top-1 (%)" in line)
     assert "linear top-1" in header
     assert "mIoU" in header
 
@@ -55,9 +55,10 @@ def test_terminal_table_takes_text_that_looks_like_markup_for_text() -> None:
 def test_terminal_table_shows_failed_seeds_in_red_and_clear_differences_in_bold() -> None:
     console = Console(width=120, file=io.StringIO(), force_terminal=True, color_system="standard")
     console.print(render_rich(build_tables(RECORDS, METRICS), INFO))
+    console.print(render_rich(build_tables(DECIDED, METRICS), INFO))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[31m2 failed\x1b[0m" in text.replace(" \x1b", "\x1b").replace("\x1b[31m ", "\x1b[31m")
-    assert "\x1b[1m+3.1 [+2.9, +3.3]\x1b[0m" in text
+    assert "\x1b[1m+3.1 [+3.0, +3.2]\x1b[0m" in text
 
 
 def test_terminal_table_of_trials_that_all_wait_has_a_row_per_arm() -> None:
