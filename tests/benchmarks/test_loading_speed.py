@@ -174,6 +174,71 @@ def test_cutting_crops_from_jpegs(crops: tuple[Crop, ...], paths: list[Path], be
     print(f"  2 threads beside 1: {gain:.2f} (wanted: 1.8); threads that hash, here and now: {_gain_of_hashing():.2f}")
 
 
+class TenCrops(torch.utils.data.Dataset[list[Tensor]]):
+    """What DINOv2's published pipeline does in a worker of a DataLoader, but for flips and colours."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.transforms = [
+            tv.RandomResizedCrop(crop.size, scale=crop.scale, interpolation=InterpolationMode.BICUBIC) for crop in DINO
+        ]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        image = Image.open(self.paths[index]).convert("RGB")
+        return [tv.functional.pil_to_tensor(transform(image)) for transform in self.transforms]
+
+
+def test_waiting_for_crops_while_a_device_computes(paths: list[Path], benchmark: BenchmarkFixture) -> None:
+    """The device is a pause of twice what decoding and cutting takes one core: one worker suffices."""
+    batch_size = 16
+    taken: dict[str, list[float]] = {}
+    images = EncodedImages(Places.of_files(paths), 224, Decoding(workers=1))
+    learner: Any = Cutting(DINO)
+    batches = [np.arange(NUM_IMAGES)[first : first + batch_size] for first in range(0, NUM_IMAGES, batch_size)]
+
+    def ours() -> None:
+        with batch_loader(learner, Split(images=images), DinoV2(), seed=0, device=CPU) as loader:
+            loader.load(0, batches[0])
+            for step in range(1, len(batches) - 1):
+                loader.prepare(step, batches[step])
+                time.sleep(step_s)
+                started = time.perf_counter()
+                loader.load(step, batches[step])
+                taken.setdefault("loader, a thread", []).append(time.perf_counter() - started)
+
+    def theirs() -> None:
+        loader = torch.utils.data.DataLoader(TenCrops(paths), batch_size, num_workers=1, prefetch_factor=1)
+        fetched = iter(loader)
+        next(fetched)
+        for _ in range(1, len(batches) - 1):
+            time.sleep(step_s)
+            started = time.perf_counter()
+            next(fetched)
+            taken.setdefault("DataLoader with torchvision's transforms, a worker", []).append(
+                time.perf_counter() - started
+            )
+
+    boxes = [
+        draw_crops(NUM_IMAGES, scale=crop.scale, generator=Batch(torch.empty(NUM_IMAGES, 0), None, 0, 1, 0).stream("x"))
+        .boxes(height=HEIGHT, width=WIDTH)
+        for crop in DINO
+    ]
+    step_s = 2 * batch_size * min(seconds(lambda: bare(paths, DINO, boxes)) for _ in range(3))
+
+    def one_round() -> None:
+        ours()
+        theirs()
+
+    benchmark.pedantic(one_round, rounds=ROUNDS)
+    print(f"\nsteps of {1e3 * step_s:.0f} ms, {batch_size} images each, load {os.getloadavg()[0]:.1f}")
+    for name, waits in taken.items():
+        wait_s = statistics.median(waits)
+        print(f"  {name}: waits {1e3 * wait_s:.2f} ms a step, {100 * wait_s / (step_s + wait_s):.1f}% (wanted: 2)")
+
+
 def test_what_the_thread_that_feeds_the_device_does_for_a_dinov2_step_of_1024_images(
     paths: list[Path], benchmark: BenchmarkFixture
 ) -> None:
