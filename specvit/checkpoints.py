@@ -28,7 +28,7 @@ from specvit.models.routed_layers import (
 from specvit.models.vit import build_empty
 from specvit.specialization.language import NO_SPECIALIZATION
 
-__all__ = ["fold", "load_model", "load_plain_weights", "save_model"]
+__all__ = ["fold", "is_saved_model", "load_model", "load_plain_weights", "save_model"]
 
 METADATA_KEY = "specvit_config"
 
@@ -100,6 +100,21 @@ def load_model(
     # Copied: tensors lie in a file as they come, and kernels round differently off their memory's alignment.
     model.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
     return model
+
+
+def is_saved_model(path: Path) -> bool:
+    """Return whether a file is one that ``save_model`` wrote, as its metadata say.
+
+    Raises:
+        DataError: If it is called ``.safetensors`` and cannot be read as such.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as a model: {error}") from error
 
 
 def fold(model: VisionTransformer) -> VisionTransformer:

@@ -43,13 +43,36 @@ class ModelSettings:
 
 
 @settings
+class ExternalBackbone:
+    """A finished backbone from elsewhere, which the probes look at beside the arms; it is not trained."""
+
+    path_fields: ClassVar[frozenset[str]] = frozenset({"name", "checkpoint"})
+    """Fields that say what it is called and where it lies, not what it is, as ``DataSource.path_fields``."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """What its row is called."""
+    checkpoint: Annotated[str, Field(min_length=1)]
+    """A pretrained model's name in timm; ``hf-hub:OWNER/REPOSITORY``; or a file that all nodes see: one that
+    ``specvit.checkpoints.save_model`` wrote, as sweeps keep them, or plain weights, safetensors or ``.pth``."""
+    checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the checkpoint's file. It need not be given: it is found out before the first trial."""
+    model: str | None = None
+    """timm's name of the architecture, where the checkpoint is a file of plain weights: ``vit_small_patch16_224``."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue, from 0 to 1, that it wants images normalised by. Not given: the one that timm has of
+    its pretrained models, and else ImageNet's."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Standard deviation, likewise."""
+
+
+@settings
 class Treatment:
     """What an arm does to the backbone; the rest of the configuration it shares with its group."""
 
-    kind: Literal["specialize", "comparator", "random_init", "raw_pixels"] = "specialize"
+    kind: Literal["specialize", "comparator", "random_init", "raw_pixels", "external"] = "specialize"
     """``specialize``: pretrain, with own [CLS] weights in places. ``comparator``: pretrain, the backbone changed
-    as another paper does. The other two are the floors of a table: a backbone that was never trained, and no
-    backbone at all."""
+    as another paper does. ``random_init`` and ``raw_pixels`` are the floors of a table: a backbone that was never
+    trained, and no backbone at all. ``external``: a backbone that was trained elsewhere."""
     specialize: str = "none"
     """Where there are own weights, e.g. ``norm@all+qkv(lora:8)@first-third``; ``none`` = nowhere, the baseline."""
     init: Literal["copy", "independent"] = "copy"
@@ -66,18 +89,21 @@ class Treatment:
     """Factor on the weight decay of own weights that decay at all: matrices do, norms, biases and the like do not."""
     comparator: AnyComparator | None = None
     """The other paper's change, where ``kind`` is ``comparator``."""
+    external: ExternalBackbone | None = None
+    """The backbone, where ``kind`` is ``external``."""
 
     @property
     def is_trained(self) -> bool:
-        """Return whether there is a pretraining: floors have none."""
+        """Return whether there is a pretraining: floors and external backbones have none."""
         return self.kind in ("specialize", "comparator")
 
     @model_validator(mode="after")
     def _check_fields(self) -> Treatment:
-        if (self.kind == "comparator") != (self.comparator is not None):
-            raise ValueError(f"comparator must be given exactly where kind is 'comparator', not {self.kind!r}")
-        if self.kind == "comparator" and self.specialize != "none":
-            raise ValueError(f"specialize must be 'none' where kind is 'comparator', not {self.specialize!r}")
+        for kind in ("comparator", "external"):
+            if (self.kind == kind) != (getattr(self, kind) is not None):
+                raise ValueError(f"{kind} must be given exactly where kind is {kind!r}, not {self.kind!r}")
+            if self.kind == kind and self.specialize != "none":
+                raise ValueError(f"specialize must be 'none' where kind is {kind!r}, not {self.specialize!r}")
         for name in ("own_lr", "own_weight_decay"):
             if self.specialize == "none" and getattr(self, name) != 1:
                 raise ValueError(f"{name} must be 1 where there are no own weights, not {getattr(self, name)}")

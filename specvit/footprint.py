@@ -236,6 +236,8 @@ def footprint(config: TrialConfig, *, num_parameters: int, processes: int = 1, g
         gpus: GPUs of each.
     """
     on_gpu = gpus > 0 and config.treatment.kind != "raw_pixels"
+    if config.treatment.external is not None:  # its shape is known once its file was read
+        return Footprint(None if on_gpu else 0, None, None, None)
     narrow = NARROW if on_gpu else WIDE
     training = training_memory(config, num_parameters=num_parameters, processes=processes, narrow=narrow)
     features = probe_bytes(config)

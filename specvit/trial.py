@@ -21,6 +21,7 @@ from specvit.device import Device, select_device
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import SpecsweepError
 from specvit.evaluation import measure
+from specvit.external import build_external
 from specvit.files.checksum import sha256_of
 from specvit.kept_weights import WeightsFile
 from specvit.models.config import VitConfig
@@ -132,9 +133,9 @@ def run_trial(
         _LOG.info("raw pixels: no backbone; probing")
         return TrialResult(probing.pixels())
     backbone = _build_backbone(config, dataset)
-    if config.treatment.kind == "random_init":
+    if not config.treatment.is_trained:
         backbone.to(device.torch_device)
-        _LOG.info("random init: nothing to train; probing on %s", device.name)
+        _LOG.info("%s: nothing to train; probing on %s", config.treatment.kind.replace("_", " "), device.name)
         observer.progress(step=0, steps=0, images_per_s=0.0)
         metrics = probing.backbone(backbone, device=device)
         return TrialResult(metrics, diagnostics=measure(backbone, config, dataset, device=device))
@@ -269,6 +270,8 @@ class _Watch:
 
 def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
     treatment, image_size = config.treatment, dataset.train.image_size
+    if treatment.external is not None:
+        return build_external(treatment.external)
     model = build_vit(
         VitConfig.from_settings(config.model, config.objective, image_size=image_size, treatment=treatment),
         init=treatment.init,

@@ -42,10 +42,12 @@ def render_plan(plan: Plan) -> RenderableType:
         parts.append(table)
     if len(plan.arms) > MAX_SHOWN:
         parts.append(Text(f"and {len(plan.arms) - MAX_SHOWN} more arms, which --json lists"))
+    has_external = any(arm.role is Role.EXTERNAL for arm in plan.arms)
+    floors = "floors and external backbones (one trial each)" if has_external else "floors"
     parts.append(
         Text(
             f"{plan.num_groups} group{'s' * (plan.num_groups != 1)}, {len(plan.arms)} arms with baseline and "
-            f"floors, {len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}, {plan.num_trials} trials, "
+            f"{floors}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}, {plan.num_trials} trials, "
             f"{plan.forecast.num_pending} to run"
         )
     )
@@ -69,7 +71,7 @@ def _reuse_text(plan: Plan) -> str:
 
 
 def _cells(arm: PlannedArm) -> list[Text]:
-    name = fold_arm(one_line(arm.arm)) + (" (baseline)" if arm.role is Role.BASELINE else "")
+    name = fold_arm(one_line(arm.arm)) + (f" ({arm.role})" if arm.role in (Role.BASELINE, Role.EXTERNAL) else "")
     values = (
         f"{arm.num_parameters:,}" if arm.num_parameters else "",
         f"+{arm.extra_parameters_percent:.2f}" if arm.role is Role.ARM else "",
@@ -77,7 +79,7 @@ def _cells(arm: PlannedArm) -> list[Text]:
         str(arm.num_pending),
         format_seconds(arm.seconds_per_trial),
     )
-    return [Text(name, style="dim" if arm.role is Role.FLOOR else ""), *map(Text, values)]
+    return [Text(name, style="" if arm.role.is_trained else "dim"), *map(Text, values)]
 
 
 def _memory_parts(memory: Sequence[PlannedMemory]) -> list[RenderableType]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from orchestrator.trials.records import Cause
-from orchestrator.trials.trial import TrialInfo
+from orchestrator.trials.trial import Role, TrialInfo
 
 SCHEMA_VERSION = 7
 APPLICATION_ID = 0x53505357
@@ -106,7 +106,7 @@ CREATE TABLE trials (
     {_text("arm_id")},
     {_text("group_name")},
     {_text("arm")},
-    {_one_of("role", "baseline", "arm", "floor")},
+    {_one_of("role", *Role)},
     {_text("label")},
     {_column("seed", "INTEGER")},
     {_count("num_parameters")},

@@ -28,7 +28,7 @@ class MetricCell:
         mean: Over the trials that are done and have it; None if there are none.
         sd: Sample standard deviation over the same; None with fewer than two.
         n: Number of these trials.
-        difference: To the baseline; None for the baseline itself.
+        difference: To the baseline; None for the baseline itself, and for external backbones, which are not paired.
     """
 
     mean: float | None
@@ -93,8 +93,8 @@ class AblationTable:
 
     Attributes:
         metrics: Names of the metrics that it shows, in the order of their columns.
-        rows: The baseline first, the arms in the order of the sweep, the floors last; also of arms of which no trial
-            is done.
+        rows: The baseline first, the arms in the order of the sweep, the floors, external backbones last; also of arms
+            of which no trial is done.
         failures: Label and error of every failed trial.
         left_out: The reasons for which trials were left out, each once.
         unlearnt: By what trials have not learnt.
@@ -212,7 +212,7 @@ def _row(
         peak_memory_gib=_known_mean(cost.peak_memory_gib for cost in costs),
         peak_gpu_memory_gib=_known_mean(cost.peak_gpu_memory_gib for cost in costs),
         not_learnt=count_unlearnt(records),
-        mixed={} if trial.role is Role.BASELINE else find_mixture(records, baseline),
+        mixed=find_mixture(records, baseline) if trial.role.is_paired else {},
     )
 
 

@@ -142,6 +142,8 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         "Floors are outside of it.",
         *_statistics_notes(table),
     ]
+    if (external := external_note(table)) is not None:
+        notes.append(external)
     if (learning := learning_note(table.unlearnt)) is not None:
         notes.append(learning)
     if (mixture := mixture_note(row.mixed for row in table.rows)) is not None:
@@ -169,6 +171,16 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         )
     notes.append("Short runs are not known to predict how the arms would rank after full-length ones.")
     return notes
+
+
+def external_note(table: AblationTable) -> str | None:
+    """Return the sentence about rows of backbones from elsewhere; None if there are none."""
+    if not any(row.role is Role.EXTERNAL for row in table.rows):
+        return None
+    return (
+        "Rows marked (external) are backbones that were trained elsewhere. The same probes looked at them, with one "
+        "seed; they are not paired with the baseline, and have no difference to it."
+    )
 
 
 def _left_out_note(count: int, num_trials: int, reasons: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ def compare_group(
         name: {
             arm: _difference(arm, values[name], baseline, comparisons.get(name), role=role, is_primary=name == primary)
             for arm, role in roles.items()
-            if role is not Role.BASELINE
+            if role.is_paired
         }
         for name in metrics
     }

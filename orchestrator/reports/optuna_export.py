@@ -5,7 +5,7 @@ or the first one of the first rung probe, by which pruning judges unless the swe
 
 * Trials: one for each arm and seed. Floors are none, since they have no axes, and importances are of parameters that
   all trials share. They are user attributes of the study, ``floor:ARM``: ``mean``, ``std_over_seeds``, ``num_seeds``
-  and ``by_seed`` of the metric, and ``no_value_because``.
+  and ``by_seed`` of the metric, and ``no_value_because``. So are external backbones, ``external:ARM``.
 * Value of a trial that is done: the mean of the final metric over all seeds of its arm, the same for each of them, so
   that the best trial is one of the best arm, not the luckiest seed. Its own value is ``metric:NAME``.
 * State: done is COMPLETE, pruned PRUNED, failed FAIL, running RUNNING; a trial that waits or was left out is WAITING.
@@ -45,7 +45,6 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.arm_value import ArmValue, arm_value
 from orchestrator.reports.optuna_parameters import Choice, arm_parameters
 from orchestrator.trials.records import State, TrialRecord
-from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
 from specvit.probes import METRICS, PROBES
 
@@ -208,7 +207,7 @@ def _study(
     for record in records:
         arms.setdefault(record.trial.arm_id, []).append(record)
     values = {arm: arm_value(own, objective) for arm, own in arms.items()}
-    trained = {arm: own[0].trial for arm, own in arms.items() if own[0].trial.role is not Role.FLOOR}
+    trained = {arm: own[0].trial for arm, own in arms.items() if own[0].trial.role.is_trained}
     rows = arm_parameters([(trial, configs.get(trial.trial_id, {})) for trial in trained.values()])
     params = dict(zip(trained, rows, strict=True))
     names = rows[0] if rows else ()
@@ -220,7 +219,7 @@ def _study(
     }
     for arm, own in arms.items():
         if arm not in trained:
-            attributes[f"floor:{own[0].trial.arm}"[:_MAX_NAME]] = _floor_attribute(values[arm])
+            attributes[f"{own[0].trial.role}:{own[0].trial.arm}"[:_MAX_NAME]] = _untrained_attribute(values[arm])
     return GroupStudy(
         name=_study_name(info.name, group, group_id),
         metric=objective,
@@ -307,7 +306,7 @@ def _value_attributes(value: ArmValue) -> dict[str, Any]:
     return _as_json({"num_seeds": num_seeds, "std_over_seeds": value.std_over_seeds, "no_value_because": value.missing})
 
 
-def _floor_attribute(value: ArmValue) -> dict[str, Any]:
+def _untrained_attribute(value: ArmValue) -> dict[str, Any]:
     by_seed = {str(seed): own for seed, own in value.by_seed.items()}
     return _as_json({"mean": value.mean}) | _value_attributes(value) | {"by_seed": _as_json(by_seed)}
 

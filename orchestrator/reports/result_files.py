@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
-from orchestrator.reports.cell_text import failures_of
+from orchestrator.reports.cell_text import external_note, failures_of
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics_csv import write_diagnostics
 from orchestrator.reports.formatting import describe
@@ -114,7 +114,8 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
 
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
     not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV. ``added_later`` names the
-    metrics that were measured later, on kept weights; it is there where there are some.
+    metrics that were measured later, on kept weights; it is there where there are some. So is ``external_note`` of a
+    table, the sentence about backbones from elsewhere.
     """
     judged, mixed = _are_judged(tables), _are_mixed(tables)
     names = dict.fromkeys(name for table in tables.values() for name in table.metrics)
@@ -140,6 +141,7 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
                     for cells in (_columns(row, judged=judged, mixed=mixed) for row in table.rows)
                 ],
                 **({"not_learnt_note": learning_note(table.unlearnt)} if judged else {}),
+                **({"external_note": note} if (note := external_note(table)) is not None else {}),
                 "failures": [{"trial": label, "error": error} for label, error in failures_of(table)],
             }
             for group, table in tables.items()

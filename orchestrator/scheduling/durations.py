@@ -24,8 +24,8 @@ class TrialDurations:
     def add(self, group_id: str, role: Role, seconds: float, arm_id: str = "") -> None:
         """Record the seconds of one more trial."""
         self._guesses.clear()
-        total, count = self._sums.get((group_id, role is Role.FLOOR), (0.0, 0))
-        self._sums[group_id, role is Role.FLOOR] = (total + seconds, count + 1)
+        total, count = self._sums.get((group_id, not role.is_trained), (0.0, 0))
+        self._sums[group_id, not role.is_trained] = (total + seconds, count + 1)
         if arm_id:
             total, count = self._arms.get(arm_id, (0.0, 0))
             self._arms[arm_id] = (total + seconds, count + 1)
@@ -34,12 +34,13 @@ class TrialDurations:
         """Return the wall seconds to expect of a trial: the mean of its like, or of other groups; None if unknown.
 
         Its like are those of its arm, if one of them was measured, and else those of its group.
-        Floors are not trained: they say nothing of the other trials, which in turn are an upper bound for them.
+        Floors and external backbones are not trained: they say nothing of the other trials, which in turn are taken for
+        an upper bound for them.
         """
         if arm_id in self._arms:
             total, count = self._arms[arm_id]
             return total / count
-        is_floor = role is Role.FLOOR
+        is_floor = not role.is_trained
         if (group_id, is_floor) in self._sums:
             total, count = self._sums[group_id, is_floor]
             return total / count

@@ -70,7 +70,7 @@ class Judge:
             return
         members: dict[str, list[TrialRecord]] = {}
         for record in records:
-            if record.trial.role is not Role.FLOOR:
+            if record.trial.role.is_trained:
                 members.setdefault(record.trial.group_id, []).append(record)
         for group_id, group_records in members.items():
             group = _Group(settings, group_id, group_records, higher_is_better=higher_is_better)

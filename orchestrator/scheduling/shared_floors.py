@@ -1,4 +1,4 @@
-"""Floors that compute the same in several groups: one is run, the others take its result.
+"""Floors and external backbones that compute the same in several groups: one is run, the others take its result.
 
 Each keeps its own id and its own row in the table of its group, so that what was run before stays where it is.
 """
@@ -10,8 +10,8 @@ from typing import Protocol
 
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Finished
-from orchestrator.trials.identity import floor_key
-from orchestrator.trials.trial import Role, Trial
+from orchestrator.trials.identity import untrained_key
+from orchestrator.trials.trial import Trial
 
 Followers = Mapping[str, Sequence[Trial]]
 """Id of a trial to those that take its result."""
@@ -39,14 +39,14 @@ def find_followers(
     """
     source_of: dict[str, str] = {}
     for trial in trials:
-        if trial.role is Role.FLOOR and trial.trial_id in done:
-            source_of.setdefault(floor_key(trial.config), trial.trial_id)
+        if not trial.role.is_trained and trial.trial_id in done:
+            source_of.setdefault(untrained_key(trial.config), trial.trial_id)
     to_run: list[Trial] = []
     followers: dict[str, list[Trial]] = {}
     for trial in pending:
         source = trial.trial_id
-        if trial.role is Role.FLOOR:
-            source = source_of.setdefault(floor_key(trial.config), trial.trial_id)
+        if not trial.role.is_trained:
+            source = source_of.setdefault(untrained_key(trial.config), trial.trial_id)
         if source == trial.trial_id:
             to_run.append(trial)
         else:

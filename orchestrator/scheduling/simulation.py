@@ -23,7 +23,7 @@ from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.events import END_STATES, Event
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
-from orchestrator.trials.trial import Role, Trial
+from orchestrator.trials.trial import Trial
 
 _LOOKS_AT_BUDGET = 500
 """How often a budget is looked at, besides when a trial ends: it is overdrawn by a five-hundredth at most."""
@@ -89,11 +89,11 @@ def draw_lengths(
     for record in records:
         if record.state is State.DONE and record.seconds is not None:
             arms.setdefault(record.trial.arm_id, []).append(record.seconds)
-            groups.setdefault((record.trial.group_id, record.trial.role is Role.FLOOR), []).append(record.seconds)
+            groups.setdefault((record.trial.group_id, not record.trial.role.is_trained), []).append(record.seconds)
     means = {key: [math.fsum(seconds) / len(seconds)] for key, seconds in groups.items()}
     lengths: dict[str, float] = {}
     for trial in trials:
-        key = trial.group_id, trial.role is Role.FLOOR
+        key = trial.group_id, not trial.role.is_trained
         if key not in groups:
             alike = [mean for (_, is_floor), mean in means.items() if is_floor == key[1]]
             alike = alike or (list(means.values()) if key[1] else [])

@@ -67,6 +67,7 @@ def check_sweep(
         problems += [*_check_sizes(context), *_check_targets(context, sweep), *_check_steps(context, sweep)]
         problems += _check_processes(context, sweep)
     problems += check_ablation(sweep)
+    problems += _check_external(sweep)
     if not problems:
         problems += _check_priority(sweep)
         num_trials = count_trials(sweep)
@@ -216,6 +217,17 @@ def _check_processes(context: _GroupContext, sweep: Sweep) -> Iterator[Problem]:
     if share.processes > 1 and 0 < share.gpus < 1:
         whole = f"where gpus is a share of a GPU ({share.gpus:g}), since NCCL joins whole ones"
         yield Problem(place, f"must be 1 {whole}, not {share.processes}")
+
+
+def _check_external(sweep: Sweep) -> Iterator[Problem]:
+    """Check that the rows of external backbones can be told from each other; files are looked at before a run."""
+    names = [external.name for external in sweep.file.external]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Problem(("external", index, "name"), f"must be given once, not {name!r} again")
+        if not name.isprintable() or name != name.strip():
+            rule = "must be one line of text, without spaces around it"
+            yield Problem(("external", index, "name"), f"{rule}, not {name!r}")
 
 
 def _check_priority(sweep: Sweep) -> Iterator[Problem]:

@@ -1,8 +1,9 @@
 """From a sweep to its trials: pure, ordered, without duplicates.
 
 Groups are the product of the varied axes. Inside a group stand its baseline, once however many axes are
-crossed with it, then its floors, then its arms: specializations that are the same places at the group's
-depth are one arm, and so are comparators that do the same to a model of this depth. Comparators come last.
+crossed with it, then its floors and external backbones, then its arms: specializations that are the same places at
+the group's depth are one arm, and so are comparators that do the same to a model of this depth. Comparators come last.
+External backbones come with the first seed alone: they are not trained, and do not differ from seed to seed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ class _Row:
     role: Role
     treatment: Treatment
     specialization: Specialization
+    num_parameters: int | None = None
+    """Parameters of its backbone, where the group does not tell them."""
+
+    def seeds(self, sweep: Sweep) -> tuple[int, ...]:
+        """Return the seeds of its trials."""
+        return sweep.file.seeds[:1] if self.role is Role.EXTERNAL else sweep.file.seeds
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -43,14 +50,14 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
 
     Returns:
         The trials: all of the first seed, then all of the second, ...; within a seed baselines, then
-        floors, then the arms that ``priority`` names, then the others, each kind by falling number of
-        parameters (long trials started last leave workers idle at the end), equals in the order of the file.
+        floors, then external backbones, then the arms that ``priority`` names, then the others, each kind by falling
+        number of parameters (long trials started last leave workers idle at the end), equals in the order of the file.
     """
     arms: list[_Arm] = []
     for group, rows in _tables(sweep):
         arms += _arms(sweep, group, rows)
     arms.sort(key=lambda arm: (*_urgency(sweep, arm.row), -arm.num_parameters))
-    return tuple(arm.trial(seed) for seed in sweep.file.seeds for arm in arms)
+    return tuple(arm.trial(seed) for seed in sweep.file.seeds for arm in arms if seed in arm.row.seeds(sweep))
 
 
 def arm_texts(sweep: Sweep) -> tuple[str, ...]:
@@ -69,7 +76,7 @@ def _urgency(sweep: Sweep, row: _Row) -> tuple[bool, int]:
 
 def count_trials(sweep: Sweep) -> int:
     """Return the number of trials of a sweep without building them."""
-    return sum(len(rows) for _, rows in _tables(sweep)) * len(sweep.file.seeds)
+    return sum(len(row.seeds(sweep)) for _, rows in _tables(sweep) for row in rows)
 
 
 def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
@@ -123,6 +130,10 @@ def _rows(sweep: Sweep, depth: int, *, has_registers: bool, layer_scale: bool) -
     rows = [_Row(baseline.text, Role.BASELINE, Treatment(specialize=baseline.text), baseline)]
     for floor in sweep.file.floors:
         rows.append(_Row(floor.replace("_", " "), Role.FLOOR, Treatment(kind=floor), baseline))
+    counts = sweep.external_parameters or (0,) * len(sweep.file.external)
+    for external, count in zip(sweep.file.external, counts, strict=True):
+        treatment = Treatment(kind="external", external=external)
+        rows.append(_Row(external.name, Role.EXTERNAL, treatment, baseline, count))
     for specialization, *choices in itertools.product(others, *_choices(ablate, has_registers=has_registers)):
         chosen = {field: value for choice in choices for field, value in choice.items()}
         if all(mode.kind == "lora" for _, _, mode in specialization.places()):
@@ -188,6 +199,7 @@ class _Arm:
 
     def trial(self, seed: int) -> Trial:
         config = replace(self.config, seed=seed)
+        is_external = self.row.role is Role.EXTERNAL
         return Trial(
             trial_id=trial_id(config),
             group_id=self.group_id,
@@ -195,7 +207,7 @@ class _Arm:
             group=self.group,
             arm=self.row.text,
             role=self.row.role,
-            label=f"{self.name} seed {seed}",
+            label=f"{self.name} (external)" if is_external else f"{self.name} seed {seed}",
             seed=seed,
             num_parameters=self.num_parameters,
             extra_parameters_percent=self.extra_parameters_percent,
@@ -230,14 +242,20 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...]) -> list[_Arm]:
             diagnostics=sweep.file.diagnostics,
             seed=sweep.file.seeds[0],
         )
+        own_name = (group.model.scale, *_short_values(group))
+        if row.role is Role.EXTERNAL:
+            own_name = tuple(f"{path}={_value_text(value)}" for path, value in group.varied)
+        num_parameters = 0 if row.treatment.kind == "raw_pixels" else plain + extra
+        if row.num_parameters is not None:
+            num_parameters, extra = row.num_parameters, row.num_parameters - plain
         arms.append(
             _Arm(
                 row=row,
                 group=group_text,
                 group_id=group_id(config),
                 arm_id=arm_id(config),
-                name=" ".join((group.model.scale, *_short_values(group), row.text)),
-                num_parameters=0 if row.treatment.kind == "raw_pixels" else plain + extra,
+                name=" ".join((*own_name, row.text)),
+                num_parameters=num_parameters,
                 extra_parameters_percent=100 * extra / plain,
                 config=config,
             )

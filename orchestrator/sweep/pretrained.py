@@ -1,4 +1,4 @@
-"""The checkpoints of a sweep: looked at, and named by their content, before anything runs.
+"""The checkpoints of a sweep and its external backbones: looked at, and named by their content, before anything runs.
 
 A trial's identity must follow what a checkpoint holds, not where it lies. Data sources cannot know that
 before the images have been read, so their fingerprints stand beside the trials in the ledger. A checkpoint is
@@ -12,13 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.sweep.problems import SweepFileError
+from orchestrator.sweep.overrides import apply_overrides
+from orchestrator.sweep.problems import Problem, SweepFileError
 from orchestrator.sweep.resolved import Group, Sweep
-from specvit.config import ModelSettings
+from orchestrator.sweep.yaml_reader import read_document
+from specvit.config import ExternalBackbone, ModelSettings
 from specvit.errors import ConfigError, DataError
 from specvit.files.checksum import sha256_of
 from specvit.models.config import VitConfig
+
+if TYPE_CHECKING:
+    from specvit.external import InspectedBackbone
 
 
 def pin_checkpoints(sweep: Sweep) -> Sweep:
@@ -28,13 +34,18 @@ def pin_checkpoints(sweep: Sweep) -> Sweep:
         sweep: A sweep as ``load_sweep`` returns it.
 
     Returns:
-        The sweep, its checkpoints as absolute paths (names on the hub stay names) with their SHA-256. Without
-        checkpoints it is the same sweep, and costs nothing.
+        The sweep, its checkpoints as absolute paths (names on the hub stay names) with their SHA-256, its external
+        backbones with all that is known of them. Without either it is the same sweep, and costs nothing.
 
     Raises:
         SweepFileError: If a checkpoint is missing, cannot be read, does not fit its group's backbone, has another
-            hash than the given one, or two that make groups hold the same; the text names the file and the field.
+            hash than the given one, or two that make groups hold the same; or if an external backbone cannot be
+            looked at by the probes, or is there twice. The text names the file and the field.
     """
+    return _pin_external(_pin_groups(sweep))
+
+
+def _pin_groups(sweep: Sweep) -> Sweep:
     if all(group.model.checkpoint is None and group.model.checkpoint_sha256 is None for group in sweep.groups):
         return sweep
     pinned: dict[ModelSettings, ModelSettings] = {}
@@ -70,6 +81,48 @@ def _pin(model: ModelSettings) -> ModelSettings:
     is_file = Path(model.checkpoint).expanduser().is_file()
     checkpoint = str(path.resolve()) if is_file else model.checkpoint
     return replace(model, checkpoint=checkpoint, checkpoint_sha256=found)
+
+
+def _pin_external(sweep: Sweep) -> Sweep:
+    """Look at each external backbone, and report at once what is wrong with them."""
+    if not sweep.file.external:
+        return sweep
+    from specvit.external import inspect_external
+
+    problems: list[Problem] = []
+    found: list[InspectedBackbone] = []
+    known: dict[ExternalBackbone, str] = {}
+    for index, external in enumerate(sweep.file.external):
+        try:
+            inspected = inspect_external(external)
+            _check_sizes(sweep, inspected)
+            found.append(inspected)
+            before = known.setdefault(replace(inspected.settings, name="-", checkpoint="-"), external.name)
+            if before != external.name:
+                raise ConfigError(f"must differ in content, but {before!r} and {external.name!r} hold the same")
+        except (ConfigError, DataError, OSError) as error:
+            problems.append(Problem(("external", index, "checkpoint"), str(error)))
+    if problems:
+        _, places = apply_overrides(read_document(sweep.path), sweep.overrides, name=str(sweep.path))
+        raise places.error(problems)
+    return replace(
+        sweep,
+        file=replace(sweep.file, external=tuple(each.settings for each in found)),
+        external_parameters=tuple(each.num_parameters for each in found),
+    )
+
+
+def _check_sizes(sweep: Sweep, inspected: InspectedBackbone) -> None:
+    """Check that a backbone can look at the images of all probes."""
+    sources = {probe.data or group.data: probe.name for group in sweep.groups for probe in sweep.file.probes}
+    for source, probe in sources.items():
+        size, patch = source.probed_size, inspected.patch_size
+        if size % patch:
+            rule = f"must have a patch size that divides the images of probe {probe!r}, {size} pixels, not {patch}"
+            raise ConfigError(rule)
+        if inspected.image_size not in (None, size):
+            rule = f"takes images of {inspected.image_size} pixels alone (dynamic_img_size is off)"
+            raise ConfigError(f"{rule}, but those of probe {probe!r} have {size}")
 
 
 def _check_fit(groups: Iterable[Group]) -> None:

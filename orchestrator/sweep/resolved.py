@@ -54,6 +54,7 @@ class Sweep:
         path: The file it was read from.
         text: What the file says, with the overrides that change results.
         overrides: What was set on the command line, ``path=value``, in order.
+        external_parameters: Parameters of each external backbone, once they were looked at (``sweep.pretrained``).
     """
 
     file: SweepFile
@@ -61,6 +62,7 @@ class Sweep:
     path: Path
     text: str
     overrides: tuple[str, ...]
+    external_parameters: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

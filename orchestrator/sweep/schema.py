@@ -15,7 +15,7 @@ from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
-from specvit.config import ModelSettings, RungSettings
+from specvit.config import ExternalBackbone, ModelSettings, RungSettings
 from specvit.data import AnyDataSource
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import ConfigError
@@ -165,6 +165,9 @@ class SweepFile:
     both sides is ``equivalent``. To be chosen before the results are seen; takes no part in a trial's identity."""
     floors: tuple[Floor, ...] = ("random_init", "raw_pixels")
     """Rows to stand above: a backbone that was never trained, and no backbone at all."""
+    external: tuple[ExternalBackbone, ...] = ()
+    """Finished backbones from elsewhere, as rows of every table. The same probes look at them, with the first seed
+    alone, since nothing is trained; they are paired with nothing."""
     pruning: AnyPruner = Field(default_factory=NoPruning)
     """Who judges at the rungs which trials are hopeless."""
     resources: Resources = Field(default_factory=Resources)

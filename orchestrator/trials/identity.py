@@ -29,7 +29,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "cls_std": 1e-6,
         },
         "RungSettings": {"held_out": False},
-        "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0},
+        "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0, "external": None},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
         "FileSource": {"orientation": None, "keep": "arrays", "probe_size": None, "on_bad_image": "fail"},
@@ -83,8 +83,8 @@ def training_id(config: TrialConfig) -> str:
     """Return the SHA-256 of what decides the backbone that a trial ends with, whatever is asked of it then.
 
     Model, data, recipe, treatment and seed; no probes, rungs and diagnostics, which look at a training and change
-    nothing in it, but for the images that rungs score where a supervised recipe leaves them out. Of a floor, which has
-    no training, it is what its backbone depends on, see ``floor_key``.
+    nothing in it, but for the images that rungs score where a supervised recipe leaves them out. Of floors and external
+    backbones, which are not trained here, it is what the backbone depends on, see ``untrained_key``.
     """
     if config.treatment.is_trained:
         texts = _section_texts(config)
@@ -92,7 +92,7 @@ def training_id(config: TrialConfig) -> str:
         if rungs.held_out:
             texts["held_out"] = canonical_json(rungs.num_images)
         return _digest(_without(texts, "probes", "rungs", "diagnostics"))
-    return floor_key(replace(config, probes=(), diagnostics=False))
+    return untrained_key(replace(config, probes=(), diagnostics=False))
 
 
 def evaluation_ids(config: TrialConfig) -> dict[str, str]:
@@ -107,14 +107,15 @@ def evaluation_ids(config: TrialConfig) -> dict[str, str]:
     }
 
 
-def floor_key(config: TrialConfig) -> str:
-    """Return what two floors have in common that compute the same, although their recipes, say, differ.
+def untrained_key(config: TrialConfig) -> str:
+    """Return what two trials that train nothing have in common if they compute the same, although their recipes differ.
 
-    Nothing is trained: of the recipe, a backbone at its initial weights depends on what it is built with alone; raw
-    pixels do not even depend on the model, but for the size of its patches. Rungs are of training.
+    Of the recipe, a backbone at its initial weights depends on what it is built with alone; raw pixels do not even
+    depend on the model, but for the size of its patches; an external backbone is what its file holds, built as its
+    architecture says. Rungs are of training.
 
     Raises:
-        ValueError: If the configuration is not a floor's.
+        ValueError: If the configuration is of a trial that trains, or names a checkpoint without its hash.
     """
     kind, model, recipe = config.treatment.kind, config.model, config.objective
     texts = _section_texts(config)
@@ -126,15 +127,17 @@ def floor_key(config: TrialConfig) -> str:
         built = [recipe.layer_scale, recipe.cls_position, recipe.cls_std, config.diagnostics]
         own = {"model": _without_paths(plain_model), "built": built}
         return _digest(shared | {name: canonical_json(value) for name, value in own.items()})
-    raise ValueError(f"must be a floor, not {kind!r}")
+    if kind == "external":
+        return _digest(shared | {"treatment": texts["treatment"], "diagnostics": texts["diagnostics"]})
+    raise ValueError(f"must not be trained, but is {kind!r}")
 
 
 def _section_texts(config: TrialConfig) -> dict[str, str]:
     """Return the canonical JSON of each section of a configuration, and of the protocol version, by name.
 
-    Paths (of data sources, of a checkpoint), settings of how to compute (``micro_batch``) and probes that are
-    off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a checkpoint
-    holds is a setting by its hash. What trials share is written once, since sections are written one by one.
+    Paths (of data sources, of a checkpoint), names of external backbones, settings of how to compute (``micro_batch``)
+    and probes that are off take no part; see also ``ADDED_LATER``. What the data hold is kept beside the trials; what a
+    checkpoint holds is a setting by its hash. What trials share is written once, since sections are written one by one.
     Two ways to say one thing have the text of one: see ``_same_rungs`` and ``_same_treatment``.
     """
     sections = {name: getattr(config, name) for name in _field_names(TrialConfig)}
@@ -170,11 +173,12 @@ def _same_treatment(treatment: Treatment, side: int) -> Treatment:
 def _section_text(name: str, section: Any) -> str:
     if name == "probes":
         return canonical_json({probe.name: _without_paths(probe) for probe in section})
-    if name == "model" and section.checkpoint is not None and section.checkpoint_sha256 is None:
-        raise ValueError(f"checkpoint {section.checkpoint!r} has no hash yet; see orchestrator.sweep.pretrained")
+    named = {"model": section, "treatment": getattr(section, "external", None)}.get(name)
+    if named is not None and named.checkpoint is not None and named.checkpoint_sha256 is None:
+        raise ValueError(f"checkpoint {named.checkpoint!r} has no hash yet; see orchestrator.sweep.pretrained")
     if name == "objective":
         return canonical_json({k: v for k, v in plain(section).items() if k not in section.resource_fields})
-    if name in ("data", "model"):
+    if name in ("data", "model", "treatment"):
         return canonical_json(_without_paths(section))
     return canonical_json(section)
 

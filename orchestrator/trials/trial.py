@@ -15,11 +15,23 @@ class Role(StrEnum):
     ARM = "arm"
     """The only role that can be pruned."""
     FLOOR = "floor"
+    EXTERNAL = "external"
+    """A finished backbone from elsewhere, which is paired with nothing."""
 
     @property
     def rank(self) -> int:
         """Return the place of its rows in a table, from 0."""
         return tuple(Role).index(self)
+
+    @property
+    def is_trained(self) -> bool:
+        """Return whether its trials have a pretraining: those of floors and external backbones have none."""
+        return self in (Role.BASELINE, Role.ARM)
+
+    @property
+    def is_paired(self) -> bool:
+        """Return whether its trials are compared with the baseline's of the same seeds."""
+        return self in (Role.ARM, Role.FLOOR)
 
 
 @dataclass(frozen=True)
@@ -31,9 +43,10 @@ class TrialInfo:
         group_id: The same of what all arms of its group share (no treatment, no seed).
         arm_id: The same of the configuration without its seed.
         group: Human-readable text of the group, e.g. ``model.scale=nano``; empty if the sweep has one group only.
-        arm: Human-readable text of the arm: ``none``, ``norm@all``, ``random init``, ``raw pixels``.
+        arm: Human-readable text of the arm: ``none``, ``norm@all``, ``random init``, ``raw pixels``; the name of an
+            external backbone.
         role: What the arm is to its group.
-        label: Human-readable name of the trial, e.g. ``nano norm@all+qkv@first-third seed 1``.
+        label: Human-readable name of the trial, e.g. ``nano norm@all+qkv@first-third seed 1``, ``mine (external)``.
         seed: Its seed.
         num_parameters: Parameters of the arm's backbone; 0 for raw pixels.
         extra_parameters_percent: Parameters beyond the baseline's, in % of the baseline's.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -79,10 +79,18 @@ def find_checkpoint(text: str) -> Path:
         return _fetch(text, text.removeprefix(HUB_PREFIX), _HUB_FILE)
     if path.suffix in FILE_SUFFIXES or path.exists() or len(path.parts) > 1:
         raise DataError(f"no such checkpoint file: {text!r}")
-    known = get_pretrained_cfg(text, allow_unregistered=True)
+    known = find_pretrained(text)
     if known is None or not known.hf_hub_id:
         raise DataError(f"no such checkpoint: {text!r} is no file, and timm has no pretrained model of that name")
     return _fetch(text, known.hf_hub_id, known.hf_hub_filename or _HUB_FILE)
+
+
+def find_pretrained(name: str) -> PretrainedCfg | None:
+    """Return what timm knows of a pretrained model, or of the default one of an architecture; None if there is none."""
+    try:
+        return get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError:  # the architecture has no such one
+        return None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -159,6 +159,7 @@ _LANGUAGES = {
     "metric": ("knn_top1", "segmentation_miou"),
     "checkpoint": ("x.safetensors", "hf-hub:nobody/nothing", "vit_small_patch16_224.augreg_in21k", ".", "~"),
     "checkpoint_sha256": ("0" * 64,),
+    "model": ("test_vit", "test_vit.r160_in1k", "test_vit.nobody", "resnet18"),
 }
 """What texts say that the schema does not describe, by the field that holds them."""
 

@@ -16,7 +16,7 @@ from orchestrator.scheduling.shared_floors import ResultSharing, find_followers
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Finished, Started
-from orchestrator.trials.identity import floor_key
+from orchestrator.trials.identity import untrained_key
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Role, Trial
 from specvit.config import Treatment, TrialConfig
@@ -82,19 +82,19 @@ def test_what_the_key_leaves_out_changes_no_number_of_a_floor(kind: Any, make_sw
     ]
     same = [replace(config, objective=objective) for objective in objectives]
     same.append(replace(config, rungs=replace(config.rungs, count=7)))
-    assert len({floor_key(each) for each in same}) == 1
+    assert len({untrained_key(each) for each in same}) == 1
     first, *others = [run_trial(each, data, _Silent()).metrics for each in same]
     assert all(metrics == first for metrics in others)
     for change in ({"layer_scale": 0.5}, {"cls_position": not config.objective.cls_position}, {"cls_std": 0.02}):
         other = replace(config, objective=replace(config.objective, **change))
-        assert (floor_key(other) == floor_key(config)) == (kind == "raw_pixels")
-    assert floor_key(replace(config, seed=7)) != floor_key(config)
-    assert floor_key(replace(config, model=replace(config.model, patch_size=8))) != floor_key(config)
+        assert (untrained_key(other) == untrained_key(config)) == (kind == "raw_pixels")
+    assert untrained_key(replace(config, seed=7)) != untrained_key(config)
+    assert untrained_key(replace(config, model=replace(config.model, patch_size=8))) != untrained_key(config)
 
 
 def test_trained_trials_have_no_key(trials: tuple[Trial, ...]) -> None:
-    with pytest.raises(ValueError, match="must be a floor, not 'specialize'"):
-        floor_key(trials[0].config)
+    with pytest.raises(ValueError, match="must not be trained, but is 'specialize'"):
+        untrained_key(trials[0].config)
 
 
 def test_a_sweep_runs_its_floors_once_and_every_group_has_their_rows(

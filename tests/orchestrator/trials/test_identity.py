@@ -58,7 +58,7 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     document["protocol"] = 2
     del document["model"]["checkpoint"]  # a path
     del document["rungs"]["held_out"]  # of self-supervised recipes there is nothing to say
-    for name in ("own_lr", "own_weight_decay"):
+    for name in ("own_lr", "own_weight_decay", "external"):
         del document["treatment"][name]
     for name in LATER:
         del document["objective"][name]

@@ -158,6 +158,8 @@ def test_names_are_those_of_timm_and_the_hub(tmp_path: Path, monkeypatch: pytest
     assert asked[1] == ("somebody/something", "model.safetensors")
     with pytest.raises(DataError, match=r"nobody/nothing.*cannot be fetched: offline$"):
         find_checkpoint("hf-hub:nobody/nothing")
+    with pytest.raises(DataError, match="timm has no pretrained model of that name"):
+        find_checkpoint("vit_small_patch16_224.nobody")
     assert pretrained_weights.HUB_PREFIX == "hf-hub:"
 
 
