@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.reports import curves, diagnostics_csv, result_files
+from orchestrator.reports import curves, diagnostics_csv, interaction_text, result_files
 from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage import checkpoint_store, command_inbox
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
@@ -36,7 +36,7 @@ DEFAULT_CACHE = Path("~/.cache/specsweep")
 _OWN_FILES = (
     *(LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm", f"{LEDGER_NAME}-wal.left"),
     *(MOVED_NAME, f"{MOVED_NAME}-wal"),
-    *("table.md", "table.csv", curves.CSV_NAME, curves.FIGURE_NAME),
+    *("table.md", "table.csv", interaction_text.CSV_NAME, curves.CSV_NAME, curves.FIGURE_NAME),
     *(diagnostics_csv.CSV_NAME, "diagnostics.png"),
     *(result_files.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )

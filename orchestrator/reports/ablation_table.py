@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.comparisons import Claims, Difference, GroupComparison, compare_group, with_q_values
+from orchestrator.reports.comparisons import BASELINE, Claims, Difference, GroupComparison, compare_group, with_q_values
 from orchestrator.reports.mixed import Mixture, find_mixture
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics import Comparison, mean, sample_sd
@@ -102,6 +102,8 @@ class AblationTable:
         primary: Name of the metric whose verdicts are the table's claims; empty if there is none.
         smallest_effect: Smallest difference of interest in it; None if none is declared.
         comparisons: Metric to what was found of all arms together, where there is a baseline and an arm.
+        compared: What that of the primary metric is of: text of the arm, of the baseline ``BASELINE``, to its value at
+            each seed.
     """
 
     metrics: tuple[str, ...]
@@ -113,6 +115,7 @@ class AblationTable:
     primary: str = ""
     smallest_effect: float | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict, compare=False)
+    compared: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 def build_tables(
@@ -178,6 +181,7 @@ def _table(
         primary=compared.primary,
         smallest_effect=compared.smallest_effect,
         comparisons=compared.by_metric,
+        compared={arms[arm][0].trial.arm if arm else BASELINE: of_arm for arm, of_arm in compared.judged.items()},
     )
 
 

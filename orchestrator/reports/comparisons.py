@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.statistics import Comparison, Verdict, benjamini_hochberg, compare_arms
 from orchestrator.trials.records import State, TrialRecord
@@ -82,6 +82,7 @@ class GroupComparison:
         differences: Metric, then arm id, to the difference; of floors without an interval.
         by_metric: Metric to its comparison, where there is one.
         no_ops: Ids of arms that are the baseline to the last bit, in every metric and seed.
+        judged: What the primary metric's comparison is of: arm id, or ``BASELINE``, to the value at each seed.
     """
 
     primary: str
@@ -89,6 +90,7 @@ class GroupComparison:
     differences: Mapping[str, Mapping[str, Difference]]
     by_metric: Mapping[str, Comparison]
     no_ops: frozenset[str] = frozenset()
+    judged: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 def compare_group(
@@ -113,13 +115,13 @@ def compare_group(
     pruned = {arm for arm, records in arms.items() if any(record.state is State.PRUNED for record in records)}
     trained = [arm for arm, role in roles.items() if role is Role.ARM]
     no_ops = frozenset(arm for arm in trained if _changes_nothing(values, arm, baseline))
-    comparisons = {}
+    comparisons, judged = {}, {}
     for name in metrics:
-        judged = {BASELINE: values[name][baseline]}
-        judged |= {arm: values[name][arm] for arm in trained if arm not in pruned | no_ops}
-        if judged[BASELINE] and len(judged) > 1:
+        judged[name] = {BASELINE: values[name][baseline]}
+        judged[name] |= {arm: values[name][arm] for arm in trained if arm not in pruned | no_ops}
+        if judged[name][BASELINE] and len(judged[name]) > 1:
             comparisons[name] = compare_arms(
-                judged,
+                judged[name],
                 baseline=BASELINE,
                 higher_is_better=METRICS[name].higher_is_better if name in METRICS else True,
                 smallest_effect=claims.smallest_effects.get(name),
@@ -132,7 +134,7 @@ def compare_group(
         }
         for name in metrics
     }
-    return GroupComparison(primary, effect, differences, comparisons, no_ops)
+    return GroupComparison(primary, effect, differences, comparisons, no_ops, judged.get(primary, {}))
 
 
 def with_q_values(groups: Mapping[str, GroupComparison]) -> dict[str, GroupComparison]:
@@ -155,14 +157,12 @@ def with_q_values(groups: Mapping[str, GroupComparison]) -> dict[str, GroupCompa
             }
             for name, its_arms in comparison.differences.items()
         }
-        found[group] = GroupComparison(
-            comparison.primary, comparison.smallest_effect, differences, comparison.by_metric, comparison.no_ops
-        )
+        found[group] = replace(comparison, differences=differences)
     return found
 
 
 def _replace_q(difference: Difference, q_value: float | None) -> Difference:
-    return difference if q_value is None else Difference(**{**vars(difference), "q_value": q_value})
+    return difference if q_value is None else replace(difference, q_value=q_value)
 
 
 def _difference(

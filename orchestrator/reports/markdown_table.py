@@ -27,6 +27,16 @@ from orchestrator.reports.cell_text import (
     verdict_text,
 )
 from orchestrator.reports.formatting import column_title
+from orchestrator.reports.interaction_text import (
+    change_texts,
+    columns,
+    combined_texts,
+    heading,
+    label,
+    notes_across,
+    sentences_across,
+)
+from orchestrator.reports.interactions import Interactions, compare_groups
 from orchestrator.reports.verdict_text import sentences_of
 from specvit.messages import one_line
 
@@ -39,7 +49,7 @@ def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str
         info: The sweep they are of.
 
     Returns:
-        The document; what is better or worse is bold.
+        The document; what is better or worse is bold. Of several groups, what is found across them is its last section.
     """
     parts = [f"# {_prose(info.name)}", _prose(info.question)]
     for group, table in tables.items():
@@ -52,7 +62,20 @@ def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str
         parts.append("\n".join(f"- {note}" for note in notes_of(table, place="next to it")))
         failures = [f"- {_code(label)}: {_code(error)}" for label, error in failures_of(table)]
         parts += ["Failed trials:", "\n".join(failures)] if failures else []
+    if (found := compare_groups(tables)) is not None:
+        parts += _across_groups(found)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _across_groups(found: Interactions) -> list[str]:
+    """Return the section on what is found across groups."""
+    header = [columns(found)[0], *map(_prose, columns(found)[1:])]
+    lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
+    for row in found.rows:
+        changes = [f"**{text}**" if is_found else text for text, is_found in change_texts(found, row)]
+        lines.append(_markdown_line([_code(row.arm) + label(row), *changes, *combined_texts(found, row)]))
+    notes = "\n".join(f"- {_prose(note)}" for note in notes_across(found))
+    return [f"## {_prose(heading(found))}", _prose(" ".join(sentences_across(found))), "\n".join(lines), notes]
 
 
 def _markdown_line(cells: Sequence[str]) -> str:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports import interaction_text
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
 from orchestrator.reports.cell_text import external_note, failures_of
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics_csv import write_diagnostics
 from orchestrator.reports.formatting import describe
+from orchestrator.reports.interactions import compare_groups
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.reports.verdict_text import sentences_of
@@ -50,13 +52,14 @@ def write_results(
         provenance: Of the run that computed the newest trials.
 
     Returns:
-        The paths of curves, diagnostics and the index of weights, as far as there are any.
+        The paths of what was found across groups, curves, diagnostics and the index of weights, as far as there is any.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
-    write_tables(folder, records, info)
+    _, _, *across = write_tables(folder, records, info)
     written = (
+        *across,
         *write_curves(folder, records),
         *write_diagnostics(folder, records, diagnostics),
         *write_index(folder, records),
@@ -65,8 +68,10 @@ def write_results(
     return written
 
 
-def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) -> tuple[Path, Path]:
+def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) -> tuple[Path, ...]:
     """Write ``table.md`` and ``table.csv``; a reader finds the old file or the new one, never half of one.
+
+    Of several groups, what is found across them is written too, to ``interactions.csv``.
 
     Args:
         folder: Where to write; made if it does not exist.
@@ -74,16 +79,20 @@ def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) 
         info: The sweep.
 
     Returns:
-        The two paths.
+        The paths.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
     tables = tables_of(records, info)
-    markdown_path, csv_path = folder / "table.md", folder / "table.csv"
-    write_atomically(markdown_path, render_markdown(tables, info))
-    write_atomically(csv_path, render_csv(tables, info))
-    return markdown_path, csv_path
+    texts = {"table.md": render_markdown(tables, info), "table.csv": render_csv(tables, info)}
+    if (across := compare_groups(tables)) is not None:
+        texts[interaction_text.CSV_NAME] = interaction_text.render_interactions_csv(across)
+    else:
+        (folder / interaction_text.CSV_NAME).unlink(missing_ok=True)
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return tuple(folder / name for name in texts)
 
 
 def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # noqa: ARG001
@@ -114,9 +123,15 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
 
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
     not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV. ``added_later`` names the
+<<<<<<< HEAD
     metrics that were measured later, on kept weights; it is there where there are some. So is ``external_note`` of a
     table, the sentence about backbones from elsewhere.
+=======
+    metrics that were measured later, on kept weights; it is there where there are some. So is ``interactions``: what is
+    found across groups.
+>>>>>>> 412ea5f (Across groups: differences of differences, combined effects, baselines against baselines)
     """
+    across = compare_groups(tables)
     judged, mixed = _are_judged(tables), _are_mixed(tables)
     names = dict.fromkeys(name for table in tables.values() for name in table.metrics)
     added = list(dict.fromkeys(name for table in tables.values() for name in table.added_later))
@@ -146,6 +161,7 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
             }
             for group, table in tables.items()
         ],
+        **({} if across is None else {"interactions": interaction_text.to_json(across)}),
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

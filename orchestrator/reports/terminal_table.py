@@ -31,6 +31,16 @@ from orchestrator.reports.cell_text import (
     verdict_text,
 )
 from orchestrator.reports.formatting import column_title, fold_arm
+from orchestrator.reports.interaction_text import (
+    change_texts,
+    columns,
+    combined_texts,
+    heading,
+    label,
+    notes_across,
+    sentences_across,
+)
+from orchestrator.reports.interactions import Interactions, compare_groups
 from orchestrator.reports.verdict_text import sentences_of
 from specvit.messages import one_line
 
@@ -54,7 +64,27 @@ def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> Rendera
         notes = [Text(note, style="dim") for note in notes_of(table, place="below it")]
         notes += [Text(f"failed: {label}: {error}", style="red") for label, error in failures_of(table)]
         parts += [Padding(note, (0, 0, 0, 1)) for note in notes]
+    if (found := compare_groups(tables)) is not None:
+        parts += _across_groups(found)
     return Group(*parts)
+
+
+def _across_groups(found: Interactions) -> list[RenderableType]:
+    """Return what is found across groups; an interval stands below its estimate."""
+    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for number, title in enumerate(columns(found)):
+        view.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+    for row in found.rows:
+        cells = [Text(_two_lines(text), style="bold" * is_found) for text, is_found in change_texts(found, row)]
+        arm = Text.assemble(fold_arm(one_line(row.arm)), (label(row), "dim"))
+        view.add_row(arm, *cells, *(Text(_two_lines(text)) for text in combined_texts(found, row)))
+    parts: list[RenderableType] = [Text(), Text(heading(found), style="italic")]
+    parts += [*map(Text, sentences_across(found)), view]
+    return [*parts, *(Padding(Text(note, style="dim"), (0, 0, 0, 1)) for note in notes_across(found))]
+
+
+def _two_lines(text: str) -> str:
+    return text.replace(" [", "\n[", 1)
 
 
 class _GroupView:

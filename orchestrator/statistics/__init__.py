@@ -18,6 +18,7 @@ from orchestrator.statistics.factorial import Factorial, find_factorials, read_f
 from orchestrator.statistics.groups import CombinedEffect, combine_effects, difference_of_differences
 from orchestrator.statistics.looks import LookDesign, design_looks
 from orchestrator.statistics.max_t import max_t_coverage, max_t_critical
+from orchestrator.statistics.means import differences_of_means
 from orchestrator.statistics.model import GroupModel, fit_group
 from orchestrator.statistics.paired import Difference, mean, paired_difference, sample_sd, sign_flip_p, t_interval
 from orchestrator.statistics.pairing import Pairing, pairing
@@ -58,6 +59,7 @@ __all__ = [
     "decide",
     "design_looks",
     "difference_of_differences",
+    "differences_of_means",
     "dunnett_coverage",
     "dunnett_critical",
     "find_factorials",
