@@ -123,13 +123,8 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
 
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
     not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV. ``added_later`` names the
-<<<<<<< HEAD
-    metrics that were measured later, on kept weights; it is there where there are some. So is ``external_note`` of a
-    table, the sentence about backbones from elsewhere.
-=======
-    metrics that were measured later, on kept weights; it is there where there are some. So is ``interactions``: what is
-    found across groups.
->>>>>>> 412ea5f (Across groups: differences of differences, combined effects, baselines against baselines)
+    metrics that were measured later, on kept weights; it is there where there are some. So are ``external_note`` of a
+    table, the sentence about backbones from elsewhere, and ``interactions``, what is found across groups.
     """
     across = compare_groups(tables)
     judged, mixed = _are_judged(tables), _are_mixed(tables)
