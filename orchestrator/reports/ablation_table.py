@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.comparisons import BASELINE, Claims, Difference, GroupComparison, compare_group, with_q_values
+from orchestrator.reports.factorial import FactorialReading, read_factorials
 from orchestrator.reports.mixed import Mixture, find_mixture
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics import Comparison, mean, sample_sd
@@ -104,6 +105,7 @@ class AblationTable:
         comparisons: Metric to what was found of all arms together, where there is a baseline and an arm.
         compared: What that of the primary metric is of: text of the arm, of the baseline ``BASELINE``, to its value at
             each seed.
+        factorials: What its components add on average, where its arms are all combinations of some.
     """
 
     metrics: tuple[str, ...]
@@ -116,6 +118,7 @@ class AblationTable:
     smallest_effect: float | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict, compare=False)
     compared: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    factorials: tuple[FactorialReading, ...] = ()
 
 
 def build_tables(
@@ -182,6 +185,7 @@ def _table(
         smallest_effect=compared.smallest_effect,
         comparisons=compared.by_metric,
         compared={arms[arm][0].trial.arm if arm else BASELINE: of_arm for arm, of_arm in compared.judged.items()},
+        factorials=read_factorials(arms, compared),
     )
 
 

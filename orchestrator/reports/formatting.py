@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from specvit.probes import METRICS, Metric
 
 _ARM_WIDTH = 20
@@ -45,6 +47,11 @@ def format_seconds(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def list_texts(texts: Sequence[str]) -> str:
+    """Return texts as one: ``a``, ``a and b``, ``a, b and c``."""
+    return ", ".join(texts[:-1]) + (" and " if len(texts) > 1 else "") + texts[-1]
 
 
 def fold_arm(arm: str) -> str:

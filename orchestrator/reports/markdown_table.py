@@ -26,6 +26,15 @@ from orchestrator.reports.cell_text import (
     states_texts,
     verdict_text,
 )
+from orchestrator.reports.factorial import Effect
+from orchestrator.reports.factorial_text import (
+    FACTORIAL_NOTE,
+    effect_text,
+    effect_verdict,
+    factorial_metrics,
+    factorial_title,
+    is_decided_effect,
+)
 from orchestrator.reports.formatting import column_title
 from orchestrator.reports.interaction_text import (
     change_texts,
@@ -60,6 +69,7 @@ def render_markdown(tables: Mapping[str, AblationTable], info: SweepInfo) -> str
         lines += [_markdown_line(_markdown_cells(row, metrics)) for row in table.rows]
         parts += [f"## {_prose(group)}" if group else "", _prose(" ".join(sentences_of(table))), "\n".join(lines)]
         parts.append("\n".join(f"- {note}" for note in notes_of(table, place="next to it")))
+        parts += _factorial_parts(table)
         failures = [f"- {_code(label)}: {_code(error)}" for label, error in failures_of(table)]
         parts += ["Failed trials:", "\n".join(failures)] if failures else []
     if (found := compare_groups(tables)) is not None:
@@ -76,6 +86,25 @@ def _across_groups(found: Interactions) -> list[str]:
         lines.append(_markdown_line([_code(row.arm) + label(row), *changes, *combined_texts(found, row)]))
     notes = "\n".join(f"- {_prose(note)}" for note in notes_across(found))
     return [f"## {_prose(heading(found))}", _prose(" ".join(sentences_across(found))), "\n".join(lines), notes]
+
+
+def _factorial_parts(table: AblationTable) -> list[str]:
+    """Return the tables of effects, each below its title, and what they are."""
+    parts = []
+    for reading in table.factorials:
+        metrics = factorial_metrics(table, reading)
+        header = ["effect", *(_prose(column_title(name)) for name in metrics)]
+        lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * len(metrics)])]
+        for effect in reading.effects:
+            lines.append(_markdown_line([_code(effect.name), *(_effect_cell(effect, name) for name in metrics)]))
+        parts += [f"{_prose(factorial_title(reading))}:", "\n".join(lines)]
+    return [*parts, f"- {FACTORIAL_NOTE}"] if parts else []
+
+
+def _effect_cell(effect: Effect, name: str) -> str:
+    text, verdict = effect_text(effect, name), effect_verdict(effect, name)
+    text = f"**{text}**" if is_decided_effect(effect, name) else text
+    return f"{text}, {verdict}" if verdict else text
 
 
 def _markdown_line(cells: Sequence[str]) -> str:

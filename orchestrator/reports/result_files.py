@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.ledger.provenance import Provenance
@@ -124,7 +125,8 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
     not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV. ``added_later`` names the
     metrics that were measured later, on kept weights; it is there where there are some. So are ``external_note`` of a
-    table, the sentence about backbones from elsewhere, and ``interactions``, what is found across groups.
+    table, the sentence about backbones from elsewhere, and ``interactions``: what is found across groups. ``factorial``
+    of a table has the effects of components, where its arms are all combinations of some.
     """
     across = compare_groups(tables)
     judged, mixed = _are_judged(tables), _are_mixed(tables)
@@ -150,6 +152,7 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
                     {name: None if value in (math.inf, -math.inf) else value for name, value in cells.items()}
                     for cells in (_columns(row, judged=judged, mixed=mixed) for row in table.rows)
                 ],
+                "factorial": [asdict(reading) for reading in table.factorials],
                 **({"not_learnt_note": learning_note(table.unlearnt)} if judged else {}),
                 **({"external_note": note} if (note := external_note(table)) is not None else {}),
                 "failures": [{"trial": label, "error": error} for label, error in failures_of(table)],

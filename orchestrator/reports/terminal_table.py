@@ -30,6 +30,15 @@ from orchestrator.reports.cell_text import (
     states_texts,
     verdict_text,
 )
+from orchestrator.reports.factorial import Effect, FactorialReading
+from orchestrator.reports.factorial_text import (
+    FACTORIAL_NOTE,
+    effect_text,
+    effect_verdict,
+    factorial_metrics,
+    factorial_title,
+    is_decided_effect,
+)
 from orchestrator.reports.formatting import column_title, fold_arm
 from orchestrator.reports.interaction_text import (
     change_texts,
@@ -64,6 +73,10 @@ def render_rich(tables: Mapping[str, AblationTable], info: SweepInfo) -> Rendera
         notes = [Text(note, style="dim") for note in notes_of(table, place="below it")]
         notes += [Text(f"failed: {label}: {error}", style="red") for label, error in failures_of(table)]
         parts += [Padding(note, (0, 0, 0, 1)) for note in notes]
+        for reading in table.factorials:
+            parts += [Text(), Text(factorial_title(reading)), _effect_table(table, reading)]
+        if table.factorials:
+            parts.append(Padding(Text(FACTORIAL_NOTE, style="dim"), (0, 0, 0, 1)))
     if (found := compare_groups(tables)) is not None:
         parts += _across_groups(found)
     return Group(*parts)
@@ -143,6 +156,28 @@ def _cost_table(rows: Sequence[ArmRow]) -> Table:
     for row, ends_section in _with_sections(rows):
         view.add_row(_arm_text(row), *cost_texts(row), end_section=ends_section)
     return view
+
+
+def _effect_table(table: AblationTable, reading: FactorialReading) -> Table:
+    """Return the effects of a factorial: below each in every metric its interval, and its verdict."""
+    metrics = factorial_metrics(table, reading)
+    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    view.add_column("effect", overflow="fold")
+    for name in metrics:
+        view.add_column(Text(one_line(column_title(name))), justify="right")
+    for effect, following in zip(reading.effects, [*reading.effects[1:], None], strict=True):
+        cells = [_effect_cell(effect, name) for name in metrics]
+        is_last = following is not None and following.is_interaction is not effect.is_interaction
+        view.add_row(Text(effect.name.replace(" x ", "\n  x ")), *cells, end_section=is_last)
+    return view
+
+
+def _effect_cell(effect: Effect, name: str) -> Text:
+    """Return an effect, below it its interval and its verdict."""
+    style = "bold" if is_decided_effect(effect, name) else ""
+    estimate, _, interval = effect_text(effect, name).partition(" ")
+    lines = [estimate, interval, effect_verdict(effect, name)]
+    return Text("\n".join(line for line in lines if line), style=style)
 
 
 def _with_sections(rows: Sequence[ArmRow]) -> Iterator[tuple[ArmRow, bool]]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.comparisons import Difference
-from orchestrator.reports.formatting import decimals, describe
+from orchestrator.reports.factorial_text import factorial_sentences
+from orchestrator.reports.formatting import decimals, describe, list_texts
 from orchestrator.statistics import Verdict
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
@@ -16,7 +17,14 @@ _MOST_NAMED = 3
 
 
 def sentences_of(table: AblationTable) -> list[str]:
-    """Return what a table says of its primary metric, a sentence for each verdict; none without an arm to compare."""
+    """Return what a table says of its primary metric; nothing without an arm to compare.
+
+    A sentence for each verdict on arms, and one for each factorial that they hold.
+    """
+    return [*_sentences_on_arms(table), *factorial_sentences(table)]
+
+
+def _sentences_on_arms(table: AblationTable) -> list[str]:
     comparison = table.comparisons.get(table.primary)
     rows = [row for row in table.rows if row.role is Role.ARM]
     if comparison is None or not rows:
@@ -36,7 +44,7 @@ def sentences_of(table: AblationTable) -> list[str]:
         if arms := by_verdict[verdict]:
             texts = [_with_interval(row, difference, digits) for row, difference in arms[:_MOST_NAMED]]
             more = f" and {len(arms) - _MOST_NAMED} more" if len(arms) > _MOST_NAMED else ""
-            sentences.append(f"{name} is {word} with {_listed(texts)}{more} ({scope}).")
+            sentences.append(f"{name} is {word} with {list_texts(texts)}{more} ({scope}).")
     if equivalent := by_verdict[Verdict.EQUIVALENT]:
         verb = "change" if len(equivalent) > 1 else "changes"
         sentences.append(f"{_names(equivalent)} {verb} {name} by less than {table.smallest_effect:g} ({scope}).")
@@ -74,8 +82,4 @@ def _with_interval(row: ArmRow, difference: Difference, digits: int) -> str:
 def _names(arms: Sequence[tuple[ArmRow, Difference]]) -> str:
     if len(arms) > _MOST_NAMED:
         return f"{len(arms)} arms"
-    return _listed([one_line(row.arm) for row, _ in arms])
-
-
-def _listed(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:-1]) + (" and " if len(texts) > 1 else "") + texts[-1]
+    return list_texts([one_line(row.arm) for row, _ in arms])

@@ -11,9 +11,11 @@ from specvit.specialization.components import ALIASES, COMPONENTS, NAMED_ARMS, C
 from specvit.specialization.language import (
     NO_SPECIALIZATION,
     Specialization,
+    Term,
     check_specialization,
     parse_specialization,
     places_text,
+    read_terms,
 )
 from specvit.specialization.modes import FULL, Mode
 from specvit.specialization.token_rows import PatchRow, PrefixRows, SpecializedRows
@@ -30,7 +32,9 @@ __all__ = [
     "PrefixRows",
     "Specialization",
     "SpecializedRows",
+    "Term",
     "check_specialization",
     "parse_specialization",
     "places_text",
+    "read_terms",
 ]

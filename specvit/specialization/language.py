@@ -163,6 +163,43 @@ def parse_specialization(
     return Specialization(depth=depth, modes=MappingProxyType(ordered), name=_arm_name(stripped, default_mode))
 
 
+@dataclass(frozen=True)
+class Term:
+    """A term of a text, whatever the depth: a component or alias, its mode, its range; empty = none was given."""
+
+    name: str
+    mode: Mode
+    blocks: str
+
+    @property
+    def text(self) -> str:
+        """Return its text, as in canonical ones."""
+        return self.name + _in_brackets(self.mode) + (f"@{self.blocks}" if self.blocks else "")
+
+
+def read_terms(text: str, *, layer_scale: bool = False) -> tuple[Term, ...]:
+    """Read the terms of a text without a depth; a named arm is written out.
+
+    Args:
+        text: As in ``parse_specialization``.
+        layer_scale: Whether the blocks have layer scales, which named arms then own too.
+
+    Raises:
+        ConfigError: If a component or a mode is unknown, or a term is none; also of ``none``.
+    """
+    found = []
+    for term in text.strip().split("+"):
+        for spelt in _spell_out(term, text, FULL, layer_scale=layer_scale):
+            match = _TERM.fullmatch(spelt.strip())
+            if match is None:
+                raise ConfigError(f"specialization {text!r}: {spelt.strip()!r} is not component(mode)@range")
+            name = match["name"].strip()
+            _components_named(name, text)
+            mode = FULL if match["mode"] is None else parse_mode(match["mode"])
+            found.append(Term(name, mode, (match["range"] or "")[1:].strip()))
+    return tuple(found)
+
+
 def places_text(blocks: Mapping[int, Mode], depth: int) -> str:
     """Return where one component has own weights, and how, without its name.
 

@@ -15,6 +15,7 @@ from specvit.specialization.language import (
     check_specialization,
     parse_specialization,
     places_text,
+    read_terms,
     resolve_range,
 )
 from specvit.specialization.modes import FULL, Mode
@@ -267,3 +268,28 @@ def test_a_wrong_text_is_refused_with_its_value_and_the_nearest_name(text: str, 
         parse_specialization(text, 12)
     for part in named:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("norm@all+qkv(lora:8)@first-third", ["norm@all", "qkv(lora:8)@first-third"]),
+        (" mlp + final_norm", ["mlp", "final_norm"]),
+        ("paper", ["norm@all", "qkv@first-third"]),
+        ("paper(gate)", ["norm(gate)@all", "qkv(gate)@first-third"]),
+    ],
+)
+def test_terms_of_a_text_are_read_without_a_depth(text: str, terms: list[str]) -> None:
+    assert [term.text for term in read_terms(text)] == terms
+
+
+def test_a_named_arm_is_read_with_the_layer_scales_that_the_model_has() -> None:
+    assert [term.text for term in read_terms("paper", layer_scale=True)] == [
+        "norm@all", "layerscale@all", "qkv@first-third",
+    ]
+
+
+@pytest.mark.parametrize("text", ["none", "jumbo", "norm@all+", "norm(wide)@all", "norm)@all"])
+def test_terms_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        read_terms(text)
