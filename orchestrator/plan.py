@@ -176,7 +176,7 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         arms=_arms(trials, {trial.trial_id for trial in pending}, measured),
         num_groups=len(groups),
         num_trials=len(trials),
-        seeds=sweep.file.seeds,
+        seeds=sweep.seeds,
         forecast=forecast(
             pending,
             measured,
@@ -186,7 +186,7 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
             limits=sweep.limits,
             conditions=Conditions(failure_rate=history.failure_rate, checkpoint_every_s=sweep.file.checkpoint_every_s),
             gpu_hours_used=history.gpu_hours,
-            complete_seeds=sorted(set(sweep.file.seeds) - {trial.seed for trial in pending}),
+            complete_seeds=sorted(set(sweep.seeds) - {trial.seed for trial in pending}),
         ),
         gpus_in_vain=in_vain,
         num_evaluated=len(division.to_evaluate),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,9 +197,10 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
         question=sweep.file.question,
         text=sweep.text,
         metrics=tuple(metric.name for probe in sweep.file.probes for metric in probe.metrics),
-        seeds=sweep.file.seeds,
+        seeds=sweep.seeds,
         primary_metric=sweep.file.primary_metric or sweep.file.pruning.metric or "",
         smallest_effects=dict(sweep.file.smallest_effect),
+        growth={} if sweep.growth is None else asdict(sweep.growth),
         data_fingerprints={
             trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)
             for trial in trials

@@ -87,6 +87,12 @@ def decode_share(text: str) -> dict[str, Any]:
         return _decode_plain(text)
 
 
+def decode_plain(text: str) -> dict[str, Any]:
+    """Read a mapping of plain JSON values; likewise."""
+    with _unfit("a mapping", text):
+        return _decode_plain(text)
+
+
 def decode_names(text: str) -> tuple[str, ...]:
     """Read a list of texts; likewise."""
     with _unfit("a list of names", text):

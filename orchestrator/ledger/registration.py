@@ -7,17 +7,18 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import to_json
 
-from orchestrator.ledger.encoding import decode_metrics, decode_names, decode_seeds, encode_metrics
+from orchestrator.ledger.encoding import decode_metrics, decode_names, decode_plain, decode_seeds, encode_metrics
 from orchestrator.ledger.errors import LedgerError
 from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.trial import Trial
 
 _WRITE_SWEEP = """
-INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds, primary_metric, smallest_effects)
-VALUES (1, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds, primary_metric, smallest_effects, growth)
+VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Names are no part of a trial's identity: a new axis renames the trials that the ledger knows.
 _NAMES = (*TRIAL_COLUMNS.values(), "position")
@@ -41,6 +42,7 @@ class SweepInfo:
         data_fingerprints: Group id to the fingerprint of the data that the group's trials see.
         primary_metric: Name of the metric whose verdicts the sweep claims; empty = not said.
         smallest_effects: Name of a metric to the smallest difference of interest.
+        growth: How its seeds grow, as its file says; empty if they are fixed.
     """
 
     name: str
@@ -51,6 +53,7 @@ class SweepInfo:
     data_fingerprints: Mapping[str, str] = field(default_factory=dict)
     primary_metric: str = ""
     smallest_effects: Mapping[str, float] = field(default_factory=dict)
+    growth: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_registration(
@@ -70,7 +73,7 @@ def write_registration(
     _refuse_other_sweep(connection, sweep, path)
     _refuse_other_data(connection, sweep, trials, path)
     lists = (json.dumps(sweep.metrics), json.dumps(sweep.seeds))
-    claims = (sweep.primary_metric, encode_metrics(sweep.smallest_effects))
+    claims = (sweep.primary_metric, encode_metrics(sweep.smallest_effects), json.dumps(dict(sweep.growth)))
     connection.execute(_WRITE_SWEEP, (sweep.name, sweep.question, sweep.text, *lists, *claims))
     connection.executemany(
         "INSERT OR REPLACE INTO groups (group_id, data_fingerprint) VALUES (?, ?)",
@@ -86,11 +89,11 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
     Raises:
         LedgerError: If none was.
     """
-    query = "SELECT name, question, text, metrics, seeds, primary_metric, smallest_effects FROM sweep"
+    query = "SELECT name, question, text, metrics, seeds, primary_metric, smallest_effects, growth FROM sweep"
     row = connection.execute(query).fetchone()
     if row is None:
         raise LedgerError(f"{path}: no sweep is registered yet; run the sweep first")
-    name, question, text, metrics, seeds, primary, effects = row
+    name, question, text, metrics, seeds, primary, effects, growth = row
     groups = connection.execute("SELECT group_id, data_fingerprint FROM groups").fetchall()
     return SweepInfo(
         name=name,
@@ -101,6 +104,7 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
         data_fingerprints=dict(map(tuple, groups)),
         primary_metric=primary,
         smallest_effects=decode_metrics(effects),
+        growth=decode_plain(growth),
     )
 
 

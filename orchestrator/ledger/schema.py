@@ -88,7 +88,8 @@ CREATE TABLE sweep (
     {_list("metrics")},
     {_list("seeds")},
     {_text("primary_metric")} DEFAULT '',
-    {_object("smallest_effects")} DEFAULT '{{}}'
+    {_object("smallest_effects")} DEFAULT '{{}}',
+    {_object("growth")} DEFAULT '{{}}'
 );
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY,

@@ -147,7 +147,7 @@ def build_tables(
 
 def tables_of(records: Sequence[TrialRecord], info: SweepInfo) -> dict[str, AblationTable]:
     """Build the tables of a sweep as its file says: its metrics, and what it is judged by."""
-    return build_tables(records, info.metrics, Claims(info.primary_metric, info.smallest_effects))
+    return build_tables(records, info.metrics, Claims.of(info))
 
 
 def measured_metrics(records: Iterable[TrialRecord]) -> tuple[str, ...]:

@@ -10,7 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.statistics import Comparison, Verdict, benjamini_hochberg, compare_arms
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.growth import GroupGrowth, follow_group, verdict_of
+from orchestrator.statistics import Comparison, Decision, Verdict, benjamini_hochberg, compare_arms
+from orchestrator.sweep.growing_seeds import GrowingSeeds, read_growth
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS, PROBES
@@ -26,10 +29,17 @@ class Claims:
     Attributes:
         primary: Name of the metric whose verdicts are its claims; empty = the first dense one, see ``primary_of``.
         smallest_effects: Name of a metric to the smallest difference of interest, in its unit, above 0.
+        growth: How its seeds grow; None if they are fixed.
     """
 
     primary: str = ""
     smallest_effects: Mapping[str, float] = field(default_factory=dict)
+    growth: GrowingSeeds | None = None
+
+    @classmethod
+    def of(cls, info: SweepInfo) -> Claims:
+        """Return what a sweep's file says, as its ledger keeps it."""
+        return cls(info.primary_metric, info.smallest_effects, read_growth(info.growth))
 
     def primary_of(self, metrics: Sequence[str]) -> str:
         """Return the primary metric among those of a table; empty if it shows none.
@@ -83,6 +93,7 @@ class GroupComparison:
         by_metric: Metric to its comparison, where there is one.
         no_ops: Ids of arms that are the baseline to the last bit, in every metric and seed.
         judged: What the primary metric's comparison is of: arm id, or ``BASELINE``, to the value at each seed.
+        growth: Where the looks of a sweep stand whose seeds grow; None if they are fixed.
     """
 
     primary: str
@@ -91,6 +102,7 @@ class GroupComparison:
     by_metric: Mapping[str, Comparison]
     no_ops: frozenset[str] = frozenset()
     judged: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    growth: GroupGrowth | None = None
 
 
 def compare_group(
@@ -134,7 +146,15 @@ def compare_group(
         }
         for name in metrics
     }
-    return GroupComparison(primary, effect, differences, comparisons, no_ops, judged.get(primary, {}))
+    growth = None
+    if claims.growth is not None and primary:
+        everything = [record for its in arms.values() for record in its]
+        growth = follow_group(everything, claims.growth, primary, effect)
+        differences[primary] = {
+            arm: _looked_at(difference, growth.decisions.get(arm), role=roles[arm])
+            for arm, difference in differences[primary].items()
+        }
+    return GroupComparison(primary, effect, differences, comparisons, no_ops, judged.get(primary, {}), growth)
 
 
 def with_q_values(groups: Mapping[str, GroupComparison]) -> dict[str, GroupComparison]:
@@ -188,6 +208,24 @@ def _difference(
         result.p_value,
         verdict=result.verdict if is_primary else None,
         more_seeds=result.more_seeds if is_primary else None,
+    )
+
+
+def _looked_at(difference: Difference, decision: Decision | None, *, role: Role) -> Difference:
+    """Return a difference of the primary metric as the looks found it: its interval holds for all of them together."""
+    if role is not Role.ARM:
+        return difference
+    if decision is None:
+        return replace(difference, low=None, high=None, p_value=None, verdict=Verdict.UNDECIDED, more_seeds=None)
+    return replace(
+        difference,
+        n=decision.num_seeds,
+        mean=difference.mean if decision.estimate is None else decision.estimate,
+        low=decision.low,
+        high=decision.high,
+        p_value=None,
+        verdict=verdict_of(decision),
+        more_seeds=None,
     )
 
 

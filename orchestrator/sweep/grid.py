@@ -39,7 +39,7 @@ class _Row:
 
     def seeds(self, sweep: Sweep) -> tuple[int, ...]:
         """Return the seeds of its trials."""
-        return sweep.file.seeds[:1] if self.role is Role.EXTERNAL else sweep.file.seeds
+        return sweep.seeds[:1] if self.role is Role.EXTERNAL else sweep.seeds
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
@@ -57,7 +57,7 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     for group, rows in _tables(sweep):
         arms += _arms(sweep, group, rows)
     arms.sort(key=lambda arm: (*_urgency(sweep, arm.row), -arm.num_parameters))
-    return tuple(arm.trial(seed) for seed in sweep.file.seeds for arm in arms if seed in arm.row.seeds(sweep))
+    return tuple(arm.trial(seed) for seed in sweep.seeds for arm in arms if seed in arm.row.seeds(sweep))
 
 
 def arm_texts(sweep: Sweep) -> tuple[str, ...]:
@@ -240,7 +240,7 @@ def _arms(sweep: Sweep, group: Group, rows: tuple[_Row, ...]) -> list[_Arm]:
             probes=sweep.file.probes,
             rungs=sweep.file.rungs,
             diagnostics=sweep.file.diagnostics,
-            seed=sweep.file.seeds[0],
+            seed=sweep.seeds[0],
         )
         own_name = (group.model.scale, *_short_values(group))
         if row.role is Role.EXTERNAL:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from orchestrator.sweep.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import results_name
 from orchestrator.sweep.schema import SweepFile
 from specvit.config import ModelSettings
@@ -76,6 +77,16 @@ class Sweep:
         sources = [probe.data for probe in probes if probe.data is not None]
         of_groups = [part for group in self.groups for part in (group.data, group.objective)]
         return (*of_groups, *probes, *sources, *(self.file.ablate.comparators or ()))
+
+    @property
+    def growth(self) -> GrowingSeeds | None:
+        """Return how its seeds grow; None if they are fixed."""
+        return self.file.seeds if isinstance(self.file.seeds, GrowingSeeds) else None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return all seeds that there are, or may be."""
+        return self.file.seeds.seeds if isinstance(self.file.seeds, GrowingSeeds) else self.file.seeds
 
     @property
     def limits(self) -> Limits:

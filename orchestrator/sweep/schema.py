@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from orchestrator.sweep.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
@@ -31,6 +32,9 @@ SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "obje
 
 DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
 """The sections whose fields depend on one of them, and which one that is."""
+
+SEED_KINDS = ("growing", "fixed")
+"""What pydantic calls the two forms of ``seeds`` in the places of its errors."""
 
 VARY_PATH = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_][a-z0-9_]*")
 """A field that can vary: a section, a dot, a field."""
@@ -88,6 +92,10 @@ Seeds = Annotated[
         json_schema_input_type=Annotated[int, Field(ge=1, le=MAX_TRIALS)]
         | Annotated[list[NonNegativeInt], Field(min_length=1)],
     ),
+]
+AnySeeds = Annotated[
+    Annotated[GrowingSeeds, Tag(SEED_KINDS[0])] | Annotated[Seeds, Tag(SEED_KINDS[1])],
+    Discriminator(lambda value: SEED_KINDS[not isinstance(value, Mapping | GrowingSeeds)]),
 ]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 ComparatorEntry = Annotated[
@@ -150,8 +158,9 @@ class SweepFile:
     """The images, by ``source``; default: the embedded scenes."""
     rungs: RungSettings = Field(default_factory=RungSettings)
     """The cheap probes on the way."""
-    seeds: Seeds = (0, 1, 2)
-    """Seeds, or their number; every arm runs with each of them."""
+    seeds: AnySeeds = (0, 1, 2)
+    """Seeds, or their number; every arm runs with each of them. Or seeds that grow: ``{start: 4, most: 16}`` gives arms
+    that are not decided by the first four more of them, see ``GrowingSeeds``."""
     ablate: Ablation = Field(default_factory=Ablation)
     """The axes inside a group: its arms, beside the baseline, which is always there."""
     vary: dict[AxisPath, Axis] = Field(default_factory=dict)

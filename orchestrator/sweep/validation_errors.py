@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.problems import FieldPath, Problem, value_text
-from orchestrator.sweep.schema import DISCRIMINATORS, SECTIONS, SweepFile
+from orchestrator.sweep.schema import DISCRIMINATORS, SECTIONS, SEED_KINDS, SweepFile
 from specvit.messages import did_you_mean
 
 Details = Mapping[str, Any]
@@ -67,7 +67,7 @@ def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
     path: FieldPath = ()
     value: Any = raw
     for index, part in enumerate(loc):
-        if index == 1 and loc[0] in DISCRIMINATORS:
+        if index == 1 and (loc[0] in DISCRIMINATORS or (loc[0] == "seeds" and part in SEED_KINDS)):
             continue
         if part == "[key]" and index == len(loc) - 1:
             break  # it is the key that is wrong, not what stands behind it
@@ -168,7 +168,8 @@ def _known_fields(path: FieldPath, loc: FieldPath) -> list[str]:
 
 def _resolved(at: dict[str, Any], kinds: FieldPath) -> dict[str, Any]:
     """Follow a reference, to the mapping of the first of the given kinds where there are several."""
-    at = next((member for member in at.get("anyOf", ()) if member.keys() & {"$ref", "discriminator", "items"}), at)
+    members = at.get("anyOf", () if "discriminator" in at else at.get("oneOf", ()))
+    at = next((member for member in members if member.keys() & {"$ref", "discriminator", "items"}), at)
     if "discriminator" in at:
         mapping = at["discriminator"]["mapping"]
         at = {"$ref": mapping[next(kind for kind in kinds if kind in mapping)]}

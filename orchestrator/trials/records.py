@@ -61,6 +61,9 @@ WHY_NOT_AGAIN: Mapping[Cause, str] = {
 }
 """Causes of failures that are not tried again, and why not, human-readable."""
 
+DECIDED = "its arm was decided, or stopped as futile, by fewer seeds"
+"""Why a trial is left out that a sweep whose seeds grow does not need."""
+
 WITHOUT_WEIGHTS = "its training is on record, its weights are not; --retrain trains it again"
 """Why a trial is left out whose new probes have nothing to look at."""
 

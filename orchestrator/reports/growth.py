@@ -1,0 +1,134 @@
+"""Which arms of a sweep whose seeds grow are decided, and which get more: from records alone, so that all runs agree.
+
+At each look the arms in question are judged by the boundaries of all declared looks. A look is reached once every trial
+of these arms and of the baseline, up to that many seeds, has come to an end; what comes in between decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.statistics import Decision, confirm, decide, design_looks, screen
+from orchestrator.statistics.decisions import Action
+from orchestrator.statistics.verdicts import Verdict
+from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.trial import Role
+from specvit.probes import METRICS
+
+_ENDED = (State.DONE, State.PRUNED, State.FAILED)
+
+_VERDICTS = {
+    Action.BETTER: Verdict.BETTER,
+    Action.WORSE: Verdict.WORSE,
+    Action.EQUIVALENT: Verdict.EQUIVALENT,
+}
+
+
+@dataclass(frozen=True)
+class GroupGrowth:
+    """Where a group stands.
+
+    Attributes:
+        look: Seeds of the last look that was reached; 0 = none was.
+        decisions: Arm id to its last decision; of arms that were not looked at yet, none.
+        open_arms: Ids of the arms that get the seeds of the next look.
+        next_look: Seeds up to which these run; None = the group is complete.
+    """
+
+    look: int
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    open_arms: frozenset[str] = frozenset()
+    next_look: int | None = None
+
+    def needs(self, record: TrialRecord, growth: GrowingSeeds) -> bool:
+        """Return whether a trial is to run, as far as is known now."""
+        if record.trial.role not in (Role.BASELINE, Role.ARM):
+            return record.trial.seed < growth.first + growth.start  # floors are out of the comparison
+        if self.next_look is None or record.trial.seed >= growth.first + self.next_look:
+            return False
+        return record.trial.role is Role.BASELINE or record.trial.arm_id in self.open_arms
+
+    def may_need(self, record: TrialRecord, growth: GrowingSeeds) -> bool:
+        """Return whether a trial is to run now, or may be later."""
+        if self.needs(record, growth):
+            return True
+        is_open = record.trial.role is Role.BASELINE or record.trial.arm_id in self.open_arms
+        return record.trial.role in (Role.BASELINE, Role.ARM) and self.next_look is not None and is_open
+
+
+def verdict_of(decision: Decision) -> Verdict:
+    """Return the verdict that a decision is; a futile arm, and one that goes on, is undecided."""
+    return _VERDICTS.get(decision.action, Verdict.UNDECIDED)
+
+
+def follow_group(
+    records: Sequence[TrialRecord], growth: GrowingSeeds, metric: str, smallest_effect: float | None = None
+) -> GroupGrowth:
+    """Go from look to look as far as the records of a group reach.
+
+    Args:
+        records: All trials of the group.
+        growth: The declared looks.
+        metric: The primary metric.
+        smallest_effect: Smallest difference of interest in it; None: none is declared.
+    """
+    judged = [record for record in records if record.trial.role in (Role.BASELINE, Role.ARM)]
+    baseline = next((record.trial.arm_id for record in judged if record.trial.role is Role.BASELINE), None)
+    arms = list(dict.fromkeys(record.trial.arm_id for record in judged if record.trial.role is Role.ARM))
+    open_arms = set(arms) - {record.trial.arm_id for record in judged if record.state is State.PRUNED}
+    decisions: dict[str, Decision] = {}
+    if baseline is None or not arms:
+        return GroupGrowth(0, decisions, frozenset(), growth.start)
+    looks, reached = growth.all_looks, 0
+    for look in looks:
+        last = growth.first + look
+        awaited = [r for r in judged if r.trial.seed < last and r.trial.arm_id in (open_arms | {baseline})]
+        if not all(record.state in _ENDED for record in awaited):
+            return GroupGrowth(reached, decisions, frozenset(open_arms), look)
+        reached = look
+        values: dict[str, dict[int, float]] = {arm: {} for arm in (baseline, *arms)}
+        for record in judged:
+            if record.state is State.DONE and record.trial.seed < last and metric in record.metrics:
+                values[record.trial.arm_id][record.trial.seed] = record.metrics[metric]
+        decisions |= _decide(values, baseline, open_arms, look, growth, metric, smallest_effect)
+        open_arms = {arm for arm in open_arms if decisions[arm].action is Action.CONTINUE}
+        if not open_arms:
+            break
+    return GroupGrowth(reached, decisions, frozenset(), None)
+
+
+def _decide(
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    open_arms: set[str],
+    look: int,
+    growth: GrowingSeeds,
+    metric: str,
+    smallest_effect: float | None,
+) -> dict[str, Decision]:
+    is_up = METRICS[metric].higher_is_better if metric in METRICS else True
+    if growth.method == "sequential":
+        design = design_looks(growth.all_looks, len(values) - 1)
+        found = decide(
+            design, look, values, baseline=baseline, arms=open_arms, higher_is_better=is_up,
+            smallest_effect=smallest_effect,
+        )
+        return {arm: found[arm] for arm in values if arm in open_arms}
+    if look == growth.start:
+        chosen = screen(values, baseline=baseline)
+        return {
+            arm: Decision(Action.CONTINUE if arm in chosen else Action.FUTILE, None, None, None, len(values[arm]))
+            for arm in open_arms
+        }
+    screened = range(growth.first, growth.first + growth.start)
+    comparison = confirm(
+        values, baseline=baseline, arms=open_arms, screened_seeds=screened, higher_is_better=is_up,
+        smallest_effect=smallest_effect,
+    )
+    actions = {verdict: action for action, verdict in _VERDICTS.items()} | {Verdict.UNDECIDED: Action.UNDECIDED}
+    return {
+        arm: Decision(actions[result.verdict], result.estimate, result.low, result.high, result.num_seeds)
+        for arm, result in comparison.arms.items()
+    }

@@ -1,0 +1,72 @@
+"""Seeds that grow: a sweep begins with a few, and arms that are not decided get more at declared looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, model_validator
+
+from specvit.settings import NonNegativeInt, PositiveInt, settings
+
+LEAST_START = 4
+"""With fewer seeds there is no verdict, so no look either."""
+
+
+@settings
+class GrowingSeeds:
+    """How many seeds each arm has, and when it is decided whether it gets more.
+
+    The looks are declared before the first trial, and their boundaries are those of all of them together: to look more
+    than once costs no false verdict. A sweep that is stopped and begun again decides alike.
+    """
+
+    start: PositiveInt = 4
+    """Seeds that every arm has, the baseline and the floors too; at least 4."""
+    most: PositiveInt = 16
+    """Seeds that an arm has at most."""
+    looks: tuple[PositiveInt, ...] = ()
+    """Seeds at which it is looked, rising from ``start`` to ``most``; default: doubling from ``start``."""
+    method: Literal["sequential", "confirm"] = "sequential"
+    """``sequential``: at each look arms are decided, stopped as futile, or get more seeds, by boundaries that keep the
+    error of all looks. ``confirm``: the first seeds choose the arms, and fresh seeds alone judge them."""
+    first: NonNegativeInt = 0
+    """The first seed; the others follow it."""
+
+    @model_validator(mode="after")
+    def _check_looks(self) -> GrowingSeeds:
+        if self.start < LEAST_START:
+            rule = f"start must be at least {LEAST_START}, since fewer seeds give no verdict"
+            raise ValueError(f"{rule}, not {self.start}")
+        if self.most <= self.start:
+            raise ValueError(f"most must be more than start, {self.start}, not {self.most}")
+        looks = self.all_looks
+        if looks[0] != self.start or looks[-1] != self.most or any(b <= a for a, b in pairwise(looks)):
+            shown = ", ".join(map(str, looks))
+            raise ValueError(f"looks must rise from start, {self.start}, to most, {self.most}, not [{shown}]")
+        if self.method == "confirm" and len(looks) != 2:
+            raise ValueError("looks must be start and most alone where method is 'confirm'")
+        return self
+
+    @property
+    def all_looks(self) -> tuple[int, ...]:
+        """Return the looks, those of the default too."""
+        if self.looks:
+            return self.looks
+        if self.method == "confirm":
+            return self.start, self.most
+        looks = [self.start]
+        while 2 * looks[-1] < self.most:
+            looks.append(2 * looks[-1])
+        return (*looks, self.most)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return all seeds that there may be."""
+        return tuple(range(self.first, self.first + self.most))
+
+
+def read_growth(values: Mapping[str, Any]) -> GrowingSeeds | None:
+    """Return the declaration that a ledger holds as JSON values; None of an empty one."""
+    return TypeAdapter(GrowingSeeds).validate_python(dict(values)) if values else None
