@@ -12,6 +12,8 @@ from orchestrator.execution.executor import Executor
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.comparisons import Claims
+from orchestrator.reports.growth import stage_of
 from orchestrator.scheduling.kept_trainings import (
     Division,
     can_keep_weights,
@@ -30,7 +32,7 @@ from orchestrator.sweep.image_checks import check_images
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.sweep_run import Datasets, Outcome, SweepRun
-from orchestrator.trials.records import WITHOUT_WEIGHTS, TrialRecord
+from orchestrator.trials.records import DECIDED, WITHOUT_WEIGHTS, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
 from specvit.files.atomic import remove_leftovers
@@ -167,6 +169,7 @@ def prepare_run(
         pending, followers = find_followers(trials, [trial for trial in pending if trial.trial_id in to_do], done)
         for trial_id in followers.keys() & done:
             ResultSharing(followers, ledger).copy(trial_id)
+        pending = _needed(sweep, ledger, info, pending) if select is None else pending
         states = CheckpointStore(
             folder / FOLDER_NAME,
             every_s=sweep.file.checkpoint_every_s,
@@ -180,6 +183,17 @@ def prepare_run(
             is_selection=select is not None, followers=followers, kept=division.kept,
             num_taken=len(division.complete), num_without_weights=len(division.without_weights),
         )
+
+
+def _needed(sweep: Sweep, ledger: Ledger, info: SweepInfo, pending: Sequence[Trial]) -> list[Trial]:
+    """Return the pending trials without those that a sweep whose seeds grow does not need any more."""
+    if sweep.growth is None:
+        return list(pending)
+    claims = Claims.of(info)
+    metric = claims.primary_of(info.metrics)
+    stage = stage_of(ledger.records(), sweep.growth, metric, claims.smallest_effects.get(metric))
+    ledger.skip([trial.trial_id for trial in pending if trial.trial_id in stage.not_needed], DECIDED)
+    return [trial for trial in pending if trial.trial_id not in stage.not_needed]
 
 
 def _take_over(ledger: Ledger, division: Division) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from orchestrator.execution.executor import Executor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.comparisons import Claims
+from orchestrator.reports.growth import stage_of
 from orchestrator.reports.result_files import write_results
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
@@ -27,7 +29,7 @@ from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.remote_folder import Location
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.records import State, TrialRecord
+from orchestrator.trials.records import DECIDED, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
 from orchestrator.trials.stored import KeptTraining
 from orchestrator.trials.trial import Role, Trial
@@ -176,7 +178,31 @@ class SweepRun:
         with ExitStack() as stack:
             for callback in callbacks:
                 stack.enter_context(callback)
-            self.finished = scheduler.run(self.pending)
+            self.finished = all(scheduler.run(batch) for batch in self._batches(callbacks))
+
+    def _batches(self, callbacks: Sequence[SweepCallback]) -> Iterator[Sequence[Trial]]:
+        """Yield what is to run, one batch after the other: where seeds grow, what each look asks for."""
+        growth = self.sweep.growth
+        if growth is None or self.is_selection:
+            yield self.pending
+            return
+        claims = Claims.of(self.info)
+        metric = claims.primary_of(self.info.metrics)
+        waiting = {trial.trial_id: trial for trial in self.pending}
+        while True:
+            stage = stage_of(self.ledger.records(), growth, metric, claims.smallest_effects.get(metric))
+            left_out = [waiting.pop(trial_id) for trial_id in stage.not_needed & waiting.keys()]
+            if left_out:
+                self.ledger.skip([trial.trial_id for trial in left_out], DECIDED)
+                for callback in callbacks:
+                    callback.on_skip(left_out, DECIDED)
+            # Each is begun once: what there was no room for waits for another run.
+            batch = [trial for trial_id, trial in waiting.items() if trial_id in stage.now]
+            if not batch:
+                return
+            for trial in batch:
+                del waiting[trial.trial_id]
+            yield batch
 
     def finish(self) -> Outcome:
         """Write the tables, once the executor is closed; return how the run ended."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.comparisons import BASELINE, Claims, Difference, GroupComparison, compare_group, with_q_values
 from orchestrator.reports.factorial import FactorialReading, read_factorials
+from orchestrator.reports.growth import GroupGrowth
 from orchestrator.reports.mixed import Mixture, find_mixture
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics import Comparison, mean, sample_sd
@@ -106,6 +107,7 @@ class AblationTable:
         compared: What that of the primary metric is of: text of the arm, of the baseline ``BASELINE``, to its value at
             each seed.
         factorials: What its components add on average, where its arms are all combinations of some.
+        growth: Where the looks of a sweep stand whose seeds grow; None if they are fixed.
     """
 
     metrics: tuple[str, ...]
@@ -117,6 +119,7 @@ class AblationTable:
     primary: str = ""
     smallest_effect: float | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict, compare=False)
+    growth: GroupGrowth | None = None
     compared: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     factorials: tuple[FactorialReading, ...] = ()
 
@@ -184,6 +187,7 @@ def _table(
         primary=compared.primary,
         smallest_effect=compared.smallest_effect,
         comparisons=compared.by_metric,
+        growth=compared.growth,
         compared={arms[arm][0].trial.arm if arm else BASELINE: of_arm for arm, of_arm in compared.judged.items()},
         factorials=read_factorials(arms, compared),
     )

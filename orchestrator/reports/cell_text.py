@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.formatting import decimals, describe
 from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.unlearnt import learning_note
-from orchestrator.statistics import Verdict
-from orchestrator.trials.records import WITHOUT_WEIGHTS
+from orchestrator.statistics import Action, Verdict
+from orchestrator.trials.records import DECIDED, WITHOUT_WEIGHTS
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
 
@@ -185,12 +186,14 @@ def external_note(table: AblationTable) -> str | None:
 
 def _left_out_note(count: int, num_trials: int, reasons: Sequence[str]) -> str:
     """Return which trials are left out and why: for lack of room, or since probes had nothing to look at."""
-    bounds = [one_line(reason) for reason in reasons if reason != WITHOUT_WEIGHTS]
-    whole = f"{count} of {num_trials} trials are left out"
-    if WITHOUT_WEIGHTS in reasons and not bounds:
-        return f"{whole}: of each, {WITHOUT_WEIGHTS}."
-    text = f"{whole}, the last seeds first, for lack of room in {' and '.join(bounds) or 'the budget'}"
-    return f"{text}; or since of each, {WITHOUT_WEIGHTS}." if WITHOUT_WEIGHTS in reasons else f"{text}."
+    bounds = [one_line(reason) for reason in reasons if reason not in (WITHOUT_WEIGHTS, DECIDED)]
+    texts = [f"of some, {reason}" for reason in (WITHOUT_WEIGHTS, DECIDED) if reason in reasons]
+    if bounds or not texts:
+        texts = [f"the last seeds first, for lack of room in {' and '.join(bounds) or 'the budget'}", *texts]
+    elif len(texts) == 1:
+        texts = [texts[0].replace("some", "each", 1)]
+    separator = ", " if bounds or not reasons else ": "
+    return f"{count} of {num_trials} trials are left out{separator}{'; '.join(texts)}."
 
 
 def _statistics_notes(table: AblationTable) -> list[str]:
@@ -209,10 +212,11 @@ def _statistics_notes(table: AblationTable) -> list[str]:
             "Benjamini and Hochberg over all of their cells"
         )
     notes.append(f"{text}.")
+    notes += _growth_notes(table)
     seen = [
         f"{_title(name)} {each.detectable:.{decimals(name)}f}"
         for name, each in found.items()
-        if each.detectable is not None
+        if each.detectable is not None and not (table.growth is not None and name == table.primary)
     ]
     if seen:
         notes.append(f"Could have been seen, with 80% probability: differences from {', '.join(seen)}.")
@@ -229,6 +233,22 @@ def _statistics_notes(table: AblationTable) -> list[str]:
     if any(row.is_no_op for row in table.rows):
         notes.append("no-op: the arm has the baseline's numbers to the last bit; it changes nothing.")
     return notes
+
+
+def _growth_notes(table: AblationTable) -> list[str]:
+    """Return how far the looks of a sweep have come whose seeds grow, and what became of the arms."""
+    growth = table.growth
+    if growth is None:
+        return []
+    actions = Counter(decision.action for decision in growth.decisions.values())
+    texts = [f"{count} {action}" for action, count in actions.items() if action is not Action.CONTINUE]
+    reached = f"the look at {growth.look} seeds is reached" if growth.look else "no look is reached yet"
+    going = f"; {len(growth.open_arms)} arms go on, to {growth.next_look} seeds" if growth.next_look is not None else ""
+    ended = f": {', '.join(texts)}" if texts else ""
+    return [
+        f"Seeds grow: {reached}{ended}{going}. Intervals of {_title(table.primary)} hold for all declared looks "
+        "together; an arm that is futile was not likely to be decided by the last one."
+    ]
 
 
 def _title(name: str) -> str:

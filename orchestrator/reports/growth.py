@@ -34,7 +34,7 @@ class GroupGrowth:
         look: Seeds of the last look that was reached; 0 = none was.
         decisions: Arm id to its last decision; of arms that were not looked at yet, none.
         open_arms: Ids of the arms that get the seeds of the next look.
-        next_look: Seeds up to which these run; None = the group is complete.
+        next_look: Seeds up to which these run, and the baseline; None = the group is complete.
     """
 
     look: int
@@ -42,20 +42,44 @@ class GroupGrowth:
     open_arms: frozenset[str] = frozenset()
     next_look: int | None = None
 
-    def needs(self, record: TrialRecord, growth: GrowingSeeds) -> bool:
-        """Return whether a trial is to run, as far as is known now."""
-        if record.trial.role not in (Role.BASELINE, Role.ARM):
-            return record.trial.seed < growth.first + growth.start  # floors are out of the comparison
-        if self.next_look is None or record.trial.seed >= growth.first + self.next_look:
-            return False
-        return record.trial.role is Role.BASELINE or record.trial.arm_id in self.open_arms
 
-    def may_need(self, record: TrialRecord, growth: GrowingSeeds) -> bool:
-        """Return whether a trial is to run now, or may be later."""
-        if self.needs(record, growth):
-            return True
-        is_open = record.trial.role is Role.BASELINE or record.trial.arm_id in self.open_arms
-        return record.trial.role in (Role.BASELINE, Role.ARM) and self.next_look is not None and is_open
+@dataclass(frozen=True)
+class Stage:
+    """What a sweep whose seeds grow is to run, by the ids of its trials.
+
+    Attributes:
+        now: Those of the looks that come next.
+        not_needed: Those of arms that are decided, or stopped as futile.
+    """
+
+    now: frozenset[str]
+    not_needed: frozenset[str]
+
+
+def stage_of(records: Sequence[TrialRecord], growth: GrowingSeeds, metric: str, smallest_effect: float | None) -> Stage:
+    """Return what is to run now, and what never is, as the records stand.
+
+    Args:
+        records: All trials of the sweep.
+        growth: The declared looks.
+        metric: The primary metric.
+        smallest_effect: Smallest difference of interest in it; None: none is declared.
+    """
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        groups.setdefault(record.trial.group_id, []).append(record)
+    now, not_needed = set(), set()
+    for group in groups.values():
+        stands = follow_group(group, growth, metric, smallest_effect)
+        last = growth.first + (stands.next_look or 0)
+        for record in group:
+            trial = record.trial
+            is_open = trial.role is not Role.ARM or trial.arm_id in stands.open_arms
+            if not trial.role.is_paired or (is_open and trial.seed < last):
+                now.add(trial.trial_id)
+            elif stands.next_look is None or not is_open:
+                not_needed.add(trial.trial_id)
+    return Stage(frozenset(now), frozenset(not_needed))
 
 
 def verdict_of(decision: Decision) -> Verdict:

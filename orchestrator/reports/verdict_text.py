@@ -53,7 +53,7 @@ def _sentences_on_arms(table: AblationTable) -> list[str]:
         if len(undecided) == len(compared) > 1:
             who = f"No arm is found to differ from the baseline in {name}"
         seen = ""
-        if comparison.detectable is not None:
+        if comparison.detectable is not None and table.growth is None:
             seen = f": differences under {comparison.detectable:.{digits}f} could not have been seen"
         sentences.append(f"{who} ({scope}){seen}.{_more_seeds(undecided)}")
     return sentences

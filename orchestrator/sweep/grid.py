@@ -39,6 +39,8 @@ class _Row:
 
     def seeds(self, sweep: Sweep) -> tuple[int, ...]:
         """Return the seeds of its trials."""
+        if self.role is Role.FLOOR and sweep.growth is not None:
+            return sweep.seeds[: sweep.growth.start]  # no verdict waits for more of them
         return sweep.seeds[:1] if self.role is Role.EXTERNAL else sweep.seeds
 
 
