@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.reports import curves, diagnostics_csv, interaction_text, result_files
+from orchestrator.reports import curves, interaction_text, result_files
+from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
 from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage import checkpoint_store, command_inbox
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock

@@ -18,8 +18,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import specvit.models.timm_registry  # noqa: F401  its names are among those that timm takes
-from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements
-from orchestrator.reports.diagnostics_figure import draw_figure
+from orchestrator.reports.diagnostics.csv_file import CSV_NAME, render_measurements
+from orchestrator.reports.diagnostics.figure import draw_figure
 from specvit.data import DATA_SOURCES, DataSource
 from specvit.device import select_device
 from specvit.diagnostics.diagnose import FINAL_NORM, diagnose

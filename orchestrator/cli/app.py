@@ -137,7 +137,7 @@ def table(
 def curves(target: Target, overrides: Overrides = None, results: ResultsRoot = DEFAULT_RESULTS) -> None:
     """Write a sweep's rungs as curves over training, and its diagnostics, as CSV and figures; also while it runs."""
     from orchestrator.reports.curves import write_curves
-    from orchestrator.reports.diagnostics_csv import write_diagnostics
+    from orchestrator.reports.diagnostics.csv_file import write_diagnostics
     from orchestrator.storage.views import folder_of_view
 
     with open_ledger(target, results, overrides) as ledger:

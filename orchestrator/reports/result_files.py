@@ -19,7 +19,7 @@ from orchestrator.reports import interaction_text
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
 from orchestrator.reports.cell_text import external_note, failures_of
 from orchestrator.reports.curves import write_curves
-from orchestrator.reports.diagnostics_csv import write_diagnostics
+from orchestrator.reports.diagnostics.csv_file import write_diagnostics
 from orchestrator.reports.formatting import describe
 from orchestrator.reports.interactions import compare_groups
 from orchestrator.reports.markdown_table import render_markdown

@@ -15,7 +15,7 @@ from PIL import Image
 
 from orchestrator.cli.app import main
 from orchestrator.diagnose import load, parse_source
-from orchestrator.reports.diagnostics_figure import draw_figure, make_figure
+from orchestrator.reports.diagnostics.figure import draw_figure, make_figure
 from specvit.checkpoints import save_model
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import ConfigError, SpecsweepError

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.cli.app import main
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.reports.diagnostics_csv import CSV_NAME, render_measurements, write_diagnostics
+from orchestrator.reports.diagnostics.csv_file import CSV_NAME, render_measurements, write_diagnostics
 from orchestrator.run import run_sweep
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep

@@ -1,0 +1,1 @@
+"""What is inside the backbones, block by block: ``csv_file`` writes the readings, ``figure`` draws them."""
