@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.execution.capacity import Node, count_slots
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.power import SweepPower, measure_power
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
@@ -86,6 +87,7 @@ class Plan:
         num_taken: Trials that get their results from others of the same trainings, at no cost.
         num_without_weights: Trials that are left out, since their new probes have no weights to look at.
         memory: What trials of each scale take.
+        power: What it could see.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Plan:
     num_taken: int = 0
     num_without_weights: int = 0
     memory: tuple[PlannedMemory, ...] = ()
+    power: SweepPower | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -118,6 +121,7 @@ class Plan:
             "slots": made.num_slots,
             "gpus_in_vain": self.gpus_in_vain,
             "memory": [asdict(each) for each in self.memory],
+            "power": None if self.power is None else self.power.to_json(),
             "forecast_seconds": made.seconds,
             "forecast_range_seconds": None if made.range_s is None else list(made.range_s),
             "forecast_from_trials": made.num_measured,
@@ -193,6 +197,7 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         num_taken=len(division.complete),
         num_without_weights=len(division.without_weights),
         memory=_memory(trials, allocator),
+        power=measure_power(sweep, trials, results_root=results_root),
     )
 
 

@@ -17,7 +17,10 @@ ROOMS = {
     for package in ("specvit", "orchestrator")
     for file in sorted((ROOT / package).rglob("__init__.py"))
 }
-FRONT_DOORS = ("specvit.config", "orchestrator.plan", "orchestrator.control", "orchestrator.cli.app")
+FRONT_DOORS = (
+    *("specvit.config", "orchestrator.plan", "orchestrator.power", "orchestrator.control"),
+    "orchestrator.cli.app",
+)
 HEAVY = ("torch", "pandas", "ray", "optuna", "matplotlib", "timm", "datasets")
 
 

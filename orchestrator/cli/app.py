@@ -37,6 +37,7 @@ from orchestrator.cli.evaluate import evaluate
 from orchestrator.cli.export import export, publish
 from orchestrator.cli.housekeeping import delete, list_sweeps
 from orchestrator.cli.plan import plan
+from orchestrator.cli.power import power
 from orchestrator.cli.run import run
 from orchestrator.cli.shares import shares
 from orchestrator.cli.watch import events, logs, status
@@ -195,7 +196,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 _COMMANDS = (
-    *(run, evaluate, retry, redo, cancel, prune, plan, status, logs, events, table, curves, publish),
+    *(run, evaluate, retry, redo, cancel, prune, plan, power, status, logs, events, table, curves, publish),
     *(shares, delete, diagnose, schema),
 )
 for command in _COMMANDS:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.power_view import power_lines
 from orchestrator.plan import Plan, PlannedArm, PlannedMemory
 from orchestrator.reports.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
@@ -55,6 +56,8 @@ def render_plan(plan: Plan) -> RenderableType:
         parts.append(Text(text))
     parts += _memory_parts(plan.memory)
     parts.append(Text(_forecast_text(plan.forecast)))
+    if plan.power is not None and plan.power.groups:
+        parts += [Text(line) for line in power_lines(plan.power)]
     if plan.gpus_in_vain:
         parts.append(Text(plan.gpus_in_vain, style="yellow"))
     return RichGroup(*parts)

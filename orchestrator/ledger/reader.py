@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from orchestrator.ledger.connection import LAZY_TABLES, connect_reader, verify_tables
 from orchestrator.ledger.diagnostics import select_measurements
-from orchestrator.ledger.encoding import decode_cost, decode_metrics, decode_provenance, decode_weights
+from orchestrator.ledger.encoding import (
+    decode_config,
+    decode_cost,
+    decode_metrics,
+    decode_provenance,
+    decode_weights,
+)
 from orchestrator.ledger.errors import translate_sqlite_errors
 from orchestrator.ledger.private_copy import Signature, is_open_elsewhere, signature_of
 from orchestrator.ledger.provenance import Provenance
@@ -128,6 +135,14 @@ class LedgerReader:
         """
         with self._reading():
             return read_registration(self._connection, path=self._path)
+
+    def group_configs(self) -> dict[str, Mapping[str, Any]]:
+        """Return the configuration of one trial of each group, as it is stored, by the id of the group."""
+        with self._reading():
+            rows = self._connection.execute(
+                "SELECT group_id, config FROM trials WHERE rowid IN (SELECT MIN(rowid) FROM trials GROUP BY group_id)"
+            ).fetchall()
+            return {row["group_id"]: decode_config(row["config"]) for row in rows}
 
     def provenance(self) -> tuple[Provenance, ...]:
         """Return what the runs of the driver ran on, the oldest first."""

@@ -286,6 +286,17 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
         "left_out_trials": 0,
         "left_out_seeds": [],
         "left_out_reason": "",
+        # Of an arm without a second seed no noise is known. A seed takes two trainings and two floors.
+        "power": {
+            "power": 0.8,
+            "primary": None,
+            "seeds": 2,
+            "seeds_grow": False,
+            "groups": [{"group": "", "num_arms": 1, "metrics": []}],
+            "seeds_to_find": None,
+            "core_hours": pytest.approx(2 * (2 * 10.0 + 2 * 2.0) / 3600),
+            "core_hours_to_find": None,
+        },
     }
 
 
