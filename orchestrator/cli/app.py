@@ -31,6 +31,7 @@ from orchestrator.cli.arguments import (
     Target,
     open_ledger,
 )
+from orchestrator.cli.compare import compare
 from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, redo, retry
 from orchestrator.cli.evaluate import evaluate
@@ -196,7 +197,8 @@ def _exit_code(error: BaseException) -> int:
 
 
 _COMMANDS = (
-    *(run, evaluate, retry, redo, cancel, prune, plan, power, status, logs, events, table, curves, publish),
+    *(run, evaluate, retry, redo, cancel, prune, plan, power),
+    *(status, logs, events, table, compare, curves, publish),
     *(shares, delete, diagnose, schema),
 )
 for command in _COMMANDS:

@@ -21,7 +21,7 @@ _NOTHING = "-"
 
 
 def sentences_across(found: Interactions) -> list[str]:
-    """Return what is found across groups: which arms do what depends on the group, and what could not be seen."""
+    """Return what is found across groups: which arms' effects depend on the group, and what could not be seen."""
     arms = [row for row in found.rows if row.role is Role.ARM]
     if not arms:
         return []
@@ -43,7 +43,7 @@ def sentences_across(found: Interactions) -> list[str]:
     if not depends:
         return [f"{ask} No difference of differences is found ({scope}){unseen and f': those {unseen}'}."]
     texts = [
-        f"{one_line(row.arm)} in {one_line(group)}: {_interval(change, found.metric)}"
+        f"{one_line(row.arm)} in {one_line(group)}: {interval_text(change, found.metric)}"
         for row, group, change in depends[:_MOST_NAMED]
     ]
     more = f"; and {len(depends) - _MOST_NAMED} more" if len(depends) > _MOST_NAMED else ""
@@ -161,10 +161,13 @@ def _unseen(found: Interactions) -> str:
 
 
 def _cell(change: Change | None, metric: str) -> tuple[str, bool]:
-    return (_NOTHING, False) if change is None or change.mean is None else (_interval(change, metric), change.is_found)
+    if change is None or change.mean is None:
+        return _NOTHING, False
+    return interval_text(change, metric), change.is_found
 
 
-def _interval(change: Change, metric: str) -> str:
+def interval_text(change: Change, metric: str) -> str:
+    """Return a change with its interval, if it has one."""
     digits = decimals(metric)
     mean, low, high = (f"{value or 0.0:+z.{digits}f}" for value in (change.mean, change.low, change.high))
-    return f"{mean} [{low}, {high}]"
+    return mean if change.low is None else f"{mean} [{low}, {high}]"

@@ -5,10 +5,8 @@ Of the primary metric alone. Arms are the same where their text is; each group i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median_low
 
 from orchestrator.reports.ablation_table import AblationTable
 from orchestrator.reports.comparisons import BASELINE
@@ -16,7 +14,6 @@ from orchestrator.statistics import (
     LEAST_SEEDS,
     CombinedEffect,
     Contrast,
-    Design,
     combine_effects,
     difference_of_differences,
     differences_of_means,
@@ -24,8 +21,8 @@ from orchestrator.statistics import (
 )
 from orchestrator.trials.trial import Role
 
-_ERROR = 0.05
-"""Chance that some interval of a sweep's differences of differences misses what it estimates."""
+ERROR = 0.05
+"""Chance that some of the intervals that hold together misses what it estimates."""
 
 Values = Mapping[str, Mapping[int, float]]
 
@@ -133,25 +130,20 @@ def _changes(group: Values, first: Values, *, num_families: int) -> tuple[dict[s
     Families of several groups share the error evenly (Bonferroni).
     """
     same_seeds = _has_same_seeds(group, first)
-    confidence = 1 - _ERROR / num_families
+    confidence = 1 - ERROR / num_families
     family = difference_of_differences(
         group, first, baseline=BASELINE, same_seeds=same_seeds, confidence=confidence
-    ).contrasts
+    )
     counts = {arm: _num_seeds(group, first, arm, same_seeds) for arm in group if arm in first and arm != BASELINE}
-    changes = {arm: _change(num, family.get(arm), num_families) for arm, num in counts.items()}
-    num_seeds = median_low(counts.values()) if counts else 0
-    errors = [contrast.standard_error for contrast in family.values()]
-    if num_seeds < 2 or not errors or not median_low(errors) > 0:
-        return changes, None
-    sd = median_low(errors) * math.sqrt(num_seeds / 2)
-    return changes, Design(len(errors), num_seeds, sd, confidence=confidence).detectable()
+    changes = {arm: change_of(num, family.contrasts.get(arm), num_families) for arm, num in counts.items()}
+    return changes, family.detectable
 
 
 def _change_of_baseline(group: Values, first: Values) -> Change:
     paired = _has_same_seeds(group, first)
     own, other = ({BASELINE: values[BASELINE]} for values in (group, first))
     contrasts = differences_of_means(own, other, paired=paired).contrasts
-    return _change(_num_seeds(group, first, BASELINE, paired), contrasts.get(BASELINE))
+    return change_of(_num_seeds(group, first, BASELINE, paired), contrasts.get(BASELINE))
 
 
 def _has_same_seeds(group: Values, first: Values) -> bool:
@@ -165,7 +157,8 @@ def _num_seeds(group: Values, first: Values, arm: str, same_seeds: bool) -> int:
     return len(own & other) if same_seeds else min(len(own), len(other))
 
 
-def _change(num_seeds: int, contrast: Contrast | None, num_families: int = 1) -> Change:
+def change_of(num_seeds: int, contrast: Contrast | None, num_families: int = 1) -> Change:
+    """Return a contrast as a change, its p adjusted for as many families as there are (Bonferroni)."""
     if contrast is None:
         return Change(num_seeds)
     p_value = min(1.0, contrast.p_value * num_families)

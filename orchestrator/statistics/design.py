@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 from orchestrator.statistics.dunnett import dunnett_critical
-from orchestrator.statistics.power import noncentral_t_power
+from orchestrator.statistics.power import detectable_shift, noncentral_t_power
 
 MOST_SEEDS = 10_000
 """Seeds up to which a design is sought."""
@@ -103,17 +102,7 @@ class Design:
         Raises:
             ValueError: If it is not.
         """
-        from scipy.optimize import brentq
-
-        df, critical = self.df, self.critical
-        lowest = noncentral_t_power(0.0, df, critical)
-        if not lowest < power < 1:
-            raise ValueError(f"power must be above {lowest:.3g} and below 1, not {power}")
-        high = 2 * critical + 2
-        while noncentral_t_power(high, df, critical) < power:
-            high *= 2
-        found = brentq(lambda shift: noncentral_t_power(shift, df, critical) - power, 0.0, high, xtol=1e-6)
-        return cast("float", found) * self.standard_error
+        return detectable_shift(self.df, self.critical, power) * self.standard_error
 
 
 def seeds_to_find(difference: float, design: Design, *, power: float = 0.8) -> int | None:

@@ -86,6 +86,28 @@ def noncentral_t_power(noncentrality: float, df: float, critical: float) -> floa
     return min(1.0, above + (below if math.isfinite(below) else 0.0))
 
 
+def detectable_shift(df: float, critical: float, power: float = 0.8) -> float:
+    """Return the true difference, in standard errors, that is found with a probability.
+
+    Args:
+        df: Degrees of freedom, at least 1.
+        critical: What intervals reach to either side, in standard errors.
+        power: Above the error rate of one contrast and below 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    from scipy.optimize import brentq
+
+    lowest = noncentral_t_power(0.0, df, critical)
+    if not lowest < power < 1:
+        raise ValueError(f"power must be above {lowest:.3g} and below 1, not {power}")
+    high = 2 * critical + 2
+    while noncentral_t_power(high, df, critical) < power:
+        high *= 2
+    return cast("float", brentq(lambda shift: noncentral_t_power(shift, df, critical) - power, 0.0, high, xtol=1e-6))
+
+
 def seeds_for_difference(
     difference: float,
     *,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.statistics.max_t import max_t
 from orchestrator.statistics.model import GroupModel
+from orchestrator.statistics.power import detectable_shift
 
 Array = NDArray[np.float64]
 
@@ -51,6 +52,18 @@ class Family:
     contrasts: Mapping[str, Contrast]
     critical: float | None
     confidence: float
+
+    @property
+    def detectable(self) -> float | None:
+        """Return what a contrast must truly be to be found with 80% probability; None where that cannot be told.
+
+        Of the contrast whose standard error is the median one.
+        """
+        contrasts = sorted(self.contrasts.values(), key=lambda contrast: contrast.standard_error)
+        if self.critical is None or not contrasts:
+            return None
+        middle = contrasts[len(contrasts) // 2]
+        return detectable_shift(middle.df, self.critical) * middle.standard_error
 
 
 def against_baseline(model: GroupModel, *, confidence: float = 0.95) -> Family:

@@ -44,6 +44,15 @@ def test_several_arms_share_a_variance_and_an_error() -> None:
     assert family.critical == pytest.approx(max_t_critical(np.eye(3), 4), abs=1e-3)
 
 
+def test_what_could_have_been_seen_is_found_with_80_percent() -> None:
+    family = differences_of_means({"a": values(5, 0)}, {"a": values(5, 1)}, paired=True)
+    assert family.critical == pytest.approx(scipy.stats.t.ppf(0.975, 4), abs=1e-3)
+    assert family.detectable is not None
+    shifted = scipy.stats.nct(4, family.detectable / family.contrasts["a"].standard_error)
+    assert shifted.sf(family.critical) + shifted.cdf(-family.critical) == pytest.approx(0.8, abs=1e-4)
+    assert differences_of_means({}, {}, paired=True).detectable is None
+
+
 def test_what_cannot_be_compared_is_left_out() -> None:
     first = {"a": {0: 1.0, 1: 2.0}, "nan": {0: math.nan, 1: 1.0}, "other": {5: 1.0, 6: 1.0}, "mine": {0: 1.0}}
     second = {"a": {0: 0.0, 1: 0.5}, "nan": {0: 1.0, 1: 1.0}, "other": {0: 1.0, 1: 1.0}}

@@ -1,0 +1,185 @@
+"""Two sweeps side by side, in the terminal and as JSON."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.compare import ComparedArm, Side, SideCell, SweepComparison
+from orchestrator.reports.formatting import column_title, decimals, describe, fold_arm
+from orchestrator.reports.interaction_text import interval_text
+from orchestrator.statistics import LEAST_SEEDS
+from orchestrator.trials.records import State
+from orchestrator.trials.trial import Role
+from specvit.messages import one_line
+
+_MOST_NAMED = 3
+_NOTHING = "-"
+
+
+def render_comparison(first: Side, second: Side, found: SweepComparison) -> RenderableType:
+    """Return what ``rich.console.Console.print`` takes: the sides, what is found, the arms, and what differs."""
+    parts: list[RenderableType] = [Text(f"A: {_side_text(first)}"), Text(f"B: {_side_text(second)}"), Text()]
+    parts += map(Text, says(found))
+    for group, arms in groupby(found.arms, key=lambda arm: arm.group):
+        parts += [Text(), Text(one_line(group), style="italic")] if group else []
+        parts.append(_table(found.metric, list(arms)))
+    parts += [_note(note) for note in _notes(found)]
+    parts += [Text(), Text("What differs:" if found.differences else "Nothing else that is recorded differs.")]
+    for kind, of_kind in groupby(found.differences, key=lambda each: each.kind):
+        parts.append(_note(kind, style=""))
+        for each in of_kind:
+            name = f"{one_line(each.name)}: " if each.name else ""
+            parts.append(Padding(Text(f"{name}{one_line(each.first)} -> {one_line(each.second)}"), (0, 0, 0, 3)))
+    return Group(*parts)
+
+
+def comparison_json(first: Side, second: Side, found: SweepComparison) -> dict[str, Any]:
+    """Return the comparison as JSON values; ``diff`` is B - A."""
+    return {
+        "a": {"target": first.target, "sweep": first.info.name, **_run_values(first)},
+        "b": {"target": second.target, "sweep": second.info.name, **_run_values(second)},
+        "metric": found.metric,
+        "paired": found.paired,
+        "says": says(found),
+        "could_have_seen": found.detectable,
+        "arms": [
+            {
+                "group": arm.group,
+                "arm": arm.arm,
+                "role": arm.role,
+                **{f"a_{name}": value for name, value in vars(arm.first).items()},
+                **{f"b_{name}": value for name, value in vars(arm.second).items()},
+                "diff": arm.change.mean,
+                "diff_low": arm.change.low,
+                "diff_high": arm.change.high,
+                "diff_p": arm.change.p_value,
+                "diff_n": arm.change.n,
+                "is_found": arm.change.is_found,
+                "is_pruned": arm.is_pruned,
+                "is_same": arm.is_same,
+            }
+            for arm in found.arms
+        ],
+        "only_a": found.only_first,
+        "only_b": found.only_second,
+        "differences": [
+            {"kind": each.kind, "name": each.name, "a": each.first, "b": each.second} for each in found.differences
+        ],
+    }
+
+
+def says(found: SweepComparison) -> list[str]:
+    """Return in sentences what is found, and how."""
+    title, digits = describe(found.metric).title, decimals(found.metric)
+    trained = [arm for arm in found.arms if arm.role.is_trained]
+    same = [arm for arm in trained if arm.is_same]
+    pairing = "Paired by seed: the trainings are configured alike."
+    if not found.paired:
+        how = {"configuration", "data"} & {each.kind for each in found.differences}
+        by = "" if how else " by defaults or the protocol of their versions"
+        pairing = f"Not paired: the trainings are configured differently{by}, so that a seed does not mean the same."
+    if trained and len(same) == len(trained):
+        return [f"All {len(trained)} arms have the same {title} to the last bit.", pairing]
+    most = max((arm.change.n for arm in trained if not arm.is_same), default=0)
+    if most < LEAST_SEEDS:
+        have = "at most " * bool(most) + (str(most) if most else "none")
+        which = "seeds that an arm has in both" if found.paired else "seeds of an arm on each side"
+        return [f"No verdict on {title}: it takes {LEAST_SEEDS} {which}; there are {have}.", pairing]
+    judged = [arm for arm in trained if arm.change.low is not None]
+    seeds = sorted({arm.change.n for arm in judged}) or [0]
+    scope = f"{len(judged)} arm{'s' * (len(judged) != 1)}, "
+    if same:
+        scope = f"{len(judged)} of {len(trained)} arms, the others are the same, "
+    scope += f"{seeds[0]}{f' to {seeds[-1]}' * (len(seeds) > 1)} seeds"
+    differing = [arm for arm in judged if arm.change.is_found]
+    if differing:
+        texts = [f"{_name(arm)}: {interval_text(arm.change, found.metric)}" for arm in differing[:_MOST_NAMED]]
+        more = f" and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else ""
+        return [f"{title} differs (B - A) with {'; '.join(texts)}{more} ({scope}).", pairing]
+    unseen = ""
+    if found.detectable is not None:
+        unseen = f": differences under {found.detectable:.{digits}f} could not have been seen"
+    return [f"No arm is found to differ in {title} ({scope}){unseen}.", pairing]
+
+
+def _name(arm: ComparedArm) -> str:
+    return one_line(f"{arm.group}: {arm.arm}" if arm.group else arm.arm)
+
+
+def _side_text(side: Side) -> str:
+    values = _run_values(side)
+    done = f"{values['done']} of {values['trials']} trials done"
+    commit = f", commit {str(values['commit'])[:12]}" if values["commit"] else ""
+    started = f", run {values['started_at']}" if values["started_at"] else ""
+    return one_line(f"{side.target}: {side.info.name}, {done}{commit}{started}")
+
+
+def _run_values(side: Side) -> dict[str, object]:
+    return {
+        "done": sum(record.state is State.DONE for record in side.records),
+        "trials": len(side.records),
+        "commit": None if side.provenance is None else side.provenance.git_sha,
+        "started_at": None if side.provenance is None else side.provenance.started_at,
+    }
+
+
+def _table(metric: str, arms: list[ComparedArm]) -> Table:
+    view = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
+    view.add_column("arm", overflow="fold")
+    for title in ("A", "B", "B - A"):
+        view.add_column(f"{title}: {one_line(column_title(metric))}" if title == "A" else title, justify="right")
+    for arm, following in zip(arms, [*arms[1:], None], strict=True):
+        role = "" if arm.role is Role.ARM else f" ({arm.role})"
+        view.add_row(
+            Text.assemble(fold_arm(one_line(arm.arm)), (role, "dim")),
+            _cell_text(metric, arm.first),
+            _cell_text(metric, arm.second),
+            Text(_change_text(metric, arm), style="bold" * arm.change.is_found),
+            end_section=following is not None and following.role is not arm.role,
+        )
+    return view
+
+
+def _cell_text(metric: str, cell: SideCell) -> str:
+    digits = decimals(metric)
+    if cell.mean is None:
+        return _NOTHING
+    return f"{cell.mean:z.{digits}f}" + ("" if cell.sd is None else f" ± {cell.sd:.{digits}f}") + f" n={cell.n}"
+
+
+def _change_text(metric: str, arm: ComparedArm) -> str:
+    if arm.is_pruned:
+        return "pruned"
+    if arm.is_same:
+        return "same"
+    return _NOTHING if arm.change.mean is None else interval_text(arm.change, metric)
+
+
+def _notes(found: SweepComparison) -> list[str]:
+    notes = [
+        "B - A: with its 95% interval, simultaneous over all arms; "
+        + ("Student's of the differences within seeds" if found.paired else "Welch's")
+        + ", each variance pooled over the arms of a group. Bold: it excludes 0. Floors have no interval.",
+    ]
+    if any(arm.is_same for arm in found.arms):
+        notes.append("same: the values of the seeds that both have are equal to the last bit.")
+    if found.paired and not all(arm.is_same for arm in found.arms):
+        notes.append(
+            "Where a recipe amplifies rounding, other code, versions or machines draw new numbers: a difference may be "
+            "no more than another draw."
+        )
+    for side, only in (("A", found.only_first), ("B", found.only_second)):
+        if only:
+            notes.append(f"Only in {side}: {', '.join(map(one_line, only))}.")
+    return notes
+
+
+def _note(text: str, style: str = "dim") -> Padding:
+    return Padding(Text(text, style=style), (0, 0, 0, 1))
