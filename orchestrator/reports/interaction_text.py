@@ -92,6 +92,11 @@ def notes_across(found: Interactions) -> list[str]:
         f"The baseline's row: its mean in the group less that in {first}, paired by seed where the groups share "
         "seeds (Student's t), else Welch's interval; each by itself.",
     ]
+    if found.is_grown:
+        notes.append(
+            "Seeds grew where arms were undecided; these intervals take no account of the looks: they are for reading, "
+            "not for claims."
+        )
     if any(row.combined is not None for row in found.rows):
         notes.append(
             "Over all groups: the mean of the arm's difference to the baseline over such groups, of which these are "

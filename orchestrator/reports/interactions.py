@@ -83,6 +83,7 @@ class Interactions:
         rows: The baseline, then the arms in the order of the tables.
         detectable: Other group to the change of an arm's difference that would have been found in it with 80%
             probability; only those of which it is known.
+        is_grown: Whether seeds grew by looks, which these intervals take no account of.
     """
 
     metric: str
@@ -90,6 +91,7 @@ class Interactions:
     others: tuple[str, ...]
     rows: tuple[ArmAcross, ...]
     detectable: Mapping[str, float]
+    is_grown: bool = False
 
 
 def compare_groups(tables: Mapping[str, AblationTable]) -> Interactions | None:
@@ -121,7 +123,8 @@ def compare_groups(tables: Mapping[str, AblationTable]) -> Interactions | None:
         rows.append(ArmAcross(arm, Role.ARM, changes, _combined([each[arm] for each in effects if arm in each])))
     if not any(change.mean is not None for row in rows for change in row.changes.values()):
         return None
-    return Interactions(tables[first].primary, first, tuple(others), tuple(rows), detectable)
+    is_grown = any(tables[group].growth is not None for group in groups)
+    return Interactions(tables[first].primary, first, tuple(others), tuple(rows), detectable, is_grown)
 
 
 def _changes(group: Values, first: Values, *, num_families: int) -> tuple[dict[str, Change], float | None]:

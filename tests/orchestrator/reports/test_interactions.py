@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import scipy.stats
 from rich.console import Console
 
 from orchestrator.reports.ablation_table import AblationTable, build_tables
-from orchestrator.reports.interaction_text import sentences_across
+from orchestrator.reports.interaction_text import notes_across, sentences_across
 from orchestrator.reports.interactions import ArmAcross, Interactions, compare_groups
 from orchestrator.reports.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_json, write_tables
@@ -143,6 +144,12 @@ def test_groups_that_vary_by_two_axes_are_named_by_both() -> None:
     one, other = (f"model.scale=nano, objective.recipe={recipe}" for recipe in ("mae", "dinov2"))
     (first, *_) = sentences_across(compare(group(one, OF_NANO), group(other, OF_MICRO)))
     assert first.startswith("Does the effect on mIoU depend on model.scale and objective.recipe? It does, against")
+
+
+def test_where_seeds_grew_a_note_says_that_the_looks_are_not_accounted_for() -> None:
+    found = compare(group(NANO, OF_NANO), group(MICRO, OF_MICRO))
+    assert not any("Seeds grew" in note for note in notes_across(found))
+    assert any("Seeds grew" in note for note in notes_across(replace(found, is_grown=True)))
 
 
 def test_a_single_group_or_one_with_values_alone_is_not_compared() -> None:
