@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
@@ -157,6 +158,9 @@ def prepare_run(
         if not accept_mixed:
             check_computation(ledger, provenance.computation(), {kept.source for kept in division.kept.values()})
         info = describe(sweep, trials, datasets)
+        if not trains and not info.primary_metric and ledger.provenance():
+            before = ledger.sweep()  # what is asked for later does not become what the sweep claims
+            info = dataclasses.replace(info, primary_metric=Claims.of(before).primary_of(before.metrics))
         ledger.register(info, trials, provenance)
         ledger.release_running()
         if select is not None:

@@ -18,6 +18,9 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS, PROBES
 
+_PREFERRED = ("miou",)
+"""Primary where nothing is said: a probe that is added to a sweep does not change what it claims."""
+
 BASELINE = ""
 """What a comparison calls the baseline, whatever its text is."""
 
@@ -44,11 +47,12 @@ class Claims:
     def primary_of(self, metrics: Sequence[str]) -> str:
         """Return the primary metric among those of a table; empty if it shows none.
 
-        Of dense metrics, since dense prediction is what the paper's gains are of, the first; else the first.
+        Segmentation's mIoU, since dense prediction is what the paper's gains are of; without it the first dense one;
+        else the first.
         """
         if self.primary in metrics:
             return self.primary
-        dense = [name for name in metrics if name in _dense_metrics()]
+        dense = [name for name in (*_PREFERRED, *metrics) if name in metrics and name in _dense_metrics()]
         return next(iter((*dense, *metrics)), "")
 
 

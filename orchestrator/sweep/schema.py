@@ -167,7 +167,7 @@ class SweepFile:
     """The axes that make groups: a field of model, data or objective (``model.scale``) and its values."""
     primary_metric: str | None = None
     """The metric whose verdicts are the sweep's claims, e.g. ``miou``; all others are exploratory. Default: the one
-    that pruning judges by, if it is named; else the first dense one of the probes (masks, depth, boxes), else the
+    that pruning judges by, if it is named; else ``miou``, else the first dense one (masks, depth, boxes), else the
     first."""
     smallest_effect: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Smallest difference of interest by metric, in its unit: ``{miou: 1.0}``. An arm whose interval lies within it to

@@ -44,6 +44,7 @@ def test_a_probe_is_added_in_the_folder_of_the_sweep_with_settings_from_the_comm
     assert "Added later, evaluated on kept weights: clustering mIoU, clustering NMI." in table
     made = json.loads(invoke("table", tmp_path / "results" / "tiny", "--format", "json"))
     assert made["added_later"] == ["clustering_miou", "clustering_nmi"]
+    assert made["tables"][0]["primary"] == "knn_top1"  # as before
 
 
 def test_what_is_trained_not_yet_is_left_waiting(file: Path, tmp_path: Path) -> None:

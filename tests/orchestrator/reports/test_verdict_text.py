@@ -80,6 +80,15 @@ def test_with_fewer_than_four_seeds_there_is_no_verdict_and_the_table_says_what_
     assert "4" in sentence
 
 
+def test_a_probe_that_is_added_does_not_change_the_primary_metric() -> None:
+    assert Claims().primary_of(["in_context_miou", "knn_top1", "miou"]) == "miou"
+    assert Claims().primary_of(["depth_rmse", "knn_top1", "miou"]) == "miou"
+    assert Claims().primary_of(["knn_top1", "depth_rmse"]) == "depth_rmse"
+    assert Claims().primary_of(["knn_top1", "linear_top1"]) == "knn_top1"
+    assert Claims(primary="linear_top1").primary_of(["knn_top1", "linear_top1"]) == "linear_top1"
+    assert Claims().primary_of([]) == ""
+
+
 def test_one_metric_is_primary_and_the_others_have_no_verdict() -> None:
     table = table_of(DECIDED)
     assert table.primary == "miou"  # the first dense one
