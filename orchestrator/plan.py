@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,23 @@ from typing import Any
 from orchestrator.execution.capacity import Node, count_slots
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.power import SweepPower, measure_power
+from orchestrator.power import OtherSweeps, SweepPower, measure_power
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
 from orchestrator.scheduling.kept_trainings import Division, divide
 from orchestrator.scheduling.shared_floors import find_followers
 from orchestrator.storage.remote_folder import Location, RemoteFolder, is_url
-from orchestrator.storage.views import folder_names, folder_of_view, sweep_view
+from orchestrator.storage.views import folder_of_view, sweep_view
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest, gpus_in_vain, usable_cores, visible_gpus
 from orchestrator.trials.trial import Role, Trial
-from specvit.errors import SpecsweepError
 from specvit.footprint import Footprint, footprint
 from specvit.kept_weights import FOLDER_NAME
 from specvit.memory import GIB
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,10 +158,10 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
             division = divide(pending, ledger.results(), weights=_weights_of(view, results_root, sweep.name))
     pending, _ = find_followers(trials, division.to_train, {record.trial.trial_id for record in history.done})
     groups = {trial.group_id for trial in trials}
-    measured = list(history.done)
+    measured, others = list(history.done), OtherSweeps(results_root, sweep.name)
     if not groups <= {record.trial.group_id for record in measured}:
-        others = [name for name in folder_names(results_root) if name != sweep.name]
-        measured += [record for record in _done_in(results_root, others) if record.trial.group_id in groups]
+        ran = [records for other in others.found for group, records in other.by_group.items() if group in groups]
+        measured += [record for records in ran for record in records if record.state is State.DONE]
     allocator = Allocator(sweep.file.resources, history.resource_floors)
     nodes: tuple[Node, ...] = ()
     in_vain = ""
@@ -197,7 +193,7 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         num_taken=len(division.complete),
         num_without_weights=len(division.without_weights),
         memory=_memory(trials, allocator),
-        power=measure_power(sweep, trials, results_root=results_root),
+        power=measure_power(sweep, trials, results_root=results_root, others=others),
     )
 
 
@@ -288,14 +284,6 @@ class _History:
     resource_floors: Mapping[str, ResourceFloor] = field(default_factory=dict)
     failure_rate: float = 0.0
     gpu_hours: float = 0.0
-
-def _done_in(results_root: str | Path, names: Sequence[str]) -> Iterator[TrialRecord]:
-    """Yield the trials that are done in sweeps of a results folder, as far as these can be read."""
-    for name in names:
-        try:
-            yield from _read_history(sweep_view(results_root, name)).done
-        except (SpecsweepError, OSError) as error:
-            _LOG.warning("%s: the times that its trials took are not used, for it cannot be read: %s", name, error)
 
 
 def _weights_of(view: Path, results_root: str | Path, name: str) -> Location:

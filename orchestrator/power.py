@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,7 @@ class SweepPower:
     @property
     def seeds_to_find(self) -> int | None:
         """Return the seeds with which every wanted difference is found; None if there is none, or too many."""
-        wanted = [each for group in self.groups for each in group.metrics if each.wanted is not None]
-        counts = [each.seeds_to_find for each in wanted]
+        counts = [each.seeds_to_find for group in self.groups for each in group.metrics if each.wanted is not None]
         return None if not counts or None in counts else max(count for count in counts if count is not None)
 
     def core_hours(self, num_seeds: int) -> float | None:
@@ -128,6 +128,44 @@ class _Noise:
     source: str
 
 
+@dataclass(frozen=True)
+class OtherSweep:
+    """A sweep under the same results folder.
+
+    Attributes:
+        name: Of its folder.
+        by_group: The records of its trials, by id of the group.
+        configs: Of each of these groups the configuration of a trial, as it is stored.
+    """
+
+    name: str
+    by_group: Mapping[str, Sequence[TrialRecord]]
+    configs: Mapping[str, Mapping[str, Any]]
+
+
+class OtherSweeps:
+    """The other sweeps under a results folder, which are read once, and only if they are asked for."""
+
+    def __init__(self, results_root: str | Path, name: str) -> None:
+        """Take the folder and the name of the sweep that is not asked for."""
+        self._results_root = results_root
+        self._name = name
+
+    @cached_property
+    def found(self) -> tuple[OtherSweep, ...]:
+        """Return those that can be read, by name; of each other one a warning tells."""
+        return tuple(self._read())
+
+    def _read(self) -> Iterator[OtherSweep]:
+        for name in folder_names(self._results_root):
+            try:
+                view = None if name == self._name else sweep_view(self._results_root, name)
+                if view is not None:
+                    yield OtherSweep(name, *_read(view))
+            except (SpecsweepError, OSError) as error:
+                _LOG.warning("%s: times and noise of its trials are not used, for it cannot be read: %s", name, error)
+
+
 def measure_power(
     sweep: Sweep,
     trials: Sequence[Trial],
@@ -136,6 +174,7 @@ def measure_power(
     num_seeds: int | None = None,
     effects: Mapping[str, float] | None = None,
     sds: Mapping[str, float] | None = None,
+    others: OtherSweeps | None = None,
 ) -> SweepPower:
     """Return what a sweep could see, from noise that was measured.
 
@@ -151,24 +190,24 @@ def measure_power(
         num_seeds: Seeds of an arm; None = as the file says.
         effects: Differences that are to be found, by metric; for others the smallest effects that the file declares.
         sds: Residual standard deviations, by metric, in place of measured ones.
+        others: The other sweeps under that folder; None = they are read here.
 
     Raises:
         SpecsweepError: If the sweep has no such metric, or its ledger cannot be read.
     """
     metrics = [metric.name for probe in sweep.file.probes for metric in probe.metrics]
-    for option, named in (("--effect", effects or {}), ("--sd", sds or {})):
-        for name in named:
-            if name not in metrics:
-                raise SpecsweepError(
-                    f"{option}: must name a metric of the sweep's probes ({', '.join(metrics)}), not {name!r}"
-                    + did_you_mean(name, metrics)
-                )
+    named = [("--effect", name) for name in effects or {}] + [("--sd", name) for name in sds or {}]
+    for option, name in named:
+        if name not in metrics:
+            known = f"a metric of the sweep's probes ({', '.join(metrics)})"
+            raise SpecsweepError(f"{option}: must name {known}, not {name!r}{did_you_mean(name, metrics)}")
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(trial.group_id, []).append(trial)
     arms = {group: len({t.arm_id for t in of_group if t.role is Role.ARM}) for group, of_group in groups.items()}
     groups = {group: of_group for group, of_group in groups.items() if arms[group]}
-    noise, timed = _find_noise(sweep, groups, results_root, metrics)
+    others = OtherSweeps(results_root, sweep.name) if others is None else others
+    noise, timed = _find_noise(groups, sweep_view(results_root, sweep.name), others, metrics)
     for group in groups:
         noise[group] |= {name: _Noise(sd, None, "--sd") for name, sd in (sds or {}).items()}
     seeds = len(sweep.seeds) if num_seeds is None else num_seeds
@@ -225,38 +264,29 @@ def _power(
 
 
 def _find_noise(
-    sweep: Sweep, groups: Mapping[str, Sequence[Trial]], results_root: str | Path, metrics: Sequence[str]
+    groups: Mapping[str, Sequence[Trial]], own: Path | None, others: OtherSweeps, metrics: Sequence[str]
 ) -> tuple[dict[str, dict[str, _Noise]], list[TrialRecord]]:
     """Return the noise that was measured, by group and metric, and the records that tell how long trials take."""
     noise: dict[str, dict[str, _Noise]] = {group: {} for group in groups}
-    own = sweep_view(results_root, sweep.name)
     timed: list[TrialRecord] = []
     if own is not None:
-        by_group = _read(own)[0]
-        timed = [record for of_group in by_group.values() for record in of_group]
-        for group in groups:
-            noise[group] = _measure(by_group.get(group, ()), metrics, "this sweep")
+        mine = _read(own)[0]
+        timed = [record for of_group in mine.values() for record in of_group]
+        noise |= {group: _measure(mine.get(group, ()), metrics, "this sweep") for group in groups}
     unknown = [group for group in groups if not noise[group]]
     alike: dict[str, dict[str, _Noise]] = defaultdict(dict)
     timed_alike: list[TrialRecord] = []
     wanted = {group: json.loads(to_json(groups[group][0].config)) for group in unknown}
-    for name in folder_names(results_root) if unknown else ():
-        if name == sweep.name:
-            continue
-        try:
-            view = sweep_view(results_root, name)
-            by_group, configs = ({}, {}) if view is None else _read(view)
-        except (SpecsweepError, OSError) as error:
-            _LOG.warning("%s: the noise of its trials is not used, for it cannot be read: %s", name, error)
-            continue
+    for sweep in others.found if unknown else ():
+        by_group = sweep.by_group
         for group in unknown:
             if group in by_group:
                 timed += by_group[group]
-                _add(noise[group], _measure(by_group[group], metrics, f"sweep {name}, the same group"))
-            for other, config in configs.items():
+                _add(noise[group], _measure(by_group[group], metrics, f"sweep {sweep.name}, the same group"))
+            for other, config in sweep.configs.items():
                 if other != group and _is_alike(wanted[group], config, groups[group][0].config.data.path_fields):
                     timed_alike += by_group[other]
-                    what = f"sweep {name}, the same recipe, scale and data"
+                    what = f"sweep {sweep.name}, the same recipe, scale and data"
                     _add(alike[group], _measure(by_group[other], metrics, what))
     for group in unknown:
         noise[group] = noise[group] or alike[group]

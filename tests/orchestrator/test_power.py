@@ -185,7 +185,7 @@ def test_a_sweep_that_cannot_be_read_is_passed_over_with_a_warning(
     (tmp_path / "broken" / LEDGER_NAME).write_text("no ledger")
     fill(make_sweep(name="other"), tmp_path)
     assert knn(measured(make_sweep(), tmp_path)).source == "sweep other, the same group"
-    assert "broken: the noise of its trials is not used" in caplog.text
+    assert "broken: times and noise of its trials are not used" in caplog.text
 
 
 def test_a_plan_says_what_the_sweep_could_see_or_that_it_is_not_known(make_sweep: MakeSweep, tmp_path: Path) -> None:

@@ -146,8 +146,9 @@ def test_a_plan_passes_over_sweeps_that_cannot_be_read_and_says_so_and_delete_do
     write_sweep(tmp_path, "fresh")  # of the same groups, none of which it has run itself
     planned = command("plan", "fresh.yaml", "--json")
     assert (planned.returncode, json.loads(planned.stdout)["pending"]) == (0, 8)
-    told = {message.partition(": the times that its trials took are not used")[0] for message in caplog.messages}
+    told = {message.partition(": times and noise of its trials are not used")[0] for message in caplog.messages}
     assert told == {"folder", "mirror", "newer", "pointer", "torn"}
+    assert len(caplog.messages) == len(told)
     refused = command("delete", "--unused", "--yes", "--cache", "none")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert (unreadable / "a" / LEDGER_NAME).exists()
