@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,6 +83,7 @@ class Plan:
         num_evaluated: Trials of which probes run on kept weights and nothing is trained; the forecast is without them.
         num_taken: Trials that get their results from others of the same trainings, at no cost.
         num_without_weights: Trials that are left out, since their new probes have no weights to look at.
+        expected_trials: Of a sweep whose seeds grow, trials that run on average where no arm has an effect; else None.
         memory: What trials of each scale take.
         power: What it could see.
     """
@@ -97,6 +99,7 @@ class Plan:
     num_evaluated: int = 0
     num_taken: int = 0
     num_without_weights: int = 0
+    expected_trials: float | None = None
     memory: tuple[PlannedMemory, ...] = ()
     power: SweepPower | None = None
 
@@ -113,6 +116,7 @@ class Plan:
             "evaluated_only": self.num_evaluated,
             "taken_over": self.num_taken,
             "without_weights": self.num_without_weights,
+            "expected_trials": self.expected_trials,
             "seeds": list(self.seeds),
             "slots": made.num_slots,
             "gpus_in_vain": self.gpus_in_vain,
@@ -192,6 +196,7 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         num_evaluated=len(division.to_evaluate),
         num_taken=len(division.complete),
         num_without_weights=len(division.without_weights),
+        expected_trials=_expected_trials(sweep, trials),
         memory=_memory(trials, allocator),
         power=measure_power(sweep, trials, results_root=results_root, others=others),
     )
@@ -228,6 +233,16 @@ def _most_gib(sizes: Iterable[int | None]) -> float | None:
     """Return the largest of what is known, in GiB."""
     known = [size for size in sizes if size is not None]
     return max(known) / GIB if known else None
+
+
+def _expected_trials(sweep: Sweep, trials: Sequence[Trial]) -> float | None:
+    """Return how many trials of a sweep whose seeds grow run on average where no arm has an effect; None of others."""
+    if sweep.growth is None:
+        return None
+    one_an_arm = {trial.arm_id: trial for trial in trials if trial.role is Role.ARM}
+    arms = Counter(trial.group_id for trial in one_an_arm.values())
+    others = sum(not trial.role.is_paired for trial in trials)
+    return others + sum(expected_trials(num_arms, sweep.growth) for num_arms in arms.values())
 
 
 def _arms(

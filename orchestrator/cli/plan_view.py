@@ -52,6 +52,9 @@ def render_plan(plan: Plan) -> RenderableType:
             f"{plan.forecast.num_pending} to run"
         )
     )
+    if plan.expected_trials is not None:
+        about = f"about {plan.expected_trials:.0f} where no arm has an effect, as simulated"
+        parts.append(Text(f"seeds grow: {plan.num_trials} trials at most, {about}"))
     if text := _reuse_text(plan):
         parts.append(Text(text))
     parts += _memory_parts(plan.memory)

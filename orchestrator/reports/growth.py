@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.statistics import Decision, confirm, decide, design_looks, screen
+from orchestrator.statistics import Decision, confirm, decide, design_looks, forecast_looks, screen
+from orchestrator.statistics.confirmation import SCREEN_LEVEL
 from orchestrator.statistics.decisions import Action
 from orchestrator.statistics.verdicts import Verdict
 from orchestrator.sweep.growing_seeds import GrowingSeeds
@@ -80,6 +81,17 @@ def stage_of(records: Sequence[TrialRecord], growth: GrowingSeeds, metric: str, 
             elif stands.next_look is None or not is_open:
                 not_needed.add(trial.trial_id)
     return Stage(frozenset(now), frozenset(not_needed))
+
+
+def expected_trials(num_arms: int, growth: GrowingSeeds) -> float:
+    """Return how many trials of the baseline and of so many arms run on average where no arm has an effect.
+
+    By simulation of the looks; of a confirmation, by the level at which arms are chosen.
+    """
+    if growth.method == "confirm":
+        return growth.start * (num_arms + 1) + (growth.most - growth.start) * (1 + SCREEN_LEVEL * num_arms)
+    design = design_looks(growth.all_looks, num_arms)
+    return forecast_looks(design, [0.0] * num_arms, sd_difference=1.0).mean_trials
 
 
 def verdict_of(decision: Decision) -> Verdict:

@@ -258,6 +258,18 @@ def test_slots_follow_from_the_gpus_of_the_machine_too_where_it_has_some(
     assert plan.forecast.num_slots == expected
 
 
+def test_of_seeds_that_grow_the_plan_says_the_most_and_the_expected_number_of_trials(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    plan = make_plan(make_sweep(seeds={"start": 4, "most": 16}), results_root=tmp_path)
+    # Baseline and arm with 16 seeds each, two floors with 4.
+    assert plan.num_trials == 2 * 16 + 2 * 4
+    assert plan.expected_trials is not None
+    assert 2 * 4 + 2 * 4 < plan.expected_trials < plan.num_trials
+    confirmed = make_plan(make_sweep(seeds={"start": 4, "most": 9, "method": "confirm"}), results_root=tmp_path)
+    assert confirmed.expected_trials == pytest.approx(2 * 4 + 4 * 2 + 5 * (1 + 0.3))
+
+
 def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
     fill_ledger(sweep, tmp_path, seconds={"none": 10.0, "random init": 2.0})
     made = json.loads(json.dumps(make_plan(sweep, results_root=tmp_path, num_slots=2).to_json()))
@@ -272,6 +284,7 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
         "evaluated_only": 0,
         "taken_over": 0,
         "without_weights": 0,
+        "expected_trials": None,
         "seeds": [0, 1],
         "slots": 2,
         "gpus_in_vain": "",
