@@ -239,6 +239,8 @@ def _expected_trials(sweep: Sweep, trials: Sequence[Trial]) -> float | None:
     """Return how many trials of a sweep whose seeds grow run on average where no arm has an effect; None of others."""
     if sweep.growth is None:
         return None
+    from orchestrator.reports.growth import expected_trials  # not at the top: it imports NumPy
+
     one_an_arm = {trial.arm_id: trial for trial in trials if trial.role is Role.ARM}
     arms = Counter(trial.group_id for trial in one_an_arm.values())
     others = sum(not trial.role.is_paired for trial in trials)

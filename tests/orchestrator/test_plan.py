@@ -13,6 +13,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import LEDGER_NAME, describe
+from orchestrator.statistics.confirmation import SCREEN_LEVEL
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Failed, Finished, Pruned
@@ -267,7 +268,7 @@ def test_of_seeds_that_grow_the_plan_says_the_most_and_the_expected_number_of_tr
     assert plan.expected_trials is not None
     assert 2 * 4 + 2 * 4 < plan.expected_trials < plan.num_trials
     confirmed = make_plan(make_sweep(seeds={"start": 4, "most": 9, "method": "confirm"}), results_root=tmp_path)
-    assert confirmed.expected_trials == pytest.approx(2 * 4 + 4 * 2 + 5 * (1 + 0.3))
+    assert confirmed.expected_trials == pytest.approx(2 * 4 + 4 * 2 + 5 * (1 + SCREEN_LEVEL))
 
 
 def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
