@@ -243,7 +243,7 @@ def _expected_trials(sweep: Sweep, trials: Sequence[Trial]) -> float | None:
 
     one_an_arm = {trial.arm_id: trial for trial in trials if trial.role is Role.ARM}
     arms = Counter(trial.group_id for trial in one_an_arm.values())
-    others = sum(not trial.role.is_paired for trial in trials)
+    others = sum(trial.role not in (Role.BASELINE, Role.ARM) for trial in trials)
     return others + sum(expected_trials(num_arms, sweep.growth) for num_arms in arms.values())
 
 

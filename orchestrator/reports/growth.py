@@ -18,6 +18,7 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
 
+_COMPARED = (Role.BASELINE, Role.ARM)
 _ENDED = (State.DONE, State.PRUNED, State.FAILED)
 
 _VERDICTS = {
@@ -75,8 +76,8 @@ def stage_of(records: Sequence[TrialRecord], growth: GrowingSeeds, metric: str, 
         last = growth.first + (stands.next_look or 0)
         for record in group:
             trial = record.trial
-            is_open = trial.role is not Role.ARM or trial.arm_id in stands.open_arms
-            if not trial.role.is_paired or (is_open and trial.seed < last):
+            is_open = trial.role is Role.BASELINE or trial.arm_id in stands.open_arms
+            if trial.role not in _COMPARED or (is_open and trial.seed < last):
                 now.add(trial.trial_id)
             elif stands.next_look is None or not is_open:
                 not_needed.add(trial.trial_id)
@@ -110,7 +111,7 @@ def follow_group(
         metric: The primary metric.
         smallest_effect: Smallest difference of interest in it; None: none is declared.
     """
-    judged = [record for record in records if record.trial.role in (Role.BASELINE, Role.ARM)]
+    judged = [record for record in records if record.trial.role in _COMPARED]
     baseline = next((record.trial.arm_id for record in judged if record.trial.role is Role.BASELINE), None)
     arms = list(dict.fromkeys(record.trial.arm_id for record in judged if record.trial.role is Role.ARM))
     open_arms = set(arms) - {record.trial.arm_id for record in judged if record.state is State.PRUNED}

@@ -75,7 +75,8 @@ def test_a_clear_arm_stops_at_the_first_look_and_others_where_they_are_decided_o
     assert outcome.finished
     counts = seeds_of(outcome)
     assert (counts["norm@all"], counts["random init"]) == (4, 4)
-    assert counts["none"] == max(counts.values())
+    # The baseline runs as long as any arm does, and no longer.
+    assert counts["none"] == max(count for arm, count in counts.items() if arm in GAINS and arm != "none")
     assert set(counts.values()) <= {4, 8, 16}
     assert {record.skip_reason for record in outcome.records if record.state is State.SKIPPED} == {DECIDED}
     # What the room of statistics says of the same numbers.
@@ -117,6 +118,16 @@ def test_a_run_that_was_stopped_and_one_that_was_not_decide_alike(
     ]
     again = driver.run(growing())
     assert (again.num_run, driver.executors) == (0, [])
+
+
+def test_where_all_arms_are_decided_the_baseline_gets_no_more_seeds_either(
+    driver: Driver, make_sweep: Callable[..., Sweep]
+) -> None:
+    sweep = make_sweep(
+        seeds={"start": 4, "most": 16}, ablate={"components": ["none", "norm"]}, rungs={"count": 0}, floors=[]
+    )
+    assert seeds_of(driver.run(sweep)) == {"none": 4, "norm@all": 4}
+    assert len(driver.submitted) == 8
 
 
 def test_confirmation_judges_the_chosen_arms_on_fresh_seeds_alone(
