@@ -24,7 +24,7 @@ from specvit.trial import Observer, TrialResult
 
 from .driver import Driver
 
-GAINS = {"none": 0.0, "norm@all": 15.0, "qkv@all": 0.3, "mlp@all": 0.0}
+GAINS = {"none": 0.0, "norm@all": 60.0, "qkv@all": 0.3, "mlp@all": 0.0}
 
 
 def value_of(config: TrialConfig) -> float:
