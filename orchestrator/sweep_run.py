@@ -153,7 +153,10 @@ class SweepRun:
         sweep, records, metric = self.sweep, self.ledger.records(), self.sweep.pruning_metric
         callbacks = [*callbacks, ResultSharing(self.followers, self.ledger, callbacks)]
         is_up = METRICS[metric].higher_is_better
-        judge = Judge(sweep.file.pruning, higher_is_better=is_up, records=records, metric=metric)
+        num_rungs = sweep.file.rungs.count
+        judge = Judge(
+            sweep.file.pruning, higher_is_better=is_up, records=records, metric=metric, num_rungs=num_rungs
+        )
         if self.is_selection:
             for trial in self.pending:
                 judge.exempt(trial.trial_id)

@@ -4,8 +4,8 @@
 ``Budget`` which seeds still fit, ``TrialDurations`` how long trials take, ``Allocator`` what each one occupies. Whoever
 follows a run is a ``SweepCallback``. ``forecast.forecast`` runs the same scheduler on a clock that jumps.
 
-What must hold: an event is on record before anyone hears of it; only ``pruning`` imports optuna, and that when there is
-something to judge.
+What must hold: an event is on record before anyone hears of it; only ``optuna_pruners`` imports optuna, and that when
+there is something to judge.
 """
 
 from orchestrator.scheduling.allocation import Allocator

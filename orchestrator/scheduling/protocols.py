@@ -33,11 +33,11 @@ class Record(Protocol):
 class Judge(Protocol):
     """The judge of running trials, as in ``orchestrator.scheduling.pruning``."""
 
-    def report(self, trial_id: str, step: int, value: float) -> bool:
-        """Record a rung's metric; return whether the trial is to be pruned."""
+    def report(self, trial_id: str, step: int, value: float) -> Sequence[str]:
+        """Record a rung's metric; return the trials to be pruned: this one, or others that waited for it."""
 
     def why(self, trial_id: str) -> str:
-        """Return why a trial is to be pruned, after ``report`` said so: rung, value, threshold; human-readable."""
+        """Return why a trial is to be pruned, after ``report`` said so: rung, difference, threshold; human-readable."""
 
     def end(self, trial_id: str, state: State) -> None:
         """Record that a trial has ended."""

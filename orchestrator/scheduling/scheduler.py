@@ -203,8 +203,9 @@ class Scheduler:
                 continue
             for callback in self._callbacks:
                 callback.on_event(event)
-            if isinstance(event, Reported) and self._is_hopeless(event):
-                self._stop(event.trial_id, self._judge.why(event.trial_id))
+            if isinstance(event, Reported):
+                for trial_id in self._hopeless(event):
+                    self._stop(trial_id, self._judge.why(trial_id))
             if isinstance(event, Finished):
                 trial = running.trial
                 self._durations.add(trial.group_id, trial.role, event.seconds, trial.arm_id)
@@ -262,9 +263,10 @@ class Scheduler:
                 self._executor.kill(job.trial_id)
                 self._on_events([Failed(job.trial_id, job.attempt, error=error, traceback="", cause=cause)])
 
-    def _is_hopeless(self, event: Reported) -> bool:
+    def _hopeless(self, event: Reported) -> list[str]:
         value = event.metrics.get(self._judged_metric)
-        return value is not None and self._judge.report(event.trial_id, event.step, value)
+        found = () if value is None else self._judge.report(event.trial_id, event.step, value)
+        return [trial_id for trial_id in found if trial_id in self._running]
 
     def _apply_commands(self, commands: Sequence[Command]) -> bool:
         """Apply commands; return whether the run goes on."""

@@ -265,8 +265,8 @@ class Stage(SweepCallback):
     def on_skip(self, trials: Sequence[Trial], reason: str) -> None:
         self.left.append(([trial.trial_id for trial in trials], reason))
 
-    def report(self, trial_id: str, step: int, value: float) -> bool:  # noqa: ARG002
-        return trial_id in self.hopeless
+    def report(self, trial_id: str, step: int, value: float) -> Sequence[str]:  # noqa: ARG002
+        return [trial_id] if trial_id in self.hopeless else []
 
     def why(self, trial_id: str) -> str:
         return f"{trial_id} is hopeless"

@@ -103,6 +103,7 @@ class Listener(SweepCallback):
     def __init__(self, path: Path, hopeless: Sequence[str] = ()) -> None:
         self.path = path
         self.hopeless = hopeless
+        self.verdicts: dict[str, Sequence[str]] = {}
         self.heard: list[Event] = []
         self.submissions: list[str] = []
         self.states_at_submission: list[State] = []
@@ -140,12 +141,12 @@ class Listener(SweepCallback):
     def on_tick(self) -> None:
         self.num_ticks += 1
 
-    def report(self, trial_id: str, step: int, value: float) -> bool:
+    def report(self, trial_id: str, step: int, value: float) -> Sequence[str]:
         self.verdicts_asked.append((trial_id, step, value))
         with Ledger.read(self.path) as reader:
             record = next(r for r in reader.records() if r.trial.trial_id == trial_id)
         assert step in [report.step for report in record.reports]
-        return trial_id in self.hopeless
+        return self.verdicts.get(trial_id, [trial_id] if trial_id in self.hopeless else [])
 
     def why(self, trial_id: str) -> str:
         return f"{trial_id} is hopeless"
@@ -269,7 +270,8 @@ def test_the_judge_hears_the_judged_metric_of_every_rung_and_every_end(
 def test_a_verdict_against_a_trial_becomes_an_order_to_the_executor(
     trials: tuple[Trial, ...], ledger: Ledger, listener: Listener
 ) -> None:
-    listener.hopeless = [trials[2].trial_id]
+    # Trial 2 had waited for what trial 3 reports; trial 0 has ended.
+    listener.verdicts = {trials[3].trial_id: [trials[2].trial_id, trials[0].trial_id]}
     executor = ScriptedExecutor(2)
     assert run(trials[:4], ledger, listener, executor)
     assert executor.pruned == [trials[2].trial_id]

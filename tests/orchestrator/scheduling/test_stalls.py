@@ -98,10 +98,10 @@ def test_an_end_and_what_came_with_it_are_recorded_in_one_transaction_before_any
     first, second = trials[:2]
     rungs: list[int] = []
 
-    def read(*_: object) -> bool:
+    def read(*_: object) -> tuple[str, ...]:
         # What the other trial reported in the same moment is on record as well.
         rungs.append(sum(len(record.reports) for record in stage.ledger.records()))
-        return False
+        return ()
 
     monkeypatch.setattr(stage, "report", read)
     assert stage.run({first: ["srF"], second: ["srF"]}, trials=trials[:2], num_slots=2)

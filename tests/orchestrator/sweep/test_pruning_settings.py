@@ -39,6 +39,20 @@ def test_any_pruner_given_a_name_alone_gives_the_defaults(settings: type[Pruner]
 
 
 @pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        (True, WilcoxonPruning()),
+        ({}, WilcoxonPruning()),
+        ({"metric": "miou"}, WilcoxonPruning(metric="miou")),
+        ({"p_threshold": 0.1}, WilcoxonPruning(p_threshold=0.1)),
+        (False, NoPruning()),
+    ],
+)
+def test_any_pruner_given_no_name_is_wilcoxons(given: object, settings: Pruner) -> None:
+    assert ADAPTER.validate_python(given) == settings
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {"pruner": "medain"},

@@ -26,6 +26,8 @@ def schema_errors(text: str) -> list[str]:
         MINIMAL + "seeds: 3\n",
         "objective: {steps: 9}\nprobes: {knn: }\nvary: {objective.recipe: [dinov2_cpu, deit3_cpu]}\n",
         MINIMAL + "pruning: {pruner: hyperband, max_resource: 4}\n",
+        MINIMAL + "pruning: true\n",
+        MINIMAL + "pruning: {}\n",
         "objective: {recipe: dinov2_cpu}\nprobes: {depth: {protocol: bins, steps: 9}}\nfloors: [raw_pixels]\n",
         "objective: {recipe: dinov2_cpu}\nprobes: {depth: }\ndata: {source: depth, root: /d, max_depth_m: 10.0}\n",
         "objective: {recipe: dinov2_cpu}\nprobes: {depth: }\ndata: {source: nyuv2, root: /d, eigen_crop: false}\n",
