@@ -33,6 +33,7 @@ SWEEP = {
     "ablate": {"components": ["none", "norm"]},
     "floors": [],
     "diagnostics": True,
+    "keep_weights": False,  # a file of them is larger than these disks
 }
 NUM_TRIALS = 6
 """Each of a fraction of a second; their readings fill a small disk."""
