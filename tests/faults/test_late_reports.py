@@ -69,9 +69,9 @@ class Listener(SweepCallback):
     def on_skip(self, trials: Sequence[Trial], reason: str) -> None:  # noqa: ARG002
         self.heard.append(reason)
 
-    def report(self, trial_id: str, step: int, value: float) -> bool:
+    def report(self, trial_id: str, step: int, value: float) -> tuple[str, ...]:
         self.heard.append((trial_id, step, value))
-        return False
+        return ()
 
     def why(self, trial_id: str) -> str:
         return f"{trial_id} is hopeless"
