@@ -103,6 +103,7 @@ def test_after_a_driver_that_was_killed_at_any_statement_the_next_ends_the_sweep
     assert number > len(short.points)
 
 
+@pytest.mark.long
 def test_drivers_that_are_killed_at_random_times_end_the_sweep_as_if_nothing_had_been(
     server: DriverServer, fine: Whole, folders: Folders
 ) -> None:

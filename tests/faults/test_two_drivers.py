@@ -82,6 +82,7 @@ def test_the_second_command_exits_with_3_naming_the_first_and_touches_nothing(
     assert snapshot(site.folder) == before
 
 
+@pytest.mark.long
 def test_drivers_that_come_second_change_nothing_of_the_first_ones_sweep(
     holder: int, site: Site, fine: Whole, server: DriverServer
 ) -> None:
@@ -106,6 +107,7 @@ def test_of_drivers_that_start_together_one_runs_the_sweep_and_the_others_exit_w
     assert max(row[1] for row in dump(site.folder)["attempts"]) == 1
 
 
+@pytest.mark.long
 def test_an_order_that_a_driver_which_stands_still_does_not_take_is_withdrawn_with_an_error(
     holder: int, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

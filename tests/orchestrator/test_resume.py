@@ -168,6 +168,7 @@ def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
     assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_the_state_first(
     file: Path, trials: tuple[Trial, ...], folder: Path, whole_table: str
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_group_has_a_row_of_panels_and_many_arms_have_colours_of_their_own() -
     assert len({line.get_color() for line in figure.axes[0].get_lines()}) == 14
 
 
+@pytest.mark.long
 def test_the_command_writes_beside_the_ledger(
     write_sweep: Callable[..., Path],
     tmp_path: Path,

@@ -101,6 +101,7 @@ def test_ids_differ_with_diagnostics_and_are_as_before_without(make_sweep: Calla
     assert all(trial.config.diagnostics for trial in on)
 
 
+@pytest.mark.long
 def test_a_sweep_with_diagnostics_writes_a_row_per_trial_block_site_and_quantity(
     make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:

@@ -129,7 +129,14 @@ def table(folder: str) -> pd.DataFrame:
     return pd.read_csv(Path(folder, "tiny", "table.csv")).drop(columns=MEASURED)
 
 
-@pytest.mark.parametrize("source", ["image_folder", "webdataset", "hugging_face"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("image_folder", marks=pytest.mark.long),
+        "webdataset",
+        pytest.param("hugging_face", marks=pytest.mark.long),
+    ],
+)
 def test_a_sweep_runs_to_its_table_with_the_same_numbers_from_memory_and_from_disk(
     source: str, run: Run, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_process_that_waits_in_vain_gives_up(monkeypatch: pytest.MonkeyPatch) 
     assert not dist.is_initialized()
 
 
+@pytest.mark.long
 def test_a_process_that_finds_no_store_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specvit.training.process_group.JOIN_TIMEOUT", timedelta(seconds=1))
     with socket.socket() as free:

@@ -126,6 +126,7 @@ def test_a_rung_of_before_is_told_as_it_was_and_not_probed_again(
     assert again.steps[0] == (3, STEPS)
 
 
+@pytest.mark.long
 def test_a_trial_whose_state_is_damaged_begins_anew_with_the_same_numbers(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

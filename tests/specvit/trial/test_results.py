@@ -41,6 +41,7 @@ def test_a_trial_reports_every_metric_and_repeats_to_the_last_bit(recipe: str, d
     assert observer.steps[-1] == (STEPS, STEPS)
 
 
+@pytest.mark.long
 def test_a_trial_of_some_epochs_is_the_trial_of_as_many_steps(dataset: Dataset) -> None:
     objective = dataclasses.asdict(make_config("dinov2_cpu").objective)
     del objective["steps"]

@@ -108,6 +108,7 @@ def test_a_worker_that_is_killed_is_a_failure_that_says_so_and_its_slot_works_ag
     assert ended == {"a": Finished, "b": Finished}
 
 
+@pytest.mark.long
 def test_a_trial_that_breaks_the_process_it_runs_in_costs_no_other_trial_an_attempt(
     executor: RayExecutor, trials: tuple[Trial, ...]
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_trial_that_breaks_the_process_it_runs_in_costs_no_other_trial_an_atte
     assert [event.trial_id for event in failed] == ["trial 3"] * 2
 
 
+@pytest.mark.long
 def test_a_job_is_listed_by_its_label_on_the_cluster(
     executor: RayExecutor, trials: tuple[Trial, ...]
 ) -> None:
