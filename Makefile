@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Two files at a time, in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test faults check lint types imports tree bench noise simulate smoke clean
+.PHONY: sweep test faults check lint types imports tree bench noise simulate simulate-program smoke clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -40,6 +40,9 @@ noise: $(VENV)/installed  ## Measure how noisy short trials are and what a verdi
 
 simulate: $(VENV)/installed  ## Simulate sweeps and judge the statistics of the tables by them: minutes; ARGS="--sweeps 2000"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation $(ARGS)
+
+simulate-program: $(VENV)/installed  ## The same through run, ledger and tables: a quarter of an hour; ARGS="--sweeps 20"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation.program $(ARGS)
 
 smoke: $(VENV)/installed  ## Run a sweep of sweeps/paper to its table on miniature data sets: ARGS="blocks modes .."
 	$(BIN)/python -m tests.smoke $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.statistics.decisions import Action, decide, follow
 from orchestrator.statistics.looks import design_looks
 from orchestrator.statistics.variances import by_own_variances
 
+from .statistics_simulation import program
 from .statistics_simulation.fixed import _own_variances, as_values, least_squares, simulate_fixed
 from .statistics_simulation.growing import LOOKS, _screened, at_looks, simulate_confirmation, simulate_looks_of
 from .statistics_simulation.report import above, misses
@@ -94,3 +96,14 @@ def test_a_report_names_what_misses() -> None:
     ]
     growing = [{**row, "spending": "pocock"}]
     assert misses([], growing, []) == ["looks, equal, 5 arms, pocock: an arm is wrongly better or worse in 7.0"]
+
+
+@pytest.mark.long
+def test_the_whole_program_finds_what_is_there_and_writes_what_it_found(tmp_path: Path) -> None:
+    assert program.main(["--sweeps", "2", "--results", str(tmp_path)]) == 0
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "program.md").read_text().splitlines() if line[:2] == "| "]
+    assert [row[0].strip() for row in rows[2:]] == list(program.CASES)
+    # Of two sweeps each: with an SD of 1 no arm without an effect is called better or worse in most.
+    assert [row[1].strip() in ("0.0%", "50.0%") for row in rows[2:]] == [True, True]
+    assert float(rows[3][2].strip().rstrip("%")) >= 50.0
+    assert all(4 * 11 <= float(row[3]) <= 16 * 11 for row in rows[2:])
