@@ -155,9 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "# The same through the whole program",
         "",
         f"Made by `make simulate-program`: {options.sweeps} sweeps a case through `run`, with stand-in trials, ten "
-        f"arms, {SEEDS['start']} to {SEEDS['most']} seeds (looks at 4, 8 and 16, sequential) and the Wilcoxon pruner at "
-        f"one rung, whose value has noise of {RUNG_SD:g} beside that of its end. *Fixed* is the smallest fixed design of "
-        "the same power.",
+        f"arms, {SEEDS['start']} to {SEEDS['most']} seeds (looks at 4, 8 and 16, sequential) and the Wilcoxon pruner "
+        f"at one rung, whose value has noise of {RUNG_SD:g} beside that of its end. *Fixed* is the smallest fixed "
+        "design of the same power.",
         "",
         "| case | a false verdict in | power | trials | fixed |",
         "| --- | ---: | ---: | ---: | ---: |",
