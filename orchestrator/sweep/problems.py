@@ -15,6 +15,7 @@ _MAX_LISTED = 100
 _MAX_VALUE_CHARS = 80
 _MAX_LINE_CHARS = 1000
 _MAX_END_CHARS = 300
+_MAX_OVERRIDE_CHARS = 300
 
 
 class SweepFileError(ConfigError):
@@ -63,12 +64,12 @@ class SourceMap:
         """Return the place of a field, or of the nearest field above it that was given: ``x.yaml:12``."""
         for head in _heads(path):
             if head in self.overrides:
-                return f"--set {self.overrides[head]}"
+                return override_place(self.overrides[head])
             if head in self.lines:
                 return f"{self.name}:{self.lines[head]}"
         for given, text in self.overrides.items():
             if path and given[:1] == path[:1]:
-                return f"--set {text}"
+                return override_place(text)
         return f"{self.name}:1"
 
     def error(self, problems: Iterable[Problem]) -> SweepFileError:
@@ -86,6 +87,11 @@ class SourceMap:
         if len(lines) > _MAX_LISTED:
             lines[_MAX_LISTED:] = [f"{self.name}: and {len(lines) - _MAX_LISTED} more problems"]
         return SweepFileError(*lines)
+
+
+def override_place(text: str) -> str:
+    """Return an override as the place of a problem; a long one is cut, so that the rule behind it is not."""
+    return f"--set {text if len(text) <= _MAX_OVERRIDE_CHARS else f'{text[:_MAX_OVERRIDE_CHARS]} ...'}"
 
 
 def _heads(path: FieldPath) -> Iterable[FieldPath]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.sweep.problems import Problem, SourceMap, SweepFileError, shortened
+from orchestrator.sweep.problems import FieldPath, Problem, SourceMap, SweepFileError, shortened
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,13 @@ def test_error_of_places_has_a_line_a_problem() -> None:
     error = places.error([Problem(("z",), "wrong\r"), Problem(("x\ny",), "worse")])
     assert isinstance(error, SweepFileError)
     assert str(error).split("\n") == [r"--set z=1\n2: z: wrong\r", r"a\nb.yaml:3: x\ny: worse"]
+
+
+def test_a_long_override_is_cut_and_the_rule_behind_it_is_not() -> None:
+    path: FieldPath = ("0",)
+    text = f"0={'x' * 3000}"
+    place = SourceMap(name="s.yaml", lines={}, overrides={path: text})
+    known = ", ".join(f"field_{number}" for number in range(60))
+    message = str(place.error([Problem(path, f"unknown field; known: {known}")]))
+    assert message.startswith(f"--set {text[:300]} ...: 0: unknown field; known: field_0, ")
+    assert str(SourceMap("s.yaml", {}, {path: "0=x"}).error([Problem(path, "no")])) == "--set 0=x: 0: no"
