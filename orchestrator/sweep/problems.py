@@ -90,8 +90,10 @@ class SourceMap:
 
 
 def override_place(text: str) -> str:
-    """Return an override as the place of a problem; a long one is cut, so that the rule behind it is not."""
-    return f"--set {text if len(text) <= _MAX_OVERRIDE_CHARS else f'{text[:_MAX_OVERRIDE_CHARS]} ...'}"
+    """Return an override as the place of a problem; the middle of a long one is cut, so that the rule is not."""
+    if len(text) > _MAX_OVERRIDE_CHARS:
+        text = f"{text[: _MAX_OVERRIDE_CHARS - _MAX_VALUE_CHARS]} ... {text[-_MAX_VALUE_CHARS:]}"
+    return f"--set {text}"
 
 
 def _heads(path: FieldPath) -> Iterable[FieldPath]:

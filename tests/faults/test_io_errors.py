@@ -52,7 +52,7 @@ STAGES = {
     "the weights are written": Stage(specvit.trial, "_save_weights", STEPS),
     "the last probes": Stage(Probing, "backbone", STEPS),
 }
-IN_SHORT = ("a step", "the last probes")
+IN_SHORT = ("the last probes",)
 """Stages of the short run."""
 
 

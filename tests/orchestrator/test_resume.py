@@ -146,6 +146,7 @@ def driver(file: Path, folder: Path, trials: tuple[Trial, ...]) -> Iterator[subp
         process.wait()
 
 
+@pytest.mark.long
 def test_a_killed_driver_goes_on_in_the_middle_of_its_trial_to_the_same_table(
     driver: subprocess.Popen[bytes],
     sweep: Sweep,

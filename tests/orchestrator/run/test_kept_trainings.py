@@ -71,6 +71,7 @@ def test_a_probe_that_is_added_looks_at_kept_weights_and_finds_what_it_would_hav
         assert (record.seconds or 0.0) > (before[label].seconds or 0.0)
 
 
+@pytest.mark.long
 def test_what_is_taken_away_runs_nothing_and_changes_no_other_column(
     driver: Driver, small: Callable[..., Sweep], trained: list[int]
 ) -> None:

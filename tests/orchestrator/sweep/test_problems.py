@@ -41,5 +41,5 @@ def test_a_long_override_is_cut_and_the_rule_behind_it_is_not() -> None:
     place = SourceMap(name="s.yaml", lines={}, overrides={path: text})
     known = ", ".join(f"field_{number}" for number in range(60))
     message = str(place.error([Problem(path, f"unknown field; known: {known}")]))
-    assert message.startswith(f"--set {text[:300]} ...: 0: unknown field; known: field_0, ")
+    assert message.startswith(f"--set {text[:220]} ... {text[-80:]}: 0: unknown field; known: field_0, ")
     assert str(SourceMap("s.yaml", {}, {path: "0=x"}).error([Problem(path, "no")])) == "--set 0=x: 0: no"

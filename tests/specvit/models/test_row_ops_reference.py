@@ -157,6 +157,7 @@ def _texts(draw: st.DrawFn) -> str:
     size=st.sampled_from([8, 16]),
     seed=st.integers(0, 2**31),
 )
+@pytest.mark.long
 def test_any_specialized_model_equals_the_obvious_one_in_outputs_and_all_gradients(
     text: str, registers: int, registers_with: str, tokens: str, init: str, size: int, seed: int
 ) -> None:

@@ -52,6 +52,7 @@ def _chosen_lr(probe, train):
     return probe._choose(probe._prepare(train, num_classes=NUM_CLASSES, seed=0), train, seed=0)
 
 
+@pytest.mark.long
 def test_tokens_that_hold_the_truth_are_read(boxes):
     train, val = map(_truth, boxes)
     metrics = Detection(lrs=(0.02,), steps=200).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)

@@ -221,6 +221,7 @@ def test_a_sweep_that_ends_while_it_is_stopped_does_not_requeue_its_slurm_job(
     assert not (tmp_path / "scontrol.log").exists()
 
 
+@pytest.mark.long
 def test_a_slurm_job_whose_nodes_do_not_join_ends_and_leaves_nothing(
     start_job: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
