@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.comparisons import Claims
-from orchestrator.reports.growth import stage_of
 from orchestrator.scheduling.kept_trainings import (
     Division,
     can_keep_weights,
@@ -32,7 +30,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.image_checks import check_images
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.sweep_run import Datasets, Outcome, SweepRun
+from orchestrator.sweep_run import Datasets, Outcome, SweepRun, stage_now
 from orchestrator.trials.records import DECIDED, WITHOUT_WEIGHTS, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
 from orchestrator.trials.trial import Trial
@@ -193,9 +191,7 @@ def _needed(sweep: Sweep, ledger: Ledger, info: SweepInfo, pending: Sequence[Tri
     """Return the pending trials without those that a sweep whose seeds grow does not need any more."""
     if sweep.growth is None:
         return list(pending)
-    claims = Claims.of(info)
-    metric = claims.primary_of(info.metrics)
-    stage = stage_of(ledger.records(), sweep.growth, metric, claims.smallest_effects.get(metric))
+    stage = stage_now(ledger, info, sweep.growth)
     ledger.skip([trial.trial_id for trial in pending if trial.trial_id in stage.not_needed], DECIDED)
     return [trial for trial in pending if trial.trial_id not in stage.not_needed]
 
@@ -218,7 +214,7 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
         seeds=sweep.seeds,
         primary_metric=sweep.file.primary_metric or sweep.file.pruning.metric or "",
         smallest_effects=dict(sweep.file.smallest_effect),
-        growth={} if sweep.growth is None else asdict(sweep.growth),
+        growth={} if sweep.growth is None else dataclasses.asdict(sweep.growth),
         data_fingerprints={
             trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)
             for trial in trials

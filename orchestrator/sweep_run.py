@@ -15,7 +15,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.comparisons import Claims
-from orchestrator.reports.growth import stage_of
+from orchestrator.reports.growth import Stage, stage_of
 from orchestrator.reports.result_files import write_results
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
@@ -28,6 +28,7 @@ from orchestrator.scheduling.shared_floors import Followers, ResultSharing
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.remote_folder import Location
+from orchestrator.sweep.growing_seeds import GrowingSeeds
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import DECIDED, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest
@@ -38,6 +39,13 @@ from specvit.probes import METRICS
 
 E = TypeVar("E", bound=Executor)
 Datasets = Mapping[DataSource, Dataset]
+
+
+def stage_now(ledger: Ledger, info: SweepInfo, growth: GrowingSeeds) -> Stage:
+    """Return what a sweep whose seeds grow is to run, as its ledger stands, by its primary metric."""
+    claims = Claims.of(info)
+    metric = claims.primary_of(info.metrics)
+    return stage_of(ledger.records(), growth, metric, claims.smallest_effects.get(metric))
 
 
 @dataclass(frozen=True)
@@ -189,11 +197,9 @@ class SweepRun:
         if growth is None or self.is_selection:
             yield self.pending
             return
-        claims = Claims.of(self.info)
-        metric = claims.primary_of(self.info.metrics)
         waiting = {trial.trial_id: trial for trial in self.pending}
         while True:
-            stage = stage_of(self.ledger.records(), growth, metric, claims.smallest_effects.get(metric))
+            stage = stage_now(self.ledger, self.info, growth)
             left_out = [waiting.pop(trial_id) for trial_id in stage.not_needed & waiting.keys()]
             if left_out:
                 self.ledger.skip([trial.trial_id for trial in left_out], DECIDED)
