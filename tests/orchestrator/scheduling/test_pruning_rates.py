@@ -97,7 +97,7 @@ def test_wilcoxon_prunes_arms_that_are_alike_at_its_rate_in_every_seed_and_of_ev
     by_seed, by_arm = rates(WilcoxonPruning(), num_sweeps=80, num_seeds=5, num_rungs=num_rungs, num_slots=num_slots)
     # Two seeds cannot say it at a level of 0.2, and of three one outcome in eight can; 3 of 16 and 5 of 32 follow.
     nominal = [0.0, 0.0, 12.5, 18.75, 15.6] if num_rungs == 1 else [0.0, 0.0, 20.0, 20.0, 20.0]
-    # Within 5 points, and 2.8 for sampling: two standard errors if the 800 trials did not share baselines, which they do.
+    # Within 5 points, and 2.8 for sampling: two standard errors if the 800 trials shared no baselines, which they do.
     assert by_seed == pytest.approx(nominal, abs=5.0 + 2.8)
     smallest, largest = by_arm[:4].mean(), by_arm[-4:].mean()
     assert [smallest, largest] == pytest.approx(2 * [by_seed.mean()], abs=5.0)
