@@ -27,6 +27,8 @@ _NUM_VALUES = 4_000_000
 within 0.1 points (two standard errors) of its target."""
 _CHUNK = 2_000_000
 """Numbers that are drawn at once."""
+_LEAST_SPENT = 1e-7
+"""Error that is spent at least: of less, as at the first of many looks, no critical value can be computed."""
 _SEED = 20_261
 
 
@@ -186,7 +188,7 @@ def _spent(spending: Spending, share: float, alpha: float) -> float:
     from scipy.special import ndtr, ndtri
 
     if spending == "obrien_fleming":
-        return float(4 * ndtr(ndtri(alpha / 4) / math.sqrt(share)))
+        return max(_LEAST_SPENT, float(4 * ndtr(ndtri(alpha / 4) / math.sqrt(share))))
     return alpha * math.log(1 + (math.e - 1) * share)
 
 

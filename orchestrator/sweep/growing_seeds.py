@@ -12,6 +12,10 @@ from specvit.settings import NonNegativeInt, PositiveInt, settings
 
 LEAST_START = 4
 """With fewer seeds there is no verdict, so no look either."""
+MAX_SEEDS, MAX_LOOKS = 1_000, 20
+"""More of either would show nothing more, and take long to design."""
+MAX_SEED = 2**63 - 1
+"""The largest number that a sweep file holds, so that of a seed too."""
 
 
 @settings
@@ -41,10 +45,16 @@ class GrowingSeeds:
             raise ValueError(f"{rule}, not {self.start}")
         if self.most <= self.start:
             raise ValueError(f"most must be more than start, {self.start}, not {self.most}")
+        if self.most > MAX_SEEDS:
+            raise ValueError(f"most must be at most {MAX_SEEDS}, not {self.most}")
+        if self.first + self.most - 1 > MAX_SEED:
+            raise ValueError(f"first must leave room for most, {self.most}, seeds up to {MAX_SEED}, not {self.first}")
         looks = self.all_looks
         if looks[0] != self.start or looks[-1] != self.most or any(b <= a for a, b in pairwise(looks)):
             shown = ", ".join(map(str, looks))
             raise ValueError(f"looks must rise from start, {self.start}, to most, {self.most}, not [{shown}]")
+        if len(looks) > MAX_LOOKS:
+            raise ValueError(f"looks must be at most {MAX_LOOKS}, not {len(looks)}")
         if self.method == "confirm" and len(looks) != 2:
             raise ValueError("looks must be start and most alone where method is 'confirm'")
         return self

@@ -1,6 +1,6 @@
 """Whatever a sweep file holds, it is planned or refused: exit code 0 or 2, a message with its place, no trace.
 
-200 files are tried, the same in every run; in the long run 2,500, others every time.
+200 files are tried, the same in every run; in the long run 2,500, which ``make faults SEED=random`` draws anew.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import scipy.stats
@@ -37,6 +38,15 @@ def test_several_arms_spend_the_error_as_it_is_due() -> None:
     assert design.critical[0] > design.critical[1] > design.critical[2] > dunnett_critical(10, 150)
     # With fewer degrees of freedom the same level takes a larger t.
     assert design.critical_at(2, 100) > design.critical[2]
+
+
+@pytest.mark.parametrize("num_arms", [1, 10])
+def test_a_first_look_far_from_the_last_spends_hardly_anything(num_arms: int) -> None:
+    # O'Brien and Fleming: 4 Phi(-2.24 x 4) = 6e-19 at a sixteenth of the seeds, which no double tells from 0.
+    design = design_looks([4, 8, 16, 32, 64], num_arms)
+    assert 0 <= design.spent[0] < 1e-5
+    assert all(earlier > later > 0 for earlier, later in pairwise(design.critical))
+    assert design.spent[-1] == pytest.approx(0.05, abs=1e-3)
 
 
 def test_the_same_looks_have_the_same_boundaries() -> None:
