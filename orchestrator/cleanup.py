@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.reports import curves, interaction_text, result_files
+from orchestrator.reports import curves, result_files
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
+from orchestrator.reports.rendering import interaction_text
 from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage import checkpoint_store, command_inbox
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock

@@ -122,9 +122,9 @@ def table(
 ) -> None:
     """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
     from orchestrator.reports.ablation_table import tables_of
-    from orchestrator.reports.markdown_table import render_markdown
+    from orchestrator.reports.rendering.markdown_table import render_markdown
+    from orchestrator.reports.rendering.terminal_table import render_rich
     from orchestrator.reports.result_files import render_csv, render_json
-    from orchestrator.reports.terminal_table import render_rich
 
     with open_ledger(target, results, overrides) as ledger:
         info, records = ledger.sweep(), ledger.records()

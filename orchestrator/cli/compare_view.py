@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.compare import ComparedArm, Side, SideCell, SweepComparison
-from orchestrator.reports.formatting import column_title, decimals, describe, fold_arm
-from orchestrator.reports.interaction_text import interval_text
+from orchestrator.reports.rendering.formatting import column_title, decimals, describe, fold_arm
+from orchestrator.reports.rendering.interaction_text import interval_text
 from orchestrator.statistics import LEAST_SEEDS
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Role

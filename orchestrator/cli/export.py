@@ -67,7 +67,7 @@ def optuna(
     parameter for each ablated axis. The trial's own metrics, its arm, seed and role are user attributes. Floors are no
     trials: they are user attributes of the study, as floor:ARM and external:ARM.
     """
-    from orchestrator.reports.optuna_export import check_target, read_studies, write_studies
+    from orchestrator.reports.optuna_export.studies import check_target, read_studies, write_studies
     from specvit.files.atomic import replacing
 
     check_target(out, force=force)

@@ -149,7 +149,7 @@ def _size(num_bytes: int) -> str:
 
 
 def _state_text(sweep: ListedSweep) -> str:
-    from orchestrator.reports.formatting import format_seconds
+    from orchestrator.reports.rendering.formatting import format_seconds
 
     return f"silent for {format_seconds(sweep.silent_s)}" if sweep.state == "silent" else sweep.state
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.cli.power_view import power_lines
 from orchestrator.plan import Plan, PlannedArm, PlannedMemory
-from orchestrator.reports.formatting import fold_arm, format_seconds
+from orchestrator.reports.rendering.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
 from orchestrator.trials.records import WITHOUT_WEIGHTS
 from orchestrator.trials.trial import Role

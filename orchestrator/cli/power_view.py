@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.power import GroupPower, SweepPower
-from orchestrator.reports.formatting import column_title, decimals, describe, list_texts
+from orchestrator.reports.rendering.formatting import column_title, decimals, describe, list_texts
 from specvit.messages import one_line
 
 _UNKNOWN = "before two seeds of it are measured, or of a sweep like it under the same results folder"

@@ -228,7 +228,7 @@ def make_callbacks(
 def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) -> None:
     """Print the tables of a run, and where they were written."""
     from orchestrator.reports.ablation_table import tables_of
-    from orchestrator.reports.terminal_table import render_rich
+    from orchestrator.reports.rendering.terminal_table import render_rich
 
     if outcome.num_run == 0 and outcome.num_pruned:
         console.print(

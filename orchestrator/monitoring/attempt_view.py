@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.ledger.attempts import Attempt, FailedTrial, TrialName
-from orchestrator.reports.formatting import format_metric
+from orchestrator.reports.rendering.formatting import format_metric
 from orchestrator.trials.records import Cause
 from specvit.messages import escape_control_chars, one_line
 

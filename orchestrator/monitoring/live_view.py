@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestrator.monitoring.running_table import RunningTable
 from orchestrator.monitoring.sweep_progress import SweepProgress
-from orchestrator.reports.formatting import format_metric, format_seconds
+from orchestrator.reports.rendering.formatting import format_metric, format_seconds
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State

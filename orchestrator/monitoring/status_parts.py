@@ -12,8 +12,8 @@ from orchestrator.ledger.attempts import RunningTrial
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.time_left import Running, seconds_left
 from orchestrator.reports.ablation_table import tables_of
-from orchestrator.reports.cell_text import mean_text
-from orchestrator.reports.formatting import describe, format_metric, format_seconds
+from orchestrator.reports.rendering.cell_text import mean_text
+from orchestrator.reports.rendering.formatting import describe, format_metric, format_seconds
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.storage.driver import Driver
 from orchestrator.trials.records import WHY_NOT_AGAIN, State, TrialRecord

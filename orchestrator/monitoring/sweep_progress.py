@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.monitoring.time_left import Running, seconds_left
-from orchestrator.reports.formatting import format_metric
+from orchestrator.reports.rendering.formatting import format_metric
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported

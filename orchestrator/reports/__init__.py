@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.reports.ablation_table import AblationTable, build_tables
-    from orchestrator.reports.markdown_table import render_markdown
-    from orchestrator.reports.optuna_export import read_studies, write_studies
+    from orchestrator.reports.optuna_export.studies import read_studies, write_studies
+    from orchestrator.reports.rendering.markdown_table import render_markdown
+    from orchestrator.reports.rendering.terminal_table import render_rich
     from orchestrator.reports.result_files import render_csv, render_json, write_results
-    from orchestrator.reports.terminal_table import render_rich
 
 __all__ = [
     "AblationTable",
@@ -31,13 +31,13 @@ __all__ = [
 _HOMES = {
     "AblationTable": "ablation_table",
     "build_tables": "ablation_table",
-    "read_studies": "optuna_export",
+    "read_studies": "optuna_export.studies",
     "render_csv": "result_files",
     "render_json": "result_files",
-    "render_markdown": "markdown_table",
-    "render_rich": "terminal_table",
+    "render_markdown": "rendering.markdown_table",
+    "render_rich": "rendering.terminal_table",
     "write_results": "result_files",
-    "write_studies": "optuna_export",
+    "write_studies": "optuna_export.studies",
 }
 
 

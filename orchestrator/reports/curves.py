@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.reports.formatting import column_title
+from orchestrator.reports.rendering.formatting import column_title
 from orchestrator.trials.records import TrialRecord
 from specvit.files.atomic import replacing, write_atomically
 from specvit.messages import one_line

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports import interaction_text
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
-from orchestrator.reports.cell_text import external_note, failures_of
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics.csv_file import write_diagnostics
-from orchestrator.reports.formatting import describe
 from orchestrator.reports.interactions import compare_groups
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering import interaction_text
+from orchestrator.reports.rendering.cell_text import external_note, failures_of
+from orchestrator.reports.rendering.formatting import describe
+from orchestrator.reports.rendering.markdown_table import render_markdown
+from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.unlearnt import learning_note
-from orchestrator.reports.verdict_text import sentences_of
 from orchestrator.reports.weights_index import write_index
 from orchestrator.trials.computation import differences_text
 from orchestrator.trials.records import TrialRecord

@@ -26,7 +26,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.pruning import Judge

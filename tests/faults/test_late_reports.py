@@ -15,7 +15,7 @@ from orchestrator.execution.executor import Job, Place
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_csv
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.scheduling.allocation import Allocator

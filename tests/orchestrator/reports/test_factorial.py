@@ -16,11 +16,11 @@ from scipy.stats import t as student
 from orchestrator.reports.ablation_table import AblationTable, build_tables
 from orchestrator.reports.comparisons import Claims
 from orchestrator.reports.factorial import FactorialReading
-from orchestrator.reports.factorial_text import factorial_sentences
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.factorial_text import factorial_sentences
+from orchestrator.reports.rendering.markdown_table import render_markdown
+from orchestrator.reports.rendering.terminal_table import render_rich
+from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.result_files import render_json
-from orchestrator.reports.terminal_table import render_rich
-from orchestrator.reports.verdict_text import sentences_of
 from orchestrator.statistics import Verdict
 from orchestrator.trials.records import TrialRecord
 

@@ -15,11 +15,11 @@ import scipy.stats
 from rich.console import Console
 
 from orchestrator.reports.ablation_table import AblationTable, build_tables
-from orchestrator.reports.interaction_text import notes_across, sentences_across
 from orchestrator.reports.interactions import ArmAcross, Interactions, compare_groups
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.interaction_text import notes_across, sentences_across
+from orchestrator.reports.rendering.markdown_table import render_markdown
+from orchestrator.reports.rendering.terminal_table import render_rich
 from orchestrator.reports.result_files import render_json, write_tables
-from orchestrator.reports.terminal_table import render_rich
 from orchestrator.trials.records import TrialRecord
 
 from .table_records import INFO, METRICS, RECORDS, make_records

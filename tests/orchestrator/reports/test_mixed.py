@@ -10,9 +10,9 @@ from dataclasses import replace
 from rich.console import Console
 
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.markdown_table import render_markdown
+from orchestrator.reports.rendering.terminal_table import render_rich
 from orchestrator.reports.result_files import render_csv, render_json
-from orchestrator.reports.terminal_table import render_rich
 from orchestrator.trials.computation import Computation
 from orchestrator.trials.records import TrialRecord
 

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_csv, render_json, write_provenance, write_tables
 from specvit.errors import SpecsweepError
 

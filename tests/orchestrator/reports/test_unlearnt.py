@@ -13,9 +13,9 @@ from rich.console import Console
 
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.curves import build_curves, make_figure
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.markdown_table import render_markdown
+from orchestrator.reports.rendering.terminal_table import render_rich
 from orchestrator.reports.result_files import render_csv, render_json
-from orchestrator.reports.terminal_table import render_rich
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt, learning_note
 from orchestrator.trials.records import Report, State, TrialRecord
 

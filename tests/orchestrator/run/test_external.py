@@ -18,9 +18,9 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.plan import make_plan
 from orchestrator.publish import publish
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.optuna_export import read_studies
+from orchestrator.reports.optuna_export.studies import read_studies
+from orchestrator.reports.rendering.terminal_table import render_rich
 from orchestrator.reports.result_files import render_json
-from orchestrator.reports.terminal_table import render_rich
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.reports.ablation_table import tables_of
-from orchestrator.reports.cell_text import notes_of
+from orchestrator.reports.rendering.cell_text import notes_of
 from orchestrator.run import Outcome
 from orchestrator.statistics import compare_arms, decide, design_looks
 from orchestrator.statistics.decisions import Action

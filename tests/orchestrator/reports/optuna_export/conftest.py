@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.optuna_export import GroupStudy, make_studies
+from orchestrator.reports.optuna_export.studies import GroupStudy, make_studies
 from orchestrator.trials.records import Cause, Report, State, TrialRecord
 
 from .studies import BEGAN, ENDED, INFO, RUNGS, Make, made

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.reports.optuna_export import GroupStudy, write_studies
+from orchestrator.reports.optuna_export.studies import GroupStudy, write_studies
 from orchestrator.trials.records import Report, State, TrialRecord
 
 from ..table_records import make_trial

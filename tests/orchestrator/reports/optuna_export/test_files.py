@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.reports.optuna_export import check_target, write_studies
+from orchestrator.reports.optuna_export.studies import check_target, write_studies
 from orchestrator.trials.records import TrialRecord
 from specvit.errors import SpecsweepError
 

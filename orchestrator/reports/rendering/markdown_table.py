@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
-from orchestrator.reports.cell_text import (
+from orchestrator.reports.factorial import Effect
+from orchestrator.reports.interactions import Interactions, compare_groups
+from orchestrator.reports.rendering.cell_text import (
     COST_TITLES,
     cost_texts,
     difference_text,
@@ -26,8 +28,7 @@ from orchestrator.reports.cell_text import (
     states_texts,
     verdict_text,
 )
-from orchestrator.reports.factorial import Effect
-from orchestrator.reports.factorial_text import (
+from orchestrator.reports.rendering.factorial_text import (
     FACTORIAL_NOTE,
     effect_text,
     effect_verdict,
@@ -35,8 +36,8 @@ from orchestrator.reports.factorial_text import (
     factorial_title,
     is_decided_effect,
 )
-from orchestrator.reports.formatting import column_title
-from orchestrator.reports.interaction_text import (
+from orchestrator.reports.rendering.formatting import column_title
+from orchestrator.reports.rendering.interaction_text import (
     change_texts,
     columns,
     combined_texts,
@@ -45,8 +46,7 @@ from orchestrator.reports.interaction_text import (
     notes_across,
     sentences_across,
 )
-from orchestrator.reports.interactions import Interactions, compare_groups
-from orchestrator.reports.verdict_text import sentences_of
+from orchestrator.reports.rendering.verdict_text import sentences_of
 from specvit.messages import one_line
 
 

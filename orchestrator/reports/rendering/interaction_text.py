@@ -8,8 +8,8 @@ import io
 import re
 from typing import Any
 
-from orchestrator.reports.formatting import decimals, describe
 from orchestrator.reports.interactions import ArmAcross, Change, Interactions
+from orchestrator.reports.rendering.formatting import decimals, describe
 from orchestrator.statistics import LEAST_SEEDS, CombinedEffect
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line

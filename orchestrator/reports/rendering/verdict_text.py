@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.comparisons import Difference
-from orchestrator.reports.factorial_text import factorial_sentences
-from orchestrator.reports.formatting import decimals, describe, list_texts
+from orchestrator.reports.rendering.factorial_text import factorial_sentences
+from orchestrator.reports.rendering.formatting import decimals, describe, list_texts
 from orchestrator.statistics import Verdict
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line

@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.terminal_table import render_rich
+from orchestrator.reports.rendering.terminal_table import render_rich
 from orchestrator.trials.records import State, TrialRecord
 
-from .table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
+from ..table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
 
 
 def to_text(records: list[TrialRecord], width: int = 120) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell
-from orchestrator.reports.cell_text import (
+from orchestrator.reports.comparisons import Difference
+from orchestrator.reports.rendering.cell_text import (
     difference_text,
     is_decided,
     mean_text,
@@ -18,7 +19,6 @@ from orchestrator.reports.cell_text import (
     states_texts,
     verdict_text,
 )
-from orchestrator.reports.comparisons import Difference
 from orchestrator.statistics import Verdict
 from orchestrator.trials.trial import Role
 

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from pydantic_core import to_jsonable_python
 
-from orchestrator.reports.optuna_parameters import Choice, arm_parameters
+from orchestrator.reports.optuna_export.parameters import Choice, arm_parameters
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
 
-from .table_records import make_trial
+from ..table_records import make_trial
 
-SWEEPS = Path(__file__).parents[3] / "sweeps"
+SWEEPS = Path(__file__).parents[4] / "sweeps"
 
 
 def parameters(*texts: str, scale: str = "nano") -> list[dict[str, Choice]]:

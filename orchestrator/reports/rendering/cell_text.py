@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
-from orchestrator.reports.formatting import decimals, describe
 from orchestrator.reports.mixed import MARK, mixture_note
+from orchestrator.reports.rendering.formatting import decimals, describe
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics import Action, Verdict
 from orchestrator.trials.records import DECIDED, WITHOUT_WEIGHTS

@@ -13,7 +13,7 @@ or the first one of the first rung probe, by which pruning judges unless the swe
   failed or is done without, else PRUNED if one was pruned, else RUNNING; ``no_value_because`` says why. So the best arm
   is none whose bad seeds were pruned away.
 * Value of PRUNED trials: the metric of their last rung that has a finite one.
-* Parameters: one for each ablated axis; see ``orchestrator.reports.optuna_parameters``. All are categorical.
+* Parameters: one for each ablated axis; see ``orchestrator.reports.optuna_export.parameters``. All are categorical.
 * Intermediate values: the metric at the rungs, by optimizer step, of the trial itself. Rungs score training images,
   final metrics the reported split: compare rungs with rungs.
 * User attributes: ``trial_id``, ``label``, ``group``, ``arm``, ``seed``, ``role``, ``state``, ``attempts``,
@@ -43,7 +43,7 @@ from orchestrator.ledger.attempts import select_configs, select_times
 from orchestrator.ledger.reader import LedgerReader
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.arm_value import ArmValue, arm_value
-from orchestrator.reports.optuna_parameters import Choice, arm_parameters
+from orchestrator.reports.optuna_export.parameters import Choice, arm_parameters
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 from specvit.probes import METRICS, PROBES

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from orchestrator.reports.ablation_table import build_tables
-from orchestrator.reports.markdown_table import render_markdown
+from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_json
 
-from .table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
+from ..table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
 
 
 @pytest.fixture

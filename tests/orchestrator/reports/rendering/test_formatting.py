@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.reports.formatting import column_title, decimals, describe, format_metric, format_seconds
+from orchestrator.reports.rendering.formatting import column_title, decimals, describe, format_metric, format_seconds
 
 
 @pytest.mark.parametrize(

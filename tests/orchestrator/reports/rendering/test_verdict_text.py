@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.reports.ablation_table import AblationTable, build_tables
-from orchestrator.reports.cell_text import notes_of
 from orchestrator.reports.comparisons import Claims
+from orchestrator.reports.rendering.cell_text import notes_of
+from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.result_files import render_json
-from orchestrator.reports.verdict_text import sentences_of
 from orchestrator.statistics import Verdict
 from orchestrator.trials.records import TrialRecord
 
-from .table_records import DECIDED, INFO, METRICS, make_records
+from ..table_records import DECIDED, INFO, METRICS, make_records
 
 NOISE = (0.0, 1.0, 2.0, 0.5, 1.5, 0.8)
 """What all arms have of each seed."""

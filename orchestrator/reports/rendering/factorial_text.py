@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.reports.ablation_table import AblationTable
 from orchestrator.reports.factorial import Effect, Estimate, FactorialReading
-from orchestrator.reports.formatting import decimals, describe, list_texts
+from orchestrator.reports.rendering.formatting import decimals, describe, list_texts
 from orchestrator.statistics import Verdict
 from specvit.messages import one_line
 
