@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.sweep.ablation_checks import check_ablation
 from orchestrator.sweep.grid import arm_texts, count_trials
+from orchestrator.sweep.groups import neutral_fields
 from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.problems import FieldPath, Problem
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.resource_settings import share_of
 from orchestrator.sweep.schema import MAX_TRIALS
+from orchestrator.sweep.varying import Setting, Varied
 from specvit.data import DataSource
 from specvit.errors import ConfigError
 from specvit.messages import did_you_mean
@@ -26,18 +27,18 @@ class _GroupContext:
     Attributes:
         group: The group.
         raw: The file.
-        varied: Index of its value on each axis of ``vary``.
+        varied: Where the value of each field stands that ``vary`` gives it.
     """
 
     group: Group
     raw: Mapping[str, object]
-    varied: Mapping[str, int]
+    varied: Mapping[str, FieldPath]
 
     def place(self, *paths: str) -> FieldPath:
         """Return the first field that is varied, else the first that the file gives, else the first."""
         for path in paths:
             if path in self.varied:
-                return ("vary", path, self.varied[path])
+                return self.varied[path]
         for path in paths:
             section, _, field = path.partition(".")
             fields = self.raw.get(section)
@@ -47,23 +48,23 @@ class _GroupContext:
 
 
 def check_sweep(
-    sweep: Sweep, *, raw: Mapping[str, object], axes: Mapping[str, Sequence[object]]
+    sweep: Sweep, *, raw: Mapping[str, object], varied: Varied, settings: Sequence[Setting]
 ) -> list[Problem]:
     """Check what must fit together.
 
     Args:
         sweep: The sweep, each field of it valid.
         raw: The mapping it was made from.
-        axes: The varied fields and their values as given, in the order of ``sweep.groups``.
+        varied: What ``vary`` says.
+        settings: What it gives to each group, in the order of ``sweep.groups``.
 
     Returns:
         The problems, each once.
     """
     problems = [*_check_name(sweep), *_check_probes(sweep), *_check_claims(sweep), *_check_probe_data(sweep)]
-    problems += _check_paths(sweep)
-    combinations = itertools.product(*(range(len(values)) for values in axes.values()))
-    for indices, group in zip(combinations, sweep.groups, strict=True):
-        context = _GroupContext(group, raw, dict(zip(axes, indices, strict=True)))
+    problems += _check_paths(sweep, varied)
+    for setting, group in zip(settings, sweep.groups, strict=True):
+        context = _GroupContext(group, raw, setting.places)
         problems += [*_check_sizes(context), *_check_targets(context, sweep), *_check_steps(context, sweep)]
         problems += _check_processes(context, sweep)
     problems += check_ablation(sweep)
@@ -138,13 +139,19 @@ def _has(source: DataSource) -> str:
     return f"source {source.name!r} has {', '.join(sorted(source.targets)) or 'none'}"
 
 
-def _check_paths(sweep: Sweep) -> Iterator[Problem]:
-    for path, _ in sweep.groups[0].varied:
-        section, _, field = path.partition(".")
-        if section == "data" and any(field in group.data.path_fields for group in sweep.groups):
-            yield Problem(("vary", path), "says where data lies, not what it is, so it cannot make groups")
-        if section == "objective" and any(field in group.objective.resource_fields for group in sweep.groups):
-            yield Problem(("vary", path), "says how to compute, not what, so it cannot make groups")
+def _check_paths(sweep: Sweep, varied: Varied) -> Iterator[Problem]:
+    """Check that no field has a list of values that make no groups; beside a field that makes them it may have one."""
+    rules = {"data": "says where data lies, not what it is", "objective": "says how to compute, not what"}
+    neutral = {
+        f"{section}.{field}": rule
+        for section, rule in rules.items()
+        for part in {type(getattr(group, section)): getattr(group, section) for group in sweep.groups}.values()
+        for field in neutral_fields(section, part)
+    }
+    for entry in varied.entries:
+        for path in entry.axes:
+            if path in neutral and path not in entry.single:
+                yield Problem((*entry.place, path), f"{neutral[path]}, so it cannot make groups")
 
 
 def _check_sizes(context: _GroupContext) -> Iterator[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.checks import check_sweep
-from orchestrator.sweep.groups import check_axes, first_combination, is_absent, resolve_groups, varied_axes
+from orchestrator.sweep.groups import is_absent, resolve_groups, with_setting
 from orchestrator.sweep.naming import resolved_text
 from orchestrator.sweep.overrides import apply_overrides
 from orchestrator.sweep.problems import Problem
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.schema import MAX_TRIALS, SECTIONS, SweepFile
 from orchestrator.sweep.validation_errors import describe
+from orchestrator.sweep.varying import Setting, Varied
 from orchestrator.sweep.yaml_reader import read_document
 from specvit.config import default_rung_probes
 
@@ -40,17 +40,19 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     path = Path(path)
     document = read_document(path)
     raw, places = apply_overrides(document, overrides, name=str(path))
-    axes = varied_axes(raw)
-    problems = [*_check_file(raw, axes), *check_axes(axes)]
+    varied = Varied.of(raw)
+    problems = [*_check_file(raw, next(varied.settings())), *varied.check()]
     groups: tuple[Group, ...] = ()
-    if math.prod(len(values) for values in axes.values()) > MAX_TRIALS:
+    settings: list[Setting] = []
+    if varied.num_groups > MAX_TRIALS:
         problems.append(Problem(("vary",), f"must make at most {MAX_TRIALS} groups"))
     else:
-        groups, section_problems = resolve_groups(raw, axes)
+        settings = list(varied.settings())
+        groups, section_problems = resolve_groups(raw, settings, varied.paths)
         problems += section_problems
     if problems:
         raise places.error(problems)
-    file = _FILE_ADAPTER.validate_python(first_combination(raw, axes))
+    file = _FILE_ADAPTER.validate_python(with_setting(raw, settings[0]))
     file = replace(
         file,
         rungs=replace(file.rungs, probes=file.rungs.probes or default_rung_probes(file.probes)),
@@ -58,16 +60,16 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     )
     text = resolved_text(document, path, overrides)
     sweep = Sweep(file=file, groups=groups, path=path, text=text, overrides=tuple(overrides))
-    problems = check_sweep(sweep, raw=raw, axes=axes)
+    problems = check_sweep(sweep, raw=raw, varied=varied, settings=settings)
     if problems:
         raise places.error(problems)
     return sweep
 
 
-def _check_file(raw: Mapping[str, object], axes: Mapping[str, Sequence[object]]) -> list[Problem]:
+def _check_file(raw: Mapping[str, object], setting: Setting) -> list[Problem]:
     """Check the shape of all but the sections that can vary; those are checked group by group."""
     try:
-        _FILE_ADAPTER.validate_python(first_combination(raw, axes))
+        _FILE_ADAPTER.validate_python(with_setting(raw, setting))
     except ValidationError as error:
         found = describe(error, raw)
         return [p for p in found if p.path[0] not in SECTIONS or is_absent(p.path[0], raw)]

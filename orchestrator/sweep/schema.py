@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.sweep.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import check_name
+from orchestrator.sweep.problems import value_text
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
 from specvit.comparators import COMPARATORS, AnyComparator
@@ -33,8 +34,8 @@ SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "obje
 DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
 """The sections whose fields depend on one of them, and which one that is."""
 
-SEED_KINDS = ("growing", "fixed")
-"""What pydantic calls the two forms of ``seeds`` in the places of its errors."""
+FORMS = {"seeds": ("growing", "fixed"), "vary": ("product", "joint")}
+"""What pydantic calls the two forms of a field in the places of its errors: that of a mapping, then that of a list."""
 
 VARY_PATH = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_][a-z0-9_]*")
 """A field that can vary: a section, a dot, a field."""
@@ -82,6 +83,25 @@ def _allow_comparator_names(schema: dict[str, Any]) -> None:
         del schema[key]
 
 
+def _form_of(field: str) -> Discriminator:
+    """Return what tells the two forms of a field from each other."""
+    return Discriminator(lambda value: FORMS[field][not isinstance(value, Mapping | GrowingSeeds)])
+
+
+def _check_is_list(value: object) -> object:
+    """Refuse what is neither form of ``vary``."""
+    if not isinstance(value, list | tuple):
+        rule = "must be a mapping (field: [values]) or a list of mappings (field: value)"
+        raise ConfigError(f"{rule}, not {value_text(value)}")
+    return value
+
+
+def _check_values(value: object) -> object:
+    if value == []:
+        raise ConfigError("must not be empty: an empty grid has no trials")
+    return value
+
+
 Name = Annotated[str, AfterValidator(check_name)]
 Seeds = Annotated[
     tuple[NonNegativeInt, ...],
@@ -94,8 +114,7 @@ Seeds = Annotated[
     ),
 ]
 AnySeeds = Annotated[
-    Annotated[GrowingSeeds, Tag(SEED_KINDS[0])] | Annotated[Seeds, Tag(SEED_KINDS[1])],
-    Discriminator(lambda value: SEED_KINDS[not isinstance(value, Mapping | GrowingSeeds)]),
+    Annotated[GrowingSeeds, Tag(FORMS["seeds"][0])] | Annotated[Seeds, Tag(FORMS["seeds"][1])], _form_of("seeds")
 ]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 ComparatorEntry = Annotated[
@@ -103,6 +122,14 @@ ComparatorEntry = Annotated[
 ]
 Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
 AxisPath = Annotated[str, Field(pattern=rf"^{VARY_PATH.pattern}$")]
+JointSetting = Annotated[dict[AxisPath, Annotated[Any, AfterValidator(_check_values)]], Field(min_length=1)]
+Vary = Annotated[
+    Annotated[dict[AxisPath, Axis], Tag(FORMS["vary"][0])]
+    | Annotated[
+        tuple[JointSetting, ...], Field(min_length=1), BeforeValidator(_check_is_list), Tag(FORMS["vary"][1])
+    ],
+    _form_of("vary"),
+]
 Floor = Literal["random_init", "raw_pixels"]
 
 
@@ -163,8 +190,10 @@ class SweepFile:
     that are not decided by the first four more of them, see ``GrowingSeeds``."""
     ablate: Ablation = Field(default_factory=Ablation)
     """The axes inside a group: its arms, beside the baseline, which is always there."""
-    vary: dict[AxisPath, Axis] = Field(default_factory=dict)
-    """The axes that make groups: a field of model, data or objective (``model.scale``) and its values."""
+    vary: Vary = Field(default_factory=dict)
+    """What makes groups. Axes, which are crossed: a field of model, data or objective (``model.scale``) and its values.
+    Or a list of joint settings, each a group: ``[{model.scale: nano, objective.lr: 1e-3}, {model.scale: micro,
+    objective.lr: 5e-4}]``; a field with a list of values makes a group with each of them."""
     primary_metric: str | None = None
     """The metric whose verdicts are the sweep's claims, e.g. ``miou``; all others are exploratory. Default: the one
     that pruning judges by, if it is named; else ``miou``, else the first dense one (masks, depth, boxes), else the

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.problems import FieldPath, Problem, value_text
-from orchestrator.sweep.schema import DISCRIMINATORS, SECTIONS, SEED_KINDS, SweepFile
+from orchestrator.sweep.schema import DISCRIMINATORS, FORMS, SECTIONS, SweepFile
 from specvit.messages import did_you_mean
 
 Details = Mapping[str, Any]
@@ -67,7 +67,7 @@ def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
     path: FieldPath = ()
     value: Any = raw
     for index, part in enumerate(loc):
-        if index == 1 and (loc[0] in DISCRIMINATORS or (loc[0] == "seeds" and part in SEED_KINDS)):
+        if index == 1 and (loc[0] in DISCRIMINATORS or part in FORMS.get(str(loc[0]), ())):
             continue
         if part == "[key]" and index == len(loc) - 1:
             break  # it is the key that is wrong, not what stands behind it

@@ -162,6 +162,15 @@ _LANGUAGES = {
     "model": ("test_vit", "test_vit.r160_in1k", "test_vit.nobody", "resnet18"),
 }
 """What texts say that the schema does not describe, by the field that holds them."""
+_VARIED = {
+    "model.scale": ("nano", "micro", "tiny"),
+    "model.patch_size": (4, 8, 5),
+    "objective.recipe": ("dinov2_cpu", "deit3_cpu", "mae_cpu"),
+    "objective.lr": (1e-3, 1, 0),
+    "objective.local_size": (16, 18),
+    "data.image_size": (32, 64),
+}
+"""Fields that vary, and values of theirs."""
 
 
 @st.composite
@@ -217,7 +226,11 @@ def _fields_of(draw: Callable[..., Any], schema: dict[str, Any], depth: int) -> 
         is_wanted = name in schema.get("required", ()) or "const" in inner
         if is_wanted or draw(st.integers(0, 7)) == 0:
             pairs.append((name, draw(_from_schema(inner, name, depth + 1))))
-    if not properties:
+    if "patternProperties" in schema and draw(st.integers(0, 9)):
+        for name in draw(st.lists(st.sampled_from(sorted(_VARIED)), min_size=1, max_size=3, unique=True)):
+            values = st.sampled_from(_VARIED[name])
+            pairs.append((name, draw(values | st.lists(values, min_size=1, max_size=3, unique=True))))
+    elif not properties:
         pairs += [(draw(KEYS), draw(st.lists(SCALARS, max_size=3) | VALUES)) for _ in range(draw(st.integers(0, 2)))]
     return pairs
 

@@ -58,6 +58,20 @@ def test_expand_what_computes_the_same_keeps_the_ids(trials_of: Expand, change: 
     assert [trial.trial_id for trial in before] == [trial.trial_id for trial in after]
 
 
+def test_expand_joint_settings_give_the_ids_and_groups_of_their_product(trials_of: Expand) -> None:
+    product = trials_of(BASE + "vary: {model.scale: [nano, micro], objective.lr: [1, 2]}\n")
+    joint = trials_of(
+        BASE + "vary:\n- {objective.lr: 2, model.scale: micro}\n- {model.scale: nano, objective.lr: [1, 2]}\n"
+    )
+    # But for the order of the fields, which is that of the file.
+    texts = {trial.trial_id: set(trial.group.split(", ")) for trial in product}
+    wanted = {key for key, text in texts.items() if text != {"model.scale=micro", "objective.lr=1.0"}}
+    assert {trial.trial_id: set(trial.group.split(", ")) for trial in joint} == {key: texts[key] for key in wanted}
+    assert {trial.group for trial in joint if trial.config.model.scale == "micro"} == {
+        "objective.lr=2.0, model.scale=micro"
+    }
+
+
 def test_expand_added_arm_leaves_the_other_ids(trials_of: Expand) -> None:
     before = {t.trial_id for t in trials_of(BASE + "ablate: {components: [norm]}\n")}
     after = {t.trial_id for t in trials_of(BASE + "ablate: {components: [qkv, norm]}\nseeds: 4\n")}

@@ -101,6 +101,54 @@ MALFORMED = {
         changed("model.scale: [nano, micro]", "objective.lr: [1, 2]\n  objective.recipe: [dinov2, deit3]"),
         20, "vary.objective.recipe[1]: 'deit3' does not go with objective.local_size", "unknown field",
     ),
+    # joint settings
+    "vary_text": (changed("\n  model.scale: [nano, micro]", " nano"), 18, "vary: must be a mapping (field: [values]) or a list of mappings (field: value)", "not 'nano'"),
+    "no_joint_settings": (changed("\n  model.scale: [nano, micro]", " []"), 18, "vary: must not be empty", "an empty grid"),
+    "empty_joint_setting": (changed("\n  model.scale: [nano, micro]", "\n- {model.scale: nano}\n- {}"), 20, "vary[1]: must not be empty", ""),
+    "joint_setting_no_mapping": (changed("\n  model.scale: [nano, micro]", "\n- {model.scale: nano}\n- micro"), 20, "vary[1]: must be a mapping", "not 'micro'"),
+    "joint_setting_of_no_field": (changed("\n  model.scale: [nano, micro]", "\n- {model.scale: nano}\n- {seeds: 1}"), 20, "vary[1].seeds: must be a field of model", ""),
+    "joint_setting_misspelt": (changed("\n  model.scale: [nano, micro]", "\n- {model.scal: nano}\n- {model.scale: micro}"), 19, "vary[0].model.scal: unknown field", "did you mean 'scale'?"),
+    "joint_setting_out_of_range": (
+        changed("\n  model.scale: [nano, micro]", "\n- {model.scale: nano, objective.lr: 1}\n- model.scale: micro\n  objective.lr: -1"),
+        21, "vary[1].objective.lr: must be greater than 0", "not -1",
+    ),
+    "joint_setting_with_no_values": (changed("\n  model.scale: [nano, micro]", "\n- {model.scale: []}"), 19, "vary[0].model.scale: must not be empty", ""),
+    "joint_setting_with_a_value_twice": (changed("\n  model.scale: [nano, micro]", "\n- {objective.lr: [1, 2, 1.0]}"), 19, "vary[0].objective.lr[2]: must differ", "1.0 again"),
+    "joint_setting_twice": (
+        changed("\n  model.scale: [nano, micro]", "\n- {model.scale: micro, objective.lr: 1}\n- {objective.lr: [2, 1.0], model.scale: micro}"),
+        20, "vary[1]: makes a group that vary[0] makes already", "",
+    ),
+    "joint_setting_that_spells_the_file_out": (
+        changed("\n  model.scale: [nano, micro]", "\n- {objective.lr: 1}\n- {model.scale: micro}\n- {model.scale: nano, objective.lr: 1}"),
+        21, "vary[2]: makes a group that vary[0] makes already", "",
+    ),
+    "joint_misfit": (
+        changed("\n  model.scale: [nano, micro]", "\n- {objective.recipe: dinov2_cpu}\n- {objective.lr: 1, objective.recipe: deit3_cpu}"),
+        20, "vary[1].objective.recipe: 'deit3_cpu' does not go with objective.local_size: unknown field", "",
+    ),
+    "joint_misfit_of_what_is_given_along": (
+        changed("\n  model.scale: [nano, micro]", "\n- {objective.ema: 0.9}\n- {objective.recipe: deit3_cpu, objective.ema: 0.8}").replace("  local_size: 16\n", ""),
+        19, "vary[1].objective.recipe: 'deit3_cpu' does not go with objective.ema: unknown field", "",
+    ),
+    "joint_setting_that_lacks_the_kind": (
+        "objective: {steps: 9}\nprobes: {knn: }\nvary:\n- {objective.recipe: mae_cpu}\n- {model.scale: micro}\n",
+        5, "vary[1]: objective.recipe: is required; known: deit3", "",
+    ),
+    "joint_settings_that_differ_in_a_path": (
+        MINIMAL + "vary:\n- {data.source: image_folder, data.root: /a}\n- {data.source: image_folder, data.root: /b}\n",
+        5, "vary[1]: makes a group that vary[0] makes already", "",
+    ),
+    "joint_setting_with_paths": (
+        MINIMAL + "vary:\n- {data.source: scenes}\n- {data.source: image_folder, data.root: [/a, /b]}\n", 5, "vary[1].data.root: says where", "",
+    ),
+    "joint_size": (
+        changed("\n  model.scale: [nano, micro]", "\n- {model.scale: nano}\n- {model.scale: micro, data.image_size: 34}"),
+        20, "vary[1].data.image_size: model.patch_size must divide data.image_size, 34", "not 4",
+    ),
+    "too_many_joint_groups": (
+        changed("\n  model.scale: [nano, micro]", f"\n- {{model.scale: micro}}\n- {{objective.lr: {list(range(1, 401))}, objective.steps: {list(range(200, 450))}}}"),
+        18, "vary: must make at most 100000 groups", "",
+    ),
     # what must fit together
     "patch_size": (changed("patch_size: 4", "patch_size: 5"), 3, "model.patch_size: must divide data.image_size, 32", "not 5"),
     "varied_image_size": (

@@ -59,6 +59,53 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
     assert [(group.objective.lr, group.objective.steps) for group in groups] == [(1e-3, 5), (1e-3, 6), (1, 5), (1, 6)]
 
 
+def test_load_sweep_joint_settings_make_a_group_each(load: Load) -> None:
+    text = MINIMAL + "vary:\n- {model.scale: nano, objective.lr: 1e-3}\n- {objective.lr: 5e-4, model.scale: micro}\n"
+    groups = load(text).groups
+    assert [(group.model.scale, group.objective.lr) for group in groups] == [("nano", 1e-3), ("micro", 5e-4)]
+    assert [group.varied for group in groups] == [
+        (("model.scale", "nano"), ("objective.lr", 1e-3)),
+        (("model.scale", "micro"), ("objective.lr", 5e-4)),
+    ]
+
+
+def test_load_sweep_a_list_in_a_joint_setting_is_crossed_with_the_rest_of_it(load: Load) -> None:
+    vary = "- {model.scale: nano, objective.lr: [1, 2]}\n- {model.scale: [nano, micro], objective.lr: 3}\n"
+    groups = [(group.model.scale, group.objective.lr) for group in load(f"{MINIMAL}vary:\n{vary}").groups]
+    assert groups == [("nano", 1), ("nano", 2), ("nano", 3), ("micro", 3)]
+
+
+def test_load_sweep_a_list_of_one_mapping_of_axes_is_that_mapping(load: Load) -> None:
+    axes = "{model.scale: [nano, micro], objective.lr: [1, 2]}"
+    assert load(f"{MINIMAL}vary: [{axes}]\n").groups == load(f"{MINIMAL}vary: {axes}\n").groups
+
+
+def test_load_sweep_groups_name_what_others_are_given_if_they_have_it(load: Load) -> None:
+    text = (
+        "objective: {recipe: deit3_cpu, lr: 2}\nprobes: {knn: }\nvary:\n- {model.scale: micro}\n"
+        "- {objective.lr: 3, objective.dense_weight: 0.5}\n- {objective.recipe: dinov2_cpu, objective.lr: 3}\n"
+    )
+    assert [group.varied[:2] for group in load(text).groups] == [
+        (("model.scale", "micro"), ("objective.lr", 2)),
+        (("model.scale", "nano"), ("objective.lr", 3)),
+        (("model.scale", "nano"), ("objective.lr", 3)),
+    ]
+    # DINOv2 has no dense loss.
+    assert [[path for path, _ in group.varied[2:]] for group in load(text).groups] == [
+        ["objective.dense_weight", "objective.recipe"],
+        ["objective.dense_weight", "objective.recipe"],
+        ["objective.recipe"],
+    ]
+
+
+def test_load_sweep_a_joint_setting_says_where_its_data_lies_and_how_to_compute(load: Load) -> None:
+    joint = "{data.source: image_folder, data.root: /a, model.scale: micro, objective.micro_batch: 8}"
+    plain, other = load(f"{MINIMAL}vary:\n- {{model.scale: nano}}\n- {joint}\n").groups
+    assert (other.data.root, other.objective.micro_batch) == ("/a", 8)  # type: ignore[union-attr]
+    assert other.varied == (("model.scale", "micro"), ("data.source", "image_folder"))
+    assert plain.varied == (("model.scale", "nano"), ("data.source", "scenes"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "field", "value"),
     [
@@ -69,6 +116,7 @@ def test_load_sweep_two_varied_fields_of_a_section_make_their_product(load: Load
         (["objective.lr=1e-2", "objective.lr=2e-2"], lambda s: s.groups[0].objective.lr, 0.02),
         (["vary.model.scale=[mini]"], lambda s: s.groups[0].model.scale, "mini"),
         (["vary={}"], lambda s: len(s.groups), 1),
+        (["vary=[{model.scale: mini}]", "objective.lr=3"], lambda s: (s.groups[0].model.scale, s.groups[0].objective.lr), ("mini", 3)),  # noqa: E501
         (["data={source: image_folder}", "data.root=/x=y"], lambda s: s.groups[0].data.root, "/x=y"),
         (["probes.segmentation="], lambda s: "segmentation" in {probe.name for probe in s.file.probes}, True),
         (["probes.knn.temperature=0.5"], lambda s: next(probe for probe in s.file.probes if probe.name == "knn").temperature, 0.5),  # noqa: E501
@@ -103,6 +151,8 @@ def test_load_sweep_override_wins_over_the_file(
         ("objective.step=3", "--set objective.step=3: objective.step: unknown field"),
         ("data.source=image_folder", "--set data.source=image_folder: data.root: is required by source 'image_folder'"),
         ("vary.model.scale=[nan]", "--set vary.model.scale=[nan]: vary.model.scale[0]: must be nano"),
+        ("vary.0=3", "--set vary.0=3: vary.0: must be a field of model"),
+        ("vary=[{model.scale: nan}]", "--set vary=[{model.scale: nan}]: vary[0].model.scale: must be nano"),
         ("ablate.blocks=[5:9]", "--set ablate.blocks=[5:9]: ablate.blocks[0]: block range '5:9'"),
     ],
 )

@@ -25,6 +25,7 @@ def schema_errors(text: str) -> list[str]:
         MINIMAL,
         MINIMAL + "seeds: 3\n",
         "objective: {steps: 9}\nprobes: {knn: }\nvary: {objective.recipe: [dinov2_cpu, deit3_cpu]}\n",
+        MINIMAL + "vary:\n- {model.scale: nano, objective.lr: 1e-3}\n- {model.scale: [micro, mini], objective.lr: 1}\n",
         MINIMAL + "pruning: {pruner: hyperband, max_resource: 4}\n",
         MINIMAL + "pruning: true\n",
         MINIMAL + "pruning: {}\n",
@@ -38,7 +39,13 @@ def test_sweep_json_schema_valid_file_is_accepted(load: Load, text: str) -> None
     assert schema_errors(text) == []
 
 
-@pytest.mark.parametrize("case", ["misspelt_field", "wrong_type", "unknown_floor", "negative_seed", "unknown_recipe"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("misspelt_field", "wrong_type", "unknown_floor", "negative_seed", "unknown_recipe"),
+        *("vary_text", "empty_joint_setting", "joint_setting_no_mapping"),
+    ],
+)
 def test_sweep_json_schema_malformed_file_is_refused(case: str) -> None:
     assert schema_errors(str(MALFORMED[case][0])) != []
 
