@@ -65,6 +65,8 @@ class Format(StrEnum):
 
     TEXT = "text"
     MARKDOWN = "md"
+    LATEX = "latex"
+    HTML = "html"
     CSV = "csv"
     JSON = "json"
 
@@ -119,21 +121,44 @@ def table(
     overrides: Overrides = None,
     results: ResultsRoot = DEFAULT_RESULTS,
     format_: Annotated[Format, typer.Option("--format", help="Form of the tables.")] = Format.TEXT,
+    metrics: Annotated[
+        str, typer.Option(metavar="NAMES", help="Metrics to show, by commas, in this order: knn_top1,miou.")
+    ] = "",
+    arms: Annotated[
+        str,
+        typer.Option(
+            metavar="ARMS",
+            help="Rows to show beside the baseline, by commas: names as in the table, or globs: 'norm*,paper'. "
+            "Intervals and verdicts stay those of all arms.",
+        ),
+    ] = "",
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="METRIC|arm|parameters|difference",
+            help="Sort the rows of each role: by a metric's mean or the difference in the primary metric, best first; "
+            "by name; by extra parameters, fewest first. Default: as in the sweep.",
+        ),
+    ] = "",
 ) -> None:
     """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
+    from orchestrator import reports
     from orchestrator.reports.ablation_table import tables_of
-    from orchestrator.reports.rendering.markdown_table import render_markdown
-    from orchestrator.reports.rendering.terminal_table import render_rich
-    from orchestrator.reports.result_files import render_csv, render_json
 
     with open_ledger(target, results, overrides) as ledger:
         info, records = ledger.sweep(), ledger.records()
-    tables = tables_of(records, info)
+    tables = reports.apply_view(tables_of(records, info), reports.TableView(metrics, arms, sort))
     if format_ is Format.TEXT:
-        make_console().print(render_rich(tables, info))
+        make_console().print(reports.render_rich(tables, info))
         return
-    render = {Format.MARKDOWN: render_markdown, Format.CSV: render_csv, Format.JSON: render_json}[format_]
-    print_raw(render(tables, info).rstrip("\n"))
+    renderers = {
+        Format.MARKDOWN: "render_markdown",
+        Format.LATEX: "render_latex",
+        Format.HTML: "render_html_page",
+        Format.CSV: "render_csv",
+        Format.JSON: "render_json",
+    }
+    print_raw(getattr(reports, renderers[format_])(tables, info).rstrip("\n"))
 
 
 def curves(target: Target, overrides: Overrides = None, results: ResultsRoot = DEFAULT_RESULTS) -> None:

@@ -108,6 +108,8 @@ class AblationTable:
             each seed.
         factorials: What its components add on average, where its arms are all combinations of some.
         growth: Where the looks of a sweep stand whose seeds grow; None if they are fixed.
+        family: All its rows in the order of the sweep, where ``rows`` are some of them or in another order; else empty.
+        order: By what ``rows`` are sorted, human-readable; empty = as in the sweep.
     """
 
     metrics: tuple[str, ...]
@@ -122,6 +124,13 @@ class AblationTable:
     growth: GroupGrowth | None = None
     compared: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     factorials: tuple[FactorialReading, ...] = ()
+    family: tuple[ArmRow, ...] = ()
+    order: str = ""
+
+    @property
+    def every_row(self) -> tuple[ArmRow, ...]:
+        """Return all rows of the group in the order of the sweep, also those that are not to be shown."""
+        return self.family or self.rows
 
 
 def build_tables(

@@ -84,6 +84,7 @@ class Interactions:
         detectable: Other group to the change of an arm's difference that would have been found in it with 80%
             probability; only those of which it is known.
         is_grown: Whether seeds grew by looks, which these intervals take no account of.
+        shown: Texts of the arms that the tables show; None = all.
     """
 
     metric: str
@@ -92,6 +93,12 @@ class Interactions:
     rows: tuple[ArmAcross, ...]
     detectable: Mapping[str, float]
     is_grown: bool = False
+    shown: frozenset[str] | None = None
+
+    @property
+    def shown_rows(self) -> tuple[ArmAcross, ...]:
+        """Return the rows of arms that the tables show."""
+        return tuple(row for row in self.rows if self.shown is None or row.arm in self.shown)
 
 
 def compare_groups(tables: Mapping[str, AblationTable]) -> Interactions | None:
@@ -124,7 +131,9 @@ def compare_groups(tables: Mapping[str, AblationTable]) -> Interactions | None:
     if not any(change.mean is not None for row in rows for change in row.changes.values()):
         return None
     is_grown = any(tables[group].growth is not None for group in groups)
-    return Interactions(tables[first].primary, first, tuple(others), tuple(rows), detectable, is_grown)
+    has_view = any(table.family for table in tables.values())
+    shown = frozenset(row.arm for table in tables.values() for row in table.rows) if has_view else None
+    return Interactions(tables[first].primary, first, tuple(others), tuple(rows), detectable, is_grown, shown)
 
 
 def _changes(group: Values, first: Values, *, num_families: int) -> tuple[dict[str, Change], float | None]:

@@ -23,6 +23,7 @@ from orchestrator.reports.rendering import interaction_text
 from orchestrator.reports.rendering.cell_text import external_note, failures_of
 from orchestrator.reports.rendering.formatting import describe
 from orchestrator.reports.rendering.markdown_table import render_markdown
+from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.reports.weights_index import write_index
@@ -110,7 +111,7 @@ def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # 
         note = {"not_learnt_note": learning_note(table.unlearnt)} if judged else {}
         for row in table.rows:
             of_row = note if row.not_learnt else dict.fromkeys(note)
-            rows.append({"group": group, **_columns(row, judged=judged, mixed=mixed), **of_row})
+            rows.append({"group": group, **_columns(row, table.metrics, judged=judged, mixed=mixed), **of_row})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
     if rows:
@@ -125,8 +126,9 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
     Where a trial has recorded what it has learnt, rows have ``not_learnt``, the number of the arm's trials that have
     not, and tables ``not_learnt_note``, the sentence about them. ``mixed`` is as in the CSV. ``added_later`` names the
     metrics that were measured later, on kept weights; it is there where there are some. So are ``external_note`` of a
-    table, the sentence about backbones from elsewhere, and ``interactions``: what is found across groups. ``factorial``
-    of a table has the effects of components, where its arms are all combinations of some.
+    table, the sentence about backbones from elsewhere, ``view``, what it shows where that is not all, and
+    ``interactions``: what is found across groups. ``factorial`` of a table has the effects of components, where its
+    arms are all combinations of some.
     """
     across = compare_groups(tables)
     judged, mixed = _are_judged(tables), _are_mixed(tables)
@@ -150,9 +152,10 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
                 },
                 "rows": [
                     {name: None if value in (math.inf, -math.inf) else value for name, value in cells.items()}
-                    for cells in (_columns(row, judged=judged, mixed=mixed) for row in table.rows)
+                    for cells in (_columns(row, table.metrics, judged=judged, mixed=mixed) for row in table.rows)
                 ],
                 "factorial": [asdict(reading) for reading in table.factorials],
+                **({"view": notes} if (notes := view_notes(table)) else {}),
                 **({"not_learnt_note": learning_note(table.unlearnt)} if judged else {}),
                 **({"external_note": note} if (note := external_note(table)) is not None else {}),
                 "failures": [{"trial": label, "error": error} for label, error in failures_of(table)],
@@ -174,7 +177,7 @@ def _are_mixed(tables: Mapping[str, AblationTable]) -> bool:
     return any(row.mixed for table in tables.values() for row in table.rows)
 
 
-def _columns(row: ArmRow, *, judged: bool, mixed: bool) -> dict[str, object]:
+def _columns(row: ArmRow, metrics: Sequence[str], *, judged: bool, mixed: bool) -> dict[str, object]:
     """Return the cells of a row by column; None where a cell is empty.
 
     Of each metric M there are ``M_mean``, ``M_sd``, ``M_n``; and against the baseline ``M_diff``, ``M_diff_low``,
@@ -189,8 +192,9 @@ def _columns(row: ArmRow, *, judged: bool, mixed: bool) -> dict[str, object]:
     if mixed:
         fields["mixed"] = differences_text(mixture) or None
     cells: dict[str, object] = {"arm": fields.pop("arm"), "role": fields.pop("role")}
-    for name, cell in fields.pop("metrics").items():
-        cells |= {f"{name}_{part}": value for part, value in _parts(cell).items()}
+    del fields["metrics"]
+    for name in metrics:
+        cells |= {f"{name}_{part}": value for part, value in _parts(row.metrics[name]).items()}
     cells |= fields
     cells["is_no_op"] = bool(cells["is_no_op"]) or None
     return {name: None if value != value else value for name, value in cells.items()}

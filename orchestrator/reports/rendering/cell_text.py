@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.rendering.formatting import decimals, describe
+from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics import Action, Verdict
 from orchestrator.trials.records import DECIDED, WITHOUT_WEIGHTS
@@ -141,6 +142,7 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         f"Mean ± sample standard deviation over the seeds that are done; {place} the difference to the baseline with "
         "its 95% interval, simultaneous over the arms (least squares on arm and seed, one residual variance; Dunnett). "
         "Floors are outside of it.",
+        *view_notes(table),
         *_statistics_notes(table),
     ]
     if (external := external_note(table)) is not None:
@@ -149,7 +151,7 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         notes.append(learning)
     if (mixture := mixture_note(row.mixed for row in table.rows)) is not None:
         notes.append(mixture)
-    num_trials = sum(row.seeds for row in table.rows)
+    num_trials = sum(row.seeds for row in table.every_row)
     if any(row.pruned for row in table.rows):
         notes.append(
             "Means of arms with pruned seeds are over the surviving seeds only, which were spared for doing "
@@ -157,9 +159,9 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         )
     if any(row.failed for row in table.rows):
         notes.append("Means of arms with failed seeds are over the seeds that did not fail.")
-    if unfinished := sum(row.unfinished for row in table.rows):
+    if unfinished := sum(row.unfinished for row in table.every_row):
         notes.append(f"{unfinished} of {num_trials} trials are still to do.")
-    if left_out := sum(row.left_out for row in table.rows):
+    if left_out := sum(row.left_out for row in table.every_row):
         notes.append(_left_out_note(left_out, num_trials, table.left_out))
     if table.added_later:
         names = ", ".join(describe(name).title for name in table.added_later)

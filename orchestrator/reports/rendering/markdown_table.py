@@ -81,7 +81,7 @@ def _across_groups(found: Interactions) -> list[str]:
     """Return the section on what is found across groups."""
     header = [columns(found)[0], *map(_prose, columns(found)[1:])]
     lines = [_markdown_line(header), _markdown_line(["---", *["---:"] * (len(header) - 1)])]
-    for row in found.rows:
+    for row in found.shown_rows:
         changes = [f"**{text}**" if is_found else text for text, is_found in change_texts(found, row)]
         lines.append(_markdown_line([_code(row.arm) + label(row), *changes, *combined_texts(found, row)]))
     notes = "\n".join(f"- {_prose(note)}" for note in notes_across(found))

@@ -87,7 +87,7 @@ def _across_groups(found: Interactions) -> list[RenderableType]:
     view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for number, title in enumerate(columns(found)):
         view.add_column(Text(title), justify="right" if number else "left", overflow="fold")
-    for row in found.rows:
+    for row in found.shown_rows:
         cells = [Text(_two_lines(text), style="bold" * is_found) for text, is_found in change_texts(found, row)]
         arm = Text.assemble(fold_arm(one_line(row.arm)), (label(row), "dim"))
         view.add_row(arm, *cells, *(Text(_two_lines(text)) for text in combined_texts(found, row)))

@@ -26,7 +26,7 @@ def sentences_of(table: AblationTable) -> list[str]:
 
 def _sentences_on_arms(table: AblationTable) -> list[str]:
     comparison = table.comparisons.get(table.primary)
-    rows = [row for row in table.rows if row.role is Role.ARM]
+    rows = [row for row in table.every_row if row.role is Role.ARM]
     if comparison is None or not rows:
         return []
     name, digits = describe(table.primary).title, decimals(table.primary)

@@ -78,6 +78,12 @@ def test_the_table_comes_in_every_format(finished: FinishedSweep, cli: Callable[
     assert "norm@all" in json.dumps(json.loads(table("--format", "json")))
     assert table("--format", "text") == table()
     assert "norm@all" in table()
+    assert r"\texttt{norm@all}" in table("--format", "latex")
+    assert "<code>norm@all</code>" in table("--format", "html", "--sort", "arm")
+    assert len(table("--format", "csv", "--arms", "norm*").splitlines()) == 3  # a head, the baseline, the arm
+    ended = cli("table", "tiny", "--results", str(finished.results), "--arms", "norn@all")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("specsweep: --arms: no arm 'norn@all' (did you mean 'norm@all'?)")
 
 
 def test_the_schema_is_json(cli: Callable[..., Ended]) -> None:
