@@ -40,6 +40,7 @@ th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; }
 th[scope=colgroup] { text-align: center; }
 th[scope=row], thead tr:first-child th:first-child { text-align: left; }
 th[scope=row] { background: Canvas; font-weight: normal; left: 0; position: sticky; }
+th[scope=row] { max-width: 45vw; min-width: 10rem; white-space: normal; }
 thead { border-bottom: 2px solid var(--line); }
 tbody { border-bottom: 1px solid var(--line); }
 .role, .notes { color: var(--dim); }
@@ -119,7 +120,8 @@ def render_html_page(tables: Mapping[str, AblationTable], info: SweepInfo) -> st
 def _row(row: ArmRow, table: AblationTable, *, has_cost: bool) -> str:
     verdict = verdict_of(row, table.primary)
     role = f' <span class="role">{_text(role_text(row).strip())}</span>' if role_text(row) else ""
-    cells = [f'<th scope="row"><code>{_text(row.arm)}</code>{role}</th>']
+    arm = _text(row.arm).replace("+", "<wbr>+")
+    cells = [f'<th scope="row"><code>{arm}</code>{role}</th>']
     for name in table.metrics:
         primary = "primary" * (name == table.primary)
         cells += [f"<td{_class(primary)}>{_text(mean_text(row, name))}</td>", _difference(row, name, primary)]

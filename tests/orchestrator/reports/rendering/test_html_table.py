@@ -12,7 +12,7 @@ from orchestrator.trials.records import TrialRecord
 from ..table_records import DECIDED, INFO, METRICS, RECORDS, make_records, with_costs
 
 HOSTILE = "<script>x()</script>&\"'<img src=x onerror=y>\x1b"
-VOID = ("meta",)
+VOID = ("meta", "wbr")
 
 
 class Parsed(HTMLParser):
