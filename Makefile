@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Two files at a time, in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test faults check lint types imports tree bench noise simulate simulate-program smoke clean
+.PHONY: sweep test faults check lint types imports tree bench noise simulate simulate-program smoke docs clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -49,6 +49,9 @@ simulate-program: $(VENV)/installed  ## The same through run, ledger and tables:
 smoke: $(VENV)/installed  ## Run a sweep of sweeps/paper to its table on miniature data sets: ARGS="blocks modes .."
 	$(BIN)/python -m tests.smoke $(ARGS)
 
+docs: $(VENV)/installed-docs  ## Build the documentation as a site, docs/_build/html; a warning is an error
+	$(BIN)/python -m tests.documentation
+
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
@@ -62,5 +65,9 @@ $(VENV)/installed-bench: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 clean:  ## Remove the environment and what tools left behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache docs/_build
