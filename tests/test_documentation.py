@@ -14,6 +14,8 @@ from typing import get_args
 
 import pytest
 import typer.main
+import yaml
+from pydantic import TypeAdapter
 
 from orchestrator.cli.app import app
 from orchestrator.sweep.growing_seeds import GrowingSeeds
@@ -34,9 +36,14 @@ from .documentation.fields import FieldReference
 ROOT = DOCS.parent
 PAGES = sorted(DOCS.glob("*.md"))
 LINKED = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md"))]
+WITH_EXAMPLES = [page for page in LINKED if "```yaml" in page.read_text(encoding="utf-8")]
 PRUNERS = {pruner.pruner: pruner for pruner in get_args(get_args(AnyPruner)[0])}
 COMMANDS = sorted(typer.main.get_command(app).commands)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 @cache
@@ -141,6 +148,13 @@ def test_a_page_names_all_that_it_is_about(page: str, names: Iterable[str]) -> N
     assert [name for name in names if not re.search(rf"(?<![\w/]){re.escape(name)}(?!\w)", text)] == []
 
 
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
+def test_examples_of_sweep_files_are_valid(page: Path) -> None:
+    for example in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        rest = {"objective": {"recipe": "dinov2_cpu"}, "probes": {"knn": {}}}
+        TypeAdapter(SweepFile).validate_python(rest | yaml.safe_load(example))
+
+
 def slugs(path: Path) -> set[str]:
     """Return the anchors of the headings of a page, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", CODE_BLOCK.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
@@ -148,7 +162,7 @@ def slugs(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in {*headings, *generated}}
 
 
-@pytest.mark.parametrize("page", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
     text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
