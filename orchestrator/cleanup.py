@@ -18,6 +18,7 @@ from pathlib import Path
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.reports import curves, result_files
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
+from orchestrator.reports.per_trial import curves_csv, sweep_data, sweep_json, trials_csv
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage import checkpoint_store, command_inbox
@@ -38,9 +39,9 @@ DEFAULT_CACHE = Path("~/.cache/specsweep")
 _OWN_FILES = (
     *(LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm", f"{LEDGER_NAME}-wal.left"),
     *(MOVED_NAME, f"{MOVED_NAME}-wal"),
-    *("table.md", "table.csv", interaction_text.CSV_NAME, curves.CSV_NAME, curves.FIGURE_NAME),
+    *("table.md", "table.csv", interaction_text.CSV_NAME, curves_csv.CSV_NAME, curves.FIGURE_NAME),
     *(diagnostics_csv.CSV_NAME, "diagnostics.png"),
-    *(result_files.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
+    *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )
 _OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME)
 _STATE = re.compile(r"\.?(?P<trial_id>[0-9a-f]{64})\.safetensors(\.[0-9a-f]+)?")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import Provenance
@@ -18,7 +18,6 @@ from orchestrator.reports.comparisons import Claims
 from orchestrator.reports.interactions import ERROR, Change, change_of
 from orchestrator.reports.run_differences import RunDifference, find_run_differences
 from orchestrator.statistics import differences_of_means, mean, sample_sd
-from orchestrator.trials.identity import training_id
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
@@ -37,8 +36,8 @@ class Side:
         info: The sweep.
         records: Its trials.
         provenance: Of the run that computed the newest ones.
-        trainings: Returns by the id of a trial that is done what decided its backbone, see ``training_id``; slow, and
-            asks the ledger, which must still be open.
+        trainings: Returns by the id of a trial what decided its backbone, see ``training_id``; slow, and asks the
+            ledger, which must still be open.
     """
 
     target: str
@@ -108,7 +107,7 @@ class SweepComparison:
 def read_side(ledger: Ledger, target: str) -> Side:
     """Read a sweep from its ledger, open for reading."""
     records = ledger.records(with_reports=False)
-    return Side(target, ledger.sweep(), records, ledger.newest_provenance(), cache(partial(_trainings, ledger)))
+    return Side(target, ledger.sweep(), records, ledger.newest_provenance(), cache(ledger.training_ids))
 
 
 def compare_sweeps(first: Side, second: Side, metric: str | None = None) -> SweepComparison:
@@ -138,10 +137,6 @@ def compare_sweeps(first: Side, second: Side, metric: str | None = None) -> Swee
     return SweepComparison(
         metric, paired, tuple(compared), tuple(lists[0]), tuple(lists[1]), differences, detectable
     )
-
-
-def _trainings(ledger: Ledger) -> dict[str, str]:
-    return {result.trial_id: training_id(result.config) for result in ledger.results()}
 
 
 def _find_metric(first: Side, second: Side, metric: str | None) -> str:

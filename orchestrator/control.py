@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestrator.ledger.attempts import find_trial, select_names
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import write_tables
 from orchestrator.storage.command_inbox import Cancel, Command, Prune, Retry, send
 from orchestrator.storage.driver import is_in_use
@@ -76,7 +77,7 @@ def prune(folder: Path, records: Sequence[TrialRecord], info: SweepInfo, *, arm:
             for trial_id in trial_ids:
                 attempt = ledger.begin_attempt(trial_id)
                 ledger.record(Pruned(trial_id, attempt, step=0, seconds=0.0))
-            write_tables(results.local, ledger.records(), info)
+            write_tables(results.local, SweepData(info, ledger.records(), ledger.training_ids()))
     return len(trial_ids)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import write_results
 from orchestrator.trials.computation import differences_text, find_differences
 from orchestrator.trials.records import State, TrialRecord
@@ -44,7 +45,8 @@ def publish(ledger: Ledger, destination: Path, *, accept_mixed: bool = False) ->
     provenance = ledger.newest_provenance()
     assert provenance is not None  # a run has begun what has a result
     destination.mkdir(parents=True, exist_ok=True)
-    write_results(destination, records, ledger.sweep(), diagnostics=ledger.diagnostics(), provenance=provenance)
+    data = SweepData(ledger.sweep(), records, ledger.training_ids())
+    write_results(destination, data, diagnostics=ledger.diagnostics(), provenance=provenance)
     return tuple(sorted(path for path in destination.iterdir() if path.is_file()))
 
 

@@ -16,6 +16,7 @@ from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.comparisons import Claims
 from orchestrator.reports.growth import Stage, stage_of
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import write_results
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
@@ -223,9 +224,8 @@ class SweepRun:
         records = ledger.records()
         # If the run before died with all its trials done, they are of that run.
         provenance = ledger.newest_provenance() or collect_provenance()
-        written = write_results(
-            self.folder, records, self.info, diagnostics=ledger.diagnostics(), provenance=provenance
-        )
+        data = SweepData(self.info, records, ledger.training_ids())
+        written = write_results(self.folder, data, diagnostics=ledger.diagnostics(), provenance=provenance)
         return Outcome(
             info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written,
             num_taken=self.num_taken, num_without_weights=self.num_without_weights,

@@ -30,6 +30,7 @@ from orchestrator.cli.arguments import (
     ResultsRoot,
     Target,
     open_ledger,
+    read_data,
 )
 from orchestrator.cli.compare import compare
 from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
@@ -141,13 +142,17 @@ def table(
         ),
     ] = "",
 ) -> None:
-    """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs."""
+    """Print a sweep's tables from its ledger; also of a sweep that is not finished, or still runs.
+
+    Without a ledger, as of a published study, or where TARGET is a trials.csv, they are made of trials.csv and the
+    sweep.json beside it.
+    """
     from orchestrator import reports
     from orchestrator.reports.ablation_table import tables_of
 
-    with open_ledger(target, results, overrides) as ledger:
-        info, records = ledger.sweep(), ledger.records()
-    tables = reports.apply_view(tables_of(records, info), reports.TableView(metrics, arms, sort))
+    data = read_data(target, results, overrides)
+    info, tables = data.info, tables_of(data.records, data.info)
+    tables = reports.apply_view(tables, reports.TableView(metrics, arms, sort))
     if format_ is Format.TEXT:
         make_console().print(reports.render_rich(tables, info))
         return

@@ -15,6 +15,7 @@ from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
     from orchestrator.ledger.ledger import Ledger
+    from orchestrator.reports.per_trial.sweep_data import SweepData
 
 EXIT_FAILED_TRIALS = 1
 EXIT_BAD_INPUT = 2
@@ -108,6 +109,43 @@ def open_ledger(target: str, results: str, overrides: Sequence[str] | None = Non
             folder = folder_of_view(path.parent)
             complain(f"{folder}: was run with another text than {target} has now; this is what was run")
         yield ledger
+
+
+def read_data(target: str, results: str, overrides: Sequence[str] | None = None) -> SweepData:
+    """Read a sweep from its ledger, or from its files: of a folder without a ledger, or where ``trials.csv`` is named.
+
+    Args:
+        target: What the user named, as for ``open_ledger``; also a published study, or its ``trials.csv``.
+        results: Folder that holds one folder per sweep.
+        overrides: ``path=value`` of a run of a sweep file, which may be part of its name.
+
+    Raises:
+        NoLedgerError: If there is neither.
+        SpecsweepError: If the target is no sweep, or what it holds cannot be read.
+    """
+    from orchestrator.reports.per_trial.sweep_data import SweepData
+
+    if (folder := find_study(target, results)) is not None:
+        return SweepData.of_folder(folder)
+    with open_ledger(target, results, overrides) as ledger:
+        return SweepData.of_ledger(ledger)
+
+
+def find_study(target: str, results: str) -> Path | None:
+    """Return the folder of a sweep that is to be read from its files; None if its ledger is."""
+    from orchestrator.ledger.ledger import LEDGER_NAME
+    from orchestrator.reports.per_trial.trials_csv import CSV_NAME
+    from orchestrator.storage.remote_folder import is_url
+    from orchestrator.storage.results_folder import has_mirror
+
+    if is_url(target):
+        return None
+    path = Path(target)
+    if path.name == CSV_NAME and path.is_file():
+        return path.parent
+    folder = path if path.exists() or is_url(results) else Path(results) / target
+    has_ledger = (folder / LEDGER_NAME).exists() or has_mirror(folder)
+    return folder if (folder / CSV_NAME).is_file() and not has_ledger else None
 
 
 TOLD_BY_FOLDER = "a run takes commands through its folder, which a URL does not reach; stop it where it runs, by Ctrl-C"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.reports.per_trial.curves_csv import COLUMNS, CSV_NAME, curve_rows, render_curves
 from orchestrator.reports.rendering.formatting import column_title
 from orchestrator.trials.records import TrialRecord
 from specvit.files.atomic import replacing, write_atomically
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-CSV_NAME, FIGURE_NAME = "curves.csv", "curves.png"
+FIGURE_NAME = "curves.png"
 
 _PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150
 _BASELINE = "black"
 _MOST_TICKS = 8
-
-COLUMNS = ("group", "arm", "role", "seed", "trial_id", "state", "step", "metric", "value")
 
 
 def build_curves(records: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -39,13 +38,7 @@ def build_curves(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [
-        (*(getattr(record.trial, name) for name in COLUMNS[:5]), str(record.state), report.step, metric, value)
-        for record in records
-        for report in record.reports
-        for metric, value in report.metrics.items()
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(curve_rows(records), columns=list(COLUMNS))
 
 
 def write_curves(folder: Path, records: Sequence[TrialRecord]) -> tuple[Path, ...]:
@@ -65,7 +58,7 @@ def write_curves(folder: Path, records: Sequence[TrialRecord]) -> tuple[Path, ..
     if curves.empty:
         return ()
     table, figure = folder / CSV_NAME, folder / FIGURE_NAME
-    write_atomically(table, curves.to_csv(index=False, lineterminator="\n"))
+    write_atomically(table, render_curves(records))
     draw_curves(curves, figure)
     return table, figure
 

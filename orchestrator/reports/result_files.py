@@ -19,6 +19,8 @@ from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCel
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics.csv_file import write_diagnostics
 from orchestrator.reports.interactions import compare_groups
+from orchestrator.reports.per_trial import sweep_json, trials_csv
+from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.reports.rendering.cell_text import external_note, failures_of
 from orchestrator.reports.rendering.formatting import describe
@@ -28,18 +30,15 @@ from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.reports.weights_index import write_index
 from orchestrator.trials.computation import differences_text
-from orchestrator.trials.records import TrialRecord
 from specvit.diagnostics.measurement import Measurement
 from specvit.files.atomic import write_atomically
 
-SWEEP_COPY_NAME = "sweep.yaml"
 ENVIRONMENT_NAME = "environment.json"
 
 
 def write_results(
     folder: Path,
-    records: Sequence[TrialRecord],
-    info: SweepInfo,
+    data: SweepData,
     *,
     diagnostics: Mapping[str, tuple[Measurement, ...]],
     provenance: Provenance,
@@ -48,53 +47,65 @@ def write_results(
 
     Args:
         folder: The folder of the sweep's results.
-        records: All trials of the sweep, in its order.
-        info: The sweep.
+        data: The sweep and its trials.
         diagnostics: Trial id to its measurements, from ``Ledger.diagnostics``.
         provenance: Of the run that computed the newest trials.
 
     Returns:
-        The paths of what was found across groups, curves, diagnostics and the index of weights, as far as there is any.
+        The paths of what was found across groups, curves, diagnostics, the trials and the index of weights, as far as
+        there is any.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
-    _, _, *across = write_tables(folder, records, info)
+    _, _, *across = write_tables(folder, data)
     written = (
         *across,
-        *write_curves(folder, records),
-        *write_diagnostics(folder, records, diagnostics),
-        *write_index(folder, records),
+        *write_curves(folder, data.records),
+        *write_diagnostics(folder, data.records, diagnostics),
+        folder / trials_csv.CSV_NAME,
+        *write_index(folder, data.records),
     )
-    write_provenance(folder, info, provenance)
+    write_provenance(folder, data.info, provenance)
     return written
 
 
-def write_tables(folder: Path, records: Sequence[TrialRecord], info: SweepInfo) -> tuple[Path, ...]:
-    """Write ``table.md`` and ``table.csv``; a reader finds the old file or the new one, never half of one.
-
-    Of several groups, what is found across them is written too, to ``interactions.csv``.
+def write_tables(folder: Path, data: SweepData) -> tuple[Path, ...]:
+    """Write the tables and what they are made of (``table_texts``); a reader finds the old file or the new one.
 
     Args:
         folder: Where to write; made if it does not exist.
-        records: All trials of the sweep, in its order.
-        info: The sweep.
+        data: The sweep and its trials.
 
     Returns:
-        The paths.
+        The paths of the tables.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
-    tables = tables_of(records, info)
-    texts = {"table.md": render_markdown(tables, info), "table.csv": render_csv(tables, info)}
+    tables, texts = table_texts(data), trial_texts(data)
+    if interaction_text.CSV_NAME not in tables:
+        (folder / interaction_text.CSV_NAME).unlink(missing_ok=True)
+    for name, text in (tables | texts).items():
+        write_atomically(folder / name, text)
+    return tuple(folder / name for name in tables)
+
+
+def table_texts(data: SweepData) -> dict[str, str]:
+    """Return the tables by the names of their files; of several groups, also what is found across them."""
+    tables = tables_of(data.records, data.info)
+    texts = {"table.md": render_markdown(tables, data.info), "table.csv": render_csv(tables, data.info)}
     if (across := compare_groups(tables)) is not None:
         texts[interaction_text.CSV_NAME] = interaction_text.render_interactions_csv(across)
-    else:
-        (folder / interaction_text.CSV_NAME).unlink(missing_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    return tuple(folder / name for name in texts)
+    return texts
+
+
+def trial_texts(data: SweepData) -> dict[str, str]:
+    """Return what the tables are made of, by the names of the files: see ``orchestrator.reports.per_trial``."""
+    return {
+        trials_csv.CSV_NAME: trials_csv.render_trials(data.records, data.info.metrics, data.training_ids),
+        sweep_json.JSON_NAME: sweep_json.render_sweep(data.info),
+    }
 
 
 def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # noqa: ARG001
@@ -218,12 +229,19 @@ def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> N
         info: The sweep.
         provenance: Of the run that computed the newest trials.
     """
+    write_atomically(folder / SWEEP_COPY_NAME, info.text)
+    write_atomically(folder / ENVIRONMENT_NAME, render_environment(provenance))
+
+
+def render_environment(provenance: Provenance) -> str:
+    """Return the environment of a run as JSON, with the digests of the code that computes trials."""
     arguments = provenance.argv[1:]  # the first is how Python was started
     environment = {
         "command": " ".join(["specsweep", *map(_without_folder, arguments)]),
         "started_at": provenance.started_at,
         "git_sha": provenance.git_sha,
         "git_dirty": provenance.git_dirty,
+        "code": dict(provenance.code),
         "versions": dict(provenance.versions),
         "platform": provenance.platform,
         "cpu": provenance.cpu,
@@ -231,8 +249,7 @@ def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> N
         "memory_gib": provenance.memory_gib,
         "gpus": list(provenance.gpus),
     }
-    write_atomically(folder / SWEEP_COPY_NAME, info.text)
-    write_atomically(folder / ENVIRONMENT_NAME, json.dumps(environment, indent=2) + "\n")
+    return json.dumps(environment, indent=2) + "\n"
 
 
 def _without_folder(argument: str) -> str:

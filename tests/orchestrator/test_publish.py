@@ -38,7 +38,9 @@ def test_a_finished_sweep_is_written_to_the_folder(
     ledger.record(Pruned(last, ledger.begin_attempt(last), step=1, seconds=1.0))
     folder = tmp_path / "studies" / "tiny"
     written = publish(ledger, folder)
-    assert [path.name for path in written] == ["environment.json", "sweep.yaml", "table.csv", "table.md"]
+    assert [path.name for path in written] == [
+        *("environment.json", "sweep.json", "sweep.yaml", "table.csv", "table.md", "trials.csv")
+    ]
     assert (folder / "sweep.yaml").read_text() == ledger.sweep().text
     assert publish(ledger, folder) == written
 

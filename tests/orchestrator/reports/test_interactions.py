@@ -16,6 +16,7 @@ from rich.console import Console
 
 from orchestrator.reports.ablation_table import AblationTable, build_tables
 from orchestrator.reports.interactions import ArmAcross, Interactions, compare_groups
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.rendering.interaction_text import notes_across, sentences_across
 from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.rendering.terminal_table import render_rich
@@ -179,12 +180,12 @@ def test_markdown_terminal_and_json_show_it_below_the_tables() -> None:
 
 def test_a_file_of_its_own_is_written_where_there_are_groups(tmp_path: Path) -> None:
     records = [*group(NANO, OF_NANO), *group(MICRO, OF_MICRO)]
-    paths = write_tables(tmp_path, records, INFO)
+    paths = write_tables(tmp_path, SweepData(INFO, tuple(records)))
     assert [path.name for path in paths] == ["table.md", "table.csv", "interactions.csv"]
     lines = {line["arm"]: line for line in csv.DictReader(paths[2].open())}
     assert set(lines) == {"none", "a", "b"}
     assert (lines["a"]["group"], lines["a"]["against"], lines["a"]["metric"]) == (MICRO, NANO, "miou")
     assert (float(lines["a"]["diff"]), lines["a"]["diff_n"], lines["a"]["is_found"]) == (2.75, "4", "True")
     assert (lines["a"]["all_num_groups"], lines["none"]["all_num_groups"]) == ("2", "")
-    write_tables(tmp_path, RECORDS, INFO)
+    write_tables(tmp_path, SweepData(INFO, tuple(RECORDS)))
     assert not paths[2].exists()

@@ -11,12 +11,15 @@ import pytest
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import build_tables
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.result_files import render_csv, render_json, write_provenance, write_tables
 from specvit.errors import SpecsweepError
 
 from .table_records import INFO, METRICS, RECORDS, make_records
 
+DATA = SweepData(INFO, tuple(RECORDS))
+FILES = ["sweep.json", "table.csv", "table.md", "trials.csv"]
 SWEEP = SweepInfo(name="s", question="?", text="# mine\nseeds: 1\n", metrics=("miou",), seeds=(0,))
 
 
@@ -79,17 +82,17 @@ def test_sweep_without_trials_is_rendered_in_every_format() -> None:
 def test_tables_are_written_as_markdown_and_csv_and_leave_no_other_file(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "components"
     for _ in range(2):
-        paths = write_tables(folder, RECORDS, INFO)
+        paths = write_tables(folder, DATA)
     assert paths == (folder / "table.md", folder / "table.csv")
     assert paths[0].read_text() == render_markdown(build_tables(RECORDS, METRICS), INFO)
     assert paths[1].read_text() == render_csv(build_tables(RECORDS, METRICS), INFO)
-    assert sorted(path.name for path in folder.iterdir()) == ["table.csv", "table.md"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
 def test_table_that_cannot_be_replaced_leaves_the_old_one_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_tables(tmp_path, RECORDS[:3], INFO)
+    write_tables(tmp_path, SweepData(INFO, DATA.records[:3]))
     old = (tmp_path / "table.md").read_text()
 
     def refuse(self: Path, target: Path) -> None:
@@ -97,9 +100,9 @@ def test_table_that_cannot_be_replaced_leaves_the_old_one_whole(
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(SpecsweepError, match=r"table\.md.*disk full"):
-        write_tables(tmp_path, RECORDS, INFO)
+        write_tables(tmp_path, DATA)
     assert (tmp_path / "table.md").read_text() == old
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
 
 def _write_environment(folder: Path, *argv: str) -> dict[str, object]:

@@ -65,6 +65,21 @@ def test_a_sweep_is_found_by_its_file_its_name_and_its_folder(
     assert counts.split() == ["all", "8", "8"]
 
 
+def test_without_a_ledger_the_tables_are_made_of_the_trials(
+    finished: FinishedSweep, cli: Callable[..., Ended], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished.results / "tiny", tmp_path / "results" / "studies" / "tiny")
+    with_ledger = [cli("table", str(folder), "--format", form).out for form in ("text", "md", "csv", "json")]
+    named = [cli("table", f"{folder}/trials.csv", "--format", form).out for form in ("text", "md", "csv", "json")]
+    (folder / "ledger.sqlite").unlink()
+    found = [cli("table", "studies/tiny", "--format", form).out for form in ("text", "md", "csv", "json")]
+    assert with_ledger == named == found
+    (folder / "sweep.json").unlink()
+    ended = cli("table", "results/studies/tiny")
+    message = "results/studies/tiny/sweep.json: is missing; without a ledger, tables are made of it"
+    assert (ended.code, ended.err) == (2, f"specsweep: {message}\n")
+
+
 def test_the_table_comes_in_every_format(finished: FinishedSweep, cli: Callable[..., Ended]) -> None:
     def table(*options: str) -> str:
         ended = cli("table", "tiny", "--results", str(finished.results), *options)
