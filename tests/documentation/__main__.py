@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
 }
 _COMMENT = re.compile(r"<!-- generated: (\w+) -->")
 _PAGE = re.compile(r"^- \[[^\]]+\]\(([\w-]+)\.md\)", re.MULTILINE)
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)]+)\)")
+_OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./([^)]+)\)")
 _LOADED = re.compile(
     r"<(?:script|img|iframe)\b[^>]*\bsrc=\"(?:https?:)?//|<link\b[^>]*\bhref=\"(?:https?:)?//|@import|url\(http"
 )
