@@ -180,8 +180,8 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_a_page_is_filled_and_keeps_its_links_within_the_site() -> None:
-    text = "[the table](../results/t.md), [`tests/plugins`](../tests/plugins), [data](data.md), ![curves](../results/c.png)"
-    filled = "the table (`results/t.md`), `tests/plugins`, [data](data.md), ![curves](../results/c.png)"
+    text = "[the table](../results/t.md), [`tests/plugins`](../tests/plugins), [data](data.md), ![curves](../results/c)"
+    filled = "the table (`results/t.md`), `tests/plugins`, [data](data.md), ![curves](../results/c)"
     assert fill("probes", text) == filled
     assert "## `objective`" in fill("x", "<!-- generated: fields -->")
 
