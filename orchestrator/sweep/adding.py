@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.sweep.extending import read_sweep_file
 from orchestrator.sweep.naming import results_name
 from orchestrator.sweep.problems import SweepFileError
-from orchestrator.sweep.yaml_reader import read_document
 from specvit.messages import did_you_mean
 from specvit.probes import PROBES
 
@@ -24,12 +24,12 @@ def with_probes(path: Path, names: Sequence[str], overrides: Sequence[str]) -> l
     Raises:
         SweepFileError: If there is no such probe, the file holds it already, or the file cannot be read.
     """
-    raw = read_document(path).value
+    raw = read_sweep_file(path).value
     present = raw.get("probes")
     for name in names:
         if name not in PROBES:
             raise SweepFileError(f"--probe {name}: there is no such probe{did_you_mean(name, list(PROBES))}")
-        if isinstance(present, dict) and name in present:
+        if isinstance(present, dict) and present.get(name, False) is not False:
             rule = f"the file holds it already; 'specsweep run {path}' runs what is missing"
             raise SweepFileError(f"--probe {name}: {rule}")
     given = raw.get("name")

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.checks import check_sweep
+from orchestrator.sweep.extending import EXTENDS, read_sweep_file
 from orchestrator.sweep.groups import is_absent, resolve_groups, with_setting
 from orchestrator.sweep.naming import resolved_text
 from orchestrator.sweep.overrides import apply_overrides
@@ -17,7 +18,6 @@ from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.schema import MAX_TRIALS, SECTIONS, SweepFile
 from orchestrator.sweep.validation_errors import describe
 from orchestrator.sweep.varying import Setting, Varied
-from orchestrator.sweep.yaml_reader import read_document
 from specvit.config import default_rung_probes
 
 _FILE_ADAPTER = TypeAdapter(SweepFile)
@@ -27,7 +27,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file and check everything that can be known before a trial runs.
 
     Args:
-        path: The YAML file.
+        path: The YAML file; with what it extends, see ``orchestrator.sweep.extending``.
         overrides: ``path=value`` texts, set in order before anything is checked; the value is YAML.
 
     Returns:
@@ -38,10 +38,12 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
             line, each with its place.
     """
     path = Path(path)
-    document = read_document(path)
+    document = read_sweep_file(path)
     raw, places = apply_overrides(document, overrides, name=str(path))
     varied = Varied.of(raw)
     problems = [*_check_file(raw, next(varied.settings())), *varied.check()]
+    if EXTENDS in raw:
+        problems.append(Problem((EXTENDS,), "is taken from the file alone"))
     groups: tuple[Group, ...] = ()
     settings: list[Setting] = []
     if varied.num_groups > MAX_TRIALS:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from orchestrator.sweep.extending import read_sweep_file
 from orchestrator.sweep.overrides import apply_overrides
 from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.yaml_reader import Document, read_document, write_document
 from specvit.config import ModelSettings
 from specvit.data import DATA_SOURCES
 from specvit.errors import ConfigError
+from specvit.messages import one_line
 
 MAX_LENGTH = 100
 """Characters of a name, at most."""
@@ -74,16 +76,20 @@ def changes_results(override: str) -> bool:
 
 
 def resolved_text(document: Document, path: Path, overrides: Sequence[str]) -> str:
-    """Return the sweep file as it is meant: its text, or with overrides that change results the file that holds them.
+    """Return the sweep file as it is meant.
+
+    It is the file's text; where the file extends another one, or overrides change results, a file that holds all of it.
 
     Raises:
         SweepFileError: If an override cannot be set.
     """
     changes = [text for text in overrides if changes_results(text)]
-    if not changes:
+    if not changes and not document.extended:
         return document.text
     raw, _ = apply_overrides(document, changes, name=str(path))
-    return f"# {path.name} with {', '.join(changes)}\n\n{write_document(raw)}"
+    head = "".join((path.name, *(f" extending {one_line(name)}" for name in document.extended)))
+    head += f" with {', '.join(changes)}" if changes else ""
+    return f"# {head}\n\n{write_document(raw)}"
 
 
 def find_name(path: Path, overrides: Sequence[str] = ()) -> str:
@@ -99,7 +105,7 @@ def find_name(path: Path, overrides: Sequence[str] = ()) -> str:
 def has_other_text(path: Path, overrides: Sequence[str], text: str) -> bool:
     """Return whether a sweep file, as far as it can be read, says something else than the text that was run."""
     try:
-        return resolved_text(read_document(path), path, overrides) != text
+        return resolved_text(read_sweep_file(path), path, overrides) != text
     except SweepFileError:
         return True
 

@@ -44,4 +44,4 @@ def apply_overrides(document: Document, overrides: Sequence[str], *, name: str) 
         for old in [old for old in places if old[: len(path)] == path]:
             del places[old]
         places[path] = text
-    return raw, SourceMap(name=name, lines=lines, overrides=places)
+    return raw, SourceMap(name=name, lines=lines, overrides=places, files=document.files)

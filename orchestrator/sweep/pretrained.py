@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.sweep.extending import read_sweep_file
 from orchestrator.sweep.overrides import apply_overrides
 from orchestrator.sweep.problems import Problem, SweepFileError
 from orchestrator.sweep.resolved import Group, Sweep
-from orchestrator.sweep.yaml_reader import read_document
 from specvit.config import ExternalBackbone, ModelSettings
 from specvit.errors import ConfigError, DataError
 from specvit.files.checksum import sha256_of
@@ -103,7 +103,7 @@ def _pin_external(sweep: Sweep) -> Sweep:
         except (ConfigError, DataError, OSError) as error:
             problems.append(Problem(("external", index, "checkpoint"), str(error)))
     if problems:
-        _, places = apply_overrides(read_document(sweep.path), sweep.overrides, name=str(sweep.path))
+        _, places = apply_overrides(read_sweep_file(sweep.path), sweep.overrides, name=str(sweep.path))
         raise places.error(problems)
     return replace(
         sweep,

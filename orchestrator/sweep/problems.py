@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from specvit.errors import ConfigError
 
@@ -54,11 +54,13 @@ class SourceMap:
         name: The file, as the user named it.
         lines: Line (from 1) of every key and list item of the file that no override has replaced.
         overrides: The overrides, ``path=value``, by the field they set.
+        files: The file of those lines that are of another one, which this one extends.
     """
 
     name: str
     lines: Mapping[FieldPath, int]
     overrides: Mapping[FieldPath, str]
+    files: Mapping[FieldPath, str] = field(default_factory=dict)
 
     def locate(self, path: FieldPath) -> str:
         """Return the place of a field, or of the nearest field above it that was given: ``x.yaml:12``."""
@@ -66,18 +68,18 @@ class SourceMap:
             if head in self.overrides:
                 return override_place(self.overrides[head])
             if head in self.lines:
-                return f"{self.name}:{self.lines[head]}"
+                return f"{self.files.get(head, self.name)}:{self.lines[head]}"
         for given, text in self.overrides.items():
             if path and given[:1] == path[:1]:
                 return override_place(text)
         return f"{self.name}:1"
 
     def error(self, problems: Iterable[Problem]) -> SweepFileError:
-        """Return the error that lists ``problems``, each once, in the order of the file."""
+        """Return the error that lists ``problems``, each once, in the order of the file, then of those it extends."""
 
-        def line_of(problem: Problem) -> int:
-            above = (self.lines[head] for head in _heads(problem.path) if head in self.lines)
-            return problem.line if problem.line is not None else next(above, 0)
+        def line_of(problem: Problem) -> tuple[str, int]:
+            head = next((head for head in _heads(problem.path) if head in self.lines), ())
+            return self.files.get(head, ""), self.lines.get(head, 0) if problem.line is None else problem.line
 
         lines = []
         for problem in sorted(dict.fromkeys(problems), key=line_of):

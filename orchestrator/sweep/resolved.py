@@ -53,7 +53,7 @@ class Sweep:
             data and objective are those of the first group.
         groups: What varies, resolved: one entry per group, in the order of the file.
         path: The file it was read from.
-        text: What the file says, with the overrides that change results.
+        text: What the file says, with what it extends and the overrides that change results.
         overrides: What was set on the command line, ``path=value``, in order.
         external_parameters: Parameters of each external backbone, once they were looked at (``sweep.pretrained``).
     """

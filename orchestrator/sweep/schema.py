@@ -58,9 +58,9 @@ def _check_unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _switch_on(value: object) -> object:
-    """Read ``knn:`` with nothing behind it as ``knn: {}``."""
+    """Read ``knn:`` with nothing behind it as ``knn: {}``; ``knn: false`` is off."""
     if isinstance(value, dict):
-        return {name: {} if probe is None else probe for name, probe in value.items()}
+        return {name: {} if probe is None else None if probe is False else probe for name, probe in value.items()}
     return value
 
 
@@ -174,7 +174,12 @@ class SweepFile:
     objective: AnyRecipe
     """The pretraining recipe, by ``recipe``, and its constants."""
     probes: Annotated[SelectedProbes, BeforeValidator(_switch_on)]
-    """Probes on the frozen features, each with its settings; ``{}`` or nothing takes the defaults."""
+    """Probes on the frozen features, each with its settings; ``{}`` or nothing takes the defaults, ``false`` switches
+    one off that the extended file has."""
+    extends: str | None = None
+    """Another sweep file, whose fields are taken over: its path, from the folder of this file. Mappings are merged by
+    field, lists and values replaced, as is a section with another ``recipe``, ``source``, ``pruner`` or ``protocol``;
+    null takes a field away. ``name`` is not taken over."""
     name: Name | None = None
     """Name of the folder of its results; default: the file's name without its ending."""
     question: str = ""
@@ -248,17 +253,28 @@ class _SchemaGenerator(GenerateJsonSchema):
         return dft if type(dft) in (bool, int, float, str, NoneType) else super().encode_default(dft)
 
 
-def sweep_json_schema() -> dict[str, Any]:
+def sweep_json_schema(*, written_out: bool = False) -> dict[str, Any]:
     """Return the JSON schema of the sweep file, for editors.
 
+    Args:
+        written_out: Whether to require what a sweep needs; else a file may leave that to the one that it extends, or to
+            its groups.
+
     Returns:
-        A schema of draft 2020-12 that accepts every valid sweep file.
+        A schema of draft 2020-12 that accepts every valid sweep file, but for a null that takes a field away from the
+        file that it extends.
     """
     schema = TypeAdapter(SweepFile).json_schema(schema_generator=_SchemaGenerator)
     for section in DISCRIMINATORS:
-        # A field that tells the kind may be absent since it is varied; then "exactly one fits" is too strict.
+        # A field that tells the kind may be absent, as it may be varied; then "exactly one fits" is too strict.
         union = schema["properties"][section]
         union["anyOf"] = union.pop("oneOf")
+        for kind in union["discriminator"]["mapping"].values() if not written_out else ():
+            schema["$defs"][kind.rpartition("/")[2]].pop("required", None)
+    for probe in schema["properties"]["probes"]["properties"].values():
+        probe["anyOf"].append({"const": False})
+    if not written_out:
+        schema |= {"if": {"required": ["extends"]}, "else": {"required": schema.pop("required")}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

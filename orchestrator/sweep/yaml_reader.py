@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,15 @@ class Document:
         value: The mapping, made of dict, list, str, int, float, bool and None.
         lines: Line (from 1) of every key and list item, by its path.
         text: The source.
+        files: The file of each part that another one gives, which this one extends.
+        extended: Those files as they are named, the nearest first.
     """
 
     value: dict[str, object]
     lines: Mapping[FieldPath, int]
     text: str
+    files: Mapping[FieldPath, str] = field(default_factory=dict)
+    extended: tuple[str, ...] = ()
 
 
 def read_document(path: Path) -> Document:

@@ -52,7 +52,7 @@ def sweep_file_fields() -> str:
     """Return the reference of the sweep file."""
     from orchestrator.sweep.schema import SweepFile, sweep_json_schema
 
-    return FieldReference(sweep_json_schema(), [field.name for field in fields(SweepFile)]).render()
+    return FieldReference(sweep_json_schema(written_out=True), [field.name for field in fields(SweepFile)]).render()
 
 
 @cache

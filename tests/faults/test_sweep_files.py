@@ -24,7 +24,7 @@ from orchestrator.cli.app import main
 
 from ..long_run import IS_LONG
 from .harness.hostile_values import MARKER
-from .harness.sweep_files import BASES, Case, cases
+from .harness.sweep_files import BASES, EXTENDED, Case, cases
 
 FAULTS = settings(
     max_examples=2_500 if IS_LONG else 200,
@@ -38,7 +38,7 @@ HANGS_AFTER_S = 120
 the longest seconds."""
 
 FILE = "sweep.yaml"
-PLACE = re.compile(rf"{re.escape(FILE)}(:\d+)*: |--set .*: ", re.DOTALL)
+PLACE = re.compile(rf"({re.escape(FILE)}|{re.escape(EXTENDED)})(:\d+)*: |--set .*: ", re.DOTALL)
 
 
 class HungError(BaseException):
@@ -74,6 +74,7 @@ def run_command(case: Case | None, *command: str) -> Ended:
     """Run a command in this process and in this folder, on streams as strict as a terminal's."""
     if case is not None:
         Path(FILE).write_bytes(case.content)
+        Path(EXTENDED).write_bytes(case.extended)
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace")]
     overrides = () if case is None else case.overrides
     before = sys.argv
@@ -108,7 +109,7 @@ def check(case: Case) -> Ended:
     else:
         assert ended.out
         assert not ended.err
-    assert traces() == ["results", FILE]
+    assert traces() == [EXTENDED, "results", FILE]
     Path(FILE).unlink()
     return ended
 
@@ -199,7 +200,7 @@ def test_markup_in_a_root_that_is_not_there_is_shown_as_it_is(folder: Path) -> N
     ended = run_command(Case(text.encode()), "run", "--executor", "local")
     assert ended.code == 2
     assert "[red]x[/red]" in ended.err
-    assert traces() == ["results", FILE]
+    assert traces() == [EXTENDED, "results", FILE]
 
 
 @pytest.mark.parametrize(

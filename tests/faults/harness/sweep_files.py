@@ -16,6 +16,7 @@ from orchestrator.sweep.schema import sweep_json_schema
 from .hostile_values import KEYS, NUMBERS, RAW, SCALARS, TEXTS, VALUES, Fields, flow
 
 REPOSITORY = Path(__file__).parents[3]
+EXTENDED = "base.yaml"
 BASES = {
     str(path.relative_to(REPOSITORY)): path.read_bytes()
     for folder in ("sweeps", "sweeps/paper")
@@ -30,10 +31,12 @@ class Case:
     Attributes:
         content: The file's bytes.
         overrides: Values of ``--set``.
+        extended: The bytes of ``EXTENDED``, a file beside it.
     """
 
     content: bytes
     overrides: tuple[str, ...] = ()
+    extended: bytes = b""
 
 
 def as_tree(value: Any) -> Any:
@@ -159,6 +162,7 @@ _LANGUAGES = {
     "metric": ("knn_top1", "segmentation_miou"),
     "checkpoint": ("x.safetensors", "hf-hub:nobody/nothing", "vit_small_patch16_224.augreg_in21k", ".", "~"),
     "checkpoint_sha256": ("0" * 64,),
+    "extends": (EXTENDED, EXTENDED, "sweep.yaml", "nothing.yaml", ".", "http://x/y.yaml"),
     "model": ("test_vit", "test_vit.r160_in1k", "test_vit.nobody", "resnet18"),
 }
 """What texts say that the schema does not describe, by the field that holds them."""
@@ -223,7 +227,7 @@ def _numbers(schema: dict[str, Any], *, is_whole: bool) -> st.SearchStrategy[Any
 def _fields_of(draw: Callable[..., Any], schema: dict[str, Any], depth: int) -> Fields:
     properties, pairs = schema.get("properties", {}), Fields()
     for name, inner in properties.items():
-        is_wanted = name in schema.get("required", ()) or "const" in inner
+        is_wanted = name in schema.get("else", schema).get("required", ()) or "const" in inner
         if is_wanted or draw(st.integers(0, 7)) == 0:
             pairs.append((name, draw(_from_schema(inner, name, depth + 1))))
     if "patternProperties" in schema and draw(st.integers(0, 9)):
@@ -241,7 +245,7 @@ def _has_fields(schema: dict[str, Any]) -> dict[str, Any]:
     return dict(inner.get("properties", {}))
 
 
-_OFTEN = ("ablate", "ablate", "model", "data", "objective", "probes")
+_OFTEN = ("ablate", "ablate", "vary", "vary", "model", "data", "objective", "probes")
 
 
 @st.composite
@@ -263,6 +267,14 @@ def refitted_files(draw: Callable[..., Any]) -> bytes:
             schema = known[name]
         fields[:] = [*(pair for pair in fields if pair[0] != name), (name, draw(_from_schema(schema, name, 1)))]
     return write(tree)
+
+
+@st.composite
+def extending_files(draw: Callable[..., Any]) -> bytes:
+    """Give some fields to a file that takes the others over."""
+    names = draw(st.lists(st.sampled_from([*SCHEMA["properties"], *_OFTEN]), max_size=3, unique=True))
+    fields = [(name, draw(_from_schema(SCHEMA["properties"][name], name, 1) | st.none())) for name in names]
+    return write(Fields([("extends", EXTENDED), *fields]))
 
 
 OVERRIDES = (
@@ -293,6 +305,9 @@ def cases(draw: Callable[..., Any]) -> Case:
     """Draw what a plan is asked for."""
     if draw(st.integers(0, 7)) == 0:
         return Case(draw(st.sampled_from(sorted(BASES.values()))), (draw(OVERRIDES),))
-    content = draw(_CONTENTS[draw(st.integers(0, len(_CONTENTS) - 1))])
+    content, extended = draw(_CONTENTS[draw(st.integers(0, len(_CONTENTS) - 1))]), b""
+    if draw(st.integers(0, 7)) == 0:
+        content, extended = draw(extending_files()), content
     has_overrides = draw(st.integers(0, 7)) == 0
-    return Case(content, tuple(draw(st.lists(OVERRIDES, min_size=1, max_size=2))) if has_overrides else ())
+    overrides = tuple(draw(st.lists(OVERRIDES, min_size=1, max_size=2))) if has_overrides else ()
+    return Case(content, overrides, extended)

@@ -50,6 +50,27 @@ def test_sweep_json_schema_malformed_file_is_refused(case: str) -> None:
     assert schema_errors(str(MALFORMED[case][0])) != []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seeds: 3\n",
+        "objective: {lr: 0.001}\nprobes: {segmentation: , knn: false}\n",
+        "data: {train_split: x}\n",
+        "data: {root: /a}\npruning: {n_startup_trials: 4}\n",
+    ],
+)
+def test_sweep_json_schema_a_file_that_extends_another_may_say_a_part(text: str) -> None:
+    assert schema_errors(f"extends: other.yaml\n{text}") == []
+    assert schema_errors("extends: 3\n") != []
+    assert schema_errors("seeds: 3\n") == ["'objective' is a required property", "'probes' is a required property"]
+
+
+def test_sweep_json_schema_a_field_that_groups_give_may_be_absent(load: Load) -> None:
+    text = MINIMAL + "data: {source: image_folder}\nvary: [{data.root: /a}]\n"
+    load(text)
+    assert schema_errors(text) == []
+
+
 def test_sweep_json_schema_every_field_is_described() -> None:
     schema = sweep_json_schema()
     assert all(field["description"] for field in schema["properties"].values())
