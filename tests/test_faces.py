@@ -19,6 +19,7 @@ ROOMS = {
 }
 FRONT_DOORS = (
     *("specvit.config", "orchestrator.plan", "orchestrator.power", "orchestrator.control"),
+    "orchestrator.results",
     "orchestrator.cli.app",
 )
 HEAVY = ("torch", "pandas", "ray", "optuna", "matplotlib", "timm", "datasets")

@@ -124,28 +124,12 @@ def read_data(target: str, results: str, overrides: Sequence[str] | None = None)
         SpecsweepError: If the target is no sweep, or what it holds cannot be read.
     """
     from orchestrator.reports.per_trial.sweep_data import SweepData
+    from orchestrator.results import find_study
 
     if (folder := find_study(target, results)) is not None:
         return SweepData.of_folder(folder)
     with open_ledger(target, results, overrides) as ledger:
         return SweepData.of_ledger(ledger)
-
-
-def find_study(target: str, results: str) -> Path | None:
-    """Return the folder of a sweep that is to be read from its files; None if its ledger is."""
-    from orchestrator.ledger.ledger import LEDGER_NAME
-    from orchestrator.reports.per_trial.trials_csv import CSV_NAME
-    from orchestrator.storage.remote_folder import is_url
-    from orchestrator.storage.results_folder import has_mirror
-
-    if is_url(target):
-        return None
-    path = Path(target)
-    if path.name == CSV_NAME and path.is_file():
-        return path.parent
-    folder = path if path.exists() or is_url(results) else Path(results) / target
-    has_ledger = (folder / LEDGER_NAME).exists() or has_mirror(folder)
-    return folder if (folder / CSV_NAME).is_file() and not has_ledger else None
 
 
 TOLD_BY_FOLDER = "a run takes commands through its folder, which a URL does not reach; stop it where it runs, by Ctrl-C"

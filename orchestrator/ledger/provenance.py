@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pydantic import ConfigDict, with_config
 
-import orchestrator
 from orchestrator.trials.computation import Computation, code_digests
 from orchestrator.trials.resources import usable_cores
 from specvit.memory import GIB, physical_memory
@@ -24,6 +23,8 @@ _PACKAGES = (
     *("specsweep", "torch", "torchvision", "timm", "ray", "optuna"),
     *("numpy", "scipy", "pandas", "pydantic"),
 )
+_ROOT = Path(__file__).resolve().parents[2]
+"""Folder that holds the packages."""
 _GIT_TIMEOUT_S = 5.0
 _GPU_TIMEOUT_S = 5.0
 
@@ -75,7 +76,7 @@ def collect_provenance(sweep_file: Path | None = None, parts: Iterable[object] =
         sweep_file: What it runs.
         parts: Data sources, recipes, comparators and probes that it uses.
     """
-    git_sha, git_dirty = find_commit(Path(orchestrator.__path__[0]).resolve().parent)
+    git_sha, git_dirty = find_commit(_ROOT)
     return Provenance(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         argv=tuple(sys.argv),

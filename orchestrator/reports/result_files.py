@@ -116,6 +116,17 @@ def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # 
     number of the arm's trials that have not, and ``not_learnt_note``, the table's sentence about them. Where an arm was
     computed otherwise than its baseline, the column ``mixed`` says in what.
     """
+    rows = table_rows(tables)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
+    if rows:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def table_rows(tables: Mapping[str, AblationTable]) -> list[dict[str, object]]:
+    """Return the rows of the CSV by column; None where a cell is empty."""
     judged, mixed = _are_judged(tables), _are_mixed(tables)
     rows = []
     for group, table in tables.items():
@@ -123,12 +134,7 @@ def render_csv(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:  # 
         for row in table.rows:
             of_row = note if row.not_learnt else dict.fromkeys(note)
             rows.append({"group": group, **_columns(row, table.metrics, judged=judged, mixed=mixed), **of_row})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
-    if rows:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return rows
 
 
 def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:

@@ -23,7 +23,7 @@ def curve_rows(records: Sequence[TrialRecord]) -> Iterator[tuple[object, ...]]:
     """Yield a row for each trial, rung and metric, of the columns ``COLUMNS``."""
     for record in records:
         trial = record.trial
-        place = (trial.group, trial.arm, trial.role, trial.seed, trial.trial_id, str(record.state))
+        place = (trial.group, trial.arm, str(trial.role), trial.seed, trial.trial_id, str(record.state))
         for report in record.reports:
             yield from ((*place, report.step, metric, value) for metric, value in report.metrics.items())
 

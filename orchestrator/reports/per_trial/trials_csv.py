@@ -35,6 +35,13 @@ _ADDRESSES = ("trial_id", "training_id", "arm_id", "group_id")
 COLUMNS = (*_FIRST, *_COSTS, *_TRAINING_COSTS, *_COMPUTED, *_WHY, *_NAMES, *_ADDRESSES)
 """All columns but those of metrics, which stand behind ``state``."""
 
+INTEGER_COLUMNS = ("seed", "attempts", "step", "steps", "num_parameters")
+TEXT_COLUMNS = (
+    *("group", "arm", "role", "state", "device", "weights", "weights_sha256", "trained_by", "added_later"),
+    *(*_WHY, "label", "versions", "code", *_ADDRESSES),
+)
+"""Kinds of columns; all others hold numbers."""
+
 METRIC_PREFIX = "metric:"
 """What a metric's column begins with if the metric's name alone would be taken for another column."""
 
@@ -52,10 +59,23 @@ def render_trials(
         metrics: Names of the table's metrics, whose columns come first.
         training_ids: Trial id to what decides its backbone, from ``Ledger.training_ids``, as far as it is known.
     """
+    header, rows = trial_rows(records, metrics, training_ids or {})
+    return render_rows(header, rows)
+
+
+def trial_rows(
+    records: Sequence[TrialRecord], metrics: Sequence[str], training_ids: Mapping[str, str]
+) -> tuple[list[str], list[list[object]]]:
+    """Return the header and the rows, with None where a cell is empty; likewise."""
+    names = metric_names(records, metrics)
+    header = [*_FIRST, *map(column_of, names), *COLUMNS[len(_FIRST) :]]
+    return header, [_cells(record, names, training_ids) for record in records]
+
+
+def metric_names(records: Sequence[TrialRecord], metrics: Sequence[str]) -> list[str]:
+    """Return the names of all final metrics: those of the table, then the others that a trial has."""
     others = ([name for name in record.metrics if name not in metrics] for record in records)
-    names = [*metrics, *order_metrics(others)]
-    header = (*_FIRST, *map(column_of, names), *COLUMNS[len(_FIRST) :])
-    return render_rows(header, (_cells(record, names, training_ids or {}) for record in records))
+    return [*metrics, *order_metrics(others)]
 
 
 def order_metrics(lists: Iterable[Iterable[str]]) -> list[str]:
@@ -112,7 +132,7 @@ def _cells(record: TrialRecord, names: Sequence[str], training_ids: Mapping[str,
     trial, cost = record.trial, record.cost
     weights = next((file for file in record.weights if file.is_probed), None)
     return [
-        *(trial.group, trial.arm, trial.role, trial.seed, record.state),
+        *(trial.group, trial.arm, str(trial.role), trial.seed, str(record.state)),
         *(record.metrics.get(name) for name in names),
         *(record.seconds, record.core_seconds),
         *((None,) * 4 if cost is None else (cost.seconds, cost.images_per_s)),
@@ -120,7 +140,7 @@ def _cells(record: TrialRecord, names: Sequence[str], training_ids: Mapping[str,
         *(record.computation.device, record.num_attempts, record.step, record.steps),
         *((None, None) if weights is None else (weights.path, weights.sha256)),
         *(record.trained_by, _json(sorted(record.added_later)) if record.added_later else None),
-        *(record.cause, record.skip_reason if record.state is State.SKIPPED else record.error),
+        *(record.cause and str(record.cause), record.skip_reason if record.state is State.SKIPPED else record.error),
         *(trial.label, trial.num_parameters, trial.extra_parameters_percent),
         *(_json(record.computation.versions), _json(record.computation.code)),
         *(trial.trial_id, training_ids.get(trial.trial_id), trial.arm_id, trial.group_id),
