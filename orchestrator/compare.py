@@ -66,7 +66,7 @@ class ComparedArm:
         role: What it is to its group.
         first: It in the first sweep.
         second: In the second.
-        change: Second - first; of what is not trained, or was pruned, without an interval.
+        change: Second - first; of controls and of what is not trained, or was pruned, without an interval.
         is_pruned: Whether a trial of it was pruned in one of the sweeps: survivors flatter.
         is_same: Whether it has the same values in both, to the last bit, at the seeds that both have.
     """
@@ -260,14 +260,14 @@ def _with_intervals(
     *,
     paired: bool,
 ) -> tuple[list[ComparedArm], float | None]:
-    """Give trained arms their intervals, simultaneous over all; return what could have been seen with it.
+    """Give baselines and arms their intervals, simultaneous over all; return what could have been seen with it.
 
     Groups have variances of their own and share the error evenly. Arms that are the same to the last bit take no part,
     nor do pruned ones, whose survivors flatter.
     """
     judged: dict[str, list[ComparedArm]] = {}
     for arm in arms:
-        if arm.role.is_trained and not arm.is_pruned and not arm.is_same:
+        if arm.role.is_ablated and not arm.is_pruned and not arm.is_same:
             judged.setdefault(arm.group, []).append(arm)
     changes: dict[Place, Change] = {}
     seen = []

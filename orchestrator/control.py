@@ -160,10 +160,13 @@ def _of_arm(records: Sequence[TrialRecord], arm: str, group: str | None) -> list
     if group is not None and group not in groups:
         raise SpecsweepError(f"no group {group!r}; known: {', '.join(map(repr, groups))}{did_you_mean(group, groups)}")
     here = [record for record in records if group in (None, record.trial.group)]
-    arms = list(dict.fromkeys(record.trial.arm for record in here if record.trial.role is not Role.BASELINE))
+    kept = (Role.BASELINE, Role.CONTROL)
+    arms = list(dict.fromkeys(record.trial.arm for record in here if record.trial.role not in kept))
     found = [record for record in here if record.trial.arm == arm]
     if any(record.trial.role is Role.BASELINE for record in found):
         raise SpecsweepError(f"{arm!r} is the baseline, without which there are no differences; it is not pruned")
+    if any(record.trial.role is Role.CONTROL for record in found):
+        raise SpecsweepError(f"{arm!r} is a control, which says what all of its seeds say or nothing; it is not pruned")
     if not found:
         raise SpecsweepError(f"no arm {arm!r}; known: {', '.join(map(repr, arms))}{did_you_mean(arm, arms)}")
     return found

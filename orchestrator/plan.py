@@ -243,8 +243,12 @@ def _expected_trials(sweep: Sweep, trials: Sequence[Trial]) -> float | None:
 
     one_an_arm = {trial.arm_id: trial for trial in trials if trial.role is Role.ARM}
     arms = Counter(trial.group_id for trial in one_an_arm.values())
-    others = sum(trial.role not in (Role.BASELINE, Role.ARM) for trial in trials)
-    return others + sum(expected_trials(num_arms, sweep.growth) for num_arms in arms.values())
+    others = sum(trial.role not in (Role.BASELINE, Role.ARM, Role.CONTROL) for trial in trials)
+    first = sweep.seeds[0]
+    controls = Counter(trial.group_id for trial in trials if trial.role is Role.CONTROL and trial.seed == first)
+    return others + sum(
+        expected_trials(num_arms, sweep.growth, num_controls=controls[group]) for group, num_arms in arms.items()
+    )
 
 
 def _arms(

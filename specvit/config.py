@@ -20,6 +20,10 @@ PROTOCOL_VERSION = 2
 2: shared weights get no gradient from rows with own weights; up to then they got its rounding error."""
 
 
+PERTURBATION = 1e-6
+"""What a repeat perturbs the initial weights of its arm by, see ``Treatment.perturbation``."""
+
+
 @settings
 class ModelSettings:
     """The backbone that is ablated."""
@@ -87,6 +91,9 @@ class Treatment:
     """Factor on the learning rate of own weights, and so on the step of their weight decay, which goes by that rate."""
     own_weight_decay: NonNegativeFloat = 1.0
     """Factor on the weight decay of own weights that decay at all: matrices do, norms, biases and the like do not."""
+    perturbation: NonNegativeFloat = 0.0
+    """Standard deviation of the factor, less 1, that every initial weight is multiplied by: ``1e-6`` repeats an arm but
+    for its rounding. See ``specvit.models.perturbation``."""
     comparator: AnyComparator | None = None
     """The other paper's change, where ``kind`` is ``comparator``."""
     external: ExternalBackbone | None = None
@@ -107,6 +114,8 @@ class Treatment:
         for name in ("own_lr", "own_weight_decay"):
             if self.specialize == "none" and getattr(self, name) != 1:
                 raise ValueError(f"{name} must be 1 where there are no own weights, not {getattr(self, name)}")
+        if self.perturbation and not self.is_trained:
+            raise ValueError(f"perturbation must be 0 where kind is {self.kind!r}, not {self.perturbation}")
         return self
 
 

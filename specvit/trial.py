@@ -25,6 +25,7 @@ from specvit.external import build_external
 from specvit.files.checksum import sha256_of
 from specvit.kept_weights import WeightsFile
 from specvit.models.config import VitConfig
+from specvit.models.perturbation import perturb
 from specvit.models.vit import build_vit
 from specvit.probing import Probing, pretrained_on
 from specvit.recipes.build import build_learner
@@ -279,5 +280,8 @@ def _build_backbone(config: TrialConfig, dataset: Dataset) -> VisionTransformer:
         pretrained=None if treatment.kind == "random_init" else config.model.checkpoint,
         pretrained_sha256=config.model.checkpoint_sha256,
     )
-    comparator = treatment.comparator
-    return model if comparator is None else comparator.build(model, seed=config.seed)
+    if treatment.comparator is not None:
+        model = treatment.comparator.build(model, seed=config.seed)
+    if treatment.perturbation:
+        perturb(model, treatment.perturbation, seed=config.seed)
+    return model

@@ -78,7 +78,7 @@ def comparison_json(first: Side, second: Side, found: SweepComparison) -> dict[s
 def says(found: SweepComparison) -> list[str]:
     """Return in sentences what is found, and how."""
     title, digits = describe(found.metric).title, decimals(found.metric)
-    trained = [arm for arm in found.arms if arm.role.is_trained]
+    trained = [arm for arm in found.arms if arm.role.is_ablated]
     same = [arm for arm in trained if arm.is_same]
     pairing = "Paired by seed: the trainings are configured alike."
     if not found.paired:
@@ -166,7 +166,7 @@ def _notes(found: SweepComparison) -> list[str]:
     notes = [
         "B - A: with its 95% interval, simultaneous over all arms; "
         + ("Student's of the differences within seeds" if found.paired else "Welch's")
-        + ", each variance pooled over the arms of a group. Bold: it excludes 0. Floors have no interval.",
+        + ", each variance pooled over the arms of a group. Bold: it excludes 0. Controls and floors have no interval.",
     ]
     if any(arm.is_same for arm in found.arms):
         notes.append("same: the values of the seeds that both have are equal to the last bit.")

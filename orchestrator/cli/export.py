@@ -65,7 +65,7 @@ def optuna(
     The value of a trial is the mean of the metric over all seeds of its arm, so that the best trial is one of the best
     arm; an arm of which a seed failed, was pruned or has not ended has none, and no_value_because says why. There is a
     parameter for each ablated axis. The trial's own metrics, its arm, seed and role are user attributes. Floors are no
-    trials: they are user attributes of the study, as floor:ARM and external:ARM.
+    trials: they are user attributes of the study, as floor:ARM and external:ARM; so are controls, as control:ARM.
     """
     from orchestrator.reports.optuna_export.studies import check_target, read_studies, write_studies
     from specvit.files.atomic import replacing

@@ -22,6 +22,9 @@ from specvit.specialization.language import NO_SPECIALIZATION
 MAX_SHOWN = 1000
 """Arms that a rendered plan shows: more than anyone reads, and few enough to be printed within seconds."""
 
+_MARKED = (Role.BASELINE, Role.CONTROL, Role.EXTERNAL)
+"""Roles that a row tells beside its text."""
+
 _WIDE = 0.05
 """Part of the forecast by which simulations must differ for their range to be worth telling."""
 
@@ -38,16 +41,17 @@ def render_plan(plan: Plan) -> RenderableType:
             table.add_column(name, justify="right")
         for arm in arms:
             table.add_row(*_cells(arm))
-            if arm.role is Role.ARM and arm.specialize != NO_SPECIALIZATION and arm.specialize not in arm.arm:
+            if arm.role.is_trained and arm.specialize != NO_SPECIALIZATION and arm.specialize not in arm.arm:
                 table.add_row(Text(f"  = {arm.specialize}".replace("+", "\n  + "), style="dim"))
         parts.append(table)
     if len(plan.arms) > MAX_SHOWN:
         parts.append(Text(f"and {len(plan.arms) - MAX_SHOWN} more arms, which --json lists"))
     has_external = any(arm.role is Role.EXTERNAL for arm in plan.arms)
     floors = "floors and external backbones (one trial each)" if has_external else "floors"
+    controls = ", controls" if any(arm.role is Role.CONTROL for arm in plan.arms) else ""
     parts.append(
         Text(
-            f"{plan.num_groups} group{'s' * (plan.num_groups != 1)}, {len(plan.arms)} arms with baseline and "
+            f"{plan.num_groups} group{'s' * (plan.num_groups != 1)}, {len(plan.arms)} arms with baseline{controls} and "
             f"{floors}, {len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}, {plan.num_trials} trials, "
             f"{plan.forecast.num_pending} to run"
         )
@@ -77,10 +81,10 @@ def _reuse_text(plan: Plan) -> str:
 
 
 def _cells(arm: PlannedArm) -> list[Text]:
-    name = fold_arm(one_line(arm.arm)) + (f" ({arm.role})" if arm.role in (Role.BASELINE, Role.EXTERNAL) else "")
+    name = fold_arm(one_line(arm.arm)) + (f" ({arm.role})" if arm.role in _MARKED else "")
     values = (
         f"{arm.num_parameters:,}" if arm.num_parameters else "",
-        f"+{arm.extra_parameters_percent:.2f}" if arm.role is Role.ARM else "",
+        f"+{arm.extra_parameters_percent:.2f}" if arm.role in (Role.ARM, Role.CONTROL) else "",
         str(arm.num_trials),
         str(arm.num_pending),
         format_seconds(arm.seconds_per_trial),

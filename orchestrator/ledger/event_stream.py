@@ -4,8 +4,8 @@ Every event is one JSON object on one line, in ASCII. All have these keys:
 
 * ``kind``: see below.
 * ``at``: when, as ISO 8601 in UTC; null for ``left_out``, of which no time is kept.
-* ``trial_id``, ``label``, ``group``, ``arm``, ``role`` (``baseline``, ``arm``, ``floor``), ``seed``: the trial;
-  null for ``registered``. ``group`` is empty if the sweep has one group only.
+* ``trial_id``, ``label``, ``group``, ``arm``, ``role`` (``baseline``, ``arm``, ``control``, ``floor``, ``external``),
+  ``seed``: the trial; null for ``registered``. ``group`` is empty if the sweep has one group only.
 * ``attempt``: number of the attempt, from 1; null for ``registered`` and ``left_out``.
 
 And keys of their own:

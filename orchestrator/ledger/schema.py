@@ -17,7 +17,7 @@ from dataclasses import fields
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Role, TrialInfo
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 

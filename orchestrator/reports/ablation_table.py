@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.comparisons import BASELINE, Claims, Difference, GroupComparison, compare_group, with_q_values
+from orchestrator.reports.controls import with_controls
 from orchestrator.reports.factorial import FactorialReading, read_factorials
 from orchestrator.reports.growth import GroupGrowth
 from orchestrator.reports.mixed import Mixture, find_mixture
@@ -64,7 +65,7 @@ class ArmRow:
         not_learnt: Trials that are done but have not learnt what their recipe says (``specvit.training.learnt``); None
             if it was not recorded of any of them.
         mixed: In what its trials were computed otherwise than the baseline's of the same seeds; empty = in nothing.
-        is_no_op: Whether it has the baseline's numbers to the last bit: the arm changes nothing.
+        is_no_op: Whether it has the baseline's numbers to the last bit, or its weights: the arm changes nothing.
     """
 
     arm: str
@@ -95,8 +96,8 @@ class AblationTable:
 
     Attributes:
         metrics: Names of the metrics that it shows, in the order of their columns.
-        rows: The baseline first, the arms in the order of the sweep, the floors, external backbones last; also of arms
-            of which no trial is done.
+        rows: The baseline first, the arms in the order of the sweep, controls, floors, external backbones last; also of
+            arms of which no trial is done.
         failures: Label and error of every failed trial.
         left_out: The reasons for which trials were left out, each once.
         unlearnt: By what trials have not learnt.
@@ -108,6 +109,7 @@ class AblationTable:
             each seed.
         factorials: What its components add on average, where its arms are all combinations of some.
         growth: Where the looks of a sweep stand whose seeds grow; None if they are fixed.
+        rounding: Metric to the standard deviation, over seeds, of the differences of the control ``repeat``.
         family: All its rows in the order of the sweep, where ``rows`` are some of them or in another order; else empty.
         order: By what ``rows`` are sorted, human-readable; empty = as in the sweep.
     """
@@ -124,6 +126,7 @@ class AblationTable:
     growth: GroupGrowth | None = None
     compared: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     factorials: tuple[FactorialReading, ...] = ()
+    rounding: Mapping[str, float] = field(default_factory=dict)
     family: tuple[ArmRow, ...] = ()
     order: str = ""
 
@@ -152,7 +155,11 @@ def build_tables(
         groups.setdefault(record.trial.group, []).append(record)
     names = tuple(metrics) or measured_metrics(records)
     arms = {group: _by_arm(of_group) for group, of_group in groups.items()}
-    found = {group: compare_group(of_group, names, claims or Claims()) for group, of_group in arms.items()}
+    claims = claims or Claims()
+    found = {
+        group: with_controls(compare_group(of_group, names, claims), of_group, claims)
+        for group, of_group in arms.items()
+    }
     compared = with_q_values(found)
     return {group: _table(groups[group], arms[group], names, compared[group]) for group in groups}
 
@@ -199,6 +206,7 @@ def _table(
         growth=compared.growth,
         compared={arms[arm][0].trial.arm if arm else BASELINE: of_arm for arm, of_arm in compared.judged.items()},
         factorials=read_factorials(arms, compared),
+        rounding=compared.rounding,
     )
 
 

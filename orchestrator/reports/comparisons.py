@@ -95,9 +95,10 @@ class GroupComparison:
         smallest_effect: Smallest difference of interest in it; None if none is declared.
         differences: Metric, then arm id, to the difference; of floors without an interval.
         by_metric: Metric to its comparison, where there is one.
-        no_ops: Ids of arms that are the baseline to the last bit, in every metric and seed.
+        no_ops: Ids of arms that are the baseline to the last bit, in every metric and seed, or by their kept weights.
         judged: What the primary metric's comparison is of: arm id, or ``BASELINE``, to the value at each seed.
         growth: Where the looks of a sweep stand whose seeds grow; None if they are fixed.
+        rounding: Metric to the standard deviation, over seeds, of the differences of the control ``repeat``.
     """
 
     primary: str
@@ -107,6 +108,7 @@ class GroupComparison:
     no_ops: frozenset[str] = frozenset()
     judged: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     growth: GroupGrowth | None = None
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare_group(
@@ -115,6 +117,7 @@ def compare_group(
     """Compare the arms of a group with their baseline.
 
     Arms of which a trial was pruned are left out: their survivors flatter them. So are arms that change nothing.
+    Controls take no part either; what they are is found beside, by ``reports.controls``.
 
     Args:
         arms: Arm id to its trials, all of one group, the baseline's among them if it has one.
@@ -127,10 +130,14 @@ def compare_group(
     effect = claims.smallest_effects.get(primary)
     if baseline is None:
         return GroupComparison(primary, effect, {}, {})
-    values = {name: {arm: _by_seed(records, name) for arm, records in arms.items()} for name in metrics}
+    values = {name: {arm: values_by_seed(records, name) for arm, records in arms.items()} for name in metrics}
     pruned = {arm for arm, records in arms.items() if any(record.state is State.PRUNED for record in records)}
     trained = [arm for arm, role in roles.items() if role is Role.ARM]
-    no_ops = frozenset(arm for arm in trained if _changes_nothing(values, arm, baseline))
+    no_ops = frozenset(
+        arm
+        for arm in trained
+        if _changes_nothing(values, arm, baseline) or _has_same_weights(arms[arm], arms[baseline])
+    )
     comparisons, judged = {}, {}
     for name in metrics:
         judged[name] = {BASELINE: values[name][baseline]}
@@ -198,14 +205,12 @@ def _difference(
     role: Role,
     is_primary: bool,
 ) -> Difference:
-    common = values[arm].keys() & values[baseline].keys()
+    gaps = gaps_of(values[arm], values[baseline])
     result = None if comparison is None else comparison.arms.get(arm)
     if result is None:
-        gaps = [values[arm][seed] - values[baseline][seed] for seed in sorted(common)]
-        mean = math.fsum(gaps) / len(gaps) if gaps and all(map(math.isfinite, gaps)) else None
-        return Difference(len(common), mean if role is not Role.ARM or _is_exact(gaps) else None)
+        return Difference(len(gaps), finite_mean(gaps) if role is not Role.ARM or _is_exact(gaps) else None)
     return Difference(
-        len(common),
+        len(gaps),
         result.estimate,
         result.low,
         result.high,
@@ -233,6 +238,16 @@ def _looked_at(difference: Difference, decision: Decision | None, *, role: Role)
     )
 
 
+def gaps_of(own: Mapping[int, float], baseline: Mapping[int, float]) -> list[float]:
+    """Return the differences at the seeds that both have."""
+    return [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
+
+
+def finite_mean(gaps: Sequence[float]) -> float | None:
+    """Return the mean of some numbers; None of none, or where one is not finite."""
+    return math.fsum(gaps) / len(gaps) if gaps and all(map(math.isfinite, gaps)) else None
+
+
 def _is_exact(gaps: Sequence[float]) -> bool:
     """Return whether an arm that was not compared is known to differ by nothing."""
     return bool(gaps) and not any(gaps)
@@ -251,7 +266,25 @@ def _changes_nothing(values: Mapping[str, Mapping[str, Mapping[int, float]]], ar
     return len({seed for seed, _ in pairs}) > 1 and all(is_equal for _, is_equal in pairs)
 
 
-def _by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+def _has_same_weights(records: Sequence[TrialRecord], baseline: Sequence[TrialRecord]) -> bool:
+    """Return whether the kept weights of an arm are the baseline's, by their checksums, in every seed that both have.
+
+    Files of different models never are: they say what model they are of.
+    """
+    own, its = (
+        {
+            record.trial.seed: [file.sha256 for file in record.weights if file.is_probed]
+            for record in of
+            if record.state is State.DONE and record.weights
+        }
+        for of in (records, baseline)
+    )
+    common = own.keys() & its.keys()
+    return bool(common) and all(own[seed] == its[seed] for seed in common)
+
+
+def values_by_seed(records: Sequence[TrialRecord], metric: str) -> dict[int, float]:
+    """Return the values of an arm's trials that are done."""
     return {
         record.trial.seed: record.metrics[metric]
         for record in records

@@ -18,7 +18,6 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
 
-_COMPARED = (Role.BASELINE, Role.ARM)
 _ENDED = (State.DONE, State.PRUNED, State.FAILED)
 
 _VERDICTS = {
@@ -74,25 +73,43 @@ def stage_of(records: Sequence[TrialRecord], growth: GrowingSeeds, metric: str, 
     for group in groups.values():
         stands = follow_group(group, growth, metric, smallest_effect)
         last = growth.first + (stands.next_look or 0)
+        # No look waits for a control: it may have seeds to run when all arms are decided.
+        last_of_controls = growth.first + (stands.next_look or stands.look)
         for record in group:
             trial = record.trial
             is_open = trial.role is Role.BASELINE or trial.arm_id in stands.open_arms
-            if trial.role not in _COMPARED or (is_open and trial.seed < last):
+            if trial.role is Role.CONTROL:
+                if trial.seed < last_of_controls:
+                    now.add(trial.trial_id)
+                elif stands.next_look is None:
+                    not_needed.add(trial.trial_id)
+            elif not trial.role.is_ablated or (is_open and trial.seed < last):
                 now.add(trial.trial_id)
             elif stands.next_look is None or not is_open:
                 not_needed.add(trial.trial_id)
     return Stage(frozenset(now), frozenset(not_needed))
 
 
-def expected_trials(num_arms: int, growth: GrowingSeeds) -> float:
+def expected_trials(num_arms: int, growth: GrowingSeeds, *, num_controls: int = 0) -> float:
     """Return how many trials of the baseline and of so many arms run on average where no arm has an effect.
 
-    By simulation of the looks; of a confirmation, by the level at which arms are chosen.
+    Controls run as long as the baseline does, which runs as long as any arm. By simulation of the looks; of a
+    confirmation, by the level at which arms are chosen.
     """
     if growth.method == "confirm":
-        return growth.start * (num_arms + 1) + (growth.most - growth.start) * (1 + SCREEN_LEVEL * num_arms)
+        of_arms = num_arms * (growth.start + (growth.most - growth.start) * SCREEN_LEVEL)
+        return of_arms + growth.most * (1 + num_controls)
     design = design_looks(growth.all_looks, num_arms)
-    return forecast_looks(design, [0.0] * num_arms, sd_difference=1.0).mean_trials
+    forecast = forecast_looks(design, [0.0] * num_arms, sd_difference=1.0)
+    return forecast.mean_trials + num_controls * (forecast.mean_trials - sum(forecast.mean_seeds))
+
+
+def critical_of(stands: GroupGrowth, growth: GrowingSeeds, num_arms: int, df: float) -> float | None:
+    """Return what |t| must exceed at the look that a group has come to; None where no look judges by one of its own."""
+    if growth.method != "sequential" or not stands.look:
+        return None
+    design = design_looks(growth.all_looks, num_arms)
+    return design.critical_at(design.looks.index(stands.look), df)
 
 
 def verdict_of(decision: Decision) -> Verdict:
@@ -111,7 +128,7 @@ def follow_group(
         metric: The primary metric.
         smallest_effect: Smallest difference of interest in it; None: none is declared.
     """
-    judged = [record for record in records if record.trial.role in _COMPARED]
+    judged = [record for record in records if record.trial.role.is_ablated]
     baseline = next((record.trial.arm_id for record in judged if record.trial.role is Role.BASELINE), None)
     arms = list(dict.fromkeys(record.trial.arm_id for record in judged if record.trial.role is Role.ARM))
     open_arms = set(arms) - {record.trial.arm_id for record in judged if record.state is State.PRUNED}

@@ -46,7 +46,7 @@ class PairedDifferences:
     """The values that the trials of a group have reported, and what can be compared of them.
 
     Args:
-        records: The trials of the group, floors apart, in the order of the sweep.
+        records: The trials of the group's baseline and arms, in the order of the sweep.
         higher_is_better: Which way is up.
     """
 

@@ -25,9 +25,9 @@ from orchestrator.trials.trial import Role
 class Judge:
     """The judge of the trials of a sweep, each arm against the baseline of its group.
 
-    The baseline and the floors are never pruned, and the floors are no evidence, since to beat a model that was never
-    trained proves nothing. A value that is NaN or infinite counts as worse than all others. A trial's rung is judged
-    once, as soon as it can be compared: a report that comes before the baseline's waits for it.
+    The baseline, controls and floors are never pruned, and the last two are no evidence: a control is no rival, and to
+    beat a model that was never trained proves nothing. A value that is NaN or infinite counts as worse than all others.
+    A rung is judged once, as soon as it can be compared: a report that comes before the baseline's waits for it.
 
     Args:
         settings: The pruner and its arguments.
@@ -53,7 +53,7 @@ class Judge:
             return
         members: dict[str, list[TrialRecord]] = {}
         for record in records:
-            if record.trial.role.is_trained:
+            if record.trial.role.is_ablated:
                 members.setdefault(record.trial.group_id, []).append(record)
         metric = metric or settings.metric
         for group_records in members.values():

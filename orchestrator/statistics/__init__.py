@@ -24,7 +24,7 @@ from orchestrator.statistics.paired import Difference, mean, paired_difference, 
 from orchestrator.statistics.pairing import Pairing, pairing
 from orchestrator.statistics.power import contrast_power, seeds_for_difference, two_way_df
 from orchestrator.statistics.sign_flips import max_t_sign_flips
-from orchestrator.statistics.simultaneous import Contrast, Family, against_baseline, simultaneous
+from orchestrator.statistics.simultaneous import Contrast, Family, against_baseline, beside_family, simultaneous
 from orchestrator.statistics.spread import VarianceComponents, correlation, sd_interval, variance_components
 from orchestrator.statistics.variances import VarianceTest, by_own_variances, moderated_variances, unequal_variances
 from orchestrator.statistics.verdicts import LEAST_SEEDS, Verdict, benjamini_hochberg, judge
@@ -50,6 +50,7 @@ __all__ = [
     "Verdict",
     "against_baseline",
     "benjamini_hochberg",
+    "beside_family",
     "by_own_variances",
     "combine_effects",
     "compare_arms",

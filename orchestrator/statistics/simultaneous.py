@@ -85,6 +85,58 @@ def against_baseline(model: GroupModel, *, confidence: float = 0.95) -> Family:
     )
 
 
+def beside_family(
+    values: Mapping[int, float], baseline: Mapping[int, float], *, model: GroupModel, family: Family,
+    critical: float | None = None,
+) -> Contrast | None:
+    """Compare a control with the baseline by the yardstick of the arms: their residual variance and critical value.
+
+    A control is no member of the group: it takes no part in the variance, where a repeat that differs by rounding alone
+    would make all intervals too narrow, nor in the family, since it must not cost the arms any power. So its interval
+    does not hold together with theirs: of a control that truly does nothing and varies as the arms do, it misses 0 with
+    the probability with which one given arm's does, 5% beside a single arm, less beside several.
+
+    Args:
+        values: Of the control, by seed.
+        baseline: Of the baseline, by seed.
+        model: The fit of the arms and the baseline, of which the variance is taken. With blocks the control is compared
+            within the seeds that both have, else by the means of all.
+        family: The arms' contrasts with the baseline, of which the critical value is taken.
+        critical: Another critical value, e.g. of a look; None: that of the family.
+
+    Returns:
+        The contrast; None without a seed in common, a finite difference or a yardstick.
+
+    Source:
+        A future mean of the same model: its difference to the baseline within n seeds has the variance 2 sigma^2 / n
+        (without blocks sigma^2 / n + sigma^2 / m), and the arms' estimate of sigma is independent of it.
+    """
+    from scipy.special import stdtr
+
+    common = sorted(values.keys() & baseline.keys())
+    if not common or not family.contrasts or not math.isfinite(model.variance):
+        return None
+    if model.blocks:
+        estimate = math.fsum(values[seed] - baseline[seed] for seed in common) / len(common)
+        scale = 2 / len(common)
+    else:
+        estimate = math.fsum(values.values()) / len(values) - math.fsum(baseline.values()) / len(baseline)
+        scale = 1 / len(values) + 1 / len(baseline)
+    if not math.isfinite(estimate):
+        return None
+    error = math.sqrt(model.variance * scale)
+    if error == 0:
+        return Contrast(estimate, 0.0, model.df, estimate, estimate, float(estimate == 0), float(estimate == 0))
+    reach = (family.critical or 0.0 if critical is None else critical) * error
+    single = 2 * float(stdtr(model.df, -abs(estimate) / error))
+    covariance = model.unscaled[1:, 1:]
+    errors = np.sqrt(np.diag(covariance))
+    (adjusted,) = max_t(covariance / np.outer(errors, errors), model.df).p_values([estimate / error])
+    return Contrast(
+        estimate, error, model.df, estimate - reach, estimate + reach, float(max(adjusted, single)), single
+    )
+
+
 def simultaneous(
     model: GroupModel, weights: Mapping[str, Mapping[str, float]], *, confidence: float = 0.95
 ) -> Family:

@@ -109,14 +109,18 @@ def _resolves(blocks: str, depth: int) -> bool:
 
 def _check_placebo(sweep: Sweep, group: Group) -> Iterator[Problem]:
     """Check that the placebo's patch stays in its place, and is one of the image's."""
-    if "placebo" in sweep.file.ablate.tokens and group.objective.drops_patches:
+    places: list[FieldPath] = [
+        *(("ablate", "tokens", index) for index, kind in enumerate(sweep.file.ablate.tokens) if kind == "placebo"),
+        *(("controls", index) for index, text in enumerate(sweep.file.controls) if text.startswith("placebo")),
+    ]
+    if group.objective.drops_patches:
         rule = f"must not be 'placebo' with recipe {group.objective.name!r}, which drops patches: its row would move"
-        yield Problem(("ablate", "tokens", sweep.file.ablate.tokens.index("placebo")), rule)
+        yield from (Problem(place, rule) for place in places)
     position = sweep.file.ablate.placebo_position
     if position is None:
         return
-    if "placebo" not in sweep.file.ablate.tokens:
-        yield Problem(("ablate", "placebo_position"), "needs 'placebo' in ablate.tokens")
+    if not places:
+        yield Problem(("ablate", "placebo_position"), "needs 'placebo' in ablate.tokens or controls")
         return
     side = group.data.image_size // group.model.patch_size
     if max(position) >= side:

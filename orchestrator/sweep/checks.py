@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.sweep.ablation_checks import check_ablation
-from orchestrator.sweep.grid import arm_texts, count_trials
+from orchestrator.sweep.grid import arm_texts, count_trials, find_control
 from orchestrator.sweep.groups import neutral_fields
 from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.problems import FieldPath, Problem
@@ -14,6 +14,7 @@ from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.resource_settings import share_of
 from orchestrator.sweep.schema import MAX_TRIALS
 from orchestrator.sweep.varying import Setting, Varied
+from specvit.config import Treatment
 from specvit.data import DataSource
 from specvit.errors import ConfigError
 from specvit.messages import did_you_mean
@@ -69,6 +70,8 @@ def check_sweep(
         problems += _check_processes(context, sweep)
     problems += check_ablation(sweep)
     problems += _check_external(sweep)
+    if not problems:
+        problems += _check_controls(sweep)
     if not problems:
         problems += _check_priority(sweep)
         num_trials = count_trials(sweep)
@@ -235,6 +238,24 @@ def _check_external(sweep: Sweep) -> Iterator[Problem]:
         if not name.isprintable() or name != name.strip():
             rule = "must be one line of text, without spaces around it"
             yield Problem(("external", index, "name"), f"{rule}, not {name!r}")
+
+
+def _check_controls(sweep: Sweep) -> Iterator[Problem]:
+    """Check that every control can be told in every group, and is a row of its own there."""
+    for group in sweep.groups if sweep.file.controls else ():
+        known: dict[Treatment, str] = {}
+        for index, text in enumerate(sweep.file.controls):
+            place = ("controls", index)
+            try:
+                control, arm = find_control(sweep, group, text)
+            except ConfigError as error:
+                yield Problem(place, str(error))
+                continue
+            if arm is not None:
+                rule = f"{control.text!r} is an arm of the sweep already, {arm!r}; take it out of here or of ablate"
+                yield Problem(place, rule)
+            elif (other := known.setdefault(control.treatment, text)) is not text:
+                yield Problem(place, f"must name each control once, but {text!r} is {other!r} again")
 
 
 def _check_priority(sweep: Sweep) -> Iterator[Problem]:

@@ -1,19 +1,20 @@
 """From a sweep to its trials: pure, ordered, without duplicates.
 
 Groups are the product of the varied axes. Inside a group stand its baseline, once however many axes are
-crossed with it, then its floors and external backbones, then its arms: specializations that are the same places at
-the group's depth are one arm, and so are comparators that do the same to a model of this depth. Comparators come last.
-External backbones come with the first seed alone: they are not trained, and do not differ from seed to seed.
+crossed with it, then its controls, floors and external backbones, then its arms: specializations that are the same
+places at the group's depth are one arm, and so are comparators that do the same to a model of this depth. Comparators
+come last. External backbones come with the first seed alone: they are not trained, and do not differ from seed to seed.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from orchestrator.sweep.controls import Control, resolve_control
 from orchestrator.sweep.resolved import Group, Sweep
 from orchestrator.sweep.schema import Ablation
 from orchestrator.trials.identity import arm_id, canonical_json, group_id, trial_id
@@ -21,7 +22,7 @@ from orchestrator.trials.trial import Role, Trial
 from specvit.config import Treatment, TrialConfig
 from specvit.models.config import parse_high_norm
 from specvit.models.parameter_counts import count_extra_parameters, count_parameters
-from specvit.models.scales import SCALES
+from specvit.models.scales import SCALES, Scale
 from specvit.specialization.language import Specialization, parse_specialization
 from specvit.specialization.modes import parse_mode
 
@@ -51,7 +52,7 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         sweep: A sweep as ``load_sweep`` returns it.
 
     Returns:
-        The trials: all of the first seed, then all of the second, ...; within a seed baselines, then
+        The trials: all of the first seed, then all of the second, ...; within a seed baselines, then controls, then
         floors, then external backbones, then the arms that ``priority`` names, then the others, each kind by falling
         number of parameters (long trials started last leave workers idle at the end), equals in the order of the file.
     """
@@ -81,20 +82,38 @@ def count_trials(sweep: Sweep) -> int:
     return sum(len(row.seeds(sweep)) for _, rows in _tables(sweep) for row in rows)
 
 
+_Shape = tuple[str, bool, bool]
+"""What rows depend on of a group: its scale, and whether there are registers and layer scales."""
+
+
+def _shape(group: Group) -> _Shape:
+    has_registers = parse_high_norm(group.model.high_norm).num_registers > 0
+    return group.model.scale, has_registers, group.objective.layer_scale > 0
+
+
 def _tables(sweep: Sweep) -> Iterator[tuple[Group, tuple[_Row, ...]]]:
     """Yield every group with the rows of its table.
 
-    They depend on the depth, and on whether there are registers and layer scales.
+    They depend on the scale, and on whether there are registers and layer scales.
     """
-    known: dict[tuple[int, bool, bool], tuple[_Row, ...]] = {}
+    known: dict[_Shape, tuple[_Row, ...]] = {}
     for group in sweep.groups:
-        depth = SCALES[group.model.scale].depth
-        has_registers = parse_high_norm(group.model.high_norm).num_registers > 0
-        layer_scale = group.objective.layer_scale > 0
-        shape = (depth, has_registers, layer_scale)
+        shape = _shape(group)
         if shape not in known:
-            known[shape] = _rows(sweep, depth, has_registers=has_registers, layer_scale=layer_scale)
+            known[shape] = _rows(sweep, shape)
         yield group, known[shape]
+
+
+def find_control(sweep: Sweep, group: Group, text: str) -> tuple[Control, str | None]:
+    """Return what a control is in a group, and the text of the arm that is the very same there, if one is.
+
+    Raises:
+        ConfigError: If it cannot be told, see ``resolve_control``.
+    """
+    shape = _shape(group)
+    arms = _arm_rows(sweep, shape)
+    control = _control(sweep, SCALES[shape[0]], text, arms, layer_scale=shape[2])
+    return control, next((row.text for row in arms if row.treatment == control.treatment), None)
 
 
 def specializations(ablate: Ablation, depth: int, *, layer_scale: bool) -> tuple[Specialization, ...]:
@@ -126,16 +145,40 @@ def specializations(ablate: Ablation, depth: int, *, layer_scale: bool) -> tuple
     return tuple((distinct | named).values())
 
 
-def _rows(sweep: Sweep, depth: int, *, has_registers: bool, layer_scale: bool) -> tuple[_Row, ...]:
-    ablate = sweep.file.ablate
-    baseline, *others = specializations(ablate, depth, layer_scale=layer_scale)
+def _rows(sweep: Sweep, shape: _Shape) -> tuple[_Row, ...]:
+    scale_name, _, layer_scale = shape
+    scale = SCALES[scale_name]
+    baseline = parse_specialization("none", scale.depth, layer_scale=layer_scale)
+    arms = _arm_rows(sweep, shape)
     rows = [_Row(baseline.text, Role.BASELINE, Treatment(specialize=baseline.text), baseline)]
+    for text in sweep.file.controls:
+        control = _control(sweep, scale, text, arms, layer_scale=layer_scale)
+        rows.append(_Row(control.text, Role.CONTROL, control.treatment, control.specialization))
     for floor in sweep.file.floors:
         rows.append(_Row(floor.replace("_", " "), Role.FLOOR, Treatment(kind=floor), baseline))
     counts = sweep.external_parameters or (0,) * len(sweep.file.external)
     for external, count in zip(sweep.file.external, counts, strict=True):
         treatment = Treatment(kind="external", external=external)
         rows.append(_Row(external.name, Role.EXTERNAL, treatment, baseline, count))
+    return (*rows, *arms)
+
+
+def _control(sweep: Sweep, scale: Scale, text: str, arms: Sequence[_Row], *, layer_scale: bool) -> Control:
+    """Return a control; the arm that a placebo is of is called as in the table, without what is said of its token."""
+    owners = [
+        Control(_arm_text(row.specialization.label, row.treatment), row.treatment, row.specialization)
+        for row in arms
+        if row.treatment.kind == "specialize"
+    ]
+    position = sweep.file.ablate.placebo_position
+    return resolve_control(text, owners, scale, layer_scale=layer_scale, position=position)
+
+
+def _arm_rows(sweep: Sweep, shape: _Shape) -> tuple[_Row, ...]:
+    scale_name, has_registers, layer_scale = shape
+    ablate, depth = sweep.file.ablate, SCALES[scale_name].depth
+    baseline, *others = specializations(ablate, depth, layer_scale=layer_scale)
+    rows = []
     for specialization, *choices in itertools.product(others, *_choices(ablate, has_registers=has_registers)):
         chosen = {field: value for choice in choices for field, value in choice.items()}
         if all(mode.kind == "lora" for _, _, mode in specialization.places()):
@@ -143,7 +186,7 @@ def _rows(sweep: Sweep, depth: int, *, has_registers: bool, layer_scale: bool) -
         if not any(component.has_matrix for component, _, _ in specialization.places()):
             chosen["own_weight_decay"] = 1.0  # vectors do not decay
         treatment = Treatment(specialize=specialization.text, **chosen)
-        text = _arm_text(specialization.label, treatment, has_registers=has_registers)
+        text = _arm_text(specialization.label, treatment, *_token_remarks(treatment, has_registers=has_registers))
         rows.append(_Row(text, Role.ARM, treatment, specialization))
     effects: dict[object, Any] = {}
     for comparator in ablate.comparators or ():
@@ -170,14 +213,16 @@ def _choices(ablate: Ablation, *, has_registers: bool) -> Iterator[list[dict[str
     yield [{"own_weight_decay": factor} for factor in dict.fromkeys(ablate.own_weight_decay)]
 
 
-def _arm_text(places: str, treatment: Treatment, *, has_registers: bool) -> str:
-    remarks = []
-    if treatment.init == "independent":
-        remarks.append("independent")
+def _token_remarks(treatment: Treatment, *, has_registers: bool) -> tuple[str, ...]:
+    """Return what a row says of the tokens that have the own weights; nothing of [CLS]."""
     if treatment.tokens == "placebo":
-        remarks.append("placebo")
-    elif has_registers and treatment.registers_with == "patches":
-        remarks.append("registers with patches")
+        return ("placebo",)
+    return ("registers with patches",) if has_registers and treatment.registers_with == "patches" else ()
+
+
+def _arm_text(places: str, treatment: Treatment, *token_remarks: str) -> str:
+    remarks = ["independent"] if treatment.init == "independent" else []
+    remarks += token_remarks
     if treatment.own_lr != 1:
         remarks.append(f"own lr {treatment.own_lr}")
     if treatment.own_weight_decay != 1:

@@ -27,7 +27,7 @@ class GrowingSeeds:
     """
 
     start: PositiveInt = 4
-    """Seeds that every arm has, the baseline and the floors too; at least 4."""
+    """Seeds that every arm has, the baseline, controls and floors too; at least 4."""
     most: PositiveInt = 16
     """Seeds that an arm has at most."""
     looks: tuple[PositiveInt, ...] = ()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from orchestrator.sweep.controls import ControlText
 from orchestrator.sweep.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.problems import value_text
@@ -154,7 +155,8 @@ class Ablation:
     tokens: Annotated[tuple[Literal["cls", "placebo"], ...], Field(min_length=1)] = ("cls",)
     """Which token gets the own weights: [CLS], or one fixed patch, as a control for their mere number."""
     placebo_position: tuple[NonNegativeInt, NonNegativeInt] | None = None
-    """Row and column of the placebo's patch in the grid of the whole image; default: the middle."""
+    """Row and column of the placebo's patch in the grid of the whole image, also of a placebo among the ``controls``;
+    default: the middle."""
     registers_with: Annotated[tuple[Literal["cls", "patches"], ...], Field(min_length=1)] = ("cls",)
     """Whether registers share the weights of [CLS] or those of the patches."""
     own_lr: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
@@ -208,6 +210,11 @@ class SweepFile:
     both sides is ``equivalent``. To be chosen before the results are seen; takes no part in a trial's identity."""
     floors: tuple[Floor, ...] = ("random_init", "raw_pixels")
     """Rows to stand above: a backbone that was never trained, and no backbone at all."""
+    controls: tuple[ControlText, ...] = ()
+    """Rows below the arms whose difference to the baseline should be none: ``repeat``, the baseline again from initial
+    weights that are perturbed by a relative 1e-6; ``placebo``, the own weights of the arm with most of them, given to
+    one fixed patch (``ablate.placebo_position``) in place of [CLS]; ``placebo:norm@all``, those of other places. They
+    run with every seed of the baseline, are never pruned, and widen no interval of an arm."""
     external: tuple[ExternalBackbone, ...] = ()
     """Finished backbones from elsewhere, as rows of every table. The same probes look at them, with the first seed
     alone, since nothing is trained; they are paired with nothing."""
@@ -216,7 +223,7 @@ class SweepFile:
     resources: Resources = Field(default_factory=Resources)
     """What one trial occupies."""
     priority: tuple[str, ...] = ()
-    """Arms that come first within a seed, after the baselines and the floors, as their rows are called in the table;
+    """Arms that come first within a seed, after baselines, controls and floors, as their rows are called in the table;
     the others follow, the largest first. Takes no part in a trial's identity."""
     time_budget_h: PositiveFloat | None = None
     """Hours that a run may take. Seeds that do not fit are left out, the last ones first, and the table says so."""

@@ -29,7 +29,7 @@ ADDED_LATER: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "cls_std": 1e-6,
         },
         "RungSettings": {"held_out": False},
-        "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0, "external": None},
+        "Treatment": {"own_lr": 1.0, "own_weight_decay": 1.0, "external": None, "perturbation": 0.0},
         "DeiT3": {"repeats": 1, "dense_weight": 0.0},
         "PatchDiversification": {"mixing_weight": 0.0},
         "FileSource": {"orientation": None, "keep": "arrays", "probe_size": None, "on_bad_image": "fail"},

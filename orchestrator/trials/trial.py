@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from specvit.config import TrialConfig
 
+REPEAT = "repeat"
+"""Text of the control that is the baseline again, from weights that are slightly perturbed."""
+
 
 class Role(StrEnum):
     """What an arm is to its group, in the order of the rows of a table."""
@@ -14,6 +17,8 @@ class Role(StrEnum):
     BASELINE = "baseline"
     ARM = "arm"
     """The only role that can be pruned."""
+    CONTROL = "control"
+    """A training whose difference to the baseline should be none; it stands beside the arms."""
     FLOOR = "floor"
     EXTERNAL = "external"
     """A finished backbone from elsewhere, which is paired with nothing."""
@@ -26,12 +31,17 @@ class Role(StrEnum):
     @property
     def is_trained(self) -> bool:
         """Return whether its trials have a pretraining: those of floors and external backbones have none."""
+        return self in (Role.BASELINE, Role.ARM, Role.CONTROL)
+
+    @property
+    def is_ablated(self) -> bool:
+        """Return whether it is the baseline or an arm: what the sweep is about. All others stand beside."""
         return self in (Role.BASELINE, Role.ARM)
 
     @property
     def is_paired(self) -> bool:
         """Return whether its trials are compared with the baseline's of the same seeds."""
-        return self in (Role.ARM, Role.FLOOR)
+        return self in (Role.ARM, Role.CONTROL, Role.FLOOR)
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,8 @@ class TrialInfo:
         group_id: The same of what all arms of its group share (no treatment, no seed).
         arm_id: The same of the configuration without its seed.
         group: Human-readable text of the group, e.g. ``model.scale=nano``; empty if the sweep has one group only.
-        arm: Human-readable text of the arm: ``none``, ``norm@all``, ``random init``, ``raw pixels``; the name of an
-            external backbone.
+        arm: Human-readable text of the arm: ``none``, ``norm@all``, ``repeat``, ``random init``, ``raw pixels``; the
+            name of an external backbone.
         role: What the arm is to its group.
         label: Human-readable name of the trial, e.g. ``nano norm@all+qkv@first-third seed 1``, ``mine (external)``.
         seed: Its seed.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from specvit.config import PERTURBATION
 from specvit.files.atomic import write_atomically
 from specvit.probes import METRICS
 
@@ -17,7 +18,6 @@ from .arms import CONTROLS, REAL, TWINS
 from .detection import LEAST_SEEDS, NUM_DRAWS
 from .records import PROBE_NOISE, RUNS, Run, read_lines, read_runs
 from .settings import FIRST_SEED, Setting
-from .training import PERTURBATION
 
 NOTHING = "-"
 

@@ -12,23 +12,21 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from specvit.config import TrialConfig
+from specvit.config import PERTURBATION, TrialConfig
 from specvit.data import Dataset, DataSource
 from specvit.device import Device
 from specvit.errors import SpecsweepError
 from specvit.models.config import VitConfig
+from specvit.models.perturbation import perturb
 from specvit.models.vit import build_vit
 from specvit.probing import Probing
 from specvit.recipes.build import build_learner
-from specvit.seeding import torch_stream
 from specvit.training.learner import Learner
 from specvit.training.loop import StepReport, pretrain
 
 from .arms import Task, arm_config
 from .records import RUNS, Run, append
 
-PERTURBATION = 1e-6
-"""Standard deviation of the factor, less 1, on every weight of a twin's backbone at step 0."""
 CPU = Device(torch.device("cpu"))
 
 load = lru_cache(maxsize=4)(lambda source: source.load())
@@ -38,14 +36,6 @@ load = lru_cache(maxsize=4)(lambda source: source.load())
 def snapshot_steps(steps: int) -> tuple[int, ...]:
     """Return the steps after which twins are compared: a few early ones, every fiftieth, the last."""
     return tuple(sorted({step for step in (5, 20, 60, *range(100, steps, 50)) if step < steps} | {steps}))
-
-
-def perturb(model: VisionTransformer, *, seed: int) -> None:
-    """Multiply all weights by 1 + 1e-6 N(0, 1), in place; weights of one name by the same factors in every arm."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=torch_stream(seed, "noise bench", name))
-            parameter.mul_(1 + PERTURBATION * noise)
 
 
 def flat_weights(model: VisionTransformer) -> Tensor:
@@ -81,7 +71,7 @@ def train(
         seed=config.seed,
     )
     if perturbed:
-        perturb(backbone, seed=config.seed)
+        perturb(backbone, PERTURBATION, seed=config.seed)
     learner = build_learner(recipe, backbone, dataset, seed=config.seed)
     watched = frozenset(snapshot_steps(recipe.steps)) if after else frozenset()
 

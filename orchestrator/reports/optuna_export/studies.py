@@ -70,7 +70,7 @@ class GroupStudy:
         name: The sweep and the group.
         metric: Name of the objective.
         attributes: The study's user attributes.
-        trials: In the order of the sweep, without floors.
+        trials: In the order of the sweep, without controls and floors.
     """
 
     name: str
@@ -207,7 +207,7 @@ def _study(
     for record in records:
         arms.setdefault(record.trial.arm_id, []).append(record)
     values = {arm: arm_value(own, objective) for arm, own in arms.items()}
-    trained = {arm: own[0].trial for arm, own in arms.items() if own[0].trial.role.is_trained}
+    trained = {arm: own[0].trial for arm, own in arms.items() if own[0].trial.role.is_ablated}
     rows = arm_parameters([(trial, configs.get(trial.trial_id, {})) for trial in trained.values()])
     params = dict(zip(trained, rows, strict=True))
     names = rows[0] if rows else ()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.mixed import mixture_note
-from orchestrator.reports.rendering.cell_text import FALSE_DISCOVERIES, NOTEWORTHY, external_note
+from orchestrator.reports.rendering.cell_text import FALSE_DISCOVERIES, NOTEWORTHY, control_note, external_note
 from orchestrator.reports.rendering.formatting import decimals, describe
 from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.unlearnt import learning_note
@@ -27,14 +27,15 @@ def caption_of(table: AblationTable, question: str = "", group: str = "") -> lis
     sentences += [f"Group: {one_line(group)}."] if group else []
     sentences.append(f"Mean ± sample standard deviation over {_seeds(table.every_row)}{_method(table)}.")
     sentences += [*view_notes(table), *_claims(table), *_ends(table)]
-    notes = (learning_note(table.unlearnt), mixture_note(row.mixed for row in table.rows), external_note(table))
+    mixture = mixture_note(row.mixed for row in table.rows)
+    notes = (control_note(table), learning_note(table.unlearnt), mixture, external_note(table))
     return [*sentences, *(note for note in notes if note is not None)]
 
 
 def _seeds(rows: Iterable[ArmRow]) -> str:
     """Return over how many seeds the means of the trained arms are: ``4 seeds``, ``2 to 4 seeds``."""
     rows = list(rows)
-    counts = {row.done for row in rows if row.role in (Role.BASELINE, Role.ARM)} or {row.done for row in rows} or {0}
+    counts = {row.done for row in rows if row.role.is_ablated} or {row.done for row in rows} or {0}
     low, high = min(counts), max(counts)
     return f"{low if low == high else f'{low} to {high}'} seed{'s' * (high != 1)}"
 

@@ -144,6 +144,7 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         "Floors are outside of it.",
         *view_notes(table),
         *_statistics_notes(table),
+        *(note for note in (control_note(table), _rounding_note(table)) if note is not None),
     ]
     if (external := external_note(table)) is not None:
         notes.append(external)
@@ -184,6 +185,28 @@ def external_note(table: AblationTable) -> str | None:
         "Rows marked (external) are backbones that were trained elsewhere. The same probes looked at them, with one "
         "seed; they are not paired with the baseline, and have no difference to it."
     )
+
+
+def control_note(table: AblationTable) -> str | None:
+    """Return the sentence about rows of controls; None if there are none."""
+    if not any(row.role is Role.CONTROL for row in table.rows):
+        return None
+    return (
+        "Rows marked (control) should not differ from the baseline. They are judged by the arms' variance and critical "
+        "value, and take no part in either, so that they widen no interval of an arm."
+    )
+
+
+def _rounding_note(table: AblationTable) -> str | None:
+    """Return what rounding alone is worth, which a repeat has measured; None without one."""
+    worth = [
+        f"{_title(name)} {sd:.2g} (arms: {math.sqrt(2) * found.sd:.2g})"
+        for name, sd in table.rounding.items()
+        if (found := table.comparisons.get(name)) is not None and found.sd is not None
+    ]
+    if not worth:
+        return None
+    return f"Standard deviation of a difference that rounding alone makes (repeat): {', '.join(worth)}."
 
 
 def _left_out_note(count: int, num_trials: int, reasons: Sequence[str]) -> str:
@@ -233,7 +256,7 @@ def _statistics_notes(table: AblationTable) -> list[str]:
     if unlike:
         notes.append(f"Arms vary unlike each other (Brown and Forsythe, p below {UNLIKE:g}) in {', '.join(unlike)}.")
     if any(row.is_no_op for row in table.rows):
-        notes.append("no-op: the arm has the baseline's numbers to the last bit; it changes nothing.")
+        notes.append("no-op: equal to the baseline in every metric and seed, to the last bit; it changes nothing.")
     return notes
 
 

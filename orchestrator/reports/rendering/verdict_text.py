@@ -8,20 +8,33 @@ from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.comparisons import Difference
 from orchestrator.reports.rendering.factorial_text import factorial_sentences
 from orchestrator.reports.rendering.formatting import decimals, describe, list_texts
-from orchestrator.statistics import Verdict
-from orchestrator.trials.trial import Role
+from orchestrator.statistics import LEAST_SEEDS, Verdict
+from orchestrator.trials.trial import REPEAT, Role
 from specvit.messages import one_line
 
 _MOST_NAMED = 3
 """Arms of one verdict that a sentence names, each with its numbers; of more it says how many."""
 
+_ALARMS = {
+    True: "distrust this table's intervals",
+    False: "own weights of any token may do what those of [CLS] do, or this table's intervals are too narrow",
+}
+"""What a control that differs means: the repeat, and others."""
+
 
 def sentences_of(table: AblationTable) -> list[str]:
     """Return what a table says of its primary metric; nothing without an arm to compare.
 
-    A sentence for each verdict on arms, and one for each factorial that they hold.
+    A sentence for each verdict on arms, one on no-ops, one for each factorial, and what the controls show.
     """
-    return [*_sentences_on_arms(table), *factorial_sentences(table)]
+    no_ops = [row for row in table.every_row if row.is_no_op]
+    verb = "are no-ops" if len(no_ops) > 1 else "is a no-op"
+    return [
+        *_sentences_on_arms(table),
+        *([f"{_texts(no_ops)} {verb}: equal to the baseline in every metric and seed."] if no_ops else []),
+        *factorial_sentences(table),
+        *_sentences_on_controls(table),
+    ]
 
 
 def _sentences_on_arms(table: AblationTable) -> list[str]:
@@ -59,6 +72,37 @@ def _sentences_on_arms(table: AblationTable) -> list[str]:
     return sentences
 
 
+def _sentences_on_controls(table: AblationTable) -> list[str]:
+    """Return whether the controls are undecided or equivalent, as they must be, and a warning of each that is not."""
+    comparison = table.comparisons.get(table.primary)
+    if comparison is None or comparison.missing is not None:
+        return []
+    name, digits = describe(table.primary).title, decimals(table.primary)
+    calm: dict[Verdict, list[ArmRow]] = {}
+    warnings, waiting = [], []
+    for row in table.every_row:
+        difference = row.metrics[table.primary].difference
+        if row.role is not Role.CONTROL:
+            continue
+        if difference is None or difference.verdict is None or difference.low is None or difference.n < LEAST_SEEDS:
+            waiting.append(row)
+        elif difference.verdict in (Verdict.UNDECIDED, Verdict.EQUIVALENT):
+            calm.setdefault(difference.verdict, []).append(row)
+        else:
+            by = _numbers(difference, digits)
+            found = f"Control {one_line(row.arm)} is found to differ from the baseline in {name} by {by}"
+            warnings.append(f"{found}: {_ALARMS[row.arm == REPEAT]}.")
+    sentences = []
+    if calm:
+        parts = [f"{_texts(rows)} {'are' if len(rows) > 1 else 'is'} {verdict}" for verdict, rows in calm.items()]
+        num = sum(map(len, calm.values()))
+        start = "The control does as it must" if num == 1 else "The controls do as they must"
+        sentences.append(f"{start}: {' and '.join(parts)}.")
+    if waiting:
+        sentences.append(f"No verdict yet on the control{'s' * (len(waiting) > 1)} {_texts(waiting)}.")
+    return [*sentences, *warnings]
+
+
 def _more_seeds(undecided: Sequence[tuple[ArmRow, Difference]]) -> str:
     more = [difference.more_seeds for _, difference in undecided if difference.more_seeds is not None]
     if not more:
@@ -73,13 +117,21 @@ def _scope(compared: Sequence[Difference]) -> str:
 
 
 def _with_interval(row: ArmRow, difference: Difference, digits: int) -> str:
-    """Return an arm with its difference and interval, which a verdict always has."""
+    return f"{one_line(row.arm)}: {_numbers(difference, digits)}"
+
+
+def _numbers(difference: Difference, digits: int) -> str:
+    """Return a difference and its interval, which a verdict always has."""
     numbers = (0.0 if value is None else value for value in (difference.mean, difference.low, difference.high))
     mean, low, high = (f"{value:+z.{digits}f}" for value in numbers)
-    return f"{one_line(row.arm)}: {mean} [{low}, {high}]"
+    return f"{mean} [{low}, {high}]"
 
 
 def _names(arms: Sequence[tuple[ArmRow, Difference]]) -> str:
-    if len(arms) > _MOST_NAMED:
-        return f"{len(arms)} arms"
-    return list_texts([one_line(row.arm) for row, _ in arms])
+    return _texts([row for row, _ in arms])
+
+
+def _texts(rows: Sequence[ArmRow]) -> str:
+    if len(rows) > _MOST_NAMED:
+        return f"{len(rows)} arms"
+    return list_texts([one_line(row.arm) for row in rows])

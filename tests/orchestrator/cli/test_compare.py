@@ -18,7 +18,7 @@ from orchestrator.run import describe
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Finished, Pruned, Started
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Fill = Callable[..., Path]
@@ -214,3 +214,14 @@ def test_what_cannot_be_compared_is_refused_with_one_message(command: Command, f
     many = fill("scales", seeds=[0], vary={"model.scale": ["nano", "micro"]})
     ended = command("compare", str(many), str(other))
     assert (ended.returncode, "have no arm in common" in ended.stderr) == (2, True)
+
+
+def test_controls_stand_there_and_take_no_part(command: Command, fill: Fill, first: str, second: str) -> None:
+    def shifted_too(trial: Trial) -> dict[str, float] | None:
+        return {"knn_top1": 70.0 + trial.seed**2} if trial.role is Role.CONTROL else shifted(trial)
+
+    sides = {"one control": plain, "another": shifted_too}
+    paths = [str(fill(name, metrics, controls=["repeat"])) for name, metrics in sides.items()]
+    made = compared(command, *paths)
+    assert arm(made, "norm@all") == arm(compared(command, first, second), "norm@all")
+    assert (arm(made, "repeat")["role"], arm(made, "repeat")["diff_low"]) == ("control", None)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from orchestrator.cli.plan_view import render_plan
 from orchestrator.plan import Plan, make_plan
+from orchestrator.statistics.confirmation import SCREEN_LEVEL
 from orchestrator.sweep.resolved import Sweep
 
 
@@ -71,3 +72,28 @@ def test_memory_is_shown_by_scale_with_a_warning_where_too_little_is_reserved(
     on_gpus = rendered(make_plan(make_sweep(resources={"gpus": 1}), results_root=tmp_path))
     assert "(not measured on GPUs)" in on_gpus
     assert "more than resources.memory_gib says" not in on_gpus
+
+
+def test_controls_are_marked_and_say_what_a_placebo_stands_for(
+    make_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    made = make_sweep(ablate={"specialize": ["paper"]}, controls=["repeat", "placebo"])
+    text = rendered(make_plan(made, results_root=tmp_path))
+    assert "│ repeat (control)" in text
+    assert "│ placebo of paper (control)" in text
+    assert text.count("= norm@all") == 2  # the arm and its placebo
+    assert "1 group, 6 arms with baseline, controls and floors, 2 seeds, 12 trials, 12 to run" in text
+
+
+def test_controls_are_expected_to_run_as_long_as_the_baseline(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    seeds = {"start": 4, "most": 9, "method": "confirm"}
+    plan = make_plan(make_sweep(seeds=seeds, controls=["repeat", "placebo"]), results_root=tmp_path)
+    # Baseline and controls have 9 seeds whatever is found.
+    assert plan.expected_trials == pytest.approx(3 * 9 + 2 * 4 + 4 + 5 * SCREEN_LEVEL)
+    looks = {"start": 4, "most": 16}
+    plain, found = (
+        make_plan(make_sweep(seeds=looks, **more), results_root=tmp_path).expected_trials or 0.0
+        for more in ({}, {"controls": ["repeat"]})
+    )
+    # With one arm the baseline runs as long as that: half of what the two of them take.
+    assert found - plain == pytest.approx((plain - 2 * 4) / 2)

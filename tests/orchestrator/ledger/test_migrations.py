@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,18 @@ def test_a_ledger_of_schema_4_is_read_and_goes_on_with_devices_and_results_that_
         first, second = select_attempts(connection, trial_id)
     assert (first.state, first.metrics, first.device) == ("superseded", done.metrics, None)
     assert (second.state, second.device) == ("running", "cuda NVIDIA H200")
+
+
+def test_a_ledger_of_schema_7_is_read_and_goes_on_with_controls_that_it_could_not_hold(path: Path) -> None:
+    shutil.copy(ASSETS / "ledger_schema_7.sqlite", path)
+    before = path.read_bytes()
+    with Ledger.read(path) as ledger:
+        records, info = ledger.records(), ledger.sweep()
+    assert path.read_bytes() == before
+    with Ledger.open(path) as ledger:
+        assert (ledger.records(), ledger.sweep()) == (records, info)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute("UPDATE trials SET role = 'control' WHERE arm = 'norm@all'").rowcount == 6
+    with closing(sqlite3.connect(f"file:{ASSETS / 'ledger_schema_7.sqlite'}?immutable=1", uri=True)) as connection:
+        (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'trials'").fetchone()
+    assert "'control'" not in sql

@@ -154,3 +154,18 @@ def test_a_failed_trial_holds_up_no_look(
     outcome = driver.run(growing())
     assert outcome.num_failed == 1
     assert seeds_of(outcome)["none"] >= 8
+
+
+def test_controls_have_the_seeds_of_the_baseline_and_decide_nothing(
+    driver: Driver, growing: Callable[..., Sweep], make_sweep: Callable[..., Sweep], tmp_path: Any
+) -> None:
+    plain = seeds_of(Driver(tmp_path / "plain").run(growing()))
+    file = growing().file
+    sweep = make_sweep(
+        seeds={"start": 4, "most": 16}, ablate={"components": list(file.ablate.components or ())},
+        rungs={"count": 0}, floors=["random_init"], controls=["repeat"],
+    )
+    outcome = driver.run(sweep)
+    assert seeds_of(outcome) == plain | {"repeat": plain["none"]}
+    again = driver.run(sweep)
+    assert again.num_run == 0

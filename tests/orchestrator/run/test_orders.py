@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import pytest
 
+from orchestrator import control
 from orchestrator.execution.executor import Executor
-from orchestrator.run import Datasets
+from orchestrator.run import Datasets, describe
 from orchestrator.storage.command_inbox import FOLDER_NAME, Cancel, Prune, send
 from orchestrator.storage.folder_lock import is_held
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.records import State
+from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceRequest
+from specvit.errors import SpecsweepError
 
 from ..made_up import made_up_trial, waiting_trial
 from .driver import Driver, order_once
@@ -90,3 +92,14 @@ def test_an_order_given_while_the_executor_starts_is_obeyed(
     monkeypatch.setattr(driver, "_make_executor", make_slowly)
     monkeypatch.setattr("orchestrator.storage.command_inbox._PERIOD_S", 0.0)
     assert not driver.run(sweep).finished
+
+
+@pytest.mark.parametrize(("arm", "why"), [("none", "is the baseline"), ("repeat", "is a control")])
+def test_neither_the_baseline_nor_a_control_is_pruned_by_order(
+    arm: str, why: str, driver: Driver, make_sweep: Callable[..., Sweep]
+) -> None:
+    sweep = make_sweep(controls=["repeat"])
+    trials = expand(sweep)
+    records = [TrialRecord(trial, State.WAITING) for trial in trials]
+    with pytest.raises(SpecsweepError, match=f"'{arm}' {why}.*it is not pruned"):
+        control.prune(driver.folder, records, describe(sweep, trials, {}), arm=arm)

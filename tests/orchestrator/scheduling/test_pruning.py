@@ -130,6 +130,16 @@ def test_a_trial_that_ended_before_its_baseline_came_is_left_alone() -> None:
     assert judge.report("none", 10, 50.0) == ()
 
 
+def test_controls_are_not_pruned_and_are_no_evidence() -> None:
+    control = make_record("repeat", "control", state=State.DONE, values=[99.0, 99.0, 99.0])
+    running = make_record("placebo of a", "control")
+    judge = make_judge(MEDIAN, BASELINE, control, running, make_record("a"), make_record("b"))
+    assert judge.report("placebo of a", 10, 1.0) == ()
+    # The median is of the baseline alone.
+    assert judge.report("a", 10, 51.0) == ()
+    assert judge.report("b", 10, 1.0) == B
+
+
 def test_the_baseline_of_another_seed_or_group_is_no_baseline() -> None:
     others = [make_record("none", "baseline", seed=1), make_record("none", "baseline", group="micro")]
     judge = make_judge(MEDIAN, BASELINE, *others[:1], make_record("a", seed=1))

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.linalg import hadamard
 
 from orchestrator.statistics.comparison import compare_arms, more_seeds
 from orchestrator.statistics.design import Design
 from orchestrator.statistics.dunnett import dunnett_critical
-from orchestrator.statistics.simultaneous import Contrast
+from orchestrator.statistics.simultaneous import Contrast, beside_family
 from orchestrator.statistics.verdicts import Verdict
 
 
@@ -104,3 +105,40 @@ def test_own_variances_change_the_intervals_and_not_the_estimates() -> None:
         assert own.arms[arm].contrast.df == 5
     with pytest.raises(ValueError, match="variances must be 'pooled' where seeds are no blocks, not 'own'"):
         compare_arms(values, baseline="none", variances="own", blocks=False)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_control_with_the_values_of_an_arm_is_judged_as_the_arm_is(blocks: bool) -> None:
+    values = group({"none": 0, "a": 1, "b": 2}, 5)
+    found = compare_arms(values, baseline="none", blocks=blocks)
+    beside = beside_family(values["b"], values["none"], model=found.model, family=found.family)
+    assert beside is not None
+    assert vars(beside) == pytest.approx(vars(found.arms["b"].contrast))
+
+
+def test_a_control_is_judged_within_the_seeds_that_it_has_and_by_another_critical_value_where_one_is_given() -> None:
+    values = group({"none": 0, "a": 1}, 6)
+    found = compare_arms(values, baseline="none")
+    control = {0: values["none"][0] + 0.5, 2: values["none"][2] - 0.1, 9: 100.0}
+    contrast = beside_family(control, values["none"], model=found.model, family=found.family, critical=3.0)
+    assert contrast is not None
+    assert found.sd is not None
+    assert contrast.estimate == pytest.approx(0.2)
+    assert contrast.high - contrast.low == pytest.approx(6 * found.sd)  # 2 x 3 x sd sqrt(2 / 2)
+    # Beside a single arm the adjusted p is Student's.
+    assert contrast.p_value == pytest.approx(2 * scipy.stats.t.sf(0.2 / found.sd, 5), abs=1e-6)
+    assert contrast.p_single == pytest.approx(contrast.p_value)
+
+
+def test_without_a_seed_in_common_or_a_yardstick_a_control_has_no_interval() -> None:
+    values = group({"none": 0, "a": 1}, 4)
+    found = compare_arms(values, baseline="none")
+    assert beside_family({7: 1.0}, values["none"], model=found.model, family=found.family) is None
+    single = compare_arms({arm: {0: of_arm[0]} for arm, of_arm in values.items()}, baseline="none")
+    assert beside_family({0: 1.0}, values["none"], model=single.model, family=single.family) is None
+    constant = compare_arms({"none": dict.fromkeys(range(4), 1.0), "a": dict.fromkeys(range(4), 2.0)}, baseline="none")
+    contrast = beside_family(
+        dict.fromkeys(range(4), 1.5), dict.fromkeys(range(4), 1.0), model=constant.model, family=constant.family
+    )
+    assert contrast is not None
+    assert (contrast.low, contrast.high, contrast.p_value) == (0.5, 0.5, 0.0)

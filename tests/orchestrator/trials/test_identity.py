@@ -58,7 +58,7 @@ def test_trial_id_is_sha256_of_sorted_json_of_the_whole_configuration() -> None:
     document["protocol"] = 2
     del document["model"]["checkpoint"]  # a path
     del document["rungs"]["held_out"]  # of self-supervised recipes there is nothing to say
-    for name in ("own_lr", "own_weight_decay", "external"):
+    for name in ("own_lr", "own_weight_decay", "external", "perturbation"):
         del document["treatment"][name]
     for name in LATER:
         del document["objective"][name]
@@ -269,7 +269,7 @@ def test_trial_id_of_dinov2_tells_its_later_settings_apart(changes: dict[str, An
     assert trial_id(make_config(objective=objective)) != trial_id(make_config(objective=before))
 
 
-@pytest.mark.parametrize("changes", [{"own_lr": 0.5}, {"own_weight_decay": 0.0}])
+@pytest.mark.parametrize("changes", [{"own_lr": 0.5}, {"own_weight_decay": 0.0}, {"perturbation": 1e-6}])
 def test_trial_id_tells_the_rates_of_own_weights_apart(changes: dict[str, float]) -> None:
     assert trial_id(make_config(treatment=Treatment(specialize="norm@all", own_lr=1.0))) == trial_id(make_config())
     treatment = Treatment(specialize="norm@all", **changes)  # type: ignore[arg-type]

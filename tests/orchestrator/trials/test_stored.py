@@ -23,7 +23,7 @@ from specvit.kept_weights import WeightsFile
 ASSETS = Path(__file__).parents[2] / "assets"
 
 
-@pytest.mark.parametrize("schema", [2, 3, 4, 5])
+@pytest.mark.parametrize("schema", [2, 3, 4, 5, 7])
 def test_every_configuration_of_an_older_ledger_is_read_as_the_trial_that_it_was(schema: int) -> None:
     path = ASSETS / f"ledger_schema_{schema}.sqlite"
     with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:

@@ -100,3 +100,15 @@ def test_own_weights_learn_at_the_rate_of_the_treatment(dataset: Dataset, tmp_pa
     before = build_vit(plain, seed=0).state_dict()
     assert torch.equal(state["blocks.0.mlp.fc1.own.fc1.weight"], before["blocks.0.mlp.fc1.weight"])
     assert not torch.equal(state["blocks.0.mlp.fc1.weight"], before["blocks.0.mlp.fc1.weight"])
+
+
+@pytest.mark.parametrize("recipe", ["deit3_cpu", pytest.param("dinov2_cpu", marks=pytest.mark.long)])
+def test_a_repeat_differs_from_its_baseline_by_rounding_alone_and_repeats(recipe: str, dataset: Dataset) -> None:
+    def train(perturbation: float) -> dict[str, float]:
+        config = make_config(recipe, treatment={"perturbation": perturbation}, probes={}, rungs={"count": 0})
+        return dict(run_watched(config, dataset)[0].metrics)
+
+    baseline, repeat = train(0.0), train(1e-6)
+    assert repeat == train(1e-6)
+    assert repeat["loss"] != baseline["loss"]
+    assert repeat["loss"] == pytest.approx(baseline["loss"], rel=1e-4)

@@ -68,7 +68,7 @@ def make_checkpoint(path: Path, **changes: Any) -> Checkpoint:
 def test_a_trial_that_was_interrupted_continues_to_the_last_bit_and_tells_every_rung_once(
     recipe: str, interrupted: dict[str, int], dataset: Dataset, tmp_path: Path
 ) -> None:
-    config = make_config(recipe, treatment={"specialize": "norm@all"}, probes={"knn": {}})
+    config = make_config(recipe, treatment={"specialize": "norm@all", "perturbation": 1e-6}, probes={"knn": {}})
     expected, watching = run_watched(config, dataset)
     path = tmp_path / "folder" / "state"
     with pytest.raises(KeyboardInterrupt):

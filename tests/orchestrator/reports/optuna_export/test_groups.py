@@ -32,6 +32,13 @@ def test_floors_are_no_trials_but_attributes_of_the_study(make: Make, tmp_path: 
     }
 
 
+def test_controls_are_attributes_of_the_study_too(make: Make, tmp_path: Path) -> None:
+    controls = done("repeat", 50.0, 51.0, role="control")
+    (study,) = loaded(tmp_path, make([*done("none", 50.0, 52.0), *controls, *done("qkv@all", 60.0, 60.0)]))
+    assert [trial.user_attrs["arm"] for trial in study.trials] == ["none", "none", "qkv@all", "qkv@all"]
+    assert study.user_attrs["control:repeat"]["mean"] == 50.5
+
+
 def test_every_group_is_a_study_and_a_smaller_error_is_better(make: Make, tmp_path: Path) -> None:
     errors = {
         "nano": {"none": (1.5, 2.5), "norm@all": (0.5, 4.5)},

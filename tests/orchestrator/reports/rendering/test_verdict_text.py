@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.result_files import render_json
 from orchestrator.statistics import Verdict
 from orchestrator.trials.records import TrialRecord
+from specvit.kept_weights import WeightsFile
 
 from ..table_records import DECIDED, INFO, METRICS, make_records
 
@@ -115,6 +117,19 @@ def test_an_arm_that_changes_nothing_is_a_no_op_and_out_of_the_pool() -> None:
     assert [row.is_no_op for row in table.rows] == [False, False, True]
     assert table.rows[1].metrics == table_of([*baseline(), *arm("a", 2.0)]).rows[1].metrics
     assert any("no-op" in note for note in notes_of(table, place="below it"))
+    assert sentences_of(table)[-1] == "same is a no-op: equal to the baseline in every metric and seed."
+    alone = table_of([*baseline(), *make_records("same", *NOISE), *make_records("too", *NOISE)])
+    assert sentences_of(alone) == ["same and too are no-ops: equal to the baseline in every metric and seed."]
+
+
+def test_an_arm_whose_kept_weights_are_the_baselines_is_a_no_op() -> None:
+    def kept(records: Sequence[TrialRecord], *sums: str) -> list[TrialRecord]:
+        files = [(WeightsFile("a/backbone.safetensors", sha256, is_probed=True),) for sha256 in sums]
+        return [replace(record, weights=weights) for record, weights in zip(records, files, strict=True)]
+
+    sums = ["0" * 64, "1" * 64, "2" * 64, "3" * 64, "4" * 64, "5" * 64]
+    records = [*kept(baseline(), *sums), *kept(arm("a", 2.0), *sums), *kept(arm("b", 2.0), *sums[:5], "6" * 64)]
+    assert [row.is_no_op for row in table_of(records).rows] == [False, True, False]
 
 
 def test_json_holds_what_the_table_says() -> None:
