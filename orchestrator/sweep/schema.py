@@ -268,8 +268,8 @@ def sweep_json_schema(*, written_out: bool = False) -> dict[str, Any]:
             its groups.
 
     Returns:
-        A schema of draft 2020-12 that accepts every valid sweep file, but for a null that takes a field away from the
-        file that it extends.
+        A schema of draft 2020-12 that accepts every valid sweep file, but for a null that takes a field away within a
+        section of the file that it extends.
     """
     schema = TypeAdapter(SweepFile).json_schema(schema_generator=_SchemaGenerator)
     for section in DISCRIMINATORS:
@@ -282,6 +282,9 @@ def sweep_json_schema(*, written_out: bool = False) -> dict[str, Any]:
         probe["anyOf"].append({"const": False})
     if not written_out:
         schema |= {"if": {"required": ["extends"]}, "else": {"required": schema.pop("required")}}
+        for name, field in schema["properties"].items():
+            about = {key: field.pop(key) for key in ("description", "default") if key in field}
+            schema["properties"][name] = {**about, "anyOf": [field, {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

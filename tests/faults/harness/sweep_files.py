@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
+from orchestrator.sweep.loading import load_sweep
 from orchestrator.sweep.schema import sweep_json_schema
 
 from .hostile_values import KEYS, NUMBERS, RAW, SCALARS, TEXTS, VALUES, Fields, flow
@@ -18,11 +19,11 @@ from .hostile_values import KEYS, NUMBERS, RAW, SCALARS, TEXTS, VALUES, Fields, 
 REPOSITORY = Path(__file__).parents[3]
 EXTENDED = "base.yaml"
 BASES = {
-    str(path.relative_to(REPOSITORY)): path.read_bytes()
+    str(path.relative_to(REPOSITORY)): load_sweep(path).text.encode()
     for folder in ("sweeps", "sweeps/paper")
     for path in sorted((REPOSITORY / folder).glob("*.yaml"))
 }
-"""The sweep files that users run, by name."""
+"""The sweep files that users run, by name; those that extend another one written out."""
 
 @dataclass(frozen=True)
 class Case:
@@ -150,7 +151,7 @@ def mutated_texts(draw: Callable[..., Any]) -> bytes:
     return content
 
 
-SCHEMA = sweep_json_schema()
+SCHEMA = sweep_json_schema(written_out=True)
 _DEEPEST = 6
 _LANGUAGES = {
     "components": ("none", "norm", "qkv", "norm+qkv+mlp", "mlp(lora:8)", "final_norm", "layerscale"),
@@ -227,7 +228,7 @@ def _numbers(schema: dict[str, Any], *, is_whole: bool) -> st.SearchStrategy[Any
 def _fields_of(draw: Callable[..., Any], schema: dict[str, Any], depth: int) -> Fields:
     properties, pairs = schema.get("properties", {}), Fields()
     for name, inner in properties.items():
-        is_wanted = name in schema.get("else", schema).get("required", ()) or "const" in inner
+        is_wanted = name in schema.get("required", ()) or "const" in inner
         if is_wanted or draw(st.integers(0, 7)) == 0:
             pairs.append((name, draw(_from_schema(inner, name, depth + 1))))
     if "patternProperties" in schema and draw(st.integers(0, 9)):

@@ -8,6 +8,8 @@ import pytest
 
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
+from orchestrator.sweep.schema import sweep_json_schema
+from orchestrator.sweep.yaml_reader import read_document
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 
@@ -41,6 +43,13 @@ def test_every_sweep_file_has_its_number_of_trials_here() -> None:
 @pytest.mark.parametrize("name", sorted(NUM_TRIALS))
 def test_sweep_file_loads_and_expands_to_its_number_of_trials(name: str) -> None:
     assert len(expand(load_sweep(SWEEPS / f"{name}.yaml"))) == NUM_TRIALS[name]
+
+
+def test_every_sweep_file_is_accepted_by_the_json_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(sweep_json_schema())
+    paths = [SWEEPS / f"{name}.yaml" for name in NUM_TRIALS]
+    assert [path for path in paths if not validator.is_valid(read_document(path).value)] == []
 
 
 @pytest.mark.parametrize("name", sorted(NUM_TRIALS))

@@ -55,7 +55,7 @@ def test_sweep_json_schema_malformed_file_is_refused(case: str) -> None:
     [
         "seeds: 3\n",
         "objective: {lr: 0.001}\nprobes: {segmentation: , knn: false}\n",
-        "data: {train_split: x}\n",
+        "data: {train_split: x}\nablate: null\nvary: null\n",
         "data: {root: /a}\npruning: {n_startup_trials: 4}\n",
     ],
 )
