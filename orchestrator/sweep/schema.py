@@ -281,8 +281,10 @@ def sweep_json_schema(*, written_out: bool = False) -> dict[str, Any]:
     for probe in schema["properties"]["probes"]["properties"].values():
         probe["anyOf"].append({"const": False})
     if not written_out:
-        schema |= {"if": {"required": ["extends"]}, "else": {"required": schema.pop("required")}}
-        for name, field in schema["properties"].items():
+        required = schema.pop("required")
+        schema |= {"if": {"required": ["extends"]}, "else": {"required": required}}
+        for name in schema["properties"].keys() - set(required):
+            field = schema["properties"][name]
             about = {key: field.pop(key) for key in ("description", "default") if key in field}
             schema["properties"][name] = {**about, "anyOf": [field, {"type": "null"}]}
     return {
