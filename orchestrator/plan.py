@@ -12,7 +12,8 @@ from typing import Any
 from orchestrator.execution.capacity import Node, count_slots
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.power import OtherSweeps, SweepPower, measure_power
+from orchestrator.noise import OtherSweeps
+from orchestrator.power import SweepPower, measure_power
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast

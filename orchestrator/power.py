@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
-
-from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.noise import Noise, OtherSweeps, find_noise
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.shared_floors import find_followers
-from orchestrator.storage.views import folder_names, sweep_view
+from orchestrator.storage.views import sweep_view
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import TrialRecord
 from orchestrator.trials.trial import Role, Trial
 from specvit.errors import SpecsweepError
 from specvit.messages import did_you_mean
-
-_LOG = logging.getLogger(__name__)
 
 POWER = 0.8
 """Probability with which a detectable difference is found."""
@@ -35,7 +27,8 @@ class MetricPower:
 
     Attributes:
         metric: Its name.
-        sd: Residual standard deviation of an arm's value within a seed, in the unit of the metric.
+        sd: Residual standard deviation of an arm's value within a seed, in the unit of the metric; where seeds are no
+            blocks, within an arm.
         df: Degrees of freedom that it was measured with; None = it was given.
         source: Where it is from, human-readable.
         detectable: True difference of an arm to the baseline that is found with 80% probability, at a level that holds
@@ -119,53 +112,6 @@ class SweepPower:
         }
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """The noise of a metric, as in ``MetricPower``."""
-
-    sd: float
-    df: int | None
-    source: str
-
-
-@dataclass(frozen=True)
-class OtherSweep:
-    """A sweep under the same results folder.
-
-    Attributes:
-        name: Of its folder.
-        by_group: The records of its trials, by id of the group.
-        configs: Of each of these groups the configuration of a trial, as it is stored.
-    """
-
-    name: str
-    by_group: Mapping[str, Sequence[TrialRecord]]
-    configs: Mapping[str, Mapping[str, Any]]
-
-
-class OtherSweeps:
-    """The other sweeps under a results folder, which are read once, and only if they are asked for."""
-
-    def __init__(self, results_root: str | Path, name: str) -> None:
-        """Take the folder and the name of the sweep that is not asked for."""
-        self._results_root = results_root
-        self._name = name
-
-    @cached_property
-    def found(self) -> tuple[OtherSweep, ...]:
-        """Return those that can be read, by name; of each other one a warning tells."""
-        return tuple(self._read())
-
-    def _read(self) -> Iterator[OtherSweep]:
-        for name in folder_names(self._results_root):
-            try:
-                view = None if name == self._name else sweep_view(self._results_root, name)
-                if view is not None:
-                    yield OtherSweep(name, *_read(view))
-            except (SpecsweepError, OSError) as error:
-                _LOG.warning("%s: times and noise of its trials are not used, for it cannot be read: %s", name, error)
-
-
 def measure_power(
     sweep: Sweep,
     trials: Sequence[Trial],
@@ -207,9 +153,9 @@ def measure_power(
     arms = {group: len({t.arm_id for t in of_group if t.role is Role.ARM}) for group, of_group in groups.items()}
     groups = {group: of_group for group, of_group in groups.items() if arms[group]}
     others = OtherSweeps(results_root, sweep.name) if others is None else others
-    noise, timed = _find_noise(groups, sweep_view(results_root, sweep.name), others, metrics)
+    noise, timed = find_noise(groups, sweep_view(results_root, sweep.name), others, metrics, sweep.file.comparison)
     for group in groups:
-        noise[group] |= {name: _Noise(sd, None, "--sd") for name, sd in (sds or {}).items()}
+        noise[group] |= {name: Noise(sd, None, "--sd") for name, sd in (sds or {}).items()}
     seeds = len(sweep.seeds) if num_seeds is None else num_seeds
     primary, least_seeds = "", 0
     if any(noise.values()):
@@ -225,14 +171,14 @@ def measure_power(
                 group=of_group[0].group,
                 num_arms=arms[group],
                 metrics=tuple(
-                    _power(name, noise[group][name], arms[group], seeds, wanted.get(name), least_seeds)
+                    _power(name, noise[group][name], (arms[group], seeds), wanted.get(name), least_seeds, sweep)
                     for name in metrics
                     if name in noise[group]
                 ),
             )
             for group, of_group in groups.items()
         ),
-        core_hours_per_seed=_core_hours(trials, timed),
+        core_hours_per_seed=_core_hours(trials, timed, len(sweep.baseline_seeds) / len(sweep.seeds)),
         grows=sweep.growth is not None and num_seeds is None,
     )
 
@@ -246,11 +192,16 @@ def _rules(sweep: Sweep, metrics: Sequence[str]) -> tuple[str, int]:
 
 
 def _power(
-    name: str, noise: _Noise, num_arms: int, num_seeds: int, wanted: float | None, least_seeds: int
+    name: str, noise: Noise, size: tuple[int, int], wanted: float | None, least_seeds: int, sweep: Sweep
 ) -> MetricPower:
+    """Return what is seen with so many arms and seeds; the baseline has more of them in the proportion of the file."""
     from orchestrator.statistics import Design, seeds_to_find
 
-    design = Design(num_arms, max(2, num_seeds), noise.sd)
+    num_arms, num_seeds = size
+    is_blocked = sweep.file.comparison.model == "blocked"
+    least = max(2, num_seeds)
+    base = None if is_blocked else round(least * len(sweep.baseline_seeds) / len(sweep.seeds))
+    design = Design(num_arms, least, noise.sd, blocks=is_blocked, num_baseline_seeds=base)
     found = None if wanted is None else seeds_to_find(wanted, design, power=POWER)
     return MetricPower(
         metric=name,
@@ -263,87 +214,15 @@ def _power(
     )
 
 
-def _find_noise(
-    groups: Mapping[str, Sequence[Trial]], own: Path | None, others: OtherSweeps, metrics: Sequence[str]
-) -> tuple[dict[str, dict[str, _Noise]], list[TrialRecord]]:
-    """Return the noise that was measured, by group and metric, and the records that tell how long trials take."""
-    noise: dict[str, dict[str, _Noise]] = {group: {} for group in groups}
-    timed: list[TrialRecord] = []
-    if own is not None:
-        mine = _read(own)[0]
-        timed = [record for of_group in mine.values() for record in of_group]
-        noise |= {group: _measure(mine.get(group, ()), metrics, "this sweep") for group in groups}
-    unknown = [group for group in groups if not noise[group]]
-    alike: dict[str, dict[str, _Noise]] = defaultdict(dict)
-    timed_alike: list[TrialRecord] = []
-    wanted = {group: json.loads(to_json(groups[group][0].config)) for group in unknown}
-    for sweep in others.found if unknown else ():
-        by_group = sweep.by_group
-        for group in unknown:
-            if group in by_group:
-                timed += by_group[group]
-                _add(noise[group], _measure(by_group[group], metrics, f"sweep {sweep.name}, the same group"))
-            for other, config in sweep.configs.items():
-                if other != group and _is_alike(wanted[group], config, groups[group][0].config.data.path_fields):
-                    timed_alike += by_group[other]
-                    what = f"sweep {sweep.name}, the same recipe, scale and data"
-                    _add(alike[group], _measure(by_group[other], metrics, what))
-    for group in unknown:
-        noise[group] = noise[group] or alike[group]
-    return noise, timed or timed_alike
-
-
-def _add(known: dict[str, _Noise], found: Mapping[str, _Noise]) -> None:
-    """Keep of each metric the noise with the most degrees of freedom, of equals the first."""
-    for name, each in found.items():
-        if name not in known or (each.df or 0) > (known[name].df or 0):
-            known[name] = each
-
-
-def _read(view: Path) -> tuple[dict[str, list[TrialRecord]], dict[str, Mapping[str, Any]]]:
-    """Return the records of a ledger by group, and of each such group the configuration of a trial, as it is stored."""
-    by_group: defaultdict[str, list[TrialRecord]] = defaultdict(list)
-    with Ledger.read(view / LEDGER_NAME) as ledger:
-        for record in ledger.records(with_reports=False):
-            by_group[record.trial.group_id].append(record)
-        configs = ledger.group_configs()
-    return dict(by_group), {group: config for group, config in configs.items() if group in by_group}
-
-
-def _measure(records: Iterable[TrialRecord], metrics: Sequence[str], source: str) -> dict[str, _Noise]:
-    """Return the noise of a group's records, by metric; nothing without two seeds of the baseline and an arm."""
-    by_arm: dict[str, list[TrialRecord]] = {}
-    for record in records:
-        by_arm.setdefault(record.trial.arm_id, []).append(record)
-    if not any(record.metrics for of_arm in by_arm.values() for record in of_arm):
-        return {}
-    from orchestrator.reports.comparisons import Claims, compare_group
-
-    found = compare_group(by_arm, metrics, Claims()).by_metric
-    return {
-        name: _Noise(comparison.sd, comparison.model.df, source)
-        for name, comparison in found.items()
-        if comparison.sd  # a metric that never varies says nothing of one that will
-    }
-
-
-def _is_alike(wanted: Mapping[str, Any], stored: Mapping[str, Any], paths: Collection[str]) -> bool:
-    """Return whether two configurations have one recipe, scale and data; these may lie elsewhere, by ``paths``."""
-    try:
-        named = (("objective", "recipe"), ("model", "scale"))
-        data: Mapping[str, Any] = stored["data"]
-        return all(wanted[part][name] == stored[part][name] for part, name in named) and all(
-            wanted["data"].get(name) == value for name, value in data.items() if name not in paths
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _core_hours(trials: Sequence[Trial], timed: Sequence[TrialRecord]) -> float | None:
-    """Return the core-hours of a seed's trials; None if one of them is not known."""
+def _core_hours(trials: Sequence[Trial], timed: Sequence[TrialRecord], baseline: float) -> float | None:
+    """Return the core-hours of a seed's trials, a baseline counted so often; None if one of them is not known."""
     durations = TrialDurations(replace(record, seconds=record.core_seconds) for record in timed)
     first = [trial for trial in trials if trial.seed == trials[0].seed]
     to_run, _ = find_followers(first, first)
-    seconds = [durations.estimate(trial.group_id, trial.role, trial.arm_id) for trial in to_run]
-    known = [each for each in seconds if each is not None]
-    return sum(known) / 3600 if len(known) == len(seconds) else None
+    total = 0.0
+    for trial in to_run:
+        seconds = durations.estimate(trial.group_id, trial.role, trial.arm_id)
+        if seconds is None:
+            return None
+        total += seconds * (baseline if trial.role is Role.BASELINE else 1.0)
+    return total / 3600

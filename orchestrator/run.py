@@ -215,6 +215,7 @@ def describe(sweep: Sweep, trials: Sequence[Trial], datasets: Datasets) -> Sweep
         primary_metric=sweep.file.primary_metric or sweep.file.pruning.metric or "",
         smallest_effects=dict(sweep.file.smallest_effect),
         growth={} if sweep.growth is None else dataclasses.asdict(sweep.growth),
+        comparison={} if sweep.file.comparison.is_default else dataclasses.asdict(sweep.file.comparison),
         data_fingerprints={
             trial.group_id: "+".join(datasets[source].fingerprint for source in trial.config.sources)
             for trial in trials

@@ -29,7 +29,7 @@ from orchestrator.scheduling.shared_floors import Followers, ResultSharing
 from orchestrator.storage.checkpoint_store import CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.remote_folder import Location
-from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import DECIDED, State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest

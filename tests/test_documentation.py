@@ -18,7 +18,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from orchestrator.cli.app import app
-from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.pruning_settings import AnyPruner
 from orchestrator.sweep.resource_settings import Resources, ScaleResources
 from orchestrator.sweep.schema import Ablation, SweepFile

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.statistics.comparison import compare_arms
 from orchestrator.statistics.confirmation import confirm, screen
 from orchestrator.statistics.decisions import Action, decide, follow
+from orchestrator.statistics.design import Design
 from orchestrator.statistics.looks import design_looks
+from orchestrator.statistics.simultaneous import beside_family
 from orchestrator.statistics.variances import by_own_variances
 
 from .statistics_simulation import program
@@ -34,6 +37,36 @@ def test_intervals_cover_and_the_formulas_are_those_of_the_comparison(kind: str)
     assert found.wrong_equivalent <= 0.05
     assert found.largest_deviation < 1e-9
     assert kind == "missing" or within(found.power, 0.8)
+
+
+def test_unblocked_intervals_with_seeds_of_the_baseline_alone_cover_and_controls_beside_them_are_rarely_found() -> None:
+    """Ten arms of 4 seeds, a baseline of 13 (about sqrt(10) times as many), and a control of 4 that does nothing."""
+    num_arms, num_seeds, num_base = 10, 4, 13
+    rng = np.random.default_rng(7)
+    cells = np.ones((num_arms + 1, num_base), dtype=bool)
+    cells[1:, num_seeds:] = False
+    values = rng.standard_normal((NUM_SWEEPS, num_arms + 1, num_base))
+    control = rng.standard_normal((NUM_SWEEPS, num_seeds))
+    means = np.concatenate([values[:, :1].mean(axis=2), values[:, 1:, :num_seeds].mean(axis=2)], axis=1)
+    squares = ((values - means[:, :, None]) ** 2 * cells).sum(axis=(1, 2))
+    design = Design(num_arms, num_seeds, 1.0, blocks=False, num_baseline_seeds=num_base)
+    reach = design.critical * np.sqrt(squares / design.df * (1 / num_seeds + 1 / num_base))
+    found = np.abs(means[:, 1:] - means[:, :1]) > reach[:, None]
+    assert within(1 - float(found.any(axis=1).mean()), 0.95)
+    # Beside ten arms a control is found with the probability with which one given arm is: below 1%.
+    alarms = np.abs(control.mean(axis=1) - means[:, 0]) > reach
+    assert float(alarms.mean()) < 0.01 + 4 * math.sqrt(0.01 * 0.99 / NUM_SWEEPS)
+    for sweep in range(4):
+        table = as_values(values[sweep], cells)
+        compared = compare_arms(table, baseline="0", blocks=False)
+        ends = [(result.low, result.high) for result in compared.arms.values()]
+        expected = means[sweep, 1:] - means[sweep, 0]
+        assert ends == [pytest.approx((each - reach[sweep], each + reach[sweep]), abs=1e-3) for each in expected]
+        beside = beside_family(
+            dict(enumerate(control[sweep].tolist())), table["0"], model=compared.model, family=compared.family
+        )
+        assert beside is not None
+        assert (beside.high - beside.low) / 2 == pytest.approx(reach[sweep], abs=1e-3)
 
 
 def test_own_variances_of_many_sweeps_are_those_of_one() -> None:

@@ -2,7 +2,8 @@
 
 Schema 1 had no causes, shares and checksums; schema 2 no ``CHECK`` of every column, and other names; schema 3 fewer
 causes; schema 4 no devices, and no results that others have superseded; schema 5 no costs of trainings; schema 6
-no kept weights, and no results that rest on another trial's training; schema 7 no controls.
+no kept weights, and no results that rest on another trial's training; schema 7 no controls;
+schema 8 one way alone to compare arms.
 """
 
 from __future__ import annotations

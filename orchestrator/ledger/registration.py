@@ -17,8 +17,9 @@ from orchestrator.ledger.schema import TRIAL_COLUMNS
 from orchestrator.trials.trial import Trial
 
 _WRITE_SWEEP = """
-INSERT OR REPLACE INTO sweep (only_row, name, question, text, metrics, seeds, primary_metric, smallest_effects, growth)
-VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO sweep (
+    only_row, name, question, text, metrics, seeds, primary_metric, smallest_effects, growth, comparison
+) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Names are no part of a trial's identity: a new axis renames the trials that the ledger knows.
 _NAMES = (*TRIAL_COLUMNS.values(), "position")
@@ -43,6 +44,7 @@ class SweepInfo:
         primary_metric: Name of the metric whose verdicts the sweep claims; empty = not said.
         smallest_effects: Name of a metric to the smallest difference of interest.
         growth: How its seeds grow, as its file says; empty if they are fixed.
+        comparison: How its tables compare arms, as its file says; empty if it says nothing.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SweepInfo:
     primary_metric: str = ""
     smallest_effects: Mapping[str, float] = field(default_factory=dict)
     growth: Mapping[str, Any] = field(default_factory=dict)
+    comparison: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_registration(
@@ -73,7 +76,8 @@ def write_registration(
     _refuse_other_sweep(connection, sweep, path)
     _refuse_other_data(connection, sweep, trials, path)
     lists = (json.dumps(sweep.metrics), json.dumps(sweep.seeds))
-    claims = (sweep.primary_metric, encode_metrics(sweep.smallest_effects), json.dumps(dict(sweep.growth)))
+    rules = (json.dumps(dict(sweep.growth)), json.dumps(dict(sweep.comparison)))
+    claims = (sweep.primary_metric, encode_metrics(sweep.smallest_effects), *rules)
     connection.execute(_WRITE_SWEEP, (sweep.name, sweep.question, sweep.text, *lists, *claims))
     connection.executemany(
         "INSERT OR REPLACE INTO groups (group_id, data_fingerprint) VALUES (?, ?)",
@@ -89,11 +93,11 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
     Raises:
         LedgerError: If none was.
     """
-    query = "SELECT name, question, text, metrics, seeds, primary_metric, smallest_effects, growth FROM sweep"
-    row = connection.execute(query).fetchone()
+    columns = "name, question, text, metrics, seeds, primary_metric, smallest_effects, growth, comparison"
+    row = connection.execute(f"SELECT {columns} FROM sweep").fetchone()
     if row is None:
         raise LedgerError(f"{path}: no sweep is registered yet; run the sweep first")
-    name, question, text, metrics, seeds, primary, effects, growth = row
+    name, question, text, metrics, seeds, primary, effects, growth, comparison = row
     groups = connection.execute("SELECT group_id, data_fingerprint FROM groups").fetchall()
     return SweepInfo(
         name=name,
@@ -105,6 +109,7 @@ def read_registration(connection: sqlite3.Connection, *, path: Path) -> SweepInf
         primary_metric=primary,
         smallest_effects=decode_metrics(effects),
         growth=decode_plain(growth),
+        comparison=decode_plain(comparison),
     )
 
 

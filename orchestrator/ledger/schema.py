@@ -17,7 +17,7 @@ from dataclasses import fields
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Role, TrialInfo
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 APPLICATION_ID = 0x53505357
 """``SPSW`` in the header of the file: tells a ledger from other SQLite files."""
 
@@ -89,7 +89,8 @@ CREATE TABLE sweep (
     {_list("seeds")},
     {_text("primary_metric")} DEFAULT '',
     {_object("smallest_effects")} DEFAULT '{{}}',
-    {_object("growth")} DEFAULT '{{}}'
+    {_object("growth")} DEFAULT '{{}}',
+    {_object("comparison")} DEFAULT '{{}}'
 );
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY,

@@ -41,6 +41,7 @@ _OLD_DIGESTS: Mapping[int, tuple[str, ...]] = {
     5: ("07fcdfd090544e0c3b50bb5a9e714546",),
     6: ("857df4b76dee9f7b960b5160078c9319",),
     7: ("fe8094580854aa75f17ab203ac65534c",),
+    8: ("fe9646209d829d189138674f16e80a78",),
 }
 """What older versions have made: schema to digest; diagnostics were added to schema 1 when the first were measured."""
 

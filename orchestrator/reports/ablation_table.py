@@ -17,6 +17,7 @@ from orchestrator.reports.growth import GroupGrowth
 from orchestrator.reports.mixed import Mixture, find_mixture
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics import Comparison, mean, sample_sd
+from orchestrator.sweep.declared.comparison import DEFAULT, ComparisonSettings
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS
@@ -110,6 +111,7 @@ class AblationTable:
         factorials: What its components add on average, where its arms are all combinations of some.
         growth: Where the looks of a sweep stand whose seeds grow; None if they are fixed.
         rounding: Metric to the standard deviation, over seeds, of the differences of the control ``repeat``.
+        declared: By which model and variance its arms are compared.
         family: All its rows in the order of the sweep, where ``rows`` are some of them or in another order; else empty.
         order: By what ``rows`` are sorted, human-readable; empty = as in the sweep.
     """
@@ -127,6 +129,7 @@ class AblationTable:
     compared: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     factorials: tuple[FactorialReading, ...] = ()
     rounding: Mapping[str, float] = field(default_factory=dict)
+    declared: ComparisonSettings = DEFAULT
     family: tuple[ArmRow, ...] = ()
     order: str = ""
 
@@ -161,7 +164,9 @@ def build_tables(
         for group, of_group in arms.items()
     }
     compared = with_q_values(found)
-    return {group: _table(groups[group], arms[group], names, compared[group]) for group in groups}
+    return {
+        group: _table(groups[group], arms[group], names, compared[group], claims.comparison) for group in groups
+    }
 
 
 def tables_of(records: Sequence[TrialRecord], info: SweepInfo) -> dict[str, AblationTable]:
@@ -191,6 +196,7 @@ def _table(
     arms: Mapping[str, Sequence[TrialRecord]],
     metrics: Sequence[str],
     compared: GroupComparison,
+    declared: ComparisonSettings,
 ) -> AblationTable:
     baseline = [record for record in records if record.trial.role is Role.BASELINE]
     return AblationTable(
@@ -207,6 +213,7 @@ def _table(
         compared={arms[arm][0].trial.arm if arm else BASELINE: of_arm for arm, of_arm in compared.judged.items()},
         factorials=read_factorials(arms, compared),
         rounding=compared.rounding,
+        declared=declared,
     )
 
 

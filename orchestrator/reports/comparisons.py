@@ -10,12 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic import ValidationError
+
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.growth import GroupGrowth, follow_group, verdict_of
 from orchestrator.statistics import Comparison, Decision, Verdict, benjamini_hochberg, compare_arms
-from orchestrator.sweep.growing_seeds import GrowingSeeds, read_growth
+from orchestrator.sweep.declared.comparison import DEFAULT, ComparisonSettings, read_comparison
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds, read_growth
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
+from specvit.errors import SpecsweepError
+from specvit.messages import one_line
 from specvit.probes import METRICS, PROBES
 
 _PREFERRED = ("miou",)
@@ -33,16 +38,31 @@ class Claims:
         primary: Name of the metric whose verdicts are its claims; empty = the first dense one, see ``primary_of``.
         smallest_effects: Name of a metric to the smallest difference of interest, in its unit, above 0.
         growth: How its seeds grow; None if they are fixed.
+        comparison: By which model and variance arms are compared.
     """
 
     primary: str = ""
     smallest_effects: Mapping[str, float] = field(default_factory=dict)
     growth: GrowingSeeds | None = None
+    comparison: ComparisonSettings = DEFAULT
 
     @classmethod
     def of(cls, info: SweepInfo) -> Claims:
-        """Return what a sweep's file says, as its ledger keeps it."""
-        return cls(info.primary_metric, info.smallest_effects, read_growth(info.growth))
+        """Return what a sweep's file says, as its ledger keeps it.
+
+        Raises:
+            SpecsweepError: If that is nothing which a sweep file can say.
+        """
+        try:
+            growth, comparison = read_growth(info.growth), read_comparison(info.comparison)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(map(str, found["loc"]))
+            raise SpecsweepError(
+                f"{one_line(info.name)}: what is recorded of its seeds or its comparison is not what a sweep file can "
+                f"say: {one_line(place)}: {found['msg']}"
+            ) from None
+        return cls(info.primary_metric, info.smallest_effects, growth, comparison)
 
     def primary_of(self, metrics: Sequence[str]) -> str:
         """Return the primary metric among those of a table; empty if it shows none.
@@ -66,7 +86,7 @@ class Difference:
     """A difference to the baseline.
 
     Attributes:
-        n: Seeds that both have.
+        n: Seeds that both have; where seeds are no blocks, those of the one that has fewer.
         mean: Its estimate; None if there is none.
         low: Lower end of the 95% interval, simultaneous over the arms of the group; None if there is none.
         high: Upper end, likewise.
@@ -148,6 +168,8 @@ def compare_group(
                 baseline=BASELINE,
                 higher_is_better=METRICS[name].higher_is_better if name in METRICS else True,
                 smallest_effect=claims.smallest_effects.get(name),
+                blocks=claims.comparison.model == "blocked",
+                variances=claims.comparison.variance,
             )
     differences = {
         name: {
@@ -210,7 +232,7 @@ def _difference(
     if result is None:
         return Difference(len(gaps), finite_mean(gaps) if role is not Role.ARM or _is_exact(gaps) else None)
     return Difference(
-        len(gaps),
+        len(gaps) if comparison is None or comparison.model.blocks else result.num_seeds,
         result.estimate,
         result.low,
         result.high,

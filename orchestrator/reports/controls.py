@@ -91,14 +91,22 @@ def _judged(
     critical: float | None = None,
 ) -> Difference:
     gaps = gaps_of(own, baseline)
-    found = beside_family(own, baseline, model=comparison.model, family=comparison.family, critical=critical)
+    num_seeds = len(gaps) if comparison.model.blocks else min(len(own), len(baseline))
+    found = beside_family(
+        own,
+        baseline,
+        model=comparison.model,
+        family=comparison.family,
+        pooled=claims.comparison.variance == "pooled",
+        critical=critical,
+    )
     if found is None:
-        return Difference(len(gaps), finite_mean(gaps))
+        return Difference(num_seeds, finite_mean(gaps))
     verdict = judge(
         found.low,
         found.high,
-        num_seeds=len(gaps),
+        num_seeds=num_seeds,
         higher_is_better=METRICS[name].higher_is_better if name in METRICS else True,
         smallest_effect=claims.smallest_effects.get(name),
     )
-    return Difference(len(gaps), found.estimate, found.low, found.high, found.p_value, verdict=verdict)
+    return Difference(num_seeds, found.estimate, found.low, found.high, found.p_value, verdict=verdict)

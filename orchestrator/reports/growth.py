@@ -13,7 +13,7 @@ from orchestrator.statistics import Decision, confirm, decide, design_looks, for
 from orchestrator.statistics.confirmation import SCREEN_LEVEL
 from orchestrator.statistics.decisions import Action
 from orchestrator.statistics.verdicts import Verdict
-from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.probes import METRICS

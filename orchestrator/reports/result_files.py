@@ -145,7 +145,8 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
     metrics that were measured later, on kept weights; it is there where there are some. So are ``external_note`` of a
     table, the sentence about backbones from elsewhere, ``view``, what it shows where that is not all, and
     ``interactions``: what is found across groups. ``factorial`` of a table has the effects of components, where its
-    arms are all combinations of some.
+    arms are all combinations of some; ``comparison`` by which model and variance arms are compared, if not by the
+    default.
     """
     across = compare_groups(tables)
     judged, mixed = _are_judged(tables), _are_mixed(tables)
@@ -161,6 +162,7 @@ def render_json(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
                 "group": group,
                 "primary": table.primary or None,
                 "smallest_effect": table.smallest_effect,
+                **({} if table.declared.is_default else {"comparison": asdict(table.declared)}),
                 "says": sentences_of(table),
                 "could_have_seen": {name: each.detectable for name, each in table.comparisons.items()},
                 "pairing": {

@@ -155,7 +155,7 @@ def compare_arms(
         model=model,
         family=family,
         sd=math.sqrt(model.variance) if math.isfinite(model.variance) else None,
-        detectable=_detectable(model, family, confidence),
+        detectable=_detectable(model, family, confidence, baseline=len(values[baseline])),
         pairing=pairing(values, baseline=baseline),
         variances=unequal_variances(model),
         missing=_missing(values, model, family, baseline),
@@ -203,14 +203,18 @@ def more_seeds(
     return None if total is None else total - num_seeds
 
 
-def _detectable(model: GroupModel, family: Family, confidence: float) -> float | None:
+def _detectable(model: GroupModel, family: Family, confidence: float, *, baseline: int) -> float | None:
     counts = sorted(model.num_seeds[arm] for arm in model.arms[1:])
     num_seeds = counts[len(counts) // 2] if counts else 0
     errors = sorted(contrast.standard_error for contrast in family.contrasts.values())
     if num_seeds < 2 or not errors or not errors[len(errors) // 2] > 0:
         return None
-    sd = errors[len(errors) // 2] * math.sqrt(num_seeds / 2)
-    return Design(len(errors), num_seeds, sd, blocks=model.blocks, confidence=confidence).detectable()
+    base = num_seeds if model.blocks else baseline
+    sd = errors[len(errors) // 2] / math.sqrt(1 / num_seeds + 1 / base)
+    design = Design(
+        len(errors), num_seeds, sd, blocks=model.blocks, num_baseline_seeds=base, confidence=confidence
+    )
+    return design.detectable()
 
 
 def _missing(values: Values, model: GroupModel, family: Family, baseline: str) -> str | None:

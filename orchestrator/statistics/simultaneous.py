@@ -86,7 +86,12 @@ def against_baseline(model: GroupModel, *, confidence: float = 0.95) -> Family:
 
 
 def beside_family(
-    values: Mapping[int, float], baseline: Mapping[int, float], *, model: GroupModel, family: Family,
+    values: Mapping[int, float],
+    baseline: Mapping[int, float],
+    *,
+    model: GroupModel,
+    family: Family,
+    pooled: bool = True,
     critical: float | None = None,
 ) -> Contrast | None:
     """Compare a control with the baseline by the yardstick of the arms: their residual variance and critical value.
@@ -102,6 +107,8 @@ def beside_family(
         model: The fit of the arms and the baseline, of which the variance is taken. With blocks the control is compared
             within the seeds that both have, else by the means of all.
         family: The arms' contrasts with the baseline, of which the critical value is taken.
+        pooled: Whether the family is of the pooled variance. Else each arm has a variance of its own, and the control's
+            is the mean of them, with the fewest degrees of freedom that one of them has.
         critical: Another critical value, e.g. of a look; None: that of the family.
 
     Returns:
@@ -124,17 +131,19 @@ def beside_family(
         scale = 1 / len(values) + 1 / len(baseline)
     if not math.isfinite(estimate):
         return None
-    error = math.sqrt(model.variance * scale)
+    error, df = math.sqrt(model.variance * scale), float(model.df)
+    if not pooled:
+        spreads = [found.standard_error**2 * model.num_seeds[arm] for arm, found in family.contrasts.items()]
+        error = math.sqrt(math.fsum(spreads) / len(spreads) / len(common))
+        df = min(found.df for found in family.contrasts.values())
     if error == 0:
-        return Contrast(estimate, 0.0, model.df, estimate, estimate, float(estimate == 0), float(estimate == 0))
+        return Contrast(estimate, 0.0, df, estimate, estimate, float(estimate == 0), float(estimate == 0))
     reach = (family.critical or 0.0 if critical is None else critical) * error
-    single = 2 * float(stdtr(model.df, -abs(estimate) / error))
+    single = 2 * float(stdtr(df, -abs(estimate) / error))
     covariance = model.unscaled[1:, 1:]
     errors = np.sqrt(np.diag(covariance))
-    (adjusted,) = max_t(covariance / np.outer(errors, errors), model.df).p_values([estimate / error])
-    return Contrast(
-        estimate, error, model.df, estimate - reach, estimate + reach, float(max(adjusted, single)), single
-    )
+    (adjusted,) = max_t(covariance / np.outer(errors, errors), df).p_values([estimate / error])
+    return Contrast(estimate, error, df, estimate - reach, estimate + reach, float(max(adjusted, single)), single)
 
 
 def simultaneous(

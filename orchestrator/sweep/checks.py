@@ -63,7 +63,7 @@ def check_sweep(
         The problems, each once.
     """
     problems = [*_check_name(sweep), *_check_probes(sweep), *_check_claims(sweep), *_check_probe_data(sweep)]
-    problems += _check_paths(sweep, varied)
+    problems += [*_check_comparison(sweep), *_check_paths(sweep, varied)]
     for setting, group in zip(settings, sweep.groups, strict=True):
         context = _GroupContext(group, raw, setting.places)
         problems += [*_check_sizes(context), *_check_targets(context, sweep), *_check_steps(context, sweep)]
@@ -121,6 +121,23 @@ def _check_claims(sweep: Sweep) -> Iterator[Problem]:
         if name not in metrics:
             rule = f"must be a metric of the probes ({', '.join(metrics)}), not {name!r}"
             yield Problem(path, rule + did_you_mean(name, metrics))
+
+
+def _check_comparison(sweep: Sweep) -> Iterator[Problem]:
+    """Check that how arms are compared goes with their seeds."""
+    comparison, wanted = sweep.file.comparison, sweep.file.baseline_seeds
+    if sweep.growth is not None:
+        rule = "must be left out where seeds grow, whose looks are judged by blocks and a pooled variance"
+        if not comparison.is_default:
+            yield Problem(("comparison",), rule)
+        if wanted is not None:
+            yield Problem(("baseline_seeds",), rule)
+    elif wanted is not None:
+        if comparison.model != "unblocked":
+            rule = "needs comparison: {model: unblocked}; with seeds as blocks, those of the baseline alone add nothing"
+            yield Problem(("baseline_seeds",), rule)
+        if wanted <= len(sweep.seeds):
+            yield Problem(("baseline_seeds",), f"must be more than those of the arms, {len(sweep.seeds)}, not {wanted}")
 
 
 def _check_probe_data(sweep: Sweep) -> Iterator[Problem]:

@@ -40,6 +40,8 @@ class _Row:
 
     def seeds(self, sweep: Sweep) -> tuple[int, ...]:
         """Return the seeds of its trials."""
+        if self.role is Role.BASELINE:
+            return sweep.baseline_seeds
         if self.role is Role.FLOOR and sweep.growth is not None:
             return sweep.seeds[: sweep.growth.start]  # no verdict waits for more of them
         return sweep.seeds[:1] if self.role is Role.EXTERNAL else sweep.seeds
@@ -60,7 +62,7 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     for group, rows in _tables(sweep):
         arms += _arms(sweep, group, rows)
     arms.sort(key=lambda arm: (*_urgency(sweep, arm.row), -arm.num_parameters))
-    return tuple(arm.trial(seed) for seed in sweep.seeds for arm in arms if seed in arm.row.seeds(sweep))
+    return tuple(arm.trial(seed) for seed in sweep.baseline_seeds for arm in arms if seed in arm.row.seeds(sweep))
 
 
 def arm_texts(sweep: Sweep) -> tuple[str, ...]:

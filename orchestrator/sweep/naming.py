@@ -24,7 +24,7 @@ NEUTRAL_FIELDS = frozenset(
     {
         *("name", "question", "priority", "resources", "time_budget_h", "max_gpu_hours", "max_retries"),
         *("stall_timeout_s", "start_timeout_s", "checkpoint_every_s", "checkpoint_max_share", "keep_weights"),
-        *("primary_metric", "smallest_effect"),
+        *("primary_metric", "smallest_effect", "comparison"),
     }
 )
 """Fields of a sweep file that change no number of any trial; nor do those that say where data or weights lie."""

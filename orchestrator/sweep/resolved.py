@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import results_name
 from orchestrator.sweep.schema import SweepFile
 from specvit.config import ModelSettings
@@ -85,8 +85,15 @@ class Sweep:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Return all seeds that there are, or may be."""
+        """Return all seeds that an arm has, or may have."""
         return self.file.seeds.seeds if isinstance(self.file.seeds, GrowingSeeds) else self.file.seeds
+
+    @property
+    def baseline_seeds(self) -> tuple[int, ...]:
+        """Return the seeds of the baseline, which are all that there are: the arms', then those that it has alone."""
+        more = (self.file.baseline_seeds or 0) - len(self.seeds)
+        first = max(self.seeds) + 1
+        return (*self.seeds, *range(first, first + max(0, more)))
 
     @property
     def limits(self) -> Limits:

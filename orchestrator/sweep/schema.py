@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from pydantic.json_schema import GenerateJsonSchema
 
 from orchestrator.sweep.controls import ControlText
-from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.sweep.declared.comparison import ComparisonSettings
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.problems import value_text
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
@@ -25,7 +26,7 @@ from specvit.errors import ConfigError
 from specvit.messages import did_you_mean
 from specvit.probes import SelectedProbes
 from specvit.recipes import AnyRecipe
-from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, settings
+from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
 
 MAX_TRIALS = 100_000
 
@@ -208,6 +209,12 @@ class SweepFile:
     smallest_effect: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Smallest difference of interest by metric, in its unit: ``{miou: 1.0}``. An arm whose interval lies within it to
     both sides is ``equivalent``. To be chosen before the results are seen; takes no part in a trial's identity."""
+    comparison: ComparisonSettings = ComparisonSettings()
+    """How tables compare arms with the baseline: by which model, and by which variance."""
+    baseline_seeds: PositiveInt | None = None
+    """Seeds of the baseline in all, where it is to have more than the arms: those that follow the largest of ``seeds``.
+    Needs ``comparison: {model: unblocked}``. About sqrt(k) times as many as each of k arms make differences most
+    precise for the number of trials (Dunnett 1955). Default: as many as the arms."""
     floors: tuple[Floor, ...] = ("random_init", "raw_pixels")
     """Rows to stand above: a backbone that was never trained, and no backbone at all."""
     controls: tuple[ControlText, ...] = ()

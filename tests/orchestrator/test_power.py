@@ -22,7 +22,7 @@ from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.plan import make_plan
 from orchestrator.power import MetricPower, SweepPower, measure_power
 from orchestrator.run import describe
-from orchestrator.statistics import contrast_power
+from orchestrator.statistics import Design, contrast_power
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Finished, Pruned
@@ -245,3 +245,19 @@ def test_what_is_no_metric_or_no_number_is_refused(
 def test_names_of_metrics_are_checked_by_the_room_itself(make_sweep: MakeSweep, tmp_path: Path) -> None:
     with pytest.raises(SpecsweepError, match="--sd: must name a metric"):
         measured(make_sweep(), tmp_path, sds={"miou": 1.0})
+
+
+def test_without_blocks_the_seeds_of_the_baseline_count_and_cost(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    unblocked = {"model": "unblocked"}
+    sweep = make_sweep(seeds=4, comparison=unblocked, baseline_seeds=12, floors=[])
+    fill(sweep, tmp_path)
+    found = measured(sweep, tmp_path)
+    # Within an arm: deviations of .5 twice, and of 1.5 twice, with two degrees of freedom.
+    assert knn(found).sd == pytest.approx(math.sqrt((2 * 0.5**2 + 2 * 1.5**2) / 2))
+    assert knn(found).df == 2
+    design = Design(1, 4, knn(found).sd, blocks=False, num_baseline_seeds=12)
+    assert knn(found).detectable == pytest.approx(design.detectable())
+    plain = measured(make_sweep(seeds=4, comparison=unblocked, floors=[]), tmp_path)
+    assert knn(found).detectable < knn(plain).detectable  # type: ignore[operator]
+    # Four seeds of an arm of 2 hours, and twelve of a baseline of one.
+    assert (plain.core_hours(4), found.core_hours(4)) == (pytest.approx(4 * (1 + 2)), pytest.approx(12 * 1 + 4 * 2))

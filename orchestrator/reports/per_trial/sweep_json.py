@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.sweep.growing_seeds import read_growth
+from orchestrator.sweep.declared.comparison import read_comparison
+from orchestrator.sweep.declared.growing_seeds import read_growth
 from specvit.errors import SpecsweepError
 from specvit.messages import one_line
 
@@ -33,6 +34,8 @@ _KNOWN = frozenset(field.name for field in dataclasses.fields(SweepInfo)) - {"te
 def render_sweep(info: SweepInfo) -> str:
     """Return all that is known of a sweep, but for the text of its file, as JSON."""
     values = {name: value for name, value in dataclasses.asdict(info).items() if name != "text"}
+    if not info.comparison:
+        del values["comparison"]  # as in files from before it could be declared
     return json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -57,6 +60,8 @@ def read_sweep(content: bytes, text: str, name: str = JSON_NAME) -> SweepInfo:
         info = _ADAPTER.validate_json(json.dumps({**values, "text": text}), strict=True)
     with _refused(name, "growth"):
         read_growth(info.growth)
+    with _refused(name, "comparison"):
+        read_comparison(info.comparison)
     for metric, effect in info.smallest_effects.items():
         if not 0 < effect < math.inf:
             raise SpecsweepError(f"{name}: smallest_effects.{_shown(metric)}: must be above 0 and finite, not {effect}")

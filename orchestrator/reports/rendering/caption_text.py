@@ -13,6 +13,13 @@ from orchestrator.reports.unlearnt import learning_note
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
 
+_METHODS = {
+    ("blocked", "pooled"): "seeds are blocks, one residual variance pooled over the arms",
+    ("unblocked", "pooled"): "means of all seeds, not paired, one residual variance pooled over the arms",
+    ("blocked", "moderated"): "paired by seed, each arm's own variance, moderated after Smyth",
+}
+"""How a table compares, by what the sweep's file declares."""
+
 
 def caption_of(table: AblationTable, question: str = "", group: str = "") -> list[str]:
     """Return the caption of a table, in sentences of plain text.
@@ -45,9 +52,10 @@ def _method(table: AblationTable) -> str:
     if not table.comparisons:
         return ""
     num_arms = sum(row.role is Role.ARM for row in table.every_row)
+    how = _METHODS[table.declared.model, table.declared.variance]
     text = (
         f"; difference to the baseline with its 95% interval, simultaneous over {num_arms} arm{'s' * (num_arms != 1)} "
-        "(Dunnett; seeds are blocks, one residual variance pooled over the arms)"
+        f"(Dunnett; {how})"
     )
     if table.growth is not None:
         text += f", in {describe(table.primary).title} for all declared looks of growing seeds together"

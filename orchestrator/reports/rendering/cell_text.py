@@ -27,6 +27,14 @@ UNLIKE = 0.01
 """p of equal variances below which a note says that arms vary unlike each other."""
 
 
+_METHODS = {
+    ("blocked", "pooled"): "least squares on arm and seed, one residual variance; Dunnett",
+    ("unblocked", "pooled"): "means of all seeds, which are not paired, one residual variance; Dunnett",
+    ("blocked", "moderated"): "paired by seed, each arm's own variance, moderated after Smyth; Dunnett",
+}
+"""How a table compares, by what the sweep's file declares."""
+
+
 def failures_of(table: AblationTable) -> list[tuple[str, str]]:
     """Return label and error, each in one line, of every failed trial."""
     return [(one_line(label), one_line(error)) for label, error in table.failures]
@@ -140,7 +148,7 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
     """
     notes = [
         f"Mean ± sample standard deviation over the seeds that are done; {place} the difference to the baseline with "
-        "its 95% interval, simultaneous over the arms (least squares on arm and seed, one residual variance; Dunnett). "
+        f"its 95% interval, simultaneous over the arms ({_METHODS[table.declared.model, table.declared.variance]}). "
         "Floors are outside of it.",
         *view_notes(table),
         *_statistics_notes(table),
@@ -254,7 +262,10 @@ def _statistics_notes(table: AblationTable) -> list[str]:
         notes.append(f"What pairing by seed is worth in seeds: {', '.join(worth)}.")
     unlike = [_title(name) for name, each in found.items() if each.variances and each.variances.p_value < UNLIKE]
     if unlike:
-        notes.append(f"Arms vary unlike each other (Brown and Forsythe, p below {UNLIKE:g}) in {', '.join(unlike)}.")
+        text = f"Arms vary unlike each other (Brown and Forsythe, p below {UNLIKE:g}) in {', '.join(unlike)}"
+        if table.declared.variance == "pooled":
+            text += "; a sweep that declares comparison: {variance: moderated} allows for it"
+        notes.append(f"{text}.")
     if any(row.is_no_op for row in table.rows):
         notes.append("no-op: equal to the baseline in every metric and seed, to the last bit; it changes nothing.")
     return notes

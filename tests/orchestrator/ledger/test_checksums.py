@@ -115,7 +115,7 @@ def test_change_of_the_schema_is_refused(path: Path, statement: str) -> None:
     connection.close()
     before = path.read_bytes()
     for open_ledger in (Ledger.read, Ledger.open):
-        with pytest.raises(LedgerError, match=r"are not those of schema 8\. Bring back a copy of the file"):
+        with pytest.raises(LedgerError, match=r"are not those of schema 9\. Bring back a copy of the file"):
             open_ledger(path)
     assert path.read_bytes() == before
 

@@ -51,7 +51,7 @@ def test_ledger_of_a_newer_schema_is_refused_naming_file_and_schema(path: Path, 
     _make(path)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerError, match="schema 99, this specsweep reads schema 8") as caught:
+    with pytest.raises(LedgerError, match="schema 99, this specsweep reads schema 9") as caught:
         connect(path)  # type: ignore[operator]
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, SpecsweepError)

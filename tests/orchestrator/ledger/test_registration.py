@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,10 @@ def test_seed_that_the_file_cannot_hold_is_refused_as_an_error_of_the_ledger(pat
     connection = connect_writer(path)
     with pytest.raises(LedgerError, match="too large"), translate_sqlite_errors(path):
         write_registration(connection, INFO, [make_trial(2**64)], path=path)
+
+
+def test_a_declared_comparison_is_kept_and_of_older_sweeps_there_is_none(path: Path) -> None:
+    connection = connect_writer(path)
+    for comparison in ({}, {"model": "unblocked", "variance": "pooled"}):
+        write_registration(connection, replace(INFO, comparison=comparison), [make_trial(3)], path=path)
+        assert read_registration(connection, path=path).comparison == comparison

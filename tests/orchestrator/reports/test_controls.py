@@ -23,7 +23,7 @@ from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.result_files import render_csv, render_json
 from orchestrator.statistics import Verdict, compare_arms, decide, design_looks
-from orchestrator.sweep.growing_seeds import GrowingSeeds
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import REPEAT, Role
 

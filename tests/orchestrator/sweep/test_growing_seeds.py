@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds, read_growth
 from orchestrator.sweep.grid import expand
-from orchestrator.sweep.growing_seeds import GrowingSeeds, read_growth
 from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.trial import Role

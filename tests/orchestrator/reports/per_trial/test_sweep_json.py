@@ -19,6 +19,7 @@ FULL = replace(
     primary_metric="miou",
     smallest_effects={"miou": 0.1},
     growth={"start": 4, "most": 16, "looks": [], "method": "sequential", "first": 2},
+    comparison={"model": "blocked", "variance": "moderated"},
     data_fingerprints={"a" * 64: "1+2"},
 )
 
@@ -43,6 +44,7 @@ def test_the_text_of_the_sweep_file_is_in_a_file_of_its_own() -> None:
         ({"smallest_effects": {"miou": float("nan")}}, "s.json: smallest_effects.miou: must be above 0 and finite"),
         ({"growth": {"start": 4, "most": 10**9}}, "s.json: growth: Value error, most must be at most 1000"),
         ({"growth": {"begin": 4}}, "s.json: growth.begin: "),
+        ({"comparison": {"model": "random"}}, "s.json: comparison.model: "),
     ],
 )
 def test_a_wrong_field_is_refused_by_its_name(change: dict[str, Any], rule: str) -> None:
