@@ -18,6 +18,8 @@ from pathlib import Path
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.reports import curves, result_files
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
+from orchestrator.reports.figures import paper
+from orchestrator.reports.page.page import PAGE_NAME
 from orchestrator.reports.per_trial import curves_csv, sweep_data, sweep_json, trials_csv
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.scheduling.jobs import weights_name
@@ -40,7 +42,7 @@ _OWN_FILES = (
     *(LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm", f"{LEDGER_NAME}-wal.left"),
     *(MOVED_NAME, f"{MOVED_NAME}-wal"),
     *("table.md", "table.csv", interaction_text.CSV_NAME, curves_csv.CSV_NAME, curves.FIGURE_NAME),
-    *(diagnostics_csv.CSV_NAME, "diagnostics.png"),
+    *(diagnostics_csv.CSV_NAME, "diagnostics.png", PAGE_NAME),
     *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )
 _OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME)
@@ -73,6 +75,8 @@ def find_sweep(folder: Path) -> list[Removable]:
     whats = {checkpoint_store.FOLDER_NAME: "states", kept_weights.FOLDER_NAME: "weights"}
     found = [_removable(folder / name, "ledger" if name.startswith("ledger.") else "tables") for name in _OWN_FILES]
     found += [_removable(folder / name, whats.get(name, "commands")) for name in _OWN_FOLDERS]
+    drawn = [path for path in _entries(folder / paper.FOLDER_NAME) if paper.FILE_NAME.fullmatch(path.name)]
+    found += [_removable(path, "figures") for path in drawn]
     if has_mirror(folder):
         snapshots = [path for path in _entries(folder) if SNAPSHOT_NAME.fullmatch(path.name)]
         found += [_removable(path, "ledger") for path in (folder / POINTER_NAME, *snapshots)]
@@ -90,8 +94,9 @@ def delete_sweep(folder: Path, found: Sequence[Removable]) -> bool:
     with _hold(folder):
         _delete(found)
         (folder / LOCK_NAME).unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
+    for empty in (folder / paper.FOLDER_NAME, folder):
+        with suppress(OSError):
+            empty.rmdir()
     return not folder.exists()
 
 

@@ -46,7 +46,9 @@ def publish(ledger: Ledger, destination: Path, *, accept_mixed: bool = False) ->
     assert provenance is not None  # a run has begun what has a result
     destination.mkdir(parents=True, exist_ok=True)
     data = SweepData(ledger.sweep(), records, ledger.training_ids())
-    write_results(destination, data, diagnostics=ledger.diagnostics(), provenance=provenance)
+    write_results(
+        destination, data, diagnostics=ledger.diagnostics(), provenance=provenance, usage=ledger.usage()
+    )
     return tuple(sorted(path for path in destination.iterdir() if path.is_file()))
 
 

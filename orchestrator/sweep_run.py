@@ -225,7 +225,9 @@ class SweepRun:
         # If the run before died with all its trials done, they are of that run.
         provenance = ledger.newest_provenance() or collect_provenance()
         data = SweepData(self.info, records, ledger.training_ids())
-        written = write_results(self.folder, data, diagnostics=ledger.diagnostics(), provenance=provenance)
+        written = write_results(
+            self.folder, data, diagnostics=ledger.diagnostics(), provenance=provenance, usage=ledger.usage()
+        )
         return Outcome(
             info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written,
             num_taken=self.num_taken, num_without_weights=self.num_without_weights,

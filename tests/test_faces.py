@@ -18,7 +18,7 @@ ROOMS = {
     for file in sorted((ROOT / package).rglob("__init__.py"))
 }
 FRONT_DOORS = (
-    *("specvit.config", "orchestrator.plan", "orchestrator.power", "orchestrator.control"),
+    *("specvit.config", "orchestrator.plan", "orchestrator.power", "orchestrator.report", "orchestrator.control"),
     "orchestrator.results",
     "orchestrator.cli.app",
 )

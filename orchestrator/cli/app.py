@@ -40,6 +40,7 @@ from orchestrator.cli.export import export, publish
 from orchestrator.cli.housekeeping import delete, list_sweeps
 from orchestrator.cli.plan import plan
 from orchestrator.cli.power import power
+from orchestrator.cli.report import report
 from orchestrator.cli.run import run
 from orchestrator.cli.shares import shares
 from orchestrator.cli.watch import events, logs, status
@@ -228,7 +229,7 @@ def _exit_code(error: BaseException) -> int:
 
 _COMMANDS = (
     *(run, evaluate, retry, redo, cancel, prune, plan, power),
-    *(status, logs, events, table, compare, curves, publish),
+    *(status, logs, events, table, report, compare, curves, publish),
     *(shares, delete, diagnose, schema),
 )
 for command in _COMMANDS:

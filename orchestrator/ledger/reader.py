@@ -27,7 +27,7 @@ from orchestrator.ledger.reuse import select_results
 from orchestrator.ledger.schema import COST_COLUMNS, TRIAL_COLUMNS
 from orchestrator.trials.computation import Computation
 from orchestrator.trials.identity import training_id
-from orchestrator.trials.records import UNKNOWN, Cause, Report, State, TrialRecord
+from orchestrator.trials.records import UNKNOWN, Cause, Report, State, TrialRecord, TrialUsage
 from orchestrator.trials.resources import ResourceFloor
 from orchestrator.trials.stored import StoredResult, read_config
 from orchestrator.trials.trial import Role, TrialInfo
@@ -49,6 +49,11 @@ WHERE t.position IS NOT NULL ORDER BY t.position
 _REPORTS = """
 SELECT r.trial_id, r.step, r.metrics FROM reports AS r JOIN newest_attempts AS a USING (trial_id, attempt)
 ORDER BY r.trial_id, r.step
+"""
+_USAGE = """
+SELECT trial_id, CASE state WHEN 'failed' THEN IFNULL(cause, 'raised') WHEN 'lost' THEN 'lost' END AS trouble,
+       COUNT(*) AS num, TOTAL(held_s) AS held_s, TOTAL(gpus * held_s) AS gpu_s
+FROM attempts GROUP BY trial_id, trouble ORDER BY trial_id, trouble
 """
 
 _WAITING = ("lost", "superseded")
@@ -215,6 +220,24 @@ class LedgerReader:
         with self._reading():
             (total,) = self._connection.execute("SELECT TOTAL(gpus * held_s) FROM attempts").fetchone()
         return float(total) / 3600
+
+    def usage(self) -> dict[str, TrialUsage]:
+        """Return what all attempts at a trial took, by its id, also of trials that are not in the sweep now.
+
+        An attempt that was replaced by ``redo`` came to its end: it is no trouble.
+        """
+        self._before_reading()
+        with self._reading():
+            rows = self._connection.execute(_USAGE).fetchall()
+        found: dict[str, TrialUsage] = {}
+        for row in rows:
+            known = found.get(row["trial_id"], TrialUsage(0, 0.0, 0.0))
+            troubles = {} if row["trouble"] is None else {row["trouble"]: row["num"]}
+            found[row["trial_id"]] = TrialUsage(
+                known.attempts + row["num"], known.held_s + row["held_s"], known.gpu_s + row["gpu_s"],
+                {**known.troubles, **troubles},
+            )
+        return found
 
     def failure_rate(self) -> float:
         """Return the share of the attempts that failed among those that came to an end; 0 if none have.

@@ -1,8 +1,8 @@
 """From records to tables, curves, figures and exports.
 
 Front door: ``build_tables`` makes the tables, ``apply_view`` picks what of them is shown, ``render_rich``,
-``render_markdown``, ``render_latex``, ``render_html``, ``render_csv`` and ``render_json`` show them, ``write_results``
-writes all that a run leaves beside its ledger, ``write_studies`` exports to Optuna.
+``render_markdown``, ``render_latex``, ``render_html``, ``render_csv`` and ``render_json`` show them, ``page`` is the
+report, ``write_results`` writes all that a run leaves beside its ledger, ``write_studies`` exports to Optuna.
 What must hold: the same records make the same files; nothing is written but by ``write_*``, nothing recorded; a
 table counts what failed, was pruned or was left out. Pandas, matplotlib and optuna load only where they serve.
 """

@@ -18,7 +18,10 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics.csv_file import write_diagnostics
+from orchestrator.reports.environment import environment_of
 from orchestrator.reports.interactions import compare_groups
+from orchestrator.reports.page.page import PAGE_NAME, render_page
+from orchestrator.reports.page.report import SweepReport
 from orchestrator.reports.per_trial import sweep_json, trials_csv
 from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData
 from orchestrator.reports.rendering import interaction_text
@@ -30,6 +33,7 @@ from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.reports.weights_index import write_index
 from orchestrator.trials.computation import differences_text
+from orchestrator.trials.records import TrialUsage
 from specvit.diagnostics.measurement import Measurement
 from specvit.files.atomic import write_atomically
 
@@ -42,6 +46,7 @@ def write_results(
     *,
     diagnostics: Mapping[str, tuple[Measurement, ...]],
     provenance: Provenance,
+    usage: Mapping[str, TrialUsage] | None = None,
 ) -> tuple[Path, ...]:
     """Write everything that a run leaves beside its ledger.
 
@@ -50,32 +55,39 @@ def write_results(
         data: The sweep and its trials.
         diagnostics: Trial id to its measurements, from ``Ledger.diagnostics``.
         provenance: Of the run that computed the newest trials.
+        usage: Trial id to what all attempts at it took, from ``Ledger.usage``; None = not known.
 
     Returns:
-        The paths of what was found across groups, curves, diagnostics, the trials and the index of weights, as far as
-        there is any.
+        The paths of what was found across groups, curves, diagnostics, the trials, the index of weights and the report,
+        as far as there is any.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
-    _, _, *across = write_tables(folder, data)
+    report = SweepReport(data.info, data.records, environment_of(provenance), usage or {})
+    _, _, *across = write_tables(folder, data, report.tables)
+    write_atomically(folder / PAGE_NAME, render_page(report))
     written = (
         *across,
         *write_curves(folder, data.records),
         *write_diagnostics(folder, data.records, diagnostics),
         folder / trials_csv.CSV_NAME,
         *write_index(folder, data.records),
+        folder / PAGE_NAME,
     )
     write_provenance(folder, data.info, provenance)
     return written
 
 
-def write_tables(folder: Path, data: SweepData) -> tuple[Path, ...]:
+def write_tables(
+    folder: Path, data: SweepData, known: Mapping[str, AblationTable] | None = None
+) -> tuple[Path, ...]:
     """Write the tables and what they are made of (``table_texts``); a reader finds the old file or the new one.
 
     Args:
         folder: Where to write; made if it does not exist.
         data: The sweep and its trials.
+        known: Its tables, if they are made already.
 
     Returns:
         The paths of the tables.
@@ -83,7 +95,7 @@ def write_tables(folder: Path, data: SweepData) -> tuple[Path, ...]:
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
     """
-    tables, texts = table_texts(data), trial_texts(data)
+    tables, texts = table_texts(data, known), trial_texts(data)
     if interaction_text.CSV_NAME not in tables:
         (folder / interaction_text.CSV_NAME).unlink(missing_ok=True)
     for name, text in (tables | texts).items():
@@ -91,9 +103,9 @@ def write_tables(folder: Path, data: SweepData) -> tuple[Path, ...]:
     return tuple(folder / name for name in tables)
 
 
-def table_texts(data: SweepData) -> dict[str, str]:
+def table_texts(data: SweepData, known: Mapping[str, AblationTable] | None = None) -> dict[str, str]:
     """Return the tables by the names of their files; of several groups, also what is found across them."""
-    tables = tables_of(data.records, data.info)
+    tables = tables_of(data.records, data.info) if known is None else known
     texts = {"table.md": render_markdown(tables, data.info), "table.csv": render_csv(tables, data.info)}
     if (across := compare_groups(tables)) is not None:
         texts[interaction_text.CSV_NAME] = interaction_text.render_interactions_csv(across)
@@ -243,24 +255,4 @@ def write_provenance(folder: Path, info: SweepInfo, provenance: Provenance) -> N
 
 def render_environment(provenance: Provenance) -> str:
     """Return the environment of a run as JSON, with the digests of the code that computes trials."""
-    arguments = provenance.argv[1:]  # the first is how Python was started
-    environment = {
-        "command": " ".join(["specsweep", *map(_without_folder, arguments)]),
-        "started_at": provenance.started_at,
-        "git_sha": provenance.git_sha,
-        "git_dirty": provenance.git_dirty,
-        "code": dict(provenance.code),
-        "versions": dict(provenance.versions),
-        "platform": provenance.platform,
-        "cpu": provenance.cpu,
-        "num_cores": provenance.num_cores,
-        "memory_gib": provenance.memory_gib,
-        "gpus": list(provenance.gpus),
-    }
-    return json.dumps(environment, indent=2) + "\n"
-
-
-def _without_folder(argument: str) -> str:
-    """Cut an absolute path down to its last part; relative ones say nothing of the machine."""
-    key, equals, value = argument.rpartition("=")
-    return f"{key}{equals}{Path(value).name}" if value.startswith("/") else argument
+    return json.dumps(environment_of(provenance), indent=2) + "\n"

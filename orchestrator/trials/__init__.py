@@ -17,7 +17,7 @@ from orchestrator.trials.events import (
     Started,
 )
 from orchestrator.trials.identity import arm_id, group_id, trial_id
-from orchestrator.trials.records import Cause, Report, State, TrialRecord
+from orchestrator.trials.records import Cause, Report, State, TrialRecord, TrialUsage
 from orchestrator.trials.resources import WHOLE_CORE, ResourceFloor, ResourceRequest
 from orchestrator.trials.trial import Role, Trial, TrialInfo
 
@@ -41,6 +41,7 @@ __all__ = [
     "Trial",
     "TrialInfo",
     "TrialRecord",
+    "TrialUsage",
     "arm_id",
     "group_id",
     "trial_id",

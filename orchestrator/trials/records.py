@@ -77,6 +77,23 @@ class Report:
 
 
 @dataclass(frozen=True)
+class TrialUsage:
+    """What all attempts at a trial took, those that came to nothing among them.
+
+    Attributes:
+        attempts: How many there were.
+        held_s: Seconds for which they held what they ran on.
+        gpu_s: The same times their GPUs.
+        troubles: How an attempt ended that did not count to how often: a cause of failures, or ``lost``.
+    """
+
+    attempts: int
+    held_s: float
+    gpu_s: float
+    troubles: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """A trial with all that its ledger knows of it. Results are those of its newest attempt.
 

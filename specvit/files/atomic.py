@@ -10,7 +10,7 @@ from pathlib import Path
 
 from specvit.errors import SpecsweepError
 
-_TEMPORARY = re.compile(r"\.\w+\.(md|csv|png|json|yaml|sqlite)\.(?P<process>[0-9]+)")
+_TEMPORARY = re.compile(r"\.\w+\.(md|csv|html|png|json|yaml|sqlite)\.(?P<process>[0-9]+)")
 """What the files are called that ``replacing`` gives for ledgers, tables, figures and their like."""
 
 

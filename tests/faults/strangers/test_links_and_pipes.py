@@ -46,7 +46,7 @@ def test_commands_that_are_links_pipes_or_huge_are_not_obeyed_and_harm_nothing(
 def test_files_of_results_that_are_links_are_replaced_not_followed(
     command: Command, unrun: Path, victims: Path
 ) -> None:
-    names = ("table.md", "table.csv", "curves.csv", "curves.png", "sweep.yaml", "environment.json")
+    names = ("table.md", "table.csv", "curves.csv", "curves.png", "report.html", "sweep.yaml", "environment.json")
     for name in names:
         (unrun / name).unlink()
         (unrun / name).symlink_to(victims / "thesis.tex")

@@ -170,7 +170,11 @@ def test_a_sweep_is_deleted_once_that_is_confirmed_and_files_of_others_stay(
     weights = folder / "weights" / trials[0].trial_id
     weights.mkdir(parents=True)
     (weights / "backbone.safetensors").write_bytes(bytes(2_000_000))
-    (folder / "table.md").write_text("x" * 10)
+    (folder / "table.md").write_text("x" * 4)
+    (folder / "report.html").write_text("x" * 6)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "forest-column.svg").write_text("x" * 7)
+    (folder / "figures" / "forest of mine.svg").write_text("mine")
     (folder / "notes.txt").write_text("mine")
     asked = command("delete", "tiny")  # no terminal
     assert asked.returncode == 2
@@ -182,12 +186,14 @@ def test_a_sweep_is_deleted_once_that_is_confirmed_and_files_of_others_stay(
     deleted = command("delete", "tiny.yaml", "--yes")
     assert deleted.returncode == 0
     assert deleted.stdout.startswith("deleted: results/tiny, ledger ")
-    assert "tables 10 bytes, weights 2.0 MB: 2." in deleted.stdout
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert "tables 10 bytes, weights 2.0 MB, figures 7 bytes: 2." in deleted.stdout
+    left = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*"))]
+    assert left == ["figures", "figures/forest of mine.svg", "notes.txt"]
     for target in ("tiny", "absent", str(tmp_path)):
         assert command("delete", target, "--yes").returncode == 2
     finish("tiny")
     (folder / "notes.txt").unlink()
+    (folder / "figures" / "forest of mine.svg").unlink()
     assert command("delete", "results/tiny", "--yes").returncode == 0
     assert not folder.exists()
 

@@ -111,7 +111,7 @@ def test_a_sweep_with_diagnostics_writes_a_row_per_trial_block_site_and_quantity
         folder=tmp_path / "results",
         make_executor=lambda datasets, _: LocalExecutor(datasets),
     )
-    assert outcome.written[-2] == tmp_path / "results" / CSV_NAME
+    assert outcome.written[-3] == tmp_path / "results" / CSV_NAME
     with outcome.written[-2].open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["group", "arm", "role", "seed", "trial_id", "block", "site", "quantity", "value"]

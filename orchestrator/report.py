@@ -1,0 +1,80 @@
+"""What ``report`` does: a sweep as one page, to be kept or to be watched, and its figures for papers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.reports.environment import environment_of
+from orchestrator.reports.figures import paper
+from orchestrator.reports.page.page import PAGE_NAME, render_page
+from orchestrator.reports.page.report import SweepReport
+from orchestrator.reports.per_trial.sweep_data import SweepData, read_files
+from orchestrator.reports.result_files import ENVIRONMENT_NAME
+from specvit.errors import SpecsweepError
+from specvit.files.atomic import write_atomically
+
+__all__ = [
+    "PAGE_NAME",
+    "REFRESH_S",
+    "SweepReport",
+    "read_report",
+    "read_study",
+    "render_page",
+    "write_figures",
+    "write_report",
+]
+
+REFRESH_S = 30
+"""After how many seconds a page that is shown while its sweep runs asks for the next one."""
+
+
+def read_report(ledger: Ledger, *, refreshes: bool = False) -> SweepReport:
+    """Read all that a report shows from a ledger.
+
+    Args:
+        ledger: Of the sweep, open for reading.
+        refreshes: Whether the page says when it was made, and asks for the next one.
+    """
+    provenance = ledger.newest_provenance()
+    seen_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, made anew every {REFRESH_S} s" if refreshes else ""
+    return SweepReport(
+        info=ledger.sweep(),
+        records=ledger.records(),
+        environment={} if provenance is None else environment_of(provenance),
+        usage=ledger.usage(),
+        seen_at=seen_at,
+        refresh_s=REFRESH_S if refreshes else None,
+    )
+
+
+def read_study(folder: Path) -> SweepReport:
+    """Read what a report shows from the files of a sweep without its ledger, as those of a published study.
+
+    Raises:
+        SpecsweepError: If one of them cannot be read; the text names it.
+    """
+    data, name = SweepData.of_folder(folder), ENVIRONMENT_NAME
+    try:
+        environment = json.loads(read_files(folder, (name,)).get(name, b"{}"))
+    except (ValueError, RecursionError):
+        environment = None
+    if not isinstance(environment, dict):
+        raise SpecsweepError(f"{folder / name}: must be a JSON object")
+    return SweepReport(data.info, data.records, environment)
+
+
+def write_report(report: SweepReport, path: Path) -> None:
+    """Write a report as a page.
+
+    Raises:
+        SpecsweepError: If the file cannot be written; the text names it.
+    """
+    write_atomically(path, render_page(report))
+
+
+def write_figures(report: SweepReport, folder: Path) -> tuple[Path, ...]:
+    """Write the figures of a report for papers, see ``orchestrator.reports.figures.paper``."""
+    return paper.write_figures(folder, report.tables, report.records)
