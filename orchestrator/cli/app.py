@@ -36,7 +36,7 @@ from orchestrator.cli.compare import compare
 from orchestrator.cli.console import complain, discard_output, is_closed_pipe, make_console, print_raw
 from orchestrator.cli.control import cancel, prune, redo, retry
 from orchestrator.cli.evaluate import evaluate
-from orchestrator.cli.export import export, publish
+from orchestrator.cli.export import bundle, export, publish, verify
 from orchestrator.cli.housekeeping import delete, list_sweeps
 from orchestrator.cli.plan import plan
 from orchestrator.cli.power import power
@@ -229,7 +229,7 @@ def _exit_code(error: BaseException) -> int:
 
 _COMMANDS = (
     *(run, evaluate, retry, redo, cancel, prune, plan, power),
-    *(status, logs, events, table, report, compare, curves, publish),
+    *(status, logs, events, table, report, compare, curves, publish, bundle, verify),
     *(shares, delete, diagnose, schema),
 )
 for command in _COMMANDS:

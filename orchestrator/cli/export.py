@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.arguments import (
     DEFAULT_RESULTS,
+    EXIT_FAILED_TRIALS,
     AcceptMixed,
     Overrides,
     ResultsRoot,
@@ -16,7 +17,8 @@ from orchestrator.cli.arguments import (
     open_ledger,
     refuse_url,
 )
-from orchestrator.cli.console import make_console
+from orchestrator.cli.console import complain, make_console, print_raw
+from specvit.errors import SpecsweepError
 from specvit.messages import escape_control_chars
 
 
@@ -35,10 +37,85 @@ def publish(
 
     refuse_url(*([] if to else [results]), why="studies are published to a folder of this machine; give --to DIR")
     with open_ledger(target, results, overrides) as ledger:
-        folder = to or Path(results) / STUDIES / ledger.sweep().name
+        folder = to or Path(results) / STUDIES / _as_file_name(ledger.sweep().name, target, "give --to DIR")
         written = publish_study(ledger, folder, accept_mixed=accept_mixed)
     make_console().print(f"published: {', '.join(map(str, written))}", markup=False, soft_wrap=True)
 
+
+def bundle(
+    target: Target,
+    overrides: Overrides = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write; default: NAME.zip.")
+    ] = None,
+) -> None:
+    """Put a sweep's tables and all that they follow from into one zip, which 'specsweep verify' checks.
+
+    It has the tables, trials.csv, curves.csv, the sweep file and what is resolved of it, the environment with the
+    digest of the code, and a manifest of their SHA-256. The same ledger makes the same bytes. The sweep may be
+    unfinished, or a published study.
+    """
+    from orchestrator.bundle import files_of_folder, files_of_ledger, write_bundle
+    from orchestrator.results import find_study
+    from orchestrator.verify import verify as verify_study
+
+    if (folder := find_study(target, results)) is not None:
+        name, files = folder.resolve().name, files_of_folder(folder)
+        if differences := verify_study(folder).differences:
+            raise SpecsweepError(f"{folder}: not bundled: its tables do not follow from its trials: {differences[0]}")
+    else:
+        with open_ledger(target, results, overrides) as ledger:
+            name, files = ledger.sweep().name, files_of_ledger(ledger)
+    path = out or Path(f"{_as_file_name(name, target, 'give one by -o')}.zip")
+    sha256 = write_bundle(path, files)
+    text = f"written: {path}, {len(files)} files and their manifest, SHA-256 {sha256}"
+    make_console().print(text, markup=False, soft_wrap=True)
+
+
+def _as_file_name(name: str, target: str, remedy: str) -> str:
+    """Return the name of a sweep, which may be a stranger's, if a file may have it.
+
+    Raises:
+        SpecsweepError: If it would lead elsewhere.
+    """
+    from orchestrator.storage.views import is_file_name
+
+    if not is_file_name(name) or not name.isprintable():
+        raise SpecsweepError(f"{target}: its sweep is named {name!r}, which is no name of a file; {remedy}")
+    return name
+
+
+def verify(
+    bundle_path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="What 'specsweep bundle' wrote, or a folder of results.")
+    ],
+) -> None:
+    """Check a bundle: every SHA-256, and every number of the tables, computed again from the trials.
+
+    Names each difference by file, row and column, and exits 1 if there is one, 2 if it is no bundle. Nothing is
+    extracted. A folder of results, such as a published study, is checked alike, without a manifest.
+    """
+    from orchestrator.verify import verify as verify_bundle
+
+    found = verify_bundle(bundle_path)
+    for difference in found.differences[:MOST_DIFFERENCES]:
+        print_raw(str(difference))
+    if found.differences:
+        more = len(found.differences) - MOST_DIFFERENCES
+        if more > 0:
+            print_raw(f"and {more} more")
+        number = len(found.differences)
+        complain(f"{bundle_path}: {number} difference{'s' * (number != 1)}")
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+    manifest = "every SHA-256 is that of the manifest, and " if found.has_manifest else ""
+    counts = f"{len(found.files)} files, {found.num_trials} trials"
+    text = f"{bundle_path}: {counts}: {manifest}the tables follow from the trials"
+    make_console().print(text, markup=False, soft_wrap=True)
+
+
+MOST_DIFFERENCES = 100
+"""Differences that are printed."""
 
 export = typer.Typer(no_args_is_help=True, help="Write a sweep for other programs.")
 

@@ -36,7 +36,7 @@ def local_view(location: str | Path, *, name: str | None = None) -> Path:
     """
     if not is_url(str(location)):
         path = Path(location) / (name or "")
-        if not has_mirror(path) or (name is not None and not _is_name(name)):
+        if not has_mirror(path) or (name is not None and not is_file_name(name)):
             return Path(location)
         path = path.resolve()
         view = cache_folder("views", f"file://{path.parent}") / (name or path.name)
@@ -48,7 +48,7 @@ def local_view(location: str | Path, *, name: str | None = None) -> Path:
         view.mkdir(parents=True, exist_ok=True)
     if name is None and folder.get_bytes(POINTER_NAME) is not None:
         _fetch_view(folder, view)
-    elif name is not None and _is_name(name):
+    elif name is not None and is_file_name(name):
         _fetch_view(folder / name, view / name)
     return view
 
@@ -61,7 +61,7 @@ def folder_names(location: str | Path) -> list[str]:
         OSError: If the folder cannot be read.
     """
     if is_url(str(location)):
-        return [name for name in RemoteFolder(str(location)).names(folders=True) if _is_name(name)]
+        return [name for name in RemoteFolder(str(location)).names(folders=True) if is_file_name(name)]
     root = Path(location)
     return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
 
@@ -93,9 +93,9 @@ def driver_of_view(view: Path) -> Driver | None:
     return None if driver is None else Driver(**driver)
 
 
-def _is_name(name: str) -> bool:
-    """Return whether this may be a name of a sweep; others would lead out of the cache."""
-    return "/" not in name and name not in {"", ".", ".."}
+def is_file_name(name: str) -> bool:
+    """Return whether this may be a name of a sweep; others would lead out of the folder that they are put in."""
+    return "/" not in name and "\0" not in name and name not in {"", ".", ".."}
 
 
 def _fetch_view(folder: RemoteFolder, view: Path, path: Path | None = None) -> None:

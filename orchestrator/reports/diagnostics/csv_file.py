@@ -41,14 +41,21 @@ def write_diagnostics(
     """
     if not diagnostics:
         return ()
+    path = folder / CSV_NAME
+    write_atomically(path, render_diagnostics(records, diagnostics))
+    return (path,)
+
+
+def render_diagnostics(
+    records: Sequence[TrialRecord], diagnostics: Mapping[str, tuple[Measurement, ...]]
+) -> str:
+    """Return the measurements of a sweep's trials as CSV, likewise."""
     blocks = (
         (tuple(getattr(record.trial, name) for name in _TRIAL), diagnostics[record.trial.trial_id])
         for record in records
         if record.trial.trial_id in diagnostics
     )
-    path = folder / CSV_NAME
-    write_atomically(path, _render((*_TRIAL, *_PLACE), *blocks))
-    return (path,)
+    return _render((*_TRIAL, *_PLACE), *blocks)
 
 
 def _render(header: Sequence[str], *blocks: tuple[tuple[object, ...], Iterable[Measurement]]) -> str:

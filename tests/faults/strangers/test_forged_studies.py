@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import table_texts
 from specvit.errors import SpecsweepError
 
+from ...long_run import IS_LONG
 from .hostile_results import HOSTILE, Command
 
+EXAMPLES = settings(max_examples=2_000 if IS_LONG else 40, deadline=None)
 STUDY = Path(__file__).parents[3] / "results" / "studies" / "learning"
 FILES = {name: (STUDY / name).read_bytes() for name in ("trials.csv", "sweep.json", "curves.csv")}
 NUMBERS = ("1e308", "-1e308", "5e-324", "-0.0", "nan", "inf", "-inf", "1e999", "9" * 400, str(2**63 - 1), "-1", "0")
@@ -53,6 +55,7 @@ def tabulate(files: dict[str, bytes]) -> str | None:
     return message
 
 
+@EXAMPLES
 @given(
     st.lists(
         st.tuples(st.integers(0, 15), st.integers(0, 40), st.sampled_from((*NUMBERS, *TEXTS))), min_size=1, max_size=4
@@ -66,6 +69,7 @@ def test_whatever_stands_in_a_cell_is_refused_or_makes_a_table(changes: list[tup
     assert refusal is None or refusal.startswith(("trials.csv:", "curves.csv:"))
 
 
+@EXAMPLES
 @given(st.sampled_from(sorted(FILES)), st.integers(0), st.binary(max_size=3), st.integers(0, 200))
 def test_damaged_files_are_refused_or_make_a_table(name: str, place: int, added: bytes, removed: int) -> None:
     content = FILES[name]

@@ -76,3 +76,15 @@ def test_an_error_that_quotes_a_text_is_one_harmless_message(labelled: Path, com
         ended = command(*arguments)
         assert ended.returncode == 2
         assert not set("\x1b\x9b\x07\u202e") & set(ended.stderr)
+
+
+def test_a_sweep_that_is_named_like_a_path_writes_no_file_elsewhere(
+    command: Command, results: Path, tmp_path: Path
+) -> None:
+    forge(results / "ledger.sqlite", "UPDATE sweep SET name = '../escaped'")
+    for arguments in (("bundle", results), ("publish", results)):
+        ended = command(*arguments)
+        assert ended.returncode == 2
+        assert "its sweep is named '../escaped', which is no name of a file" in ended.stderr
+    assert not list(tmp_path.parent.glob("escaped*"))
+    assert not list(tmp_path.glob("**/escaped*"))

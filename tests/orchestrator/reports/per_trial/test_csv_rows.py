@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.reports.per_trial.csv_rows import Row, read_rows, render_rows
@@ -19,6 +19,7 @@ from specvit.errors import SpecsweepError
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(TEXTS, st.floats(), st.integers(-(2**63), 2**63 - 1)), max_size=4))
 def test_texts_and_numbers_read_back_as_the_same(values: list[tuple[str, float, int]]) -> None:
     text = render_rows(("a", "b", "c"), values)
