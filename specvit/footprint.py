@@ -131,7 +131,7 @@ def training_memory(
     prefix = 1 + high_norm.num_registers
     own = -(-recipe.batch_size // processes)
     at_once = min(recipe.micro_batch or own, own)
-    passes = _passes(recipe, side=side, patch=patch, prefix=prefix)
+    passes = forward_passes(recipe, side=side, patch=patch, prefix=prefix)
     kept = (1 - recipe.drop_path) if recipe.drops_subsets() else 1.0
     narrow_numbers = (
         _NARROW_A_BLOCK + _NARROW_OF_SCALES * (recipe.layer_scale > 0) + _NARROW_OF_BIASES * high_norm.attention_bias
@@ -141,7 +141,7 @@ def training_memory(
     largest = max(each.views * each.tokens for each in passes)
     activations = int(at_once * scale.width * (tokens * scale.depth * a_block + largest * _AT_THE_END * WIDE))
 
-    trained = num_parameters + _head_parameters(recipe, width=scale.width, patch=patch)
+    trained = num_parameters + count_head_parameters(recipe, width=scale.width, patch=patch)
     teacher, heads = 0, 0
     if isinstance(recipe, DinoV2):
         teacher, num_patches = trained, passes[0].tokens - prefix
@@ -196,7 +196,7 @@ def _head_bytes(recipe: DinoV2, at_once: int, *, num_patches: int) -> int:
     return unit + targets + max(outputs, prototypes * (4 if at_once < recipe.batch_size else 2))
 
 
-def _passes(recipe: Recipe, *, side: int, patch: int, prefix: int) -> list[_Pass]:
+def forward_passes(recipe: Recipe, *, side: int, patch: int, prefix: int) -> list[_Pass]:
     """Return the forward passes of a step, the one of the whole images, or of the global views, first."""
 
     def of(views: int, size: int, *, seen: float = 1.0) -> _Pass:
@@ -208,7 +208,7 @@ def _passes(recipe: Recipe, *, side: int, patch: int, prefix: int) -> list[_Pass
     return [of(1, side, seen=1 - recipe.mask_ratio if isinstance(recipe, Mae) else 1.0)]
 
 
-def _head_parameters(recipe: Recipe, *, width: int, patch: int) -> int:
+def count_head_parameters(recipe: Recipe, *, width: int, patch: int) -> int:
     """Count the parameters of what a recipe trains beside the backbone; classifiers, which are small, not."""
     if isinstance(recipe, DinoV2):
         hidden = recipe.head_hidden
@@ -252,7 +252,7 @@ def footprint(config: TrialConfig, *, num_parameters: int, processes: int = 1, g
     if on_gpu:
         recipe, pinned = config.objective, 0
         if _is_encoded(config.data):  # crops of a step and of the next
-            sizes = _passes(recipe, side=config.data.image_size, patch=1, prefix=0)
+            sizes = forward_passes(recipe, side=config.data.image_size, patch=1, prefix=0)
             pinned = 2 * recipe.batch_size // processes * sum(each.views * each.pixels for each in sizes)
         machine = None if features is None else LIBRARIES + max(pinned, features)
         return Footprint(max(trained, probing), machine, features, training)

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from orchestrator.scheduling.protocols import SweepCallback
     from orchestrator.storage.results_folder import ResultsFolder
     from orchestrator.trials.resources import ResourceRequest
-    from orchestrator.trials.trial import Trial
+    from orchestrator.trials.trial import Role, Trial
 
 
 def run(
@@ -131,7 +131,7 @@ def run_and_print(
             with closing(make_executor(console, prepared, where, folder.path)) as executor, warned:
                 prepared.execute(
                     executor,
-                    make_callbacks(console, prepared, executor, redraws=not where.pdb),
+                    make_callbacks(console, prepared, executor, redraws=not where.pdb, results=results),
                     should_stop=lambda: has_signal() or folder.is_taken_over(),
                 )
         outcome = prepared.finish()
@@ -187,23 +187,27 @@ def load_data(console: Console, trials: Sequence[Trial]) -> Datasets:
 
 
 def make_callbacks(
-    console: Console, prepared: SweepRun, executor: Executor, *, redraws: bool = True
+    console: Console, prepared: SweepRun, executor: Executor, *, redraws: bool = True, results: str | None = None
 ) -> list[SweepCallback]:
-    """Return what follows a run: its progress, its view, and its publisher if the executor can publish.
+    """Return what follows a run: its progress, what it says so far, its view, and its publisher if it can publish.
 
     Args:
         console: Where the view is printed.
         prepared: The run.
         executor: Where its trials run.
         redraws: Whether the view may draw over a terminal; not where a debugger shares it.
+        results: Folder of sweeps whose noise tells what this one could see; None = that is not told.
     """
+    from orchestrator.monitoring.forming_verdicts import FormingVerdicts
     from orchestrator.monitoring.live_view import LiveView
     from orchestrator.monitoring.prometheus import PrometheusExporter
     from orchestrator.monitoring.sweep_progress import SweepProgress
     from orchestrator.scheduling.demand import Demand
+    from specvit.arithmetic import rough_seconds
 
     sweep, allocator = prepared.sweep, prepared.allocator
     of_group = {trial.group_id: trial for trial in prepared.trials}
+    of_role = {(trial.group_id, trial.role): trial for trial in prepared.trials}
 
     def least_s(by_group: Mapping[str, float]) -> float:
         work: defaultdict[ResourceRequest, float] = defaultdict(float)
@@ -211,18 +215,47 @@ def make_callbacks(
             work[allocator.request_for(of_group[group_id])] += seconds
         return executor.least_s(work)
 
+    @cache
+    def guess(group_id: str, role: Role) -> float | None:
+        trial = of_role[group_id, role]
+        request = allocator.request_for(trial)
+        cores = request.cpus * request.processes
+        return rough_seconds(trial.config, cores=cores, gpus=request.total_gpus)
+
     progress = SweepProgress(
         prepared.ledger.records(),
         num_slots=lambda: executor.num_slots,
         shown_metric=sweep.pruning_metric,
         least_s=least_s,
+        guess=guess,
     )
-    callbacks = [progress, LiveView(console, progress, title=sweep.name, redraws=redraws)]
+    verdicts = FormingVerdicts(
+        partial(prepared.ledger.records, with_reports=False),
+        prepared.info,
+        detectable=lambda group: None if results is None else _detectable(prepared, results, group),
+    )
+    view = LiveView(console, progress, title=sweep.name, verdicts=verdicts, redraws=redraws)
+    callbacks = [progress, verdicts, view]
     if (ask_for := getattr(executor, "ask_for", None)) is not None:
         callbacks.append(Demand(prepared.pending, ask_for, request_for=allocator.request_for))
     if (publish := getattr(executor, "publish", None)) is not None:
         callbacks.append(PrometheusExporter(progress, publish, sweep=sweep.name))
     return callbacks
+
+
+def _detectable(prepared: SweepRun, results: str, group: str) -> float | None:
+    """Return the difference of the primary metric that a group could show, from noise that other sweeps measured."""
+    from orchestrator.power import measure_power
+    from orchestrator.storage.remote_folder import is_url
+
+    if is_url(results):  # to read other sweeps there takes long
+        return None
+    try:
+        power = measure_power(prepared.sweep, prepared.trials, results_root=results)
+    except SpecsweepError:
+        return None
+    found = {(each.group, metric.metric): metric.detectable for each in power.groups for metric in each.metrics}
+    return found.get((group, power.primary))
 
 
 def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) -> None:

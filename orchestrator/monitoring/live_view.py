@@ -9,13 +9,16 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.monitoring.forming_verdicts import FormingVerdicts, Standing
 from orchestrator.monitoring.running_table import RunningTable
 from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.reports.rendering.formatting import format_metric, format_seconds
+from orchestrator.reports.rendering.terminal_group import GroupView
 from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
@@ -28,6 +31,9 @@ PLAIN_INTERVAL_S = 30.0
 
 LIVE_INTERVAL_S = 0.2
 """Least time between two drawings of the live view."""
+
+_MOST_GROUPS = 3
+"""Groups of which the live block shows what they say; each has its line above it when a seed is complete."""
 
 _STYLES = {
     State.WAITING: "dim",
@@ -44,8 +50,8 @@ class LiveView(SweepCallback):
     """The view of a running sweep on a console.
 
     On a terminal, a live block: trials by state, a line per running trial with its step, rate and last
-    metric, and the time that is left. Elsewhere (a file, a pipe, a job's log) a line whenever a trial ends
-    or reports, and a summary every half minute.
+    metric, the time that is left, and what groups say so far. Elsewhere (a file, a pipe, a job's log) a line whenever a
+    trial ends or reports, and a summary every half minute. In both, what a group says after each complete seed.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class LiveView(SweepCallback):
         progress: SweepProgress,
         *,
         title: str,
+        verdicts: FormingVerdicts | None = None,
         redraws: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,6 +70,7 @@ class LiveView(SweepCallback):
             console: Where to.
             progress: What is known of the sweep; the scheduler keeps it up to date.
             title: Name of the sweep.
+            verdicts: What its groups say so far, likewise; None = it is not shown.
             redraws: Whether a block may be drawn over and over on a terminal.
             clock: Seconds, monotonic.
         """
@@ -70,6 +78,7 @@ class LiveView(SweepCallback):
         self._console = console
         self._progress = progress
         self._title = title
+        self._verdicts = verdicts
         self._last_print_s = clock()
         self._live: Live | None = None
         if redraws and console.is_terminal and not console.is_dumb_terminal:
@@ -120,7 +129,9 @@ class LiveView(SweepCallback):
         self._print(Text.assemble(("left out ", "yellow"), text))
 
     def on_tick(self) -> None:
-        """Draw the block again, or print a summary, if it is time."""
+        """Print what groups say once a seed is complete; draw the block again, or print a summary, if it is time."""
+        for standing in () if self._verdicts is None else self._verdicts.news():
+            self._tell(standing)
         now = self._clock()
         if now - self._last_print_s < (PLAIN_INTERVAL_S if self._live is None else LIVE_INTERVAL_S):
             return
@@ -132,6 +143,13 @@ class LiveView(SweepCallback):
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
+
+    def _tell(self, standing: Standing) -> None:
+        """Print what a group says, which stays: a sentence each, and after its first seed a table."""
+        for line in _standing_lines(standing):
+            self._print(Text.assemble(("verdict  ", "bold"), line))
+        if standing.table is not None:
+            self._console.print(Padding(GroupView(standing.table, is_brief=True), (0, 0, 0, 9)))
 
     def _line(self, event: Event) -> Text | None:
         label = one_line(self._progress.label(event.trial_id))
@@ -151,8 +169,9 @@ class LiveView(SweepCallback):
     def _summary(self) -> Text:
         counts = self._progress.counts
         parts = [Text(f"{counts[state]} {state}", style=_STYLES[state]) for state in State if counts.get(state)]
-        left = self._progress.seconds_left()
-        parts.append(Text("time left not known yet" if left is None else f"about {format_seconds(left)} left"))
+        left = self._progress.time_left()
+        text = "time left not known yet" if left is None else f"about {format_seconds(left.seconds)} left"
+        parts.append(Text(f"{text}, a guess until a trial ends" if left is not None and left.is_guess else text))
         return Text(", ").join(parts)
 
     def _render(self) -> RenderableType:
@@ -166,7 +185,17 @@ class LiveView(SweepCallback):
             Text(f"{ended}/{total}"),
         )
         running = list(self._progress.running.values())
-        return Group(head, self._summary(), *([RunningTable(running)] if running else []))
+        parts: list[RenderableType] = [head, self._summary(), *([RunningTable(running)] if running else [])]
+        standings = [] if self._verdicts is None else list(self._verdicts.standings.values())
+        parts += [Text(line, style="bold") for each in standings[:_MOST_GROUPS] for line in _standing_lines(each)]
+        if len(standings) > _MOST_GROUPS:
+            parts.append(Text(f"and {len(standings) - _MOST_GROUPS} more groups", style="dim"))
+        return Group(*parts)
+
+
+def _standing_lines(standing: Standing) -> list[str]:
+    start = f"{one_line(standing.group)}: " if standing.group else ""
+    return [start + sentence for sentence in standing.sentences]
 
 
 def _metrics_text(metrics: Mapping[str, float], *, digits: int) -> str:

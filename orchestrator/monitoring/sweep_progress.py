@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.monitoring.time_left import Running, seconds_left
+from orchestrator.monitoring.time_left import Running, TimeLeft, seconds_left, time_left
 from orchestrator.reports.rendering.formatting import format_metric
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.protocols import SweepCallback
@@ -44,6 +44,7 @@ class SweepProgress(SweepCallback):
         num_slots: Callable[[], int],
         shown_metric: str,
         least_s: Callable[[Mapping[str, float]], float] | None = None,
+        guess: Callable[[str, Role], float | None] = lambda _group_id, _role: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start from what the ledger knows.
@@ -54,12 +55,13 @@ class SweepProgress(SweepCallback):
             shown_metric: Name of the rung metric to show of running trials.
             least_s: Returns how long work takes at least, given as seconds of all trials of each group by its id;
                 None = as long as the slots take for it, each trial on one of them.
+            guess: Returns the seconds of a trial by group and role where nothing was measured; None if unknown.
             clock: Seconds, monotonic.
         """
         self._clock = clock
         self._records = {record.trial.trial_id: record for record in records}
         self._shown_metric = shown_metric
-        self._num_slots, self._least_s = num_slots, least_s
+        self._num_slots, self._least_s, self._guess = num_slots, least_s, guess
         self.running: dict[str, RunningTrial] = {}
         self.states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
@@ -129,8 +131,23 @@ class SweepProgress(SweepCallback):
 
     def seconds_left(self) -> float | None:
         """Return the wall time that is left by estimate, or None as long as nothing has been measured."""
+        running, slots = self._running_now(), self.num_slots
+        return seconds_left(self._waiting, running, self._durations, num_slots=slots, least_s=self._least_s)
+
+    def time_left(self) -> TimeLeft | None:
+        """Return the wall time that is left, by guess as long as nothing has been measured; None without a guess."""
+        return time_left(
+            self._waiting,
+            self._running_now(),
+            self._durations,
+            num_slots=self.num_slots,
+            guess=self._guess,
+            least_s=self._least_s,
+        )
+
+    def _running_now(self) -> list[Running]:
         now_s = self._clock()
-        running = [
+        return [
             Running(
                 group_id=trial.group_id,
                 role=trial.role,
@@ -140,7 +157,6 @@ class SweepProgress(SweepCallback):
             )
             for trial in self.running.values()
         ]
-        return seconds_left(self._waiting, running, self._durations, num_slots=self.num_slots, least_s=self._least_s)
 
     def _end(self, trial_id: str, state: State) -> None:
         self._set(trial_id, state)

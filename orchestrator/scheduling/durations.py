@@ -21,6 +21,11 @@ class TrialDurations:
             if record.state is State.DONE and record.seconds is not None:
                 self.add(record.trial.group_id, record.trial.role, record.seconds, record.trial.arm_id)
 
+    @property
+    def is_known(self) -> bool:
+        """Return whether a trial was measured."""
+        return bool(self._sums)
+
     def add(self, group_id: str, role: Role, seconds: float, arm_id: str = "") -> None:
         """Record the seconds of one more trial."""
         self._guesses.clear()

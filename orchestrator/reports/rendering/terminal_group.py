@@ -9,7 +9,7 @@ are short where that saves a table or a line, with a legend.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -40,6 +40,9 @@ from specvit.messages import one_line
 
 _NAME_WIDTHS = (28, 20)
 """Characters of short names, the first that helps."""
+
+_BRIEF = 20
+"""Rows of a brief view."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,16 @@ class _Column:
 class GroupView:
     """The table of a group, its legend and its notes."""
 
-    def __init__(self, table: AblationTable) -> None:
-        """Take the table."""
-        self._table = table
+    def __init__(self, table: AblationTable, *, is_brief: bool = False) -> None:
+        """Take the table.
+
+        Args:
+            table: The table.
+            is_brief: Whether metrics alone are shown, of the first 20 rows, without notes.
+        """
+        self._table = replace(table, rows=table.rows[:_BRIEF]) if is_brief else table
+        self._num_more = len(table.rows) - len(self._table.rows)
+        self._is_brief = is_brief
         self._columns: dict[tuple[object, ...], list[_Column]] = {}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -90,7 +100,9 @@ class GroupView:
                 yield Text()
             yield self._rendered(self._all_columns(part, layout, is_ascii=is_ascii), is_ascii=is_ascii)
         place = "next to it" if layout.has_one_line else "below it"
-        for note in (*self._legend(layout, is_ascii=is_ascii), *notes_of(self._table, place=place)):
+        notes = [f"and {self._num_more} more rows"] if self._num_more else []
+        notes += self._legend(layout, is_ascii=is_ascii)
+        for note in (*notes, *([] if self._is_brief else notes_of(self._table, place=place))):
             yield Padding(Text(plain(note, is_ascii=is_ascii), style="dim"), (0, 0, 0, 1))
 
     def _legend(self, layout: _Layout, *, is_ascii: bool) -> list[str]:
@@ -107,6 +119,8 @@ class GroupView:
         one = [(_Part(metrics, has_states=True, has_costs=costs),)]
         two = [(_Part(metrics, has_states=True), _Part(has_costs=True))] if costs else []
         two.append((_Part(metrics), _Part(has_states=True, has_costs=costs)))
+        if self._is_brief:
+            one, two = [(_Part(metrics),)], []
         for splits in (one, two):
             for has_one_line in (True, False):
                 for parts in splits:
@@ -126,6 +140,8 @@ class GroupView:
                 count -= 1
             parts.append(_Part(tuple(left[:count])))
             left = left[count:]
+        if self._is_brief:
+            return _Layout(tuple(parts), names, has_one_line=False)
         costs = has_costs(self._table)
         last = parts.pop() if parts else _Part()
         beside = [_Part(last.metrics, has_states=True, has_costs=costs)]

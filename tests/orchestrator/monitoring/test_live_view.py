@@ -8,10 +8,12 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
+from orchestrator.ledger.registration import SweepInfo
+from orchestrator.monitoring.forming_verdicts import FormingVerdicts
 from orchestrator.monitoring.live_view import LiveView
 from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.trials.events import Failed, Finished, Progressed, Pruned, Reported, Started
-from orchestrator.trials.records import TrialRecord
+from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
 
 
@@ -270,3 +272,37 @@ def test_on_a_terminal_what_is_tried_again_or_left_out_leaves_a_line(live: Scree
     assert "again    nano none seed 0: x (retry 1 of 2)" in live.text
     assert "left out 1 trials of seeds 0" in live.text
     assert "1 waiting, 1 left out" in drawn
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_complete_first_seed_leaves_a_sentence_and_a_table(
+    is_terminal: bool,
+    trials: tuple[Trial, ...],
+    record_of: Callable[..., TrialRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    clock, file = Clock(), StringIO()
+    records = {trial.trial_id: record_of(trial) for trial in trials}
+    progress = SweepProgress(tuple(records.values()), num_slots=lambda: 1, shown_metric="knn_top1", clock=clock)
+    verdicts = FormingVerdicts(
+        lambda: tuple(records.values()), SweepInfo("tiny", "", "", ("knn_top1",), (0, 1)), clock=clock
+    )
+    console = Console(file=file, force_terminal=is_terminal, color_system=None, width=80, highlight=False)
+    with LiveView(console, progress, title="tiny", verdicts=verdicts, clock=clock) as view:
+        for value, trial in enumerate(each for each in trials if each.seed == 0 and each.role.is_trained):
+            progress.on_submit(trial)
+            metrics = {"knn_top1": 40.0 + value}
+            records[trial.trial_id] = record_of(trial, State.DONE, metrics=metrics)
+            event = Finished(trial.trial_id, 1, metrics=metrics, seconds=1.0, core_seconds=1.0)
+            for callback in (progress, verdicts, view):
+                callback.on_event(event)
+        clock.now_s += 6.0
+        view.on_tick()
+        clock.now_s += 1.0
+        view.on_tick()
+    sentence = "first seed complete (seed 0), one of 2: no verdict, nor with the 2 seeds planned: it takes 4."
+    lines, words = file.getvalue().splitlines(), " ".join(file.getvalue().split())
+    assert words.count(f"verdict {sentence}") == 1
+    assert (words.count(sentence) > 1) is is_terminal  # the block goes on to say it
+    assert len([line for line in lines if line.split() == ["norm@all", "41.0", "+1.0"]]) == 1

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.monitoring.sweep_progress import SweepProgress
+from orchestrator.monitoring.time_left import TimeLeft
 from orchestrator.trials.events import Event, Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause, State, TrialRecord
 from orchestrator.trials.trial import Trial
@@ -218,3 +219,34 @@ def test_slots_are_asked_for_whenever_they_matter(
     assert (board.num_slots, board.seconds_left()) == (2, pytest.approx(10.0))
     slots[0] = 0
     assert board.seconds_left() == pytest.approx(20.0)
+
+
+def test_until_a_trial_has_ended_time_left_is_a_guess_then_the_pace_then_measured(
+    trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord], clock: Any
+) -> None:
+    board = SweepProgress(
+        [record_of(trial) for trial in trials],
+        num_slots=lambda: 1,
+        shown_metric="knn_top1",
+        guess=lambda _group, role: 20.0 if role.is_trained else 1.0,
+        clock=clock,
+    )
+    assert board.seconds_left() is None
+    assert board.time_left() == TimeLeft(4 * 20.0 + 4 * 1.0, is_guess=True)  # two seeds of two arms and two floors
+    board.on_submit(trials[0])
+    board.on_event(Started(trials[0].trial_id, 1, worker="node:1"))
+    clock.now_s += 6.0
+    board.on_event(Progressed(trials[0].trial_id, 1, step=1, steps=100, images_per_s=1.0))
+    assert board.time_left() == TimeLeft(78.0, is_guess=True)  # a hundredth of the steps tells no pace
+    board.on_event(Progressed(trials[0].trial_id, 1, step=50, steps=100, images_per_s=1.0))
+    assert board.time_left() == TimeLeft(6.0 + 3 * 12.0 + 4.0, is_guess=True)
+    board.on_event(finished(trials[0], 10.0))
+    assert board.time_left() == TimeLeft(3 * 10.0 + 4 * 10.0, is_guess=False)  # floors take as long, at most
+
+
+def test_without_a_guess_there_is_no_time_left_and_with_nothing_left_none_is_needed(
+    make_board: Callable[..., SweepProgress], trials: tuple[Trial, ...], record_of: Callable[..., TrialRecord]
+) -> None:
+    assert make_board().time_left() is None
+    board = make_board([record_of(trial, State.PRUNED) for trial in trials])
+    assert board.time_left() == TimeLeft(0.0, is_guess=False)
