@@ -94,6 +94,7 @@ class FormingVerdicts(SweepCallback):
                 if record.state in _OPEN or record.state is State.FAILED:  # which is tried again
                     left.add(trial.trial_id)
         self._drop(record.trial for record in records if record.state is State.SKIPPED)
+        self._drop_extra(records)
         self._told = {group_id: len(self._complete(group_id)) for group_id, _ in self._places.values()}
 
     def on_event(self, event: Event) -> None:
@@ -142,18 +143,27 @@ class FormingVerdicts(SweepCallback):
             if trial.role is Role.BASELINE:
                 self._left.pop((trial.group_id, trial.seed), None)
 
+    def _drop_extra(self, records: Iterable[TrialRecord]) -> None:
+        """Record that seeds count for nothing here that only the baseline has, in groups that have arms."""
+        arms = {(record.trial.group_id, record.trial.seed) for record in records if record.trial.role is Role.ARM}
+        groups = {group_id for group_id, _ in arms}
+        for place in [place for place in self._left if place[0] in groups and place not in arms]:
+            del self._left[place]
+
     def _complete(self, group_id: str) -> list[int]:
         return sorted(seed for (group, seed), left in self._left.items() if group == group_id and not left)
 
     def _standing(self, records: Sequence[TrialRecord], complete: Sequence[int]) -> Standing:
         group = records[0].trial.group
-        num_seeds = len({record.trial.seed for record in records if record.trial.role.is_trained})
+        of_arms = {record.trial.seed for record in records if record.trial.role is Role.ARM}
+        of_baseline = {record.trial.seed for record in records if record.trial.role is Role.BASELINE}
+        num_seeds = len(of_arms or of_baseline)
         if len(complete) == 1:
             table = self._table(_of_seeds(records, complete), is_one_seed=True)
             sentence = self._first_sentence(table, num_seeds, group=group, seed=complete[0])
             return Standing(group, 1, num_seeds, (sentence,), table)
         table = self._table(_of_seeds(records, complete) if self._claims.growth is None else records)
-        said = tuple(_sentences(table, len(complete), num_seeds))
+        said = tuple(_sentences(table, len(complete), num_seeds, num_baseline=len(of_baseline)))
         return Standing(group, len(complete), num_seeds, said)
 
     def _table(self, records: Sequence[TrialRecord], *, is_one_seed: bool = False) -> AblationTable:
@@ -174,7 +184,7 @@ class FormingVerdicts(SweepCallback):
         return f"{text}; {_unseen(table, unseen, planned)}."
 
 
-def _sentences(table: AblationTable, num_complete: int, num_seeds: int) -> Iterator[str]:
+def _sentences(table: AblationTable, num_complete: int, num_seeds: int, *, num_baseline: int) -> Iterator[str]:
     """Yield what a group says after its second seed, or a later one."""
     all_of = "all " if num_complete == num_seeds else f"{num_complete} of "
     start = f"{all_of}{num_seeds} seeds complete"
@@ -183,7 +193,7 @@ def _sentences(table: AblationTable, num_complete: int, num_seeds: int) -> Itera
         yield f"{start}."
     elif num_complete < LEAST_SEEDS or (table.growth is not None and not table.growth.look):
         first = LEAST_SEEDS if table.growth is None else table.growth.next_look
-        unseen = _detectable_with(num_seeds, comparison) if num_seeds >= LEAST_SEEDS else None
+        unseen = _detectable_with(num_seeds, num_baseline, table, comparison) if num_seeds >= LEAST_SEEDS else None
         more = "" if unseen is None else f"; {_unseen(table, unseen, _planned(num_seeds))}"
         yield f"{start}: no verdict before {first}{more}."
     else:
@@ -192,12 +202,16 @@ def _sentences(table: AblationTable, num_complete: int, num_seeds: int) -> Itera
             yield f"{start}{so_far}: {sentence}"
 
 
-def _detectable_with(num_seeds: int, comparison: Comparison) -> float | None:
+def _detectable_with(
+    num_seeds: int, num_baseline: int, table: AblationTable, comparison: Comparison
+) -> float | None:
     """Return the difference that is found with 80% probability with some seeds, by the noise so far."""
     num_arms = len(comparison.family.contrasts)
     if not num_arms or not comparison.sd:
         return None
-    return Design(num_arms, num_seeds, comparison.sd).detectable()
+    blocks = table.declared.model == "blocked"
+    base = None if blocks else max(2, num_baseline)
+    return Design(num_arms, num_seeds, comparison.sd, blocks=blocks, num_baseline_seeds=base).detectable()
 
 
 def _unseen(table: AblationTable, unseen: float, planned: str) -> str:

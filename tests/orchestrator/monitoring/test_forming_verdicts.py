@@ -139,6 +139,19 @@ def test_a_seed_that_does_not_run_is_not_complete(clock: Any) -> None:
     assert sweep.end_seed(2)[0].num_complete == 3
 
 
+def test_seeds_that_only_the_baseline_has_are_not_counted(clock: Any) -> None:
+    sweep = Sweep(clock, num_seeds=6)
+    sweep.records = {
+        key: record
+        for key, record in sweep.records.items()
+        if record.trial.seed < 4 or record.trial.role is Role.BASELINE
+    }
+    sweep.verdicts = FormingVerdicts(sweep.read, sweep.verdicts._info, clock=clock)
+    sweep.end("none", 5)
+    (first,) = sweep.end_seed(0)
+    assert (first.num_complete, first.num_seeds) == (1, 4)
+
+
 def test_nothing_is_read_but_when_a_seed_is_complete_and_seldom(clock: Any) -> None:
     sweep = Sweep(clock, num_seeds=5, groups=("g", "h"))
     reads = sweep.num_reads
