@@ -64,7 +64,7 @@ def files_of_ledger(ledger: Ledger) -> dict[str, bytes]:
     Raises:
         SpecsweepError: If no trial was begun yet.
     """
-    data, provenance = SweepData.of_ledger(ledger), ledger.newest_provenance()
+    data, provenance = SweepData.of_ledger(ledger, with_training_ids=True), ledger.newest_provenance()
     if provenance is None:
         raise SpecsweepError(f"{ledger.path.parent}: no trial was begun yet; there is nothing to bundle")
     texts = table_texts(data) | trial_texts(data)

@@ -189,7 +189,7 @@ def load(target: str | Path) -> SweepResults:
             "results/components"
         )
     with Ledger.read(path) as ledger:
-        return SweepResults(SweepData.of_ledger(ledger))
+        return SweepResults(SweepData.of_ledger(ledger, with_training_ids=True))
 
 
 def find_study(target: str | Path, results: str = "") -> Path | None:
@@ -205,7 +205,8 @@ def find_study(target: str | Path, results: str = "") -> Path | None:
     if path.name == trials_csv.CSV_NAME and path.is_file():
         return path.parent
     folder = path if path.exists() or is_url(results) else Path(results) / target
-    has_ledger = (folder / LEDGER_NAME).exists() or has_mirror(folder)
+    ledger = folder / LEDGER_NAME
+    has_ledger = ledger.exists() or ledger.is_symlink() or has_mirror(folder)
     return folder if (folder / trials_csv.CSV_NAME).is_file() and not has_ledger else None
 
 

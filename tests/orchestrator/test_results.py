@@ -58,7 +58,7 @@ def test_a_sweep_is_loaded_from_its_ledger_while_it_runs_and_nothing_is_written(
 def test_frames_of_the_files_are_those_of_the_ledger(folder: Path, tmp_path: Path) -> None:
     loaded = load(folder)
     with Ledger.read(folder / "ledger.sqlite") as ledger:
-        write_tables(tmp_path / "sent", SweepData.of_ledger(ledger))
+        write_tables(tmp_path / "sent", SweepData.of_ledger(ledger, with_training_ids=True))
     loaded.curves.to_csv(tmp_path / "sent" / "curves.csv", index=False)
     for target in (tmp_path / "sent", str(tmp_path / "sent" / "trials.csv")):
         sent = load(target)
@@ -110,6 +110,13 @@ def test_a_notebook_shows_texts_as_they_are() -> None:
     shown = SweepResults(SweepData(replace(INFO, name=hostile, question=hostile), records))._repr_html_()
     assert "<script" not in shown
     assert shown.count("&lt;script&gt;") >= 4
+
+
+def test_a_ledger_that_is_a_broken_link_is_no_reason_to_read_the_files_beside_it(tmp_path: Path) -> None:
+    sent = shutil.copytree(STUDY, tmp_path / "sent")
+    (sent / "ledger.sqlite").symlink_to(tmp_path / "absent")
+    with pytest.raises(SpecsweepError, match="has neither a ledger nor"):
+        load(sent)
 
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:
