@@ -29,7 +29,7 @@ class Seen:
         requests: Addresses that were asked for, the page's own among them.
         scroll_width: How wide the page is, in pixels.
         width: How wide its window is.
-        load_s: Seconds from the request to the end of loading.
+        busy_s: CPU seconds that it took to be loaded and laid out: where nothing else runs, the wait for it.
         text: What can be read on it.
         title: Its title.
         background: Colour of its ground.
@@ -39,7 +39,7 @@ class Seen:
     requests: tuple[str, ...]
     scroll_width: int
     width: int
-    load_s: float
+    busy_s: float
     text: str
     title: str
     background: str
@@ -48,6 +48,8 @@ class Seen:
 class Browser:
     """Show pages; see ``open_browser``."""
 
+    _session: str | None = None
+
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read = write, os.fdopen(read, "rb", buffering=0)
         self._buffer = b""
@@ -55,15 +57,14 @@ class Browser:
         self._events: deque[dict[str, Any]] = deque()
         (target,) = (t for t in self._call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session: str | None = attached["sessionId"]
+        self._session = attached["sessionId"]
         for domain in ("Page", "Log", "Runtime", "Network"):
             self._call(f"{domain}.enable")
-
-    _session = None
+        self._call("Performance.enable", timeDomain="threadTicks")
 
     def look_at(
         self,
-        path: Path,
+        page: Path | str,
         *,
         width: int = 1400,
         height: int = 1000,
@@ -71,19 +72,19 @@ class Browser:
         media: str = "screen",
         shot: Path | None = None,
     ) -> Seen:
-        """Load a file and tell what it did; its whole length is written to ``shot`` as a PNG if that is given."""
+        """Load a file or an address and tell what it did; its whole length goes to ``shot``, a PNG, if given."""
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self._call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self._events.clear()
-        self._call("Page.navigate", url=path.resolve().as_uri())
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self._call("Page.navigate", url=address)
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._events.append(self._receive())
-        timing = "performance.timing.loadEventEnd - performance.timing.navigationStart"
-        load_ms = self._evaluate(timing)
         scroll_width = self._evaluate("document.documentElement.scrollWidth")
+        metrics = {each["name"]: each["value"] for each in self._call("Performance.getMetrics")["metrics"]}
         text = self._evaluate("document.body.innerText")
         if shot is not None:
             picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
@@ -91,7 +92,7 @@ class Browser:
         return Seen(
             tuple(filter(None, map(_complaint, self._events))),
             tuple(e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent"),
-            scroll_width, width, load_ms / 1000, text, self._evaluate("document.title"),
+            scroll_width, width, metrics["TaskDuration"], text, self._evaluate("document.title"),
             self._evaluate("getComputedStyle(document.body).backgroundColor"),
         )
 

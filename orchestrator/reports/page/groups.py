@@ -37,7 +37,7 @@ _MOST_METRICS, _MOST_PANELS = 6, 6
 
 def group_sections(report: SweepReport) -> str:
     """Return a section for each group; of many groups each is folded."""
-    return "".join(_sections(report))
+    return f'<div id="results">{"".join(_sections(report))}</div>' if report.tables else ""
 
 
 def _sections(report: SweepReport) -> Iterator[str]:
@@ -47,8 +47,10 @@ def _sections(report: SweepReport) -> Iterator[str]:
             yield section(f"group-{number}", title, _in_full(of_group, report.by_group[group]))
         else:
             body = _primary_forest(of_group, is_short=True) + group_table(of_group) + _notes(of_group)
-            folded = details(f"<b>{text(group, 120)}</b> {plural(len(of_group.rows), 'arm')}", body)
-            yield f'<section id="group-{number}" class="folded">{folded}</section>'
+            # A link to what is folded unfolds it; one to the fold itself would not.
+            inside = f'<div id="group-{number}">{body}</div>'
+            folded = details(f"<b>{text(group, 120)}</b> {plural(len(of_group.rows), 'row')}", inside)
+            yield f'<section class="folded">{folded}</section>'
 
 
 def _in_full(of_group: AblationTable, records: list[TrialRecord]) -> str:

@@ -24,7 +24,7 @@ def render_page(report: SweepReport) -> str:
     groups = group_sections(report)
     parts = (
         ("findings", "Findings", findings(report)),
-        ("group-0", "Results", groups),
+        ("results", "Results", groups),
         ("across", "Across groups", across_section(report)),
         ("cost", "Cost", cost_section(report)),
         ("trouble", "Failures and retries", trouble_section(report)),

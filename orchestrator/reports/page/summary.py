@@ -11,7 +11,7 @@ from orchestrator.reports.rendering.formatting import describe, list_texts
 from orchestrator.reports.rendering.interaction_text import sentences_across
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.statistics import Verdict
-from orchestrator.trials.records import State
+from orchestrator.trials.records import DECIDED, State
 from orchestrator.trials.trial import Role
 
 
@@ -80,8 +80,9 @@ def _warning(report: SweepReport) -> str:
             f"<b>Pruned:</b> {plural(counts[State.PRUNED], 'trial')} of {total:,}; means of their arms are over the "
             "surviving seeds, which flatter them: they have no interval and no verdict."
         )
-    if counts[State.SKIPPED]:
-        lines.append(f"<b>Left out:</b> {plural(counts[State.SKIPPED], 'trial')} of {total:,}.")
+    # Where seeds grow, an arm that is decided needs no more: that is as planned.
+    if left_out := sum(r.state is State.SKIPPED and r.skip_reason != DECIDED for r in report.records):
+        lines.append(f"<b>Left out:</b> {plural(left_out, 'trial')} of {total:,}.")
     if not lines:
         return ""
     kind = "unfinished" if report.num_unfinished else "trouble"

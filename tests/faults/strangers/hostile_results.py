@@ -14,6 +14,7 @@ from orchestrator.ledger.checksums import create_checksums
 HOSTILE = "[red]x[/red] \x1b[31m\x1b]0;title\x07 \x9b2J | `touch mark` <script>f()</script> \u202e $\\frac{$ [a](b)"
 LOOKS: tuple[tuple[str, ...], ...] = (
     *(("status",), ("table",), ("logs",), ("logs", "@"), ("events",), ("curves",)),
+    ("report", "--no-figures"),
     *(("table", "--format", form) for form in ("md", "latex", "html", "csv", "json")),
 )
 """Commands that look at results; ``@`` stands for the trial's id."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.trials.events import Failed, Logged
 
+from ...browser import CHROMIUM, open_browser
 from .hostile_results import HOSTILE, Command, forge, look
 
 
@@ -69,6 +71,37 @@ def test_a_csv_is_data_for_programs_and_harmless_on_a_terminal(
     assert HOSTILE in command("table", labelled, "--format", "csv").stdout
     monkeypatch.setattr("orchestrator.cli.console.sys.stdout.isatty", lambda: True)
     assert not set("\x1b\x9b\x07\u202e") & set(command("table", labelled, "--format", "csv").stdout)
+
+
+def test_a_report_is_harmless_text_to_whatever_shows_it(labelled: Path, command: Command) -> None:
+    assert command("report", labelled).returncode == 0
+    page = (labelled / "report.html").read_text()
+    assert "&lt;script&gt;f()&lt;/script&gt;" in page
+    assert "<script" not in page
+    figures = [path.read_text() for path in (labelled / "figures").glob("*.svg")]
+    assert figures
+    for text in (page, *figures):
+        assert not set("\x1b\x9b\x07\u202e\0") & set(text)
+    for text in figures:
+        ElementTree.fromstring(text)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_a_report_of_a_strangers_ledger_runs_nothing_in_a_browser(
+    labelled: Path, command: Command, tmp_path: Path
+) -> None:
+    attacks = ("<script>document.title=1</script>", '"><img src=x onerror=document.title=1>', "</style><svg onload=1>")
+    for number, text in enumerate(attacks):
+        columns = (("trials", "arm"), ("trials", "label"), ("sweep", "question"))
+        sql = text.replace("'", "''")
+        forge(labelled / "ledger.sqlite", *(f"UPDATE {table} SET {name} = '{sql}'" for table, name in columns))
+        assert command("report", labelled, "--no-figures").returncode == 0
+        with open_browser(tmp_path / str(number)) as browser:
+            seen = browser.look_at(labelled / "report.html")
+        assert (seen.errors, len(seen.requests)) == ((), 1)
+        assert seen.title.startswith("[red]x[/red]")
+        assert text in seen.text
 
 
 def test_an_error_that_quotes_a_text_is_one_harmless_message(labelled: Path, command: Command) -> None:

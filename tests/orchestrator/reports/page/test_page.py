@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -64,6 +65,11 @@ class Document(HTMLParser):
         self.problems.append(f"<!--{data}-->")
 
 
+@cache
+def hostile_page() -> str:
+    return render_page(hostile_report())
+
+
 @pytest.fixture(
     scope="module",
     params=[lambda: report_of(STATES), hostile_report, hostile_groups, lambda: report_of([])],
@@ -100,13 +106,13 @@ def test_no_character_steers_what_shows_the_page(report: SweepReport) -> None:
 
 
 def test_a_text_that_is_markup_is_shown_as_it_is() -> None:
-    texts = "\n".join(Document(render_page(hostile_report())).texts)
+    texts = "\n".join(Document(hostile_page()).texts)
     for text in HOSTILE[:11]:
         assert text in texts
 
 
 def test_a_very_long_text_is_cut() -> None:
-    page = render_page(hostile_report())
+    page = hostile_page()
     assert "w" * 300 not in page.split("<pre>")[0]
     assert "(10,000 characters)" in page
 

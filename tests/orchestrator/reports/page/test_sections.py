@@ -11,9 +11,10 @@ from orchestrator.reports.page.origin import origin_section
 from orchestrator.reports.page.page import render_page
 from orchestrator.reports.page.summary import findings, header
 from orchestrator.reports.page.trouble import trouble_section
-from orchestrator.trials.records import State, TrialUsage
+from orchestrator.trials.records import DECIDED, State, TrialUsage
 
-from ..table_records import DECIDED, make_records
+from ..table_records import DECIDED as DECIDED_RECORDS
+from ..table_records import make_records
 from .page_records import PROVENANCE, STATES, USAGE, report_of, with_history
 
 
@@ -33,21 +34,29 @@ def test_the_first_thing_said_is_what_did_not_go_as_planned() -> None:
 
 
 def test_a_sweep_that_went_as_planned_has_no_warning() -> None:
-    report = report_of(with_history(DECIDED))
+    report = report_of(with_history(DECIDED_RECORDS))
     assert 'role="note"' not in header(report)
     assert "10 of 10" in plain(header(report))
     quiet = replace(report, usage={})
     assert "Every trial ran to its end in its first attempt." in trouble_section(quiet)
 
 
+def test_trials_that_growing_seeds_do_not_need_are_no_warning_but_told_below() -> None:
+    spared = [replace(STATES[-6], trial=replace(STATES[-6].trial, seed=seed), skip_reason=DECIDED) for seed in (4, 5)]
+    assert {each.state for each in spared} == {State.SKIPPED}
+    report = report_of([*with_history(DECIDED_RECORDS), *spared])
+    assert "Left out" not in header(report)
+    assert f"2 trials: {DECIDED}" in plain(trouble_section(report))
+
+
 def test_findings_are_the_sentences_of_the_table() -> None:
-    said = plain(findings(report_of(with_history(DECIDED))))
+    said = plain(findings(report_of(with_history(DECIDED_RECORDS))))
     # 3.1 with t of 4 degrees of freedom: 2.776 x .0707 / sqrt(5) = .088
     assert said == "What is found mIoU is better with norm@all: +3.1 [+3.0, +3.2] (1 arm, 5 seeds)."
 
 
 def test_a_group_has_forest_table_parameters_and_curves() -> None:
-    records = with_history([*DECIDED, *make_records("qkv@all", 0.0, 1.1, 2.2, 0.4, 1.6)])
+    records = with_history([*DECIDED_RECORDS, *make_records("qkv@all", 0.0, 1.1, 2.2, 0.4, 1.6)])
     section = group_sections(report_of(records))
     assert "▲" not in section  # the mark of a verdict is the style sheet's
     assert 'class="v v-better">better' in section
@@ -59,7 +68,7 @@ def test_a_group_has_forest_table_parameters_and_curves() -> None:
 
 
 def test_cost_is_the_core_hours_of_all_trials_or_the_gpu_hours_of_all_attempts() -> None:
-    records = with_history(DECIDED)
+    records = with_history(DECIDED_RECORDS)
     said = plain(cost_section(report_of(records)))
     # 5 trials of 36 core seconds and 40 s of wall time each
     assert "none 5 0.05 0.06 50%" in said
@@ -88,7 +97,7 @@ def test_a_long_list_of_failures_says_how_many_more_there_are() -> None:
 
 
 def test_the_origin_tells_code_versions_and_data_but_not_whose_machine_it_was() -> None:
-    section = origin_section(report_of(with_history(DECIDED)))
+    section = origin_section(report_of(with_history(DECIDED_RECORDS)))
     said = plain(section)
     texts = ("specsweep run x.yaml", "c0de" * 16, "torch (version) 2.14.0", "f00d", "cpu A processor", "2026-01")
     for expected in texts:
