@@ -30,6 +30,7 @@ from orchestrator.storage.remote_folder import RemoteFolder
 from orchestrator.storage.remote_lock import LOCK_NAME as REMOTE_LOCK_NAME
 from orchestrator.storage.results_folder import MOVED_NAME, has_mirror, local_copy
 from orchestrator.storage.views import folder_names, folder_of_view, sweep_view
+from orchestrator.trackers.base import FOLDER_NAME as TRACKERS_FOLDER
 from orchestrator.trials.records import TrialRecord
 from specvit import kept_weights
 from specvit.errors import SpecsweepError
@@ -45,7 +46,7 @@ _OWN_FILES = (
     *(diagnostics_csv.CSV_NAME, "diagnostics.png", PAGE_NAME),
     *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )
-_OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME)
+_OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME, TRACKERS_FOLDER)
 _STATE = re.compile(r"\.?(?P<trial_id>[0-9a-f]{64})\.safetensors(\.[0-9a-f]+)?")
 _WEIGHTS = re.compile(r"([A-Za-z0-9@+=.,_-]+-)?([0-9a-f]{12}|[0-9a-f]{64})")
 """A trial's folder of weights, those of older versions too."""
@@ -72,7 +73,7 @@ def find_sweep(folder: Path) -> list[Removable]:
     reject_symlink(folder)
     if not (folder / LEDGER_NAME).is_file() and not has_mirror(folder):
         raise SpecsweepError(f"{folder}: holds no ledger, so it is no sweep's; nothing is deleted")
-    whats = {checkpoint_store.FOLDER_NAME: "states", kept_weights.FOLDER_NAME: "weights"}
+    whats = {checkpoint_store.FOLDER_NAME: "states", kept_weights.FOLDER_NAME: "weights", TRACKERS_FOLDER: "trackers"}
     found = [_removable(folder / name, "ledger" if name.startswith("ledger.") else "tables") for name in _OWN_FILES]
     found += [_removable(folder / name, whats.get(name, "commands")) for name in _OWN_FOLDERS]
     drawn = [path for path in _entries(folder / paper.FOLDER_NAME) if paper.FILE_NAME.fullmatch(path.name)]

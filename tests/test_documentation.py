@@ -22,6 +22,7 @@ from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.pruning_settings import AnyPruner
 from orchestrator.sweep.resource_settings import Resources, ScaleResources
 from orchestrator.sweep.schema import Ablation, SweepFile
+from orchestrator.trackers import TRACKERS
 from specvit.comparators import COMPARATORS
 from specvit.config import ExternalBackbone, ModelSettings, RungSettings
 from specvit.data.sources import DATA_SOURCES
@@ -61,7 +62,9 @@ def terms() -> dict[str, set[str]]:
 def kinds() -> Iterable[tuple[str, str, type]]:
     """Yield every kind of a section: the section, its heading, its settings."""
     tables = {"objective": RECIPES, "data": DATA_SOURCES, "ablate.comparators": COMPARATORS, "pruning": PRUNERS}
+    tables |= {"trackers": TRACKERS}
     tellers = {"objective": "recipe", "data": "source", "ablate.comparators": "comparator", "pruning": "pruner"}
+    tellers |= {"trackers": "tracker"}
     for section, table in tables.items():
         yield from ((section, f"`{tellers[section]}: {name}`", kind) for name, kind in table.items())
     yield from (("probes", f"`probes.{name}`", probe) for name, probe in PROBES.items())
@@ -69,7 +72,7 @@ def kinds() -> Iterable[tuple[str, str, type]]:
 
 def test_the_reference_has_every_field_of_every_kind() -> None:
     for section, heading, settings in kinds():
-        known = {field.name for field in fields(settings)} - {"recipe", "source", "comparator", "pruner"}
+        known = {field.name for field in fields(settings)} - {"recipe", "source", "comparator", "pruner", "tracker"}
         missing = known - terms()[heading] - terms().get(f"Every kind of `{section}`", set())
         assert (heading, missing) == (heading, set())
 
@@ -138,6 +141,7 @@ def test_every_command_is_explained_and_has_its_options_listed() -> None:
         ("recipes", RECIPES),
         ("probes", PROBES),
         ("data", DATA_SOURCES),
+        ("trackers", TRACKERS),
         ("ready-sweeps", [f"sweeps/{path.name}" for path in (ROOT / "sweeps").glob("*.yaml")]),
         ("sweep-file", [*(field.name for field in fields(SweepFile) if field.name not in {"name", "start_timeout_s"})]),
         ("clusters", [path.name for path in (ROOT / "orchestrator" / "clusters").iterdir()]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -120,11 +121,6 @@ MOST_DIFFERENCES = 100
 export = typer.Typer(no_args_is_help=True, help="Write a sweep for other programs.")
 
 
-@export.callback()
-def _targets() -> None:
-    """Keep ``export optuna`` a command below ``export`` while it is the only one."""
-
-
 @export.command()
 def optuna(
     target: Target,
@@ -157,3 +153,44 @@ def optuna(
     head = f"written: {out}, {num_trials} trials in {len(studies)} {'study' if len(studies) == 1 else 'studies'}:"
     text = "\n".join([head, *(f"  {study.name}" for study in studies)])
     console.print(escape_control_chars(text), markup=False, soft_wrap=True)
+
+
+_TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+
+
+def _tracker_command(name: str) -> Callable[..., None]:
+    """Return the command that tells a tracker all of a sweep."""
+
+    def command(
+        target: Target,
+        overrides: Overrides = None,
+        results: ResultsRoot = DEFAULT_RESULTS,
+        fields: Annotated[
+            list[str] | None,
+            typer.Option("--with", metavar="FIELD=VALUE", help="A setting of the tracker, in place of the file's."),
+        ] = None,
+    ) -> None:
+        from orchestrator.monitoring.status import is_running
+        from orchestrator.monitoring.tracking import read_tracker, tell_all
+        from orchestrator.storage.views import folder_of_view
+
+        tracker = read_tracker(name, target, overrides or (), fields or ())
+        tracker.check_installed()
+        with open_ledger(target, results, overrides) as ledger:
+            view, sweep = ledger.path.parent, ledger.sweep().name
+            if is_running(view):
+                raise SpecsweepError(f"{folder_of_view(view)}: a run holds these results; export them when it ends")
+            folder = tracker.folder_in(folder_of_view(view).absolute())
+            tell_all(tracker, ledger=ledger.path, folder=folder)
+        place = escape_control_chars(tracker.destination(folder, sweep=sweep))
+        make_console().print(f"told {name}: {place}", markup=False, soft_wrap=True)
+
+    command.__doc__ = (
+        f"Report a whole sweep to {name}: a run for each trial, each point once.\n\nSettings are those of the sweep "
+        "file, if TARGET is one and names this tracker."
+    )
+    return command
+
+
+for _name in _TRACKERS:
+    export.command(_name)(_tracker_command(_name))

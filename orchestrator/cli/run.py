@@ -31,7 +31,9 @@ from orchestrator.cli.arguments import (
 from orchestrator.cli.console import complain, log_to_console, make_console
 from orchestrator.cli.plan import print_plan
 from orchestrator.cli.signals import stop_on_signal
+from orchestrator.cli.tracking import make_notifier, told
 from orchestrator.cli.where import Address, ExecutorName, ExecutorOption, Slots, Where, check_processes, make_executor
+from orchestrator.secrets import hide_argument
 from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ def run_and_print(
     sweep = load_sweep(sweep_file, overrides)
     check_processes(sweep, where)
     with (
+        make_notifier(sweep) as notifier,
         results_folder(results, sweep.name) as folder,
         stop_on_signal() as has_signal,
         prepare_run(
@@ -120,6 +123,7 @@ def run_and_print(
             retrain=retrain,
             trains=trains,
         ) as prepared,
+        told(console, prepared, folder, notifier),
     ):
         if folder.remote is not None:
             text = f"ledger: in {folder.local}, mirrored to {folder} every {MIRROR_EVERY_S:.0f} s"
@@ -137,7 +141,7 @@ def run_and_print(
         outcome = prepared.finish()
     _print_outcome(console, outcome, folder)
     if not outcome.finished:
-        command = shlex.join(["specsweep", *sys.argv[1:]])
+        command = shlex.join(["specsweep", *map(hide_argument, sys.argv[1:])])
         console.print(f"Stopped. To go on, run the same command again: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if outcome.is_all_pruned:

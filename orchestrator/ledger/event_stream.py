@@ -18,9 +18,9 @@ And keys of their own:
 * ``log``: its code logged or warned. ``number``, from 1 in each attempt; ``level``, as Python's logging names it;
   ``text``.
 * ``rung``: it reported. ``step``; ``metrics``, by name.
-* ``done``: ``metrics``; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it went on from; of the
-  training alone ``training_s``, ``training_images_per_s``, ``peak_memory_gib`` and ``peak_gpu_memory_gib``, or null.
-  Another attempt may follow, if the trial was done again.
+* ``done``: ``metrics``; ``step``, the last one; ``seconds`` (wall time) and ``core_seconds``, with those of attempts it
+  went on from; of the training alone ``training_s``, ``training_images_per_s``, ``peak_memory_gib`` and
+  ``peak_gpu_memory_gib``, or null. Another attempt may follow, if the trial was done again.
 * ``pruned``: ``step``, ``seconds``; ``why``, in one line, or null where older versions did not say.
 * ``failed``: ``cause`` (``raised``, ``io``, ``device``, ``diverged``, ``invalid``, ``gpu_memory``, ``host_memory``,
   ``worker``, ``stalled``, ``node``, or null), ``error`` in one line, ``seconds``. The traceback: ``specsweep logs``.
@@ -94,7 +94,13 @@ class EventReader:
     has ended, so that asking again costs what runs, not what there is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_logs: bool = True) -> None:
+        """Begin before the first event.
+
+        Args:
+            reads_logs: Whether ``log`` events are among them, which are most of a ledger.
+        """
+        self._queries = {"rung": _REPORTS, **({"log": _LOGS} if reads_logs else {})}
         self._last_run = 0
         self._last_place = 0
         self._open: dict[int, _Open] = {}
@@ -120,7 +126,7 @@ class EventReader:
     def _attempts(self, connection: sqlite3.Connection) -> Iterator[tuple[str, EventRow]]:
         which = {"last": self._last_place, "open": json.dumps(list(self._open))}
         between: dict[int, list[tuple[str, EventRow]]] = {}
-        for kind, query in (("log", _LOGS), ("rung", _REPORTS)):
+        for kind, query in self._queries.items():
             for row in connection.execute(query, which):
                 between.setdefault(row["place"], []).append((kind, dict(row)))
         for row in connection.execute(_ATTEMPTS, which).fetchall():
@@ -166,7 +172,7 @@ def _told_in_order(
 
 def _end_fields(row: sqlite3.Row, end: str) -> EventRow:
     own = {
-        "done": ("seconds", "core_seconds", *COST_COLUMNS.values()),
+        "done": ("step", "seconds", "core_seconds", *COST_COLUMNS.values()),
         "pruned": ("step", "seconds"),
         "failed": ("cause", "error", "seconds"),
         "lost": ("step",),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, with_config
 
+from orchestrator.secrets import hide_argument
 from orchestrator.trials.computation import Computation, code_digests
 from orchestrator.trials.resources import usable_cores
 from specvit.memory import GIB, physical_memory
@@ -79,7 +80,7 @@ def collect_provenance(sweep_file: Path | None = None, parts: Iterable[object] =
     git_sha, git_dirty = find_commit(_ROOT)
     return Provenance(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        argv=tuple(sys.argv),
+        argv=tuple(map(hide_argument, sys.argv)),
         host=socket.gethostname(),
         git_sha=git_sha,
         git_dirty=git_dirty,

@@ -35,12 +35,13 @@ from orchestrator.storage.ledger_mirror import (
 from orchestrator.storage.local_disk import IN_PLACE, MIRROR, PLACE_VARIABLE, forced_place, network_type, working_root
 from orchestrator.storage.remote_folder import RemoteFolder, is_url
 from orchestrator.storage.remote_lock import PERIOD_S, RemoteLock
+from orchestrator.trackers.base import FOLDER_NAME as TRACKERS_FOLDER
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
 from specvit.files.regular import read_regular, reject_symlink
 from specvit.kept_weights import FOLDER_NAME as WEIGHTS_FOLDER
 
-_STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, COMMANDS_FOLDER, OWN_FOLDER, STATES_FOLDER})
+_STAYING = frozenset({*LEDGER_FILES, LOCK_NAME, COMMANDS_FOLDER, OWN_FOLDER, STATES_FOLDER, TRACKERS_FOLDER})
 """What lies in the local folder and is not uploaded as it is."""
 
 _MOST_BYTES = 1 << 16

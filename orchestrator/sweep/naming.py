@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from orchestrator.secrets import PLACEHOLDER, secrets_of
 from orchestrator.sweep.extending import read_sweep_file
 from orchestrator.sweep.overrides import apply_overrides
 from orchestrator.sweep.problems import SweepFileError
-from orchestrator.sweep.yaml_reader import Document, read_document, write_document
+from orchestrator.sweep.yaml_reader import Document, parse_document, read_document, write_document
 from specvit.config import ModelSettings
 from specvit.data import DATA_SOURCES
 from specvit.errors import ConfigError
@@ -25,6 +26,7 @@ NEUTRAL_FIELDS = frozenset(
         *("name", "question", "priority", "resources", "time_budget_h", "max_gpu_hours", "max_retries"),
         *("stall_timeout_s", "start_timeout_s", "checkpoint_every_s", "checkpoint_max_share", "keep_weights"),
         *("primary_metric", "smallest_effect", "comparison"),
+        *("trackers", "notify"),
     }
 )
 """Fields of a sweep file that change no number of any trial; nor do those that say where data or weights lie."""
@@ -80,16 +82,32 @@ def resolved_text(document: Document, path: Path, overrides: Sequence[str]) -> s
 
     It is the file's text; where the file extends another one, or overrides change results, a file that holds all of it.
 
+    Addresses of webhooks, which may be secrets, are not in it.
+
     Raises:
         SweepFileError: If an override cannot be set.
     """
     changes = [text for text in overrides if changes_results(text)]
     if not changes and not document.extended:
-        return document.text
+        return _text_without_addresses(document)
     raw, _ = apply_overrides(document, changes, name=str(path))
     head = "".join((path.name, *(f" extending {one_line(name)}" for name in document.extended)))
     head += f" with {', '.join(changes)}" if changes else ""
-    return f"# {head}\n\n{write_document(raw)}"
+    return f"# {head}\n\n{write_document(_without_addresses(raw))}"
+
+
+def _text_without_addresses(document: Document) -> str:
+    """Return the text of a sweep file, the environment's variable in place of each address of a webhook."""
+    secrets, text = secrets_of(document.value.get("notify")), document.text
+    for secret in secrets:
+        text = text.replace(secret, PLACEHOLDER)
+    if secrets and secrets_of(parse_document(text, name="").value.get("notify")):  # written with escapes
+        return write_document(_without_addresses(document.value))
+    return text
+
+
+def _without_addresses(raw: Mapping[str, object]) -> dict[str, object]:
+    return {**raw, "notify": PLACEHOLDER} if secrets_of(raw.get("notify")) else dict(raw)
 
 
 def find_name(path: Path, overrides: Sequence[str] = ()) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.secrets import hide_argument
 from specvit.errors import ConfigError
 
 FieldPath = tuple[str | int, ...]
@@ -93,6 +94,7 @@ class SourceMap:
 
 def override_place(text: str) -> str:
     """Return an override as the place of a problem; the middle of a long one is cut, so that the rule is not."""
+    text = hide_argument(text, by="..")
     if len(text) > _MAX_OVERRIDE_CHARS:
         text = f"{text[: _MAX_OVERRIDE_CHARS - _MAX_VALUE_CHARS]} ... {text[-_MAX_VALUE_CHARS:]}"
     return f"--set {text}"

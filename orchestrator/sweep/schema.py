@@ -18,6 +18,7 @@ from orchestrator.sweep.naming import check_name
 from orchestrator.sweep.problems import value_text
 from orchestrator.sweep.pruning_settings import AnyPruner, NoPruning
 from orchestrator.sweep.resource_settings import Resources
+from orchestrator.trackers import Addresses, SelectedTrackers
 from specvit.comparators import COMPARATORS, AnyComparator
 from specvit.config import ExternalBackbone, ModelSettings, RungSettings
 from specvit.data import AnyDataSource
@@ -35,6 +36,9 @@ SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "obje
 
 DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
 """The sections whose fields depend on one of them, and which one that is."""
+
+LISTED_PARTS = ("comparator", "tracker")
+"""The fields that tell the kind of a part which stands in a list."""
 
 FORMS = {"seeds": ("growing", "fixed"), "vary": ("product", "joint")}
 """What pydantic calls the two forms of a field in the places of its errors: that of a mapping, then that of a list."""
@@ -259,6 +263,13 @@ class SweepFile:
     diagnostics: Flag = False
     """Whether to look into every backbone at its end: cosines between [CLS] and patches, norms and attention,
     block by block; written as ``diagnostics.csv``."""
+    trackers: SelectedTrackers = ()
+    """Experiment trackers that are told of every trial while it runs, each by its name or as ``{tracker: mlflow, ..}``:
+    ``tensorboard``, ``mlflow``, ``wandb``, ``trackio``. Takes no part in a trial's identity."""
+    notify: Addresses = ()
+    """Webhook that gets a message, JSON that Slack reads, when a run ends, is stopped or fails: an address, or several.
+    ``$SPECSWEEP_NOTIFY`` stands for those in the environment variable of this name, which also counts where nothing is
+    given. Takes no part in a trial's identity, and is not kept in any copy of the file."""
 
 
 class _SchemaGenerator(GenerateJsonSchema):

@@ -55,10 +55,18 @@ def test_an_attempt_is_told_from_its_beginning_to_its_end(ledger: Ledger, trials
     assert own["rung"] == {"step": 2, "metrics": {"knn_top1": 1.0}}
     assert own["log"] == {"number": 1, "level": "WARNING", "text": "low"}
     assert own["done"] == {
-        "metrics": {"knn_top1": 2.0}, "seconds": 3.0, "core_seconds": 4.0,
+        "metrics": {"knn_top1": 2.0}, "step": 2, "seconds": 3.0, "core_seconds": 4.0,
         "training_s": 2.5, "training_images_per_s": 80.0, "peak_memory_gib": 0.75, "peak_gpu_memory_gib": None,
     }
     assert [events[0][name] for name in COMMON[2:]] == [None] * 7
+
+
+def test_log_events_are_left_out_where_nobody_reads_them(ledger: Ledger, trials: tuple[Trial, ...]) -> None:
+    key = trials[0].trial_id
+    attempt = ledger.begin_attempt(key)
+    ledger.record(Logged(key, attempt, "WARNING", "low"))
+    ledger.record(Reported(key, attempt, 2, {}))
+    assert kinds(news(EventReader(reads_logs=False), ledger)) == ["registered", "begun", "rung"]
 
 
 def test_other_ends_carry_what_is_known_of_them(ledger: Ledger, trials: tuple[Trial, ...]) -> None:
