@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
+from orchestrator import load
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
@@ -62,6 +63,7 @@ def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
     machine("elsewhere")
     with Ledger.read(local_view(f"{url}/tiny") / LEDGER_NAME) as ledger:
         assert ledger.records() == outcome.records
+    assert load(f"{url}/tiny").trials["trial_id"].tolist() == [each.trial.trial_id for each in outcome.records]
     again, watcher = run(sweep, url)
     assert again.num_run == 0
     assert watcher.events == []

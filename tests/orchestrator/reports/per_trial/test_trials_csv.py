@@ -121,6 +121,13 @@ UNLEARNT = [
     replace(record, metrics={**record.metrics, "ibot_loss": 2.0, "ibot_loss_trivial": 2.0, "dino_loss_trivial": 1.0})
     for record in make_records("none", 0.0, 1.0, role="baseline")
 ]
+CONTROLLED = [
+    *make_records("none", 0.0, 1.0, 2.5, 1.5, role="baseline"),
+    *make_records("a", 3.0, 4.1, 5.7, 4.4),
+    *make_records("repeat", 0.1, 0.9, 2.5, 1.6, role="control"),
+    *make_records("mine", 9.0, role="external"),
+]
+MODERATED = replace(INFO, comparison={"model": "blocked", "variance": "moderated"})
 GROWING = replace(INFO, seeds=tuple(range(16)), growth={"start": 4, "most": 16}, smallest_effects={"miou": 0.25})
 
 
@@ -132,9 +139,10 @@ GROWING = replace(INFO, seeds=tuple(range(16)), growth={"start": 4, "most": 16},
         ([record for group in GROUPS for record in group], INFO),
         ([*UNLEARNT, *OTHERS], INFO),
         ([record for group in GROUPS[::2] for record in group], GROWING),
+        (CONTROLLED, MODERATED),
         ([], INFO),
     ],
-    ids=["every row", "mixed", "groups", "unlearnt and unfinished", "growing", "empty"],
+    ids=["every row", "mixed", "groups", "unlearnt and unfinished", "growing", "controls, moderated", "empty"],
 )
 def test_tables_of_the_files_are_those_of_the_records(records: list[TrialRecord], info: SweepInfo) -> None:
     data = SweepData(info, tuple(records))
