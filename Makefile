@@ -43,7 +43,7 @@ noise: $(VENV)/installed  ## Measure how noisy short trials are and what a verdi
 simulate: $(VENV)/installed  ## Simulate sweeps and judge the statistics of the tables by them: minutes; ARGS="--sweeps 2000"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation $(ARGS)
 
-simulate-program: $(VENV)/installed  ## The same through run, ledger and tables: a quarter of an hour; ARGS="--sweeps 20"
+simulate-program: $(VENV)/installed  ## The same through run, ledger and tables: minutes; ARGS="--sweeps 20"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation.program $(ARGS)
 
 smoke: $(VENV)/installed  ## Run a sweep of sweeps/paper to its table on miniature data sets: ARGS="blocks modes .."

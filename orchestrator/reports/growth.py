@@ -36,12 +36,14 @@ class GroupGrowth:
         decisions: Arm id to its last decision; of arms that were not looked at yet, none.
         open_arms: Ids of the arms that get the seeds of the next look.
         next_look: Seeds up to which these run, and the baseline; None = the group is complete.
+        seeks_better: Whether an arm is futile that is not likely to turn out better, whatever else it may.
     """
 
     look: int
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     open_arms: frozenset[str] = frozenset()
     next_look: int | None = None
+    seeks_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def expected_trials(num_arms: int, growth: GrowingSeeds, *, num_controls: int = 
         of_arms = num_arms * (growth.start + (growth.most - growth.start) * SCREEN_LEVEL)
         return of_arms + growth.most * (1 + num_controls)
     design = design_looks(growth.all_looks, num_arms)
-    forecast = forecast_looks(design, [0.0] * num_arms, sd_difference=1.0)
+    forecast = forecast_looks(design, [0.0] * num_arms, sd_difference=1.0, seek=growth.seek or "both")
     return forecast.mean_trials + num_controls * (forecast.mean_trials - sum(forecast.mean_seeds))
 
 
@@ -135,12 +137,12 @@ def follow_group(
     decisions: dict[str, Decision] = {}
     if baseline is None or not arms:
         return GroupGrowth(0, decisions, frozenset(), growth.start)
-    looks, reached = growth.all_looks, 0
+    looks, reached, seeks_better = growth.all_looks, 0, growth.seek == "better"
     for look in looks:
         last = growth.first + look
         awaited = [r for r in judged if r.trial.seed < last and r.trial.arm_id in (open_arms | {baseline})]
         if not all(record.state in _ENDED for record in awaited):
-            return GroupGrowth(reached, decisions, frozenset(open_arms), look)
+            return GroupGrowth(reached, decisions, frozenset(open_arms), look, seeks_better)
         reached = look
         values: dict[str, dict[int, float]] = {arm: {} for arm in (baseline, *arms)}
         for record in judged:
@@ -150,7 +152,7 @@ def follow_group(
         open_arms = {arm for arm in open_arms if decisions[arm].action is Action.CONTINUE}
         if not open_arms:
             break
-    return GroupGrowth(reached, decisions, frozenset(), None)
+    return GroupGrowth(reached, decisions, frozenset(), None, seeks_better)
 
 
 def _decide(
@@ -167,7 +169,7 @@ def _decide(
         design = design_looks(growth.all_looks, len(values) - 1)
         found = decide(
             design, look, values, baseline=baseline, arms=open_arms, higher_is_better=is_up,
-            smallest_effect=smallest_effect,
+            smallest_effect=smallest_effect, seek=growth.seek or "both",
         )
         return {arm: found[arm] for arm in values if arm in open_arms}
     if look == growth.start:

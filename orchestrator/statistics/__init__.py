@@ -11,10 +11,11 @@ the room imports no other room, and of libraries NumPy and SciPy alone, SciPy in
 
 from orchestrator.statistics.comparison import ArmResult, Comparison, compare_arms, more_seeds
 from orchestrator.statistics.confirmation import confirm, screen
-from orchestrator.statistics.decisions import Action, Decision, Forecast, decide, forecast_looks
+from orchestrator.statistics.decisions import Action, Decision, decide
 from orchestrator.statistics.design import Design, seeds_to_find
 from orchestrator.statistics.dunnett import dunnett_coverage, dunnett_critical
 from orchestrator.statistics.factorial import Factorial, find_factorials, read_factorial
+from orchestrator.statistics.forecasts import Forecast, detectable_by_looks, forecast_looks
 from orchestrator.statistics.groups import CombinedEffect, combine_effects, difference_of_differences
 from orchestrator.statistics.looks import LookDesign, design_looks
 from orchestrator.statistics.max_t import max_t_coverage, max_t_critical
@@ -59,6 +60,7 @@ __all__ = [
     "correlation",
     "decide",
     "design_looks",
+    "detectable_by_looks",
     "difference_of_differences",
     "differences_of_means",
     "dunnett_coverage",

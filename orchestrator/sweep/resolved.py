@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.naming import results_name
+from orchestrator.sweep.pruning_settings import NoPruning
 from orchestrator.sweep.schema import SweepFile
 from specvit.config import ModelSettings
 from specvit.data import AnyDataSource
@@ -80,8 +81,10 @@ class Sweep:
 
     @property
     def growth(self) -> GrowingSeeds | None:
-        """Return how its seeds grow; None if they are fixed."""
-        return self.file.seeds if isinstance(self.file.seeds, GrowingSeeds) else None
+        """Return how its seeds grow, defaults written out; None if they are fixed."""
+        seeds = self.file.seeds
+        prunes = not isinstance(self.file.pruning, NoPruning)
+        return seeds.resolved(prunes=prunes) if isinstance(seeds, GrowingSeeds) else None
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -16,9 +16,9 @@ from .report import Row, write_report
 from .settings import KINDS, NUM_ARMS, Setting, all_settings
 
 ROOT = Path(__file__).parents[2]
-SPENDINGS = ("obrien_fleming", "pocock", "pocock_spending")
+SPENDINGS = ("even", "obrien_fleming", "pocock")
 GROWING_KINDS = tuple(kind for kind in KINDS if kind != "missing")
-DROPPING = {("obrien_fleming", 5), ("obrien_fleming", 10), ("pocock", 10)}
+DROPPING = {("even", 5), ("even", 10), ("pocock", 10)}
 """Spending and arms whose looks also go through ``decide``, arms dropping out."""
 NUM_FRESH = (4, 8)
 VARIANCE_SETTINGS = [

@@ -10,11 +10,13 @@ import numpy as np
 from orchestrator.statistics.decisions import Action, decide, follow
 from orchestrator.statistics.dunnett import dunnett_critical
 from orchestrator.statistics.looks import LookDesign, Spending, design_looks
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 
 from .fixed import as_values
 from .settings import Array, Setting
 
-LOOKS = (4, 8, 16)
+LOOKS = GrowingSeeds().all_looks
+_MIDDLE = LOOKS.index(8)
 SCREENED = 4
 SCREEN_LEVEL = 0.3
 _FOUND = [place for place, action in enumerate(Action) if action in (Action.BETTER, Action.WORSE)]
@@ -49,7 +51,7 @@ class GrowingResult:
 def simulate_looks_of(
     setting: Setting, spending: Spending, num_sweeps: int, num_dropping: int, seed: int
 ) -> GrowingResult:
-    """Simulate declared looks at 4, 8 and 16 seeds."""
+    """Simulate the default looks, from 4 to 16 seeds."""
     rng = np.random.default_rng(seed)
     design = design_looks(LOOKS, setting.num_arms, spending=spending)
     values = replace(setting, num_seeds=LOOKS[-1]).draw(num_sweeps, rng)
@@ -57,7 +59,7 @@ def simulate_looks_of(
     sd = math.sqrt(float(variances[-1].mean()))
     ends, stops = follow(design, estimates, variances)
     all_trials = (setting.num_arms + 1) * LOOKS[-1]
-    effect = 2.5 * design.critical[1] * sd * math.sqrt(2 / LOOKS[1])
+    effect = 2.5 * design.critical[_MIDDLE] * sd * math.sqrt(2 / LOOKS[_MIDDLE])
     alike, _ = follow(design, estimates + effect, variances, smallest_effect=effect)
     wanted = _detectable(setting.num_arms, LOOKS[-1], sd)
     powers = []

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .growing import LOOKS
 from .settings import BANDS, KINDS, MOST_WRONG, MOST_WRONG_EQUIVALENT, NUM_ARMS, NUM_SEEDS
 
 Row = dict[str, str | int | float]
@@ -79,7 +80,7 @@ def write_report(
         "",
         *_by_design(fixed, "power", ["equal", "seeds .6", "t5", "unequal"]),
         "",
-        "## Looks at 4, 8 and 16 seeds",
+        f"## Looks at {', '.join(map(str, LOOKS))} seeds",
         "",
         "`wrong`: an arm is better or worse at some look though none differs; `equivalent`: the same of equivalence at "
         "the smallest effect. Then the share of the trials of 16 seeds that is run, where no arm differs and where two "

@@ -281,9 +281,10 @@ def _growth_notes(table: AblationTable) -> list[str]:
     reached = f"the look at {growth.look} seeds is reached" if growth.look else "no look is reached yet"
     going = f"; {len(growth.open_arms)} arms go on, to {growth.next_look} seeds" if growth.next_look is not None else ""
     ended = f": {', '.join(texts)}" if texts else ""
+    missed = "turn out better" if growth.seeks_better else "be decided"
     return [
         f"Seeds grow: {reached}{ended}{going}. Intervals of {_title(table.primary)} hold for all declared looks "
-        "together; an arm that is futile was not likely to be decided by the last one."
+        f"together; an arm that is futile was not likely to {missed} by the last one."
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -31,12 +32,18 @@ class GrowingSeeds:
     most: PositiveInt = 16
     """Seeds that an arm has at most."""
     looks: tuple[PositiveInt, ...] = ()
-    """Seeds at which it is looked, rising from ``start`` to ``most``; default: doubling from ``start``."""
+    """Seeds at which it is looked, rising from ``start`` to ``most``. By default each look has a quarter more than the
+    one before it, from four times ``start`` on half more: 4, 5, 6, 7, 8, 10, 12, 16. Each waits for all of its trials;
+    where many run at once, fewer looks (``[4, 8, 16]``) are over sooner, with more trials."""
     method: Literal["sequential", "confirm"] = "sequential"
     """``sequential``: at each look arms are decided, stopped as futile, or get more seeds, by boundaries that keep the
     error of all looks. ``confirm``: the first seeds choose the arms, and fresh seeds alone judge them."""
     first: NonNegativeInt = 0
     """The first seed; the others follow it."""
+    seek: Literal["both", "better"] | None = None
+    """Which arms get more seeds by ``sequential``: those that may turn out better or worse, or those that may turn out
+    better alone, which takes fewer trials. Default: ``better`` where pruning is on, which gives up what is worse
+    anyway, else ``both``. With a smallest effect also those that may turn out equivalent."""
 
     @model_validator(mode="after")
     def _check_looks(self) -> GrowingSeeds:
@@ -57,6 +64,8 @@ class GrowingSeeds:
             raise ValueError(f"looks must be at most {MAX_LOOKS}, not {len(looks)}")
         if self.method == "confirm" and len(looks) != 2:
             raise ValueError("looks must be start and most alone where method is 'confirm'")
+        if self.method == "confirm" and self.seek is not None:
+            raise ValueError("seek must be left out, for it is for method 'sequential' alone")
         return self
 
     @property
@@ -67,14 +76,31 @@ class GrowingSeeds:
         if self.method == "confirm":
             return self.start, self.most
         looks = [self.start]
-        while 2 * looks[-1] < self.most:
-            looks.append(2 * looks[-1])
+        while (look := _following(looks[-1], self.start)) < self.most:
+            looks.append(look)
+        # A last look that comes too soon after the one before it takes its place.
+        if len(looks) > 1 and 2 * (self.most - looks[-1]) < look - looks[-1]:
+            looks.pop()
         return (*looks, self.most)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Return all seeds that there may be."""
         return tuple(range(self.first, self.first + self.most))
+
+    def resolved(self, *, prunes: bool) -> GrowingSeeds:
+        """Return the same with its defaults written out, as a ledger keeps it.
+
+        Args:
+            prunes: Whether pruning is on.
+        """
+        seek = self.seek or ("better" if prunes else "both")
+        return replace(self, looks=self.all_looks, seek=seek if self.method == "sequential" else None)
+
+
+def _following(look: int, start: int) -> int:
+    """Return the seeds of the look after one, by default."""
+    return look + (max(1, look // 4) if look < 4 * start else look // 2)
 
 
 def read_growth(values: Mapping[str, Any]) -> GrowingSeeds | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from orchestrator.reports.ablation_table import tables_of
+from orchestrator.reports.growth import follow_group
 from orchestrator.reports.rendering.cell_text import notes_of
 from orchestrator.run import Outcome
 from orchestrator.statistics import compare_arms, decide, design_looks
@@ -49,7 +51,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def growing(make_sweep: Callable[..., Sweep]) -> Callable[..., Sweep]:
     def make(**seeds: Any) -> Sweep:
         return make_sweep(
-            seeds={"start": 4, "most": 16} | seeds,
+            seeds={"start": 4, "most": 16, "looks": [4, 8, 16]} | seeds,
             ablate={"components": ["none", "norm", "qkv", "mlp"]},
             rungs={"count": 0},
             floors=["random_init"],
@@ -98,6 +100,15 @@ def test_a_clear_arm_stops_at_the_first_look_and_others_where_they_are_decided_o
     assert cell.low < fixed.low  # several looks are paid for by wider intervals
     (note,) = (note for note in notes_of(table, place="below it") if note.startswith("Seeds grow: "))
     assert "1 better" in note
+    assert note.endswith("was not likely to be decided by the last one.")
+    assert sweep.growth is not None
+    better = follow_group(outcome.records, replace(sweep.growth, seek="better"), "knn_top1")
+    wanted = decide(design_looks((4, 8, 16), 3), 4, values, baseline="none", seek="better")
+    ids = {record.trial.arm: record.trial.arm_id for record in outcome.records}
+    for arm, decision in wanted.items():
+        assert decision.action in (better.decisions[ids[arm]].action, Action.CONTINUE)
+    (note,) = (n for n in notes_of(replace(table, growth=better), place="below it") if n.startswith("Seeds grow: "))
+    assert note.endswith("was not likely to turn out better by the last one.")
 
 
 def test_a_run_that_was_stopped_and_one_that_was_not_decide_alike(
@@ -133,7 +144,7 @@ def test_where_all_arms_are_decided_the_baseline_gets_no_more_seeds_either(
 def test_confirmation_judges_the_chosen_arms_on_fresh_seeds_alone(
     driver: Driver, growing: Callable[..., Sweep]
 ) -> None:
-    outcome = driver.run(growing(most=9, method="confirm"))
+    outcome = driver.run(growing(most=9, looks=[], method="confirm"))
     counts = seeds_of(outcome)
     assert (counts["none"], counts["norm@all"]) == (9, 9)
     (table,) = tables_of(outcome.records, outcome.info).values()

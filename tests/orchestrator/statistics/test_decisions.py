@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.statistics.decisions import Action, decide, forecast_looks
+from orchestrator.statistics.decisions import Action, decide
 from orchestrator.statistics.looks import design_looks
 from orchestrator.statistics.model import fit_group
 
-DESIGN = design_looks([4, 8, 16], 10)
+LOOKS = [4, 5, 6, 7, 8, 10, 12, 16]
+DESIGN = design_looks(LOOKS, 10)
 SHIFTS = {"none": 0.0, "up": 6.0, "down": -6.0, "flat": 0.0} | {f"a{place}": 0.4 for place in range(7)}
 
 
@@ -32,7 +33,7 @@ def test_a_repeated_interval_reaches_the_looks_critical_value() -> None:
     values = group(8)
     model = fit_group(values, baseline="none")
     decision = decide(DESIGN, 8, values, baseline="none", arms=["up"])["up"]
-    half = DESIGN.critical[1] * math.sqrt(2 * model.variance / 8)
+    half = DESIGN.critical[LOOKS.index(8)] * math.sqrt(2 * model.variance / 8)
     assert decision.high - decision.estimate == pytest.approx(half, rel=1e-4)
     assert decision.num_seeds == 8
 
@@ -58,6 +59,36 @@ def test_equivalent_and_futile_arms_stop() -> None:
     assert wide[smallest].action in (Action.CONTINUE, Action.EQUIVALENT)
 
 
+@pytest.mark.parametrize("look", [4, 8])
+def test_an_arm_is_futile_by_what_further_seeds_would_say(look: int) -> None:
+    # At estimate d the last one is d + e: e has the variance of all seeds' mean less that of those that are there.
+    values, rng = group(look, sd=3.0), np.random.default_rng(1)
+    model = fit_group(values, baseline="none")
+    decisions = decide(DESIGN, look, values, baseline="none")
+    better = decide(DESIGN, look, values, baseline="none", seek="better")
+    actions = set()
+    for arm, decision in decisions.items():
+        assert decision.estimate is not None
+        truth = decision.estimate + math.sqrt(2 * model.variance / look) * rng.standard_normal(400_000)
+        rest = truth + math.sqrt(2 * model.variance / (16 - look)) * rng.standard_normal(400_000)
+        last = (look * decision.estimate + (16 - look) * rest) / 16 / math.sqrt(2 * model.variance / 16)
+        chances = (last > DESIGN.critical[-1]).mean(), (last < -DESIGN.critical[-1]).mean()
+        for chance, found in ((sum(chances), decision), (chances[0], better[arm])):
+            if found.action in (Action.FUTILE, Action.CONTINUE) and abs(chance - 0.1) > 0.003:
+                assert found.action is (Action.FUTILE if chance < 0.1 else Action.CONTINUE)
+                actions.add(found.action)
+    assert actions == {Action.FUTILE, Action.CONTINUE}
+
+
+def test_who_seeks_what_is_better_stops_arms_that_are_worse_in_the_metrics_direction() -> None:
+    values = group(4, sd=0.5)
+    values["down"] = {seed: value + 5.3 for seed, value in values["down"].items()}  # worse, but not for sure
+    assert decide(DESIGN, 4, values, baseline="none")["down"].action is Action.CONTINUE
+    assert decide(DESIGN, 4, values, baseline="none", seek="better")["down"].action is Action.FUTILE
+    low = decide(DESIGN, 4, values, baseline="none", seek="better", higher_is_better=False)
+    assert (low["down"].action, low["up"].action) == (Action.CONTINUE, Action.WORSE)
+
+
 def test_at_the_last_look_an_arm_is_undecided() -> None:
     decisions = decide(DESIGN, 16, group(16, sd=4.0), baseline="none")
     assert decisions["flat"].action == Action.UNDECIDED
@@ -70,20 +101,5 @@ def test_arms_that_cannot_be_judged_go_on() -> None:
     assert (decisions["lost"].estimate, decisions["lost"].low, decisions["short"].num_seeds) == (None, None, 3)
     one_seed = {arm: {0: of_arm[0]} for arm, of_arm in values.items() if arm in SHIFTS}
     assert decide(DESIGN, 16, one_seed, baseline="none")["up"].action == Action.UNDECIDED
-    with pytest.raises(ValueError, match="look must be one of 4, 8, 16 seeds, not 5"):
-        decide(DESIGN, 5, group(5), baseline="none")
-
-
-def test_a_forecast_keeps_the_error_and_saves_trials() -> None:
-    differences = [2.0, 2.0] + [0.0] * 8
-    found = forecast_looks(DESIGN, differences, sd_difference=1.0, num_sweeps=1500)
-    assert min(found.shares[Action.BETTER][:2]) > 0.99
-    wrong = sum(found.shares[action][place] for action in (Action.BETTER, Action.WORSE) for place in range(2, 10))
-    assert wrong <= 0.05
-    assert [sum(of_arm) for of_arm in zip(*found.shares.values(), strict=True)] == pytest.approx([1.0] * 10)
-    assert (found.most_trials, found.mean_seeds[0] < 9) == (176, True)
-    assert found.mean_trials < 176 / 2
-    with pytest.raises(ValueError, match="must be 10 differences, one an arm, not 1"):
-        forecast_looks(DESIGN, [1.0], sd_difference=1.0)
-    with pytest.raises(ValueError, match="sd_difference must be above 0, not 0"):
-        forecast_looks(DESIGN, differences, sd_difference=0.0)
+    with pytest.raises(ValueError, match="look must be one of 4, 5, 6, 7, 8, 10, 12, 16 seeds, not 9"):
+        decide(DESIGN, 9, group(9), baseline="none")

@@ -23,8 +23,15 @@ def test_one_arm_with_a_known_deviation_has_pococks_levels(num_looks: int, level
 
 def test_one_arm_has_the_boundaries_of_lan_and_demets() -> None:
     # R: gsDesign(k = 2, test.type = 2, alpha = .025, sfu = sfLDOF)$upper$bound: 2.962588, 1.968596.
-    design = design_looks([LARGE, 2 * LARGE], 1)
+    design = design_looks([LARGE, 2 * LARGE], 1, spending="obrien_fleming")
     assert design.critical == pytest.approx((2.9626, 1.9686), abs=0.01)
+
+
+def test_one_arm_that_spends_evenly_has_the_boundaries_of_two_correlated_normal_numbers() -> None:
+    first, last = design_looks([LARGE, 2 * LARGE], 1).critical
+    assert first == pytest.approx(scipy.stats.norm.isf(0.0125), abs=1e-3)
+    both = scipy.stats.multivariate_normal(cov=[[1.0, math.sqrt(0.5)], [math.sqrt(0.5), 1.0]])
+    assert both.cdf([first, last], lower_limit=[-first, -last]) == pytest.approx(0.95, abs=1e-3)
 
 
 def test_one_look_is_dunnetts_test() -> None:
@@ -32,18 +39,19 @@ def test_one_look_is_dunnetts_test() -> None:
 
 
 def test_several_arms_spend_the_error_as_it_is_due() -> None:
-    design = design_looks([4, 8, 16], 10)
+    design = design_looks([4, 8, 16], 10, spending="obrien_fleming")
     due = [4 * scipy.stats.norm.sf(2.241403 / math.sqrt(share)) for share in (0.25, 0.5, 1.0)]
     assert design.spent == pytest.approx(due, abs=6e-4)
     assert design.critical[0] > design.critical[1] > design.critical[2] > dunnett_critical(10, 150)
     # With fewer degrees of freedom the same level takes a larger t.
     assert design.critical_at(2, 100) > design.critical[2]
+    assert design_looks([4, 8, 16], 10).spent == pytest.approx([0.0125, 0.025, 0.05], abs=1e-3)
 
 
 @pytest.mark.parametrize("num_arms", [1, 10])
 def test_a_first_look_far_from_the_last_spends_hardly_anything(num_arms: int) -> None:
     # O'Brien and Fleming: 4 Phi(-2.24 x 4) = 6e-19 at a sixteenth of the seeds, which no double tells from 0.
-    design = design_looks([4, 8, 16, 32, 64], num_arms)
+    design = design_looks([4, 8, 16, 32, 64], num_arms, spending="obrien_fleming")
     assert 0 <= design.spent[0] < 1e-5
     assert all(earlier > later > 0 for earlier, later in pairwise(design.critical))
     assert design.spent[-1] == pytest.approx(0.05, abs=1e-3)

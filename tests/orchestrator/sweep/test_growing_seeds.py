@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sweep.declared.growing_seeds import GrowingSeeds, read_growth
+from orchestrator.sweep.declared.growing_seeds import MAX_LOOKS, GrowingSeeds, read_growth
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.resolved import Sweep
@@ -17,14 +17,15 @@ from orchestrator.trials.trial import Role
 @pytest.mark.parametrize(
     ("given", "looks"),
     [
-        ({}, (4, 8, 16)),
-        ({"most": 10}, (4, 8, 10)),
+        ({}, (4, 5, 6, 7, 8, 10, 12, 16)),
+        ({"most": 10}, (4, 5, 6, 7, 8, 10)),
         ({"start": 5, "most": 6}, (5, 6)),
+        ({"most": 40}, (4, 5, 6, 7, 8, 10, 12, 15, 18, 27, 40)),
         ({"looks": (4, 6, 16)}, (4, 6, 16)),
         ({"method": "confirm", "most": 20}, (4, 20)),
     ],
 )
-def test_looks_double_from_the_first_to_the_last(given: dict[str, Any], looks: tuple[int, ...]) -> None:
+def test_each_look_has_a_quarter_more_and_later_on_half_more(given: dict[str, Any], looks: tuple[int, ...]) -> None:
     assert GrowingSeeds(**given).all_looks == looks
 
 
@@ -50,7 +51,9 @@ def test_seeds_follow_the_first_one_and_floors_have_those_of_the_start(make_swee
         ({"looks": [4, 8]}, r"seeds.looks: must rise from start, 4, to most, 16, not \[4, 8\]"),
         ({"looks": [4, 8, 8, 16]}, "seeds.looks: must rise from start"),
         ({"method": "confirm", "looks": [4, 8, 16]}, "seeds.looks: must be start and most alone where method is"),
-        ({"begin": 4}, r"seeds.begin: unknown field; known: start, most, looks, method, first"),
+        ({"begin": 4}, r"seeds.begin: unknown field; known: start, most, looks, method, first, seek"),
+        ({"seek": "worse"}, r"seeds.seek: must be both or better, not 'worse'"),
+        ({"method": "confirm", "seek": "both"}, "seeds.seek: must be left out, for it is for method 'sequential'"),
         ({"most": 2**63 - 1}, "seeds.most: must be at most 1000, not 9223372036854775807"),
         ({"first": 2**63 - 15}, "seeds.first: must leave room for most, 16, seeds up to 9223372036854775807, not"),
         ({"most": 24, "looks": list(range(4, 25))}, "seeds.looks: must be at most 20, not 21"),
@@ -63,6 +66,26 @@ def test_what_cannot_be_is_told_by_line_and_field(
 ) -> None:
     with pytest.raises(SweepFileError, match=rf"tiny\.yaml:\d+: {text}"):
         make_sweep(seeds=seeds)
+
+
+@pytest.mark.parametrize("most", [5, 33, 100, 1000])
+@pytest.mark.parametrize("start", [4, 5, 7, 30])
+def test_default_looks_rise_to_the_last_and_are_no_more_than_may_be(start: int, most: int) -> None:
+    if start < most:
+        looks = GrowingSeeds(start=start, most=most).all_looks
+        assert (looks[0], looks[-1], len(looks) <= MAX_LOOKS) == (start, most, True)
+
+
+def test_where_pruning_is_on_more_seeds_are_for_what_may_be_better(make_sweep: Callable[..., Sweep]) -> None:
+    def seek_of(seeds: dict[str, Any], pruning: object) -> str | None:
+        growth = make_sweep(seeds=seeds, pruning=pruning).growth
+        assert growth is not None
+        assert growth.looks == growth.all_looks
+        return growth.seek
+
+    assert (seek_of({"most": 8}, False), seek_of({"most": 8}, True)) == ("both", "better")
+    assert seek_of({"most": 8, "seek": "both"}, True) == "both"
+    assert seek_of({"most": 8, "method": "confirm"}, True) is None
 
 
 def test_a_ledger_gives_back_what_was_declared() -> None:
