@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from orchestrator.execution.capacity import Node, count_slots
 from orchestrator.execution.simulated import Conditions
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.noise import OtherSweeps
-from orchestrator.power import SweepPower, measure_power
+from orchestrator.power import SweepPower, expected_trials, measure_power
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.forecast import Forecast, forecast
@@ -197,7 +196,7 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         num_evaluated=len(division.to_evaluate),
         num_taken=len(division.complete),
         num_without_weights=len(division.without_weights),
-        expected_trials=_expected_trials(sweep, trials),
+        expected_trials=expected_trials(sweep, trials),
         memory=_memory(trials, allocator),
         power=measure_power(sweep, trials, results_root=results_root, others=others),
     )
@@ -234,22 +233,6 @@ def _most_gib(sizes: Iterable[int | None]) -> float | None:
     """Return the largest of what is known, in GiB."""
     known = [size for size in sizes if size is not None]
     return max(known) / GIB if known else None
-
-
-def _expected_trials(sweep: Sweep, trials: Sequence[Trial]) -> float | None:
-    """Return how many trials of a sweep whose seeds grow run on average where no arm has an effect; None of others."""
-    if sweep.growth is None:
-        return None
-    from orchestrator.reports.growth import expected_trials  # not at the top: it imports NumPy
-
-    one_an_arm = {trial.arm_id: trial for trial in trials if trial.role is Role.ARM}
-    arms = Counter(trial.group_id for trial in one_an_arm.values())
-    others = sum(trial.role not in (Role.BASELINE, Role.ARM, Role.CONTROL) for trial in trials)
-    first = sweep.seeds[0]
-    controls = Counter(trial.group_id for trial in trials if trial.role is Role.CONTROL and trial.seed == first)
-    return others + sum(
-        expected_trials(num_arms, sweep.growth, num_controls=controls[group]) for group, num_arms in arms.items()
-    )
 
 
 def _arms(

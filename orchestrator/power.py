@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from orchestrator.noise import Noise, OtherSweeps, find_noise
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.shared_floors import find_followers
 from orchestrator.storage.views import sweep_view
+from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import TrialRecord
 from orchestrator.trials.trial import Role, Trial
@@ -32,7 +34,8 @@ class MetricPower:
         df: Degrees of freedom that it was measured with; None = it was given.
         source: Where it is from, human-readable.
         detectable: True difference of an arm to the baseline that is found with 80% probability, at a level that holds
-            for all arms of the group; None with fewer than two seeds.
+            for all arms of the group; None with fewer than two seeds. Of the primary metric where seeds grow by looks:
+            at a level that holds for all looks too, by simulation, arms that stop as futile among it.
         wanted: The difference that is to be found; None = none is named.
         seeds_to_find: Seeds with which it is found with 80% probability, no fewer than a verdict takes; None of no
             wanted difference, or if 10,000 do not suffice.
@@ -68,11 +71,15 @@ class SweepPower:
 
     Attributes:
         primary: The primary metric; empty where nothing is known of the noise.
-        num_seeds: Seeds of an arm; where they grow, the most, taken to be run at once.
+        num_seeds: Seeds of an arm; where they grow, the most.
         least_seeds: Seeds from which on tables give verdicts; 0 where nothing is known of the noise.
         groups: Those that have an arm beside the baseline, in the order of the sweep.
         core_hours_per_seed: CPU time of all trials of a seed; None if it is not known.
-        grows: Whether seeds grow by looks, which cost some power and spare trials.
+        grows: Whether seeds grow, so that ``num_seeds`` is the most.
+        by_looks: Whether they grow by looks, which the detectable difference of the primary metric takes account of;
+            all others are those of the most seeds, run at once.
+        num_trials: Trials; where seeds grow, the most.
+        expected_trials: Trials that run on average where no arm has an effect; None where seeds do not grow.
     """
 
     primary: str
@@ -81,6 +88,9 @@ class SweepPower:
     groups: tuple[GroupPower, ...]
     core_hours_per_seed: float | None
     grows: bool = False
+    by_looks: bool = False
+    num_trials: int = 0
+    expected_trials: float | None = None
 
     @property
     def is_known(self) -> bool:
@@ -105,6 +115,8 @@ class SweepPower:
             "primary": self.primary or None,
             "seeds": self.num_seeds,
             "seeds_grow": self.grows,
+            "by_looks": self.by_looks,
+            "expected_trials": self.expected_trials,
             "groups": [asdict(group) for group in self.groups],
             "seeds_to_find": more,
             "core_hours": self.core_hours(self.num_seeds),
@@ -162,6 +174,8 @@ def measure_power(
         primary, least_seeds = _rules(sweep, metrics)
         metrics.sort(key=lambda name: name != primary)
     wanted = sweep.file.smallest_effect | dict(effects or {})
+    growth = sweep.growth if num_seeds is None else None
+    by_looks = growth if growth is not None and growth.method == "sequential" else None
     return SweepPower(
         primary=primary,
         num_seeds=seeds,
@@ -171,7 +185,10 @@ def measure_power(
                 group=of_group[0].group,
                 num_arms=arms[group],
                 metrics=tuple(
-                    _power(name, noise[group][name], (arms[group], seeds), wanted.get(name), least_seeds, sweep)
+                    _power(
+                        name, noise[group][name], (arms[group], seeds), wanted.get(name), least_seeds, sweep,
+                        by_looks if name == primary else None,
+                    )
                     for name in metrics
                     if name in noise[group]
                 ),
@@ -179,7 +196,26 @@ def measure_power(
             for group, of_group in groups.items()
         ),
         core_hours_per_seed=_core_hours(trials, timed, len(sweep.baseline_seeds) / len(sweep.seeds)),
-        grows=sweep.growth is not None and num_seeds is None,
+        grows=growth is not None,
+        by_looks=by_looks is not None,
+        num_trials=len(trials),
+        expected_trials=None if growth is None else expected_trials(sweep, trials),
+    )
+
+
+def expected_trials(sweep: Sweep, trials: Sequence[Trial]) -> float | None:
+    """Return how many trials of a sweep whose seeds grow run on average where no arm has an effect; None of others."""
+    if sweep.growth is None:
+        return None
+    from orchestrator.reports import growth  # not at the top: it imports NumPy
+
+    one_an_arm = {trial.arm_id: trial for trial in trials if trial.role is Role.ARM}
+    arms = Counter(trial.group_id for trial in one_an_arm.values())
+    others = sum(trial.role not in (Role.BASELINE, Role.ARM, Role.CONTROL) for trial in trials)
+    first = sweep.seeds[0]
+    controls = Counter(trial.group_id for trial in trials if trial.role is Role.CONTROL and trial.seed == first)
+    return others + sum(
+        growth.expected_trials(num_arms, sweep.growth, num_controls=controls[group]) for group, num_arms in arms.items()
     )
 
 
@@ -192,23 +228,33 @@ def _rules(sweep: Sweep, metrics: Sequence[str]) -> tuple[str, int]:
 
 
 def _power(
-    name: str, noise: Noise, size: tuple[int, int], wanted: float | None, least_seeds: int, sweep: Sweep
+    name: str,
+    noise: Noise,
+    size: tuple[int, int],
+    wanted: float | None,
+    least_seeds: int,
+    sweep: Sweep,
+    growth: GrowingSeeds | None,
 ) -> MetricPower:
     """Return what is seen with so many arms and seeds; the baseline has more of them in the proportion of the file."""
-    from orchestrator.statistics import Design, seeds_to_find
+    from orchestrator.statistics import Design, design_looks, detectable_by_looks, seeds_to_find
 
     num_arms, num_seeds = size
     is_blocked = sweep.file.comparison.model == "blocked"
     least = max(2, num_seeds)
     base = None if is_blocked else round(least * len(sweep.baseline_seeds) / len(sweep.seeds))
     design = Design(num_arms, least, noise.sd, blocks=is_blocked, num_baseline_seeds=base)
+    detectable = design.detectable(POWER) if num_seeds >= 2 else None
+    if growth is not None:
+        looks = design_looks(growth.all_looks, num_arms)
+        detectable = detectable_by_looks(looks, sd=noise.sd, power=POWER, seek=growth.seek or "both")
     found = None if wanted is None else seeds_to_find(wanted, design, power=POWER)
     return MetricPower(
         metric=name,
         sd=noise.sd,
         df=noise.df,
         source=noise.source,
-        detectable=design.detectable(POWER) if num_seeds >= 2 else None,
+        detectable=detectable,
         wanted=wanted,
         seeds_to_find=None if found is None else max(found, least_seeds),
     )

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.power_view import power_lines
+from orchestrator.cli.power_view import growth_line, power_lines
 from orchestrator.plan import Plan, PlannedArm, PlannedMemory
 from orchestrator.reports.rendering.formatting import fold_arm, format_seconds
 from orchestrator.scheduling.forecast import Forecast
@@ -57,8 +57,7 @@ def render_plan(plan: Plan) -> RenderableType:
         )
     )
     if plan.expected_trials is not None:
-        about = f"about {plan.expected_trials:.0f} where no arm has an effect, as simulated"
-        parts.append(Text(f"seeds grow: {plan.num_trials} trials at most, {about}"))
+        parts.append(Text(growth_line(plan.num_trials, plan.expected_trials)))
     if text := _reuse_text(plan):
         parts.append(Text(text))
     parts += _memory_parts(plan.memory)

@@ -21,7 +21,15 @@ def render_power(power: SweepPower, name: str) -> RenderableType:
     for group in power.groups:
         parts += [Text(), Text(one_line(group.group), style="italic")] if group.group else []
         parts += [_table(power, group)] if group.metrics else []
+    if power.expected_trials is not None:
+        parts.append(Text(growth_line(power.num_trials, power.expected_trials)))
     return RichGroup(*parts, *map(Text, power_lines(power)))
+
+
+def growth_line(num_trials: int, expected_trials: float) -> str:
+    """Return what is said of the trials of a sweep whose seeds grow."""
+    about = f"about {expected_trials:.0f} where no arm has an effect, as simulated"
+    return f"seeds grow: {num_trials} trials at most, {about}"
 
 
 def power_lines(power: SweepPower) -> list[str]:
@@ -35,19 +43,24 @@ def power_lines(power: SweepPower) -> list[str]:
         ]
     arms = _span([group.num_arms for group in power.groups], 0)
     scope = f"{arms} arm{'s' * (arms != '1')}, {power.num_seeds} seed{'s' * (power.num_seeds != 1)}"
-    scope += " as if all were run at once" * power.grows
+    titles = {each.metric: describe(each.metric).title for group in power.groups for each in group.metrics}
+    others = " as if all were run at once"
+    if power.by_looks and len(titles) > 1:
+        scope += f" at most by looks, for others than {titles[power.primary]}{others}"
+    else:
+        scope += " at most by looks" if power.by_looks else others * power.grows
     if power.num_seeds < 2:
         nothing = f"could see: nothing; with one seed no difference can be told from noise ({scope})"
         return [nothing, *_find_lines(power)]
     texts = []
-    for metric in dict.fromkeys(each.metric for group in power.groups for each in group.metrics):
+    for metric, title in titles.items():
         seen = [
             each.detectable
             for group in power.groups
             for each in group.metrics
             if each.metric == metric and each.detectable is not None
         ]
-        texts.append(f"{describe(metric).title} {_span(seen, decimals(metric))}")
+        texts.append(f"{title} {_span(seen, decimals(metric))}")
     sources = list(dict.fromkeys(each.source for group in power.groups for each in group.metrics))
     origin = list_texts(sources[:2]) + (" and others" if len(sources) > 2 else "")
     lines = [

@@ -306,6 +306,8 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
             "primary": None,
             "seeds": 2,
             "seeds_grow": False,
+            "by_looks": False,
+            "expected_trials": None,
             "groups": [{"group": "", "num_arms": 1, "metrics": []}],
             "seeds_to_find": None,
             "core_hours": pytest.approx(2 * (2 * 10.0 + 2 * 2.0) / 3600),

@@ -16,13 +16,13 @@ from scipy.optimize import brentq
 from scipy.stats import nct, t
 
 from orchestrator.cli.plan_view import render_plan
-from orchestrator.cli.power_view import power_lines
+from orchestrator.cli.power_view import power_lines, render_power
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.plan import make_plan
 from orchestrator.power import MetricPower, SweepPower, measure_power
 from orchestrator.run import describe
-from orchestrator.statistics import Design, contrast_power
+from orchestrator.statistics import Action, Design, contrast_power, design_looks, forecast_looks
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Finished, Pruned
@@ -156,15 +156,29 @@ def test_core_hours_are_those_of_measured_trials(make_sweep: MakeSweep, tmp_path
     assert measured(both, tmp_path).core_hours_per_seed == pytest.approx(3.25 + (1.5 + 1.5 + 0.1875) + 0.125)
 
 
-def test_seeds_that_grow_are_taken_to_be_run_at_once(make_sweep: MakeSweep, tmp_path: Path) -> None:
+def test_of_seeds_that_grow_by_looks_the_difference_is_what_they_find_and_the_trials_are_told(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
     fill(make_sweep(), tmp_path)
     growing = make_sweep(seeds={"start": 4, "most": 8, "looks": [4, 8], "method": "sequential"})
     power = measured(growing, tmp_path)
-    assert knn(power).detectable == pytest.approx(detectable(1.0, 8), abs=1e-3)
+    found = knn(power).detectable
+    assert found is not None
+    forecast = forecast_looks(design_looks([4, 8], 1), [found], sd_difference=math.sqrt(2), seed=1, num_sweeps=8000)
+    assert forecast.shares[Action.BETTER][0] == pytest.approx(0.8, abs=0.02)
+    assert found > detectable(1.0, 8)
     lines = power_lines(power)
-    assert "(1 arm, 8 seeds as if all were run at once; noise: this sweep)" in lines[0]
+    assert "(1 arm, 8 seeds at most by looks; noise: this sweep)" in lines[0]
     assert lines[-1].startswith("at most 27.0 core-hours with 8 seeds")
+    # Two trained rows with 8 seeds, two floors with 4.
+    assert power.expected_trials is not None
+    text = StringIO()
+    Console(file=text, width=200).print(render_power(power, "tiny"))
+    assert f"seeds grow: 24 trials at most, about {power.expected_trials:.0f} where no arm has" in text.getvalue()
     assert not measured(growing, tmp_path, num_seeds=4).grows
+    confirmed = measured(make_sweep(seeds={"start": 4, "most": 8, "method": "confirm"}), tmp_path)
+    assert knn(confirmed).detectable == pytest.approx(detectable(1.0, 8), abs=1e-3)
+    assert "8 seeds as if all were run at once" in power_lines(confirmed)[0]
 
 
 def test_groups_have_their_own_noise_and_those_without_any_are_counted(make_sweep: MakeSweep, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_controls_run_with_the_seeds_of_the_baseline_also_when_all_arms_are_deci
     assert stage.not_needed & waiting == waiting - stage.now
     undecided = [record for record in records if record.trial.arm != "a"] + [
         record if record.trial.seed < 4 else TrialRecord(record.trial, State.WAITING)
-        for record in make_records("a", 0.9, 1.9, 2.2, 1.6, 0.0, 0.0)
+        for record in make_records("a", 0.9, 2.2, 2.2, 2.4, 0.0, 0.0)
     ]
     now = stage_of(undecided, GROWTH, "miou", None).now
     assert {f" {REPEAT} {seed}" for seed in range(6)} <= now

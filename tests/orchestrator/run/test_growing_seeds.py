@@ -173,7 +173,7 @@ def test_controls_have_the_seeds_of_the_baseline_and_decide_nothing(
     plain = seeds_of(Driver(tmp_path / "plain").run(growing()))
     file = growing().file
     sweep = make_sweep(
-        seeds={"start": 4, "most": 16}, ablate={"components": list(file.ablate.components or ())},
+        seeds={"start": 4, "most": 16, "looks": [4, 8, 16]}, ablate={"components": list(file.ablate.components or ())},
         rungs={"count": 0}, floors=["random_init"], controls=["repeat"],
     )
     outcome = driver.run(sweep)
