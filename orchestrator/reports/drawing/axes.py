@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _NARROW = frozenset("ijl.,:;|'!()[]ftr/- `")
-_WIDE = frozenset("mwMW@%+&ABCDEGHKNOQRSUVXYZ")
+_WIDE = frozenset("mwMW@%+=±<>~^…&ABCDEGHKNOQRSUVXYZ")
 
 
 @dataclass(frozen=True)

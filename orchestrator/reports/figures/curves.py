@@ -95,13 +95,14 @@ def _means(records: Sequence[TrialRecord], metric: str) -> tuple[tuple[int, floa
     return tuple((step, math.fsum(its) / len(its), len(its) == most) for step, its in sorted(values.items()))
 
 
-def draw_curves(panels: Sequence[CurvePanel], *, width: float, em: float) -> Drawing:
+def draw_curves(panels: Sequence[CurvePanel], *, width: float, em: float, letters: float = 1.0) -> Drawing:
     """Lay panels out side by side, as many as the width has room for, with the names of the curves below.
 
     Args:
         panels: What ``panels_of`` returned, with at least one.
         width: Of the drawing, in its unit.
         em: Size of its text.
+        letters: How wide its letters are, as a share of those that ``text_width`` knows.
     """
     columns = max(1, min(len(panels), int(width / (20 * em))))
     gap, own_height = 1.6 * em, 17.5 * em
@@ -111,7 +112,7 @@ def draw_curves(panels: Sequence[CurvePanel], *, width: float, em: float) -> Dra
         x, y = (own_width + gap) * (number % columns), own_height * (number // columns)
         items += _panel(panel, x, y, x + own_width, y + own_height, em)
     bottom = own_height * -(-len(panels) // columns) + 0.6 * em
-    legend, bottom = _legend(panels, bottom, width, em)
+    legend, bottom = _legend(panels, bottom, width, em, letters * em)
     return Drawing(width, bottom, em, (*items, *legend), "Means over seeds at the rungs of the training")
 
 
@@ -150,7 +151,9 @@ def _curve(curve: Curve, xs: Axis, ys: Axis, em: float) -> Iterator[Item]:
             yield Mark("circle", point, 0.22 * em, style)
 
 
-def _legend(panels: Sequence[CurvePanel], y: float, width: float, em: float) -> tuple[list[Item], float]:
+def _legend(
+    panels: Sequence[CurvePanel], y: float, width: float, em: float, letter: float
+) -> tuple[list[Item], float]:
     """Return the names of the curves, as many a line as fit, and where they end."""
     entries: dict[str, str] = {}
     for panel in panels:
@@ -159,8 +162,8 @@ def _legend(panels: Sequence[CurvePanel], y: float, width: float, em: float) -> 
     items: list[Item] = []
     x, line = 0.0, y + 0.8 * em
     for full, style in entries.items():
-        name = cut_text(full, width - 3.4 * em, em)
-        length = 2.6 * em + text_width(name, em)
+        name = cut_text(full, width - 3.4 * em, letter)
+        length = 2.6 * em + text_width(name, letter)
         if x and x + length > width:
             x, line = 0.0, line + 1.6 * em
         items.append(Line(((x, line - 0.3 * em), (x + 2.0 * em, line - 0.3 * em)), style))

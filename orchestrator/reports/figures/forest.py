@@ -96,15 +96,16 @@ def effects_forest(table: AblationTable, reading: FactorialReading, metric: str)
     return Forest(metric, tuple(rows), effect_size, "no effect")
 
 
-def draw_forest(forest: Forest, *, width: float, em: float) -> Drawing:
+def draw_forest(forest: Forest, *, width: float, em: float, letters: float = 1.0) -> Drawing:
     """Lay a forest plot out in a width, in which everything is as readable as in another one.
 
     Args:
         forest: What it shows.
         width: Of the drawing, in its unit.
         em: Size of its text.
+        letters: How wide its letters are, as a share of those that ``text_width`` knows.
     """
-    columns = _Columns(forest, width, em)
+    columns = _Columns(forest, width, em, letters * em)
     step = (1.9 if columns.is_wide else 3.15) * em
     axis = _axis(forest, columns.start, columns.end)
     top = 1.7 * em
@@ -119,42 +120,42 @@ def draw_forest(forest: Forest, *, width: float, em: float) -> Drawing:
     items = [
         *_ground(forest, axis, columns, top, bottom, em),
         *(item for row, at in zip(forest.rows, places, strict=True) for item in _row(row, at, axis, columns, em)),
-        *_axis_items(forest, axis, bottom, em),
+        *_axis_items(forest, axis, bottom, em, letters * em),
     ]
     items += [Line(((0, rule), (width, rule)), "grid") for rule in rules]
     title = f"Differences in {describe(forest.metric).title} with their 95% intervals"
     bottom += 3.3 * em
     if not columns.has_words:
-        items += _key(forest, bottom + em, em)
+        items += _key(forest, bottom + em, em, letters * em)
         bottom += 1.6 * em * any(row.verdict for row in forest.rows)
     return Drawing(width, bottom, em, tuple(items), title)
 
 
-def _key(forest: Forest, y: float, em: float) -> Iterator[Item]:
+def _key(forest: Forest, y: float, em: float, letter: float) -> Iterator[Item]:
     """Yield what the marks stand for."""
     x = 0.5 * em
     for verdict in SHAPES:
         if any(row.verdict == verdict for row in forest.rows):
             yield Mark(SHAPES[verdict], (x, y - 0.3 * em), 0.34 * em, verdict)
             yield Label(verdict, (x + 0.8 * em, y), "note")
-            x += 2.2 * em + text_width(verdict, 0.9 * em)
+            x += 2.2 * em + text_width(verdict, 0.9 * letter)
 
 
 class _Columns:
     """Where labels, intervals, numbers and verdicts stand; in a narrow drawing verdicts are words where all fit."""
 
-    def __init__(self, forest: Forest, width: float, em: float) -> None:
-        self.width = width
+    def __init__(self, forest: Forest, width: float, em: float, letter: float) -> None:
+        self.width, self.letter = width, letter
         self.is_wide = width >= _LEAST_WIDE_EM * em
         self.label_end, self.start, self.end, self.text_end = width, 0.7 * em, width - 0.7 * em, width
-        lengths = [text_width(f"{row.label}{row.text}, {row.verdict}", em) for row in forest.rows]
+        lengths = [text_width(f"{row.label}{row.text}, {row.verdict}", letter) for row in forest.rows]
         self.has_words = self.is_wide or max(lengths, default=0.0) + 0.8 * em <= width
         if self.is_wide:
-            longest = max((text_width(row.label, em) for row in forest.rows), default=0.0)
-            verdicts = max((text_width(row.verdict, _BOLD * em) for row in forest.rows), default=0.0)
-            self.label_end = min(longest, 0.34 * width)
+            longest = max((text_width(row.label, letter) for row in forest.rows), default=0.0)
+            verdicts = max((text_width(row.verdict, _BOLD * letter) for row in forest.rows), default=0.0)
+            self.label_end = min(longest, 0.37 * width)
             self.text_end = width - verdicts - 0.8 * em * bool(verdicts)
-            numbers = max((text_width(row.text, _BOLD * em) for row in forest.rows), default=0.0)
+            numbers = max((text_width(row.text, _BOLD * letter) for row in forest.rows), default=0.0)
             self.start, self.end = self.label_end + 1.5 * em, self.text_end - numbers - 1.2 * em
 
 
@@ -182,14 +183,14 @@ def _ground(
     zero = axis.place(0.0)
     yield Line(((zero, top - 0.3 * em), (zero, bottom)), "zero")
     if forest.against:
-        yield _beside(forest.against, zero, top - 0.6 * em, columns.width, em)
+        yield _beside(forest.against, zero, top - 0.6 * em, columns)
 
 
-def _beside(text: str, x: float, y: float, width: float, em: float) -> Label:
+def _beside(text: str, x: float, y: float, columns: _Columns) -> Label:
     """Return a note whose middle is at ``x``, as far as the drawing reaches."""
-    shown = cut_text(text, 0.9 * width, 0.9 * em)
-    half = text_width(shown, 0.9 * em) / 2
-    return Label(shown, (min(max(x, half), width - half), y), "note", "middle", text if shown != text else "")
+    shown = cut_text(text, 0.9 * columns.width, 0.9 * columns.letter)
+    half = text_width(shown, 0.9 * columns.letter) / 2
+    return Label(shown, (min(max(x, half), columns.width - half), y), "note", "middle", text if shown != text else "")
 
 
 def _row(row: ForestRow, y: float, axis: Axis, columns: _Columns, em: float) -> Iterator[Item]:
@@ -208,8 +209,8 @@ def _row(row: ForestRow, y: float, axis: Axis, columns: _Columns, em: float) -> 
     text, words = row.text, row.verdict
     if not columns.is_wide:
         text, words = f"{text}, {words}" if words and columns.has_words else text, ""
-    room = columns.label_end if columns.is_wide else columns.width - text_width(text, _BOLD * em) - 0.8 * em
-    label = cut_text(row.label, room, em)
+    room = columns.label_end if columns.is_wide else columns.width - text_width(text, _BOLD * columns.letter) - 0.8 * em
+    label = cut_text(row.label, room, columns.letter)
     yield Label(label, (0, base), "label", "start", row.label if label != row.label else "")
     if text:
         yield Label(text, (columns.text_end, base), _text_style(row.verdict), "end")
@@ -217,7 +218,7 @@ def _row(row: ForestRow, y: float, axis: Axis, columns: _Columns, em: float) -> 
         yield Label(words, (columns.text_end + 0.8 * em, base), f"t-{row.verdict}")
 
 
-def _axis_items(forest: Forest, axis: Axis, bottom: float, em: float) -> Iterator[Item]:
+def _axis_items(forest: Forest, axis: Axis, bottom: float, em: float, letter: float) -> Iterator[Item]:
     """Yield the axis, its values, what it is of, and which way is better."""
     yield Line(((axis.start, bottom), (axis.end, bottom)), "axis")
     for tick in _ticks(axis, em):
@@ -231,8 +232,8 @@ def _axis_items(forest: Forest, axis: Axis, bottom: float, em: float) -> Iterato
     if forest.metric in METRICS:
         sides = ("worse", "better") if METRICS[forest.metric].higher_is_better else ("better", "worse")
         titles = [f"← {sides[0]}{_GAP}{title}{_GAP}{sides[1]} →" for title in titles]
-    title = next((title for title in titles if text_width(title, 0.9 * em) <= axis.end - axis.start), short)
-    yield Label(cut_text(title, axis.end - axis.start, 0.9 * em), (middle, bottom + 2.75 * em), "note", "middle")
+    title = next((title for title in titles if text_width(title, 0.9 * letter) <= axis.end - axis.start), short)
+    yield Label(cut_text(title, axis.end - axis.start, 0.9 * letter), (middle, bottom + 2.75 * em), "note", "middle")
 
 
 def _ticks(axis: Axis, em: float) -> Sequence[float]:

@@ -54,7 +54,9 @@ def points_of(table: AblationTable) -> list[Point]:
     return points if len({point.extra for point in points}) > 1 else []
 
 
-def draw_parameters(table: AblationTable, points: Sequence[Point], *, width: float, em: float) -> Drawing:
+def draw_parameters(
+    table: AblationTable, points: Sequence[Point], *, width: float, em: float, letters: float = 1.0
+) -> Drawing:
     """Lay out the points of a table.
 
     Args:
@@ -62,6 +64,7 @@ def draw_parameters(table: AblationTable, points: Sequence[Point], *, width: flo
         points: What ``points_of`` returned, with at least one.
         width: Of the drawing, in its unit.
         em: Size of its text.
+        letters: How wide its letters are, as a share of those that ``text_width`` knows.
     """
     height = min(0.72 * width, 27 * em)
     left, right, top, bottom = 4.2 * em, width - 0.8 * em, 1.0 * em, height - 3.4 * em
@@ -83,7 +86,7 @@ def draw_parameters(table: AblationTable, points: Sequence[Point], *, width: flo
     # Whiskers first, so that none crosses a mark.
     drawn = [item for point in points for item in _point(point, xs, ys, em)]
     items += sorted(drawn, key=lambda item: isinstance(item, Mark))
-    items += _names(points, xs, ys, right, em)
+    items += _names(points, xs, ys, em, 0.9 * letters * em)
     title = f"Difference in {describe(table.primary).title} over extra parameters"
     return Drawing(width, height, em, tuple(items), title)
 
@@ -115,17 +118,17 @@ def _point(point: Point, xs: Axis, ys: Axis, em: float) -> Iterator[Item]:
     yield Mark(SHAPES[point.verdict], (x, y), 0.38 * em, point.verdict)
 
 
-def _names(points: Sequence[Point], xs: Axis, ys: Axis, right: float, em: float) -> Iterator[Item]:
+def _names(points: Sequence[Point], xs: Axis, ys: Axis, em: float, letter: float) -> Iterator[Item]:
     """Yield the names of points, each beside its own where no other name is; there are too many for some."""
     shown = list(points)
     if len(points) > _MOST_LABELS:
         shown = [point for point in points if point.verdict in ("better", "worse")][:_MOST_LABELS]
-    size = 0.9 * em
+    right = xs.end
     taken = [(xs.place(p.extra) - 0.5 * em, ys.place(p.mean), xs.place(p.extra) + 0.5 * em) for p in points]
     for point in sorted(shown, key=lambda point: (point.verdict not in ("better", "worse"), point.extra)):
         x, y = xs.place(point.extra), ys.place(point.mean)
-        name = cut_text(point.arm, 0.45 * (right - xs.start), size)
-        length = text_width(name, size)
+        name = cut_text(point.arm, 0.45 * (right - xs.start), letter)
+        length = text_width(name, letter)
         sides: tuple[tuple[float, Anchor], ...] = ((x + 0.7 * em, "start"), (x - 0.7 * em - length, "end"))
         for shift, (start, anchor) in product((0.0, -1.1, 1.1, -2.2, 2.2), sides):
             at = y + shift * em

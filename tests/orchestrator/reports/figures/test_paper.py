@@ -5,12 +5,16 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.font_manager import FontProperties
 
 from orchestrator.reports.ablation_table import tables_of
-from orchestrator.reports.figures.paper import FILE_NAME, figures_of, write_figures
+from orchestrator.reports.drawing.axes import text_width
+from orchestrator.reports.drawing.shapes import Label
+from orchestrator.reports.figures.paper import FILE_NAME, LETTERS, figures_of, write_figures
 from specvit.errors import SpecsweepError
 
-from ..table_records import DECIDED, INFO
+from ..table_records import DECIDED, INFO, make_records
 from .test_parameters import EXTRA
 from .test_parameters import RECORDS as SIZED
 from .test_training_curves import with_rungs
@@ -44,6 +48,24 @@ def test_groups_have_figures_of_their_own_whatever_they_are_called() -> None:
         *("forest-1-model.scale=nano", "forest-1-model.scale=nano-column"),
         *("forest-2-x-y", "forest-2-x-y-column"),
     ]
+
+
+@pytest.mark.parametrize(("family", "share"), [("DejaVu Sans", 1.0), ("STIXGeneral", LETTERS)])
+@pytest.mark.parametrize(
+    "text", ["norm@first-third+qkv@first-third+mlp@all", "+1.0 [-1.5, +3.4]", "undecided", "none = 59.5 ± 1.5"]
+)
+def test_a_text_is_about_as_wide_as_it_is_taken_for_and_no_wider(text: str, family: str, share: float) -> None:
+    font = FontProperties(family=family, size=100)
+    width, _, _ = RendererAgg(10, 10, 72).get_text_width_height_descent(text, font, False)
+    assert 0.85 < width / 100 / (share * text_width(text)) <= 1.0
+
+
+def test_in_the_width_of_a_page_names_of_arms_are_whole() -> None:
+    arm = "norm@first-third+qkv@first-third+mlp@first-third"
+    records = [*DECIDED, *make_records(arm, 0.0, 1.1, 2.2, 0.4, 1.6)]
+    drawings = dict(figures_of(tables_of(records, INFO), records))
+    labels = [item.text for item in drawings["forest"].items if isinstance(item, Label)]
+    assert arm in labels
 
 
 def test_a_folder_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
