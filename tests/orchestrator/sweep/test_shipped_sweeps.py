@@ -15,24 +15,24 @@ SWEEPS = Path(__file__).parents[3] / "sweeps"
 
 # Arms with the baseline (and floors) x groups x seeds, from each file's question.
 NUM_TRIALS = {
-    "blocks": (13 + 2) * 4,
-    "camvid": (4 + 2) * 3,
+    "blocks": (13 + 1) * 6 + 2 * 4,
+    "camvid": (4 + 2) * 4,
     "camvid_long": (1 + 2) * 2,
-    "cifar10": (4 + 2) * 3,
+    "cifar10": (4 + 2) * 4,
     "cifar10_long": (1 + 2) * 2,
-    "components": (11 + 2) * 4,
-    "comparators": (6 + 2) * 4,
+    "components": (2**3 + 1 + 2) * 6 + 2 * 4,
+    "comparators": (6 + 1) * 6 + 2 * 4,
     "learning": (1 + 2) * 5,
-    "high_norm": (2 * (3 + 2) + (5 + 2)) * 4,
-    "modes": (9 + 2) * 4,
-    "paper/blocks": (7 + 1) * 3 * 3,
-    "paper/components": (12 + 1) * 3 * 3,
-    "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 3,
-    "paper/modes": (11 + 1) * 3 * 3,
-    "probes": (3 + 2) * 4,
+    "high_norm": (3 + 3 + 5) * 6 + 3 * 2 * 4,
+    "modes": (9 + 1) * 6 + 2 * 4,
+    "paper/blocks": (7 + 1) * 3 * 4,
+    "paper/components": (12 + 1) * 3 * 4,
+    "paper/high_norm": (2 * (3 + 1) + (5 + 1)) * 3 * 4,
+    "paper/modes": (11 + 1) * 3 * 4,
+    "probes": 3 * 6 + 2 * 4,
     "quick": (3 + 2) * 2,
     "recipes": (2 + 2) * 3 * 4,
-    "scales": (4 + 2) * 3 * 4,
+    "scales": (3 + 2) * 3 * 4,
 }
 
 
