@@ -46,6 +46,13 @@ simulate: $(VENV)/installed  ## Simulate sweeps and judge the statistics of the 
 simulate-program: $(VENV)/installed  ## The same through run, ledger and tables: minutes; ARGS="--sweeps 20"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation.program $(ARGS)
 
+# The sweeps of results/studies/claims, in the order of its claims; DATA=FOLDER adds those on photographs.
+CLAIMS := components blocks layerscale high_norm scales recipes comparators probes
+study: $(VENV)/installed  ## Run the study of the paper's claims: hours, and it goes on where it was ended; DATA=FOLDER
+	set -e; for name in $(CLAIMS); do $(BIN)/specsweep run sweeps/claims/$$name.yaml; done
+	test -z "$(DATA)" || { set -e; for name in cifar10 camvid; do \
+		$(BIN)/specsweep run sweeps/claims/$$name.yaml --set data.root=$(DATA)/$$name; done; }
+
 smoke: $(VENV)/installed  ## Run a sweep of sweeps/paper to its table on miniature data sets: ARGS="blocks modes .."
 	$(BIN)/python -m tests.smoke $(ARGS)
 
