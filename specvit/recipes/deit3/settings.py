@@ -125,7 +125,7 @@ class DeiT3Cpu(DeiT3):
 
 @settings
 class DeiT3DenseCpu(DeiT3Cpu):
-    """A preset for half a minute of a core, with the dense loss and without mixing: that of the shipped sweeps on scenes.
+    """A preset for half a minute of a core, with the dense loss, without mixing: that of the shipped sweeps on scenes.
 
     Labels teach [CLS] and masks teach the patches, so that both kinds of token have a loss of their own. Mixed images
     take longer to learn from: with mixup and cutmix 300 steps come to the mIoU that 200 have without.
