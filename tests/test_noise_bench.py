@@ -16,6 +16,7 @@ from orchestrator.statistics.dunnett import dunnett_critical
 from orchestrator.sweep.loading import load_sweep
 from specvit.errors import ConfigError
 
+from .noise_bench import workers
 from .noise_bench.__main__ import main, work_left
 from .noise_bench.analysis import analyse, repeat_correlation, twin_distances, twin_rms, verdict_cost
 from .noise_bench.arms import ARMS, BASELINE, CONTROLS, REAL, TWINS, arm_config, tasks
@@ -288,12 +289,16 @@ def test_the_list_names_every_setting(capsys: pytest.CaptureFixture[str], shippe
     ]
 
 
-def test_time_left_counts_what_is_known_of_a_setting(shipped: dict[str, Setting]) -> None:
+def test_time_left_counts_what_is_known_of_a_setting(
+    shipped: dict[str, Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(workers.time, "monotonic", lambda: now[0])
     setting, other = shipped["mae_cpu"], shipped["deit3_cpu"]
     pace = Pace([run(BASELINE, 900, 1.0, digest=setting.digest)])
     pair, *_ = tasks(setting, 901, done=set())
     assert pace.core_s(pair) == 2 * 60.0
     assert pace.core_s(tasks(other, 901, done=set())[-1]) == 60.0  # of another setting, for want of its own
     pace.finished(pair, [])
-    assert pace.seconds_left([]) == 0.0
-    assert pace.seconds_left([pair, pair]) > pace.seconds_left([pair]) > 0.0
+    now[0] += 30.0
+    assert [pace.seconds_left([pair] * number) for number in range(3)] == [0.0, 30.0, 60.0]

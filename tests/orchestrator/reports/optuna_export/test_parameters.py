@@ -26,8 +26,8 @@ def parameters(*texts: str, scale: str = "nano") -> list[dict[str, Choice]]:
 @pytest.mark.parametrize(
     ("sweep", "axes"),
     [
-        ("components", {"norm": ["none", "all", "first-third"], "qkv": ["none", "all", "first-third"],
-                        "mlp": ["none", "all", "first-third"]}),
+        ("components", {"norm": ["none", "all", "first-third"], "qkv": ["none", "first-third"],
+                        "mlp": ["none", "first-third"]}),
         ("blocks", {"norm": ["none", "all", "first-half", "last-half", "first-third", "last-third", "2:4"],
                     "qkv": ["none", "all", "first-half", "last-half", "first-third", "last-third", "2:4"]}),
         ("modes", {"norm": ["none", "all", "all(gate)"],
@@ -39,7 +39,7 @@ def parameters(*texts: str, scale: str = "nano") -> list[dict[str, Choice]]:
 )  # fmt: skip
 def test_the_axes_of_a_sweep_are_its_parameters(sweep: str, axes: dict[str, list[str]]) -> None:
     trials = [
-        trial for trial in expand(load_sweep(SWEEPS / f"{sweep}.yaml")) if trial.seed == 20 and trial.role != Role.FLOOR
+        trial for trial in expand(load_sweep(SWEEPS / f"{sweep}.yaml")) if trial.seed == 20 and trial.role.is_ablated
     ]
     rows = arm_parameters([(trial, to_jsonable_python(trial.config)) for trial in trials])
     assert {name: {row[name] for row in rows} for name in rows[0]} == {name: set(axis) for name, axis in axes.items()}
