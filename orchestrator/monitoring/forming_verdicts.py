@@ -194,7 +194,8 @@ def _sentences(table: AblationTable, num_complete: int, num_seeds: int, *, num_b
     elif num_complete < LEAST_SEEDS or (table.growth is not None and not table.growth.look):
         first = LEAST_SEEDS if table.growth is None else table.growth.next_look
         unseen = _detectable_with(num_seeds, num_baseline, table, comparison) if num_seeds >= LEAST_SEEDS else None
-        more = "" if unseen is None else f"; {_unseen(table, unseen, _planned(num_seeds))}"
+        is_seen = unseen is not None and round(unseen, decimals(table.primary)) > 0
+        more = f"; {_unseen(table, unseen, _planned(num_seeds))}" if unseen is not None and is_seen else ""
         yield f"{start}: no verdict before {first}{more}."
     else:
         so_far = "" if num_complete == num_seeds else ", so far"

@@ -147,7 +147,8 @@ class LiveView(SweepCallback):
     def _tell(self, standing: Standing) -> None:
         """Print what a group says, which stays: a sentence each, and after its first seed a table."""
         for line in _standing_lines(standing):
-            self._print(Text.assemble(("verdict  ", "bold"), line))
+            # In a log a sentence is a line; on a terminal it is broken between words.
+            self._console.print(Text.assemble(("verdict  ", "bold"), line), soft_wrap=self._live is None)
         if standing.table is not None:
             self._console.print(Padding(GroupView(standing.table, is_brief=True), (0, 0, 0, 9)))
 

@@ -7,29 +7,33 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from orchestrator.cli.app import main
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.trials.resources import ResourceFloor
 
 from ....measured_columns import MEASURED
-from .commands import PROGRAM, Ended, FinishedSweep, in_a_process
+from .commands import Ended, FinishedSweep, in_a_process
 
 
 def test_characters_that_the_terminal_lacks_are_printed_as_their_codes(
     write_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    path = write_sweep(tmp_path, question="é or 画?")
-    ended = in_a_process(tmp_path, PROGRAM, "plan", str(path))
-    assert (ended.code, ended.err) == (0, "")
-    assert "\\xe9 or \\u753b?" in ended.out
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "argv", ["specsweep", "plan", str(write_sweep(tmp_path, question="é or 画?"))])
+    with redirect_stdout(terminal), pytest.raises(SystemExit) as end:
+        main()
+    terminal.flush()
+    assert end.value.code == 0
+    assert b"\\xe9 or \\u753b?" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_an_override_takes_the_place_of_the_file(

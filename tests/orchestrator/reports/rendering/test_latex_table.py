@@ -151,8 +151,8 @@ def test_text_is_set_as_it_is(text: str, escaped: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-@pytest.mark.parametrize("text", [latex(RECORDS) + latex(DECIDED), hostile()], ids=["plain", "hostile"])
-def test_latex_compiles(text: str, tmp_path: Path) -> None:
+def test_latex_compiles_whatever_it_holds(tmp_path: Path) -> None:
+    text = latex(RECORDS) + latex(DECIDED) + hostile()
     packages = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}"
     (tmp_path / "a.tex").write_text(f"{packages}\\begin{{document}}\n{text}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
