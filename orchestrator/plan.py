@@ -123,6 +123,7 @@ class Plan:
             "memory": [asdict(each) for each in self.memory],
             "power": None if self.power is None else self.power.to_json(),
             "forecast_seconds": made.seconds,
+            "rough_seconds": made.rough_s,
             "forecast_range_seconds": None if made.range_s is None else list(made.range_s),
             "forecast_from_trials": made.num_measured,
             "forecast_failure_rate": made.failure_rate,

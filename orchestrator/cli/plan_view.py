@@ -118,7 +118,10 @@ def _forecast_text(made: Forecast) -> str:
     if made.num_pending == 0:
         return "nothing to run"
     if middle is None or seconds is None:
-        return "no forecast: no trial of this sweep has been measured yet"
+        slots = f"{made.num_slots} slot{'s' * (made.num_slots != 1)}"
+        text = "no forecast: no trial of this sweep has been measured yet"
+        about = f"; by arithmetic about {format_seconds(made.rough_s)} on {slots}, a guess"
+        return text if made.rough_s is None else text + about
     wide = ""
     low_s, high_s = made.runs[0].makespan_s, made.runs[-1].makespan_s
     if high_s - low_s > _WIDE * seconds:

@@ -14,6 +14,7 @@ from orchestrator.scheduling.simulation import Simulated, draw_lengths, simulate
 from orchestrator.sweep.resolved import Limits
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
+from specvit.arithmetic import rough_seconds
 
 _MANY = 3000
 """Trials whose chances even out, so that fewer simulations tell as much."""
@@ -31,6 +32,7 @@ class Forecast:
         runs: The simulations, the shortest run first.
         first_seed_s: Seconds until all trials of a seed have ended, in the simulation in the middle; 0 = of one they
             have; None also if the budget leaves room for no seed.
+        rough_s: Where nothing was measured, a guess at the wall time by arithmetic; None if there is none.
         skipped_seeds: Seeds of which trials are left out there.
     """
 
@@ -41,6 +43,7 @@ class Forecast:
     runs: tuple[Simulated, ...] = ()
     first_seed_s: float | None = None
     skipped_seeds: tuple[int, ...] = ()
+    rough_s: float | None = None
 
     @property
     def middle(self) -> Simulated | None:
@@ -105,10 +108,27 @@ def forecast(
         runs=tuple(runs),
     )
     if made.middle is None:
-        return made
+        return replace(made, rough_s=_rough_s(pending, allocator, num_slots))
     skipped = {trial.seed: None for trial in pending if trial.trial_id in made.middle.skipped}
     return replace(
         made,
         first_seed_s=0.0 if complete_seeds else made.middle.seed_complete_s(pending),
         skipped_seeds=tuple(skipped),
     )
+
+
+def _rough_s(pending: Sequence[Trial], allocator: Allocator, num_slots: int) -> float | None:
+    """Return the wall time of trials by arithmetic, evenly shared by the slots; None if that of one is not known."""
+    by_arm: dict[str, float | None] = {}
+    total = 0.0
+    for trial in pending:
+        if trial.arm_id not in by_arm:
+            share = allocator.request_for(trial)
+            by_arm[trial.arm_id] = rough_seconds(
+                trial.config, cores=share.cpus * share.processes, gpus=share.total_gpus
+            )
+        seconds = by_arm[trial.arm_id]
+        if seconds is None:
+            return None
+        total += seconds
+    return total / max(1, min(num_slots, len(pending)))

@@ -19,6 +19,7 @@ from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
+from specvit.arithmetic import rough_seconds
 from specvit.footprint import footprint
 from specvit.memory import GIB
 
@@ -94,7 +95,11 @@ def test_a_sweep_that_was_never_run_has_no_forecast_and_planning_leaves_no_trace
     plan = make_plan(sweep, results_root=tmp_path / "results", num_slots=2)
     assert plan.forecast.seconds is None
     assert plan.forecast.num_pending == 8
-    assert "no forecast" in rendered(plan)
+    rough = sum(rough_seconds(trial.config) or 0.0 for trial in expand(sweep)) / 2
+    assert plan.forecast.rough_s == plan.to_json()["rough_seconds"] == pytest.approx(rough)
+    assert f"no forecast: no trial of this sweep has been measured yet; by arithmetic about {rough:.0f} s on 2" in (
+        rendered(plan)
+    )
     assert not (tmp_path / "results").exists()
 
 
@@ -291,6 +296,7 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
         "gpus_in_vain": "",
         # Trained trials of 10 s and floors of 2 s: floor, baseline, floors (2 to 16 s); arm, arm (10 to 20 s).
         "forecast_seconds": 20.0,
+        "rough_seconds": None,
         "forecast_range_seconds": [20.0, 20.0],
         "forecast_from_trials": 2,
         "forecast_failure_rate": 0.0,
