@@ -6,9 +6,11 @@ import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 _NARROW = frozenset("ijl.,:;|'!()[]ftr/- `")
 _WIDE = frozenset("mwMW@%+=±<>~^…&ABCDEGHKNOQRSUVXYZ")
+_TOO_LARGE = 1e100
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,19 @@ class Axis:
 
 
 def spanning(values: Iterable[float], start: float, end: float, *, margin: float = 0.04, bends: bool = False) -> Axis:
-    """Return an axis that holds all of the values that are finite, with a margin of its length to either side."""
-    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    """Return an axis that holds all values that can be drawn, with a margin of its length to either side."""
+    finite = [value for value in values if can_be_drawn(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     if bends:
         room = (math.asinh(high) - math.asinh(low)) * margin or 1.0
         return Axis(math.sinh(math.asinh(low) - room), math.sinh(math.asinh(high) + room), start, end, bends)
     room = (high - low) * margin or abs(high) * 0.1 or 1.0
     return Axis(low - room, high + room, start, end)
+
+
+def can_be_drawn(value: float | None) -> TypeGuard[float]:
+    """Return whether a value is there, finite, and not so large that differences or means of such ones are not."""
+    return value is not None and abs(value) < _TOO_LARGE
 
 
 def round_values(low: float, high: float, most: int) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.reports.ablation_table import AblationTable
-from orchestrator.reports.drawing.axes import Axis, cut_text, spanning, text_width, tick_text
+from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
 from orchestrator.reports.drawing.shapes import Area, Drawing, Label, Line, Mark
 from orchestrator.reports.drawing.styles import SERIES
 from orchestrator.reports.rendering.cell_text import verdict_text
@@ -89,7 +89,7 @@ def _means(records: Sequence[TrialRecord], metric: str) -> tuple[tuple[int, floa
     values: dict[int, list[float]] = {}
     for record in records:
         for report in record.reports:
-            if metric in report.metrics and math.isfinite(report.metrics[metric]):
+            if can_be_drawn(report.metrics.get(metric)):
                 values.setdefault(report.step, []).append(report.metrics[metric])
     most = max(map(len, values.values()), default=0)
     return tuple((step, math.fsum(its) / len(its), len(its) == most) for step, its in sorted(values.items()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
-from orchestrator.reports.drawing.axes import Axis, cut_text, spanning, text_width, tick_text
+from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
 from orchestrator.reports.drawing.shapes import Area, Drawing, Label, Line, Mark, Shape
 from orchestrator.reports.factorial import FactorialReading
 from orchestrator.reports.rendering.cell_text import difference_text, mean_text, role_text, verdict_text
@@ -196,12 +195,12 @@ def _beside(text: str, x: float, y: float, columns: _Columns) -> Label:
 def _row(row: ForestRow, y: float, axis: Axis, columns: _Columns, em: float) -> Iterator[Item]:
     """Yield the interval of a row, its mark, its label and its numbers."""
     name = row.verdict or "none"
-    if row.low is not None and row.high is not None and math.isfinite(row.low) and math.isfinite(row.high):
+    if can_be_drawn(row.low) and can_be_drawn(row.high):
         low, high = axis.place(row.low), axis.place(row.high)
         yield Line(((low, y), (high, y)), name)
         for end in (low, high):
             yield Line(((end, y - 0.28 * em), (end, y + 0.28 * em)), name)
-    if row.mean is not None and math.isfinite(row.mean):
+    if can_be_drawn(row.mean):
         x = axis.place(row.mean)
         shape = SHAPES[name] if axis.holds(row.mean) else ("left" if row.mean < axis.low else "right")
         yield Mark(shape, (x, y), 0.36 * em, name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from orchestrator.reports.ablation_table import AblationTable
-from orchestrator.reports.drawing.axes import Axis, cut_text, spanning, text_width, tick_text
+from orchestrator.reports.comparisons import Difference
+from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
 from orchestrator.reports.drawing.shapes import Anchor, Area, Drawing, Label, Line, Mark
 from orchestrator.reports.figures.forest import SHAPES
 from orchestrator.reports.rendering.cell_text import verdict_text
@@ -43,15 +43,20 @@ def points_of(table: AblationTable) -> list[Point]:
         difference = None if cell is None else cell.difference
         if row.role is not Role.ARM or difference is None or difference.mean is None or row.is_no_op:
             continue
-        if not (math.isfinite(difference.mean) and math.isfinite(row.extra_parameters_percent)):
+        if not (can_be_drawn(difference.mean) and can_be_drawn(row.extra_parameters_percent)):
             continue
+        ends = (difference.low, difference.high) if _has_interval(difference) else (None, None)
         points.append(
             Point(
-                one_line(row.arm), row.extra_parameters_percent, difference.mean, difference.low, difference.high,
+                one_line(row.arm), row.extra_parameters_percent, difference.mean, *ends,
                 verdict_text(row, table.primary) or "none",
             )
         )
     return points if len({point.extra for point in points}) > 1 else []
+
+
+def _has_interval(difference: Difference) -> bool:
+    return can_be_drawn(difference.low) and can_be_drawn(difference.high)
 
 
 def draw_parameters(

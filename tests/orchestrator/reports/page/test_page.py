@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -11,6 +13,7 @@ import pytest
 
 from orchestrator.reports.page.page import POLICY, render_page
 from orchestrator.reports.page.report import SweepReport
+from orchestrator.trials.records import Report
 
 from .page_records import HOSTILE, STATES, hostile_groups, hostile_report, large_records, report_of
 
@@ -115,6 +118,28 @@ def test_a_very_long_text_is_cut() -> None:
     page = hostile_page()
     assert "w" * 300 not in page.split("<pre>")[0]
     assert "(10,000 characters)" in page
+
+
+@pytest.mark.parametrize(
+    ("final", "value"),
+    [(math.nan, math.nan), (math.inf, -math.inf), (1e60, 1e308), (5e-324, -1e200)],
+)
+def test_no_number_whatever_it_is_keeps_a_page_from_being_made(final: float, value: float) -> None:
+    odd = [
+        replace(
+            each,
+            metrics=dict.fromkeys(each.metrics, final),
+            reports=(Report(0, {"miou": value}), Report(10**15, {"miou": 1.0})),
+            trial=replace(each.trial, extra_parameters_percent=1e308 if value == 1e308 else -5.0),
+        )
+        if number % 3 == 1
+        else each
+        for number, each in enumerate(STATES)
+    ]
+    document = Document(render_page(report_of(odd)))
+    assert (document.open, document.problems) == ([], [])
+    places = {value for _, name, value in document.attributes if name in ("d", "x", "y", "cx", "cy", "viewbox")}
+    assert not [place for place in places if re.search("nan|inf", place or "")]
 
 
 def test_the_same_report_makes_the_same_page() -> None:
