@@ -27,7 +27,6 @@ from orchestrator.sweep.extending import read_sweep_file
 from orchestrator.sweep.overrides import apply_overrides
 from orchestrator.sweep.yaml_reader import parse_value
 from orchestrator.trackers import SelectedTrackers, Tracker
-from orchestrator.trackers.base import FOLDER_NAME
 from specvit.errors import ConfigError, SpecsweepError
 from specvit.files.regular import reject_symlink
 from specvit.messages import one_line
@@ -62,10 +61,11 @@ class TrackerProcess:
         self.log = folder / LOG_NAME
         request = {"tracker": dataclasses.asdict(tracker), "ledger": str(ledger), "folder": str(folder), "fresh": fresh}
         try:
-            reject_symlink(folder)
+            for place in (folder.parent, folder) if tracker.folder is None else ():
+                reject_symlink(place)  # in a folder of results, which may come from others
             folder.mkdir(parents=True, exist_ok=True)
-            reject_symlink(self.log)
-            with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as log:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            with os.fdopen(os.open(self.log, flags, 0o600), "wb") as log:
                 self._process = process = subprocess.Popen(
                     # Not the current folder: what lies there by a package's name is not that package.
                     [sys.executable, "-P", "-m", "orchestrator.monitoring.tracker_process"],
@@ -140,7 +140,6 @@ def tracking(
     processes = []
     for tracker in trackers:
         try:
-            reject_symlink(results / FOLDER_NAME)
             processes.append(TrackerProcess(tracker, ledger=ledger, folder=tracker.folder_in(results), warn=warn))
         except SpecsweepError as error:
             warn(str(error))

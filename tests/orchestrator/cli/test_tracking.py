@@ -63,11 +63,11 @@ def test_a_webhook_is_told_and_stands_nowhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     address, taken = webhook
-    write_sweep(tmp_path, notify=address, seeds=1)
+    write_sweep(tmp_path, notify=address, seeds=1, rungs={"count": 0}, floors=[], ablate={})
     ended = command(*RUN, "--set", f"notify={address}")
     wait_for(lambda: taken)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert (taken[0]["sweep"], taken[0]["status"], taken[0]["trials"]) == ("tiny", "done", {"done": 4})
+    assert (taken[0]["sweep"], taken[0]["status"], taken[0]["trials"]) == ("tiny", "done", {"done": 1})
     assert "SECRET" not in ended.stdout
     results = tmp_path / "results" / "tiny"
     kept = {path.name: path.read_bytes() for path in results.rglob("*") if path.is_file()}

@@ -150,6 +150,13 @@ def test_a_folder_that_is_a_link_is_not_written_to(
     with tracking.tracking([journal()], ledger=ledger.path, results=tmp_path, warn=warnings.append):
         pass
     assert "must not be a link" in warnings[0]
+    (tmp_path / "trackers").unlink()
+    (tmp_path / "trackers").mkdir()
+    (tmp_path / "trackers" / "journal").mkdir()
+    (tmp_path / "trackers" / "journal" / tracking.LOG_NAME).symlink_to(tmp_path / "elsewhere" / "log")
+    with tracking.tracking([journal()], ledger=ledger.path, results=tmp_path, warn=warnings.append):
+        pass
+    assert "cannot be started" in warnings[1]
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

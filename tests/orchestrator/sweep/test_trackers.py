@@ -123,6 +123,18 @@ def test_a_copy_holds_no_address_however_it_is_written(
     assert "# a comment" in text or "x53" in line
 
 
+def test_the_copy_of_a_file_that_extends_another_one_holds_no_address_of_that(
+    tmp_path: Path, write_sweep: Callable[..., Path]
+) -> None:
+    write_sweep(tmp_path, name="base", notify=HOOK)
+    path = tmp_path / "tiny.yaml"
+    path.write_text("extends: base.yaml\nseeds: 3\n")
+    sweep = load_sweep(path)
+    assert sweep.file.notify == (SecretStr(HOOK),)
+    assert "SECRET" not in sweep.text
+    assert parse_document(sweep.text, name="").value["notify"] == PLACEHOLDER
+
+
 def test_neither_takes_part_in_a_trials_identity(make_sweep: Make) -> None:
     plain = [trial.trial_id for trial in expand(make_sweep())]
     assert [trial.trial_id for trial in expand(make_sweep(trackers=["trackio"], notify=HOOK))] == plain
