@@ -5,11 +5,13 @@ Whatever comes from a sweep or a trial is escaped; there are no scripts, and not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
+from orchestrator.reports.factorial import FactorialReading
+from orchestrator.reports.interactions import Interactions, compare_groups
 from orchestrator.reports.rendering.caption_text import caption_of
 from orchestrator.reports.rendering.cell_text import (
     COST_TITLES,
@@ -24,7 +26,23 @@ from orchestrator.reports.rendering.cell_text import (
     seconds_text,
     states_texts,
 )
+from orchestrator.reports.rendering.factorial_text import (
+    FACTORIAL_NOTE,
+    effect_text,
+    effect_verdict,
+    factorial_metrics,
+    factorial_title,
+)
 from orchestrator.reports.rendering.formatting import column_title
+from orchestrator.reports.rendering.interaction_text import (
+    change_texts,
+    columns,
+    combined_texts,
+    heading,
+    label,
+    notes_across,
+    sentences_across,
+)
 from orchestrator.reports.rendering.verdict_marks import mark_of, verdict_of
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from specvit.messages import one_line
@@ -44,7 +62,7 @@ th[scope=row] { max-width: 45vw; min-width: 10rem; white-space: normal; }
 thead { border-bottom: 2px solid var(--line); }
 tbody { border-bottom: 1px solid var(--line); }
 .role, .notes { color: var(--dim); }
-.verdict-better, .verdict-worse { font-weight: bold; }
+.verdict-better, .verdict-worse, .found { font-weight: bold; }
 .verdict-better { color: var(--better); }
 .verdict-worse, .failed { color: var(--worse); }
 """
@@ -105,9 +123,14 @@ def render_html_page(tables: Mapping[str, AblationTable], info: SweepInfo) -> st
         notes = "".join(f"<li>{_text(note)}</li>\n" for note in notes_of(table, place="next to it"))
         parts.append(f'<ul class="notes">\n{notes}</ul>')
         failures = "".join(
-            f'<li class="failed">{_text(label)}: {_text(error)}</li>\n' for label, error in failures_of(table)
+            f'<li class="failed">{_text(name)}: {_text(error)}</li>\n' for name, error in failures_of(table)
         )
         parts.append(f"<p>Failed trials:</p>\n<ul>\n{failures}</ul>" if failures else "")
+        parts += [_effect_table(table, reading) for reading in table.factorials]
+    if (found := compare_groups(tables)) is not None:
+        parts.append(f"<h2>{_text(heading(found))}</h2>")
+        parts += [f"<p>{_text(sentence)}</p>" for sentence in sentences_across(found)]
+        parts.append(_across_table(found))
     body = "\n".join(part for part in parts if part)
     head = (
         '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -138,6 +161,36 @@ def _difference(row: ArmRow, name: str, primary: str) -> str:
         return f"<td{_class(primary)}>{text}</td>"
     mark = f'<span aria-hidden="true">{_text(mark_of(row, name))}</span>'
     return f"<td{_class(primary, f'verdict-{verdict}')}>{text} {mark} {verdict}</td>"
+
+
+def _effect_table(table: AblationTable, reading: FactorialReading) -> str:
+    metrics = factorial_metrics(table, reading)
+    rows = []
+    for effect in reading.effects:
+        cells = []
+        for name in metrics:
+            verdict = effect_verdict(effect, name)
+            its_class = _class("primary" * (name == table.primary), f"verdict-{verdict}" if verdict else "")
+            cells.append(f"<td{its_class}>{_text(f'{effect_text(effect, name)} {verdict}')}</td>")
+        rows.append(f'<tr><th scope="row"><code>{_text(effect.name)}</code></th>{"".join(cells)}</tr>')
+    caption = f"{factorial_title(reading)}. {FACTORIAL_NOTE}"
+    return _plain_table(["effect", *map(column_title, metrics)], rows, caption=caption, name="effects")
+
+
+def _across_table(found: Interactions) -> str:
+    rows = []
+    for row in found.shown_rows:
+        changes = [f"<td{_class('found' * is_found)}>{_text(text)}</td>" for text, is_found in change_texts(found, row)]
+        combined = [f"<td>{_text(text)}</td>" for text in combined_texts(found, row)]
+        arm = f"<code>{_text(row.arm)}</code>{_text(label(row))}"
+        rows.append(f'<tr><th scope="row">{arm}</th>{"".join([*changes, *combined])}</tr>')
+    return _plain_table(columns(found), rows, caption=" ".join(notes_across(found)), name="across")
+
+
+def _plain_table(head: Sequence[str], rows: Sequence[str], *, caption: str, name: str) -> str:
+    titles = "".join(f'<th scope="col">{_text(title)}</th>' for title in head)
+    lines = (f'<table class="{name}">', f"<caption>{_text(caption)}</caption>", f"<thead>\n<tr>{titles}</tr>\n</thead>")
+    return "\n".join(['<div class="scroll">', *lines, "<tbody>", *rows, "</tbody>", "</table>", "</div>"])
 
 
 def _class(*names: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
+from orchestrator.reports.interactions import compare_groups
 from orchestrator.reports.rendering.arm_names import factor
 from orchestrator.reports.rendering.caption_text import caption_of
 from orchestrator.reports.rendering.cell_text import (
@@ -25,6 +26,8 @@ from orchestrator.reports.rendering.cell_text import (
     verdict_text,
 )
 from orchestrator.reports.rendering.formatting import column_title, decimals
+from orchestrator.reports.rendering.interaction_text import sentences_across
+from orchestrator.reports.rendering.latex_effects import across_table, effect_tables
 from orchestrator.reports.rendering.latex_text import escape_latex, slug
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from specvit.messages import one_line
@@ -43,23 +46,29 @@ class _Column:
 
 
 def render_latex(tables: Mapping[str, AblationTable], info: SweepInfo) -> str:
-    """Return the tables of arms as LaTeX, for a document that loads ``booktabs`` and ``siunitx``.
+    """Return the tables as LaTeX, for a document that loads ``booktabs`` and ``siunitx``.
 
     Args:
         tables: Group to its table, from ``build_tables``.
         info: The sweep they are of.
 
     Returns:
-        A ``table`` for each group; above it, as comments, the sentences on what it shows.
+        A ``table`` for each group, with the sentences on what it shows above it, as comments; then one for each
+        factorial among its arms, and at the end one for what is found across groups.
     """
     parts = [f"% {one_line(info.name)}: {one_line(info.question)}\n% {_USES}\n"]
     for group, table in tables.items():
         said = [*sentences_of(table), *(f"failed: {label}: {error}" for label, error in failures_of(table))]
-        parts.append("".join(f"% {one_line(text)}\n" for text in said) + _table(table, info, group))
+        label = f"tab:{slug(info.name)}" + (f":{slug(group)}" if group else "")
+        parts.append("".join(f"% {one_line(text)}\n" for text in said) + _table(table, info, group, label))
+        parts += effect_tables(table, label)
+    if (found := compare_groups(tables)) is not None:
+        said = [f"% {one_line(text)}\n" for text in sentences_across(found)]
+        parts.append("".join(said) + across_table(found, f"tab:{slug(info.name)}"))
     return "\n".join(parts)
 
 
-def _table(table: AblationTable, info: SweepInfo, group: str) -> str:
+def _table(table: AblationTable, info: SweepInfo, group: str, label: str) -> str:
     columns = _columns(table)
     lines: list[str] = []
     role = None
@@ -71,7 +80,6 @@ def _table(table: AblationTable, info: SweepInfo, group: str) -> str:
     if (factored := next((row.arm for row in table.rows if factor(row.arm) != row.arm), None)) is not None:
         sentences.append(f"{factor(factored)} is {factored}.")
     caption = " ".join(map(escape_latex, sentences))
-    label = f"tab:{slug(info.name)}" + (f":{slug(group)}" if group else "")
     return "\n".join(
         [
             r"\begin{table}",

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.comparisons import Claims
+from orchestrator.reports.rendering.html_table import render_html_page
 from orchestrator.reports.rendering.latex_table import render_latex
 from orchestrator.reports.rendering.latex_text import escape_latex
 from orchestrator.reports.rendering.table_view import TableView, apply_view
@@ -79,7 +80,8 @@ def test_latex_is_well_formed_whatever_it_holds(text: str) -> None:
     assert opened == []
     for table in re.findall(r"\\begin\{table\}.*?\\end\{table\}", code, re.DOTALL):
         assert {len(cells) for cells in cells_of(table)} == {num_columns(table)}
-        assert [cells[0][:8] for cells in cells_of(table)[2:]] == [r"\texttt{"] * (len(cells_of(table)) - 2)
+        rows = cells_of(table.partition(r"\midrule")[2])
+        assert [cells[0][:8] for cells in rows] == [r"\texttt{"] * len(rows)
 
 
 def test_latex_rows_hold_numbers_as_siunitx_reads_them() -> None:
@@ -131,9 +133,37 @@ def test_groups_are_tables_with_labels_of_their_own_and_a_view_is_told() -> None
     assert re.findall(r"\\label\{(.*)\}", text) == [
         "tab:components:model-scale-nano",
         "tab:components:model-scale-micro",
+        "tab:components:across",
     ]
     assert text.count("Group: model.scale=nano.") == 1
+    assert text.count(r"\texttt{a}") == 0  # nor below the tables
     assert text.count("2 arms compared, 1 shown: intervals and verdicts are those of all 2.") == 2
+
+
+def test_effects_and_what_differs_across_groups_are_tables_of_their_own() -> None:
+    by = {"none": 0.0, "norm@all": 3.0, "qkv@all": 0.1, "norm@all+qkv@all": 3.05}
+    noise = (0.0, 0.12, -0.07, 0.04, 0.1)
+    records = [
+        record
+        for group in ("g=1", "g=2")
+        for place, (arm, offset) in enumerate(by.items())
+        for record in make_records(
+            arm, *(seed + offset + noise[(seed + place) % 5] for seed in range(5)),
+            role="baseline" if arm == "none" else "arm", group=group,
+        )
+    ]
+    text = latex(records)
+    labels = re.findall(r"\\label\{tab:components:(.*)\}", text)
+    assert labels == ["g-1", "g-1:effects-1", "g-2", "g-2:effects-1", "across"]
+    effects = re.findall(r"\\begin\{table\}.*?\\end\{table\}", text, re.DOTALL)[1]
+    rows = {cells[0]: cells[3] for cells in cells_of(effects)}
+    norm, qkv = r"\texttt{norm@all}", r"\texttt{qkv@all}"
+    assert set(rows) == {"effect", norm, qkv, rf"{norm} $\times$ {qkv}"}
+    assert re.fullmatch(r"\{\\bfseries\\boldmath \$\+3\.0\$ \[\$\+2\.\d\$, \$\+3\.\d\$\]\}, better", rows[norm])
+    page = render_html_page(build_tables(records, METRICS), INFO)
+    assert page.count('<table class="effects">') == 2
+    assert page.count('<table class="across">') == 1
+    assert page.count('<th scope="row"><code>norm@all x qkv@all</code></th>') == 2
 
 
 @pytest.mark.parametrize(
