@@ -63,12 +63,14 @@ class Forest:
         rows: From above.
         smallest_effect: Smallest difference of interest; None if none is declared.
         against: What the differences are to, human-readable.
+        what: What is drawn, for its axis.
     """
 
     metric: str
     rows: tuple[ForestRow, ...]
     smallest_effect: float | None
     against: str
+    what: str = "difference"
 
 
 def forest_of(table: AblationTable, metric: str) -> Forest | None:
@@ -92,7 +94,7 @@ def effects_forest(table: AblationTable, reading: FactorialReading, metric: str)
     if not rows:
         return None
     effect_size = table.smallest_effect if metric == table.primary else None
-    return Forest(metric, tuple(rows), effect_size, "no effect")
+    return Forest(metric, tuple(rows), effect_size, "no effect", "effect")
 
 
 def draw_forest(forest: Forest, *, width: float, em: float, letters: float = 1.0) -> Drawing:
@@ -122,7 +124,7 @@ def draw_forest(forest: Forest, *, width: float, em: float, letters: float = 1.0
         *_axis_items(forest, axis, bottom, em, letters * em),
     ]
     items += [Line(((0, rule), (width, rule)), "grid") for rule in rules]
-    title = f"Differences in {describe(forest.metric).title} with their 95% intervals"
+    title = f"Forest plot: {forest.what} in {describe(forest.metric).title}, with 95% intervals"
     bottom += 3.3 * em
     if not columns.has_words:
         items += _key(forest, bottom + em, em, letters * em)
@@ -227,7 +229,7 @@ def _axis_items(forest: Forest, axis: Axis, bottom: float, em: float, letter: fl
     metric = describe(forest.metric)
     unit = "points" if metric.unit == "%" else metric.unit
     middle, short = (axis.start + axis.end) / 2, f"{metric.title}{f' ({unit})' if unit else ''}"
-    titles = [f"difference in {short}", short]
+    titles = [f"{forest.what} in {short}", short]
     if forest.metric in METRICS:
         sides = ("worse", "better") if METRICS[forest.metric].higher_is_better else ("better", "worse")
         titles = [f"← {sides[0]}{_GAP}{title}{_GAP}{sides[1]} →" for title in titles]

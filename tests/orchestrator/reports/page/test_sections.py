@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from orchestrator.reports.page.across import across_section
 from orchestrator.reports.page.costs import cost_section
 from orchestrator.reports.page.groups import group_sections
 from orchestrator.reports.page.origin import origin_section
@@ -12,6 +13,7 @@ from orchestrator.reports.page.page import render_page
 from orchestrator.reports.page.summary import findings, header
 from orchestrator.reports.page.trouble import trouble_section
 from orchestrator.trials.records import DECIDED, State, TrialUsage
+from orchestrator.trials.trial import Role
 
 from ..table_records import DECIDED as DECIDED_RECORDS
 from ..table_records import make_records
@@ -65,6 +67,28 @@ def test_a_group_has_forest_table_parameters_and_curves() -> None:
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", section)
     # One residual variance of 8 degrees of freedom, s = .066: Dunnett's 2.67 s sqrt(2 / 5) = .11 around 3.1.
     assert "34.1 ± 0.9 +3.1 [+3.0, +3.2] better" in map(plain, cells)
+
+
+def test_across_groups_an_arm_has_what_it_does_more_and_what_it_does_over_all() -> None:
+    # The arm's difference is 3.1 in the first group and 5.1 in the second: 2 more there, 4.1 over both.
+    records = [
+        replace(
+            each,
+            trial=replace(each.trial, group=group, group_id=group, arm_id=group + each.trial.arm),
+            metrics={name: value + more * (each.trial.role is Role.ARM) for name, value in each.metrics.items()},
+        )
+        for group, more in (("scale=nano", 0.0), ("scale=<b>", 2.0))
+        for each in with_history(DECIDED_RECORDS)
+    ]
+    section = across_section(report_of(records))
+    said = plain(section)
+    assert section.count("<svg") == 2
+    assert "as in scale=nano" in said
+    assert "norm@all +2.0 [" in said
+    assert "Over all groups" in said
+    assert "+4.1 [" in said
+    assert "scale=<b>" not in section
+    assert across_section(report_of(DECIDED_RECORDS)) == ""
 
 
 def test_cost_is_the_core_hours_of_all_trials_or_the_gpu_hours_of_all_attempts() -> None:
