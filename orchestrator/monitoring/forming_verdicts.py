@@ -15,9 +15,10 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, build_tables
 from orchestrator.reports.comparisons import Claims
 from orchestrator.reports.rendering.formatting import decimals, describe
+from orchestrator.reports.rendering.verdict_marks import verdict_of
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.scheduling.protocols import SweepCallback
-from orchestrator.statistics import LEAST_SEEDS, Comparison, Design
+from orchestrator.statistics import LEAST_SEEDS, Comparison, Design, Verdict
 from orchestrator.trials.events import Event, Failed, Finished, Pruned
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role, Trial, TrialInfo
@@ -40,6 +41,7 @@ class Standing:
         num_complete: Seeds of which every trained trial has ended.
         num_seeds: Seeds planned; where they grow, the most.
         sentences: What is said of them.
+        verdicts: Those on its arms in the primary metric, from four seeds on.
         table: After the first seed, the table of it alone; else None.
     """
 
@@ -47,6 +49,7 @@ class Standing:
     num_complete: int
     num_seeds: int
     sentences: tuple[str, ...]
+    verdicts: tuple[Verdict, ...] = ()
     table: AblationTable | None = None
 
 
@@ -161,10 +164,12 @@ class FormingVerdicts(SweepCallback):
         if len(complete) == 1:
             table = self._table(_of_seeds(records, complete), is_one_seed=True)
             sentence = self._first_sentence(table, num_seeds, group=group, seed=complete[0])
-            return Standing(group, 1, num_seeds, (sentence,), table)
+            return Standing(group, 1, num_seeds, (sentence,), table=table)
         table = self._table(_of_seeds(records, complete) if self._claims.growth is None else records)
         said = tuple(_sentences(table, len(complete), num_seeds, num_baseline=len(of_baseline)))
-        return Standing(group, len(complete), num_seeds, said)
+        shown = (verdict_of(row, table.primary) for row in table.rows if row.role is Role.ARM)
+        verdicts = tuple(verdict for verdict in shown if verdict is not None) if len(complete) >= LEAST_SEEDS else ()
+        return Standing(group, len(complete), num_seeds, said, verdicts)
 
     def _table(self, records: Sequence[TrialRecord], *, is_one_seed: bool = False) -> AblationTable:
         claims = replace(self._claims, growth=None) if is_one_seed else self._claims

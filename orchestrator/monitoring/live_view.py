@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,9 @@ from orchestrator.monitoring.running_table import RunningTable
 from orchestrator.monitoring.sweep_progress import SweepProgress
 from orchestrator.reports.rendering.formatting import format_metric, format_seconds
 from orchestrator.reports.rendering.terminal_group import GroupView
+from orchestrator.reports.rendering.verdict_marks import ASCII_MARKS, MARKS, STYLES
 from orchestrator.scheduling.protocols import SweepCallback
+from orchestrator.statistics import Verdict
 from orchestrator.trials.events import Event, Failed, Finished, Pruned, Reported
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
@@ -146,11 +149,20 @@ class LiveView(SweepCallback):
 
     def _tell(self, standing: Standing) -> None:
         """Print what a group says, which stays: a sentence each, and after its first seed a table."""
-        for line in _standing_lines(standing):
+        for line in self._standing_lines(standing):
             # In a log a sentence is a line; on a terminal it is broken between words.
             self._console.print(Text.assemble(("verdict  ", "bold"), line), soft_wrap=self._live is None)
         if standing.table is not None:
             self._console.print(Padding(GroupView(standing.table, is_brief=True), (0, 0, 0, 9)))
+
+    def _standing_lines(self, standing: Standing) -> list[Text]:
+        """Return what a group says, a line each; before the first how many arms have which verdict, by its mark."""
+        start = f"{one_line(standing.group)}: " if standing.group else ""
+        marks = MARKS if self._console.encoding.startswith("utf") else ASCII_MARKS
+        counts = Counter(standing.verdicts)
+        counted = [(f"{marks[each]} {counts[each]}  ", STYLES.get(each, "")) for each in Verdict if counts[each]]
+        texts = [Text(start + sentence) for sentence in standing.sentences]
+        return [Text.assemble(*counted, texts[0]), *texts[1:]]
 
     def _line(self, event: Event) -> Text | None:
         label = one_line(self._progress.label(event.trial_id))
@@ -188,15 +200,10 @@ class LiveView(SweepCallback):
         running = list(self._progress.running.values())
         parts: list[RenderableType] = [head, self._summary(), *([RunningTable(running)] if running else [])]
         standings = [] if self._verdicts is None else list(self._verdicts.standings.values())
-        parts += [Text(line, style="bold") for each in standings[:_MOST_GROUPS] for line in _standing_lines(each)]
+        parts += [line for each in standings[:_MOST_GROUPS] for line in self._standing_lines(each)]
         if len(standings) > _MOST_GROUPS:
             parts.append(Text(f"and {len(standings) - _MOST_GROUPS} more groups", style="dim"))
         return Group(*parts)
-
-
-def _standing_lines(standing: Standing) -> list[str]:
-    start = f"{one_line(standing.group)}: " if standing.group else ""
-    return [start + sentence for sentence in standing.sentences]
 
 
 def _metrics_text(metrics: Mapping[str, float], *, digits: int) -> str:

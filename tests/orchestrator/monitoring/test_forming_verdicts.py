@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.monitoring.forming_verdicts import FormingVerdicts, Standing
+from orchestrator.statistics import Verdict
 from orchestrator.trials.events import Failed, Finished, Pruned
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role, TrialInfo
@@ -105,6 +106,7 @@ def test_from_four_seeds_on_verdicts_are_told_of_complete_seeds_alone(clock: Any
     assert said[0].startswith("4 of 6 seeds complete, so far: mIoU is better with a: +")
     assert said[0].endswith("(2 arms, 4 seeds).")
     assert said[1].startswith("4 of 6 seeds complete, so far: b is undecided (2 arms, 4 seeds)")
+    assert standing.verdicts == (Verdict.BETTER, Verdict.UNDECIDED)
     sweep.end_seed(4)
     (last,) = sweep.end_seed(5)
     assert last.sentences[0].startswith("all 6 seeds complete: mIoU is better with a: +")

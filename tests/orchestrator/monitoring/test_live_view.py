@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from orchestrator.ledger.registration import SweepInfo
-from orchestrator.monitoring.forming_verdicts import FormingVerdicts
+from orchestrator.monitoring.forming_verdicts import FormingVerdicts, Standing
 from orchestrator.monitoring.live_view import LiveView
 from orchestrator.monitoring.sweep_progress import SweepProgress
+from orchestrator.statistics import Verdict
 from orchestrator.trials.events import Failed, Finished, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Trial
@@ -306,3 +307,17 @@ def test_a_complete_first_seed_leaves_a_sentence_and_a_table(
     assert words.count(f"verdict {sentence}") == 1
     assert (words.count(sentence) > 1) is is_terminal  # the block goes on to say it
     assert len([line for line in lines if line.split() == ["norm@all", "41.0", "+1.0"]]) == 1
+
+
+@pytest.mark.parametrize(("encoding", "marks"), [("utf-8", "▲ 2  · 1  "), ("ascii", "^ 2  . 1  ")])
+def test_verdicts_so_far_have_their_marks(
+    encoding: str, marks: str, plain: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = (Verdict.BETTER, Verdict.UNDECIDED, Verdict.BETTER)
+    news = [Standing("g", 4, 6, ("4 of 6 seeds complete.", "more"), verdicts), Standing("", 2, 6, ("2 of 6.",))]
+    monkeypatch.setattr(type(plain.view._console), "encoding", encoding)
+    monkeypatch.setattr(FormingVerdicts, "news", lambda _self: news)
+    plain.view._verdicts = FormingVerdicts(lambda: (), SweepInfo("tiny", "", "", ("miou",), (0,)))
+    plain.view.on_tick()
+    first = f"verdict  {marks}g: 4 of 6 seeds complete."
+    assert plain.text.splitlines() == [first, "verdict  g: more", "verdict  2 of 6."]
