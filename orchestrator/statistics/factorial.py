@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain, combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.statistics.model import GroupModel
-from orchestrator.statistics.simultaneous import Family, simultaneous
+from orchestrator.statistics.simultaneous import Contrast, Family
+from orchestrator.statistics.variances import moderated_variances
 
 Subset = frozenset[str]
+Array = NDArray[np.float64]
+
+_LEAST_SHARE = 1e-12
+"""Of the largest variance of an effect, what that of another is at least: of 0 there is no logarithm."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,15 @@ def read_factorial(model: GroupModel, factorial: Factorial, *, confidence: float
 
     A main effect is the mean of the arms with a component less the mean of those without. An interaction is how much
     more a component adds with another than without it: the difference of the two effects, in the same unit. Each uses
-    all 2^k arms: in a 2^3 a main effect has a quarter of the variance of an arm against the baseline.
+    all 2^k arms, and is computed in every seed that all of them have; its error is how it varies from seed to seed. The
+    residual variance of the arms would not do: arms that share a component share what the component does in a seed, so
+    that their residuals are no independent draws. Where they are, a main effect in a 2^3 has a quarter of the variance
+    of an arm against the baseline.
+
+    The variances of all 2^k - 1 effects are moderated by one another, but none is taken for smaller than its own seeds
+    show, and their degrees of freedom count half. Over 4,000 simulated factorials of each kind, 2^2 and 2^3 with 4 to 8
+    seeds, whose effects vary alike, or one, two or three of them ten times as much, intervals of all effects cover 93
+    to 97% together.
 
     Args:
         model: The fit of the group, with an estimate of each arm of the factorial.
@@ -72,23 +89,61 @@ def read_factorial(model: GroupModel, factorial: Factorial, *, confidence: float
         confidence: 1 minus the family-wise error over all effects, in (0, 1).
 
     Returns:
-        Contrasts named ``norm`` and ``norm x qkv``; none where an arm has no estimate.
+        Contrasts named ``norm`` and ``norm x qkv``; none where fewer than two seeds are complete, or nothing varies.
 
     Source:
-        Yates 1937, The Design and Analysis of Factorial Experiments. Deviation: interactions are not halved, as in Box,
-        Hunter and Hunter 2005, Statistics for Experimenters, chapter 5, but on the scale of the effects themselves.
+        Yates 1937, The Design and Analysis of Factorial Experiments. Each effect against its own interaction with
+        blocks: Cochran and Cox 1957, Experimental Designs, section 4.5. Moderation: ``moderated_variances``; together:
+        Sidak 1967, Journal of the American Statistical Association 62. Deviation: interactions are not halved, as in
+        Box, Hunter and Hunter 2005, Statistics for Experimenters, chapter 5, but on the scale of effects themselves.
     """
-    if any(arm not in model.arms for arm in factorial.arms.values()):
+    from scipy.special import stdtr, stdtrit
+
+    by_seed = _values_by_seed(model, factorial)
+    num_seeds = by_seed.shape[1]
+    if num_seeds < 2:
         return Family({}, None, confidence)
-    half = len(factorial.arms) / 2
-    weights = {}
-    for factor in factorial.factors:
-        weights[factor] = {arm: (1 if factor in parts else -1) / half for parts, arm in factorial.arms.items()}
-    for one, other in combinations(factorial.factors, 2):
-        weights[f"{one} x {other}"] = {
-            arm: (1 if (one in parts) == (other in parts) else -1) * 2 / half for parts, arm in factorial.arms.items()
-        }
-    return simultaneous(model, weights, confidence=confidence)
+    # In units in which each has the residual variance of a trial, if residuals are independent.
+    effects = {parts: _signs(parts, factorial) for parts in factorial.arms if parts}
+    draws = np.stack([signs @ by_seed / math.sqrt(len(signs)) for signs in effects.values()])
+    variances, df = draws.var(axis=1, ddof=1), num_seeds - 1
+    if not variances.max() > 0:
+        return Family({}, None, confidence)
+    moderated, dfs = moderated_variances(np.maximum(variances, _LEAST_SHARE * variances.max()), [df] * len(effects))
+    moderated, dfs = np.maximum(moderated, variances), np.minimum(dfs, df * len(effects) / 2)
+    num = sum(len(parts) <= 2 for parts in effects)
+    contrasts = {}
+    for place, parts in enumerate(effects):
+        if len(parts) > 2:
+            continue
+        scale = 2 ** len(parts) / math.sqrt(len(factorial.arms))
+        estimate = scale * float(draws[place].mean())
+        error = scale * math.sqrt(moderated[place] / num_seeds)
+        single = 2 * float(stdtr(dfs[place], -abs(estimate) / error))
+        half = error * float(stdtrit(dfs[place], 1 - (1 - confidence ** (1 / num)) / 2))
+        adjusted = -math.expm1(num * math.log1p(-single)) if single < 1 else 1.0
+        name = " x ".join(factor for factor in factorial.factors if factor in parts)
+        contrasts[name] = Contrast(
+            estimate, error, float(dfs[place]), estimate - half, estimate + half, max(adjusted, single), single
+        )
+    ordered = sorted(contrasts, key=lambda name: name.count(" x "))
+    largest = float(stdtrit(dfs.min(), 1 - (1 - confidence ** (1 / num)) / 2))
+    return Family({name: contrasts[name] for name in ordered}, largest, confidence)
+
+
+def _values_by_seed(model: GroupModel, factorial: Factorial) -> Array:
+    """Return ``(2^k, S)`` values of the arms in the seeds that all have, each seed's less something of its own."""
+    arms = list(factorial.arms.values())
+    if any(arm not in model.arms for arm in arms):
+        return np.zeros((len(arms), 0))
+    seeds = sorted(set.intersection(*(set(model.residuals[arm]) for arm in arms)))
+    estimates = model.estimates[[model.arms.index(arm) for arm in arms]]
+    return np.asarray(estimates[:, None] + [[model.residuals[arm][seed] for seed in seeds] for arm in arms])
+
+
+def _signs(parts: Subset, factorial: Factorial) -> Array:
+    """Return by arm whether it counts for an effect, 1, or against it, -1."""
+    return np.array([(-1.0) ** len(parts - of_arm) for of_arm in factorial.arms])
 
 
 def _factorial(factors: tuple[str, ...], names: Mapping[Subset, str]) -> Factorial:

@@ -56,8 +56,8 @@ def is_decided_effect(effect: Effect, name: str) -> bool:
 
 FACTORIAL_NOTE = (
     "Effects: of a component the mean of the arms with it less that of the arms without it, over all combinations of "
-    "the others; of two (x) how much more one adds with the other than without it. 95% intervals, simultaneous over "
-    "the effects of a table. Pruned arms and no-ops are in none."
+    "the others; of two (x) how much more one adds with the other than without it. 95% intervals, by how "
+    "each varies over the seeds, simultaneous over the effects of a table. Pruned arms and no-ops are in none."
 )
 """Stands below tables of effects."""
 
