@@ -209,7 +209,7 @@ def test_all_forms_of_a_table_show_the_effects() -> None:
     Console(file=file, width=100).print(render_rich(tables, INFO))
     text = file.getvalue()
     assert "Effects over the 4 combinations of norm@all and qkv@all\n" in text
-    assert "Pruned arms and no-ops are in none." in text
+    assert "Pruned arms and no-ops are in none." in " ".join(text.split())
     markdown = render_markdown(tables, INFO)
     cell = "+1.0 [+0.7, +1.3]"
     assert f"| `norm@all x qkv@all` | {cell} | {cell} | **{cell}**, better |" in markdown
