@@ -12,7 +12,7 @@ _MOST_ROWS = 200
 
 
 def cost_section(report: SweepReport) -> str:
-    """Return core hours, and GPU hours where there were GPUs, by arm over all groups, the largest first."""
+    """Return core time, or GPU time where there were GPUs, by arm over all groups, the largest first."""
     arms: dict[str, list[TrialRecord]] = {}
     for record in report.records:
         arms.setdefault(record.trial.arm, []).append(record)
@@ -22,18 +22,27 @@ def cost_section(report: SweepReport) -> str:
     if not total:
         return ""
     rows.sort(key=lambda row: -row[1][0])
-    unit = "GPU hours" if has_gpus else "core hours"
-    head: list[Cell] = [("", "arm"), ("n", "trials"), ("n", unit), ("n", "wall hours"), ("bar", "share")]
+    unit, factor = time_unit(total)
+    rows = [(name, (own * factor, wall * factor), its) for name, (own, wall), its in rows]
+    total *= factor
+    device = "GPU" if has_gpus else "core"
+    titles = ("trials", f"{device} {unit}", f"wall {unit}")
+    head: list[Cell] = [("", "arm"), *(("n", title) for title in titles), ("bar", "share")]
     cells = [_cells(name, own, its, total, rows[0][1][0]) for name, own, its in rows[:_MOST_ROWS]]
     of_all = sum(wall for _, (_, wall), _ in rows)
     sums = (f"{len(report.records):,}", f"{total:,.2f}", f"{of_all:,.2f}")
     cells.append([("", "<b>all</b>"), *(("n", each) for each in sums), ("", "")])
     what = (
-        "GPU hours are those that all attempts held, also those that came to nothing."
+        "GPU time is what all attempts held, also those that came to nothing."
         if has_gpus
-        else "Core hours are the CPU time of the attempts that count, with what they resumed."
+        else "Core time is the CPU time of the attempts that count, with what they resumed."
     )
     return section("cost", "What it took", f"<p>{what}</p>", table(head, cells, classes="cost"))
+
+
+def time_unit(hours: float) -> tuple[str, float]:
+    """Return the unit in which so many hours are told, and how many of it an hour has."""
+    return ("hours", 1.0) if hours >= 1 else ("minutes", 60.0)
 
 
 def _hours(report: SweepReport, records: Sequence[TrialRecord], *, has_gpus: bool) -> tuple[float, float]:

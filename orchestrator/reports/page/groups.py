@@ -84,16 +84,26 @@ def _other_forests(of_group: AblationTable) -> str:
 
 def group_table(of_group: AblationTable) -> str:
     """Return the table of a group: in each metric the mean, below it the difference with its interval and verdict."""
-    names, costs = of_group.metrics, has_costs(of_group)
-    head: list[Cell] = [("", "arm"), *(("n", text(column_title(name))) for name in names)]
-    head += [("n", "extra parameters"), ("n", "seeds"), *(("n", title) for title in (COST_TITLES if costs else ()))]
-    rows = [_cells(of_group, row, costs=costs) for row in of_group.rows]
-    return table(head, rows, classes="results")
+    head: list[Cell] = [("", "arm"), *(("n", text(column_title(name))) for name in of_group.metrics)]
+    head += [("n", "extra parameters"), ("n", "seeds")]
+    return table(head, [_cells(of_group, row) for row in of_group.rows], classes="results") + _costs(of_group)
 
 
-def _cells(of_group: AblationTable, row: ArmRow, *, costs: bool) -> list[Cell]:
-    first = arm(row.arm) + (f' <span class="role">{text(row.role)}</span>' if role_text(row) else "")
-    cells: list[Cell] = [(f"role-{row.role}", first)]
+def _costs(of_group: AblationTable) -> str:
+    """Return what a training of each arm took, where it is known of some."""
+    if not has_costs(of_group):
+        return ""
+    head: list[Cell] = [("", "arm"), *(("n", title) for title in COST_TITLES)]
+    rows = [[_name(row), *(("n", text(each)) for each in cost_texts(row))] for row in of_group.rows]
+    return details("Time and memory of a training", table(head, rows, classes="compact"))
+
+
+def _name(row: ArmRow) -> Cell:
+    return "", arm(row.arm) + (f' <span class="role">{text(row.role)}</span>' if role_text(row) else "")
+
+
+def _cells(of_group: AblationTable, row: ArmRow) -> list[Cell]:
+    cells = [_name(row)]
     for name in of_group.metrics:
         difference, verdict = difference_text(row, name), verdict_text(row, name)
         word = f' <span class="v v-{verdict}">{verdict}</span>' if verdict else ""
@@ -101,8 +111,7 @@ def _cells(of_group: AblationTable, row: ArmRow, *, costs: bool) -> list[Cell]:
         cells.append(("n", text(mean_text(row, name)) + below))
     done, *others = states_texts(row)
     states = text(done) + "".join(f'<span class="state">{text(each)}</span>' for each in others)
-    cells += [("n", text(parameters_text(row))), ("n", states)]
-    return cells + [("n", text(each)) for each in (cost_texts(row) if costs else ())]
+    return [*cells, ("n", text(parameters_text(row))), ("n", states)]
 
 
 def _notes(of_group: AblationTable) -> str:

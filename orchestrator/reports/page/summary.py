@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 from orchestrator.reports.ablation_table import AblationTable
+from orchestrator.reports.page.costs import time_unit
 from orchestrator.reports.page.markup import bullets, plural, prose, table, text
 from orchestrator.reports.page.report import SweepReport
 from orchestrator.reports.rendering.formatting import describe, list_texts
 from orchestrator.reports.rendering.interaction_text import sentences_across
 from orchestrator.reports.rendering.verdict_text import sentences_of
+from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics import Verdict
 from orchestrator.trials.records import DECIDED, State
 from orchestrator.trials.trial import Role
+
+_MOST_NOTES = 3
+"""On what was not learnt; below there are all."""
 
 
 def header(report: SweepReport) -> str:
@@ -49,13 +54,14 @@ def _facts(report: SweepReport) -> str:
     effect = next((each.smallest_effect for each in report.tables.values() if each.smallest_effect is not None), None)
     core_h = sum(record.core_seconds or 0.0 for record in records) / 3600
     gpu_h = sum(report.usage[r.trial.trial_id].gpu_s for r in records if r.trial.trial_id in report.usage) / 3600
+    unit, factor = time_unit(gpu_h or core_h)
     facts = [
         ("trials done", f"{counts[State.DONE]:,} of {len(records):,}"),
         ("arms", f"{len(arms):,}" + (f" in {plural(groups, 'group')}" if groups > 1 else "")),
         ("seeds", f"{seeds}"),
         ("primary metric", describe(primary).title if primary else "none"),
         ("smallest effect", "none declared" if effect is None else f"{effect:g}"),
-        ("GPU hours", f"{gpu_h:,.1f}") if gpu_h else ("core hours", f"{core_h:,.1f}"),
+        (f"{'GPU' if gpu_h else 'core'} {unit}", f"{(gpu_h or core_h) * factor:,.1f}"),
     ]
     return '<dl class="facts">' + "".join(f"<div><dt>{n}</dt><dd>{text(v)}</dd></div>" for n, v in facts) + "</dl>"
 
@@ -83,6 +89,8 @@ def _warning(report: SweepReport) -> str:
     # Where seeds grow, an arm that is decided needs no more: that is as planned.
     if left_out := sum(r.state is State.SKIPPED and r.skip_reason != DECIDED for r in report.records):
         lines.append(f"<b>Left out:</b> {plural(left_out, 'trial')} of {total:,}.")
+    notes = dict.fromkeys(filter(None, (learning_note(each.unlearnt) for each in report.tables.values())))
+    lines += [prose(note) for note in list(notes)[:_MOST_NOTES]]
     if not lines:
         return ""
     kind = "unfinished" if report.num_unfinished else "trouble"

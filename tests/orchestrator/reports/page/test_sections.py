@@ -91,12 +91,21 @@ def test_across_groups_an_arm_has_what_it_does_more_and_what_it_does_over_all() 
     assert across_section(report_of(DECIDED_RECORDS)) == ""
 
 
-def test_cost_is_the_core_hours_of_all_trials_or_the_gpu_hours_of_all_attempts() -> None:
+def test_what_was_not_learnt_is_told_first() -> None:
+    stuck = {"dino_loss": 2.5, "dino_loss_trivial": 2.5}
+    records = [replace(each, metrics={**each.metrics, **stuck}) for each in with_history(DECIDED_RECORDS)]
+    assert "Not learnt: DINO loss 2.5 of 2.5 for trivial outputs in 10 trials of 2 arms" in plain(
+        header(report_of(records))
+    )
+
+
+def test_cost_is_the_core_time_of_all_trials_or_the_gpu_time_of_all_attempts() -> None:
     records = with_history(DECIDED_RECORDS)
     said = plain(cost_section(report_of(records)))
     # 5 trials of 36 core seconds and 40 s of wall time each
-    assert "none 5 0.05 0.06 50%" in said
-    assert "all 10 0.10 0.11" in said
+    assert "core minutes" in said
+    assert "none 5 3.00 3.33 50%" in said
+    assert "all 10 6.00 6.67" in said
     usage = {each.trial.trial_id: TrialUsage(1, 1800.0, 3600.0 * (1 + (each.trial.arm != "none"))) for each in records}
     said = plain(cost_section(replace(report_of(records), usage=usage)))
     assert "GPU hours" in said
