@@ -177,6 +177,24 @@ def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
             assert not anchor or anchor in slugs(target), link
 
 
+def test_the_readme_is_short_and_its_commands_of_make_are_there() -> None:
+    readme, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile"))
+    assert len(readme.splitlines()) < 200
+    targets = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", readme, re.MULTILINE))
+    named = {name for pair in targets for name in pair if name}
+    assert named >= {"sweep", "test", "check"}
+    assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+
+def test_the_readme_and_the_page_name_the_same_places_to_add_parts() -> None:
+    readme, page = (
+        path.read_text(encoding="utf-8").partition("\n| to add |")[2].partition("\n\n")[0]
+        for path in (ROOT / "README.md", DOCS / "adding-parts.md")
+    )
+    assert "`PROBES`" in readme
+    assert readme == page
+
+
 def test_every_page_is_in_the_navigation() -> None:
     trees = "".join(navigation((DOCS / "index.md").read_text(encoding="utf-8")))
     listed = re.findall(r"^[\w-]+$", trees, re.MULTILINE)
