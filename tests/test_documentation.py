@@ -21,7 +21,7 @@ from orchestrator.cli.app import app
 from orchestrator.sweep.declared.growing_seeds import GrowingSeeds
 from orchestrator.sweep.pruning_settings import AnyPruner
 from orchestrator.sweep.resource_settings import Resources, ScaleResources
-from orchestrator.sweep.schema import Ablation, SweepFile
+from orchestrator.sweep.schema import Ablation, SweepFile, sweep_json_schema
 from orchestrator.trackers import TRACKERS
 from specvit.comparators import COMPARATORS
 from specvit.config import ExternalBackbone, ModelSettings, RungSettings
@@ -92,6 +92,13 @@ def test_the_reference_has_every_field_of_every_kind() -> None:
 )
 def test_the_reference_has_every_field_of_a_section(heading: str, settings: type) -> None:
     assert terms()[heading] >= {field.name for field in fields(settings)}
+
+
+def test_the_reference_leaves_out_no_definition_of_the_schema() -> None:
+    shared = set().union(*(names for heading, names in terms().items() if heading.startswith("Every kind of")))
+    for name, definition in sweep_json_schema()["$defs"].items():
+        known = {field for field, node in definition["properties"].items() if "const" not in node}
+        assert (name, min((known - names - shared for names in terms().values()), key=len)) == (name, set())
 
 
 def test_the_reference_tells_types_ranges_and_defaults() -> None:

@@ -199,7 +199,7 @@ class SweepFile:
     """The cheap probes on the way."""
     seeds: AnySeeds = (0, 1, 2)
     """Seeds, or their number; every arm runs with each of them. Or seeds that grow: ``{start: 4, most: 16}`` gives arms
-    that are not decided by the first four more of them, see ``GrowingSeeds``."""
+    that are not decided by the first four more of them."""
     ablate: Ablation = Field(default_factory=Ablation)
     """The axes inside a group: its arms, beside the baseline, which is always there."""
     vary: Vary = Field(default_factory=dict)

@@ -24,7 +24,7 @@ class ComparisonSettings:
     variance: Literal["pooled", "moderated"] = "pooled"
     """``pooled``: one residual variance for all arms. ``moderated``: each arm's own, of its differences to the baseline
     within seeds, pulled towards the others' (Smyth 2004), for arms that vary unlike each other, or unlike the baseline;
-    of equal ones its intervals are 13% wider with 4 seeds and 7% with 6. Factorials keep the pooled one."""
+    of equal ones its intervals are 13% wider with 4 seeds and 7% with 6. Factorials have errors of their own."""
 
     @model_validator(mode="after")
     def _check_variance(self) -> ComparisonSettings:
