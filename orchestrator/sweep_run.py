@@ -224,7 +224,7 @@ class SweepRun:
         records = ledger.records()
         # If the run before died with all its trials done, they are of that run.
         provenance = ledger.newest_provenance() or collect_provenance()
-        data = SweepData(self.info, records, ledger.training_ids())
+        data = SweepData(ledger.sweep(), records, ledger.training_ids())  # with what earlier runs knew of the data
         written = write_results(
             self.folder, data, diagnostics=ledger.diagnostics(), provenance=provenance, usage=ledger.usage()
         )

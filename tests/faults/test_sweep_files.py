@@ -235,7 +235,7 @@ def listed(*texts: object) -> str:
     return f"[{', '.join(map(str, texts))}]"
 
 
-RATES = listed(*(index / 1e6 for index in range(1, 20_001 if IS_LONG else 4_001)))
+RATES = listed(*(index / 1e6 for index in range(1, 20_001 if IS_LONG else 1_001)))
 NUMBERED = listed(*(f"x{index}" for index in range(3000)))
 HUGE = {
     "crossed": (2, f"ablate: {{components: {NUMBERED}, blocks: {NUMBERED}, modes: [full, gate]}}\n"),

@@ -15,6 +15,9 @@ from typing import Any
 from ...measured_columns import MEASURED, NUM_LAST
 
 OWN = {"lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
+PAGE, ROWS = "report.html", "trials.csv"
+"""They tell of attempts, those too of drivers that died: of the first nothing is the same but that it is there, of the
+second all but their number."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,21 @@ def read_end(folder: Path) -> Ended:
         results={trial_id: row["metrics"] for trial_id, row in done.items()},
         reports=dict(reports),
         seconds={trial_id: (row["seconds"], row["core_seconds"]) for trial_id, row in done.items()},
-        files={path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name not in OWN},
+        files={
+            path.name: _without_attempts(path)
+            for path in folder.iterdir()
+            if path.is_file() and path.name not in OWN
+        },
     )
+
+
+def _without_attempts(path: Path) -> bytes:
+    if path.name == PAGE:
+        return b""
+    if path.name != ROWS:
+        return path.read_bytes()
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    return repr([{name: text for name, text in row.items() if name != "attempts"} for row in rows]).encode()
 
 
 def find_faults(folder: Path, *, num_trials: int, rungs: tuple[int, ...]) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import pytest
 import yaml
 
@@ -11,11 +14,16 @@ from .malformed_texts import MALFORMED
 from .sweep_texts import MINIMAL, VALID, Load
 
 
-def schema_errors(text: str) -> list[str]:
+@cache
+def validator() -> Any:
     jsonschema = pytest.importorskip("jsonschema")
     schema = sweep_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(yaml.safe_load(text))]
+    return jsonschema.Draft202012Validator(schema)
+
+
+def schema_errors(text: str) -> list[str]:
+    return [error.message for error in validator().iter_errors(yaml.safe_load(text))]
 
 
 @pytest.mark.parametrize(

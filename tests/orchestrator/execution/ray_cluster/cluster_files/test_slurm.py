@@ -170,7 +170,7 @@ def test_no_node_of_a_slurm_job_takes_a_port_that_another_ray_of_its_machine_has
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
-        (3, "raised"),
+        pytest.param(3, "raised", marks=pytest.mark.long),
         pytest.param(4, "raised", marks=pytest.mark.long),
         pytest.param(1, "worker", marks=pytest.mark.long),
         pytest.param(1, "io", marks=pytest.mark.long),
