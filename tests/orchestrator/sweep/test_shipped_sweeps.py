@@ -30,7 +30,7 @@ NUM_TRIALS = {
     "claims/probes": (3 + 1 + 2) * 8,
     "claims/recipes": (3 + 1 + 2) * 4 * 8,
     "claims/scales": (3 + 1 + 2) * 3 * 8,
-    "components": (2**3 + 1 + 2) * 6 + 2 * 4,
+    "components": (2**3 + 1 + 2 + 2) * 4,
     "comparators": (6 + 1) * 6 + 2 * 4,
     "learning": (1 + 2) * 5,
     "high_norm": (3 + 3 + 5) * 6 + 3 * 2 * 4,
