@@ -28,6 +28,8 @@ INTERVAL_S = 5.0
 
 MOST_SHARE = 0.05
 """Share of the time that they take at most."""
+EARLY_S = 60.0
+"""Seconds after which there is a first table, of what is there of a first seed, if none is complete until then."""
 
 _OPEN = (State.WAITING, State.PENDING, State.RUNNING)
 
@@ -42,7 +44,7 @@ class Standing:
         num_seeds: Seeds planned; where they grow, the most.
         sentences: What is said of them.
         verdicts: Those on its arms in the primary metric, from four seeds on.
-        table: After the first seed, the table of it alone; else None.
+        table: After the first seed, or a minute of it, the table of it alone; else None.
     """
 
     group: str
@@ -87,6 +89,7 @@ class FormingVerdicts(SweepCallback):
         self._left: dict[tuple[str, int], set[str]] = {}
         self._due: dict[str, None] = {}
         self._next_s = clock()
+        self._early_s: float | None = clock() + EARLY_S
         self.standings: dict[str, Standing] = {}
         records = read()
         for record in records:
@@ -112,10 +115,22 @@ class FormingVerdicts(SweepCallback):
             self._ended(trial.trial_id)
 
     def news(self) -> list[Standing]:
-        """Return what groups say of which a seed has become complete; empty if there is nothing new, or it is early."""
+        """Return what groups say of which a seed has become complete; empty if there is nothing new, or it is early.
+
+        Once, after a minute without one, what is there of a first seed.
+        """
         now = self._clock()
-        if not self._due or now < self._next_s:
+        if now < self._next_s or not (self._due or (self._early_s is not None and now >= self._early_s)):
             return []
+        found = self._complete_seeds() if self._due else self._early()
+        if found:
+            self._early_s = None
+        took = self._clock() - now
+        self._next_s = now + max(INTERVAL_S, took / MOST_SHARE)
+        return found
+
+    def _complete_seeds(self) -> list[Standing]:
+        """Return what groups say of which a seed has become complete."""
         due, self._due = self._due, {}
         by_group: dict[str, list[TrialRecord]] = {group_id: [] for group_id in due}
         for record in self._read():
@@ -128,9 +143,26 @@ class FormingVerdicts(SweepCallback):
                 self._told[group_id] = len(complete)
                 self.standings[group_id] = self._standing(records, complete)
                 found.append(self.standings[group_id])
-        took = self._clock() - now
-        self._next_s = now + max(INTERVAL_S, took / MOST_SHARE)
         return found
+
+    def _early(self) -> list[Standing]:
+        """Return what is there of a first seed, of the first group that has its baseline and an arm; empty without."""
+        if any(self._told.values()):
+            self._early_s = None
+            return []
+        by_place: dict[tuple[str, int], list[TrialRecord]] = {}
+        for record in self._read():
+            by_place.setdefault((record.trial.group_id, record.trial.seed), []).append(record)
+        for records in by_place.values():
+            done = [record for record in records if record.state is State.DONE]
+            num_arms = sum(record.trial.role is Role.ARM for record in records)
+            num_done = sum(record.trial.role is Role.ARM for record in done)
+            if num_done and any(record.trial.role is Role.BASELINE for record in done):
+                trial = records[0].trial
+                so_far = f"{num_done} of {num_arms} arms of the first seed (seed {trial.seed}) so far"
+                text = f"{so_far}: no verdict by one seed."
+                return [Standing(trial.group, 0, 0, (text,), table=self._table(done, is_one_seed=True))]
+        return []
 
     def _ended(self, trial_id: str) -> None:
         place = self._places.get(trial_id)

@@ -61,7 +61,7 @@ def test_after_the_first_seed_of_all_arms_there_is_a_table_and_no_verdict(clock:
     sweep = Sweep(clock, num_seeds=5, detectable=lambda _group: 2.14)
     sweep.end("none", 0)
     sweep.end("a", 0)
-    clock.now_s += 60.0
+    clock.now_s += 50.0
     assert sweep.verdicts.news() == []
     (standing,) = sweep.end_seed(0)
     assert standing.sentences == (
@@ -75,6 +75,25 @@ def test_after_the_first_seed_of_all_arms_there_is_a_table_and_no_verdict(clock:
     assert cell.difference is not None
     assert (cell.difference.low, cell.difference.mean) == (None, pytest.approx(3.0 + NOISE[1] - NOISE[4]))
     assert sweep.verdicts.news() == []
+
+
+def test_after_a_minute_there_is_a_table_of_what_is_there_of_the_first_seed(clock: Any) -> None:
+    sweep = Sweep(clock, num_seeds=5)
+    sweep.end("a", 0)
+    clock.now_s += 61.0
+    assert sweep.verdicts.news() == []  # there is no baseline yet
+    sweep.end("none", 0)
+    clock.now_s += 5.0
+    (standing,) = sweep.verdicts.news()
+    assert standing.sentences == ("1 of 2 arms of the first seed (seed 0) so far: no verdict by one seed.",)
+    assert standing.table is not None
+    assert [row.arm for row in standing.table.rows] == ["none", "a"]
+    assert standing.table.rows[1].metrics["miou"].difference.mean == pytest.approx(3.0 + NOISE[1] - NOISE[4])
+    assert sweep.verdicts.standings == {}
+    clock.now_s += 60.0
+    assert sweep.verdicts.news() == []  # it is told once
+    (complete,) = sweep.end_seed(0)
+    assert complete.num_complete == 1
 
 
 def test_without_known_noise_the_second_seed_tells_what_could_be_seen(clock: Any) -> None:
@@ -160,7 +179,7 @@ def test_nothing_is_read_but_when_a_seed_is_complete_and_seldom(clock: Any) -> N
     for _ in range(100):
         sweep.verdicts.news()
     sweep.end("none", 0, group="g")
-    clock.now_s += 60.0
+    clock.now_s += 59.0
     assert (sweep.verdicts.news(), sweep.num_reads) == ([], reads)
     assert [each.group for each in sweep.end_seed(0, group="g")] == ["g"]
     for arm in ("none", "a", "b"):
