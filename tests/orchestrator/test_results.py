@@ -138,5 +138,5 @@ def test_the_notebook_of_a_study_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         exec(compile(cell, f"cell {number}", "exec"), names)
     gap = eval(cells[2].splitlines()[-1], names)
     assert gap < 1e-10  # pairing by seed has the table's differences
-    assert len(names["primary"]) == 10
+    assert len(names["primary"]) == 8
     names["axes"].figure.clear()
