@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.statistics.model import Values
+from orchestrator.statistics.model import Values, can_be_compared
 from orchestrator.statistics.simultaneous import Family, from_covariance
 
 
@@ -23,7 +23,7 @@ def differences_of_means(first: Values, second: Values, *, paired: bool, confide
 
     Returns:
         By arm of both sets, mean of the first - mean of the second; none where no variance can be told. An arm with a
-        value that is not finite, or, if paired, without a common seed, is left out.
+        value that cannot be compared, or, if paired, without a common seed, is left out.
 
     Source:
         Of one arm: Student's paired t interval, or that of Welch 1947, Biometrika 34, with Satterthwaite's degrees of
@@ -31,13 +31,13 @@ def differences_of_means(first: Values, second: Values, *, paired: bool, confide
         intervals hold together (see ``from_covariance``) as if arms were independent, which is cautious where they
         are not.
     """
-    finite = [arm for arm in first if arm in second and _are_finite(first[arm]) and _are_finite(second[arm])]
+    usable = [arm for arm in first if arm in second and _are_comparable(first[arm]) and _are_comparable(second[arm])]
     if paired:
-        common = {arm: sorted(first[arm].keys() & second[arm].keys()) for arm in finite}
+        common = {arm: sorted(first[arm].keys() & second[arm].keys()) for arm in usable}
         gaps = {arm: [first[arm][seed] - second[arm][seed] for seed in seeds] for arm, seeds in common.items() if seeds}
         samples = [gaps]
     else:
-        samples = [{arm: list(values[arm].values()) for arm in finite} for values in (first, second)]
+        samples = [{arm: list(values[arm].values()) for arm in usable} for values in (first, second)]
     arms = tuple(samples[0])
     if not arms:
         return Family({}, None, confidence)
@@ -56,8 +56,8 @@ def differences_of_means(first: Values, second: Values, *, paired: bool, confide
     return from_covariance(arms, estimates, np.diag(covariance), df_of_sum, confidence=confidence)
 
 
-def _are_finite(values: Mapping[int, float]) -> bool:
-    return bool(values) and all(map(math.isfinite, values.values()))
+def _are_comparable(values: Mapping[int, float]) -> bool:
+    return bool(values) and can_be_compared(values.values())
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Values = Mapping[str, Mapping[int, float]]
 """Arm to seed to value, of one metric in one group."""
+
+LARGEST_VALUE = 1e60
+"""Of what is compared; beyond it is no measurement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +44,15 @@ class GroupModel:
     leverages: Mapping[str, Mapping[int, float]]
 
 
+def can_be_compared(values: Iterable[float]) -> bool:
+    """Return whether values are finite, and of a size whose fourth power, which comparisons take, is finite too."""
+    return all(abs(value) <= LARGEST_VALUE for value in values)
+
+
 def fit_group(values: Values, *, baseline: str, blocks: bool = True) -> GroupModel:
     """Fit a group of arms by ordinary least squares. Cells may be missing, arms may have other seeds.
 
-    An arm has no estimate if one of its values is not finite, or if no path of common seeds joins it to the baseline
+    An arm has no estimate if one of its values cannot be compared, or if no path of common seeds joins it to the baseline
     (with blocks: it needs a seed of the baseline, or one of an arm that has an estimate). Floors, whose variance is
     another, pruned arms, whose survivors flatter, and arms whose values are the baseline's to the last bit are for the
     caller to leave out.
@@ -66,7 +74,7 @@ def fit_group(values: Values, *, baseline: str, blocks: bool = True) -> GroupMod
     """
     if baseline not in values:
         raise ValueError(f"baseline must be an arm among {', '.join(values)}, not {baseline!r}")
-    usable = {arm: of_arm for arm, of_arm in values.items() if of_arm and np.isfinite(list(of_arm.values())).all()}
+    usable = {arm: of_arm for arm, of_arm in values.items() if of_arm and can_be_compared(of_arm.values())}
     arms = _joined(usable, baseline, blocks)
     seeds = sorted({seed for arm in arms for seed in usable[arm]})
     column = {seed: place for place, seed in enumerate(seeds)}

@@ -43,13 +43,13 @@ class Difference:
 
 def mean(values: Sequence[float]) -> float | None:
     """Return the mean of ``(n,)`` values, or None if n = 0."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return float(np.mean(values)) if len(values) else None
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the standard deviation of ``(n,)`` values, with n - 1 in the denominator; None if n < 2."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return float(np.std(values, ddof=1)) if len(values) >= 2 else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.statistics.model import Values
+from orchestrator.statistics.model import Values, can_be_compared
 from orchestrator.statistics.paired import EXACT_UP_TO, sign_patterns
 
 
@@ -38,7 +38,7 @@ def max_t_sign_flips(values: Values, *, baseline: str, seed: int = 0) -> dict[st
         for arm, of_arm in values.items()
         if arm != baseline
     }
-    tested = [arm for arm, pairs in differences.items() if pairs and np.isfinite(list(pairs.values())).all()]
+    tested = [arm for arm, pairs in differences.items() if pairs and can_be_compared(pairs.values())]
     seeds = sorted({s for arm in tested for s in differences[arm]})
     table = np.array([[differences[arm].get(s, 0.0) for s in seeds] for arm in tested])
     num_seeds = np.array([len(differences[arm]) for arm in tested])

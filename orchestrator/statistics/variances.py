@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from orchestrator.statistics.dunnett import LARGEST_DF, dunnett_coverage, dunnett_critical
-from orchestrator.statistics.model import GroupModel, Values
+from orchestrator.statistics.model import GroupModel, Values, can_be_compared
 from orchestrator.statistics.simultaneous import Contrast, Family
 
 Array = NDArray[np.float64]
@@ -145,7 +145,7 @@ def by_own_variances(
         for arm, of_arm in values.items()
         if arm != baseline
     }
-    usable = {arm: np.array(p) for arm, p in pairs.items() if len(p) >= 2 and np.isfinite(p).all() and np.ptp(p) > 0}
+    usable = {arm: np.array(p) for arm, p in pairs.items() if len(p) >= 2 and can_be_compared(p) and np.ptp(p) > 0}
     if not usable:
         return Family({}, None, confidence)
     num = len(usable)
