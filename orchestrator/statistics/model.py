@@ -52,8 +52,8 @@ def can_be_compared(values: Iterable[float]) -> bool:
 def fit_group(values: Values, *, baseline: str, blocks: bool = True) -> GroupModel:
     """Fit a group of arms by ordinary least squares. Cells may be missing, arms may have other seeds.
 
-    An arm has no estimate if one of its values cannot be compared, or if no path of common seeds joins it to the baseline
-    (with blocks: it needs a seed of the baseline, or one of an arm that has an estimate). Floors, whose variance is
+    An arm has no estimate if one of its values cannot be compared, or if no path of common seeds joins it to the
+    baseline (with blocks: it needs a seed of the baseline, or one of an arm that has one). Floors, whose variance is
     another, pruned arms, whose survivors flatter, and arms whose values are the baseline's to the last bit are for the
     caller to leave out.
 
