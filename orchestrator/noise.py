@@ -1,4 +1,7 @@
-"""The noise of a sweep's metrics as it was measured: in its own ledger, or in another under the same results folder."""
+"""The noise of a sweep's metrics as it was measured: in its own ledger, or in another under the same results folder.
+
+Of published studies there, which have no ledger, the trials beside their tables serve likewise.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,13 @@ from typing import Any
 from pydantic_core import to_json
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.storage.views import folder_names, sweep_view
+from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData
+from orchestrator.reports.per_trial.trials_csv import CSV_NAME
+from orchestrator.storage.remote_folder import is_url
+from orchestrator.storage.views import STUDIES, folder_names, sweep_view
 from orchestrator.sweep.declared.comparison import ComparisonSettings
+from orchestrator.sweep.grid import expand
+from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.records import TrialRecord
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError
@@ -68,6 +76,30 @@ class OtherSweeps:
                     yield OtherSweep(name, *_read(view))
             except (SpecsweepError, OSError) as error:
                 _LOG.warning("%s: times and noise of its trials are not used, for it cannot be read: %s", name, error)
+        if not is_url(str(self._results_root)):
+            yield from _read_studies(Path(self._results_root) / STUDIES)
+
+
+def _read_studies(folder: Path) -> Iterator[OtherSweep]:
+    """Yield the published studies in a folder."""
+    for table in sorted(folder.glob(f"*/{CSV_NAME}")):
+        name = f"{STUDIES}/{table.parent.name}"
+        try:
+            by_group: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+            for record in SweepData.of_folder(table.parent).records:
+                by_group[record.trial.group_id].append(record)
+            yield OtherSweep(name, by_group, _configs(table.parent / SWEEP_COPY_NAME))
+        except (SpecsweepError, OSError) as error:
+            _LOG.warning("%s: times and noise of its trials are not used, for it cannot be read: %s", name, error)
+
+
+def _configs(file: Path) -> dict[str, Mapping[str, Any]]:
+    """Return of each group of a study's file the configuration of a trial; none if the file cannot be read."""
+    try:
+        trials = expand(load_sweep(file))
+    except (SpecsweepError, OSError):
+        return {}
+    return {group: json.loads(to_json(config)) for group, config in {t.group_id: t.config for t in trials}.items()}
 
 
 def find_noise(

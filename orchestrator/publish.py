@@ -13,9 +13,6 @@ from orchestrator.trials.computation import differences_text, find_differences
 from orchestrator.trials.records import State, TrialRecord
 from specvit.errors import SpecsweepError
 
-STUDIES = "studies"
-"""Folder of the published studies, beside the runs."""
-
 _WITH_RESULT = (State.DONE, State.PRUNED)
 
 

@@ -33,8 +33,8 @@ def publish(
     accept_mixed: AcceptMixed = False,
 ) -> None:
     """Put the tables of a finished sweep, its curves, file and environment into a folder to be kept and shared."""
-    from orchestrator.publish import STUDIES
     from orchestrator.publish import publish as publish_study
+    from orchestrator.storage.views import STUDIES
 
     refuse_url(*([] if to else [results]), why="studies are published to a folder of this machine; give --to DIR")
     with open_ledger(target, results, overrides) as ledger:

@@ -16,6 +16,9 @@ from orchestrator.storage.remote_folder import RemoteError, RemoteFolder, is_url
 from orchestrator.storage.results_folder import cache_folder, has_mirror, read_note
 from specvit.files.atomic import write_atomically
 
+STUDIES = "studies"
+"""Folder of the published studies, beside the runs in a folder of results."""
+
 _VIEWED_NAME = "viewed.json"
 """What is known of a view, in its folder."""
 

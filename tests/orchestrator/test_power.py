@@ -21,6 +21,7 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.provenance import collect_provenance
 from orchestrator.plan import make_plan
 from orchestrator.power import MetricPower, SweepPower, measure_power
+from orchestrator.publish import publish
 from orchestrator.run import describe
 from orchestrator.statistics import Action, Design, contrast_power, design_looks, forecast_looks
 from orchestrator.sweep.grid import expand
@@ -119,6 +120,21 @@ def test_a_sweep_of_the_same_group_comes_before_one_that_is_alike_and_more_seeds
     assert (knn(measured(make_sweep(), tmp_path)).source, knn(measured(make_sweep(), tmp_path)).df) == (
         "sweep seeds, the same group", 2,
     )
+
+
+def test_published_studies_tell_noise_as_ledgers_do(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    longer = make_sweep(name="longer", objective={"recipe": "dinov2_cpu", "steps": 40, "batch_size": 8}, seeds=2)
+    wide = {"none": (50.0, 51.0), "norm@all": (52.0, 57.0)}
+    for sweep, values, sd in ((longer, wide, 2.0), (make_sweep(seeds=2), VALUES, 1.0)):
+        fill(sweep, runs, values)
+        with Ledger.read(runs / sweep.name / LEDGER_NAME) as ledger:
+            publish(ledger, results / "studies" / sweep.name)
+        found = knn(measured(make_sweep(name="new"), results))
+        alike = "the same recipe, scale and data" if sweep is longer else "the same group"
+        assert (found.source, found.sd) == (f"sweep studies/{sweep.name}, {alike}", pytest.approx(sd))
+    (results / "studies" / "tiny" / "trials.csv").write_text("no table\n")
+    assert knn(measured(make_sweep(name="new"), results)).source.startswith("sweep studies/longer")
 
 
 def test_noise_that_is_named_takes_the_place_of_what_was_measured(make_sweep: MakeSweep, tmp_path: Path) -> None:
