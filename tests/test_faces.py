@@ -83,7 +83,7 @@ def test_the_command_line_shows_its_help_without_settings() -> None:
     assert run.stdout == "set()\n"
 
 
-@pytest.mark.parametrize("command", ["schema", "plan sweeps/recipes.yaml --json"])
+@pytest.mark.parametrize("command", ["schema", "plan sweeps/recipes.yaml --json --results none"])
 def test_a_command_that_needs_settings_alone_loads_no_numpy(command: str) -> None:
     code = f"import sys, orchestrator.cli.app as cli; cli.app({command.split()}, standalone_mode=False)\n" + (
         "print(*({'numpy', 'torch', 'pandas', 'ray'} & set(sys.modules)), file=sys.stderr)"
