@@ -164,5 +164,5 @@ def survivors(
 
 def is_agent(command_line: str) -> bool:
     """Tell whether a process is one of the two agents that Ray starts beside a raylet, whose own line names them."""
-    program = command_line.split(maxsplit=1)[0]
+    program = command_line.partition(" ")[0]  # of a process that has just ended nothing
     return not program.endswith(("/raylet", "/gcs_server")) and "agent" in command_line.lower()

@@ -111,8 +111,9 @@ def test_a_sweep_with_diagnostics_writes_a_row_per_trial_block_site_and_quantity
         folder=tmp_path / "results",
         make_executor=lambda datasets, _: LocalExecutor(datasets),
     )
-    assert outcome.written[-3] == tmp_path / "results" / CSV_NAME
-    with outcome.written[-2].open() as file:
+    written = {path.name: path for path in outcome.written}
+    assert written[CSV_NAME] == tmp_path / "results" / CSV_NAME
+    with written[CSV_NAME].open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["group", "arm", "role", "seed", "trial_id", "block", "site", "quantity", "value"]
     assert len({(row["trial_id"], row["block"], row["site"], row["quantity"]) for row in rows}) == len(rows)
