@@ -25,7 +25,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, GetPydanticSche
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from specvit.errors import PartError
+from specvit.errors import ConfigError, PartError
+from specvit.messages import did_you_mean
 
 _GROUPS = "specsweep."
 """What the names of all groups of our entry points begin with."""
@@ -89,6 +90,27 @@ class PartTable(LazyMapping[type[T]]):
         self.discriminator = discriminator
         self._base, self._own, self._group, self._check = base, own, group, check
         self._package = package
+
+    def read_name(self, value: object) -> object:
+        """Return ``{discriminator: name}`` for a bare name, and anything else as it is.
+
+        Raises:
+            ConfigError: If it is no name of a part, or a mapping that names none.
+        """
+        kind, known = self.discriminator, f"known: {', '.join(self)}"
+        if isinstance(value, str):
+            if value not in self:
+                raise ConfigError(f"unknown {kind}; {known}, not {value!r}{did_you_mean(value, list(self))}")
+            return {kind: value}
+        if isinstance(value, Mapping) and kind not in value:
+            raise ConfigError(f"{kind} is required; {known}")
+        return value
+
+    def allow_names(self, schema: dict[str, Any]) -> None:
+        """Extend the JSON schema of a part to its bare name, as ``read_name`` reads it."""
+        schema["anyOf"] = [{"enum": list(self), "type": "string"}, dict(schema)]
+        for key in schema.keys() - {"anyOf"}:
+            del schema[key]
 
     def refuse_unlisted(self, name: str) -> None:
         """Look for a part that somebody has written in our package and not listed, and say so.

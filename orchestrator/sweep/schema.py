@@ -24,7 +24,6 @@ from specvit.config import ExternalBackbone, ModelSettings, RungSettings
 from specvit.data import AnyDataSource
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import ConfigError
-from specvit.messages import did_you_mean
 from specvit.probes import SelectedProbes
 from specvit.recipes import AnyRecipe
 from specvit.settings import Flag, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, settings
@@ -70,25 +69,6 @@ def _switch_on(value: object) -> object:
     return value
 
 
-def _comparator_by_name(value: object) -> object:
-    """Read ``jumbo`` as ``{comparator: jumbo}``; a mapping without a name is refused here, as is an unknown name."""
-    known = f"known: {', '.join(COMPARATORS)}"
-    if isinstance(value, str):
-        if value not in COMPARATORS:
-            raise ConfigError(f"unknown comparator; {known}, not {value!r}{did_you_mean(value, list(COMPARATORS))}")
-        return {"comparator": value}
-    if isinstance(value, Mapping) and "comparator" not in value:
-        raise ConfigError(f"comparator is required; {known}")
-    return value
-
-
-def _allow_comparator_names(schema: dict[str, Any]) -> None:
-    """Extend the JSON schema of a comparator to its bare name."""
-    schema["anyOf"] = [{"enum": list(COMPARATORS), "type": "string"}, dict(schema)]
-    for key in schema.keys() - {"anyOf"}:
-        del schema[key]
-
-
 def _form_of(field: str) -> Discriminator:
     """Return what tells the two forms of a field from each other."""
     return Discriminator(lambda value: FORMS[field][not isinstance(value, Mapping | GrowingSeeds)])
@@ -124,7 +104,7 @@ AnySeeds = Annotated[
 ]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 ComparatorEntry = Annotated[
-    AnyComparator, BeforeValidator(_comparator_by_name), Field(json_schema_extra=_allow_comparator_names)
+    AnyComparator, BeforeValidator(COMPARATORS.read_name), Field(json_schema_extra=COMPARATORS.allow_names)
 ]
 Axis = Annotated[tuple[Any, ...], Field(min_length=1)]
 AxisPath = Annotated[str, Field(pattern=rf"^{VARY_PATH.pattern}$")]

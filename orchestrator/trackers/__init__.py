@@ -9,8 +9,7 @@ in a sweep file or is printed; nothing is sent that the user did not ask for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -21,7 +20,6 @@ from orchestrator.trackers.tensorboard import TensorBoard
 from orchestrator.trackers.trackio import Trackio
 from orchestrator.trackers.wandb import WeightsAndBiases
 from specvit.errors import ConfigError
-from specvit.messages import did_you_mean
 from specvit.plugins import OneOf, PartTable
 
 TRACKERS: PartTable[Tracker] = PartTable(
@@ -38,25 +36,6 @@ TRACKERS: PartTable[Tracker] = PartTable(
 )
 
 
-def _by_name(value: object) -> object:
-    """Read ``mlflow`` as ``{tracker: mlflow}``; a mapping without a name is refused here, as is an unknown name."""
-    known = f"known: {', '.join(TRACKERS)}"
-    if isinstance(value, str):
-        if value not in TRACKERS:
-            raise ConfigError(f"unknown tracker; {known}, not {value!r}{did_you_mean(value, list(TRACKERS))}")
-        return {"tracker": value}
-    if isinstance(value, Mapping) and "tracker" not in value:
-        raise ConfigError(f"tracker is required; {known}")
-    return value
-
-
-def _allow_names(schema: dict[str, Any]) -> None:
-    """Extend the JSON schema of a tracker to its bare name."""
-    schema["anyOf"] = [{"enum": list(TRACKERS), "type": "string"}, dict(schema)]
-    for key in schema.keys() - {"anyOf"}:
-        del schema[key]
-
-
 def _check_unique(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
     names = [tracker.name for tracker in trackers]
     for name in names:
@@ -66,10 +45,10 @@ def _check_unique(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
 
 
 AnyTracker = Annotated[Tracker, OneOf(TRACKERS)]
-SelectedTrackers = Annotated[
-    tuple[Annotated[AnyTracker, BeforeValidator(_by_name), Field(json_schema_extra=_allow_names)], ...],
-    AfterValidator(_check_unique),
+TrackerEntry = Annotated[
+    AnyTracker, BeforeValidator(TRACKERS.read_name), Field(json_schema_extra=TRACKERS.allow_names)
 ]
+SelectedTrackers = Annotated[tuple[TrackerEntry, ...], AfterValidator(_check_unique)]
 """The trackers that are on: names, or settings that name one, ``{tracker: mlflow, experiment: x}``."""
 
 __all__ = [
@@ -82,6 +61,7 @@ __all__ = [
     "TrackedRun",
     "Tracker",
     "TrackerClient",
+    "TrackerEntry",
     "Trackio",
     "WeightsAndBiases",
 ]
