@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.growth import GroupGrowth, follow_group, verdict_of
-from orchestrator.statistics import Comparison, Decision, Verdict, benjamini_hochberg, compare_arms
+from orchestrator.statistics import Comparison, Decision, Verdict, benjamini_hochberg, can_be_compared, compare_arms
 from orchestrator.sweep.declared.comparison import DEFAULT, ComparisonSettings, read_comparison
 from orchestrator.sweep.declared.growing_seeds import GrowingSeeds, read_growth
 from orchestrator.trials.records import State, TrialRecord
@@ -266,8 +266,8 @@ def gaps_of(own: Mapping[int, float], baseline: Mapping[int, float]) -> list[flo
 
 
 def finite_mean(gaps: Sequence[float]) -> float | None:
-    """Return the mean of some numbers; None of none, or where one is not finite."""
-    return math.fsum(gaps) / len(gaps) if gaps and all(map(math.isfinite, gaps)) else None
+    """Return the mean of some numbers; None of none, or where one is none that can be compared."""
+    return math.fsum(gaps) / len(gaps) if gaps and can_be_compared(gaps) else None
 
 
 def _is_exact(gaps: Sequence[float]) -> bool:

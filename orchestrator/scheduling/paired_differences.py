@@ -14,7 +14,7 @@ from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role, TrialInfo
 
 _WORST = 1e300
-"""Stands for a value that is not finite: worse than any, yet a number that can be averaged."""
+"""Stands for a value that is not finite, or larger: worse than any, yet a number that can be averaged."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class PairedDifferences:
         self._over = {r.trial.trial_id for r in records if r.state not in (State.WAITING, State.PENDING, State.RUNNING)}
 
     def add(self, trial_id: str, step: int, value: float) -> bool:
-        """Record a rung's value; return whether it is new. One that is NaN or infinite is worse than all others."""
+        """Record a rung's value; return whether it is new. One that is NaN or beyond 1e300 is worse than all others."""
         values = self._values[trial_id]
         is_new = step not in values
         if is_new:
-            values[step] = self._sign * value if math.isfinite(value) else -_WORST
+            values[step] = self._sign * value if abs(value) < _WORST else -_WORST
         return is_new
 
     def end(self, trial_id: str) -> None:

@@ -90,7 +90,7 @@ def draw_lengths(
         if record.state is State.DONE and record.seconds is not None:
             arms.setdefault(record.trial.arm_id, []).append(record.seconds)
             groups.setdefault((record.trial.group_id, not record.trial.role.is_trained), []).append(record.seconds)
-    means = {key: [math.fsum(seconds) / len(seconds)] for key, seconds in groups.items()}
+    means = {key: [math.fsum(each / len(seconds) for each in seconds)] for key, seconds in groups.items()}
     lengths: dict[str, float] = {}
     for trial in trials:
         key = trial.group_id, not trial.role.is_trained

@@ -20,7 +20,7 @@ from orchestrator.statistics.groups import CombinedEffect, combine_effects, diff
 from orchestrator.statistics.looks import LookDesign, design_looks
 from orchestrator.statistics.max_t import max_t_coverage, max_t_critical
 from orchestrator.statistics.means import differences_of_means
-from orchestrator.statistics.model import GroupModel, fit_group
+from orchestrator.statistics.model import GroupModel, can_be_compared, fit_group
 from orchestrator.statistics.paired import Difference, mean, paired_difference, sample_sd, sign_flip_p, t_interval
 from orchestrator.statistics.pairing import Pairing, pairing
 from orchestrator.statistics.power import contrast_power, seeds_for_difference, two_way_df
@@ -53,6 +53,7 @@ __all__ = [
     "benjamini_hochberg",
     "beside_family",
     "by_own_variances",
+    "can_be_compared",
     "combine_effects",
     "compare_arms",
     "confirm",

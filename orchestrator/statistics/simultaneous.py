@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.statistics.max_t import max_t
-from orchestrator.statistics.model import GroupModel
+from orchestrator.statistics.model import GroupModel, can_be_compared
 from orchestrator.statistics.power import detectable_shift
 
 Array = NDArray[np.float64]
@@ -112,7 +112,7 @@ def beside_family(
         critical: Another critical value, e.g. of a look; None: that of the family.
 
     Returns:
-        The contrast; None without a seed in common, a finite difference or a yardstick.
+        The contrast; None without a seed in common, values that can be compared, or a yardstick.
 
     Source:
         A future mean of the same model: its difference to the baseline within n seeds has the variance 2 sigma^2 / n
@@ -123,14 +123,14 @@ def beside_family(
     common = sorted(values.keys() & baseline.keys())
     if not common or not family.contrasts or not math.isfinite(model.variance):
         return None
+    if not can_be_compared((*values.values(), *baseline.values())):
+        return None
     if model.blocks:
         estimate = math.fsum(values[seed] - baseline[seed] for seed in common) / len(common)
         scale = 2 / len(common)
     else:
         estimate = math.fsum(values.values()) / len(values) - math.fsum(baseline.values()) / len(baseline)
         scale = 1 / len(values) + 1 / len(baseline)
-    if not math.isfinite(estimate):
-        return None
     error, df = math.sqrt(model.variance * scale), float(model.df)
     if not pooled:
         spreads = [found.standard_error**2 * model.num_seeds[arm] for arm, found in family.contrasts.items()]

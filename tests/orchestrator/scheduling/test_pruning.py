@@ -178,7 +178,7 @@ def test_floors_are_no_evidence() -> None:
     assert make_judge(MEDIAN, floor, make_record("a")).report("a", 10, 1.0) == ()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1.7e308, -1.7e308])
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_value_that_is_not_finite_counts_as_the_worst(value: float, higher_is_better: bool) -> None:
     judge = make_judge(MEDIAN, BASELINE, make_record("a"), higher_is_better=higher_is_better)
