@@ -19,6 +19,8 @@ _WITH_RESULT = (State.DONE, State.PRUNED)
 def publish(ledger: Ledger, destination: Path, *, accept_mixed: bool = False) -> tuple[Path, ...]:
     """Write the tables of a sweep, its curves, its file and its environment to a folder.
 
+    Kept weights stay where they are, and so does their index.
+
     Args:
         ledger: Of the sweep, open for reading.
         destination: The folder; it is made if it is not there, and what it holds by the same names is replaced.

@@ -18,6 +18,7 @@ from orchestrator.reports.comparisons import Claims
 from orchestrator.reports.growth import Stage, stage_of
 from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import write_results
+from orchestrator.reports.weights_index import write_index
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.budget import Budget
 from orchestrator.scheduling.durations import TrialDurations
@@ -228,6 +229,7 @@ class SweepRun:
         written = write_results(
             self.folder, data, diagnostics=ledger.diagnostics(), provenance=provenance, usage=ledger.usage()
         )
+        written += write_index(self.folder, records)
         return Outcome(
             info=self.info, records=records, num_run=len(self.pending), finished=self.finished, written=written,
             num_taken=self.num_taken, num_without_weights=self.num_without_weights,

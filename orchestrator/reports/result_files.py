@@ -31,7 +31,6 @@ from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.reports.unlearnt import learning_note
-from orchestrator.reports.weights_index import write_index
 from orchestrator.trials.computation import differences_text
 from orchestrator.trials.records import TrialUsage
 from specvit.diagnostics.measurement import Measurement
@@ -48,7 +47,7 @@ def write_results(
     provenance: Provenance,
     usage: Mapping[str, TrialUsage] | None = None,
 ) -> tuple[Path, ...]:
-    """Write everything that a run leaves beside its ledger.
+    """Write everything that follows from a sweep's trials, for a run beside its ledger or for a study.
 
     Args:
         folder: The folder of the sweep's results.
@@ -58,8 +57,8 @@ def write_results(
         usage: Trial id to what all attempts at it took, from ``Ledger.usage``; None = not known.
 
     Returns:
-        The paths of what was found across groups, curves, diagnostics, the trials, the index of weights and the report,
-        as far as there is any.
+        The paths of what was found across groups, curves, diagnostics, the trials and the report, as far as there is
+        any.
 
     Raises:
         SpecsweepError: If a file cannot be written; the text names it.
@@ -72,7 +71,6 @@ def write_results(
         *write_curves(folder, data.records),
         *write_diagnostics(folder, data.records, diagnostics),
         folder / trials_csv.CSV_NAME,
-        *write_index(folder, data.records),
         folder / PAGE_NAME,
     )
     write_provenance(folder, data.info, provenance)

@@ -16,6 +16,7 @@ from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Failed, Finished, Pruned
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError
+from specvit.kept_weights import WeightsFile
 
 Finish = Callable[[Trial], None]
 
@@ -43,6 +44,18 @@ def test_a_finished_sweep_is_written_to_the_folder(
     ]
     assert (folder / "sweep.yaml").read_text() == ledger.sweep().text
     assert publish(ledger, folder) == written
+
+
+def test_kept_weights_stay_where_they_are_and_are_not_listed(
+    ledger: Ledger, trials: tuple[Trial, ...], tmp_path: Path
+) -> None:
+    for trial in trials:
+        attempt = ledger.begin_attempt(trial.trial_id)
+        kept = WeightsFile(f"{trial.trial_id}/last.safetensors", "0" * 64, is_probed=True)
+        ledger.record(Finished(trial.trial_id, attempt, {"knn_top1": 50.0}, 1.0, 1.0, weights=(kept,)))
+    assert all(record.weights for record in ledger.records())
+    publish(ledger, tmp_path / "tiny")
+    assert not list((tmp_path / "tiny").glob("weights"))
 
 
 def test_an_unfinished_sweep_is_refused_and_nothing_is_written(

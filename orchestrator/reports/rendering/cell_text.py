@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.mixed import MARK, mixture_note
-from orchestrator.reports.rendering.formatting import decimals, describe
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change
 from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics import Action, Verdict
@@ -63,9 +63,7 @@ def difference_text(row: ArmRow, name: str) -> str:
         return "pruned"
     if difference is None or difference.mean is None or not math.isfinite(difference.mean):
         return ""
-    text = f"{difference.mean:+z.{digits}f}"
-    if difference.low is not None:
-        text += f" [{difference.low:+z.{digits}f}, {difference.high:+z.{digits}f}]"
+    text = format_change(difference.mean, difference.low, difference.high, digits)
     if difference.n != cell.n:  # fewer than the mean is over, if the baseline lacks a seed that the arm has
         text += f" n={difference.n}"
     if difference.q_value is not None and difference.q_value < FALSE_DISCOVERIES:

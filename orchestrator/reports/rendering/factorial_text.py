@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.reports.ablation_table import AblationTable
 from orchestrator.reports.factorial import Effect, Estimate, FactorialReading
-from orchestrator.reports.rendering.formatting import decimals, describe, list_texts
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change, list_texts
 from orchestrator.statistics import Verdict
 from specvit.messages import one_line
 
@@ -40,7 +40,7 @@ def effect_text(effect: Effect, name: str) -> str:
     estimate, digits = effect.metrics.get(name), decimals(name)
     if estimate is None:
         return ""
-    return f"{estimate.mean:+z.{digits}f} [{estimate.low:+z.{digits}f}, {estimate.high:+z.{digits}f}]"
+    return format_change(estimate.mean, estimate.low, estimate.high, digits)
 
 
 def effect_verdict(effect: Effect, name: str) -> str:
@@ -92,7 +92,7 @@ def _clause(effect: Effect, estimate: Estimate, title: str, digits: int, smalles
         return f"{both} changes {title} by less than {bound}"
     sign = 1 if estimate.mean > 0 else -1
     low, high = sorted((sign * estimate.low, sign * estimate.high))
-    size = f"{abs(estimate.mean):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    size = format_change(abs(estimate.mean), low, high, digits, sign="-")
     if effect.is_interaction:
         return f"{both} together give {size} {'more' if sign > 0 else 'less'} {title} than the sum of the two"
     return f"{both} {'raises' if sign > 0 else 'lowers'} {title} by {size} over the other components"

@@ -39,6 +39,30 @@ def format_metric(name: str, value: float, *, digits: int = 1) -> str:
     return f"{name} {value:.{decimals(name) if has_own_unit else digits}f}"
 
 
+def format_change(mean: float, low: float | None, high: float | None, digits: int, *, sign: str = "+") -> str:
+    """Return a change with its interval, if it has one: ``+2.4 [+0.03, +4.7]``.
+
+    An end that would read 0.0 in an interval that leaves 0 out has one or two digits more.
+
+    Args:
+        mean: The change.
+        low: Lower end.
+        high: Upper end.
+        digits: Digits after the point.
+        sign: ``+``, or ``-`` to write no plus.
+    """
+    text = f"{mean:{sign}z.{digits}f}"
+    if low is None or high is None:
+        return text
+    leaves_zero_out = low > 0 or high < 0
+    return f"{text} [{', '.join(_format_end(end, digits, sign, exact=leaves_zero_out) for end in (low, high))}]"
+
+
+def _format_end(value: float, digits: int, sign: str, *, exact: bool) -> str:
+    texts = [f"{value:{sign}z.{digits + more}f}" for more in (0, 1, 2)]
+    return next((text for text in texts if exact and float(text)), texts[0])
+
+
 def format_seconds(seconds: float | None) -> str:
     """Return a duration, human-readable: ``45 s``, ``12 min``, ``3 h 20 min``; ``?`` for None."""
     if seconds is None:

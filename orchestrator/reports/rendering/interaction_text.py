@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from orchestrator.reports.interactions import ArmAcross, Change, Interactions
-from orchestrator.reports.rendering.formatting import decimals, describe
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change
 from orchestrator.statistics import LEAST_SEEDS, CombinedEffect
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
@@ -73,7 +73,7 @@ def combined_texts(found: Interactions, row: ArmAcross) -> tuple[str, str]:
     each, digits = row.combined, decimals(found.metric)
     if each is None:
         return _NOTHING if row.role is Role.ARM else "", _NOTHING if row.role is Role.ARM else ""
-    text = f"{each.estimate:+z.{digits}f} [{each.low:+z.{digits}f}, {each.high:+z.{digits}f}]"
+    text = format_change(each.estimate, each.low, each.high, digits)
     fewer = f" of {each.num_groups} groups" if each.num_groups <= len(found.others) else ""
     return f"{text}{fewer}", f"{each.tau:.{digits}f}"
 
@@ -173,6 +173,4 @@ def _cell(change: Change | None, metric: str) -> tuple[str, bool]:
 
 def interval_text(change: Change, metric: str) -> str:
     """Return a change with its interval, if it has one."""
-    digits = decimals(metric)
-    mean, low, high = (f"{value or 0.0:+z.{digits}f}" for value in (change.mean, change.low, change.high))
-    return mean if change.low is None else f"{mean} [{low}, {high}]"
+    return format_change(change.mean or 0.0, change.low, change.high, decimals(metric))

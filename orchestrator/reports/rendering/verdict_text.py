@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.comparisons import Difference
 from orchestrator.reports.rendering.factorial_text import factorial_sentences
-from orchestrator.reports.rendering.formatting import decimals, describe, list_texts
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change, list_texts
 from orchestrator.statistics import LEAST_SEEDS, Verdict
 from orchestrator.trials.trial import REPEAT, Role
 from specvit.messages import one_line
@@ -89,7 +89,7 @@ def _sentences_on_controls(table: AblationTable) -> list[str]:
         elif difference.verdict in (Verdict.UNDECIDED, Verdict.EQUIVALENT):
             calm.setdefault(difference.verdict, []).append(row)
         else:
-            by = _numbers(difference, digits)
+            by = format_change(difference.mean or 0.0, difference.low, difference.high, digits)
             found = f"Control {one_line(row.arm)} is found to differ from the baseline in {name} by {by}"
             warnings.append(f"{found}: {_ALARMS[row.arm == REPEAT]}.")
     sentences = []
@@ -117,14 +117,7 @@ def _scope(compared: Sequence[Difference]) -> str:
 
 
 def _with_interval(row: ArmRow, difference: Difference, digits: int) -> str:
-    return f"{one_line(row.arm)}: {_numbers(difference, digits)}"
-
-
-def _numbers(difference: Difference, digits: int) -> str:
-    """Return a difference and its interval, which a verdict always has."""
-    numbers = (0.0 if value is None else value for value in (difference.mean, difference.low, difference.high))
-    mean, low, high = (f"{value:+z.{digits}f}" for value in numbers)
-    return f"{mean} [{low}, {high}]"
+    return f"{one_line(row.arm)}: {format_change(difference.mean or 0.0, difference.low, difference.high, digits)}"
 
 
 def _names(arms: Sequence[tuple[ArmRow, Difference]]) -> str:

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.reports.rendering.formatting import column_title, decimals, describe, format_metric, format_seconds
+from orchestrator.reports.rendering.formatting import (
+    column_title,
+    decimals,
+    describe,
+    format_change,
+    format_metric,
+    format_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +58,23 @@ def test_describe_knows_the_direction_and_goes_by_the_name_otherwise() -> None:
 )
 def test_durations_are_written_in_the_unit_that_people_would_use(seconds: float | None, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits", "text"),
+    [
+        (-0.04, 4.7, 1, "+2.4 [+0.0, +4.7]"),
+        (0.04, 4.7, 1, "+2.4 [+0.04, +4.7]"),
+        (0.004, 4.7, 1, "+2.4 [+0.004, +4.7]"),
+        (0.0004, 4.7, 1, "+2.4 [+0.0, +4.7]"),
+        (0.0, 4.7, 1, "+2.4 [+0.0, +4.7]"),
+        (-4.7, -0.04, 1, "+2.4 [-4.7, -0.04]"),
+        (0.0004, 4.7, 3, "+2.400 [+0.0004, +4.700]"),
+        (None, None, 1, "+2.4"),
+    ],
+)
+def test_an_interval_that_leaves_zero_out_is_seen_to(
+    low: float | None, high: float | None, digits: int, text: str
+) -> None:
+    assert format_change(2.4, low, high, digits) == text
+    assert format_change(2.4, low, high, digits, sign="-") == text.replace("+", "")
