@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Two files at a time, in the order in which tests/conftest.py puts them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test faults check lint types imports tree bench noise simulate simulate-program smoke docs clean
+.PHONY: sweep test faults check lint types imports tree bench noise simulate simulate-program resample smoke docs clean
 
 sweep: $(VENV)/installed  ## Run the sweep over components and print its table
 	$(BIN)/specsweep run sweeps/components.yaml
@@ -45,6 +45,9 @@ simulate: $(VENV)/installed  ## Simulate sweeps and judge the statistics of the 
 
 simulate-program: $(VENV)/installed  ## The same through run, ledger and tables: minutes; ARGS="--sweeps 20"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.statistics_simulation.program $(ARGS)
+
+resample: $(VENV)/installed  ## Judge a study's verdicts by sweeps drawn from its seeds: ARGS="results/studies/components --seeds 4"
+	$(BIN)/python -m tests.statistics_simulation.resampled $(ARGS)
 
 # The sweeps of results/studies/claims, in the order of its claims; DATA=FOLDER adds those on photographs.
 CLAIMS := components blocks layerscale high_norm scales recipes comparators probes

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.reports.ablation_table import tables_of
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.statistics.comparison import compare_arms
 from orchestrator.statistics.confirmation import confirm, screen
 from orchestrator.statistics.decisions import Action, decide, follow
@@ -20,6 +22,7 @@ from .statistics_simulation import program
 from .statistics_simulation.fixed import _own_variances, as_values, least_squares, simulate_fixed
 from .statistics_simulation.growing import LOOKS, _screened, at_looks, simulate_confirmation, simulate_looks_of
 from .statistics_simulation.report import above, misses
+from .statistics_simulation.resampled import resample
 from .statistics_simulation.settings import Setting
 
 NUM_SWEEPS = 1000
@@ -140,3 +143,17 @@ def test_the_whole_program_finds_what_is_there_and_writes_what_it_found(tmp_path
     assert [row[1].strip() in ("0.0%", "50.0%") for row in rows[2:]] == [True, True]
     assert float(rows[3][2].strip().rstrip("%")) >= 50.0
     assert all(4 * 11 <= float(row[3]) <= 16 * 11 for row in rows[2:])
+
+
+def test_sweeps_of_all_seeds_of_a_study_without_replacement_are_the_study() -> None:
+    data = SweepData.of_folder(Path(__file__).parents[1] / "results" / "studies" / "components")
+    (table,) = tables_of(data.records, data.info).values()
+    found = {(row.kind, row.name): row.verdicts for row in resample(data, num_sweeps=2, num_seeds=4)}
+    for row in table.rows:
+        if (cell := row.metrics["miou"].difference) is not None and cell.verdict is not None:
+            assert found.pop((str(row.role), row.arm)) == {cell.verdict: 2}
+    for effect in table.factorials[0].effects:
+        assert found.pop(("effect", effect.name)) == {effect.metrics["miou"].verdict: 2}
+    assert not found
+    with pytest.raises(ValueError, match="at most the study's 4 without replacement, not 5"):
+        resample(data, num_sweeps=1, num_seeds=5)
