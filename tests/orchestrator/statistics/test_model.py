@@ -36,6 +36,23 @@ def test_an_unbalanced_group_has_the_estimates_of_statsmodels() -> None:
     assert model.num_seeds == {"none": 4, "a": 2, "b": 3}
 
 
+@pytest.mark.parametrize(("num_arms", "num_seeds"), [(4, 10), (9, 16), (12, 30), (10, 1000)])
+def test_the_covariance_is_that_of_the_design_of_dummy_variables(num_arms: int, num_seeds: int) -> None:
+    # What is singular by theory is so but for rounding, which differs from pattern to pattern: many of them.
+    rng = np.random.default_rng(0)
+    for _ in range(40 if num_seeds < 100 else 1):
+        present = rng.random((num_arms, num_seeds)) > 0.03
+        present[:, :2] = True
+        values = {str(arm): {int(s): rng.normal(50) for s in np.flatnonzero(row)} for arm, row in enumerate(present)}
+        model = fit_group(values, baseline="0")
+        of_arms, of_seeds = present.nonzero()
+        arms, seeds = np.eye(num_arms)[of_arms, 1:], np.eye(num_seeds)[of_seeds]
+        within = arms - seeds @ ((seeds.T @ arms) / seeds.sum(axis=0)[:, None])
+        assert model.unscaled[1:, 1:] == pytest.approx(np.linalg.inv(within.T @ within), rel=1e-9)
+        observed = np.concatenate([list(of_arm.values()) for of_arm in values.values()])
+        assert model.estimates[1:] == pytest.approx(np.linalg.lstsq(within, observed)[0], abs=1e-9)
+
+
 def test_without_blocks_the_estimates_are_those_of_statsmodels_too() -> None:
     # statsmodels 0.15.0: smf.ols('v ~ C(arm, Treatment("none"))', data).fit()
     model = fit_group(UNBALANCED, baseline="none", blocks=False)
