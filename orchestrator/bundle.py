@@ -19,7 +19,7 @@ from pathlib import Path
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
-from orchestrator.reports.per_trial import curves_csv, sweep_json, trials_csv
+from orchestrator.reports.per_trial import curves_csv, metrics_csv, sweep_json, trials_csv
 from orchestrator.reports.per_trial.csv_rows import MAX_BYTES
 from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData, read_files
 from orchestrator.reports.rendering import interaction_text
@@ -37,7 +37,7 @@ MADE = ("table.md", "table.csv", interaction_text.CSV_NAME)
 """Files that follow from the others."""
 
 FILES = (
-    *(*MADE, trials_csv.CSV_NAME, curves_csv.CSV_NAME, diagnostics_csv.CSV_NAME),
+    *(*MADE, trials_csv.CSV_NAME, metrics_csv.CSV_NAME, curves_csv.CSV_NAME, diagnostics_csv.CSV_NAME),
     *(sweep_json.JSON_NAME, SWEEP_COPY_NAME, ENVIRONMENT_NAME),
 )
 """All files that a bundle may have."""

@@ -20,7 +20,7 @@ from orchestrator.reports import curves, result_files
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
 from orchestrator.reports.figures import paper
 from orchestrator.reports.page.page import PAGE_NAME
-from orchestrator.reports.per_trial import curves_csv, sweep_data, sweep_json, trials_csv
+from orchestrator.reports.per_trial import curves_csv, metrics_csv, sweep_data, sweep_json, trials_csv
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.scheduling.jobs import weights_name
 from orchestrator.storage import checkpoint_store, command_inbox
@@ -43,7 +43,7 @@ _OWN_FILES = (
     *(LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm", f"{LEDGER_NAME}-wal.left"),
     *(MOVED_NAME, f"{MOVED_NAME}-wal"),
     *("table.md", "table.csv", interaction_text.CSV_NAME, curves_csv.CSV_NAME, curves.FIGURE_NAME),
-    *(diagnostics_csv.CSV_NAME, "diagnostics.png", PAGE_NAME),
+    *(diagnostics_csv.CSV_NAME, "diagnostics.png", PAGE_NAME, metrics_csv.CSV_NAME),
     *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )
 _OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME, TRACKERS_FOLDER)

@@ -16,7 +16,7 @@ from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, tables_of
 from orchestrator.reports.curves import build_curves
-from orchestrator.reports.per_trial import trials_csv
+from orchestrator.reports.per_trial import metrics_csv, trials_csv
 from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.rendering.html_table import render_html
 from orchestrator.reports.rendering.verdict_text import sentences_of
@@ -35,9 +35,6 @@ VERDICT_COLUMNS = (
     "more_seeds",
 )
 """Columns of ``SweepResults.verdicts``."""
-
-METRIC_COLUMNS = ("group", "arm", "role", "seed", "trial_id", "metric", "value")
-"""Columns of ``SweepResults.metrics``."""
 
 
 class SweepResults:
@@ -83,21 +80,14 @@ class SweepResults:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Return what trials ended with in long form: a row a trial and metric, with the columns ``METRIC_COLUMNS``.
+        """Return what trials ended with in long form: a row a trial and metric, with the columns of ``metrics.csv``.
 
         Those of the table first, then the loss, its terms and the like. Only trials that are done have some.
         """
         import pandas as pd
 
-        names = trials_csv.metric_names(self._data.records, self._data.info.metrics)
-        rows = [
-            (trial.group, trial.arm, str(trial.role), trial.seed, trial.trial_id, name, record.metrics[name])
-            for record in self._data.records
-            for trial in [record.trial]
-            for name in names
-            if name in record.metrics
-        ]
-        return pd.DataFrame(rows, columns=list(METRIC_COLUMNS)).astype({"seed": "int64", "value": "float64"})
+        rows = list(metrics_csv.metric_rows(self._data.records, self._data.info.metrics))
+        return pd.DataFrame(rows, columns=list(metrics_csv.COLUMNS)).astype({"seed": "int64", "value": "float64"})
 
     @cached_property
     def curves(self) -> pd.DataFrame:

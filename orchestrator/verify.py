@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from orchestrator.bundle import FILES, MADE, MANIFEST_NAME, NEEDED, read_bundle
-from orchestrator.reports.per_trial import curves_csv, trials_csv
+from orchestrator.reports.per_trial import curves_csv, metrics_csv, trials_csv
 from orchestrator.reports.per_trial.csv_rows import Row, read_rows
 from orchestrator.reports.per_trial.sweep_data import SweepData, read_files
 from orchestrator.reports.result_files import table_texts, trial_texts
@@ -109,7 +109,8 @@ def _against_manifest(files: Mapping[str, bytes], digests: Mapping[str, str]) ->
 
 def _against_trials(files: Mapping[str, bytes], data: SweepData) -> Iterator[Difference]:
     """Yield what differs from what the trials give."""
-    texts = table_texts(data) | {trials_csv.CSV_NAME: trial_texts(data)[trials_csv.CSV_NAME]}
+    of_trials = trial_texts(data)
+    texts = table_texts(data) | {name: of_trials[name] for name in (trials_csv.CSV_NAME, metrics_csv.CSV_NAME)}
     if curves_csv.CSV_NAME in files:
         texts[curves_csv.CSV_NAME] = curves_csv.render_curves(data.records)
     for name in MADE:

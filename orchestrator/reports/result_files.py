@@ -22,7 +22,7 @@ from orchestrator.reports.environment import environment_of
 from orchestrator.reports.interactions import compare_groups
 from orchestrator.reports.page.page import PAGE_NAME, render_page
 from orchestrator.reports.page.report import SweepReport
-from orchestrator.reports.per_trial import sweep_json, trials_csv
+from orchestrator.reports.per_trial import metrics_csv, sweep_json, trials_csv
 from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.reports.rendering.cell_text import external_note, failures_of
@@ -111,9 +111,13 @@ def table_texts(data: SweepData, known: Mapping[str, AblationTable] | None = Non
 
 
 def trial_texts(data: SweepData) -> dict[str, str]:
-    """Return what the tables are made of, by the names of the files: see ``orchestrator.reports.per_trial``."""
+    """Return what the tables are made of, by the names of the files, and its metrics in long form.
+
+    See ``orchestrator.reports.per_trial``.
+    """
     return {
         trials_csv.CSV_NAME: trials_csv.render_trials(data.records, data.info.metrics, data.training_ids),
+        metrics_csv.CSV_NAME: metrics_csv.render_metrics(data.records, data.info.metrics),
         sweep_json.JSON_NAME: sweep_json.render_sweep(data.info),
     }
 

@@ -39,7 +39,7 @@ def recorded(ledger: Ledger, trials: tuple[Trial, ...]) -> Ledger:
 def test_a_bundle_has_the_tables_and_what_they_follow_from(recorded: Ledger, tmp_path: Path) -> None:
     write_bundle(tmp_path / "tiny.zip", files_of_ledger(recorded))
     names = [
-        *("curves.csv", "diagnostics.csv", "environment.json", "sweep.json", "sweep.yaml"),
+        *("curves.csv", "diagnostics.csv", "environment.json", "metrics.csv", "sweep.json", "sweep.yaml"),
         *("table.csv", "table.md", "trials.csv"),
     ]
     with zipfile.ZipFile(tmp_path / "tiny.zip") as archive:
@@ -60,7 +60,7 @@ def test_common_tools_check_the_manifest(recorded: Ledger, tmp_path: Path) -> No
     shutil.unpack_archive(tmp_path / "tiny.zip", tmp_path / "unpacked")
     check = ["sha256sum", "--strict", "-c", "MANIFEST"]
     ended = subprocess.run(check, cwd=tmp_path / "unpacked", capture_output=True, text=True, check=True)
-    assert ended.stdout.count(": OK") == 8
+    assert ended.stdout.count(": OK") == 9
 
 
 def test_the_format_is_the_same_for_every_version_of_python() -> None:
@@ -131,9 +131,9 @@ def test_the_command_names_the_file_after_the_sweep(
     ended = command("bundle", str(recorded.path.parent))
     digest = hashlib.sha256((tmp_path / "tiny.zip").read_bytes()).hexdigest()
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == f"written: tiny.zip, 8 files and their manifest, SHA-256 {digest}\n"
+    assert ended.stdout == f"written: tiny.zip, 9 files and their manifest, SHA-256 {digest}\n"
     ended = command("verify", "tiny.zip")
     assert ended.returncode == 0
     assert ended.stdout == (
-        "tiny.zip: 8 files, 8 trials: every SHA-256 is that of the manifest, and the tables follow from the trials\n"
+        "tiny.zip: 9 files, 8 trials: every SHA-256 is that of the manifest, and the tables follow from the trials\n"
     )

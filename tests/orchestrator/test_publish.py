@@ -40,7 +40,8 @@ def test_a_finished_sweep_is_written_to_the_folder(
     folder = tmp_path / "studies" / "tiny"
     written = publish(ledger, folder)
     assert [path.name for path in written] == [
-        *("environment.json", "report.html", "sweep.json", "sweep.yaml", "table.csv", "table.md", "trials.csv")
+        *("environment.json", "metrics.csv", "report.html", "sweep.json", "sweep.yaml"),
+        *("table.csv", "table.md", "trials.csv"),
     ]
     assert (folder / "sweep.yaml").read_text() == ledger.sweep().text
     assert publish(ledger, folder) == written

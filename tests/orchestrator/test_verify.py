@@ -71,7 +71,7 @@ def test_a_changed_cell_of_the_text_is_named_by_line_and_column(check: Check) ->
 def test_a_changed_trial_shows_in_every_table(check: Check) -> None:
     first = FILES["trials.csv"].decode().splitlines()[1].split(",")
     found = check(changed("trials.csv", ",".join(first[:8]), ",".join([*first[:7], "99.5"])))
-    assert {each.partition(":")[0] for each in found} == {"table.md", "table.csv"}
+    assert {each.partition(":")[0] for each in found} == {"table.md", "table.csv", "metrics.csv"}
     assert any(each.startswith("table.csv:2 (arm 'none'): 'miou_mean' is ") for each in found)
 
 
@@ -90,6 +90,10 @@ def test_a_changed_trial_shows_in_every_table(check: Check) -> None:
         ({name: each for name, each in FILES.items() if name != "table.csv"}, "table.csv: is missing"),
         ({name: each for name, each in FILES.items() if name != "environment.json"}, "environment.json: is missing"),
         (FILES | {"interactions.csv": b"arm\n"}, "interactions.csv: does not follow from the trials"),
+        (
+            changed("metrics.csv", "\n,none,", "\n,other,"),
+            "metrics.csv:2 (arm 'other', seed '50', metric 'knn_top1'): 'arm' is 'other', computed again 'none'",
+        ),
         (
             changed("curves.csv", "\n,none,", "\n,other,"),
             "curves.csv:2 (arm 'other', seed '50', step '",

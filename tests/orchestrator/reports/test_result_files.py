@@ -19,7 +19,7 @@ from specvit.errors import SpecsweepError
 from .table_records import INFO, METRICS, RECORDS, make_records
 
 DATA = SweepData(INFO, tuple(RECORDS))
-FILES = ["sweep.json", "table.csv", "table.md", "trials.csv"]
+FILES = ["metrics.csv", "sweep.json", "table.csv", "table.md", "trials.csv"]
 SWEEP = SweepInfo(name="s", question="?", text="# mine\nseeds: 1\n", metrics=("miou",), seeds=(0,))
 
 

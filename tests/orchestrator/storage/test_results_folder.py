@@ -56,8 +56,8 @@ def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
     assert results(outcome) == whole
     names = [name for name in store.names() if not name.endswith(".sqlite")]
     assert names == [
-        *("curves.csv", "curves.png", "environment.json", "ledger.json", "report.html", "sweep.json", "sweep.yaml"),
-        *("table.csv", "table.md", "trials.csv"),
+        *("curves.csv", "curves.png", "environment.json", "ledger.json", "metrics.csv", "report.html", "sweep.json"),
+        *("sweep.yaml", "table.csv", "table.md", "trials.csv"),
     ]
     assert (store / "checkpoints").names() == ()
     machine("elsewhere")

@@ -65,8 +65,8 @@ def test_the_ledger_is_on_the_drivers_disk_and_snapshots_of_it_in_the_folder(
     outcome, _ = run(sweep, str(shared))
     assert results(outcome) == whole
     assert files(shared / "tiny") == [
-        *("curves.csv", "curves.png", "environment.json", "ledger.json", "lock", "report.html", "sweep.json"),
-        *("sweep.yaml", "table.csv", "table.md", "trials.csv"),
+        *("curves.csv", "curves.png", "environment.json", "ledger.json", "lock", "metrics.csv", "report.html"),
+        *("sweep.json", "sweep.yaml", "table.csv", "table.md", "trials.csv"),
     ]
     copy = local_copy(RemoteFolder(f"file://{shared}/tiny"))
     assert copy.is_relative_to(machine("here"))

@@ -13,7 +13,7 @@ from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import table_texts, trial_texts
 
 STUDIES = Path(__file__).parents[4] / "results" / "studies"
-NAMES = ("components", "learning")
+NAMES = ("components", "components_again", "learning")
 
 
 @pytest.mark.parametrize("name", NAMES)
