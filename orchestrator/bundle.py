@@ -1,7 +1,7 @@
 """What ``bundle`` writes: a sweep's tables with all they follow from, in one file that can be checked.
 
 A bundle is a zip of plain files and a manifest of their SHA-256, which ``sha256sum -c MANIFEST`` reads too. The same
-ledger gives the same bytes, wherever and whenever: names are sorted, times and permissions are fixed, and nothing is
+results give the same bytes, wherever and whenever: names are sorted, times and permissions are fixed, and nothing is
 compressed, since what compression makes depends on the library. So a bundle cannot unfold to more than it is either.
 It is read where it lies; nothing is extracted.
 """
@@ -24,6 +24,7 @@ from orchestrator.reports.per_trial.csv_rows import MAX_BYTES
 from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData, read_files
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.reports.result_files import ENVIRONMENT_NAME, render_environment, table_texts, trial_texts
+from orchestrator.storage.uncommitted import FOLDER_NAME, MOST_PATCHES, read_patches
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import replacing
 from specvit.files.regular import read_regular
@@ -40,7 +41,7 @@ FILES = (
     *(*MADE, trials_csv.CSV_NAME, metrics_csv.CSV_NAME, curves_csv.CSV_NAME, diagnostics_csv.CSV_NAME),
     *(sweep_json.JSON_NAME, SWEEP_COPY_NAME, ENVIRONMENT_NAME),
 )
-"""All files that a bundle may have."""
+"""All files that a bundle may have, beside patches of code that no commit has."""
 
 NEEDED = (*MADE[:2], trials_csv.CSV_NAME, sweep_json.JSON_NAME, SWEEP_COPY_NAME, ENVIRONMENT_NAME)
 """Files that every bundle has."""
@@ -50,16 +51,21 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _MODE = stat.S_IFREG | 0o644
 _MAX_BUNDLE_BYTES = 1 << 30
-_MAX_DIRECTORY_BYTES = 1 << 12
-"""Of the list of members at the end: four times what all files take."""
+_MAX_DIRECTORY_BYTES = 1 << 14
+"""Of the list of members at the end: twice what all files take."""
 _END = struct.Struct("<4s4H2LH")
 _END_64 = b"PK\x06\x07"
-_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)")
+_PATCH = re.compile(rf"{FOLDER_NAME}/[0-9a-f]{{12}}\.patch")
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ([A-Za-z0-9_.]+|{_PATCH.pattern})")
 _SHOWN = 60
 
 
-def files_of_ledger(ledger: Ledger) -> dict[str, bytes]:
+def files_of_ledger(ledger: Ledger, location: str | Path | None = None) -> dict[str, bytes]:
     """Return what a bundle of a sweep holds, as its ledger stands.
+
+    Args:
+        ledger: Open for reading.
+        location: Path or URL of the sweep's results, where patches are; None = where the ledger is.
 
     Raises:
         SpecsweepError: If no trial was begun yet.
@@ -73,7 +79,7 @@ def files_of_ledger(ledger: Ledger) -> dict[str, bytes]:
     if diagnostics := ledger.diagnostics():
         texts[diagnostics_csv.CSV_NAME] = diagnostics_csv.render_diagnostics(data.records, diagnostics)
     texts |= {SWEEP_COPY_NAME: data.info.text, ENVIRONMENT_NAME: render_environment(provenance)}
-    return {name: text.encode() for name, text in texts.items()}
+    return {name: text.encode() for name, text in texts.items()} | read_patches(location or ledger.path.parent)
 
 
 def files_of_folder(folder: Path) -> dict[str, bytes]:
@@ -93,7 +99,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     """Return the bytes of a bundle.
 
     Args:
-        files: Content by name; names are of ``FILES``.
+        files: Content by name; names are of ``FILES``, or those of patches.
     """
     lines = [_HEADER, *(f"{hashlib.sha256(files[name]).hexdigest()}  {name}" for name in sorted(files))]
     return _zip(("\n".join(lines) + "\n").encode(), files)
@@ -180,7 +186,7 @@ def _check_end(path: Path, content: bytes) -> None:
     if signature != b"PK\x05\x06" or comment or content[-_END.size - 20 :].startswith(_END_64):
         raise SpecsweepError(f"{path}: is not as 'specsweep bundle' wrote it: its end is another one")
     if size > _MAX_DIRECTORY_BYTES:
-        raise SpecsweepError(f"{path}: must have at most {len(FILES) + 1} members")
+        raise SpecsweepError(f"{path}: must have at most {len(FILES) + MOST_PATCHES + 1} members")
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -191,7 +197,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         rule = None
         if name in seen:
             rule = "is there twice"
-        elif name not in (*FILES, MANIFEST_NAME) or member.orig_filename != name:
+        elif not (name in (*FILES, MANIFEST_NAME) or _PATCH.fullmatch(name)) or member.orig_filename != name:
             rule = "is no file of a bundle"
         elif not stat.S_ISREG(mode):
             rule = "is a link, a folder or the like, not a file"

@@ -23,7 +23,7 @@ from orchestrator.reports.page.page import PAGE_NAME
 from orchestrator.reports.per_trial import curves_csv, metrics_csv, sweep_data, sweep_json, trials_csv
 from orchestrator.reports.rendering import interaction_text
 from orchestrator.scheduling.jobs import weights_name
-from orchestrator.storage import checkpoint_store, command_inbox
+from orchestrator.storage import checkpoint_store, command_inbox, uncommitted
 from orchestrator.storage.folder_lock import LOCK_NAME, LockedError, hold_lock
 from orchestrator.storage.ledger_mirror import POINTER_NAME, SNAPSHOT_NAME
 from orchestrator.storage.remote_folder import RemoteFolder
@@ -46,7 +46,10 @@ _OWN_FILES = (
     *(diagnostics_csv.CSV_NAME, "diagnostics.png", PAGE_NAME, metrics_csv.CSV_NAME),
     *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
 )
-_OWN_FOLDERS = (checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME, TRACKERS_FOLDER)
+_OWN_FOLDERS = (
+    *(checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME, TRACKERS_FOLDER),
+    uncommitted.FOLDER_NAME,
+)
 _STATE = re.compile(r"\.?(?P<trial_id>[0-9a-f]{64})\.safetensors(\.[0-9a-f]+)?")
 _WEIGHTS = re.compile(r"([A-Za-z0-9@+=.,_-]+-)?([0-9a-f]{12}|[0-9a-f]{64})")
 """A trial's folder of weights, those of older versions too."""
@@ -74,6 +77,7 @@ def find_sweep(folder: Path) -> list[Removable]:
     if not (folder / LEDGER_NAME).is_file() and not has_mirror(folder):
         raise SpecsweepError(f"{folder}: holds no ledger, so it is no sweep's; nothing is deleted")
     whats = {checkpoint_store.FOLDER_NAME: "states", kept_weights.FOLDER_NAME: "weights", TRACKERS_FOLDER: "trackers"}
+    whats[uncommitted.FOLDER_NAME] = "patches"
     found = [_removable(folder / name, "ledger" if name.startswith("ledger.") else "tables") for name in _OWN_FILES]
     found += [_removable(folder / name, whats.get(name, "commands")) for name in _OWN_FOLDERS]
     drawn = [path for path in _entries(folder / paper.FOLDER_NAME) if paper.FILE_NAME.fullmatch(path.name)]

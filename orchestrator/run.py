@@ -26,6 +26,7 @@ from orchestrator.storage.checkpoint_store import FOLDER_NAME, CheckpointStore
 from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.storage.ownership import check_computation, check_owner
+from orchestrator.storage.uncommitted import keep_patch
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.image_checks import check_images
 from orchestrator.sweep.pretrained import pin_checkpoints
@@ -160,6 +161,8 @@ def prepare_run(
             before = ledger.sweep()  # what is asked for later does not become what the sweep claims
             info = dataclasses.replace(info, primary_metric=Claims.of(before).primary_of(before.metrics))
         ledger.register(info, trials, provenance)
+        if pending:
+            keep_patch(folder, provenance)
         ledger.release_running()
         if select is not None:
             ledger.supersede(trial.trial_id for trial in pending)

@@ -54,11 +54,12 @@ def bundle(
     """Put a sweep's tables and all that they follow from into one zip, which 'specsweep verify' checks.
 
     It has the tables, trials.csv, curves.csv, the sweep file and what is resolved of it, the environment with the
-    digest of the code, and a manifest of their SHA-256. The same ledger makes the same bytes. The sweep may be
-    unfinished, or a published study.
+    digest of the code, patches of code that no commit had, and a manifest of their SHA-256. The same results make
+    the same bytes. The sweep may be unfinished, or a published study.
     """
-    from orchestrator.bundle import files_of_folder, files_of_ledger, write_bundle
+    from orchestrator.bundle import FILES, files_of_folder, files_of_ledger, write_bundle
     from orchestrator.results import find_study
+    from orchestrator.storage.views import location_of_view
     from orchestrator.verify import verify as verify_study
 
     if (folder := find_study(target, results)) is not None:
@@ -67,11 +68,15 @@ def bundle(
             raise SpecsweepError(f"{folder}: not bundled: its tables do not follow from its trials: {differences[0]}")
     else:
         with open_ledger(target, results, overrides) as ledger:
-            name, files = ledger.sweep().name, files_of_ledger(ledger)
+            name = ledger.sweep().name
+            files = files_of_ledger(ledger, location_of_view(ledger.path.parent, target, results))
     path = out or Path(f"{_as_file_name(name, target, 'give one by -o')}.zip")
     sha256 = write_bundle(path, files)
-    text = f"written: {path}, {len(files)} files and their manifest, SHA-256 {sha256}"
-    make_console().print(text, markup=False, soft_wrap=True)
+    lines = [f"written: {path}, {len(files)} files and their manifest, SHA-256 {sha256}"]
+    patches = [each for each in files if each not in FILES]
+    if patches:
+        lines.append(f"with changes of the code that no commit had, for all who get it to read: {', '.join(patches)}")
+    make_console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _as_file_name(name: str, target: str, remedy: str) -> str:

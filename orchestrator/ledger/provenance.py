@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +30,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 """Folder that holds the packages."""
 _GIT_TIMEOUT_S = 5.0
 _GPU_TIMEOUT_S = 5.0
+_PATCH_OPTIONS = (
+    *("--binary", "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--relative"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+"""So that a patch is the same whatever the user's settings of git are, and its paths are those of ``root``."""
 
 
 @with_config(ConfigDict(extra="forbid"))  # for those that are read from ledgers
@@ -117,19 +124,50 @@ def find_commit(root: Path) -> tuple[str | None, bool | None]:
     return sha.strip(), bool(changes.strip())
 
 
+def find_changes(root: Path = _ROOT) -> bytes | None:
+    """Return what the packages in ``root`` have changed since their commit, as a patch that ``git apply`` takes there.
+
+    New modules are among it, since other modules may import them; other new files, and all outside of the packages, are
+    not. Binary files are in git's own form.
+
+    Returns:
+        The patch; None if git does not know the code, or cannot tell.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # An index of our own: new files show in a patch only if an index knows them, and the user's is left alone.
+        environment = os.environ | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        for arguments in (["read-tree", "HEAD"], ["add", "--intent-to-add", "--", "orchestrator/*.py", "specvit/*.py"]):
+            if _output(_git_command(root, *arguments), timeout_s=_GIT_TIMEOUT_S, environment=environment) is None:
+                return None
+        diff = _git_command(root, "diff", *_PATCH_OPTIONS, "HEAD", "--", "orchestrator", "specvit")
+        return _output(diff, timeout_s=_GIT_TIMEOUT_S, environment=environment)
+
+
 def _git(root: Path, *arguments: str) -> str | None:
-    return _output(["git", "-C", str(root), "--no-optional-locks", *arguments], timeout_s=_GIT_TIMEOUT_S)
+    return _text(_git_command(root, *arguments), timeout_s=_GIT_TIMEOUT_S)
 
 
-def _output(command: list[str], *, timeout_s: float) -> str | None:
+def _git_command(root: Path, *arguments: str) -> list[str]:
+    return ["git", "-C", str(root), "--no-optional-locks", *arguments]
+
+
+def _text(command: list[str], *, timeout_s: float) -> str | None:
+    """Return what ``command`` prints as text; likewise."""
+    output = _output(command, timeout_s=timeout_s)
+    return None if output is None else output.decode(errors="replace")
+
+
+def _output(
+    command: list[str], *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> bytes | None:
     """Return what ``command`` prints, or None if it is absent, slow or fails."""
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=timeout_s, check=True, stdin=subprocess.DEVNULL
+            command, capture_output=True, timeout=timeout_s, check=True, stdin=subprocess.DEVNULL, env=environment
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode(errors="replace")
+    return done.stdout
 
 
 def _versions() -> dict[str, str]:
@@ -160,5 +198,5 @@ def _memory_gib() -> float | None:
 
 
 def _gpus() -> tuple[str, ...]:
-    names = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], timeout_s=_GPU_TIMEOUT_S)
+    names = _text(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], timeout_s=_GPU_TIMEOUT_S)
     return tuple(line.strip() for line in (names or "").splitlines() if line.strip())

@@ -71,6 +71,7 @@ def write_results(
         *write_curves(folder, data.records),
         *write_diagnostics(folder, data.records, diagnostics),
         folder / trials_csv.CSV_NAME,
+        folder / metrics_csv.CSV_NAME,
         folder / PAGE_NAME,
     )
     write_provenance(folder, data.info, provenance)

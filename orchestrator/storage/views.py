@@ -85,6 +85,19 @@ def folder_of_view(view: Path) -> Path:
     return Path(_viewed(view).get("path") or view)
 
 
+def location_of_view(view: Path, target: str, results: str) -> str | Path:
+    """Return the path or URL of the results that a view shows, of what a user has named.
+
+    Args:
+        view: A folder that holds a ledger, the view of results elsewhere or the results themselves.
+        target: Path, URL or name of the sweep.
+        results: Path or URL of the folder that holds one folder per sweep.
+    """
+    if is_url(target):
+        return target
+    return f"{results}/{view.name}" if is_url(results) and is_view(view) else folder_of_view(view)
+
+
 def is_view(folder: Path) -> bool:
     """Return whether a folder is the view of mirrored results, which has to be fetched again to see what is new."""
     return bool(_viewed(folder))

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.bundle import FILES, files_of_folder, files_of_ledger, pack, read_bundle, write_bundle
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.storage.uncommitted import MOST_PATCHES
 from orchestrator.trials.events import Finished, Reported
 from orchestrator.trials.trial import Trial
 from specvit.diagnostics.measurement import Measurement
@@ -97,6 +98,30 @@ def test_a_ledger_makes_the_same_bytes_in_another_process(
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     subprocess.run(command, cwd=tmp_path, env=environment, umask=0o077, check=True)
     assert (tmp_path / "there.zip").read_bytes() == (tmp_path / "here.zip").read_bytes()
+
+
+def test_patches_of_the_code_are_taken_along_and_their_readers_named(
+    recorded: Ledger, command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    patch = "uncommitted/0123456789ab.patch"
+    (recorded.path.parent / "uncommitted").mkdir()
+    (recorded.path.parent / patch).write_bytes(b"diff\n")
+    ended = command("bundle", str(recorded.path.parent))
+    said = f"with changes of the code that no commit had, for all who get it to read: {patch}"
+    assert ended.stdout.splitlines()[1:] == [said]
+    assert read_bundle(tmp_path / "tiny.zip")[0][patch] == b"diff\n"
+    shutil.unpack_archive(tmp_path / "tiny.zip", tmp_path / "unpacked")
+    check = ["sha256sum", "--strict", "-c", "MANIFEST"]
+    ended = subprocess.run(check, cwd=tmp_path / "unpacked", capture_output=True, text=True, check=True)
+    assert ended.stdout.count(": OK") == 10
+    ended = command("verify", "tiny.zip")
+    assert ended.stdout.startswith("tiny.zip: 10 files, 8 trials: every SHA-256 is that of the manifest")
+
+
+def test_a_bundle_of_as_many_patches_as_are_kept_can_be_read(tmp_path: Path) -> None:
+    files = dict.fromkeys(FILES, b"") | {f"uncommitted/{i:012x}.patch": b"" for i in range(MOST_PATCHES)}
+    write_bundle(tmp_path / "x.zip", files)
+    assert read_bundle(tmp_path / "x.zip")[0] == files
 
 
 def test_a_published_study_makes_the_bundle_that_its_files_are(tmp_path: Path) -> None:

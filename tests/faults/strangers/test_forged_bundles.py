@@ -64,8 +64,9 @@ FORGED: dict[str, tuple[bytes, str]] = {
     "twice": (make_zip([*MEMBERS, ("table.md", b"other")]), "member 'table.md' is there twice"),
     "huge": (with_size((1 << 32) - 2), "member 'MANIFEST' must have at most 268435456 bytes"),
     "larger than it is": (with_size(1 << 20), "is damaged"),
-    "many": (make_zip([(f"{i}.csv", b"") for i in range(1000)]), "must have at most 10 members"),
-    "directory of gigabytes": (with_end(size=(1 << 32) - 2), "must have at most 10 members"),
+    "patch elsewhere": (make_zip([("uncommitted/../.patch", b"")]), "'uncommitted/../.patch' is no file of a bundle"),
+    "many": (make_zip([(f"{i}.csv", b"") for i in range(1000)]), "must have at most 111 members"),
+    "directory of gigabytes": (with_end(size=(1 << 32) - 2), "must have at most 111 members"),
     "comment": (with_end(comment=9), "its end is another one"),
     "more than there is": (with_end(offset=1 << 31), "is damaged"),
     "64 bits": (WHOLE[:-22] + b"PK\x06\x07" + bytes(16) + WHOLE[-22:], "its end is another one"),
@@ -80,7 +81,7 @@ FORGED: dict[str, tuple[bytes, str]] = {
     ),
     "manifest of control characters": (make_zip([("MANIFEST", HOSTILE.encode())]), "MANIFEST:1: must be "),
     "manifest of other files": (
-        make_zip([("MANIFEST", MEMBERS[0][1] + b"0" * 64 + b"  ../x\n")]), "MANIFEST:9: must be a SHA-256 and a name"
+        make_zip([("MANIFEST", MEMBERS[0][1] + b"0" * 64 + b"  ../x\n")]), "MANIFEST:10: must be a SHA-256 and a name"
     ),
     "empty": (b"", "is no bundle"),
     "no members": (make_zip([]), "is no bundle"),

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger.provenance import collect_provenance, find_commit
+from orchestrator.ledger.provenance import collect_provenance, find_changes, find_commit
 
 
 def _git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     command = ["git", "-C", str(root), *identity, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    done = subprocess.run(command, check=True, capture_output=True)
+    return done.stdout.decode().strip()
 
 
 @pytest.fixture
@@ -80,3 +80,38 @@ def test_commit_of_a_copy_inside_a_foreign_repository_is_none(tmp_path: Path) ->
     (tmp_path / "site-packages" / "orchestrator").mkdir(parents=True)
     (tmp_path / "site-packages" / "orchestrator" / "__init__.py").write_text("")
     assert find_commit(tmp_path / "site-packages") == (None, None)
+
+
+def test_the_patch_makes_the_code_again_in_a_clone_and_leaves_the_index_alone(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "specvit" / "old.py").write_text("x = 1\n")
+    (checkout / "specvit" / "table.bin").write_bytes(bytes(range(256)))
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "second")
+    clone = tmp_path / "clone"
+    _git(tmp_path, "clone", "-q", str(checkout), str(clone))
+    for setting in ("diff.noprefix=true", "color.ui=always", "diff.external=false", "diff.renames=copies"):
+        _git(checkout, "config", *setting.split("="))
+    (checkout / "specvit" / "old.py").rename(checkout / "specvit" / "new module é.py")
+    (checkout / "specvit" / "__init__.py").write_bytes(b"y = '\xff'\r\n")
+    (checkout / "specvit" / "table.bin").write_bytes(bytes(range(255, -1, -1)))
+    (checkout / "specvit" / ".env").write_text("TOKEN=secret\n")
+    (checkout / "notes.txt").write_text("secret\n")
+    _git(checkout, "add", "notes.txt")
+    before = (checkout / ".git" / "index").read_bytes()
+    patch = find_changes(checkout)
+    assert (checkout / ".git" / "index").read_bytes() == before
+    assert patch is not None
+    assert b"secret" not in patch
+    (tmp_path / "x.patch").write_bytes(b"A line of words.\n\n" + patch)
+    _git(clone, "apply", str(tmp_path / "x.patch"))
+    kept = {path.name: path.read_bytes() for path in (clone / "specvit").iterdir()}
+    assert kept == {
+        path.name: path.read_bytes() for path in (checkout / "specvit").iterdir() if path.name != ".env"
+    }
+    _git(checkout, "checkout", "-q", "--", "specvit")
+    (checkout / "specvit" / "new module é.py").unlink()
+    assert find_changes(checkout) == b""
+
+
+def test_without_git_there_is_no_patch(tmp_path: Path) -> None:
+    assert find_changes(tmp_path) is None

@@ -10,9 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.bundle import files_of_ledger
 from orchestrator.ledger.errors import LedgerError
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.provenance import collect_provenance
+from orchestrator.publish import publish
 from orchestrator.run import Datasets, load_datasets
 from orchestrator.scheduling.jobs import weights_name
+from orchestrator.storage.uncommitted import read_patches
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State
@@ -49,6 +54,24 @@ def test_a_second_run_does_nothing_and_finds_the_same(driver: Driver, sweep: Swe
     assert (second.num_run, second.finished) == (0, True)
     assert second.records == first.records
     assert (driver.folder / "table.csv").read_bytes() == table
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_run_that_has_something_to_do_keeps_what_no_commit_has_of_the_code(
+    driver: Driver, sweep: Sweep, make_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirty = replace(collect_provenance(), git_sha="0" * 40, git_dirty=True)
+    monkeypatch.setattr("orchestrator.run.collect_provenance", lambda *_: dirty)
+    kept = []
+    for changes, each in ((b"1", sweep), (b"2", sweep), (b"3", make_sweep(seeds=3))):
+        monkeypatch.setattr("orchestrator.storage.uncommitted.find_changes", lambda changes=changes: changes)
+        driver.run(each)
+        kept.append(sorted(content[-1:] for content in read_patches(driver.folder).values()))
+    assert kept == [[b"1"], [b"1"], [b"1", b"3"]]
+    with Ledger.read(driver.folder / "ledger.sqlite") as ledger:
+        published = publish(ledger, driver.folder.parent / "studies" / "tiny")
+        assert not any("uncommitted" in str(path) for path in published)
+        assert files_of_ledger(ledger).keys() >= read_patches(driver.folder).keys()
 
 
 @pytest.mark.usefixtures("made_up")

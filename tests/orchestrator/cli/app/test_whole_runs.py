@@ -26,7 +26,7 @@ def test_a_whole_run_prints_and_writes_its_tables_and_exits_0(finished: Finished
     assert lines[1] == "8 trials to run, one by one in this process"
     assert sum(line.startswith("done     ") for line in lines) == 8
     assert any(line.startswith("norm@all ") for line in lines)
-    names = ("table.md", "table.csv", "curves.csv", "curves.png", "trials.csv", "report.html")
+    names = ("table.md", "table.csv", "curves.csv", "curves.png", "trials.csv", "metrics.csv", "report.html")
     assert lines[-1] == f"written: {', '.join(f'results/tiny/{name}' for name in names)}"
     assert finished.table()["done"].tolist() == [2, 2, 2, 2]
     assert (finished.results / "tiny" / "table.md").read_text()
