@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.reports.environment import environment_of
 from orchestrator.reports.figures import paper
+from orchestrator.reports.figures.paper import MOST_GROUPS
 from orchestrator.reports.page.page import PAGE_NAME, render_page
 from orchestrator.reports.page.report import SweepReport
 from orchestrator.reports.per_trial.sweep_data import SweepData, read_files
@@ -17,6 +18,7 @@ from specvit.errors import SpecsweepError
 from specvit.files.atomic import write_atomically
 
 __all__ = [
+    "MOST_GROUPS",
     "PAGE_NAME",
     "REFRESH_S",
     "SweepReport",

@@ -36,7 +36,7 @@ def report(
     written to figures/NAME.svg and .pdf, 6.8 inches wide, and as NAME-column 3.3 inches. Without a ledger, as of a
     published study, it is made of the trials.csv and sweep.json there.
     """
-    from orchestrator.report import PAGE_NAME, read_report, read_study, write_figures, write_report
+    from orchestrator.report import MOST_GROUPS, PAGE_NAME, read_report, read_study, write_figures, write_report
     from orchestrator.results import find_study
     from orchestrator.storage.views import folder_of_view
 
@@ -54,8 +54,11 @@ def report(
             folder, found = folder_of_view(ledger.path.parent), read_report(ledger)
     page = folder / PAGE_NAME if out is None else out
     write_report(found, page)
-    written = [page, *(write_figures(found, page.parent) if figures else ())]
-    print_raw(f"written: {', '.join(map(str, written))}")
+    print_raw(f"written: {page}")
+    if figures and (drawn := write_figures(found, page.parent)):
+        more = len(found.tables) - MOST_GROUPS
+        of = f" of the first {MOST_GROUPS} groups of {len(found.tables)}" if more > 0 else ""
+        print_raw(f"written: {len(drawn)} figures{of} for papers, SVG and PDF, in {drawn[0].parent}")
 
 
 def _serve(target: str, results: str, overrides: list[str] | None, port: int) -> None:

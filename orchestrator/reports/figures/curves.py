@@ -6,6 +6,7 @@ Rungs score a held-out part of the training images, tables the reported split: t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from orchestrator.reports.ablation_table import AblationTable
 from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
 from orchestrator.reports.drawing.shapes import Area, Drawing, Label, Line, Mark
 from orchestrator.reports.drawing.styles import SERIES
+from orchestrator.reports.rendering.arm_names import factor
 from orchestrator.reports.rendering.cell_text import verdict_text
 from orchestrator.reports.rendering.formatting import column_title
 from orchestrator.trials.records import TrialRecord
@@ -22,6 +24,9 @@ from specvit.training.learnt import is_learning_metric
 
 Item = Area | Line | Mark | Label
 _BASELINE = "baseline"
+_TOLD = ("better", "worse", "equivalent")
+_SHARED_STYLES = {"others": "other arms"} | {verdict: f"{verdict} arms" for verdict in _TOLD}
+"""Styles that many curves have, which are not told apart, and what they have in common."""
 _THIN = {_BASELINE: "ink-thin", "others": "axis-thin"}
 
 
@@ -81,8 +86,7 @@ def _styles(arms: Mapping[str, Sequence[TrialRecord]], table: AblationTable) -> 
     if len(others) <= len(SERIES):
         return styles | dict(zip(others, SERIES, strict=False))
     verdicts = {one_line(row.arm): verdict_text(row, table.primary) for row in table.rows if row.metrics}
-    told = ("better", "worse", "equivalent")
-    return styles | {arm: verdicts[arm] if verdicts.get(arm) in told else "others" for arm in others}
+    return styles | {arm: verdicts[arm] if verdicts.get(arm) in _TOLD else "others" for arm in others}
 
 
 def _means(records: Sequence[TrialRecord], metric: str) -> tuple[tuple[int, float, bool], ...]:
@@ -155,14 +159,17 @@ def _legend(
     panels: Sequence[CurvePanel], y: float, width: float, em: float, letter: float
 ) -> tuple[list[Item], float]:
     """Return the names of the curves, as many a line as fit, and where they end."""
-    entries: dict[str, str] = {}
-    for panel in panels:
-        for curve in panel.curves:
-            entries.setdefault(curve.arm if curve.style != "others" else "other arms", curve.style)
+    style_of = {curve.arm: curve.style for panel in panels for curve in panel.curves}
+    uses = Counter(style_of.values())
+    entries = {
+        arm if uses[style] == 1 and style != "others" else _SHARED_STYLES[style]: style
+        for arm, style in style_of.items()
+    }
     items: list[Item] = []
     x, line = 0.0, y + 0.8 * em
     for full, style in entries.items():
-        name = cut_text(full, width - 3.4 * em, letter)
+        room = width - 3.4 * em
+        name = full if text_width(full, letter) <= room else cut_text(factor(full), room, letter)
         length = 2.6 * em + text_width(name, letter)
         if x and x + length > width:
             x, line = 0.0, line + 1.6 * em

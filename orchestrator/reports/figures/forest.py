@@ -9,6 +9,7 @@ from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
 from orchestrator.reports.drawing.shapes import Area, Drawing, Label, Line, Mark, Shape
 from orchestrator.reports.factorial import FactorialReading
+from orchestrator.reports.rendering.arm_names import factor
 from orchestrator.reports.rendering.cell_text import difference_text, mean_text, role_text, verdict_text
 from orchestrator.reports.rendering.factorial_text import effect_text, effect_verdict
 from orchestrator.reports.rendering.formatting import describe
@@ -29,6 +30,8 @@ _BOLD = 1.12
 """How much wider bold letters are."""
 _LEAST_WIDE_EM = 44.0
 """Width from which on labels and numbers stand beside the intervals, and not above them."""
+_LABELS = 0.37
+"""Share of such a width that labels may have."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,26 @@ class _Columns:
         self.label_end, self.start, self.end, self.text_end = width, 0.7 * em, width - 0.7 * em, width
         lengths = [text_width(f"{row.label}{row.text}, {row.verdict}", letter) for row in forest.rows]
         self.has_words = self.is_wide or max(lengths, default=0.0) + 0.8 * em <= width
+        # Names that do not fit are shortened, with all of their part, before any is cut: cut ones may read alike.
+        long = {row.part for row in forest.rows if text_width(row.label, letter) > self.room(row, em)}
+        self.labels = {row.label: factor(row.label) if row.part in long else row.label for row in forest.rows}
         if self.is_wide:
-            longest = max((text_width(row.label, letter) for row in forest.rows), default=0.0)
+            longest = max((text_width(label, letter) for label in self.labels.values()), default=0.0)
             verdicts = max((text_width(row.verdict, _BOLD * letter) for row in forest.rows), default=0.0)
-            self.label_end = min(longest, 0.37 * width)
+            self.label_end = min(longest, _LABELS * width)
             self.text_end = width - verdicts - 0.8 * em * bool(verdicts)
             numbers = max((text_width(row.text, _BOLD * letter) for row in forest.rows), default=0.0)
             self.start, self.end = self.label_end + 1.5 * em, self.text_end - numbers - 1.2 * em
+
+    def room(self, row: ForestRow, em: float) -> float:
+        """Return how wide the label of a row may be at most."""
+        if self.is_wide:
+            return _LABELS * self.width
+        return self.width - text_width(self.text(row), _BOLD * self.letter) - 0.8 * em
+
+    def text(self, row: ForestRow) -> str:
+        """Return the numbers of a row, with its verdict where that stands behind them."""
+        return f"{row.text}, {row.verdict}" if row.verdict and self.has_words and not self.is_wide else row.text
 
 
 def _axis(forest: Forest, start: float, end: float) -> Axis:
@@ -207,11 +223,8 @@ def _row(row: ForestRow, y: float, axis: Axis, columns: _Columns, em: float) -> 
         shape = SHAPES[name] if axis.holds(row.mean) else ("left" if row.mean < axis.low else "right")
         yield Mark(shape, (x, y), 0.36 * em, name)
     base = y + 0.34 * em if columns.is_wide else y - 0.95 * em
-    text, words = row.text, row.verdict
-    if not columns.is_wide:
-        text, words = f"{text}, {words}" if words and columns.has_words else text, ""
-    room = columns.label_end if columns.is_wide else columns.width - text_width(text, _BOLD * columns.letter) - 0.8 * em
-    label = cut_text(row.label, room, columns.letter)
+    text, words = columns.text(row), row.verdict if columns.is_wide else ""
+    label = cut_text(columns.labels[row.label], columns.room(row, em), columns.letter)
     yield Label(label, (0, base), "label", "start", row.label if label != row.label else "")
     if text:
         yield Label(text, (columns.text_end, base), _text_style(row.verdict), "end")

@@ -26,7 +26,9 @@ LETTERS = 0.82
 WIDTHS = {"": 6.8 * 72, "-column": 3.3 * 72}
 """Ending of a figure's name to its width in points: that of the text, and of one of two columns."""
 
-_MOST_GROUPS, _MOST_PANELS = 12, 6
+MOST_GROUPS = 12
+"""That have figures; of more, the first ones."""
+_MOST_PANELS = 6
 _NO_NAME = re.compile(r"[^A-Za-z0-9.=_-]+")
 
 
@@ -64,7 +66,7 @@ def figures_of(
 ) -> Iterator[tuple[str, Drawing]]:
     """Yield the figures of a sweep with their names."""
     look = {"em": POINTS, "letters": LETTERS}
-    for number, (group, table) in enumerate(list(tables.items())[:_MOST_GROUPS], start=1):
+    for number, (group, table) in enumerate(list(tables.items())[:MOST_GROUPS], start=1):
         of_group = [record for record in records if record.trial.group == group]
         place = f"-{number}-{_NO_NAME.sub('-', group)[:60].strip('-.')}" if len(tables) > 1 else ""
         forest = forest_of(table, table.primary) if table.primary else None

@@ -11,6 +11,7 @@ from orchestrator.reports.comparisons import Difference
 from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
 from orchestrator.reports.drawing.shapes import Anchor, Area, Drawing, Label, Line, Mark
 from orchestrator.reports.figures.forest import SHAPES
+from orchestrator.reports.rendering.arm_names import factor
 from orchestrator.reports.rendering.cell_text import verdict_text
 from orchestrator.reports.rendering.formatting import describe
 from orchestrator.trials.trial import Role
@@ -72,7 +73,7 @@ def draw_parameters(
         letters: How wide its letters are, as a share of those that ``text_width`` knows.
     """
     height = min(0.72 * width, 27 * em)
-    left, right, top, bottom = 4.2 * em, width - 0.8 * em, 1.0 * em, height - 3.4 * em
+    left, right, top, bottom = 4.2 * em, width - 0.8 * em, 1.8 * em, height - 3.4 * em
     extras = [point.extra for point in points]
     xs = spanning([0.0, *extras], left, right, margin=0.05, bends=max(map(abs, extras)) > _BENDS_FROM)
     values = [0.0]
@@ -128,11 +129,12 @@ def _names(points: Sequence[Point], xs: Axis, ys: Axis, em: float, letter: float
     shown = list(points)
     if len(points) > _MOST_LABELS:
         shown = [point for point in points if point.verdict in ("better", "worse")][:_MOST_LABELS]
-    right = xs.end
+    right, room = xs.end, 0.45 * (xs.end - xs.start)
+    fit = all(text_width(point.arm, letter) <= room for point in shown)
     taken = [(xs.place(p.extra) - 0.5 * em, ys.place(p.mean), xs.place(p.extra) + 0.5 * em) for p in points]
     for point in sorted(shown, key=lambda point: (point.verdict not in ("better", "worse"), point.extra)):
         x, y = xs.place(point.extra), ys.place(point.mean)
-        name = cut_text(point.arm, 0.45 * (right - xs.start), letter)
+        name = cut_text(point.arm if fit else factor(point.arm), room, letter)
         length = text_width(name, letter)
         sides: tuple[tuple[float, Anchor], ...] = ((x + 0.7 * em, "start"), (x - 0.7 * em - length, "end"))
         for shift, (start, anchor) in product((0.0, -1.1, 1.1, -2.2, 2.2), sides):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, product
+from itertools import count, product
 from string import ascii_lowercase
 
 from specvit.messages import one_line
@@ -18,8 +18,9 @@ _PLACES = {
 }
 """Named ranges of blocks, short: as they are, and in ASCII."""
 
-_TERM = re.compile(r"(?P<what>[a-z_0-9]+(?:\([^()]*\))?)@(?P<place>[a-z0-9:-]+)")
-_REMARKS = re.compile(r"(?P<places>[^ ]+)(?P<remarks> \(.*\))?")
+_PLACE = re.compile(rf"@({'|'.join(_PLACES)})(?![a-z0-9:-])")
+_SHARED = re.compile(r"@([a-z0-9:-]+)(?=(?:\+| x )[a-z_0-9]+(?:\([^()]*\))?@\1(?![a-z0-9:-]))")
+"""A place that the next term has too."""
 
 
 @dataclass(frozen=True)
@@ -68,39 +69,18 @@ def short_names(arms: Sequence[str], width: int, *, is_ascii: bool = False) -> A
     return ArmNames(short, tuple(legend))
 
 
-def factor(arm: str) -> str:
-    """Return the text of an arm in which neighbours with the same place share it.
+def factor(text: str) -> str:
+    """Return a text that names arms or effects, in which neighbours with the same place share it.
 
-    ``norm@all+qkv@all+mlp@first-third`` is ``norm+qkv@all+mlp@first-third``. What is no list of places stays.
+    ``norm@all+qkv@all+mlp@first-third`` is ``norm+qkv@all+mlp@first-third``; so it is within ``placebo of ..``, and
+    ``norm@all x qkv@all`` is ``norm x qkv@all``.
     """
-    terms = _terms(arm)
-    if terms is None:
-        return arm
-    shared = groupby(terms, key=lambda term: term[1])
-    return "+".join("+".join(what for what, _ in its) + f"@{place}" for place, its in shared) + _remarks(arm)
+    return _SHARED.sub("", text)
 
 
 def abbreviate(arm: str, *, is_ascii: bool = False) -> str:
     """Return the text of an arm as ``factor`` does, with fractions for thirds and halves: ``norm+qkv@⅓``."""
-    text = factor(arm)
-    if _terms(arm) is None:
-        return text
-    places, remarks = text[: len(text) - len(_remarks(arm))], _remarks(arm)
-    for place, forms in _PLACES.items():
-        places = re.sub(f"@{place}(?=$|\\+)", f"@{forms[is_ascii]}", places)
-    return places + remarks
-
-
-def _terms(arm: str) -> list[tuple[str, str]] | None:
-    """Return what has own weights and where, term by term; None if the text is no list of them."""
-    match = _REMARKS.fullmatch(arm)
-    found = [_TERM.fullmatch(term) for term in match["places"].split("+")] if match else [None]
-    return None if None in found else [(term["what"], term["place"]) for term in found if term is not None]
-
-
-def _remarks(arm: str) -> str:
-    match = _REMARKS.fullmatch(arm)
-    return (match["remarks"] or "") if match else ""
+    return _PLACE.sub(lambda match: f"@{_PLACES[match[1]][is_ascii]}", factor(arm))
 
 
 def _rules(arms: Sequence[str], *, is_ascii: bool) -> list[str]:
@@ -109,9 +89,8 @@ def _rules(arms: Sequence[str], *, is_ascii: bool) -> list[str]:
     factored = next((arm for arm in arms if factor(arm) != arm), None)
     if factored is not None:
         rules.append(f"{one_line(factor(factored))} is {one_line(factored)}")
-    for place, forms in _PLACES.items():
-        if any((place in (where for _, where in _terms(arm) or ())) for arm in arms):
-            rules.append(f"{forms[is_ascii]}: {place}")
+    places = {match[1] for arm in arms for match in _PLACE.finditer(arm)}
+    rules += [f"{forms[is_ascii]}: {place}" for place, forms in _PLACES.items() if place in places]
     return ["; ".join(rules)] if rules else []
 
 

@@ -68,7 +68,10 @@ def test_figures_for_papers_are_written_beside_the_page(command: Command, sweep_
         for width in ("", "-column")
         for kind in ("pdf", "svg")
     }
-    assert ended.stdout.count(",") == len(names)
+    assert ended.stdout.splitlines() == [
+        f"written: {sweep_folder}/report.html",
+        f"written: 8 figures for papers, SVG and PDF, in {sweep_folder}/figures",
+    ]
 
 
 @pytest.mark.long

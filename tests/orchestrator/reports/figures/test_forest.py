@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
 from orchestrator.reports.ablation_table import AblationTable, tables_of
 from orchestrator.reports.drawing.shapes import Area, Drawing, Label, Line, Mark
-from orchestrator.reports.figures.forest import draw_forest, forest_of
+from orchestrator.reports.figures.forest import draw_forest, effects_forest, forest_of
 from orchestrator.trials.records import TrialRecord
 
 from ..table_records import DECIDED, INFO, RECORDS, make_records
@@ -99,6 +100,31 @@ def test_a_narrow_drawing_says_what_its_marks_stand_for() -> None:
     assert texts(drawing)[-1] == "better"
     label = next(item for item in drawing.items if isinstance(item, Label) and item.full)
     assert label.full == "norm@first-third+qkv@first-third+mlp@first-third"
+
+
+def test_no_two_rows_of_a_narrow_drawing_read_alike() -> None:
+    """A name that is cut loses its middle, where names of combinations differ; the place that they share goes first."""
+    parts = ("norm", "qkv", "proj", "mlp")
+    arms = ["+".join(f"{part}@first-third" for part in some) for n in (1, 2, 3, 4) for some in combinations(parts, n)]
+    records = make_records("none", 0.0, 1.0, 2.0, 0.5, role="baseline")
+    for arm in arms:
+        records += make_records(arm, 3.0, 4.1, 5.2, 3.6)
+    records += make_records(f"placebo of {arms[-1]}", 0.0, 1.1, 2.2, 0.6, role="control")
+    table = table_of(records)
+    forest = forest_of(table, "miou")
+    assert forest is not None
+    (reading,) = table.factorials
+    effects = effects_forest(table, reading, "miou")
+    assert effects is not None
+    for shown, width in ((forest, 348.0), (effects, 280.0)):
+        drawing = draw_forest(shown, width=width, em=11.0)
+        labels = [item.text for item in drawing.items if isinstance(item, Label) and item.at[0] == 0]
+        assert len(set(labels)) == len(shown.rows)
+    assert labels[0] == "norm@first-third"
+    assert "qkv x mlp@first-third" in labels
+    wide = draw_forest(forest, width=1200.0, em=11.0)
+    *whole, control = [text for text in texts(wide) if "@" in text]
+    assert [*whole, control] == [*arms, "placebo of norm+qkv+proj+mlp@first-third (control)"]
 
 
 def test_no_forest_without_an_arm_and_one_with_arms_that_have_no_value_yet() -> None:

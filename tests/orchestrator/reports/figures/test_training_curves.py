@@ -61,6 +61,10 @@ def test_of_many_arms_those_that_are_decided_stand_out() -> None:
     drawing = draw_curves([panel], width=400.0, em=10.0)
     names = [item.text for item in drawing.items if isinstance(item, Label) and item.style == "label"]
     assert names == ["none", "norm@all", "other arms"]
+    others = make_records("mlp@all", 3.0, 4.1, 5.2, 3.6, 4.6)  # as good: two lines of one colour
+    drawing = draw_curves(panels([*records, *with_rungs(others, 1.0)], most=1), width=400.0, em=10.0)
+    names = [item.text for item in drawing.items if isinstance(item, Label) and item.style == "label"]
+    assert names == ["none", "better arms", "other arms"]
 
 
 def test_a_sweep_without_rungs_has_no_curves() -> None:

@@ -54,3 +54,18 @@ def test_no_two_arms_have_one_name() -> None:
 
 def test_names_are_in_one_line() -> None:
     assert short_names(["a\nb\x1b"], 20).short == {"a\nb\x1b": r"a b\x1b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        ("norm@all+qkv@all+mlp@first-third", "norm+qkv@all+mlp@first-third"),
+        ("placebo of norm@all+qkv@all (control)", "placebo of norm+qkv@all (control)"),
+        ("norm@0:4 x mlp@0:4", "norm x mlp@0:4"),
+        ("norm@all+qkv@all-but-one", "norm@all+qkv@all-but-one"),
+        ("norm@all", "norm@all"),
+        ("DINOv2 ViT-S/14 (external)", "DINOv2 ViT-S/14 (external)"),
+    ],
+)
+def test_neighbours_share_a_place_in_any_text_that_names_arms(text: str, shared: str) -> None:
+    assert factor(text) == shared
