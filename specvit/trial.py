@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -42,6 +42,9 @@ _LOG = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 0.5
 """Least time between two signs of progress."""
+
+_SKIPPED = "skipped"
+"""Name under which a state's notes hold which bad images were left out up to then."""
 
 
 class Observer(Protocol):
@@ -116,7 +119,8 @@ def run_trial(
         DataError: If a class of a training target is out of range.
     """
     device = device or select_device()
-    encoded = _encoded((dataset, *probe_datasets.values()))
+    probed = [probe_datasets[probe.data] for probe in config.probes if probe.data is not None]
+    encoded = _encoded((dataset, *probed))
     for images in encoded:
         images.skipped.clear()  # what another trial of this process has met
     train, trained_on = pretrained_on(config, dataset.train)
@@ -132,13 +136,13 @@ def run_trial(
     if config.treatment.kind == "raw_pixels":
         observer.progress(step=0, steps=0, images_per_s=0.0)
         _LOG.info("raw pixels: no backbone; probing")
-        return TrialResult(probing.pixels())
+        return TrialResult({**probing.pixels(), **_num_skipped(encoded)})
     backbone = _build_backbone(config, dataset)
     if not config.treatment.is_trained:
         backbone.to(device.torch_device)
         _LOG.info("%s: nothing to train; probing on %s", config.treatment.kind.replace("_", " "), device.name)
         observer.progress(step=0, steps=0, images_per_s=0.0)
-        metrics = probing.backbone(backbone, device=device)
+        metrics = {**probing.backbone(backbone, device=device), **_num_skipped(encoded)}
         return TrialResult(metrics, diagnostics=measure(backbone, config, dataset, device=device))
 
     learner = build_learner(config.objective, backbone, dataset, seed=config.seed)
@@ -151,7 +155,9 @@ def run_trial(
         )
     notes = {} if checkpoint is None else checkpoint.notes
     terms = LossMeasurement(learner, config.objective, train, seed=config.seed, device=device, images=trained_on)
-    watch = _Watch(config, probing, observer, terms, device=device, backbone=learner.eval_backbone, notes=notes)
+    watch = _Watch(
+        config, probing, observer, terms, device=device, backbone=learner.eval_backbone, notes=notes, encoded=encoded
+    )
     recipe = config.objective
     _LOG.info(
         "training on %s: %s, %d steps of %d images, %s parameters in the backbone, rungs at %s%s",
@@ -185,8 +191,7 @@ def run_trial(
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = measure(learner.eval_backbone, config, dataset, device=device)
-    skipped = {"skipped_images": float(sum(len(images.skipped) for images in encoded))} if encoded else {}
-    metrics = {**metrics, "loss": last.loss, **learnt, **skipped}
+    metrics = {**metrics, "loss": last.loss, **learnt, **_num_skipped(encoded)}
     return TrialResult(metrics, diagnostics=diagnostics, cost=cost, weights=kept)
 
 
@@ -194,6 +199,11 @@ def _encoded(datasets: Iterable[Dataset]) -> list[EncodedImages]:
     """Return the images that stay encoded, and of which bad ones may be skipped."""
     splits = [split.images for dataset in datasets for split in (dataset.train, dataset.val)]
     return [images for images in splits if isinstance(images, EncodedImages) and images.may_skip]
+
+
+def _num_skipped(encoded: Sequence[EncodedImages]) -> dict[str, float]:
+    """Return how many files were skipped, as a metric; none where none may be."""
+    return {"skipped_images": float(len({name for images in encoded for name in images.skipped}))} if encoded else {}
 
 
 def _save_weights(learner: Learner, folder: Path) -> tuple[WeightsFile, ...]:
@@ -227,6 +237,7 @@ class _Watch:
         device: Device,
         backbone: VisionTransformer,
         notes: dict[str, Any],
+        encoded: Sequence[EncodedImages],
     ) -> None:
         self.probing = probing
         self.observer = observer
@@ -237,6 +248,7 @@ class _Watch:
         self.rungs = rung_steps(self.steps, config.rungs.count)
         self.notes = notes
         self.notes["rungs"] = []
+        self.encoded = encoded
         self.meter = CostMeter(device, notes=notes)
         self._log = StepLog(steps=self.steps)
         self._told_at = -math.inf
@@ -245,6 +257,8 @@ class _Watch:
         """Report the rungs that the notes of a saved state hold, and where the run resumes."""
         for step, metrics in self.notes.setdefault("rungs", []):
             self.observer.rung(step=step, metrics=metrics)
+        for images, skipped in zip(self.encoded, self.notes.get(_SKIPPED, ()), strict=False):
+            images.skipped.update(skipped)
         self.observer.progress(step=report.step, steps=self.steps, images_per_s=report.images_per_s)
         self.meter.resume()
         _LOG.info("going on from the state that was saved at step %d", report.step)
@@ -266,6 +280,8 @@ class _Watch:
             self.notes["rungs"].append([report.step, metrics])
             self.observer.rung(step=report.step, metrics=metrics)
             self.meter.resume()
+        if self.encoded:
+            self.notes[_SKIPPED] = [dict(images.skipped) for images in self.encoded]  # threads may go on adding to it
         return report.step < self.steps and self.observer.should_stop()
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from specvit.data.reading.image_decoding import read_content
+from specvit.data.reading.image_decoding import MAX_PIXELS, limit_pixels, read_content
 from specvit.data.reading.image_files import crop_to_square
-from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation, limit_pixels
+from specvit.data.reading.image_reader import ImageReader, Orientation
 from specvit.data.reading.pixels import decode_pixels
 from specvit.data.reading.shared_images import Encoded
 from specvit.errors import DataError
@@ -143,11 +143,13 @@ class OwnMasks:
     Attributes:
         places: Where they lie, PNGs of class indices.
         orientation: What is done about an EXIF orientation.
+        max_pixels: Pixels that a mask may have.
         classes: ``(256,)`` uint8 what indices become; None = they stay.
     """
 
     places: Places
     orientation: Orientation = None
+    max_pixels: int = MAX_PIXELS
     classes: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
@@ -159,8 +161,9 @@ class OwnMasks:
         Raises:
             DataError: If it cannot be read.
         """
-        reader = ImageReader(orientation=self.orientation)
-        mask = reader.decode(self.places.read(image), self.places.name(image), mask=True)
+        reader = ImageReader(orientation=self.orientation, max_pixels=self.max_pixels)
+        with limit_pixels(self.max_pixels):
+            mask = reader.decode(self.places.read(image), self.places.name(image), mask=True)
         square = central_square(np.asarray(mask))
         return square if self.classes is None else self.classes[square]
 
@@ -180,6 +183,7 @@ class EncodedImages:
         probe_size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
             None = as ``crop_size``.
         masks: Their masks at the resolution of the files, beside those of a ``Split``; None = there are none.
+        without_mask: Why the masks of some cannot be read, by image: these are bad as well.
         no_substitutes: Images that are not taken in the place of others.
         skipped: Why images were left out, by name, by this process since it was emptied last.
     """
@@ -189,6 +193,7 @@ class EncodedImages:
     decoding: Decoding = Decoding()
     probe_size: int | None = None
     masks: OwnMasks | None = None
+    without_mask: Mapping[int, str] = field(default_factory=dict)
     no_substitutes: frozenset[int] = frozenset()
     skipped: dict[str, str] = field(default_factory=dict, compare=False)
 
@@ -226,7 +231,7 @@ class EncodedImages:
         """
         wanted, side = np.arange(len(self))[images], size or self.shape[-1]
         squares, used = np.empty((len(wanted), 3, side, side), np.uint8), wanted.copy()
-        reader = ImageReader(orientation=self.decoding.orientation)
+        reader = ImageReader(orientation=self.decoding.orientation, max_pixels=self.decoding.max_pixels)
 
         def decode(content: bytes, name: str) -> NDArray[np.uint8]:
             return crop_to_square(reader.decode(content, name), side)
@@ -255,6 +260,8 @@ class EncodedImages:
             if number and tried in self.no_substitutes:
                 continue
             try:
+                if tried in self.without_mask:
+                    raise DataError(self.without_mask[tried])
                 return decode(self.places.read(tried), self.places.name(tried)), tried
             except DataError as error:
                 if not self.may_skip:
@@ -269,12 +276,15 @@ class EncodedImages:
         Raises:
             DataError: If it cannot be used.
         """
-        return decode_pixels(content, name, shown=self.decoding.orientation == "shown")
+        shown, max_pixels = self.decoding.orientation == "shown", self.decoding.max_pixels
+        return decode_pixels(content, name, shown=shown, max_pixels=max_pixels)
 
     def take(self, images: NDArray[np.int64]) -> EncodedImages:
         """Return some images, still encoded."""
+        own, bad = self.places.take(images), self.without_mask
         masks = None if self.masks is None else self.masks.take(images)
-        return replace(self, places=self.places.take(images), masks=masks, no_substitutes=frozenset())
+        bad = {row: bad[image] for row, image in enumerate(images.tolist()) if image in bad}
+        return replace(self, places=own, masks=masks, without_mask=bad, no_substitutes=frozenset())
 
     def without_substitutes(self, images: NDArray[np.int64]) -> EncodedImages:
         """Return the images, of which bad ones are never left out for one of ``images``."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -14,8 +15,9 @@ from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
 from specvit.data.encoded import BadImages, Decoding, EncodedImages, OwnMasks, Places
+from specvit.data.reading.image_decoding import MAX_PIXELS
 from specvit.data.reading.image_files import count_others
-from specvit.data.reading.image_reader import MAX_PIXELS, ImageReader, Orientation
+from specvit.data.reading.image_reader import ImageReader, Orientation
 from specvit.data.reading.shared_images import Encoded, check_unshared
 from specvit.settings import NonNegativeInt, PositiveInt, settings
 
@@ -63,7 +65,8 @@ class FileSource(DataSource):
     centre kept. None given = ``image_size``, whose position embeddings are resampled for any other."""
     on_bad_image: BadImages = "fail"
     """With ``keep: encoded``, what happens where an image turns out to be damaged or gone: ``fail``, or ``skip``: the
-    image that follows takes its place, with its targets. The log names what was skipped, ``skipped_images`` counts."""
+    image that follows takes its place, with its targets, also where a mask cannot be read at the start. The log names
+    what was skipped, ``skipped_images`` counts."""
     workers: PositiveInt | None = None
     """With ``keep: encoded``, threads that decode; none given = as many as the trial has CPUs. No number changes."""
     cache: Literal["memory", "disk"] = "memory"
@@ -102,10 +105,12 @@ class FileSource(DataSource):
         """Return ``probe_size``, or where none is given ``image_size``."""
         return self.probe_size or self.image_size
 
-    def encoded_images(self, places: Places, masks: OwnMasks | None = None) -> EncodedImages:
+    def encoded_images(
+        self, places: Places, masks: OwnMasks | None = None, without_mask: Mapping[int, str] = MappingProxyType({})
+    ) -> EncodedImages:
         """Return images that stay encoded, to be decoded as the fields say."""
         decoding = Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
-        return EncodedImages(places, self.image_size, decoding, self.probe_size, masks)
+        return EncodedImages(places, self.image_size, decoding, self.probe_size, masks, dict(without_mask))
 
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""

@@ -10,7 +10,8 @@ forward pass a step through one module, while a learner runs its student several
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -25,6 +26,8 @@ BUCKET_ELEMENTS = 2**24
 
 CHUNK_BYTES = 2**26
 """Bytes that go into one message, at most."""
+
+_NO_TEXTS = b"[]"
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
@@ -162,6 +165,18 @@ def bytes_from_main(data: bytes) -> bytes:
         dist.broadcast(chunk, src=0)
         received[start : start + CHUNK_BYTES] = chunk.cpu().numpy().tobytes()
     return bytes(received)
+
+
+def union(own: Collection[str]) -> set[str]:
+    """Return the texts that any process gives."""
+    if num_processes() == 1:
+        return set(own)
+    device, data = _message_device(), json.dumps(sorted(own)).encode()
+    size = int(largest(torch.tensor([len(data)], device=device)))
+    if size == len(_NO_TEXTS):
+        return set()
+    padded = torch.frombuffer(bytearray(data.ljust(size)), dtype=torch.uint8).to(device)
+    return {text for row in gather(padded.unsqueeze(0)).cpu().numpy() for text in json.loads(row.tobytes())}
 
 
 def _reduced(x: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

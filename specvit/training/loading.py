@@ -66,6 +66,7 @@ class BatchLoader:
         self._device = device
         self._threads = threads
         self._ahead: tuple[int, _Cutting] | None = None
+        self._shared: set[str] = set()
 
     def prepare(self, step: int, images: NDArray[np.int64]) -> None:
         """Have the crops of a step cut, whose batch is to be loaded next."""
@@ -92,6 +93,7 @@ class BatchLoader:
             for task in cutting.tasks:
                 task.result()
             images, held = cutting.images, cutting.held
+            self._share_skipped()
             crops = {name: pixels.to(on, non_blocking=True) for name, pixels in cutting.crops.items()}
             pixels = torch.empty((len(images), 3, 0, 0), device=on)
         else:
@@ -152,6 +154,14 @@ class BatchLoader:
 
         tasks = [self._threads.submit(cut, start) for start in range(0, len(rows), IMAGES_A_TASK)]
         return _Cutting(used, pixels, held, tasks)
+
+    def _share_skipped(self) -> None:
+        """Tell all processes which images one of them has left out: the main one counts them."""
+        encoded = self._split.images
+        if isinstance(encoded, EncodedImages) and encoded.may_skip and collectives.num_processes() > 1:
+            self._shared |= collectives.union(set(encoded.skipped) - self._shared)
+            for name in self._shared:
+                encoded.skipped.setdefault(name, "left out by another process")
 
     def _held(self, num_images: int) -> HeldRows | None:
         """Return which images of a batch this process learns from, and needs the pixels of; None = all."""

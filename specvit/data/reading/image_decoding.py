@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,6 +17,8 @@ from specvit.errors import DataError
 from specvit.files.regular import read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_PIXELS = 89_478_485
+"""Pixels that an image may have, unless a source says otherwise. Source: Pillow, ``Image.MAX_IMAGE_PIXELS``."""
 _DECODING_ERRORS = (
     OSError,  # also what Pillow raises for unknown and truncated files
     SyntaxError,  # Pillow's word for a broken PNG
@@ -22,8 +26,6 @@ _DECODING_ERRORS = (
     EOFError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 
 TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
@@ -54,23 +56,47 @@ def read_content(path: Path) -> bytes:
         raise DataError(f"cannot read the image {str(path)!r}: {_reason(error, FORMATS)}") from error
 
 
-def decode(content: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def decode(
+    content: bytes, name: str, formats: tuple[str, ...] = FORMATS, *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decode one image and leave its pixels as they are, and where they are.
 
     Args:
         content: The encoded image.
         name: What to call it in messages.
         formats: Pillow's names of the formats that it may have.
+        max_pixels: Pixels that it may have; where these are more than Pillow's own limit, see ``limit_pixels``.
 
     Raises:
-        DataError: If it cannot be decoded, or has more pixels than Pillow's ``MAX_IMAGE_PIXELS``.
+        DataError: If it cannot be decoded, or has more pixels.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=formats)
+        if image.width * image.height > max_pixels:
+            raise Image.DecompressionBombError
         image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        rule = f"it has more than {max_pixels} pixels, the limit that data.max_pixels raises"
+        raise DataError(f"cannot read the image {name!r}: {rule}") from error
     except _DECODING_ERRORS as error:
         raise DataError(f"cannot read the image {name!r}: {_reason(error, formats)}") from error
     return image
+
+
+@contextmanager
+def limit_pixels(max_pixels: int) -> Iterator[None]:
+    """Let Pillow open images of so many pixels, in all threads; ``decode`` refuses larger ones.
+
+    Pillow's limit and its filters belong to the whole process, where threads may be decoding images of several sources:
+    it is raised, never lowered, and whose images are smaller says so to ``decode``.
+    """
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -116,8 +142,6 @@ def check_mask(mask: Image.Image, content: bytes, name: str) -> None:
 
 
 def _reason(error: BaseException, formats: Sequence[str]) -> str:
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"it has more than {Image.MAX_IMAGE_PIXELS} pixels, the limit that data.max_pixels raises"
     if isinstance(error, UnidentifiedImageError):
         return f"its content is not {' or '.join(formats)}"
     return getattr(error, "strerror", None) or str(error)

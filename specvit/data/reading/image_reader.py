@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from PIL import Image
 
-from specvit.data.reading.image_decoding import FORMATS, TURNS, check_mask, decode, orientation_of, read_content, to_rgb
+from specvit.data.reading.image_decoding import (
+    FORMATS,
+    MAX_PIXELS,
+    TURNS,
+    check_mask,
+    decode,
+    limit_pixels,
+    orientation_of,
+    read_content,
+    to_rgb,
+)
 from specvit.data.reading.progress import Progress
 from specvit.errors import DataError
 
@@ -22,9 +30,6 @@ T = TypeVar("T")
 
 Orientation = Literal["stored", "shown"] | None
 """Whether an EXIF orientation is applied (``shown``); None = it is not, and refused where a target may need it."""
-
-MAX_PIXELS = 89_478_485
-"""Pixels that an image may have, unless a source says otherwise. Source: Pillow, ``Image.MAX_IMAGE_PIXELS``."""
 
 MOST_REPORTED = 20
 """Files that are reported at once, if so many cannot be used."""
@@ -136,7 +141,7 @@ class ImageReader:
         Raises:
             DataError: If it cannot be decoded, has too many pixels, more than 8 bits a channel, or is not such a mask.
         """
-        image = decode(content, name, ("PNG",) if mask else FORMATS)
+        image = decode(content, name, ("PNG",) if mask else FORMATS, max_pixels=self._max_pixels)
         if mask:
             check_mask(image, content, name)
         else:
@@ -188,15 +193,3 @@ class ImageReader:
                 f"{says}, so that {target} may lie as it is stored or as it is shown: set data.orientation to stored, "
                 "or to shown, which turns the images"
             )
-
-
-@contextmanager
-def limit_pixels(max_pixels: int) -> Iterator[None]:
-    """Let Pillow refuse images of more pixels; the setting and the filters belong to the whole process."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before

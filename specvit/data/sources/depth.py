@@ -14,7 +14,7 @@ from PIL import Image
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.pair_source import PairSource, match_by_name
-from specvit.data.reading.image_decoding import decode, read_content
+from specvit.data.reading.image_decoding import MAX_PIXELS, decode, read_content
 from specvit.data.reading.image_files import SPLITS, fingerprint, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
 from specvit.errors import DataError
@@ -128,7 +128,7 @@ class DepthMaps(PairSource):
         def read(index: int) -> bytes:
             image_path, depth_path = pairs[index]
             image, image_digest = reader.read(image_path)
-            depth, depth_digest = read_depth(depth_path, units_per_m=self.units_per_m)
+            depth, depth_digest = read_depth(depth_path, units_per_m=self.units_per_m, max_pixels=self.max_pixels)
             height, width = depth.shape
             reader.check_place(
                 image, str(image_path), target=f"the depth map {str(depth_path)!r}", size=(width, height)
@@ -141,12 +141,15 @@ class DepthMaps(PairSource):
         return [(image_path, digest) for (image_path, _), digest in zip(pairs, digests, strict=True)]
 
 
-def read_depth(path: Path, *, units_per_m: float = 1000.0) -> tuple[NDArray[np.float32], bytes]:
+def read_depth(
+    path: Path, *, units_per_m: float = 1000.0, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.float32], bytes]:
     """Read one depth map.
 
     Args:
         path: A PNG of 16-bit greyscale, or an NPY file of floats in metres, by its ending.
         units_per_m: What a PNG holds for a metre, above 0.
+        max_pixels: Pixels that a PNG may have.
 
     Returns:
         ``(H, W)`` metres, and the SHA-256 of the file.
@@ -157,7 +160,7 @@ def read_depth(path: Path, *, units_per_m: float = 1000.0) -> tuple[NDArray[np.f
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     content = read_content(path)
-    image = decode(content, str(path), ("PNG",))
+    image = decode(content, str(path), ("PNG",), max_pixels=max_pixels)
     bit_depth, is_grey = content[24], content[25] == 0
     if bit_depth != 16 or not is_grey:
         raise DataError(

@@ -74,15 +74,16 @@ class Masks(PairSource):
             for split in SPLITS
         }
         reader = self.reader()
-        decoded = {split: self._decode(reader, pairs[split], rows[split], split) for split in SPLITS}
+        bad: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
+        decoded = {split: self._decode(reader, pairs[split], rows[split], split, bad[split]) for split in SPLITS}
         reader.check()
         splits: dict[str, Split] = {}
         for split in SPLITS:
             arrays = {name: storage.finish(rows[split][name]) for name in shapes}
             if encoded:
                 images, masks = (Places.of_files([pair[number] for pair in pairs[split]]) for number in (0, 1))
-                own = OwnMasks(masks, self.orientation, self._lookup())
-                splits[split] = Split(images=self.encoded_images(images, own), masks=arrays["masks"])
+                own = OwnMasks(masks, self.orientation, self.max_pixels, self._lookup())
+                splits[split] = Split(images=self.encoded_images(images, own, bad[split]), masks=arrays["masks"])
             else:
                 splits[split] = Split(**arrays)
             if decoded[split][1] < 0:
@@ -109,17 +110,26 @@ class Masks(PairSource):
         return lookup
 
     def _decode(
-        self, reader: ImageReader, pairs: Pairs, rows: Mapping[str, Rows], split: str
+        self, reader: ImageReader, pairs: Pairs, rows: Mapping[str, Rows], split: str, bad: dict[int, str]
     ) -> tuple[list[tuple[Path, bytes]], int]:
-        """Decode one split: return the digests of its files, and the largest class index (-1 = none)."""
+        """Decode one split: return the digests of its files, and the largest class index (-1 = none).
+
+        Where bad images are skipped, a pair that cannot be read is noted in ``bad`` and has no digest.
+        """
         size = self.probed_size
         largest = np.full(len(pairs), -1)
         lookup = self._lookup()
 
         def read(index: int) -> bytes:
             image_path, mask_path = pairs[index]
-            image, image_digest = reader.read(image_path)
-            mask, mask_digest = reader.read(mask_path, mask=True)
+            try:
+                image, image_digest = reader.read(image_path)
+                mask, mask_digest = reader.read(mask_path, mask=True)
+            except DataError as error:
+                if self.on_bad_image == "fail":
+                    raise
+                rows["masks"][index], bad[index] = np.full((size, size), IGNORE_INDEX, np.uint8), str(error)
+                return b""
             reader.check_place(
                 image,
                 str(image_path),

@@ -54,6 +54,7 @@ def collectives(rank: int) -> dict[str, Any]:
         "mean of one": _listed(distributed.mean_of_rows((1 - rank) * torch.tensor([4.0, 6.0]), num_rows=1 - rank)),
         "mean of none": _listed(distributed.mean_of_rows(torch.zeros(2), num_rows=0)),
         "gradients": [_listed(parameter.grad) for parameter in parameters],
+        "union": [sorted(distributed.union(texts)) for texts in ((("b", "ä"), ("b", "c"))[rank], (), ("long" * rank,))],
         "everywhere": [distributed.everywhere(answer) for answer in (True, rank == 0, rank == 1, False)],
         "agree": [distributed.agree(rank == 0), distributed.agree(rank == 1)],
         "copied": [tensor.tolist() for tensor in copied],

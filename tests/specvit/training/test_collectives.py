@@ -184,6 +184,7 @@ def test_collectives_are_those_of_arithmetic(reports: list[dict[str, Any]]) -> N
         assert seen["mean of none"] is None
         # In process 0 gradients of 1, 3 and 5, in process 1 of 10, 20 and 50.
         assert seen["gradients"] == [[11.0] * 2, [20.0] * 2, [3.0] * 3, None, [55.0] * 5]
+        assert seen["union"] == [["b", "c", "ä"], [], ["", "long"]]
         assert seen["everywhere"] == [True, False, False, False]
         assert seen["agree"] == [True, False]
         assert seen["copied"] == [[[0.0, 0.0], [0.0, 0.0]], 0]
@@ -203,6 +204,7 @@ def test_one_process_needs_no_messages() -> None:
     assert mean is not None
     assert mean.tolist() == [2.0, 4.0]
     assert collectives.mean_of_rows(torch.zeros(2), num_rows=0) is None
+    assert collectives.union(["a", "a"]) == {"a"}
     assert collectives.everywhere(True)
     assert not collectives.everywhere(False)
     assert collectives.agree(True)

@@ -192,6 +192,29 @@ def test_a_damaged_image_in_the_middle_of_a_run_ends_it_with_its_name_or_is_left
     assert batch.labels[5] == following % 4
 
 
+def test_the_main_process_knows_which_images_others_have_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[set[str]] = []
+
+    def union(own: set[str]) -> set[str]:
+        told.append(own)
+        return own | {"of another"}
+
+    split = make_split(folder, on_bad_image="skip")
+    assert isinstance(split.images, EncodedImages)
+    split.images.skipped["own"] = "damaged"
+    monkeypatch.setattr(collectives, "num_processes", lambda: 4)
+    monkeypatch.setattr(collectives, "rank", lambda: 0)
+    monkeypatch.setattr(collectives, "union", union)
+    order = batches(20, batch_size=8, seed=SEED)
+    with batch_loader(make_learner(DEIT, split), split, DEIT, seed=SEED, device=CPU) as loader:
+        for step in (0, 1):
+            loader.load(step, next(order))
+    assert told == [{"own"}, set()]  # nothing is told twice
+    assert set(split.images.skipped) == {"own", "of another"}
+
+
 @RECIPES
 @pytest.mark.parametrize("rank", [0, 1, 3])
 def test_of_several_processes_each_cuts_what_it_learns_from_and_sees_it_as_one_process_does(

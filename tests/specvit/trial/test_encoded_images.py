@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specvit.config import TrialConfig
 from specvit.errors import DataError
+from specvit.training.loop import batches
+from specvit.trial import run_trial
 
 from ..data.reading.test_pixels import encode, photograph
-from .small_trials import LEARNT, RECIPES, make_config, run_watched
+from .small_trials import BATCH_SIZE, CPU, LEARNT, RECIPES, Watching, make_config, run_watched
+from .test_interruptions import Interrupted, make_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +51,52 @@ def test_floors_are_those_of_arrays_bit_for_bit(kind: str, folder: Path) -> None
     assert run(folder, kind=kind, keep="encoded") == run(folder, kind=kind)
 
 
-def test_a_bad_image_ends_a_trial_with_its_name_or_is_counted(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def damaged(folder: Path, tmp_path: Path) -> Path:
+    """Write the images again, one to train on and one to report on cut off."""
     for path in folder.rglob("*.jpg"):
         copy = tmp_path / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    bad = tmp_path / "train" / "a" / "08.jpg"
-    bad.write_bytes(bad.read_bytes()[:100])
+        bad = path.name in ("08.jpg", "40.jpg")
+        copy.write_bytes(path.read_bytes()[: -100 if bad else None])
+    return tmp_path
+
+
+def test_a_bad_image_ends_a_trial_with_its_name_or_is_counted_once(folder: Path, damaged: Path) -> None:
     with pytest.raises(DataError, match=r"train/a/08.jpg.*data.on_bad_image: skip"):
-        run(tmp_path, keep="encoded")
-    data = {"source": "image_folder", "root": str(tmp_path), "image_size": 16}
-    data |= {"keep": "encoded", "on_bad_image": "skip"}
-    config = make_config(data=data, probes={"knn": {}})
+        run(damaged, keep="encoded")
+    config = make_skipping(damaged, probes={"knn": {}})
     dataset = config.data.load()
-    metrics = [run_watched(config, dataset)[0].metrics for _ in range(2)]
-    assert metrics[0]["skipped_images"] == 1  # also for a second trial of the process
-    assert metrics[1] == metrics[0]
+    alone = run_trial(config, dataset, Watching(), device=CPU)
+    # Also for a second trial of the process, whose worker knows the data by their source.
+    again = run_trial(config, dataset, Watching(), device=CPU, probe_datasets={config.data: dataset})
+    assert alone.metrics["skipped_images"] == again.metrics["skipped_images"] == 2
+    assert alone == again
     assert run(folder, keep="encoded", on_bad_image="skip")["skipped_images"] == 0
+
+
+@pytest.mark.parametrize("kind", ["random_init", "raw_pixels"])
+def test_a_floor_counts_the_bad_images_that_its_probes_meet(kind: str, damaged: Path) -> None:
+    config = make_skipping(damaged, treatment={"kind": kind}, probes={"knn": {}})
+    assert run_watched(config, config.data.load())[0].metrics["skipped_images"] == 2
+
+
+def test_a_trial_that_resumes_counts_the_bad_images_of_before(damaged: Path, tmp_path: Path) -> None:
+    for number in range(80):  # less than an epoch is seen, and the damaged image, the fifth, in the first step alone
+        (damaged / "train" / "b" / f"more{number}.jpg").write_bytes(encode(photograph(20, 20, seed=100 + number)))
+    seed = next(seed for seed in range(100) if 4 in next(batches(120, batch_size=BATCH_SIZE, seed=seed)))
+    changes = {"rungs": {"count": 0}, "probes": {"knn": {"num_train": 1}}, "seed": seed}
+    config = make_skipping(damaged, **changes)
+    expected, _ = run_watched(config, config.data.load())
+    assert expected.metrics["skipped_images"] == 2
+    state = tmp_path / "state"
+    checkpoint = make_checkpoint(state)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(config, config.data.load(), Interrupted(at_question=2), device=CPU, checkpoint=checkpoint)
+    result = run_trial(config, config.data.load(), Watching(), device=CPU, checkpoint=make_checkpoint(state))
+    assert result == expected
+
+
+def make_skipping(folder: Path, **changes: Any) -> TrialConfig:
+    data = {"source": "image_folder", "root": str(folder), "image_size": 16}
+    return make_config(data=data | {"keep": "encoded", "on_bad_image": "skip"}, **changes)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from specvit.data.reading import pixels
-from specvit.data.reading.image_reader import limit_pixels
+from specvit.data.reading.image_decoding import limit_pixels
 from specvit.data.reading.pixels import decode_pixels
 from specvit.errors import DataError
 
@@ -66,6 +66,14 @@ def test_an_exif_orientation_is_applied_where_images_are_shown_and_only_there(or
     np.testing.assert_array_equal(decode_pixels(content, "it", shown=True), turned)
 
 
+def test_an_orientation_that_xmp_alone_tells_is_applied_as_pillow_does(decoder: str) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    content = encode(photograph(), xmp=xmp)
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+    assert turned.shape == (61, 43, 3)
+    np.testing.assert_array_equal(decode_pixels(content, "it", shown=True), turned)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -84,7 +92,16 @@ def test_an_image_that_cannot_be_decoded_is_named(content: bytes, reason: str, d
 
 def test_an_image_of_more_pixels_than_allowed_is_refused_before_it_is_decoded(decoder: str) -> None:
     content = encode(photograph(50, 40))
-    with limit_pixels(2000):
-        assert decode_pixels(content, "it").shape == (40, 50, 3)
-    with limit_pixels(900), pytest.raises(DataError, match=r"'it'.* more than 900 pixels"):
-        decode_pixels(content, "it")
+    with limit_pixels(900):  # of another source, whose images are decoded at the same time
+        assert decode_pixels(content, "it", max_pixels=2000).shape == (40, 50, 3)
+    with limit_pixels(2000), pytest.raises(DataError, match=r"'it'.* more than 900 pixels"):
+        decode_pixels(content, "it", max_pixels=900)
+
+
+def test_pillow_opens_what_the_largest_limit_in_use_allows(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    content = encode(photograph(50, 40), "PNG")
+    with limit_pixels(2000), limit_pixels(900):
+        assert decode_pixels(content, "it", max_pixels=2000).shape == (40, 50, 3)
+    with pytest.raises(DataError, match="more than 2000 pixels"):
+        decode_pixels(content, "it", max_pixels=2000)  # four times Pillow's limit

@@ -83,6 +83,37 @@ def test_a_mask_that_is_gone_is_named(root: Path) -> None:
         images.masks[1]
 
 
+def test_where_bad_images_are_skipped_a_pair_that_cannot_be_read_makes_room_for_the_one_that_follows(
+    root: Path,
+) -> None:
+    whole = load(root, on_bad_image="skip")
+    image, mask = root / "images" / "train" / "0.jpg", root / "masks" / "train" / "2.png"
+    image.write_bytes(image.read_bytes()[:100])
+    Image.fromarray(np.zeros((32, 32), np.uint16)).save(mask)
+    with pytest.raises(DataError, match="2 images cannot be used:") as error:
+        load(root)
+    assert str(image) in str(error.value)
+    assert str(mask) in str(error.value)
+    data = load(root, on_bad_image="skip")
+    pixels, used = data.train.read(slice(None))
+    assert used.tolist() == [1, 1, 3, 3]
+    np.testing.assert_array_equal(pixels, whole.train.read(np.array([1, 1, 3, 3]))[0])
+    assert whole.train.masks is not None
+    assert data.train.masks is not None
+    np.testing.assert_array_equal(data.train.masks[[1, 3]], whole.train.masks[[1, 3]])
+    assert (data.train.masks[[0, 2]] == 255).all()
+    assert isinstance(data.train.images, EncodedImages)
+    assert set(data.train.images.skipped) == {str(root / "images" / "train" / name) for name in ("0.jpg", "2.jpg")}
+    assert str(mask) in data.train.images.skipped[str(root / "images" / "train" / "2.jpg")]
+    assert data.train.take(np.array([3, 2])).read(slice(None))[1].tolist() == [0, 0]
+    assert data.fingerprint != whole.fingerprint
+
+
+def test_masks_and_images_of_more_pixels_than_allowed_are_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"8 images cannot be used:(\n.*more than 900 pixels.*){8}"):
+        load(root, max_pixels=900)
+
+
 class Known(Segmenter):
     """Predict what it is given."""
 
