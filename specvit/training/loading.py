@@ -156,7 +156,7 @@ class BatchLoader:
         return _Cutting(used, pixels, held, tasks)
 
     def _share_skipped(self) -> None:
-        """Tell all processes which images one of them has left out: the main one counts them."""
+        """Record which images any process has left out: the main one counts them."""
         encoded = self._split.images
         if isinstance(encoded, EncodedImages) and encoded.may_skip and collectives.num_processes() > 1:
             self._shared |= collectives.union(set(encoded.skipped) - self._shared)
