@@ -5,7 +5,7 @@ the whole batch, and of the images that are computed at once (``micro_batch``) w
 that is, for N tokens of D channels, 16 N D numbers: its inputs of both norms and their outputs, queries, keys and
 values, what attention read, and the MLP's hidden layer before and after its GELU at 4 N D each; layer scales keep 2
 more. Blocks that compute a subset of the images (DINOv2) keep that share of it. Of heads with many prototypes, outputs
-and targets count. Probes hold the features that they read, of one data set at a time, in the machine's memory.
+and targets count. What probes hold is ``specvit.probe_footprint``'s.
 
 The tests hold this to 15% of the peaks that torch's profiler measures on CPUs. On GPUs, where autocast has the larger
 part of what a block keeps in 2 bytes a number, it has not been measured; what CUDA, its libraries and the fragments
@@ -15,22 +15,18 @@ between blocks of memory take comes on top. Comparators and recipes of other pac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from specvit.config import TrialConfig, default_rung_probes
+from specvit.config import TrialConfig
 from specvit.data import DataSource
 from specvit.models.config import parse_high_norm
 from specvit.models.parameter_counts import count_block_parameters
 from specvit.models.scales import SCALES
-from specvit.probes.base import PATCH_FEATURES, PatchFeatures, Probe
+from specvit.probe_footprint import WIDE, probe_bytes
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.recipes.dinov2.settings import DinoV2
 from specvit.recipes.mae.settings import Mae
 from specvit.training.recipe import Recipe
-
-WIDE = 4
-"""Bytes of a float32."""
 
 NARROW = 2
 """Bytes of a bfloat16, to which autocast narrows on GPUs."""
@@ -89,7 +85,8 @@ class Footprint:
     Attributes:
         gpu: Of the GPU; 0 where it computes on the CPU; None where its training is not known.
         machine: Of the machine, the images of its sources apart, which trials share; None where something is not known.
-        features: What its probes hold, a part of ``machine``; None where the number of images is not known.
+        features: What its probes hold and make of it, a part of ``machine``; None where the number of images is not
+            known.
         training: The parts of the training; None where there is none, or it is not known.
     """
 
@@ -248,15 +245,16 @@ def footprint(config: TrialConfig, *, num_parameters: int, processes: int = 1, g
     if training is not None:
         stays = training.weights + training.optimizer * 3 // 2
     trained = 0 if training is None else training.total
-    probing = stays + _extraction_bytes(config, batch=_GPU_BATCH if on_gpu else _CPU_BATCH, narrow=narrow)
+    extraction = _extraction_bytes(config, batch=_GPU_BATCH if on_gpu else _CPU_BATCH, narrow=narrow)
     if on_gpu:
         recipe, pinned = config.objective, 0
         if _is_encoded(config.data):  # crops of a step and of the next
             sizes = forward_passes(recipe, side=config.data.image_size, patch=1, prefix=0)
             pinned = 2 * recipe.batch_size // processes * sum(each.views * each.pixels for each in sizes)
         machine = None if features is None else LIBRARIES + max(pinned, features)
-        return Footprint(max(trained, probing), machine, features, training)
-    machine = None if features is None else LIBRARIES + max(trained, probing + features)
+        return Footprint(max(trained, stays + extraction), machine, features, training)
+    probing = probe_bytes(config, extracting=extraction)
+    machine = None if probing is None else LIBRARIES + max(trained, stays + probing)
     return Footprint(0, machine, features, training)
 
 
@@ -267,65 +265,3 @@ def _extraction_bytes(config: TrialConfig, *, batch: int, narrow: int) -> int:
     largest = max(((probe.data or config.data).probed_size for probe in config.probes), default=0)
     tokens = 1 + parse_high_norm(config.model.high_norm).num_registers + (largest // config.model.patch_size) ** 2
     return batch * tokens * SCALES[config.model.scale].width * (2 * WIDE + 9 * narrow)
-
-
-def probe_bytes(config: TrialConfig) -> int | None:
-    """Compute the most that probes of a trial hold, of one data set at the end or of a rung; None if not known."""
-    at_rungs = config.rungs.probes or default_rung_probes(config.probes)
-    most = 0
-    for source in config.sources:
-        probes = [probe for probe in config.probes if (probe.data or config.data) == source]
-        if not probes:
-            continue
-        if source.split_sizes is None:
-            return None
-        num_train, num_val = source.split_sizes
-        limits = [min(probe.num_train or num_train, num_train) for probe in probes]
-        asked = [(max(limits) + num_val, probes)]
-        if config.rungs.count > 0 and config.treatment.is_trained:
-            asked.append((min(config.rungs.num_images, num_train), [one for one in probes if one.name in at_rungs]))
-        for number, reading in asked:
-            most = max(most, features_of(reading, number, config=config, source=source) if reading else 0)
-    return most
-
-
-def features_of(probes: Sequence[Probe], num_images: int, *, config: TrialConfig, source: DataSource) -> int:
-    """Compute the bytes that probes hold of so many images of a source."""
-    size = source.probed_size
-    targets = {"labels": 8, "masks": size * size, "depth": 2 * size * size}
-    return feature_bytes(
-        num_images,
-        image_size=size,
-        patch_size=config.model.patch_size,
-        width=None if config.treatment.kind == "raw_pixels" else SCALES[config.model.scale].width,
-        patch_features=max((probe.patch_features for probe in probes), key=PATCH_FEATURES.index),
-        num_blocks=max(probe.num_blocks for probe in probes),
-        target_bytes=sum(targets.get(target, 0) for target in source.targets),
-    )
-
-
-def feature_bytes(
-    num_images: int,
-    *,
-    image_size: int,
-    patch_size: int,
-    width: int | None,
-    patch_features: PatchFeatures,
-    num_blocks: int = 0,
-    target_bytes: int = 0,
-) -> int:
-    """Compute the bytes of what probes hold of images.
-
-    Args:
-        num_images: N, of both splits together.
-        image_size: Side of what probes see, in pixels.
-        patch_size: Side of a patch, in pixels.
-        width: Channels of a token; None = raw pixels.
-        patch_features: What is kept of the patches.
-        num_blocks: Of how many of the last blocks [CLS] is kept besides.
-        target_bytes: Of the targets of an image.
-    """
-    num_patches = (image_size // patch_size) ** 2
-    cls, patch = (3 * image_size**2, 3 * patch_size**2) if width is None else (width, width)
-    kept = {"none": 0, "mean": patch, "tokens": num_patches * patch}[patch_features]
-    return num_images * (WIDE * (cls * (1 + num_blocks) + kept) + target_bytes)

@@ -16,8 +16,8 @@ from specvit.config import TrialConfig, default_rung_probes
 from specvit.data import Dataset, DataSource, Split
 from specvit.device import Device
 from specvit.errors import DataError, PartError
-from specvit.footprint import feature_bytes
 from specvit.memory import GIB
+from specvit.probe_footprint import held_bytes
 from specvit.probes import Probe, ProbeSplit
 from specvit.probes.base import PATCH_FEATURES, PatchFeatures
 from specvit.probes.features import backbone_features, pixel_features, subset
@@ -114,7 +114,7 @@ class Probing:
         drawn = numpy_stream(self.config.seed, "probe images").permutation(num_images)
         limits = {name: min(self._probes[name].num_train or num_images, num_images) for name in names}
         most = max(limits.values())
-        self._say(names, dataset, num_train=most, width=width)
+        self._say(limits, dataset, width=width)
         images = dataset.train if most == num_images else subset(dataset.train, drawn[:most])
         train = extract(images, **read)
         self._moved_on()
@@ -131,20 +131,20 @@ class Probing:
                 self._moved_on()
         return metrics
 
-    def _say(self, names: list[str], dataset: Dataset, *, num_train: int, width: int | None) -> None:
-        """Log what the features of a data set will take."""
-        size = feature_bytes(
-            num_train + len(dataset.val),
+    def _say(self, limits: Mapping[str, int], dataset: Dataset, *, width: int | None) -> None:
+        """Log what the features of a data set will take, and what probes make of them."""
+        size = held_bytes(
+            {self._probes[name]: limit for name, limit in limits.items()},
+            num_val=len(dataset.val),
             image_size=dataset.val.images.shape[-1],
             patch_size=self.config.model.patch_size,
             width=width,
             target_bytes=sum(getattr(dataset.val, target)[:1].nbytes for target in dataset.val.targets),
-            **self._read_by(names),
         )
         _LOG.info(
             "probing %s: features of %d images to fit on and %d to report on, %.1f GiB of memory",
-            ", ".join(names),
-            num_train,
+            ", ".join(limits),
+            max(limits.values()),
             len(dataset.val),
             size / GIB,
         )

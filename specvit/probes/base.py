@@ -138,6 +138,17 @@ class Probe(ABC):
         """Return what it reads of the patch tokens, which are not kept for a probe that reads none of them."""
         return "tokens"
 
+    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+        """Return how many float32 numbers it makes of the training features; parts of a constant size do not count.
+
+        Args:
+            num_images: Of the training images.
+            num_patches: Of an image.
+            cls_dim: Channels of [CLS].
+            patch_dim: Channels of a patch token.
+        """
+        return 0.0
+
     @abstractmethod
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:
         """Fit on ``train``, choosing hyper-parameters on a tenth of it, and score on ``val``.

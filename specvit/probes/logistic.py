@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _MAX_ITERATIONS = 200
 """Several times what overlapping classes take. Where classes are nearly separated, a large C ends here, short
 of its optimum by an amount that changes few predictions."""
-_WIDE = 1024
+WIDE = 1024
 """Features wider than this (raw pixels) are fitted in float32: half the time, and no prediction hangs on it."""
 _GRADIENT_TOLERANCE = 1e-6
 """Largest entry of the gradient at the end, in coordinates in which the curvature is 1 or less."""
@@ -43,7 +43,7 @@ class Basis:
         """Compute the basis of ``(N, D)`` training features."""
         import torch
 
-        features = features.to(torch.float32 if features.shape[1] > _WIDE else torch.float64)
+        features = features.to(torch.float32 if features.shape[1] > WIDE else torch.float64)
         mean, scale = mean_and_scale(features)
         standardised = (features - mean) / scale
         if len(features) < features.shape[1]:

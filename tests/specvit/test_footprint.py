@@ -12,10 +12,12 @@ from pydantic import TypeAdapter
 from specvit.config import TrialConfig
 from specvit.data import Dataset, Split
 from specvit.device import Device
-from specvit.footprint import LIBRARIES, feature_bytes, footprint, probe_bytes, training_memory
+from specvit.footprint import LIBRARIES, footprint, training_memory
 from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, num_parameters
+from specvit.probe_footprint import feature_bytes, probe_bytes
+from specvit.probes import PROBES, ProbeSplit, knn
 from specvit.probes.features import backbone_features, pixel_features
 from specvit.recipes.build import build_learner
 from specvit.training.loop import pretrain
@@ -203,10 +205,21 @@ IMAGENET = {"source": "imagenet", "root": "imagenet"}
 @pytest.mark.parametrize(
     ("probes", "expected"),
     [
-        # nano has 64 channels. ImageNet: [CLS] and labels; ADE20K at 128 px: (128 / 4)^2 patches, and masks.
-        ({"knn": {"num_train": 1000}}, 51_000 * (64 * 4 + 8)),
-        ({"linear": {"num_train": 1000}}, 51_000 * (2 * 64 * 4 + 8)),
-        ({"knn": {}, "segmentation": {"data": ADE20K}}, 22_210 * (1025 * 64 * 4 + 128 * 128)),
+        # nano has 64 channels. ImageNet: [CLS] and labels; ADE20K at 128 px: (128 / 4)^2 patches, and masks. Beside
+        # them 1.8 copies by knn and 7 by linear of what these are fitted on.
+        ({"knn": {"num_train": 1000}}, 51_000 * (64 * 4 + 8) + 1_800 * 64 * 4),
+        ({"linear": {"num_train": 1000}}, 51_000 * (2 * 64 * 4 + 8) + 7_000 * 2 * 64 * 4),
+        ({"segmentation": {"data": ADE20K}}, 22_210 * (1025 * 64 * 4 + 128 * 128)),
+        ({"knn": {}, "segmentation": {"data": ADE20K, "num_train": 10}}, 1_331_167 * 264 + int(1.8 * 1_281_167 * 256)),
+        # What is fitted on fewer images than another is, takes these out: of tokens their mean, or all.
+        (
+            {"knn": {"num_train": 1000}, "linear": {"num_train": 500}},
+            51_000 * (2 * 64 * 4 + 8) + 500 * (7 + 1) * 2 * 64 * 4 + 500 * 8,
+        ),
+        (
+            {"segmentation": {"data": ADE20K}, "in_context": {"data": ADE20K, "num_train": 1000}},
+            23_210 * (1025 * 64 * 4 + 128 * 128) + 2 * 10_240 * 64 * 4,
+        ),
         ({"knn": {}, "linear": {"data": {"source": "image_folder", "root": "images"}}}, None),
     ],
 )
@@ -218,8 +231,37 @@ def test_probes_hold_what_they_read_of_one_data_set_at_a_time(probes: dict[str, 
 def test_rungs_count_where_they_hold_more() -> None:
     probes = {"knn": {"num_train": 10}, "segmentation": {"num_train": 10}}
     config = configure("deit3_cpu", probes=probes, rungs={"count": 1, "num_images": 60})
-    # More than 10 images to fit on and 16 to report on: 65 tokens, a label, masks, depth of 2 bytes a pixel.
-    assert probe_bytes(config) == 60 * (65 * 64 * 4 + 8 + 3 * 32 * 32)
+    # More than 10 images to fit on and 16 to report on: 65 tokens, a label, masks, depth of 2 bytes a pixel. knn copies
+    # those that it is fitted on.
+    fitted = 60 - config.rungs.num_scored(64)
+    assert probe_bytes(config) == 60 * (65 * 64 * 4 + 8 + 3 * 32 * 32) + int(1.8 * fitted * 64 * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("knn", {}), ("linear", {"cs": (1.0,)}), ("linear", {"protocol": "sgd", "epochs": 1, "lrs": (0.1,), "last_blocks": (1,)})],
+)
+def test_copies_that_probes_make_are_those_that_torch_allocates(
+    name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name_of_part, size in (("_MAX_SIMILARITIES", 1 << 16), ("_ROWS_AT_ONCE", 64)):
+        monkeypatch.setattr(knn, name_of_part, size)  # parts of a constant size are no copies
+    generator = torch.Generator().manual_seed(0)
+
+    def split(number: int) -> ProbeSplit:
+        cls, means = torch.randn(2, number, 192, generator=generator)
+        labels = torch.arange(number) % 2
+        return ProbeSplit(cls, torch.zeros(number, 0, 192), (4, 4), labels, masks=None, patch_means=means)
+
+    probe, val, peaks = PROBES[name](**fields), split(100), []
+    sizes = (2_000, 4_000)
+    for number in sizes:
+        train = split(number)
+        with counted() as found:
+            probe.evaluate(train, val, num_classes=2, seed=0)
+        peaks.append(found.peak)
+    more = probe.num_copied(sizes[1] - sizes[0], num_patches=16, cls_dim=192, patch_dim=192)
+    assert peaks[1] - peaks[0] == pytest.approx(4 * more, rel=WITHIN)
 
 
 def test_on_a_gpu_what_autocast_narrows_takes_half_and_features_stay_with_the_machine() -> None:
@@ -251,7 +293,8 @@ def test_floors_train_nothing() -> None:
     assert floor.machine is not None
     pixels = footprint(configure("deit3_cpu", kind="raw_pixels"), num_parameters=0, gpus=1)
     assert pixels.gpu == 0
-    assert pixels.features == 80 * (3 * 32 * 32 * 4 + 8 + 3 * 32 * 32)  # labels, masks, depth
+    # Labels, masks, depth; and knn's copies of 64 images.
+    assert pixels.features == 80 * (3 * 32 * 32 * 4 + 8 + 3 * 32 * 32) + int(1.8 * 64 * 3 * 32 * 32 * 4)
 
 
 def test_several_processes_hold_views_of_all_and_activations_of_their_own() -> None:

@@ -41,6 +41,10 @@ class Clustering(Probe):
     restarts: PositiveInt = 3
     """Number of k-means++ starts, of which the one with the least distances is taken."""
 
+    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+        """Return what the patches take that are clustered: as they are, at length 1, in float64, and distances."""
+        return 5 * min(self.max_patches, num_images * num_patches) * patch_dim
+
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:
         """Cluster patches of ``train``, match clusters with classes there, and score on ``val``.
 

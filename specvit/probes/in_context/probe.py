@@ -38,6 +38,10 @@ class InContext(Probe):
     temperature: PositiveFloat = 0.02
     """A neighbour weighs exp(cosine / temperature)."""
 
+    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+        """Return what the memory takes without its labels, and the tokens that it is made of."""
+        return 2 * min(self.memory_size, num_images * num_patches) * patch_dim
+
     def evaluate(self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int) -> dict[str, float]:
         """Fill the memory from ``train``, and score on ``val``.
 

@@ -19,7 +19,7 @@ from specvit.probes.linear.sgd import (
     num_blocks_of,
     read_by,
 )
-from specvit.probes.logistic import Basis, fit_path, mean_and_scale
+from specvit.probes.logistic import WIDE, Basis, fit_path, mean_and_scale
 from specvit.probes.protocols import resolve_protocol
 from specvit.probes.scores import require_labels, top1
 from specvit.probes.selection import best, require_finite, require_fitted, split_off_tenth
@@ -98,6 +98,15 @@ class Linear(Probe):
     def patch_features(self) -> PatchFeatures:
         """Return that it reads the mean patch, or nothing."""
         return "none" if self.mean_patch is False else "mean"
+
+    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+        """Return what copies there are at a time; scores and targets of images by classes come on top.
+
+        Of ``logistic`` three, beside the features that are joined, in float64 as far as ``Basis`` has it.
+        """
+        width = cls_dim * max(1, self.num_blocks) + (patch_dim if self.patch_features == "mean" else 0)
+        logistic = 7 if width <= WIDE else 4
+        return num_images * width * (3 if self.protocol == "sgd" else logistic)
 
     def evaluate(
         self, train: ProbeSplit, val: ProbeSplit, *, num_classes: int, seed: int
