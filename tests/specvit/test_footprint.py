@@ -239,7 +239,11 @@ def test_rungs_count_where_they_hold_more() -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("knn", {}), ("linear", {"cs": (1.0,)}), ("linear", {"protocol": "sgd", "epochs": 1, "lrs": (0.1,), "last_blocks": (1,)})],
+    [
+        ("knn", {}),
+        ("linear", {"cs": (1.0,)}),
+        ("linear", {"protocol": "sgd", "epochs": 1, "lrs": (0.1,), "last_blocks": (1,)}),
+    ],
 )
 def test_copies_that_probes_make_are_those_that_torch_allocates(
     name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
