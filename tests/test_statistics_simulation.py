@@ -152,8 +152,10 @@ def test_sweeps_of_all_seeds_of_a_study_without_replacement_are_the_study() -> N
     for row in table.rows:
         if (cell := row.metrics["miou"].difference) is not None and cell.verdict is not None:
             assert found.pop((str(row.role), row.arm)) == {cell.verdict: 2}
-    for effect in table.factorials[0].effects:
-        assert found.pop(("effect", effect.name)) == {effect.metrics["miou"].verdict: 2}
+    (factorial,) = table.factorials
+    for effect in factorial.effects:
+        kind = f"effect over {', '.join(factorial.factors)}"
+        assert found.pop((kind, effect.name)) == {effect.metrics["miou"].verdict: 2}
     assert not found
     with pytest.raises(ValueError, match="at most the study's 4 without replacement, not 5"):
         resample(data, num_sweeps=1, num_seeds=5)

@@ -31,7 +31,7 @@ class Resampled:
     Attributes:
         group: The row's group; empty if there is one alone.
         name: The arm, control, main effect or interaction.
-        kind: ``arm``, ``control``, ``effect``.
+        kind: ``arm``, ``control``, or ``effect over`` the components of a factorial.
         verdicts: In how many sweeps each verdict was given.
     """
 
@@ -76,7 +76,7 @@ def resample(
             rows = [(str(row.role), row.arm, row.metrics[primary].difference) for row in table.rows]
             verdicts = [(*key, cell.verdict) for *key, cell in rows if cell is not None and cell.verdict is not None]
             verdicts += [
-                ("effect", effect.name, effect.metrics[primary].verdict)
+                (f"effect over {', '.join(reading.factors)}", effect.name, effect.metrics[primary].verdict)
                 for reading in table.factorials
                 for effect in reading.effects
                 if primary in effect.metrics
