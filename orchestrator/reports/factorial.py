@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, product
 
 from orchestrator.reports.comparisons import BASELINE, GroupComparison
@@ -171,6 +172,7 @@ def _families(trials: Mapping[str, TrialInfo], *, layer_scale: bool) -> list[tup
     return [(remarks, family) for (remarks, _), family in families.items()]
 
 
+@lru_cache(maxsize=4096)
 def _terms_of(text: str, *, layer_scale: bool) -> tuple[Terms, str]:
     """Return the terms of an arm's text and its remarks; no terms where it is no specialization."""
     match = _ARM.fullmatch(text)

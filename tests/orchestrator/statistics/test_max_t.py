@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from numpy.typing import NDArray
 
@@ -51,6 +52,28 @@ def test_unequal_samples_give_the_coverage_of_scipys_multivariate_t() -> None:
     limits = np.full(3, found.critical())
     reference = scipy.stats.multivariate_t(shape=matrix, df=19, seed=0)
     assert reference.cdf(limits, lower_limit=-limits, maxpts=100_000) == pytest.approx(0.95, abs=2e-4)
+
+
+@pytest.mark.parametrize(("num", "df", "low", "high"), [(4, 7, 0.6, 0.8), (9, 62, 0.6, 0.75), (40, 80, 0.3, 0.8)])
+def test_many_loadings_give_the_integral_by_a_finer_rule(num: int, df: int, low: float, high: float) -> None:
+    loadings = np.random.default_rng(0).uniform(low, high, num)
+    matrix = np.outer(loadings, loadings)
+    np.fill_diagonal(matrix, 1.0)
+    found = max_t(matrix, df)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    factor, deviation = 8 * nodes, 1.5 + 1.49 * nodes
+    of_factor = 8 * weights * scipy.stats.norm.pdf(factor)
+    of_deviation = 1.49 * weights * scipy.stats.chi.pdf(deviation, df, scale=1 / math.sqrt(df))
+    for critical in (1.5, found.critical(), 5.0):
+        together = np.ones((len(deviation), len(factor)))
+        for loading in loadings:
+            own = math.sqrt(1 - loading**2)
+            up, down = ((sign * critical * deviation[:, None] - loading * factor) / own for sign in (1, -1))
+            together *= scipy.special.ndtr(up) - scipy.special.ndtr(down)
+        expected = of_deviation @ together @ of_factor
+        assert found.coverage(critical) == pytest.approx(expected, abs=2e-8)
+    assert found.coverage(found.critical()) == pytest.approx(0.95, abs=1e-6)
+    assert found._center.size < 8000  # few places of the integrand: a table has thousands of such integrals
 
 
 def test_correlations_far_from_one_factor_go_to_the_lattice() -> None:

@@ -118,7 +118,7 @@ quarters = st.integers(-400, 400).map(lambda value: value / 4)
 cells = st.dictionaries(st.integers(0, 5), quarters, min_size=1, max_size=6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.fixed_dictionaries({"none": cells, "a": cells, "b": cells}), quarters)
 def test_shifting_a_seed_in_all_arms_changes_no_difference(values: dict[str, dict[int, float]], shift: float) -> None:
     shifted = {arm: {s: v + shift * (s + 1) for s, v in of_arm.items()} for arm, of_arm in values.items()}

@@ -32,7 +32,7 @@ def test_statistics_of_too_few_values_are_none() -> None:
     assert (mean([]), sample_sd([1.0]), t_interval([1.0]), sign_flip_p([])) == (None, None, None, None)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(samples.filter(lambda values: len(set(values)) > 1), st.sampled_from([0.5, 0.95, 0.99]))
 def test_t_interval_equals_scipys(values: list[float], confidence: float) -> None:
     expected = scipy.stats.t.interval(
@@ -41,7 +41,7 @@ def test_t_interval_equals_scipys(values: list[float], confidence: float) -> Non
     assert t_interval(values, confidence) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(quarters, min_size=2, max_size=9))
 def test_sign_flip_p_equals_scipys_exact_permutation_test(values: list[float]) -> None:
     result = scipy.stats.permutation_test(
@@ -94,7 +94,7 @@ def test_difference_with_a_value_that_is_not_finite_has_no_interval_and_no_p(val
     assert (difference.n, difference.low, difference.high, difference.p_value) == (2, None, None, None)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(arms, arms)
 def test_difference_of_swapped_arms_is_negated(arm: dict[int, float], baseline: dict[int, float]) -> None:
     forward, backward = paired_difference(arm, baseline), paired_difference(baseline, arm)
@@ -104,7 +104,7 @@ def test_difference_of_swapped_arms_is_negated(arm: dict[int, float], baseline: 
         assert getattr(backward, other) == (None if value is None else -value)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(arms, arms, quarters)
 def test_difference_does_not_change_when_every_seed_is_shifted_in_both(
     arm: dict[int, float], baseline: dict[int, float], shift: float

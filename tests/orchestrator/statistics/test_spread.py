@@ -33,7 +33,7 @@ def test_an_interval_of_numbers_out_of_range_is_refused(numbers: tuple[float, ..
         sd_interval(*numbers)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(values, st.data())
 def test_correlation_equals_scipys(first: list[float], data: st.DataObject) -> None:
     second = data.draw(st.lists(st.integers(-1000, 1000).map(float), min_size=len(first), max_size=len(first)))

@@ -19,7 +19,7 @@ from specvit.errors import SpecsweepError
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.floats(), st.integers(-(2**63), 2**63 - 1)), max_size=4))
 def test_texts_and_numbers_read_back_as_the_same(values: list[tuple[str, float, int]]) -> None:
     text = render_rows(("a", "b", "c"), values)

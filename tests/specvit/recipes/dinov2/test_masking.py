@@ -71,7 +71,7 @@ def test_a_block_is_a_rectangle_of_an_allowed_shape(size: int, max_new: int, see
         assert (width - 0.5) / (height + 0.5) <= 1 / 0.3
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     num_crops=st.integers(1, 20),
