@@ -183,7 +183,7 @@ class EncodedImages:
         probe_size: S, the side of the squares in pixels: the shorter side is resized to it, and the centre is kept.
             None = as ``crop_size``.
         masks: Their masks at the resolution of the files, beside those of a ``Split``; None = there are none.
-        without_mask: Why the masks of some cannot be read, by image: these are bad as well.
+        known_bad: Why some cannot be used, by image, as far as it is known beforehand: their masks cannot be read.
         no_substitutes: Images that are not taken in the place of others.
         skipped: Why images were left out, by name, by this process since it was emptied last.
     """
@@ -193,7 +193,7 @@ class EncodedImages:
     decoding: Decoding = Decoding()
     probe_size: int | None = None
     masks: OwnMasks | None = None
-    without_mask: Mapping[int, str] = field(default_factory=dict)
+    known_bad: Mapping[int, str] = field(default_factory=dict)
     no_substitutes: frozenset[int] = frozenset()
     skipped: dict[str, str] = field(default_factory=dict, compare=False)
 
@@ -260,8 +260,8 @@ class EncodedImages:
             if number and tried in self.no_substitutes:
                 continue
             try:
-                if tried in self.without_mask:
-                    raise DataError(self.without_mask[tried])
+                if tried in self.known_bad:
+                    raise DataError(self.known_bad[tried])
                 return decode(self.places.read(tried), self.places.name(tried)), tried
             except DataError as error:
                 if not self.may_skip:
@@ -281,10 +281,10 @@ class EncodedImages:
 
     def take(self, images: NDArray[np.int64]) -> EncodedImages:
         """Return some images, still encoded."""
-        own, bad = self.places.take(images), self.without_mask
+        own, bad = self.places.take(images), self.known_bad
         masks = None if self.masks is None else self.masks.take(images)
         bad = {row: bad[image] for row, image in enumerate(images.tolist()) if image in bad}
-        return replace(self, places=own, masks=masks, without_mask=bad, no_substitutes=frozenset())
+        return replace(self, places=own, masks=masks, known_bad=bad, no_substitutes=frozenset())
 
     def without_substitutes(self, images: NDArray[np.int64]) -> EncodedImages:
         """Return the images, of which bad ones are never left out for one of ``images``."""

@@ -106,11 +106,11 @@ class FileSource(DataSource):
         return self.probe_size or self.image_size
 
     def encoded_images(
-        self, places: Places, masks: OwnMasks | None = None, without_mask: Mapping[int, str] = MappingProxyType({})
+        self, places: Places, masks: OwnMasks | None = None, known_bad: Mapping[int, str] = MappingProxyType({})
     ) -> EncodedImages:
         """Return images that stay encoded, to be decoded as the fields say."""
         decoding = Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
-        return EncodedImages(places, self.image_size, decoding, self.probe_size, masks, dict(without_mask))
+        return EncodedImages(places, self.image_size, decoding, self.probe_size, masks, dict(known_bad))
 
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""

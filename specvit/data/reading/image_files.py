@@ -117,25 +117,28 @@ def fingerprint(root: Path, files: Iterable[tuple[Path, bytes]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint_sizes(root: Path, files: Iterable[Path]) -> str:
+def fingerprint_sizes(root: Path, files: Iterable[Path], *, may_be_gone: bool = False) -> str:
     """Hash the relative names and the sizes of files, which are too many to be read.
 
     Args:
         root: The folder that names are relative to.
         files: The files, in a fixed order.
+        may_be_gone: Whether one that is not there counts as one of -1 bytes.
 
     Returns:
         16 hex digits.
 
     Raises:
-        DataError: If one is not there.
+        DataError: If one is not there that must be.
     """
     digest, start = hashlib.sha256(), len(os.fsencode(root)) + 1
     for path in files:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise DataError(f"cannot read the image {str(path)!r}: {error.strerror}") from error
+            if not may_be_gone:
+                raise DataError(f"cannot read the image {str(path)!r}: {error.strerror}") from error
+            size = -1
         digest.update(os.fsencode(path)[start:] + b"\0%d\n" % size)
     return digest.hexdigest()[:16]
 

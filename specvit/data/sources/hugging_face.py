@@ -153,7 +153,10 @@ class HuggingFace(FileSource):
                 places={split: table.name for split, table in tables.items()},
             )
         splits = {
-            split: Split(images=self.encoded_images(decoded.places(tables[split].name)), labels=labels.get(split))
+            split: Split(
+                images=self.encoded_images(decoded.places(tables[split].name), known_bad=decoded.bad),
+                labels=labels.get(split),
+            )
             if encoded
             else Split(
                 labels=labels.get(split),
@@ -186,6 +189,7 @@ class _Decoded:
         self._contents: list[bytes] = [b""] * (num_rows if source.keep == "encoded" else 0)
         self._largest = np.full(num_rows, -1)
         self.digests: list[bytes] = []
+        self.bad: dict[int, str] = {}
 
     @property
     def largest_mask(self) -> int:
@@ -202,7 +206,13 @@ class _Decoded:
         from specvit.data.extras.hugging_face_tables import read_encoded
 
         size = self._source.image_size
-        content = read_encoded(row.image, row.name, row.files)
+        try:
+            content = read_encoded(row.image, row.name, row.files)
+        except DataError as error:
+            if self._source.on_bad_image == "fail":
+                raise
+            self.bad[row.index], self.labels[row.index] = str(error), row.label
+            return hashlib.sha256(row.name.encode()).digest()
         if self._source.keep == "encoded":
             self._contents[row.index], self.labels[row.index] = content, row.label
             return hashlib.sha256(content).digest()

@@ -106,6 +106,7 @@ class ImageFolder(FileSource):
 
     def _encoded(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]]) -> Dataset:
         paths = {split: [path for images in found[split].values() for path in images] for split in SPLITS}
+        files = (path for split in SPLITS for path in paths[split])
         train, val = (
             Split(
                 images=self.encoded_images(Places.of_files(paths[split])), labels=class_indices(found[split])
@@ -117,7 +118,7 @@ class ImageFolder(FileSource):
             val=val,
             class_names=tuple(found["train"]),
             mask_names=(),
-            fingerprint=fingerprint_sizes(root, (path for split in SPLITS for path in paths[split])),
+            fingerprint=fingerprint_sizes(root, files, may_be_gone=self.on_bad_image == "skip"),
         )
 
     def _read(self, root: Path, found: Mapping[str, Mapping[str, list[Path]]], storage: Storage) -> Dataset:

@@ -110,6 +110,17 @@ def test_a_bad_image_ends_the_reading_with_its_name_or_makes_room_for_the_one_th
     assert sum(str(path) in record.getMessage() for record in caplog.records) == 1
 
 
+def test_a_file_that_is_gone_at_the_start_is_named_or_skipped(tree: Path) -> None:
+    path = tree / "train" / "a" / "1.jpg"
+    path.unlink()
+    path.symlink_to(tree / "nowhere")
+    with pytest.raises(DataError, match=f"cannot read the image '{path}': No such file"):
+        load(tree)
+    split = load(tree, on_bad_image="skip").train
+    assert split.read(np.array([0, 1]))[1].tolist() == [0, 2]
+    assert list(split.images.skipped) == [str(path)]  # type: ignore[union-attr]
+
+
 def test_an_image_that_is_held_out_is_not_taken_for_a_bad_one(tree: Path) -> None:
     split = load(tree, on_bad_image="skip").train
     _spoil(tree, "damaged")  # image 1

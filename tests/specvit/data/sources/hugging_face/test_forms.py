@@ -56,6 +56,21 @@ def test_images_that_stay_encoded_are_those_that_are_decoded(tree: str, request:
         np.testing.assert_array_equal(getattr(dataset, split).labels, getattr(expected, split).labels)
 
 
+def test_rows_without_an_image_are_refused_or_skipped(hf: Any, tmp_path: Path) -> None:
+    for split in COUNTS:
+        rows = [{"bytes": encoded(split, number), "path": None} for number in range(COUNTS[split])]
+        rows[1] = {"bytes": None, "path": "gone.png"} if split == "train" else {"bytes": None, "path": None}
+        columns = {"image": rows, "label": [number % 2 for number in range(COUNTS[split])]}
+        hf.Dataset.from_dict(columns).to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(DataError, match=r"2 images cannot be used:\n.*row 1.*\n.*row 1"):
+        load(tmp_path, keep="encoded")
+    data = load(tmp_path, keep="encoded", on_bad_image="skip")
+    for split, wanted in ((data.train, [0, 2, 2, 3, 4, 5]), (data.val, [0, 2, 2, 3])):
+        assert split.read(slice(None))[1].tolist() == wanted
+        assert split.labels is not None
+        assert split.labels.tolist() == [number % 2 for number in range(len(wanted))]
+
+
 def test_images_with_masks_do_not_stay_encoded() -> None:
     with pytest.raises(ValueError, match="keep must be 'arrays' with mask_column, 'mask', not 'encoded'"):
         HuggingFace(path="x", mask_column="mask", keep="encoded")
