@@ -15,6 +15,7 @@ from orchestrator.reports.controls import with_controls
 from orchestrator.reports.factorial import FactorialReading, read_factorials
 from orchestrator.reports.growth import GroupGrowth
 from orchestrator.reports.mixed import Mixture, find_mixture
+from orchestrator.reports.skipped_images import SkippedImages, collect_skipped
 from orchestrator.reports.unlearnt import UnlearntMetric, collect_unlearnt, count_unlearnt
 from orchestrator.statistics import Comparison, mean, sample_sd
 from orchestrator.sweep.declared.comparison import DEFAULT, ComparisonSettings
@@ -102,6 +103,7 @@ class AblationTable:
         failures: Label and error of every failed trial.
         left_out: The reasons for which trials were left out, each once.
         unlearnt: By what trials have not learnt.
+        skipped: Bad images that trials have left out.
         added_later: Names of the metrics that some trial was asked for only after it was done.
         primary: Name of the metric whose verdicts are the table's claims; empty if there is none.
         smallest_effect: Smallest difference of interest in it; None if none is declared.
@@ -121,6 +123,7 @@ class AblationTable:
     failures: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...]
     unlearnt: tuple[UnlearntMetric, ...] = ()
+    skipped: SkippedImages | None = None
     added_later: tuple[str, ...] = ()
     primary: str = ""
     smallest_effect: float | None = None
@@ -205,6 +208,7 @@ def _table(
         failures=tuple((record.trial.label, record.error or "") for record in records if record.state is State.FAILED),
         left_out=tuple(dict.fromkeys(record.skip_reason for record in records if record.skip_reason is not None)),
         unlearnt=collect_unlearnt(records),
+        skipped=collect_skipped(records),
         added_later=tuple(name for name in metrics if any(name in record.added_later for record in records)),
         primary=compared.primary,
         smallest_effect=compared.smallest_effect,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.reports.mixed import mixture_note
 from orchestrator.reports.page.markup import Cell, bullets, details, plural, prose, section, table, text
 from orchestrator.reports.page.report import SweepReport
+from orchestrator.reports.skipped_images import skipped_note
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.trials.records import State, TrialRecord
 
@@ -103,7 +104,8 @@ def _retried(report: SweepReport) -> str:
 
 
 def _notes(report: SweepReport) -> str:
-    """Return what was not learnt, and what was computed unlike."""
+    """Return what was not learnt, which images were skipped, and what was computed unlike."""
     notes = [learning_note(each.unlearnt) for each in report.tables.values()]
+    notes += [skipped_note(each.skipped) for each in report.tables.values()]
     notes.append(mixture_note(row.mixed for each in report.tables.values() for row in each.rows))
     return bullets(dict.fromkeys(prose(note) for note in notes if note is not None))

@@ -9,6 +9,7 @@ from orchestrator.reports.mixed import mixture_note
 from orchestrator.reports.rendering.cell_text import FALSE_DISCOVERIES, NOTEWORTHY, control_note, external_note
 from orchestrator.reports.rendering.formatting import decimals, describe
 from orchestrator.reports.rendering.table_view import view_notes
+from orchestrator.reports.skipped_images import skipped_note
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
@@ -35,7 +36,8 @@ def caption_of(table: AblationTable, question: str = "", group: str = "") -> lis
     sentences.append(f"Mean ± sample standard deviation over {_seeds(table.every_row)}{_method(table)}.")
     sentences += [*view_notes(table), *_claims(table), *_ends(table)]
     mixture = mixture_note(row.mixed for row in table.rows)
-    notes = (control_note(table), learning_note(table.unlearnt), mixture, external_note(table))
+    learning, skipped = learning_note(table.unlearnt), skipped_note(table.skipped)
+    notes = (control_note(table), learning, skipped, mixture, external_note(table))
     return [*sentences, *(note for note in notes if note is not None)]
 
 

@@ -10,6 +10,7 @@ from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.mixed import MARK, mixture_note
 from orchestrator.reports.rendering.formatting import decimals, describe, format_change
 from orchestrator.reports.rendering.table_view import view_notes
+from orchestrator.reports.skipped_images import skipped_note
 from orchestrator.reports.unlearnt import learning_note
 from orchestrator.statistics import Action, Verdict
 from orchestrator.trials.records import DECIDED, WITHOUT_WEIGHTS
@@ -156,6 +157,8 @@ def notes_of(table: AblationTable, *, place: str) -> list[str]:
         notes.append(external)
     if (learning := learning_note(table.unlearnt)) is not None:
         notes.append(learning)
+    if (skipped := skipped_note(table.skipped)) is not None:
+        notes.append(skipped)
     if (mixture := mixture_note(row.mixed for row in table.rows)) is not None:
         notes.append(mixture)
     num_trials = sum(row.seeds for row in table.every_row)
