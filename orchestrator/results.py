@@ -36,6 +36,9 @@ VERDICT_COLUMNS = (
 )
 """Columns of ``SweepResults.verdicts``."""
 
+_TEXT_ENDINGS = ("group", "arm", "role", "_verdict", "_note", "mixed", "is_no_op")
+"""Of columns of ``SweepResults.tables`` that hold no numbers."""
+
 
 class SweepResults:
     """A sweep as it stood when it was loaded; every frame is made when it is first asked for, and kept.
@@ -103,11 +106,16 @@ class SweepResults:
         """Return a row a group and arm, with the columns of ``table.csv``.
 
         Of each metric M there are ``M_mean``, ``M_sd``, ``M_n``, the difference to the baseline ``M_diff`` with its
-        simultaneous 95% interval ``M_diff_low``, ``M_diff_high``, and so on.
+        simultaneous 95% interval ``M_diff_low``, ``M_diff_high``, and so on. Numbers are int64 where every row has one,
+        else float64, NaN where there is none; ``is_no_op`` is bool.
         """
         import pandas as pd
 
-        return pd.DataFrame(table_rows(self._tables))
+        frame = pd.DataFrame(table_rows(self._tables))
+        # Of a column without any value pandas cannot tell what it is for.
+        numbers = [name for name in frame if frame[name].isna().all() and not str(name).endswith(_TEXT_ENDINGS)]
+        frame = frame.astype(dict.fromkeys(numbers, "float64"))
+        return frame.assign(is_no_op=frame["is_no_op"].eq(True)) if "is_no_op" in frame else frame
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pandas.api.types import is_any_real_numeric_dtype, is_bool_dtype
 from pandas.testing import assert_frame_equal
 
 from orchestrator import SweepResults, load
@@ -20,6 +21,7 @@ from orchestrator.reports.per_trial.trials_csv import COLUMNS
 from orchestrator.reports.result_files import write_tables
 from orchestrator.results import VERDICT_COLUMNS
 from orchestrator.trials.events import Finished, Pruned, Reported, Started
+from orchestrator.trials.records import State
 from orchestrator.trials.trial import Trial
 from specvit.errors import SpecsweepError
 
@@ -94,6 +96,17 @@ def test_verdicts_have_a_row_for_each_difference() -> None:
     assert (second["metric"], second["is_primary"], second["verdict"], second["n"]) == ("miou", True, "better", 5)
     assert second["difference"] == pytest.approx(3.1)
     assert (second["high"] - second["low"]) / 2 == pytest.approx(2.776445 * math.sqrt(0.005 / 5), rel=1e-4)
+
+
+def test_numbers_are_numbers_also_where_there_is_none_yet() -> None:
+    waiting = [replace(record, state=State.WAITING, metrics={}, seconds=None) for record in DECIDED]
+    info = replace(INFO, metrics=("knn_top1", "miou"), smallest_effects={"miou": 1.0})
+    some, none = (SweepResults(SweepData(info, tuple(records))).tables for records in (DECIDED, waiting))
+    texts = {"group", "arm", "role", "knn_top1_verdict", "miou_verdict"}
+    for frame in (some, none):
+        assert {name for name in frame if not is_any_real_numeric_dtype(frame[name])} == {*texts, "is_no_op"}
+        assert is_bool_dtype(frame["is_no_op"])
+    assert math.isnan(none["miou_diff"].mean())
 
 
 def test_a_sweep_without_trials_has_empty_frames() -> None:
