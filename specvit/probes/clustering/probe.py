@@ -21,8 +21,8 @@ class Clustering(Probe):
     classes themselves are not looked at. A patch of the reported split belongs to its nearest cluster.
     ``clustering_miou``: every cluster stands for a class of its own, by the one-to-one matching that has the largest
     summed intersection over union on the training patches (Hungarian algorithm). ``clustering_nmi``: mutual information
-    of cluster and class, of pixel by pixel, divided by the mean of their entropies; it needs no matching. Pixels are those of
-    masks at the size of the images, also where segmentations are scored at the masks' own size.
+    of cluster and class, of pixel by pixel, divided by the mean of their entropies; it needs no matching. Pixels are
+    those of masks at the size of the images, also where segmentations are scored at the masks' own size.
 
     Source: k-means of patch tokens with Hungarian matching, after Leopart (Ziegler and Asano 2022, arXiv 2204.13101)
     and MaskContrast (Van Gansbeke et al. 2021, arXiv 2102.06191). Deviations: clusters are found and matched on the
