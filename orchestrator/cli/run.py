@@ -277,8 +277,6 @@ def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) ->
     elif outcome.num_run == 0 and not outcome.num_taken and not outcome.num_without_weights:
         console.print("nothing to run: every trial of this sweep has a result", markup=False)
     console.print(render_rich(tables_of(outcome.records, outcome.info), outcome.info))
-    written_in = folder.path or folder.local
-    names = [Path("table.md"), Path("table.csv"), *(path.relative_to(folder.local) for path in outcome.written)]
-    paths = [written_in / each for each in names]
-    written = Text(f"written: {', '.join(map(str, paths))}", style="dim")
+    names = ["table.md", "table.csv", *(path.relative_to(folder.local) for path in outcome.written)]
+    written = Text(f"written: {', '.join(f'{folder}/{name}' for name in names)}", style="dim")
     console.print(written, soft_wrap=True)

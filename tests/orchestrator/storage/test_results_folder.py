@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from orchestrator import load
 from orchestrator.cli.app import EXIT_BAD_INPUT, EXIT_LOCKED, app, main
+from orchestrator.cli.console import make_console
+from orchestrator.cli.run import _print_outcome
 from orchestrator.execution.local import LocalExecutor
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.run import LEDGER_NAME
@@ -49,7 +51,12 @@ def store(url: str) -> RemoteFolder:
 
 
 def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
-    sweep: Sweep, url: str, store: RemoteFolder, whole: list[dict[str, float]], machine: Callable[[str], Path]
+    sweep: Sweep,
+    url: str,
+    store: RemoteFolder,
+    whole: list[dict[str, float]],
+    machine: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     outcome, _ = run(sweep, url)
     assert outcome.finished
@@ -60,6 +67,9 @@ def test_a_sweep_leaves_ledger_tables_and_nothing_else_at_its_url(
         *("sweep.yaml", "table.csv", "table.md", "trials.csv"),
     ]
     assert (store / "checkpoints").names() == ()
+    with results_folder(url, "tiny") as folder:
+        _print_outcome(make_console(), outcome, folder)
+    assert f"written: {url}/tiny/table.md, {url}/tiny/table.csv, {url}/tiny/curves.csv, " in capsys.readouterr().out
     machine("elsewhere")
     with Ledger.read(local_view(f"{url}/tiny") / LEDGER_NAME) as ledger:
         assert ledger.records() == outcome.records
