@@ -13,7 +13,11 @@ from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.result_files import table_texts, trial_texts
 
 STUDIES = Path(__file__).parents[4] / "results" / "studies"
-NAMES = ("components", "components_again", "learning")
+QUICK = ("components", "learning")
+NAMES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+    for name in sorted(path.parent.name for path in STUDIES.glob("*/trials.csv"))
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -24,7 +28,7 @@ def test_the_tables_of_a_study_are_made_again_from_its_trials(name: str) -> None
         assert (folder / file).read_text() == text, file
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", QUICK)
 def test_means_and_deviations_of_a_study_are_those_of_the_standard_library(name: str) -> None:
     with (STUDIES / name / "trials.csv").open(newline="") as file:
         trials = list(csv.DictReader(file))
