@@ -7,7 +7,7 @@ known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 
 from specvit.config import TrialConfig, default_rung_probes
@@ -35,18 +35,18 @@ def probe_bytes(config: TrialConfig, *, extracting: int = 0) -> int | None:
         if source.split_sizes is None:
             return None
         num_train, num_val = source.split_sizes
-        asked = [({probe: min(probe.num_train or num_train, num_train) for probe in probes}, num_val)]
+        asked = [([(probe, min(probe.num_train or num_train, num_train)) for probe in probes], num_val)]
         if config.rungs.count > 0 and config.treatment.is_trained:
             scored = config.rungs.num_scored(num_train)
             fitted = min(config.rungs.num_images, num_train) - scored
-            asked.append(({probe: fitted for probe in probes if probe.name in at_rungs}, scored))
+            asked.append(([(probe, fitted) for probe in probes if probe.name in at_rungs], scored))
         for limits, num_reported in asked:
             most = max(most, _held_of(limits, num_reported, config, source, extracting) if limits else 0)
     return most
 
 
 def _held_of(
-    limits: Mapping[Probe, int], num_val: int, config: TrialConfig, source: DataSource, extracting: int
+    limits: Sequence[tuple[Probe, int]], num_val: int, config: TrialConfig, source: DataSource, extracting: int
 ) -> int:
     """Compute the bytes that probes hold of a source, each fitted on so many images."""
     size = source.probed_size
@@ -63,7 +63,7 @@ def _held_of(
 
 
 def held_bytes(
-    limits: Mapping[Probe, int],
+    limits: Sequence[tuple[Probe, int]],
     *,
     num_val: int,
     image_size: int,
@@ -75,7 +75,7 @@ def held_bytes(
     """Compute the most that probes of one data set hold: features of all, and what one of them makes of its own.
 
     Args:
-        limits: How many images each is fitted on; fewer than others are, are taken out of these.
+        limits: The probes, with how many images each is fitted on; fewer than others are, are taken out of these.
         num_val: Images that all report on.
         image_size: As of ``feature_bytes``, as are the others.
         patch_size: Likewise.
@@ -83,12 +83,12 @@ def held_bytes(
         target_bytes: Likewise.
         extracting: As of ``probe_bytes``.
     """
-    most, kinds = max(limits.values()), [(probe.patch_features, probe.num_blocks) for probe in limits]
+    most, kinds = max(limit for _, limit in limits), [(probe.patch_features, probe.num_blocks) for probe, _ in limits]
     kept, num_blocks = max((kept for kept, _ in kinds), key=PATCH_FEATURES.index), max(number for _, number in kinds)
     of = partial(feature_bytes, image_size=image_size, patch_size=patch_size, width=width)
     num_patches, cls, patch = _dimensions(image_size, patch_size, width)
     made = [extracting]
-    for probe, limit in limits.items():
+    for probe, limit in limits:
         beside: PatchFeatures = "mean" if kept == "tokens" != probe.patch_features else kept
         taken = of(limit, patch_features=beside, num_blocks=num_blocks, target_bytes=target_bytes)
         copied = probe.num_copied(limit, num_patches=num_patches, cls_dim=cls, patch_dim=patch)

@@ -134,7 +134,7 @@ class Probing:
     def _say(self, limits: Mapping[str, int], dataset: Dataset, *, width: int | None) -> None:
         """Log what the features of a data set will take, and what probes make of them."""
         size = held_bytes(
-            {self._probes[name]: limit for name, limit in limits.items()},
+            [(self._probes[name], limit) for name, limit in limits.items()],
             num_val=len(dataset.val),
             image_size=dataset.val.images.shape[-1],
             patch_size=self.config.model.patch_size,

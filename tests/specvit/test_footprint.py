@@ -16,7 +16,7 @@ from specvit.footprint import LIBRARIES, footprint, training_memory
 from specvit.models.config import VitConfig
 from specvit.models.scales import Scale
 from specvit.models.vit import build_vit, num_parameters
-from specvit.probe_footprint import feature_bytes, probe_bytes
+from specvit.probe_footprint import feature_bytes, held_bytes, probe_bytes
 from specvit.probes import PROBES, ProbeSplit, knn
 from specvit.probes.features import backbone_features, pixel_features
 from specvit.recipes.build import build_learner
@@ -226,6 +226,19 @@ IMAGENET = {"source": "imagenet", "root": "imagenet"}
 def test_probes_hold_what_they_read_of_one_data_set_at_a_time(probes: dict[str, Any], expected: int | None) -> None:
     config = configure("deit3_cpu", data=IMAGENET, probes=probes)
     assert probe_bytes(config) == expected
+
+
+class Listing(PROBES["knn"]):  # type: ignore[misc]
+    """A probe of another package, which cannot be a key."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_probes_need_not_be_hashable() -> None:
+    limits = [(Listing(), 10), (Listing(), 5)]
+    # 5 of 8 channels with their labels are taken out, and copied 1.8 times; 10 are, where these are more.
+    held = held_bytes(limits, num_val=2, image_size=16, patch_size=4, width=8, target_bytes=8)
+    assert held == 12 * (8 * 4 + 8) + max(5 * (8 * 4 + 8) + int(1.8 * 5 * 32), int(1.8 * 10 * 32))
 
 
 def test_rungs_count_where_they_hold_more() -> None:
