@@ -156,7 +156,8 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
     trials = expand(pin_checkpoints(sweep))
     view = sweep_view(results_root, sweep.name)
     history = _read_history(view)
-    pending = [trial for trial in trials if trial.trial_id not in history.with_result]
+    decided = _decided(sweep, trials, history)
+    pending = [trial for trial in trials if trial.trial_id not in history.with_result | decided]
     division = Division(to_train=tuple(pending))
     if view is not None and pending:
         with Ledger.read(view / LEDGER_NAME) as ledger:
@@ -201,6 +202,20 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
         memory=_memory(trials, allocator),
         power=measure_power(sweep, trials, results_root=results_root, others=others),
     )
+
+
+def _decided(sweep: Sweep, trials: Sequence[Trial], history: _History) -> frozenset[str]:
+    """Return the ids of trials that a sweep whose seeds grow does not need any more, as its ledger stands."""
+    if sweep.growth is None or not history.done:
+        return frozenset()
+    from orchestrator.reports.comparisons import Claims  # not at the top: they import NumPy
+    from orchestrator.reports.growth import stage_of
+
+    metrics = [metric.name for probe in sweep.file.probes for metric in probe.metrics]
+    primary = Claims(sweep.file.primary_metric or sweep.file.pruning.metric or "").primary_of(metrics)
+    of_ledger = {record.trial.trial_id: record for record in history.records}
+    records = [of_ledger.get(trial.trial_id, TrialRecord(trial, State.WAITING)) for trial in trials]
+    return stage_of(records, sweep.growth, primary, sweep.file.smallest_effect.get(primary)).not_needed
 
 
 def _memory(trials: Sequence[Trial], allocator: Allocator) -> tuple[PlannedMemory, ...]:
@@ -285,6 +300,7 @@ def _this_machine(requests: Sequence[ResourceRequest], gpus: int) -> tuple[int, 
 class _History:
     """What a ledger tells of the runs so far."""
 
+    records: tuple[TrialRecord, ...] = ()
     done: tuple[TrialRecord, ...] = ()
     with_result: frozenset[str] = frozenset()
     resource_floors: Mapping[str, ResourceFloor] = field(default_factory=dict)
@@ -303,8 +319,10 @@ def _read_history(view: Path | None) -> _History:
     if view is None:
         return _History()
     with Ledger.read(view / LEDGER_NAME) as ledger:
+        records = tuple(ledger.records())
         return _History(
-            done=tuple(record for record in ledger.records() if record.state is State.DONE),
+            records=records,
+            done=tuple(record for record in records if record.state is State.DONE),
             with_result=ledger.with_result(),
             resource_floors=ledger.resource_floors(),
             failure_rate=ledger.failure_rate(),

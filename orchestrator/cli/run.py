@@ -34,6 +34,7 @@ from orchestrator.cli.signals import stop_on_signal
 from orchestrator.cli.tracking import make_notifier, told
 from orchestrator.cli.where import Address, ExecutorName, ExecutorOption, Slots, Where, check_processes, make_executor
 from orchestrator.secrets import hide_argument
+from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
@@ -262,20 +263,33 @@ def _detectable(prepared: SweepRun, results: str, group: str) -> float | None:
     return found.get((group, power.primary))
 
 
+def _why_nothing(outcome: Outcome) -> str:
+    """Return why a run had nothing to do. Where seeds grow, trials of looks that are over are not tried again."""
+    num_left_out = sum(record.state is State.SKIPPED for record in outcome.records)
+    whats = {
+        "were pruned": outcome.num_pruned,
+        "are left out since their arms are decided": num_left_out,
+        "failed at looks that are over": outcome.num_failed,
+    }
+    parts = [f"{num} {what}" for what, num in whats.items() if num]
+    if not parts:
+        return "every trial of this sweep has a result"
+    first = parts[0].replace(" ", f" of {len(outcome.records)} trials ", 1)
+    hint = ""
+    if outcome.num_failed:
+        hint = "; 'specsweep retry SWEEP.yaml --failed' tries failed ones again"
+    elif outcome.num_pruned:
+        hint = "; 'specsweep retry SWEEP.yaml --pruned' runs pruned ones to their ends"
+    return f"{', '.join([first, *parts[1:]])}, the others have a result{hint}"
+
+
 def _print_outcome(console: Console, outcome: Outcome, folder: ResultsFolder) -> None:
     """Print the tables of a run, and where they were written."""
     from orchestrator.reports.ablation_table import tables_of
     from orchestrator.reports.rendering.terminal_table import render_rich
 
-    if outcome.num_run == 0 and outcome.num_pruned:
-        console.print(
-            f"nothing to run: {outcome.num_pruned} of {len(outcome.records)} trials were pruned, the others have a "
-            "result; 'specsweep retry SWEEP.yaml --pruned' runs pruned ones to their ends",
-            markup=False,
-            soft_wrap=True,
-        )
-    elif outcome.num_run == 0 and not outcome.num_taken and not outcome.num_without_weights:
-        console.print("nothing to run: every trial of this sweep has a result", markup=False)
+    if outcome.num_run == 0 and not outcome.num_taken and not outcome.num_without_weights:
+        console.print(f"nothing to run: {_why_nothing(outcome)}", markup=False, soft_wrap=True)
     console.print(render_rich(tables_of(outcome.records, outcome.info), outcome.info))
     names = ["table.md", "table.csv", *(path.relative_to(folder.local) for path in outcome.written)]
     written = Text(f"written: {', '.join(f'{folder}/{name}' for name in names)}", style="dim")

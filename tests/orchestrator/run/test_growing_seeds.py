@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from orchestrator.cli.run import _why_nothing
+from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
+from orchestrator.plan import make_plan
 from orchestrator.reports.ablation_table import tables_of
 from orchestrator.reports.growth import follow_group
 from orchestrator.reports.rendering.cell_text import notes_of
@@ -18,7 +22,7 @@ from orchestrator.statistics.decisions import Action
 from orchestrator.statistics.verdicts import Verdict
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
-from orchestrator.trials.events import Finished
+from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import DECIDED, State
 from specvit.config import TrialConfig
 from specvit.data import Dataset
@@ -129,6 +133,30 @@ def test_a_run_that_was_stopped_and_one_that_was_not_decide_alike(
     ]
     again = driver.run(growing())
     assert (again.num_run, driver.executors) == (0, [])
+    num_left_out = sum(record.state is State.SKIPPED for record in again.records)
+    expected = f"{num_left_out} of 68 trials are left out since their arms are decided, the others have a result"
+    assert _why_nothing(again) == expected
+
+
+def test_a_plan_counts_what_a_run_would_do(growing: Callable[..., Sweep], tmp_path: Path) -> None:
+    driver = Driver(tmp_path / growing().name)
+    plan = make_plan(growing(), results_root=tmp_path)
+    assert sum(arm.num_pending for arm in plan.arms) == plan.num_trials == 4 * 16 + 4
+    outcome = driver.run(growing())
+    plan = make_plan(growing(), results_root=tmp_path)
+    assert [arm.num_pending for arm in plan.arms] == [0] * 5
+    # A value fewer opens a look again, and as many trials are planned as run.
+    left = [r.trial.trial_id for r in outcome.records if r.trial.arm == "norm@all" and r.state is State.DONE]
+    with Ledger.open(driver.folder / LEDGER_NAME) as ledger:
+        ledger.supersede(left[-1:])
+        ledger.record(Failed(left[-1], ledger.begin_attempt(left[-1]), error="RuntimeError: boom", traceback=""))
+    plan = make_plan(growing(), results_root=tmp_path)
+    assert driver.run(growing()).num_run == sum(arm.num_pending for arm in plan.arms) > 0
+    again = driver.run(growing())
+    assert again.num_run == 0
+    first, *others = again.records
+    failed = _why_nothing(replace(again, records=(replace(first, state=State.FAILED), *others)))
+    assert ", 1 failed at looks that are over, the others have a result; 'specsweep retry SWEEP.yaml --fail" in failed
 
 
 def test_where_all_arms_are_decided_the_baseline_gets_no_more_seeds_either(
