@@ -83,6 +83,11 @@ class Outcome:
         return sum(record.state is State.PRUNED for record in self.records)
 
     @property
+    def num_left_out(self) -> int:
+        """Return the number of trials that are left out."""
+        return sum(record.state is State.SKIPPED for record in self.records)
+
+    @property
     def is_all_pruned(self) -> bool:
         """Return whether there are arms, and every trial of them was pruned: the tables compare nothing then."""
         arms = [record.state for record in self.records if record.trial.role is Role.ARM]

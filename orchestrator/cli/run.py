@@ -34,7 +34,6 @@ from orchestrator.cli.signals import stop_on_signal
 from orchestrator.cli.tracking import make_notifier, told
 from orchestrator.cli.where import Address, ExecutorName, ExecutorOption, Slots, Where, check_processes, make_executor
 from orchestrator.secrets import hide_argument
-from orchestrator.trials.records import State
 from specvit.errors import SpecsweepError
 
 if TYPE_CHECKING:
@@ -265,10 +264,9 @@ def _detectable(prepared: SweepRun, results: str, group: str) -> float | None:
 
 def _why_nothing(outcome: Outcome) -> str:
     """Return why a run had nothing to do. Where seeds grow, trials of looks that are over are not tried again."""
-    num_left_out = sum(record.state is State.SKIPPED for record in outcome.records)
     whats = {
         "were pruned": outcome.num_pruned,
-        "are left out since their arms are decided": num_left_out,
+        "are left out since their arms are decided": outcome.num_left_out,
         "failed at looks that are over": outcome.num_failed,
     }
     parts = [f"{num} {what}" for what, num in whats.items() if num]
