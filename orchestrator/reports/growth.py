@@ -148,7 +148,9 @@ def follow_group(
         for record in judged:
             if record.state is State.DONE and record.trial.seed < last and metric in record.metrics:
                 values[record.trial.arm_id][record.trial.seed] = record.metrics[metric]
-        decisions |= _decide(values, baseline, open_arms, look, growth, metric, smallest_effect)
+        # In the order of the sweep: that of a set is another in every process.
+        judged_arms = [arm for arm in arms if arm in open_arms]
+        decisions |= _decide(values, baseline, judged_arms, look, growth, metric, smallest_effect)
         open_arms = {arm for arm in open_arms if decisions[arm].action is Action.CONTINUE}
         if not open_arms:
             break
@@ -158,7 +160,7 @@ def follow_group(
 def _decide(
     values: Mapping[str, Mapping[int, float]],
     baseline: str,
-    open_arms: set[str],
+    open_arms: Sequence[str],
     look: int,
     growth: GrowingSeeds,
     metric: str,
@@ -171,7 +173,7 @@ def _decide(
             design, look, values, baseline=baseline, arms=open_arms, higher_is_better=is_up,
             smallest_effect=smallest_effect, seek=growth.seek or "both",
         )
-        return {arm: found[arm] for arm in values if arm in open_arms}
+        return {arm: found[arm] for arm in open_arms}
     if look == growth.start:
         chosen = screen(values, baseline=baseline)
         return {

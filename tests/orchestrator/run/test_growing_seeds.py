@@ -24,6 +24,7 @@ from orchestrator.sweep.grid import expand
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.events import Failed, Finished
 from orchestrator.trials.records import DECIDED, State
+from orchestrator.trials.trial import Role
 from specvit.config import TrialConfig
 from specvit.data import Dataset
 from specvit.trial import Observer, TrialResult
@@ -208,3 +209,15 @@ def test_controls_have_the_seeds_of_the_baseline_and_decide_nothing(
     assert seeds_of(outcome) == plain | {"repeat": plain["none"]}
     again = driver.run(sweep)
     assert again.num_run == 0
+
+
+@pytest.mark.parametrize("method", ["sequential", "confirm"])
+def test_decisions_have_the_order_of_the_sweep(driver: Driver, growing: Callable[..., Sweep], method: str) -> None:
+    # Not that of a set, which differs from process to process, and with it what a table says in which order.
+    sweep = growing(method=method, most=8, looks=[4, 8] if method == "sequential" else [])
+    records = driver.run(sweep).records
+    order = list(dict.fromkeys(record.trial.arm_id for record in records if record.trial.role is Role.ARM))
+    assert sweep.growth is not None
+    decided = list(follow_group(records, sweep.growth, "knn_top1").decisions)
+    assert decided == sorted(decided, key=order.index)
+    assert len(decided) == 3
