@@ -29,6 +29,7 @@ from orchestrator.reports.ablation_table import build_tables
 from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.run import LEDGER_NAME, describe
 from orchestrator.scheduling.allocation import Allocator
+from orchestrator.scheduling.protocols import SweepCallback
 from orchestrator.scheduling.pruning import Judge
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoint_store import CheckpointStore
@@ -73,6 +74,20 @@ class Following(SweepProgress):
         self.seconds_left()
 
 
+class Spans(SweepCallback):
+    """When trials started and ended, and for how long they ran."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.seconds = 0.0
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, Started | Finished):
+            self.times.append(time.monotonic())
+        if isinstance(event, Finished):
+            self.seconds += event.seconds
+
+
 def resident_mib() -> float:
     """Return the memory that this process occupies, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -96,7 +111,9 @@ def make_sweep(folder: Path, num_trials: int) -> Sweep:
 class Driver:
     """Drive trials as ``run_sweep`` does."""
 
-    def __init__(self, folder: Path, sweep: Sweep, trials: Sequence[Trial], executor: Any) -> None:
+    def __init__(
+        self, folder: Path, sweep: Sweep, trials: Sequence[Trial], executor: Any, *callbacks: SweepCallback
+    ) -> None:
         self.ledger = Ledger.open(folder / LEDGER_NAME)
         self.ledger.register(describe(sweep, trials, {}), trials, collect_provenance())
         records = self.ledger.records()
@@ -106,7 +123,7 @@ class Driver:
             judge=Judge(sweep.file.pruning, higher_is_better=True, records=records, metric="knn_top1"),
             judged_metric="knn_top1",
             executor=executor,
-            callbacks=[progress],
+            callbacks=[progress, *callbacks],
             states=CheckpointStore(folder / "checkpoints", every_s=60),
             allocator=Allocator(sweep.file.resources),
         )
@@ -189,22 +206,13 @@ def test_share_of_the_time_that_slots_are_busy_with_trials_of_ten_seconds(benchm
     sweep = make_sweep(tmp_path, 10)
     trials = expand(sweep)[:10]
     executor = ray_executor(trials, ten_seconds)
-    driver = Driver(tmp_path, sweep, trials, executor)
-    spans: list[list[float]] = []
-
-    def hear(events: Sequence[Event]) -> list[Event]:
-        for event in events:
-            if isinstance(event, Started | Finished):
-                spans.append([time.monotonic(), event.seconds if isinstance(event, Finished) else 0.0])
-        return driver.ledger.record_all(events)
-
-    driver.scheduler.ledger = type("Hearing", (), {
-        "begin_attempt": driver.ledger.begin_attempt, "record_all": staticmethod(hear), "skip": None,
-    })()  # fmt: skip
+    spans = Spans()
+    driver = Driver(tmp_path, sweep, trials, executor, spans)
     benchmark.pedantic(lambda: driver.run(trials), rounds=1)
     executor.close()
     driver.ledger.close()
-    busy = sum(seconds for _, seconds in spans) / (2 * (spans[-1][0] - spans[0][0]))
+    assert len(spans.times) == 2 * len(trials)
+    busy = spans.seconds / (2 * (spans.times[-1] - spans.times[0]))
     benchmark.extra_info["busy"] = busy
     print(f"\n10 trials of ten seconds on 2 slots: busy {busy:.1%} of the time from the first start to the last end")
 
