@@ -14,7 +14,9 @@ from pydantic import model_validator
 from specvit.data.base import Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
-from specvit.data.encoded import BadImages, Decoding, EncodedImages, OwnMasks, Places
+from specvit.data.encoded import BadImages, Decoding, EncodedImages
+from specvit.data.own_targets import OwnTargets
+from specvit.data.places import Places
 from specvit.data.reading.image_decoding import MAX_PIXELS
 from specvit.data.reading.image_files import count_others
 from specvit.data.reading.image_reader import ImageReader, Orientation
@@ -106,11 +108,14 @@ class FileSource(DataSource):
         return self.probe_size or self.image_size
 
     def encoded_images(
-        self, places: Places, masks: OwnMasks | None = None, known_bad: Mapping[int, str] = MappingProxyType({})
+        self,
+        places: Places,
+        own: Mapping[str, OwnTargets] = MappingProxyType({}),
+        known_bad: Mapping[int, str] = MappingProxyType({}),
     ) -> EncodedImages:
         """Return images that stay encoded, to be decoded as the fields say."""
         decoding = Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
-        return EncodedImages(places, self.image_size, decoding, self.probe_size, masks, dict(known_bad))
+        return EncodedImages(places, self.image_size, decoding, self.probe_size, dict(own), dict(known_bad))
 
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""

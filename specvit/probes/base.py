@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specvit.data import IGNORE_INDEX, AnyDataSource
@@ -12,7 +13,7 @@ from specvit.settings import PositiveInt, settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from specvit.data.encoded import OwnMasks
+    from specvit.data.own_targets import OwnTargets
 
 
 PatchFeatures = Literal["none", "mean", "tokens"]
@@ -56,8 +57,8 @@ class ProbeSplit:
             last; None where no probe reads it (see ``Probe.num_blocks``) or there are no blocks.
         image_size: H and W in pixels; None = not known, which only boxes mind.
         patch_means: ``(N, D)`` float32 mean of each image's patch tokens, where these are not kept; else None.
-        own_masks: Masks ``(m, m)`` at the resolution of their files, of what the images show; segmentations are scored
-            on them. None = on ``masks``.
+        own: Targets at the resolution of their files, of what the images show, by their names here, such as ``masks``
+            ``(m, m)``: probes are scored on them. Not named = on those here.
     """
 
     cls: Tensor
@@ -69,8 +70,8 @@ class ProbeSplit:
     boxes: Tensor | None = None
     intermediate_cls: Tensor | None = None
     image_size: tuple[int, int] | None = None
-    own_masks: OwnMasks | None = None
     patch_means: Tensor | None = None
+    own: Mapping[str, OwnTargets] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cls)
@@ -101,9 +102,9 @@ class ProbeSplit:
         """Return some of the images, by their ``(M,)`` int64 indices."""
         per_image = ("cls", "patches", "patch_means", "labels", "masks", "depth", "boxes", "intermediate_cls")
         values = {name: getattr(self, name) for name in per_image}
-        own_masks = None if self.own_masks is None else self.own_masks.take(images.numpy())
+        own = {name: targets.take(images.numpy()) for name, targets in self.own.items()}
         taken = {name: value[images] for name, value in values.items() if value is not None}
-        return replace(self, own_masks=own_masks, **taken)
+        return replace(self, own=own, **taken)
 
 
 @settings

@@ -141,7 +141,7 @@ class _Kept:
             boxes=boxes,
             grid=grid,
             image_size=(split.images.shape[2], split.images.shape[3]),
-            own_masks=split.images.masks if isinstance(split.images, EncodedImages) else None,
+            own=split.images.own if isinstance(split.images, EncodedImages) else {},
         )
 
 

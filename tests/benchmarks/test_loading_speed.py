@@ -28,7 +28,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as tv
 
 from specvit.data import Dataset, Split
-from specvit.data.encoded import Decoding, EncodedImages, Places
+from specvit.data.encoded import Decoding, EncodedImages
+from specvit.data.places import Places
 from specvit.device import Device
 from specvit.models.config import VitConfig
 from specvit.models.scales import Scale

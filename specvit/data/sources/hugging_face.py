@@ -12,8 +12,8 @@ from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
-from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
+from specvit.data.places import Places
 from specvit.data.reading.image_decoding import orientation_of
 from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader

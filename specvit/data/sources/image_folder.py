@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.cache.folder_index import FolderIndex, index_path, read_index, write_index
-from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
+from specvit.data.places import Places
 from specvit.data.reading.image_files import (
     IMAGE_SUFFIXES,
     SPLITS,

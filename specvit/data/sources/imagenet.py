@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Storage
-from specvit.data.encoded import Places
 from specvit.data.file_source import Prepared
+from specvit.data.places import Places
 from specvit.data.reading.image_files import existing_folder, existing_root, fingerprint_samples, visible_entries
 from specvit.data.reading.imagenet_archives import KIT, TRAIN, VAL, has_archives, index_train, index_val
 from specvit.data.reading.shared_images import check_unshared

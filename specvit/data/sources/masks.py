@@ -11,8 +11,9 @@ from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
-from specvit.data.encoded import OwnMasks, Places, central_square
+from specvit.data.own_targets import OwnMasks, central_square
 from specvit.data.pair_source import Pairs, PairSource, match_by_name
+from specvit.data.places import Places
 from specvit.data.reading.image_decoding import orientation_of
 from specvit.data.reading.image_files import SPLITS, fingerprint, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
@@ -82,7 +83,7 @@ class Masks(PairSource):
             arrays = {name: storage.finish(rows[split][name]) for name in shapes}
             if encoded:
                 images, masks = (Places.of_files([pair[number] for pair in pairs[split]]) for number in (0, 1))
-                own = OwnMasks(masks, self.orientation, self.max_pixels, self._lookup())
+                own = {"masks": OwnMasks(masks, self.orientation, self.max_pixels, self._lookup())}
                 splits[split] = Split(images=self.encoded_images(images, own, bad[split]), masks=arrays["masks"])
             else:
                 splits[split] = Split(**arrays)

@@ -13,8 +13,8 @@ from pydantic import model_validator
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Storage
-from specvit.data.encoded import Places
 from specvit.data.file_source import FileSource, Prepared
+from specvit.data.places import Places
 from specvit.data.reading.image_files import (
     SPLITS,
     crop_to_square,

@@ -95,7 +95,8 @@ def score(segmenter: Segmenter, part: ProbeSplit, images: Tensor, *, num_classes
     assert part.masks is not None
     counts: dict[int, Tensor] = {}
     for chunk in chunks(images, part, values_per_image=segmenter.values_per_image(part)):
-        own = None if part.own_masks is None else [torch.tensor(part.own_masks[image]) for image in chunk.tolist()]
+        masks = part.own.get("masks")
+        own = None if masks is None else [torch.tensor(masks[image]) for image in chunk.tolist()]
         for way, predictions in enumerate(segmenter.predict(part, chunk)):
             if own is None:
                 more = confusion(predictions, part.masks[chunk], num_classes=num_classes)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from specvit.data import Dataset, Split
-from specvit.data.encoded import Decoding, EncodedImages, Places
+from specvit.data.encoded import Decoding, EncodedImages
+from specvit.data.places import Places
 from specvit.data.sources.image_folder import ImageFolder
 from specvit.errors import DataError
 

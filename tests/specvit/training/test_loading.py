@@ -15,7 +15,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from specvit.data import Dataset, Split
-from specvit.data.encoded import Decoding, EncodedImages, Places
+from specvit.data.encoded import Decoding, EncodedImages
+from specvit.data.places import Places
 from specvit.errors import DataError
 from specvit.models.config import VitConfig
 from specvit.models.vit import build_vit

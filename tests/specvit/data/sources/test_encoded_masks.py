@@ -54,21 +54,22 @@ def test_masks_are_the_middles_of_the_files_resized_and_at_their_own_size(root: 
     assert val.images.shape == (4, 3, 24, 24)
     assert val.masks is not None
     assert val.masks.shape == (4, 24, 24)
-    assert val.images.masks is not None
     for index, path in enumerate(sorted((root / "masks" / "val").iterdir())):
         mask = middle(np.asarray(Image.open(path)))
-        np.testing.assert_array_equal(val.images.masks[index], mask)
+        np.testing.assert_array_equal(val.images.own["masks"][index], mask)
         resized = np.asarray(Image.fromarray(mask).resize((24, 24), Image.Resampling.NEAREST))
         np.testing.assert_array_equal(val.masks[index], resized)
     taken = val.take(np.array([3, 0]))
     assert isinstance(taken.images, EncodedImages)
-    assert taken.images.masks is not None
-    np.testing.assert_array_equal(taken.images.masks[0], val.images.masks[3])
+    np.testing.assert_array_equal(taken.images.own["masks"][0], val.images.own["masks"][3])
 
 
 def test_indices_become_classes_at_either_size(root: Path) -> None:
     plain, without_zero = load(root).val, load(root, ignore_zero=True).val
-    for one, other in ((plain.masks, without_zero.masks), (plain.images.masks[1], without_zero.images.masks[1])):  # type: ignore[union-attr, index]
+    assert isinstance(plain.images, EncodedImages)
+    assert isinstance(without_zero.images, EncodedImages)
+    own = plain.images.own["masks"][1], without_zero.images.own["masks"][1]
+    for one, other in ((plain.masks, without_zero.masks), own):
         assert one is not None
         np.testing.assert_array_equal(np.where(one == 0, 255, one - 1), other)
 
@@ -76,11 +77,10 @@ def test_indices_become_classes_at_either_size(root: Path) -> None:
 def test_a_mask_that_is_gone_is_named(root: Path) -> None:
     images = load(root).val.images
     assert isinstance(images, EncodedImages)
-    assert images.masks is not None
     path = root / "masks" / "val" / "5.png"
     path.unlink()
     with pytest.raises(DataError, match=str(path)):
-        images.masks[1]
+        images.own["masks"][1]
 
 
 def test_where_bad_images_are_skipped_a_pair_that_cannot_be_read_makes_room_for_the_one_that_follows(
@@ -128,7 +128,6 @@ def test_segmentations_are_scored_at_the_size_of_the_masks_files(root: Path) -> 
     val = load(root).val
     assert isinstance(val.images, EncodedImages)
     assert val.masks is not None
-    assert val.images.masks is not None
     predictions = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (4, 16, 16)))
     part = ProbeSplit(
         cls=torch.zeros(4, 1),
@@ -136,12 +135,12 @@ def test_segmentations_are_scored_at_the_size_of_the_masks_files(root: Path) -> 
         grid=(4, 4),
         labels=None,
         masks=torch.from_numpy(val.masks.copy()),
-        own_masks=val.images.masks,
+        own=val.images.own,
     )
     (miou,) = score(Known(predictions), part, torch.arange(4), num_classes=3)
     intersection, union = np.zeros(3), np.zeros(3)
     for image in range(4):
-        truth = val.images.masks[image]
+        truth = val.images.own["masks"][image]
         given = predictions[image][None, None].double()
         predicted = functional.interpolate(given, size=truth.shape, mode="nearest-exact")
         for name in range(3):
