@@ -25,6 +25,10 @@ FIGURE_NAME = "curves.png"
 _PANEL_INCHES, _LEGEND_INCHES, _DPI = (4.6, 3.2), 3.6, 150
 _BASELINE = "black"
 _MOST_TICKS = 8
+_ONE_RUNG = "mean over n seeds; bar: their range"
+_RUNGS = "mean over n seeds; band: their range\ndashed: over those seeds that came so far"
+_ARM_APART = 1.0
+"""Steps between neighbours where one rung is all there is, so that arms stand side by side and not on each other."""
 
 
 def build_curves(records: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -81,7 +85,8 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
 def make_figure(curves: pd.DataFrame) -> Figure:
     """Return a figure of the mean over seeds, with the range of the seeds behind it; the baseline is black.
 
-    Ticks stand at rungs, and the legend says how many seeds an arm has.
+    Ticks stand at rungs, and the legend says how many seeds an arm has. Of a single rung there are no curves: arms
+    stand side by side, each with a bar for its range.
 
     What says whether the recipe was learnt has no panels beside others; the table in long form holds it.
 
@@ -104,9 +109,11 @@ def make_figure(curves: pd.DataFrame) -> Figure:
     for row, group in zip(panels, groups, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
             shown = curves[(curves["group"] == group) & (curves["metric"] == metric)]
-            for arm, one in shown.groupby("arm", sort=False):
-                _plot(axes, one, label=_as_it_is(str(arm)), colour=colours[str(arm)])
-            _finish(axes, group=str(group), metric=str(metric), steps=sorted(set(shown["step"])))
+            steps, by_arm = sorted(set(shown["step"])), list(shown.groupby("arm", sort=False))
+            for number, (arm, one) in enumerate(by_arm):
+                aside = (number - (len(by_arm) - 1) / 2) * _ARM_APART if len(steps) == 1 else None
+                _plot(axes, one, label=_as_it_is(str(arm)), colour=colours[str(arm)], aside=aside)
+            _finish(axes, group=str(group), metric=str(metric), steps=steps)
     handles = {
         label: handle
         for axes in panels.flat
@@ -118,7 +125,7 @@ def make_figure(curves: pd.DataFrame) -> Figure:
         loc="outside right center",
         fontsize="small",
         frameon=False,
-        title="mean over n seeds; band: their range\ndashed: over those seeds that came so far",
+        title=_ONE_RUNG if curves["step"].nunique() == 1 else _RUNGS,
         title_fontsize="small",
     )
     return figure
@@ -135,11 +142,17 @@ def _colours(curves: pd.DataFrame, arms: list[str]) -> dict[str, Any]:
     return {**dict.fromkeys(baselines, _BASELINE), **{arm: drawn(i / scale) for i, arm in enumerate(others)}}
 
 
-def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any) -> None:
+def _plot(axes: Any, one: pd.DataFrame, *, label: str, colour: Any, aside: float | None) -> None:
+    """Draw an arm; ``aside``: how many steps to the right of the only rung it stands, None where there are several."""
     by_step = one.groupby("step")["value"]
     mean, low, high, count = by_step.mean(), by_step.min(), by_step.max(), by_step.size()
     is_baseline = colour == _BASELINE
     style = {"color": colour, "linewidth": 2.2 if is_baseline else 1.3, "zorder": 3 if is_baseline else 2}
+    if aside is not None:
+        axes.errorbar(
+            mean.index + aside, mean, (mean - low, high - mean), fmt="o", markersize=5, label=label, **style
+        )
+        return
     whole = count == one["seed"].nunique()
     axes.plot(mean.index[whole], mean[whole], marker="o", markersize=3, label=label, **style)
     axes.fill_between(mean.index[whole], low[whole], high[whole], color=colour, alpha=0.12, linewidth=0)

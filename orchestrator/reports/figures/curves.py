@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.reports.ablation_table import AblationTable
 from orchestrator.reports.drawing.axes import Axis, can_be_drawn, cut_text, spanning, text_width, tick_text
@@ -137,8 +137,13 @@ def _panel(
         yield Line(((xs.place(step), ys.start), (xs.place(step), ys.start + 0.3 * em)), "axis")
         yield Label(tick_text(step), (xs.place(step), ys.start + 1.4 * em), "note", "middle")
     yield Label("optimizer step", ((xs.start + xs.end) / 2, ys.start + 2.8 * em), "note", "middle")
-    for curve in sorted(panel.curves, key=lambda curve: (curve.style != "others", curve.style == _BASELINE)):
-        yield from _curve(curve, xs, ys, em)
+    drawn: list[tuple[Curve, Axis]] = []
+    for number, curve in enumerate(panel.curves):
+        # Of a single rung there are no curves: arms stand side by side, in the order of their names below.
+        aside = (xs.end - xs.start) * ((number + 0.5) / len(panel.curves) - 0.5) if len(steps) == 1 else 0.0
+        drawn.append((curve, replace(xs, start=xs.start + aside, end=xs.end + aside)))
+    for curve, at in sorted(drawn, key=lambda one: (one[0].style != "others", one[0].style == _BASELINE)):
+        yield from _curve(curve, at, ys, em)
 
 
 def _curve(curve: Curve, xs: Axis, ys: Axis, em: float) -> Iterator[Item]:

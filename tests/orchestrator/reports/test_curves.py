@@ -79,6 +79,21 @@ def test_a_mean_over_surviving_seeds_is_drawn_apart_and_says_how_many_they_are()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none, n = 3", "qkv@all, n = 2"]
 
 
+def test_of_one_rung_arms_stand_side_by_side_each_with_the_range_of_its_seeds() -> None:
+    records = [_with_rungs(make_record("none", seed, 1.0, role="baseline"), value) for seed, value in enumerate((1, 3))]
+    records += [_with_rungs(make_record("qkv@all", seed, 1.0), value) for seed, value in enumerate((2, 2, 8))]
+    figure = make_figure(build_curves(records))
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "mIoU (%) ↑")
+    points = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in panel.get_lines()]
+    assert points == [([9.5], [2.0]), ([10.5], [4.0])]
+    bars = [bar.get_segments()[0][:, 1].tolist() for bar in panel.collections]
+    assert bars == [[1.0, 3.0], [2.0, 8.0]]
+    assert panel.get_xticks().tolist() == [10]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["none, n = 2", "qkv@all, n = 3"]
+    assert legend.get_title().get_text() == "mean over n seeds; bar: their range"
+
+
 def test_of_many_rungs_some_have_ticks() -> None:
     figure = make_figure(build_curves([_with_rungs(make_record("none", 0, 1.0), *range(20))]))
     assert figure.axes[0].get_xticks().tolist() == [10, 40, 70, 100, 130, 160, 190]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.reports.ablation_table import tables_of
-from orchestrator.reports.drawing.shapes import Label, Line
+from orchestrator.reports.drawing.shapes import Label, Line, Mark
 from orchestrator.reports.figures.curves import CurvePanel, draw_curves, panels_of
 from orchestrator.trials.records import Report, State, TrialRecord
 
@@ -50,6 +52,17 @@ def test_where_not_all_seeds_have_come_a_curve_is_thin() -> None:
     assert "baseline" in styles
     names = [item.text for item in drawing.items if isinstance(item, Label) and item.style == "label"]
     assert names == ["none", "norm@all"]
+
+
+def test_of_one_rung_arms_stand_side_by_side() -> None:
+    records = [replace(record, reports=record.reports[:1]) for record in RECORDS]
+    drawing = draw_curves(panels(records, most=1), width=400.0, em=10.0)
+    none, norm = sorted(item.at[0] for item in drawing.items if isinstance(item, Mark))
+    # The panel is 400 wide, less 34 and 6 for its axis: two arms are half of that apart, to both sides of the tick.
+    assert norm - none == pytest.approx(180.0)
+    labels = [item for item in drawing.items if isinstance(item, Label) and item.anchor == "middle"]
+    (tick,) = [label.at[0] for label in labels if label.text == "10"]
+    assert (none + norm) / 2 == pytest.approx(tick)
 
 
 def test_of_many_arms_those_that_are_decided_stand_out() -> None:
