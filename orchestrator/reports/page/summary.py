@@ -39,7 +39,8 @@ def findings(report: SweepReport) -> str:
     else:
         parts.append(_overview(report))
     if report.across is not None:
-        parts += [f"<p>{prose(each)}</p>" for each in sentences_across(report.across)]
+        told = "".join(f"<p>{prose(each)}</p>" for each in sentences_across(report.across))
+        parts.append(f"<h3>Across groups</h3>{told}" if told else "")
     inside = "".join(parts)
     if not inside:
         inside = "<p>No arm is compared with a baseline yet, or there is none: the table below has means alone.</p>"
