@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -44,6 +45,26 @@ TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
 Source: Exif 2.32, tag 0x0112; the turns are those of Pillow's ``ImageOps.exif_transpose``."""
 
 
+_PNG = b"\x89PNG"
+_ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+"""What a whole JPEG and a whole PNG end with, unless a program has added something."""
+_TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"tiff:Orientation")
+"""One of these is in a PNG that says how it is to be turned."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image before it is decoded.
+
+    Attributes:
+        size: Width and height, as it is stored.
+        orientation: Its EXIF orientation, 1 to 8; 1 where it says none.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+
+
 def read_content(path: Path) -> bytes:
     """Return the content of an image file.
 
@@ -70,11 +91,38 @@ def decode(
     Raises:
         DataError: If it cannot be decoded, or has more pixels.
     """
+    return _opened(content, name, formats, max_pixels=max_pixels, wholly=True)
+
+
+def look(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Return what the header of an image says; one that does not end as a whole image does is decoded, to be sure.
+
+    What is damaged between header and end is found by whoever decodes it.
+
+    Args:
+        content: The encoded image.
+        name: What to call it in messages.
+        max_pixels: As of ``decode``.
+
+    Raises:
+        DataError: As ``decode`` and ``to_rgb``, as far as it is known then.
+    """
+    late = content.startswith(_PNG) and any(sign in content for sign in _TURNED_PNG)
+    wholly = late or not content.endswith(_ENDS)
+    image = _opened(content, name, FORMATS, max_pixels=max_pixels, wholly=wholly)
+    _check_channels(image, name)
+    # Pillow decodes a PNG to look for an orientation behind its pixels.
+    orientation = 1 if content.startswith(_PNG) and not late else orientation_of(image)
+    return Header(image.size, orientation)
+
+
+def _opened(content: bytes, name: str, formats: tuple[str, ...], *, max_pixels: int, wholly: bool) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=formats)
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
-        image.load()
+        if wholly:
+            image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         rule = f"it has more than {max_pixels} pixels, the limit that data.max_pixels raises"
         raise DataError(f"cannot read the image {name!r}: {rule}") from error
@@ -114,11 +162,15 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     Raises:
         DataError: If it has more than 8 bits a channel.
     """
-    if image.mode.startswith(("I", "F")):
-        raise DataError(f"the image {name!r} must have 8 bits a channel, not mode {image.mode!r}")
+    _check_channels(image, name)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _check_channels(image: Image.Image, name: str) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"the image {name!r} must have 8 bits a channel, not mode {image.mode!r}")
 
 
 def check_mask(mask: Image.Image, content: bytes, name: str) -> None:

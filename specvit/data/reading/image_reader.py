@@ -16,9 +16,11 @@ from specvit.data.reading.image_decoding import (
     FORMATS,
     MAX_PIXELS,
     TURNS,
+    Header,
     check_mask,
     decode,
     limit_pixels,
+    look,
     orientation_of,
     read_content,
     to_rgb,
@@ -148,6 +150,22 @@ class ImageReader:
             image = to_rgb(image, name)
         return self.turn(image)
 
+    def look(self, content: bytes, name: str) -> Header:
+        """Return what the header of an image says, which is as ``decode`` returns it: size and orientation.
+
+        Args:
+            content: The encoded image.
+            name: What to call it in messages.
+
+        Raises:
+            DataError: As ``decode``, as far as it is known without decoding all of it.
+        """
+        header = look(content, name, max_pixels=self._max_pixels)
+        if self._orientation == "shown" and header.orientation in _SWAPPING:
+            width, height = header.size
+            return Header((height, width), header.orientation)
+        return header
+
     def turn(self, image: Image.Image) -> Image.Image:
         """Return an image as it is shown, if the source says so, else as it is stored."""
         if self._orientation != "shown" or (orientation := orientation_of(image)) == 1:
@@ -156,7 +174,7 @@ class ImageReader:
 
     def check_place(
         self,
-        image: Image.Image,
+        image: Image.Image | Header,
         name: str,
         *,
         target: str,
@@ -166,7 +184,7 @@ class ImageReader:
         """Check that a target which has positions lies as its image does.
 
         Args:
-            image: The image, as ``decode`` returned it.
+            image: The image, as ``decode`` or ``look`` returned it.
             name: What to call it in messages.
             target: What to call the target in messages.
             size: Width and height that the target has or gives; None = it gives none.
@@ -176,7 +194,7 @@ class ImageReader:
             DataError: If the sizes differ, or if the image has an EXIF orientation, both ways fit the size, and the
                 source does not say which is right.
         """
-        stored = orientation_of(image)
+        stored = image.orientation if isinstance(image, Header) else orientation_of(image)
         says = f"the image {name!r} has the EXIF orientation {stored}"
         if size is not None and size != image.size:
             width, height = size
@@ -185,9 +203,9 @@ class ImageReader:
                 was = "which was applied" if self._orientation == "shown" else "which was not applied"
                 hint = f"; {says}, {was}: see data.orientation, stored or shown"
             raise DataError(
-                f"{target} must have the size of its image, {image.width}x{image.height}, not {width}x{height}{hint}"
+                f"{target} must have the size of its image, {image.size[0]}x{image.size[1]}, not {width}x{height}{hint}"
             )
-        is_certain = stored in _SWAPPING and size is not None and image.width != image.height
+        is_certain = stored in _SWAPPING and size is not None and image.size[0] != image.size[1]
         if self._orientation is None and stored != orientation and not is_certain:
             raise DataError(
                 f"{says}, so that {target} may lie as it is stored or as it is shown: set data.orientation to stored, "

@@ -6,15 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from PIL import Image
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
+from specvit.data.encoded import EncodedImages
 from specvit.data.file_source import FileSource, Prepared
+from specvit.data.own_targets import OwnMasks, central_square
 from specvit.data.places import Places
-from specvit.data.reading.image_decoding import orientation_of
+from specvit.data.reading.image_decoding import Header, orientation_of
 from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.label_names import check_names, encode_labels, largest_class
@@ -38,7 +41,8 @@ class HuggingFace(FileSource):
     ``path`` is a folder that ``save_to_disk`` wrote, a folder of Parquet, Arrow or image files, or else the name
     of a data set on the hub. Images become RGB. Without masks their shorter side is resized to ``image_size``
     (antialiased) and the centre is kept, as in ``image_folder``; with masks both are squashed, as in ``masks``. With
-    ``keep: encoded`` images stay encoded, all in memory. No code of a data set is run.
+    ``keep: encoded`` images and masks stay encoded, all in memory, and both keep their aspect, as in ``masks``. No code
+    of a data set is run.
     """
 
     name: ClassVar[str] = "hugging_face"
@@ -82,8 +86,6 @@ class HuggingFace(FileSource):
                 f"val_split must differ from train_split, not be {self.val_split!r} too: "
                 "metrics would be reported on training images"
             )
-        if self.keep == "encoded" and self.mask_column is not None:
-            raise ValueError(f"keep must be 'arrays' with mask_column, {self.mask_column!r}, not 'encoded'")
         check_names(self.mask_names, field="mask_names", most=IGNORE_INDEX)
         return self
 
@@ -121,7 +123,7 @@ class HuggingFace(FileSource):
         encoded = self.keep == "encoded"
         shapes: dict[str, tuple[int, ...]] = {} if encoded else {"images": (3, self.image_size, self.image_size)}
         if self.mask_column is not None:
-            shapes["masks"] = (self.image_size, self.image_size)
+            shapes["masks"] = (self.probed_size, self.probed_size)
         rows = {
             split: {name: storage.rows(f"{split}_{name}", table.num_rows, shapes[name], np.uint8) for name in shapes}
             for split, table in tables.items()
@@ -152,18 +154,14 @@ class HuggingFace(FileSource):
                 names={split: table.class_names for split, table in tables.items()},
                 places={split: table.name for split, table in tables.items()},
             )
-        splits = {
-            split: Split(
-                images=self.encoded_images(decoded.places(tables[split].name), known_bad=decoded.bad),
-                labels=labels.get(split),
-            )
-            if encoded
-            else Split(
-                labels=labels.get(split),
-                **{name: storage.finish(rows[split][name], len(decoded.digests)) for name in shapes},
-            )
-            for split, decoded in read.items()
-        }
+        splits: dict[str, Split] = {}
+        for split, decoded in read.items():
+            arrays: dict[str, Any] = {
+                name: storage.finish(rows[split][name], len(decoded.digests)) for name in shapes
+            }
+            if encoded:
+                arrays["images"] = decoded.encoded(tables[split].name)
+            splits[split] = Split(labels=labels.get(split), **arrays)
         largest_mask = max(decoded.largest_mask for decoded in read.values())
         mask_names = self.mask_names or tuple(f"class {index}" for index in range(largest_mask + 1))
         if self.mask_column is not None and largest_mask < 0:
@@ -186,50 +184,76 @@ class _Decoded:
         self._reader = reader
         self._rows = rows
         self.labels: list[object] = [None] * num_rows
-        self._contents: list[bytes] = [b""] * (num_rows if source.keep == "encoded" else 0)
+        self._contents: list[bytes] = [b""] * num_rows
+        self._masks: list[bytes] = [b""] * num_rows
         self._largest = np.full(num_rows, -1)
         self.digests: list[bytes] = []
-        self.bad: dict[int, str] = {}
+        self._bad: dict[int, str] = {}
 
     @property
     def largest_mask(self) -> int:
         """Return the largest class index in the masks; -1 = none."""
         return int(self._largest.max(initial=-1))
 
-    def places(self, table: str) -> Places:
-        """Return the images that were kept encoded, in memory."""
-        contents = self._contents[: len(self.digests)]
-        return Places.of_contents(contents, [f"{table}, row {row}" for row in range(len(contents))])
+    def encoded(self, table: str) -> EncodedImages:
+        """Return the images that were kept encoded, in memory, with their masks."""
+        source, names = self._source, [f"{table}, row {row}" for row in range(len(self.digests))]
+        own = {}
+        if source.mask_column is not None:
+            masks = Places.of_contents(self._masks[: len(names)], [f"{name}, mask" for name in names])
+            own["masks"] = OwnMasks(masks, source.orientation, source.max_pixels)
+        return source.encoded_images(Places.of_contents(self._contents[: len(names)], names), own, self._bad)
 
     def add(self, row: Row) -> bytes:
         """Decode one row and return what tells it from others."""
         from specvit.data.extras.hugging_face_tables import read_encoded
 
-        size = self._source.image_size
+        source, size = self._source, self._source.probed_size
+        self.labels[row.index] = row.label
         try:
             content = read_encoded(row.image, row.name, row.files)
+            image = self._image(content, row.name)
+            mask_content, mask = self._mask(row)
         except DataError as error:
-            if self._source.on_bad_image == "fail":
+            if source.on_bad_image == "fail":
                 raise
-            self.bad[row.index], self.labels[row.index] = str(error), row.label
+            self._bad[row.index] = str(error)
+            if source.mask_column is not None:
+                self._rows["masks"][row.index] = np.full((size, size), IGNORE_INDEX, np.uint8)
             return hashlib.sha256(row.name.encode()).digest()
-        if self._source.keep == "encoded":
-            self._contents[row.index], self.labels[row.index] = content, row.label
-            return hashlib.sha256(content).digest()
-        image = self._reader.decode(content, row.name)
         digest = hashlib.sha256(content).digest()
-        self.labels[row.index] = row.label
-        if self._source.mask_column is None:
-            self._rows["images"][row.index] = crop_to_square(image, size)
+        if source.keep == "encoded":
+            self._contents[row.index], self._masks[row.index] = content, mask_content
+        if mask is None:
+            if isinstance(image, Image.Image):
+                self._rows["images"][row.index] = crop_to_square(image, size)
             return digest
-        mask_content = read_encoded(row.mask, f"{row.name}, mask", row.files)
-        mask = self._reader.decode(mask_content, f"{row.name}, mask", mask=True)
+        assert image is not None
         self._reader.check_place(
             image, row.name, target=f"the mask of {row.name}", size=mask.size, orientation=orientation_of(mask)
         )
         self._largest[row.index] = largest_class(
-            np.asarray(mask), self._source.mask_names, name=f"the mask of {row.name}", field="data.mask_names"
+            np.asarray(mask), source.mask_names, name=f"the mask of {row.name}", field="data.mask_names"
         )
-        self._rows["images"][row.index] = squash_to_square(image, size)
+        if isinstance(image, Image.Image):
+            self._rows["images"][row.index] = squash_to_square(image, size)
+        else:
+            mask = Image.fromarray(central_square(np.asarray(mask)))
         self._rows["masks"][row.index] = squash_mask(mask, size)
         return digest + hashlib.sha256(mask_content).digest()
+
+    def _image(self, content: bytes, name: str) -> Image.Image | Header | None:
+        """Decode an image, or where it stays encoded say how large it is, if it has a mask."""
+        if self._source.keep == "arrays":
+            return self._reader.decode(content, name)
+        return None if self._source.mask_column is None else self._reader.look(content, name)
+
+    def _mask(self, row: Row) -> tuple[bytes, Image.Image | None]:
+        """Read and decode the mask of a row, if there is one."""
+        from specvit.data.extras.hugging_face_tables import read_encoded
+
+        if self._source.mask_column is None:
+            return b"", None
+        name = f"{row.name}, mask"
+        content = read_encoded(row.mask, name, row.files)
+        return content, self._reader.decode(content, name, mask=True)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from specvit.data.reading.image_decoding import Header
 from specvit.data.reading.image_reader import ImageReader, Orientation
 from specvit.errors import DataError
+
+from .test_pixels import encode, photograph
 
 WIDE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 SQUARE = WIDE[:, :6]
@@ -90,9 +93,56 @@ def test_image_is_turned_as_pillow_turns_it(orientation: int, ending: str, tmp_p
 
 
 def place(path: Path, size: tuple[int, int] | None, setting: Orientation, *, of_target: int = 1) -> None:
+    """Check where a mask lies, by the image and by its header, which must say the same."""
     reader = ImageReader(orientation=setting)
     image, _ = reader.read(path)
-    reader.check_place(image, "a.png", target="the mask 'm.png'", size=size, orientation=of_target)
+    told = []
+    for looked in (image, reader.look(path.read_bytes(), str(path))):
+        try:
+            reader.check_place(looked, "a.png", target="the mask 'm.png'", size=size, orientation=of_target)
+        except DataError as error:
+            told.append(str(error))
+    assert told in ([], told[:1] * 2)
+    if told:
+        raise DataError(told[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
+def test_a_header_says_how_large_an_image_is_and_how_it_is_turned(
+    orientation: int, ending: str, tmp_path: Path
+) -> None:
+    path = save(tmp_path / f"a.{ending}", WIDE, orientation)
+    content = path.read_bytes()
+    with Image.open(path) as image:
+        turned = orientation if ending != "bmp" else 1
+        shown = ImageOps.exif_transpose(image).size
+    assert ImageReader().look(content, "a") == Header((9, 6), turned)
+    assert ImageReader(orientation="shown").look(content, "a") == Header(shown, turned)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_an_image_that_does_not_end_as_a_whole_one_is_refused_by_its_header_too(kind: str) -> None:
+    image, reader = photograph(), ImageReader()
+    content = encode(image, kind)
+    for whole in (content, content + b"what a camera may add"):
+        assert reader.look(whole, "a").size == image.size
+    for part in (b"", content[:10], content[: len(content) // 2]):
+        with pytest.raises(DataError) as looked:
+            reader.look(part, "a")
+        with pytest.raises(DataError) as decoded:
+            reader.decode(part, "a")
+        assert str(looked.value) == str(decoded.value)
+
+
+@pytest.mark.parametrize(("image", "most"), [(Image.new("I;16", (4, 4)), 99), (photograph(), 99)])
+def test_what_a_header_shows_to_be_of_no_use_is_refused_as_when_it_is_decoded(image: Image.Image, most: int) -> None:
+    content, reader = encode(image, "PNG"), ImageReader(max_pixels=most)
+    with pytest.raises(DataError) as looked:
+        reader.look(content, "a")
+    with pytest.raises(DataError) as decoded:
+        reader.decode(content, "a")
+    assert str(looked.value) == str(decoded.value)
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])

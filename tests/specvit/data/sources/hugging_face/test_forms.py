@@ -71,11 +71,6 @@ def test_rows_without_an_image_are_refused_or_skipped(hf: Any, tmp_path: Path) -
         assert split.labels.tolist() == [number % 2 for number in range(len(wanted))]
 
 
-def test_images_with_masks_do_not_stay_encoded() -> None:
-    with pytest.raises(ValueError, match="keep must be 'arrays' with mask_column, 'mask', not 'encoded'"):
-        HuggingFace(path="x", mask_column="mask", keep="encoded")
-
-
 @pytest.mark.parametrize("tree", ["parquet", "image_folder"])
 def test_a_stream_is_what_the_whole_is(tree: str, request: pytest.FixtureRequest, expected: Dataset) -> None:
     path: Path = request.getfixturevalue(tree)
