@@ -155,8 +155,10 @@ def _curve(curve: Curve, xs: Axis, ys: Axis, em: float) -> Iterator[Item]:
         yield Line(tuple(whole), curve.style)
     if partial:
         yield Line((*whole[-1:], *partial), thin)
+    # Of many arms those that do not stand out are lines alone, unless there is no line.
+    has_marks = curve.style != "others" or len(curve.points) == 1
     for points, style in ((whole, curve.style), (partial, thin)):
-        for point in points if curve.style != "others" else ():
+        for point in points if has_marks else ():
             yield Mark("circle", point, 0.22 * em, style)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,10 @@ def test_of_many_arms_those_that_are_decided_stand_out() -> None:
     drawing = draw_curves([panel], width=400.0, em=10.0)
     names = [item.text for item in drawing.items if isinstance(item, Label) and item.style == "label"]
     assert names == ["none", "norm@all", "other arms"]
+    first = [replace(record, reports=record.reports[:1]) for record in records]
+    counts = Counter(item.style for item in draw_curves(panels(first, most=1), width=400.0, em=10.0).items
+                     if isinstance(item, Mark))
+    assert counts == {"baseline": 1, "better": 1, "others": 7}  # of one rung they are there, too
     others = make_records("mlp@all", 3.0, 4.1, 5.2, 3.6, 4.6)  # as good: two lines of one colour
     drawing = draw_curves(panels([*records, *with_rungs(others, 1.0)], most=1), width=400.0, em=10.0)
     names = [item.text for item in drawing.items if isinstance(item, Label) and item.style == "label"]
