@@ -21,8 +21,10 @@ class Clustering(Probe):
     classes themselves are not looked at. A patch of the reported split belongs to its nearest cluster.
     ``clustering_miou``: every cluster stands for a class of its own, by the one-to-one matching that has the largest
     summed intersection over union on the training patches (Hungarian algorithm). ``clustering_nmi``: mutual information
-    of cluster and class, of pixel by pixel, divided by the mean of their entropies; it needs no matching. Pixels are
-    those of masks at the size of the images, also where segmentations are scored at the masks' own size.
+    of cluster and class, of pixel by pixel, divided by the mean of their entropies; it needs no matching. Where masks
+    are known at their own size, the clusters of patches are resized to it by nearest neighbour, and so many pixels of
+    the reported split count, as MaskContrast has it (segmentation/utils/kmeans_utils.py); on the training split,
+    pixels are those of masks at the size of the images.
 
     Source: k-means of patch tokens with Hungarian matching, after Leopart (Ziegler and Asano 2022, arXiv 2204.13101)
     and MaskContrast (Van Gansbeke et al. 2021, arXiv 2102.06191). Deviations: clusters are found and matched on the
@@ -66,7 +68,14 @@ class Clustering(Probe):
 
         from specvit.probes.clustering.kmeans import cluster, match_clusters, nearest
         from specvit.probes.knn import normalise_rows
-        from specvit.probes.segmentation.base import Training, chunks, count_classes, draw_patches
+        from specvit.probes.segmentation.base import (
+            Training,
+            chunks,
+            confusion_at_own_size,
+            count_classes,
+            draw_patches,
+            own_masks,
+        )
 
         for part, split in ((val, "val"), (train, "train")):
             require_masks(part.masks, num_classes=num_classes, grid=part.grid, probe=self.name, split=split)
@@ -84,8 +93,14 @@ class Clustering(Probe):
         values_per_image = max(val.masks[0].numel(), val.patches[0].numel())
         for chunk in chunks(torch.arange(len(val)), val, values_per_image=values_per_image):
             found = nearest(normalise_rows(val.patches[chunk].flatten(0, 1)), centres)
-            more = count_classes(val.masks[chunk], val.grid, num_classes=num_classes)
-            pixels += _contingency(more, found, num_clusters)
+            own = own_masks(val, chunk)
+            if own is None:
+                more = count_classes(val.masks[chunk], val.grid, num_classes=num_classes)
+                pixels += _contingency(more, found, num_clusters)
+            else:  # there are no more clusters than classes
+                on_grid = found.view(len(chunk), *val.grid)
+                more = confusion_at_own_size(on_grid, own, num_classes=num_classes)
+                pixels += more[:, :num_clusters].to(pixels.device)
         confusion = pixels.new_zeros(num_classes, num_classes).index_add_(1, class_of, pixels)
         return {"clustering_miou": mean_iou(confusion), "clustering_nmi": normalised_mutual_information(pixels)}
 

@@ -95,19 +95,37 @@ def score(segmenter: Segmenter, part: ProbeSplit, images: Tensor, *, num_classes
     assert part.masks is not None
     counts: dict[int, Tensor] = {}
     for chunk in chunks(images, part, values_per_image=segmenter.values_per_image(part)):
-        masks = part.own.get("masks")
-        own = None if masks is None else [torch.tensor(masks[image]) for image in chunk.tolist()]
+        own = own_masks(part, chunk)
         for way, predictions in enumerate(segmenter.predict(part, chunk)):
             if own is None:
                 more = confusion(predictions, part.masks[chunk], num_classes=num_classes)
             else:
-                more = _confusion_at_own_size(predictions, own, num_classes=num_classes)
+                more = confusion_at_own_size(predictions, own, num_classes=num_classes)
             counts[way] = counts[way] + more if way in counts else more
     return [mean_iou(count) for count in counts.values()]
 
 
-def _confusion_at_own_size(predictions: Tensor, masks: Sequence[Tensor], *, num_classes: int) -> Tensor:
-    """Count classes of masks ``(h, w)`` against predictions ``(M, H, W)``, resized by nearest neighbour."""
+def own_masks(part: ProbeSplit, images: Tensor) -> list[Tensor] | None:
+    """Return the masks of M images at their own size, each ``(h, w)`` uint8 on the CPU; None where they have none.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+    masks = part.own.get("masks")
+    return None if masks is None else [torch.tensor(masks[image]) for image in images.tolist()]
+
+
+def confusion_at_own_size(predictions: Tensor, masks: Sequence[Tensor], *, num_classes: int) -> Tensor:
+    """Count pixels of masks at their own size against predictions, resized to it by nearest neighbour.
+
+    Args:
+        predictions: ``(M, H, W)`` int64 predicted classes or clusters, in [0, K); of pixels, or of patches.
+        masks: M masks ``(h, w)``.
+        num_classes: Number of classes, K.
+
+    Returns:
+        ``(K, K)`` int64 on the CPU, as of ``confusion``.
+    """
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for predicted, mask in zip(predictions.cpu(), masks, strict=True):
         rows, columns = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import jaccard_score, normalized_mutual_info_score
+from torch.nn import functional
 
 from specvit.errors import DataError
 from specvit.probes import ProbeSplit
@@ -34,8 +36,31 @@ def scenes(num_images: int, *, seed: int, noise: float) -> ProbeSplit:
     return ProbeSplit(cls=patches[:, 0], patches=patches, grid=(2, 2), labels=None, masks=masks_of)
 
 
+@dataclass(frozen=True)
+class Own:
+    """Masks at their own size."""
+
+    masks: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, image: int) -> np.ndarray:
+        return self.masks[image]
+
+    def take(self, images: np.ndarray) -> Own:
+        return Own(tuple(self.masks[image] for image in images))
+
+
 def pixel_pairs(split: ProbeSplit, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return class and cluster of every labelled pixel."""
+    """Return class and cluster of every labelled pixel, at the masks' own size where it is known."""
+    if own := split.own.get("masks"):
+        pairs = []
+        for image, on_grid in enumerate(clusters.reshape(len(split), 1, 1, 2, 2)):
+            resized = functional.interpolate(torch.from_numpy(on_grid).float(), own[image].shape, mode="nearest-exact")
+            pairs.append((own[image].ravel(), resized.numpy().astype(int).ravel()))
+        truth, found = map(np.concatenate, zip(*pairs, strict=True))
+        return truth[truth != 255], found[truth != 255]
     on_grid = clusters.reshape(len(split), 2, 2).repeat(3, 1).repeat(3, 2)
     known = split.masks.numpy() != 255
     return split.masks.numpy()[known], on_grid[known]
@@ -111,8 +136,17 @@ def test_mutual_information_by_arithmetic() -> None:
         normalised_mutual_information(torch.zeros(2, 2, dtype=torch.int64))
 
 
-def test_the_metrics_are_those_of_scikit_learns_clusters_and_scores() -> None:
+@pytest.mark.parametrize("at_own_size", [False, True])
+def test_the_metrics_are_those_of_scikit_learns_clusters_and_scores(at_own_size: bool) -> None:
     train, val = scenes(120, seed=0, noise=0.25), scenes(60, seed=1, noise=0.25)
+    if at_own_size:
+        rng = np.random.default_rng(2)
+        sizes = rng.integers(3, 12, size=len(val))
+        masks = [
+            functional.interpolate(mask[None, None].float(), (size, size), mode="nearest").numpy()[0, 0]
+            for mask, size in zip(val.masks, sizes.tolist(), strict=True)
+        ]
+        val = replace(val, own={"masks": Own(tuple(mask.astype(np.uint8) for mask in masks))})
     unit = [part.patches.flatten(0, 1).double().numpy() for part in (train, val)]
     unit = [tokens / np.linalg.norm(tokens, axis=1, keepdims=True) for tokens in unit]
     kmeans = KMeans(NUM_CLASSES, n_init=20, random_state=0).fit(unit[0])
@@ -130,6 +164,15 @@ def test_the_metrics_are_those_of_scikit_learns_clusters_and_scores() -> None:
     assert ours == pytest.approx(
         {"clustering_miou": miou, "clustering_nmi": 100 * normalized_mutual_info_score(truth, found)}, abs=1e-4
     )
+
+
+def test_masks_of_whole_multiples_of_the_size_change_nothing() -> None:
+    train, val = scenes(60, seed=0, noise=0.4), scenes(30, seed=1, noise=0.4)
+    larger = Own(tuple(np.kron(mask, np.ones((3, 3), np.uint8)) for mask in val.masks.numpy()))
+
+    found = Clustering().evaluate(train, replace(val, own={"masks": larger}), num_classes=NUM_CLASSES, seed=0)
+
+    assert found == pytest.approx(Clustering().evaluate(train, val, num_classes=NUM_CLASSES, seed=0))
 
 
 def test_it_clusters_a_draw_that_is_the_same_for_every_backbone_and_never_looks_at_the_reported_masks() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -155,3 +157,17 @@ def test_what_cannot_be_scored_is_told_of() -> None:
     train.patches[0, 0, 0] = torch.nan
     with pytest.raises(DivergenceError, match="probe 'in_context'"):
         InContext().evaluate(train, scenes(6, seed=1), num_classes=NUM_CLASSES, seed=0)
+
+
+def test_masks_at_their_own_size_are_what_is_scored() -> None:
+    train, val = scenes(30, seed=0, noise=0.2), scenes(10, seed=1, noise=0.2)
+    larger = [np.kron(mask, np.ones((2, 2), np.uint8)) for mask in val.masks.numpy()]
+    others = [np.where(mask == 255, 255, (mask + 1) % NUM_CLASSES).astype(np.uint8) for mask in larger]
+
+    found, same, other = (
+        InContext().evaluate(train, replace(val, own=own), num_classes=NUM_CLASSES, seed=0)["in_context_miou"]
+        for own in ({}, {"masks": larger}, {"masks": others})
+    )
+
+    assert same == pytest.approx(found)
+    assert other < found / 2
