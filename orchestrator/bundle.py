@@ -19,11 +19,12 @@ from pathlib import Path
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
+from orchestrator.reports.environment import ENVIRONMENT_NAME
 from orchestrator.reports.per_trial import curves_csv, metrics_csv, sweep_json, trials_csv
 from orchestrator.reports.per_trial.csv_rows import MAX_BYTES
 from orchestrator.reports.per_trial.sweep_data import SWEEP_COPY_NAME, SweepData, read_files
 from orchestrator.reports.rendering import interaction_text
-from orchestrator.reports.result_files import ENVIRONMENT_NAME, render_environment, table_texts, trial_texts
+from orchestrator.reports.result_files import render_environment, table_texts, trial_texts
 from orchestrator.storage.uncommitted import FOLDER_NAME, MOST_PATCHES, read_patches
 from specvit.errors import SpecsweepError
 from specvit.files.atomic import replacing

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
-from orchestrator.reports import curves, result_files
+from orchestrator.reports import curves, environment
 from orchestrator.reports.diagnostics import csv_file as diagnostics_csv
 from orchestrator.reports.figures import paper
 from orchestrator.reports.page.page import PAGE_NAME
@@ -44,7 +44,7 @@ _OWN_FILES = (
     *(MOVED_NAME, f"{MOVED_NAME}-wal"),
     *("table.md", "table.csv", interaction_text.CSV_NAME, curves_csv.CSV_NAME, curves.FIGURE_NAME),
     *(diagnostics_csv.CSV_NAME, "diagnostics.png", PAGE_NAME, metrics_csv.CSV_NAME),
-    *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, result_files.ENVIRONMENT_NAME),
+    *(trials_csv.CSV_NAME, sweep_json.JSON_NAME, sweep_data.SWEEP_COPY_NAME, environment.ENVIRONMENT_NAME),
 )
 _OWN_FOLDERS = (
     *(checkpoint_store.FOLDER_NAME, kept_weights.FOLDER_NAME, command_inbox.FOLDER_NAME, TRACKERS_FOLDER),

@@ -9,13 +9,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import measured_metrics
 from orchestrator.reports.comparisons import Claims
+from orchestrator.reports.environment import environment_of, read_environment
 from orchestrator.reports.interactions import ERROR, Change, change_of
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.run_differences import RunDifference, find_run_differences
 from orchestrator.statistics import differences_of_means, mean, sample_sd
 from orchestrator.trials.records import State, TrialRecord
@@ -35,15 +38,15 @@ class Side:
         target: What the user named.
         info: The sweep.
         records: Its trials.
-        provenance: Of the run that computed the newest ones.
+        environment: Of the run that computed the newest ones; empty = not known.
         trainings: Returns by the id of a trial what decided its backbone, see ``training_id``; slow, and asks the
-            ledger, which must still be open.
+            ledger, if there is one, which must still be open.
     """
 
     target: str
     info: SweepInfo
     records: tuple[TrialRecord, ...]
-    provenance: Provenance | None
+    environment: Mapping[str, Any]
     trainings: Callable[[], Mapping[str, str]]
 
 
@@ -87,7 +90,8 @@ class SweepComparison:
 
     Attributes:
         metric: Name of the metric.
-        paired: Whether trainings are configured alike, so that seeds are compared with themselves.
+        alike: Whether trainings are configured alike, so that a seed means the same in both.
+        paired: Whether seeds are compared with themselves: trainings are alike, and some arm has a seed in both.
         arms: What both have, in the order of the first.
         only_first: Texts of arms that the first alone has; of several groups ``group: arm``.
         only_second: Likewise.
@@ -96,6 +100,7 @@ class SweepComparison:
     """
 
     metric: str
+    alike: bool
     paired: bool
     arms: tuple[ComparedArm, ...]
     only_first: tuple[str, ...]
@@ -106,8 +111,19 @@ class SweepComparison:
 
 def read_side(ledger: Ledger, target: str) -> Side:
     """Read a sweep from its ledger, open for reading."""
-    records = ledger.records(with_reports=False)
-    return Side(target, ledger.sweep(), records, ledger.newest_provenance(), cache(ledger.training_ids))
+    records, provenance = ledger.records(with_reports=False), ledger.newest_provenance()
+    environment = {} if provenance is None else environment_of(provenance)
+    return Side(target, ledger.sweep(), records, environment, cache(ledger.training_ids))
+
+
+def read_study_side(folder: Path, target: str) -> Side:
+    """Read a sweep from its files without its ledger, as those of a published study.
+
+    Raises:
+        SpecsweepError: If one of them cannot be read; the text names it.
+    """
+    data = SweepData.of_folder(folder)
+    return Side(target, data.info, data.records, read_environment(folder), lambda: data.training_ids)
 
 
 def compare_sweeps(first: Side, second: Side, metric: str | None = None) -> SweepComparison:
@@ -126,16 +142,17 @@ def compare_sweeps(first: Side, second: Side, metric: str | None = None) -> Swee
     shared = [place for place in one if place in other]
     if not shared:
         raise SpecsweepError(f"{first.target} and {second.target}: have no arm in common, so nothing can be compared")
-    paired = all(_are_alike(first, second, one[place], other[place]) for place in shared)
+    alike = all(_are_alike(first, second, one[place], other[place]) for place in shared)
+    paired = alike and any(_values(one[each], metric).keys() & _values(other[each], metric).keys() for each in shared)
     cells = [_arm(place, one[place], other[place], metric, paired=paired) for place in shared]
     compared, detectable = _with_intervals(cells, one, other, metric, paired=paired)
     lists = [[_name(place) for place in of if place not in but] for of, but in ((one, other), (other, one))]
     records = tuple([record for place in shared for record in of[place]] for of in (one, other))
     differences = find_run_differences(
-        (first.info, second.info), (records[0], records[1]), (first.provenance, second.provenance)
+        (first.info, second.info), (records[0], records[1]), (first.environment, second.environment)
     )
     return SweepComparison(
-        metric, paired, tuple(compared), tuple(lists[0]), tuple(lists[1]), differences, detectable
+        metric, alike, paired, tuple(compared), tuple(lists[0]), tuple(lists[1]), differences, detectable
     )
 
 

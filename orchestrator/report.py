@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.reports.environment import environment_of
+from orchestrator.reports.environment import environment_of, read_environment
 from orchestrator.reports.figures import paper
 from orchestrator.reports.figures.paper import MOST_GROUPS
 from orchestrator.reports.page.page import PAGE_NAME, render_page
 from orchestrator.reports.page.report import SweepReport
-from orchestrator.reports.per_trial.sweep_data import SweepData, read_files
-from orchestrator.reports.result_files import ENVIRONMENT_NAME
-from specvit.errors import SpecsweepError
+from orchestrator.reports.per_trial.sweep_data import SweepData
 from specvit.files.atomic import write_atomically
 
 __all__ = [
@@ -58,14 +55,8 @@ def read_study(folder: Path) -> SweepReport:
     Raises:
         SpecsweepError: If one of them cannot be read; the text names it.
     """
-    data, name = SweepData.of_folder(folder), ENVIRONMENT_NAME
-    try:
-        environment = json.loads(read_files(folder, (name,)).get(name, b"{}"))
-    except (ValueError, RecursionError):
-        environment = None
-    if not isinstance(environment, dict):
-        raise SpecsweepError(f"{folder / name}: must be a JSON object")
-    return SweepReport(data.info, data.records, environment)
+    data = SweepData.of_folder(folder)
+    return SweepReport(data.info, data.records, read_environment(folder))
 
 
 def write_report(report: SweepReport, path: Path) -> None:

@@ -202,6 +202,14 @@ def test_the_readme_and_the_page_name_the_same_places_to_add_parts() -> None:
     assert readme == page
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/limits.md", "docs/statistics.md"])
+def test_what_a_published_study_could_have_seen_is_what_its_table_says(page: str) -> None:
+    table = (ROOT / "results/studies/components/table.md").read_text()
+    seen = re.findall(r"Could have been seen, .* mIoU ([0-9.]+)\.\n", table)
+    told = re.findall(r"(?:difference of|it is) ([0-9.]+) points of mIoU", " ".join((ROOT / page).read_text().split()))
+    assert told == seen
+
+
 def test_every_page_is_in_the_navigation() -> None:
     trees = "".join(navigation((DOCS / "index.md").read_text(encoding="utf-8")))
     listed = re.findall(r"^[\w-]+$", trees, re.MULTILINE)

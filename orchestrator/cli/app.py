@@ -168,14 +168,22 @@ def table(
 
 
 def curves(target: Target, overrides: Overrides = None, results: ResultsRoot = DEFAULT_RESULTS) -> None:
-    """Write a sweep's rungs as curves over training, and its diagnostics, as CSV and figures; also while it runs."""
+    """Write a sweep's rungs as curves over training, and its diagnostics, as CSV and figures; also while it runs.
+
+    Without a ledger, as of a published study, curves are made of the trials.csv and curves.csv there.
+    """
     from orchestrator.reports.curves import write_curves
     from orchestrator.reports.diagnostics.csv_file import write_diagnostics
+    from orchestrator.reports.per_trial.sweep_data import SweepData
+    from orchestrator.results import find_study
     from orchestrator.storage.views import folder_of_view
 
-    with open_ledger(target, results, overrides) as ledger:
-        folder, records = folder_of_view(ledger.path.parent), ledger.records()
-        written = (*write_curves(folder, records), *write_diagnostics(folder, records, ledger.diagnostics()))
+    if (study := find_study(target, results)) is not None:
+        written = write_curves(study, SweepData.of_folder(study).records)
+    else:
+        with open_ledger(target, results, overrides) as ledger:
+            folder, records = folder_of_view(ledger.path.parent), ledger.records()
+            written = (*write_curves(folder, records), *write_diagnostics(folder, records, ledger.diagnostics()))
     if not written:
         raise SpecsweepError(f"{target}: no trial has come to a rung; rungs.count says how many there are (0 = none)")
     print_raw(f"written: {', '.join(map(str, written))}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.arguments import DEFAULT_RESULTS, ResultsRoot, open_ledger
 from orchestrator.cli.console import make_console, print_raw
+
+if TYPE_CHECKING:
+    from orchestrator.compare import Side
 
 
 class CompareFormat(StrEnum):
@@ -19,7 +23,7 @@ class CompareFormat(StrEnum):
     JSON = "json"
 
 
-_WHAT = "a sweep file, the folder of a sweep's results (a path or a URL), or its name"
+_WHAT = "a sweep file, the folder of a sweep's results (a path or a URL) or of a published study, or its name"
 
 
 def compare(
@@ -34,16 +38,26 @@ def compare(
     """Put the arms of two sweeps, or of two runs of one, side by side: B - A with its interval, and what else differs.
 
     Arms are matched by their text, and by that of their group where both have several. Where trainings are configured
-    alike, an arm is compared with itself seed by seed; else by Welch's interval. What differs is told of configuration,
+    alike and have seeds in common, an arm is compared with itself seed by seed; else by Welch's interval. What differs is told of configuration,
     data, code, versions, device and machine.
     """
     from orchestrator.cli.compare_view import comparison_json, render_comparison
-    from orchestrator.compare import compare_sweeps, read_side
+    from orchestrator.compare import compare_sweeps
 
-    with open_ledger(first, results) as one, open_ledger(second, results) as other:
-        sides = read_side(one, first), read_side(other, second)
+    with ExitStack() as ledgers:
+        sides = _read(first, results, ledgers), _read(second, results, ledgers)
         found = compare_sweeps(*sides, metric)
     if format_ is CompareFormat.JSON:
         print_raw(json.dumps(comparison_json(*sides, found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         make_console().print(render_comparison(*sides, found))
+
+
+def _read(target: str, results: str, ledgers: ExitStack) -> Side:
+    """Read a sweep from its ledger, which stays open, or from its files where there is none."""
+    from orchestrator.compare import read_side, read_study_side
+    from orchestrator.results import find_study
+
+    if (folder := find_study(target, results)) is not None:
+        return read_study_side(folder, target)
+    return read_side(ledgers.enter_context(open_ledger(target, results)), target)

@@ -81,7 +81,9 @@ def says(found: SweepComparison) -> list[str]:
     trained = [arm for arm in found.arms if arm.role.is_ablated]
     same = [arm for arm in trained if arm.is_same]
     pairing = "Paired by seed: the trainings are configured alike."
-    if not found.paired:
+    if found.alike and not found.paired:
+        pairing = "Not paired: the trainings are configured alike, but have no seed in common."
+    elif not found.paired:
         how = {"configuration", "data"} & {each.kind for each in found.differences}
         by = "" if how else " by defaults or the protocol of their versions"
         pairing = f"Not paired: the trainings are configured differently{by}, so that a seed does not mean the same."
@@ -125,8 +127,8 @@ def _run_values(side: Side) -> dict[str, object]:
     return {
         "done": sum(record.state is State.DONE for record in side.records),
         "trials": len(side.records),
-        "commit": None if side.provenance is None else side.provenance.git_sha,
-        "started_at": None if side.provenance is None else side.provenance.started_at,
+        "commit": side.environment.get("git_sha"),
+        "started_at": side.environment.get("started_at"),
     }
 
 

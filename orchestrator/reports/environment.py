@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger.provenance import Provenance
+from orchestrator.reports.per_trial.sweep_data import read_files
+from specvit.errors import SpecsweepError
+
+ENVIRONMENT_NAME = "environment.json"
 
 
 def environment_of(provenance: Provenance) -> dict[str, Any]:
@@ -24,6 +29,21 @@ def environment_of(provenance: Provenance) -> dict[str, Any]:
         "memory_gib": provenance.memory_gib,
         "gpus": list(provenance.gpus),
     }
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Read what ``environment_of`` returned from the file that holds it; empty if a folder has none.
+
+    Raises:
+        SpecsweepError: If it cannot be read, or is no JSON object; the text names it.
+    """
+    try:
+        environment = json.loads(read_files(folder, (ENVIRONMENT_NAME,)).get(ENVIRONMENT_NAME, b"{}"))
+    except (ValueError, RecursionError):
+        environment = None
+    if not isinstance(environment, dict):
+        raise SpecsweepError(f"{folder / ENVIRONMENT_NAME}: must be a JSON object")
+    return environment
 
 
 def _without_folder(argument: str) -> str:

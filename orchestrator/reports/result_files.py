@@ -18,7 +18,7 @@ from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, ArmRow, MetricCell, tables_of
 from orchestrator.reports.curves import write_curves
 from orchestrator.reports.diagnostics.csv_file import write_diagnostics
-from orchestrator.reports.environment import environment_of
+from orchestrator.reports.environment import ENVIRONMENT_NAME, environment_of
 from orchestrator.reports.interactions import compare_groups
 from orchestrator.reports.page.page import PAGE_NAME, render_page
 from orchestrator.reports.page.report import SweepReport
@@ -35,8 +35,6 @@ from orchestrator.trials.computation import differences_text
 from orchestrator.trials.records import TrialUsage
 from specvit.diagnostics.measurement import Measurement
 from specvit.files.atomic import write_atomically
-
-ENVIRONMENT_NAME = "environment.json"
 
 
 def write_results(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.ledger.provenance import Provenance
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.sweep.problems import SweepFileError
 from orchestrator.sweep.yaml_reader import parse_document
@@ -37,14 +37,14 @@ class RunDifference:
 def find_run_differences(
     infos: tuple[SweepInfo, SweepInfo],
     records: tuple[Sequence[TrialRecord], Sequence[TrialRecord]],
-    provenances: tuple[Provenance | None, Provenance | None],
+    environments: tuple[Mapping[str, Any], Mapping[str, Any]],
 ) -> tuple[RunDifference, ...]:
     """Return in what two sweeps differ; what is not known of one of them differs from nothing.
 
     Args:
         infos: The sweeps.
         records: Their trials that are compared.
-        provenances: Of the runs that computed their newest trials.
+        environments: Of the runs that computed their newest trials, see ``environment_of``; empty = not known.
     """
     computations = [
         list({id(each.computation): each.computation for each in of if each.state is State.DONE}.values())
@@ -54,7 +54,7 @@ def find_run_differences(
     versions = [_united(each.versions for each in of) for of in computations]
     devices = [_united({"": each.device} for each in of if each.device) for of in computations]
     fingerprints = [_fingerprints(info, of) for info, of in zip(infos, records, strict=True)]
-    machines = [_machine(provenance) for provenance in provenances]
+    machines = [_machine(environment) for environment in environments]
     return (
         *(RunDifference("configuration", *each) for each in _file_differences(*infos)),
         *(RunDifference("data", *each) for each in _unequal(*fingerprints)),
@@ -96,18 +96,16 @@ def _fingerprints(info: SweepInfo, records: Sequence[TrialRecord]) -> dict[str, 
     return {"fingerprint": set().union(*found.values())} if found else {}
 
 
-def _machine(provenance: Provenance | None) -> dict[str, set[str]]:
-    """Return what is told of the machine and the checkout of a run."""
-    if provenance is None:
-        return {}
-    commit = provenance.git_sha and provenance.git_sha[:_DIGEST_DIGITS] + " and changes" * bool(provenance.git_dirty)
+def _machine(environment: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return what is told of the machine and the checkout of a run; an environment may come from anybody's file."""
+    sha, versions, gpus = (environment.get(name) for name in ("git_sha", "versions", "gpus"))
     values = {
-        "commit": commit,
-        "specsweep": provenance.versions.get("specsweep"),
-        "platform": provenance.platform,
-        "cpu": provenance.cpu,
-        "cores": provenance.num_cores,
-        "gpus": ", ".join(provenance.gpus),
+        "commit": sha and str(sha)[:_DIGEST_DIGITS] + " and changes" * bool(environment.get("git_dirty")),
+        "specsweep": versions.get("specsweep") if isinstance(versions, Mapping) else None,
+        "platform": environment.get("platform"),
+        "cpu": environment.get("cpu"),
+        "cores": environment.get("num_cores"),
+        "gpus": ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus,
     }
     return {name: {str(value)} for name, value in values.items() if value}
 

@@ -127,6 +127,19 @@ def test_trainings_that_are_configured_differently_have_welchs_interval(
     assert pairing == "Not paired: the trainings are configured differently, so that a seed does not mean the same."
 
 
+def test_runs_of_other_seeds_have_welchs_interval(command: Command, fill: Fill, first: str) -> None:
+    def later(trial: Trial) -> dict[str, float]:
+        return {"knn_top1": 90.0 + trial.seed**2, "loss": 1.0}
+
+    made = compared(command, first, str(fill("later", later, seeds=[4, 5, 6, 7])))
+    assert (made["paired"], [each["name"] for each in made["differences"]]) == (False, ["seeds"])
+    assert made["says"][1] == "Not paired: the trainings are configured alike, but have no seed in common."
+    changed = arm(made, "norm@all")
+    # Means of 4, 5, 6, 7 squared, and of 0, 1, 2, 3 times 3 with the noise, beside the length of the name.
+    assert changed["diff"] == pytest.approx(90.0 + 126 / 4 - (50.0 + len("norm@all") + (18 + 0.1) / 4))
+    assert (changed["diff_n"], changed["is_found"]) == (4, True)
+
+
 def test_other_probes_leave_the_trainings_alike(command: Command, fill: Fill, first: str) -> None:
     made = compared(command, first, str(fill("probes", shifted, probes={"knn": {}, "linear": {}})))
     assert made["paired"] is True
@@ -214,6 +227,39 @@ def test_what_cannot_be_compared_is_refused_with_one_message(command: Command, f
     many = fill("scales", seeds=[0], vary={"model.scale": ["nano", "micro"]})
     ended = command("compare", str(many), str(other))
     assert (ended.returncode, "have no arm in common" in ended.stderr) == (2, True)
+
+
+def test_published_studies_are_compared_by_their_files_as_their_ledgers_are(
+    command: Command, fill: Fill, first: str, second: str, tmp_path: Path
+) -> None:
+    longer = str(fill("longer study", shifted, objective={"recipe": "dinov2_cpu", "steps": 6, "batch_size": 8}))
+    published = {}
+    for name, folder in (("first", first), ("second", second), ("longer", longer)):
+        published[name] = str(tmp_path / name)
+        ended = command("publish", folder, "--to", published[name])
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+    def told(*targets: str) -> dict[str, Any]:
+        made = compared(command, *targets)
+        return {name: value for name, value in made.items() if name not in ("a", "b")}
+
+    assert told(published["first"], published["second"]) == told(first, second)
+    assert told(first, published["second"]) == told(first, second)
+    assert told(published["first"], published["longer"]) == told(first, longer)
+
+
+def test_an_environment_that_somebody_wrote_is_read_as_far_as_it_says_something(
+    command: Command, first: str, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    assert command("publish", first, "--to", str(study)).returncode == 0
+    odd = {"git_sha": 7, "versions": "many", "gpus": [1, None], "cpu": ["fast"], "num_cores": "2"}
+    (study / "environment.json").write_text(json.dumps(odd))
+    made = compared(command, str(study), str(study))
+    assert (made["paired"], made["differences"]) == (True, [])
+    (study / "environment.json").write_text("[]")
+    ended = command("compare", str(study), first)
+    assert (ended.returncode, ended.stderr) == (2, f"specsweep: {study}/environment.json: must be a JSON object\n")
 
 
 def test_controls_stand_there_and_take_no_part(command: Command, fill: Fill, first: str, second: str) -> None:

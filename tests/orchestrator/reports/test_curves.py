@@ -153,3 +153,8 @@ def test_the_command_writes_beside_the_ledger(
         (folder / name).unlink()
     assert call("curves", folder) == 0
     assert {name: (folder / name).read_bytes() for name in written} == written
+    study = tmp_path / "study"
+    assert call("publish", folder, "--to", study) == 0
+    (study / FIGURE_NAME).unlink()
+    assert call("curves", study) == 0  # from the rungs there, without a ledger
+    assert {name: (study / name).read_bytes() for name in written} == written
