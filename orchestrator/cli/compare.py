@@ -38,8 +38,8 @@ def compare(
     """Put the arms of two sweeps, or of two runs of one, side by side: B - A with its interval, and what else differs.
 
     Arms are matched by their text, and by that of their group where both have several. Where trainings are configured
-    alike and have seeds in common, an arm is compared with itself seed by seed; else by Welch's interval. What differs is told of configuration,
-    data, code, versions, device and machine.
+    alike and have seeds in common, an arm is compared with itself seed by seed; else by Welch's interval. What
+    differs is told of configuration, data, code, versions, device and machine.
     """
     from orchestrator.cli.compare_view import comparison_json, render_comparison
     from orchestrator.compare import compare_sweeps
