@@ -61,14 +61,15 @@ class FileSource(DataSource):
     keep: Literal["arrays", "encoded"] = "arrays"
     """``arrays``: images are decoded once and resized to ``image_size``; crops are cut from these. ``encoded``: files
     stay what they are; training crops, of ``image_size`` in the end, are cut from an image at its own resolution and
-    decoded a step ahead, and probes see what they see with ``arrays``."""
+    decoded a step ahead, and probes see what they see with ``arrays``; but images with masks or depth, which that
+    squashes, keep their aspect."""
     probe_size: PositiveInt | None = None
     """With ``keep: encoded``, side in pixels of the squares that probes see: the shorter side is resized to it and the
     centre kept. None given = ``image_size``, whose position embeddings are resampled for any other."""
     on_bad_image: BadImages = "fail"
     """With ``keep: encoded``, what happens where an image turns out to be damaged or gone: ``fail``, or ``skip``: the
-    image that follows takes its place, with its targets, also where a mask cannot be read at the start. The log names
-    what was skipped, ``skipped_images`` counts."""
+    image that follows takes its place, with its targets, also where a mask or a depth map cannot be read at the start.
+    The log names what was skipped, ``skipped_images`` counts."""
     workers: PositiveInt | None = None
     """With ``keep: encoded``, threads that decode; none given = as many as the trial has CPUs. No number changes."""
     cache: Literal["memory", "disk"] = "memory"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from specvit.data.places import Places
@@ -66,6 +69,37 @@ class OwnMasks:
     def take(self, images: NDArray[np.int64]) -> OwnMasks:
         """Return the masks of some images."""
         return replace(self, places=self.places.take(images))
+
+
+@dataclass(frozen=True)
+class OwnDepth:
+    """N depth maps at the resolution of their files, of the central squares that probes see; read when they are taken.
+
+    Attributes:
+        files: ``(N,)`` their paths as bytes.
+        read: Reads one: ``(H, W)`` float32 metres, 0 = not measured.
+        max_pixels: Pixels that a depth map may have.
+    """
+
+    files: NDArray[np.bytes_]
+    read: Callable[[Path], NDArray[np.float32]]
+    max_pixels: int = MAX_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, image: int) -> NDArray[np.float32]:
+        """Return ``(m, m)`` metres, m the shorter side of the depth map.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        with limit_pixels(self.max_pixels):
+            return central_square(self.read(Path(os.fsdecode(self.files[image]))))
+
+    def take(self, images: NDArray[np.int64]) -> OwnDepth:
+        """Return the depth maps of some images."""
+        return replace(self, files=self.files[images])
 
 
 def central_square(target: NDArray[Value]) -> NDArray[Value]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from specvit.data.base import Dataset
-from specvit.data.cache.array_storage import Storage
+from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.reading.image_files import IMAGE_SUFFIXES, SPLITS, existing_folder, existing_root, list_images
 from specvit.data.reading.name_forms import check_forms, composed
@@ -62,7 +62,7 @@ class PairSource(FileSource):
 
     def _encoded(self, root: Path, pairs: Mapping[str, Pairs]) -> Dataset:
         """Make both splits of images that stay encoded: for sources whose ``can_keep_encoded`` says so."""
-        raise NotImplementedError
+        return self._read(root, pairs, MemoryStorage())
 
     @abstractmethod
     def _read(self, root: Path, pairs: Mapping[str, Pairs], storage: Storage) -> Dataset:

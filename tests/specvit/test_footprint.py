@@ -199,6 +199,7 @@ def test_a_whole_trial_takes_what_arithmetic_says(num_train: int, batch_size: in
 
 
 ADE20K = {"source": "ade20k", "root": "ade20k", "image_size": 64, "keep": "encoded", "probe_size": 128}
+NYU = {"source": "nyuv2", "root": "nyu", "image_size": 64, "keep": "encoded", "probe_size": 128}
 IMAGENET = {"source": "imagenet", "root": "imagenet"}
 
 
@@ -210,6 +211,8 @@ IMAGENET = {"source": "imagenet", "root": "imagenet"}
         ({"knn": {"num_train": 1000}}, 51_000 * (64 * 4 + 8) + 1_800 * 64 * 4),
         ({"linear": {"num_train": 1000}}, 51_000 * (2 * 64 * 4 + 8) + 7_000 * 2 * 64 * 4),
         ({"segmentation": {"data": ADE20K}}, 22_210 * (1025 * 64 * 4 + 128 * 128)),
+        # Depth has 2 bytes a pixel; a map at its own size is read when it is scored, and none is kept.
+        ({"depth": {"data": NYU}}, 24_885 * (1025 * 64 * 4 + 2 * 128 * 128)),
         ({"knn": {}, "segmentation": {"data": ADE20K, "num_train": 10}}, 1_331_167 * 264 + int(1.8 * 1_281_167 * 256)),
         # What is fitted on fewer images than another is, takes these out: of tokens their mean, or all.
         (

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
-from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
+from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.own_targets import OwnMasks, central_square
 from specvit.data.pair_source import Pairs, PairSource, match_by_name
 from specvit.data.places import Places
@@ -62,9 +62,6 @@ class Masks(PairSource):
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its mask."""
         return match_by_name(root / "images" / split, root / "masks" / split, rule=_LAYOUT)
-
-    def _encoded(self, root: Path, pairs: Mapping[str, Pairs]) -> Dataset:
-        return self._read(root, pairs, MemoryStorage())
 
     def _read(self, root: Path, pairs: Mapping[str, Pairs], storage: Storage) -> Dataset:
         encoded = self.keep == "encoded"

@@ -37,11 +37,12 @@ class Nyuv2(DepthMaps):
     /kitchen_0028b/sync_depth_00045.png 518.8579``; the focal length is not used. The files lie below ``root``,
     or as BTS unpacks them: those of train below ``root/sync``, those of val below ``root/official_splits/test``.
     BTS's names of the lists, ``nyudepthv2_{train,test}_files_with_gt.txt``, are known too. Decoded at 224 pixels all
-    pairs take 6 GB: of memory, or with ``cache: disk`` of the disk.
+    pairs take 6 GB: of memory, or with ``cache: disk`` of the disk; with ``keep: encoded`` depth alone, 2.5 GB.
 
     Source: cleinc/bts (data and evaluation), and the lists of zhyever/Monocular-Depth-Estimation-Toolbox, which
-    DINOv2 and DINOv3 follow. Deviations: images are squashed to a square, not cropped; predictions are scored
-    at that size.
+    DINOv2 and DINOv3 follow. They see whole images and score at 480 x 640. Deviations: images are squashed to a square,
+    and predictions are scored at that size; with ``keep: encoded`` images are their centres, and predictions are scored
+    at 480 x 480, of the crop rows 45 to 470 and columns 80 to 559. A depth of just 10 m counts, as in neither.
     """
 
     name: ClassVar[str] = "nyuv2"
@@ -55,8 +56,8 @@ class Nyuv2(DepthMaps):
 
     @property
     def split_sizes(self) -> tuple[int, int] | None:
-        """Return the sizes of the published splits."""
-        return 795, 654
+        """Return how many pairs BTS's lists have."""
+        return 24_231, 654
 
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
         """List the images of a split, each with its depth map."""

@@ -142,6 +142,11 @@ def upsample(depth: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Ten
 def score(estimator: Estimator, task: Task, images: Tensor) -> list[DepthScores]:
     """Score every way in which an estimator predicts.
 
+    Where depth is known at its own size, so many pixels count. The prediction is interpolated from the grid to that
+    size, bilinearly as to any other; measured depth is never resized here, for between two surfaces none is made up.
+    So do DINOv2 (facebookresearch/dinov2, eval/depth/models/depther/encoder_decoder.py), from 4 times the grid, and
+    DINOv3 (eval/depth). Deviation: they predict the whole image, not its central square.
+
     Args:
         estimator: What is scored.
         task: Features and depth.
@@ -153,10 +158,22 @@ def score(estimator: Estimator, task: Task, images: Tensor) -> list[DepthScores]
     Raises:
         DataError: If no pixel is measured.
     """
-    height, width = task.depth.shape[1:]
     errors: dict[int, list[Tensor]] = {}
     for chunk in task.chunks(images, values_per_token=estimator.values_per_token):
-        for way, on_grid in enumerate(estimator.on_grid(task.tokens(chunk))):
-            pixels = upsample(on_grid, task.split.grid, (height, width))
-            errors.setdefault(way, []).append(depth_errors(pixels, task.depth[chunk]))
+        ways = list(estimator.on_grid(task.tokens(chunk)))
+        for rows, depth in _maps_of(task.split, chunk):
+            for way, on_grid in enumerate(ways):
+                pixels = upsample(on_grid[rows], task.split.grid, (depth.shape[1], depth.shape[2]))
+                errors.setdefault(way, []).append(depth_errors(pixels, depth))
     return [depth_scores(torch.cat(parts)) for parts in errors.values()]
+
+
+def _maps_of(split: ProbeSplit, images: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield what M images are scored on: which of them, and their depth ``(m, h, w)``; one by one at its own size."""
+    assert split.depth is not None
+    own = split.own.get("depth")
+    if own is None:
+        yield slice(None), split.depth[images]
+    else:
+        for row, image in enumerate(images.tolist()):
+            yield slice(row, row + 1), torch.from_numpy(own[image]).unsqueeze(0).to(split.patches.device)

@@ -44,11 +44,13 @@ class Depth(Probe):
 
     Whichever the protocol, the metrics have the same names: numbers of two protocols do not compare, so a table
     holds those of one, which is a setting of the sweep. Each metric is computed per image, over its measured
-    pixels, then averaged over the images that have one.
+    pixels, then averaged over the images that have one. With ``keep: encoded`` these are the pixels of the depth map's
+    file; what is fitted to is depth at the size of the images all the same.
 
     Source: DINOv2 (arXiv 2304.07193, section 7.4) and DINOv3 (facebookresearch/dinov3, eval/depth). Deviations:
     the hyper-parameter is chosen on a held-out tenth of the training split; features are those of the last layer
-    and of one view, no flip is averaged in.
+    and of one view, no flip is averaged in; depth is that of one square of an image, the whole one squashed or, with
+    ``keep: encoded``, its centre.
     """
 
     name: ClassVar[str] = "depth"

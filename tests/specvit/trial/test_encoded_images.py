@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,49 @@ def test_a_trial_on_encoded_images_reports_what_others_do_and_repeats(recipe: st
 @pytest.mark.parametrize("kind", ["random_init", "raw_pixels"])
 def test_floors_are_those_of_arrays_bit_for_bit(kind: str, folder: Path) -> None:
     assert run(folder, kind=kind, keep="encoded") == run(folder, kind=kind)
+
+
+@pytest.fixture(scope="module")
+def depth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 24 images of three sizes with depth to train on, and 12 to report on."""
+    root = tmp_path_factory.mktemp("depth")
+    for seed in range(36):
+        width, height = ((16, 16), (40, 31), (21, 60))[seed % 3]
+        split = "train" if seed < 24 else "val"
+        for kind in ("images", "depth"):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+        image = photograph(width, height, seed=seed)
+        (root / "images" / split / f"{seed:02}.jpg").write_bytes(encode(image))
+        metres = 1 + np.asarray(image).mean(2) / 32  # the brighter, the farther
+        np.save(root / "depth" / split / f"{seed:02}.npy", metres)
+    return root
+
+
+def run_depth(root: Path, kind: str = "specialize", **fields: Any) -> dict[str, float]:
+    data = {"source": "depth", "root": str(root), "image_size": 16, **fields}
+    config = make_config("mae_cpu", data=data, treatment={"kind": kind}, probes={"depth": {}}, rungs={"count": 0})
+    return dict(run_watched(config, config.data.load())[0].metrics)
+
+
+def test_a_trial_is_probed_for_depth_at_the_size_of_its_files(depth_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(depth_folder, tmp_path, dirs_exist_ok=True)
+    np.save(tmp_path / "depth" / "val" / "24.npy", np.ones(3))
+    metrics = run_depth(tmp_path, keep="encoded", probe_size=32, on_bad_image="skip")
+    assert metrics["skipped_images"] == 1
+    assert 0 < metrics["depth_rmse"] < 8  # as far as depths are apart
+
+
+def test_depth_of_square_images_of_the_size_of_the_probe_is_scored_as_with_arrays(
+    depth_folder: Path, tmp_path: Path
+) -> None:
+    for kind in ("images", "depth"):
+        for path in sorted((depth_folder / kind).rglob("*.*"))[::3]:  # the square ones
+            copy = tmp_path / path.relative_to(depth_folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    for path in (tmp_path / "depth").rglob("*.npy"):
+        np.save(path, np.load(path).astype(np.float16))
+    assert run_depth(tmp_path, "raw_pixels", keep="encoded") == run_depth(tmp_path, "raw_pixels")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from specvit.data import DATA_SOURCES
-from specvit.data.sources.depth import DepthMaps, read_depth, squash_depth
+from specvit.data.reading.depth_maps import read_depth, squash_depth
+from specvit.data.sources.depth import DepthMaps
 from specvit.errors import DataError
 
 from ..apart import tell_apart

@@ -90,3 +90,70 @@ def test_images_with_depth_are_those_with_a_measured_pixel():
     assert task.with_depth(torch.tensor([4, 3, 1, 0])).tolist() == [3, 0]
     with pytest.raises(DataError, match="at least 1 pixel whose depth is measured"):
         score(Fixed(), task, torch.tensor([1, 4]))
+
+
+class Maps:
+    """Depth at its own size, given as lists of rows; what is taken of it is noted."""
+
+    def __init__(self, *maps):
+        self.maps, self.taken = [np.array(one, dtype=np.float32) for one in maps], []
+
+    def __len__(self):
+        return len(self.maps)
+
+    def __getitem__(self, image):
+        self.taken.append(image)
+        return self.maps[image]
+
+    def take(self, images):
+        return Maps(*(self.maps[image] for image in images.tolist()))
+
+
+def with_own(own, tokens):
+    """Make a task of a grid of two by two patches, whose depth at the size of the images says nothing of use."""
+    tokens = torch.tensor(tokens)
+    split = dataclasses.replace(
+        make_task(1).split,
+        cls=torch.zeros(len(tokens), 1),
+        patches=tokens,
+        grid=(2, 2),
+        depth=torch.full((len(tokens), 6, 6), 7.0, dtype=torch.float16),
+        own={"depth": own},
+    )
+    return base.Task(split=split, with_cls=False)
+
+
+@pytest.mark.parametrize("chunk_values", [1 << 22, 1])
+def test_predictions_are_scored_at_the_own_size_of_the_depth_maps(chunk_values, monkeypatch):
+    monkeypatch.setattr(base, "CHUNK_VALUES", chunk_values)
+    # 2 m or 4 m everywhere. Of the first map half is 2 m and half 4 m; of the second a pixel of nine is 2 m, the others
+    # are not measured; of the third none is.
+    halves, one = [[2, 2, 4, 4]] * 4, [[0, np.nan, -1], [np.inf, 2, 0], [0, 0, 0]]
+    own = Maps(halves, one, [[0]])
+    task = with_own(own, [[[2.0, 4.0]] * 4] * 3)
+    two, four = score(Fixed(), task, torch.arange(3))
+    assert own.taken == [0, 1, 2]  # once for both ways
+    assert two.rmse == pytest.approx((2**0.5 + 0) / 2)
+    assert (two.abs_rel, two.delta1) == (pytest.approx((25 + 0) / 2), pytest.approx((50 + 100) / 2))
+    assert four.rmse == pytest.approx((2**0.5 + 2) / 2)
+    assert (four.abs_rel, four.delta1) == (pytest.approx((50 + 100) / 2), pytest.approx((50 + 0) / 2))
+    of_second = base.Task(split=task.split.subset(torch.tensor([2, 1])), with_cls=False)
+    assert score(Fixed(), of_second, torch.arange(2))[1].rmse == 2
+    with pytest.raises(DataError, match="at least 1 pixel whose depth is measured"):
+        score(Fixed(), task, torch.tensor([2]))
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        # Centres of patches at a quarter and three quarters of a side, where the grid says 1, 3 and 5, 7.
+        [[1, 1.5, 2.5, 3], [2, 2.5, 3.5, 4], [4, 4.5, 5.5, 6], [5, 5.5, 6.5, 7]],
+        [[1, 3], [5, 7]],
+        [[4]],
+    ],
+)
+def test_predictions_are_interpolated_from_the_grid_to_the_own_size_bilinearly(own):
+    task = with_own(Maps(own), [[[1.0, 9.0], [3.0, 9.0], [5.0, 9.0], [7.0, 9.0]]])
+    right, wrong = score(Fixed(), task, torch.arange(1))
+    assert (right.rmse, right.abs_rel, right.delta1) == (0, 0, 100)
+    assert wrong.rmse > 2
