@@ -25,7 +25,7 @@ from orchestrator.sweep.declared.comparison import ComparisonSettings
 from orchestrator.sweep.grid import expand
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.records import TrialRecord
-from orchestrator.trials.trial import Trial
+from orchestrator.trials.trial import Role, Trial
 from specvit.errors import SpecsweepError
 
 _LOG = logging.getLogger(__name__)
@@ -33,11 +33,17 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of a metric, as in ``MetricPower``."""
+    """The noise of a metric, as in ``MetricPower``, and of how many of the sweep's arms it was measured."""
 
     sd: float
     df: int | None
     source: str
+    num_arms: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Return how well it tells the noise of a sweep: arms vary unlike each other, so its own arms come first."""
+        return self.num_arms, self.df or 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,9 @@ def find_noise(
     if own is not None:
         mine = _read(own)[0]
         timed = [record for of_group in mine.values() for record in of_group]
-        noise |= {group: _measure(mine.get(group, ()), metrics, "this sweep", comparison) for group in groups}
+        noise |= {
+            group: _measure(mine.get(group, ()), groups[group], metrics, "this sweep", comparison) for group in groups
+        }
     unknown = [group for group in groups if not noise[group]]
     alike: dict[str, dict[str, Noise]] = defaultdict(dict)
     timed_alike: list[TrialRecord] = []
@@ -126,21 +134,21 @@ def find_noise(
             if group in by_group:
                 timed += by_group[group]
                 what = f"sweep {sweep.name}, the same group"
-                _add(noise[group], _measure(by_group[group], metrics, what, comparison))
+                _add(noise[group], _measure(by_group[group], groups[group], metrics, what, comparison))
             for other, config in sweep.configs.items():
                 if other != group and _is_alike(wanted[group], config, groups[group][0].config.data.path_fields):
                     timed_alike += by_group[other]
                     what = f"sweep {sweep.name}, the same recipe, scale and data"
-                    _add(alike[group], _measure(by_group[other], metrics, what, comparison))
+                    _add(alike[group], _measure(by_group[other], groups[group], metrics, what, comparison))
     for group in unknown:
         noise[group] = noise[group] or alike[group]
     return noise, timed or timed_alike
 
 
 def _add(known: dict[str, Noise], found: Mapping[str, Noise]) -> None:
-    """Keep of each metric the noise with the most degrees of freedom, of equals the first."""
+    """Keep of each metric the noise of the highest rank, of equals the first."""
     for name, each in found.items():
-        if name not in known or (each.df or 0) > (known[name].df or 0):
+        if name not in known or each.rank > known[name].rank:
             known[name] = each
 
 
@@ -155,9 +163,21 @@ def _read(view: Path) -> tuple[dict[str, list[TrialRecord]], dict[str, Mapping[s
 
 
 def _measure(
-    records: Iterable[TrialRecord], metrics: Sequence[str], source: str, comparison: ComparisonSettings
+    records: Iterable[TrialRecord],
+    trials: Iterable[Trial],
+    metrics: Sequence[str],
+    source: str,
+    comparison: ComparisonSettings,
 ) -> dict[str, Noise]:
-    """Return the noise of a group's records, by metric; nothing without two seeds of the baseline and an arm."""
+    """Return the noise of a group's records, by metric; nothing without two seeds of the baseline and an arm.
+
+    Args:
+        records: Of a group.
+        trials: Of the group whose noise is wanted.
+        metrics: Those that are wanted.
+        source: What to call it.
+        comparison: How the sweep that asks compares.
+    """
     by_arm: dict[str, list[TrialRecord]] = {}
     for record in records:
         by_arm.setdefault(record.trial.arm_id, []).append(record)
@@ -165,9 +185,12 @@ def _measure(
         return {}
     from orchestrator.reports.comparisons import Claims, compare_group
 
+    # By name: in another group the same arm has another id.
+    wanted = {trial.arm for trial in trials if trial.role is Role.ARM}
+    num_arms = len(wanted & {of_arm[0].trial.arm for of_arm in by_arm.values()})
     found = compare_group(by_arm, metrics, Claims(comparison=comparison)).by_metric
     return {
-        name: Noise(of_metric.sd, of_metric.model.df, source)
+        name: Noise(of_metric.sd, of_metric.model.df, source, num_arms)
         for name, of_metric in found.items()
         if of_metric.sd  # a metric that never varies says nothing of one that will
     }

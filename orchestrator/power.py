@@ -138,8 +138,8 @@ def measure_power(
 
     A group's noise is what was given, or else measured in the sweep's own ledger (two seeds of the baseline and an arm
     suffice), or else in another sweep under the same results folder: in the same group, or else in one of the same
-    recipe, scale and data; of several, the one with the most degrees of freedom. Sweeps that cannot be read are passed
-    over, with a warning.
+    recipe, scale and data; of several, the one with the most of the sweep's arms, of equals the one with the most
+    degrees of freedom. Sweeps that cannot be read are passed over, with a warning.
 
     Args:
         sweep: The sweep.

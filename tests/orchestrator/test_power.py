@@ -122,6 +122,19 @@ def test_a_sweep_of_the_same_group_comes_before_one_that_is_alike_and_more_seeds
     )
 
 
+def test_arms_vary_unlike_each_other_so_that_the_sweep_with_the_most_of_its_arms_tells_its_noise(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
+    calm = {"none": (50.0, 51.0, 50.0, 51.0), "norm@all": (52.0, 53.1, 52.0, 53.0)}
+    wild = {"none": (50.0, 51.0), "norm@all": (52.0, 53.0), "qkv@all": (50.0, 59.0)}
+    both = {"components": ["none", "norm", "qkv"]}
+    fill(make_sweep(name="calm", seeds=4), tmp_path, calm)
+    fill(make_sweep(name="wild", ablate=both), tmp_path, wild)
+    for sweep, source, df in ((make_sweep(name="new"), "calm", 3), (make_sweep(name="new", ablate=both), "wild", 2)):
+        found = knn(measured(sweep, tmp_path))
+        assert (found.source, found.df) == (f"sweep {source}, the same group", df)
+
+
 def test_published_studies_tell_noise_as_ledgers_do(make_sweep: MakeSweep, tmp_path: Path) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
     longer = make_sweep(name="longer", objective={"recipe": "dinov2_cpu", "steps": 40, "batch_size": 8}, seeds=2)
