@@ -61,8 +61,8 @@ class FileSource(DataSource):
     keep: Literal["arrays", "encoded"] = "arrays"
     """``arrays``: images are decoded once and resized to ``image_size``; crops are cut from these. ``encoded``: files
     stay what they are; training crops, of ``image_size`` in the end, are cut from an image at its own resolution and
-    decoded a step ahead, and probes see what they see with ``arrays``; but images with masks or depth, which that
-    squashes, keep their aspect."""
+    decoded a step ahead, and probes see what they see with ``arrays``; but images with masks, depth or boxes, which
+    that squashes, keep their aspect."""
     probe_size: PositiveInt | None = None
     """With ``keep: encoded``, side in pixels of the squares that probes see: the shorter side is resized to it and the
     centre kept. None given = ``image_size``, whose position embeddings are resampled for any other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -11,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from specvit.errors import DataError
-from specvit.files.regular import read_regular
+from specvit.files.regular import open_regular, read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 89_478_485
@@ -45,7 +47,7 @@ TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
 Source: Exif 2.32, tag 0x0112; the turns are those of Pillow's ``ImageOps.exif_transpose``."""
 
 
-_PNG = b"\x89PNG"
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
 """What a whole JPEG and a whole PNG end with, unless a program has added something."""
 _TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"tiff:Orientation")
@@ -91,7 +93,7 @@ def decode(
     Raises:
         DataError: If it cannot be decoded, or has more pixels.
     """
-    return _opened(content, name, formats, max_pixels=max_pixels, wholly=True)
+    return _opened(io.BytesIO(content), name, formats, max_pixels=max_pixels, wholly=True)
 
 
 def look(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
@@ -109,16 +111,41 @@ def look(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
     """
     late = content.startswith(_PNG) and any(sign in content for sign in _TURNED_PNG)
     wholly = late or not content.endswith(_ENDS)
-    image = _opened(content, name, FORMATS, max_pixels=max_pixels, wholly=wholly)
+    image = _opened(io.BytesIO(content), name, FORMATS, max_pixels=max_pixels, wholly=wholly)
     _check_channels(image, name)
     # Pillow decodes a PNG to look for an orientation behind its pixels.
     orientation = 1 if content.startswith(_PNG) and not late else orientation_of(image)
     return Header(image.size, orientation)
 
 
-def _opened(content: bytes, name: str, formats: tuple[str, ...], *, max_pixels: int, wholly: bool) -> Image.Image:
+def look_at_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Return what ``look`` says of a file; of a JPEG that ends as a whole one does, its header alone is read.
+
+    Args:
+        path: The file.
+        max_pixels: As of ``decode``.
+
+    Raises:
+        DataError: If it cannot be read, or as ``look``.
+    """
     try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=formats)
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            ends = [os.pread(file.fileno(), 2, max(0, start)) for start in (0, size - 2)]
+            if ends != [_JPEG, _ENDS[0]]:
+                return look(file.read(), str(path), max_pixels=max_pixels)
+            image = _opened(file, str(path), FORMATS, max_pixels=max_pixels, wholly=False)
+            _check_channels(image, str(path))
+            return Header(image.size, orientation_of(image))
+    except OSError as error:
+        raise DataError(f"cannot read the image {str(path)!r}: {_reason(error, FORMATS)}") from error
+
+
+def _opened(
+    content: BinaryIO, name: str, formats: tuple[str, ...], *, max_pixels: int, wholly: bool
+) -> Image.Image:
+    try:
+        image: Image.Image = Image.open(content, formats=formats)
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
         if wholly:

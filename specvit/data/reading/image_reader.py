@@ -21,6 +21,7 @@ from specvit.data.reading.image_decoding import (
     decode,
     limit_pixels,
     look,
+    look_at_file,
     orientation_of,
     read_content,
     to_rgb,
@@ -150,6 +151,17 @@ class ImageReader:
             image = to_rgb(image, name)
         return self.turn(image)
 
+    def look_at_file(self, path: Path) -> Header:
+        """Return what the header of a file says, as ``look``; of most JPEGs the rest is not read.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: If the file cannot be read, or as ``look``.
+        """
+        return self._turned(look_at_file(path, max_pixels=self._max_pixels))
+
     def look(self, content: bytes, name: str) -> Header:
         """Return what the header of an image says, which is as ``decode`` returns it: size and orientation.
 
@@ -160,7 +172,9 @@ class ImageReader:
         Raises:
             DataError: As ``decode``, as far as it is known without decoding all of it.
         """
-        header = look(content, name, max_pixels=self._max_pixels)
+        return self._turned(look(content, name, max_pixels=self._max_pixels))
+
+    def _turned(self, header: Header) -> Header:
         if self._orientation == "shown" and header.orientation in _SWAPPING:
             width, height = header.size
             return Header((height, width), header.orientation)
@@ -184,7 +198,7 @@ class ImageReader:
         """Check that a target which has positions lies as its image does.
 
         Args:
-            image: The image, as ``decode`` or ``look`` returned it.
+            image: The image, as ``decode``, ``look`` or ``look_at_file`` returned it.
             name: What to call it in messages.
             target: What to call the target in messages.
             size: Width and height that the target has or gives; None = it gives none.

@@ -1,4 +1,4 @@
-"""COCO's average precision of detections in memory, computed by pycocotools.
+"""COCO's average precision of detections in memory, computed by pycocotools; at the size of the images' files.
 
 Legend: N images, M rows of boxes an image.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from specvit.data.boxes import OwnBoxes
 from specvit.errors import DataError
+from specvit.probes.base import ProbeSplit
 
 MAX_DETECTIONS = 100
 """Most detections of an image, over all classes together, as in submissions to COCO; decoding keeps no more."""
@@ -26,7 +28,7 @@ class Detections:
     """The L objects that were found in one image.
 
     Attributes:
-        boxes: ``(L, 4)`` float32 ``x0, y0, x1, y1`` in pixels.
+        boxes: ``(L, 4)`` float ``x0, y0, x1, y1`` in pixels.
         scores: ``(L,)`` float32, higher = surer.
         classes: ``(L,)`` int64.
     """
@@ -49,6 +51,36 @@ class AveragePrecision:
     ap50: float
 
 
+def score_detections(
+    found: Sequence[Detections], part: ProbeSplit, images: Tensor, *, num_classes: int
+) -> AveragePrecision:
+    """Score detections in some images of a split.
+
+    Where boxes are known at the resolution of their files, detections are scaled to it, and compared with them.
+
+    Args:
+        found: What was found in each of M images, in pixels of the square that was looked at.
+        part: The split, with boxes.
+        images: ``(M,)`` int64 indices of the images.
+        num_classes: Number of classes.
+
+    Raises:
+        DataError: If there is no object.
+    """
+    own = part.own.get("boxes")
+    if own is None:
+        assert part.boxes is not None
+        return average_precision(found, part.boxes[images], num_classes=num_classes)
+    assert isinstance(own, OwnBoxes)
+    assert part.image_size is not None
+    own = own.take(images.cpu().numpy())
+    truth = [torch.from_numpy(own[image].copy()) for image in range(len(own))]
+    padded = torch.nn.utils.rnn.pad_sequence(truth, batch_first=True, padding_value=-1)
+    scales = (own.sides / part.image_size[0]).tolist()
+    scaled = [replace(each, boxes=each.boxes.double() * scale) for each, scale in zip(found, scales, strict=True)]
+    return average_precision(scaled, padded, num_classes=num_classes)
+
+
 def average_precision(detections: Sequence[Detections], boxes: Tensor, *, num_classes: int) -> AveragePrecision:
     """Score detections against the truth, over a whole split.
 
@@ -56,7 +88,7 @@ def average_precision(detections: Sequence[Detections], boxes: Tensor, *, num_cl
 
     Args:
         detections: What was found, image by image.
-        boxes: ``(N, M, 5)`` int16 rows ``x0, y0, x1, y1, class``, class -1 = no object.
+        boxes: ``(N, M, 5)`` rows ``x0, y0, x1, y1, class`` of whatever type, class -1 = no object.
         num_classes: Number of classes.
 
     Returns:
@@ -88,7 +120,7 @@ def average_precision(detections: Sequence[Detections], boxes: Tensor, *, num_cl
 def _truth(boxes: Tensor) -> list[dict[str, Any]]:
     image, slot = torch.nonzero(boxes[..., 4] >= 0, as_tuple=True)
     rows = boxes[image, slot]
-    return _annotations(image, rows[:, :4].double(), rows[:, 4])
+    return _annotations(image, rows[:, :4].double(), rows[:, 4].long())
 
 
 def _found(detections: Sequence[Detections]) -> list[dict[str, Any]]:

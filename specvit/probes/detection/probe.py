@@ -21,12 +21,15 @@ class Detection(Probe):
     """Detect objects by a one-stage head on the last layer's patch tokens, one cell a patch.
 
     Channels standardised over the training split, a 1x1 convolution and one 3x3 convolution each for classes and
-    boxes; focal, GIoU and IoU-fit losses; per-class non-maximum suppression. Boxes and AP are in pixels of the
-    square image.
+    boxes; focal, GIoU and IoU-fit losses; per-class non-maximum suppression. The head learns boxes in whole pixels of
+    the square image. AP is that of these boxes, or with ``keep: encoded`` of those of the image's file, in its own
+    pixels and not rounded.
 
     Source: the protocol of dense probes (frozen backbone, last layer) with FCOS (Tian et al., arXiv
     2006.09214) as head. Deviations: one level of the size of the patch grid, one convolution a branch, a few
-    hundred steps; further ones in ``specvit.probes.detection``.
+    hundred steps; of an image one square is looked at, the whole one squashed or, with ``keep: encoded``, the centre,
+    where what remains of an object counts as one; AP leaves crowds out, and objects without a pixel in the square.
+    Further ones in ``specvit.probes.detection``.
 
     Noisier than the other probes, and a secondary figure: after a short pretraining at 32 px the extent of an
     object, not its class, is what tokens fail to tell, and trained backbones stay close to the floors.
@@ -65,33 +68,31 @@ class Detection(Probe):
         """
         import torch
 
-        from specvit.probes.detection.average_precision import average_precision
+        from specvit.probes.detection.average_precision import score_detections
         from specvit.probes.detection.decoding import detect
 
         cells = self._cells(val, num_classes=num_classes, split="val")
-        assert val.boxes is not None
         fit = self._prepare(train, num_classes=num_classes, seed=seed)
         head = fit.run(torch.arange(len(train)), lr=self._choose(fit, train, seed=seed))
         require_fitted(*head.parameters(), probe=self.name)
-        found = detect(head, val.patches, torch.arange(len(val)), cells)
-        score = average_precision(found, val.boxes, num_classes=num_classes)
+        images = torch.arange(len(val))
+        score = score_detections(detect(head, val.patches, images, cells), val, images, num_classes=num_classes)
         return {"ap": score.ap, "ap50": score.ap50}
 
     def _choose(self, fit: HeadFit, train: ProbeSplit, *, seed: int) -> float:
         """Return the learning rate with the best AP on the tenth; the first if a part has no box."""
-        from specvit.probes.detection.average_precision import average_precision
+        from specvit.probes.detection.average_precision import score_detections
         from specvit.probes.detection.decoding import detect
 
         assert train.boxes is not None
         fitted, held_out = split_off_tenth(len(train), train.labels, seed=seed)
-        truth = train.boxes[held_out]
-        has_boxes = ((part[..., 4] >= 0).any() for part in (train.boxes[fitted], truth))
+        has_boxes = ((train.boxes[part][..., 4] >= 0).any() for part in (fitted, held_out))
         if len(self.lrs) == 1 or not all(has_boxes):
             return self.lrs[0]
         scores: dict[float, float] = {}
         for lr in self.lrs:
             found = detect(fit.run(fitted, lr=lr), train.patches, held_out, fit.cells)
-            scores[lr] = average_precision(found, truth, num_classes=fit.num_classes).ap
+            scores[lr] = score_detections(found, train, held_out, num_classes=fit.num_classes).ap
         return best(scores)
 
     def _prepare(self, train: ProbeSplit, *, num_classes: int, seed: int) -> HeadFit:

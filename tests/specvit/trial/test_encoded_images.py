@@ -15,6 +15,7 @@ from specvit.training.loop import batches
 from specvit.trial import run_trial
 
 from ..data.reading.test_pixels import encode, photograph
+from ..data.sources import test_encoded_coco as coco
 from .small_trials import BATCH_SIZE, CPU, LEARNT, RECIPES, Watching, make_config, run_watched
 from .test_interruptions import Interrupted, make_checkpoint
 
@@ -144,3 +145,30 @@ def test_a_trial_that_resumes_counts_the_bad_images_of_before(damaged: Path, tmp
 def make_skipping(folder: Path, **changes: Any) -> TrialConfig:
     data = {"source": "image_folder", "root": str(folder), "image_size": 16}
     return make_config(data=data | {"keep": "encoded", "on_bad_image": "skip"}, **changes)
+
+
+def detect(root: Path, kind: str = "specialize", **fields: Any) -> dict[str, float]:
+    data = {"source": "coco", "root": str(root), "image_size": 16, **fields}
+    probes = {"detection": {"steps": 10, "batch_size": 8, "width": 8, "lrs": [0.01]}}
+    config = make_config("mae_cpu", data=data, treatment={"kind": kind}, probes=probes, rungs={"count": 0})
+    return dict(run_watched(config, config.data.load())[0].metrics)
+
+
+def test_detection_on_squares_of_the_probes_size_with_boxes_of_whole_pixels_is_that_of_arrays(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    boxes = [[[*rng.integers(0, 8, 2).tolist(), *rng.integers(4, 9, 2).tolist()]] for _ in range(12)]
+    coco.write(tmp_path, [(16, 16)] * 12, boxes)
+    metrics = detect(tmp_path, "raw_pixels")
+    assert detect(tmp_path, "raw_pixels", keep="encoded") == metrics
+    assert 0 < metrics["ap"] < metrics["ap50"] < 100
+
+
+def test_a_trial_detects_objects_in_the_middles_of_images_of_any_size_and_leaves_bad_ones_out(tmp_path: Path) -> None:
+    coco.write(tmp_path, coco.SIZES * 3, coco.BOXES * 3)
+    (tmp_path / "val2017" / "0.jpg").unlink()
+    fields = {"keep": "encoded", "probe_size": 12, "on_bad_image": "skip"}
+    metrics = detect(tmp_path, **fields)
+    assert set(metrics) == {"ap", "ap50", "loss", "skipped_images"} | LEARNT["mae_cpu"]
+    assert metrics["skipped_images"] == 1
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert detect(tmp_path, workers=2, **fields) == metrics

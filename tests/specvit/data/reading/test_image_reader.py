@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -117,22 +118,47 @@ def test_a_header_says_how_large_an_image_is_and_how_it_is_turned(
     with Image.open(path) as image:
         turned = orientation if ending != "bmp" else 1
         shown = ImageOps.exif_transpose(image).size
-    assert ImageReader().look(content, "a") == Header((9, 6), turned)
-    assert ImageReader(orientation="shown").look(content, "a") == Header(shown, turned)
+    for setting, size in ((None, (9, 6)), ("shown", shown)):
+        reader = ImageReader(orientation=setting)  # type: ignore[arg-type]
+        assert reader.look(content, "a") == reader.look_at_file(path) == Header(size, turned)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_an_image_that_does_not_end_as_a_whole_one_is_refused_by_its_header_too(kind: str) -> None:
-    image, reader = photograph(), ImageReader()
+def test_an_image_that_does_not_end_as_a_whole_one_is_refused_by_its_header_too(kind: str, tmp_path: Path) -> None:
+    image, reader, path = photograph(), ImageReader(), tmp_path / "a"
     content = encode(image, kind)
     for whole in (content, content + b"what a camera may add"):
-        assert reader.look(whole, "a").size == image.size
+        path.write_bytes(whole)
+        assert reader.look(whole, "a").size == reader.look_at_file(path).size == image.size
     for part in (b"", content[:10], content[: len(content) // 2]):
         with pytest.raises(DataError) as looked:
             reader.look(part, "a")
         with pytest.raises(DataError) as decoded:
             reader.decode(part, "a")
-        assert str(looked.value) == str(decoded.value)
+        path.write_bytes(part)
+        with pytest.raises(DataError) as looked_at_file:
+            reader.look_at_file(path)
+        assert str(looked.value) == str(decoded.value) == str(looked_at_file.value).replace(str(path), "a")
+
+
+def test_of_a_jpeg_that_ends_as_a_whole_one_only_the_header_is_read(tmp_path: Path) -> None:
+    path, reader = tmp_path / "a.jpg", ImageReader()
+    content = encode(photograph(200, 100))
+    path.write_bytes(content[:700] + bytes(len(content) - 702) + content[-2:])
+    assert reader.look_at_file(path).size == (200, 100)
+    path.write_bytes(content[:100] + bytes(len(content) - 102) + content[-2:])
+    with pytest.raises(DataError, match=rf"cannot read the image '{path}': its content is not JPEG"):
+        reader.look_at_file(path)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"'{path}': it has more than 19999 pixels"):
+        ImageReader(max_pixels=19999).look_at_file(path)
+
+
+def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path, reason in ((tmp_path / "pipe.jpg", "Not a regular file"), (tmp_path / "no.jpg", "No such file")):
+        with pytest.raises(DataError, match=f"cannot read the image '{path}': {reason}"):
+            ImageReader().look_at_file(path)
 
 
 @pytest.mark.parametrize(("image", "most"), [(Image.new("I;16", (4, 4)), 99), (photograph(), 99)])

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
 from specvit.data import DATA_SOURCES
-from specvit.data.sources.coco import Coco, pad_boxes, squash_boxes
+from specvit.data.sources.coco import Coco
 from specvit.errors import DataError
 
 from ..apart import tell_apart
@@ -266,32 +264,6 @@ def test_image_of_another_size_than_its_entry_is_refused(tree: Path) -> None:
 def test_splits_with_other_categories_are_refused(tree: Path) -> None:
     _edit(tree / VAL, lambda d: d["categories"].append({"id": 1, "name": "cow"}))
     _load_fails(tree, r"'.*val2017\.json' and '.*train2017\.json' must list the same categories, but 'cow' \(id 1\)")
-
-
-@given(
-    corners=st.tuples(*[st.floats(-50, 150)] * 4),
-    image_size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
-    size=st.integers(1, 64),
-)
-def test_squashed_boxes_lie_in_the_square_within_half_a_pixel_of_their_place(
-    corners: tuple[float, float, float, float], image_size: tuple[int, int], size: int
-) -> None:
-    x0, x1 = sorted(corners[:2])
-    y0, y1 = sorted(corners[2:])
-    rows = squash_boxes(np.array([[x0, y0, x1, y1, 6.0]]), image_size, size)
-    assert len(rows) <= 1
-    for row in rows.tolist():
-        assert row[4] == 6
-        assert 0 <= row[0] < row[2] <= size
-        assert 0 <= row[1] < row[3] <= size
-        for got, given_, side in zip(row, (x0, y0, x1, y1), image_size * 2, strict=False):
-            assert abs(got - min(max(given_ * size / side, 0), size)) <= 0.5 + 1e-9
-
-
-def test_padding_appends_rows_of_no_class() -> None:
-    rows = np.array([[1, 2, 3, 4, 5]], dtype=np.int16)
-    assert pad_boxes(rows, 3).tolist() == [[1, 2, 3, 4, 5], [0, 0, 0, 0, -1], [0, 0, 0, 0, -1]]
-    assert pad_boxes(rows[:0], 0).shape == (0, 5)
 
 
 def test_a_cache_on_disk_gives_the_arrays_that_memory_does(tree: Path, tmp_path: Path) -> None:

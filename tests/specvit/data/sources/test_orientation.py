@@ -87,9 +87,8 @@ def load(source: str, fields: dict[str, Any], **more: Any) -> Dataset:
     return DATA_SOURCES[source](**fields, image_size=SIDE, **more).load()
 
 
-@pytest.mark.parametrize(
-    ("source", "keep"), [*((source, "arrays") for source in MAKERS), ("masks", "encoded"), ("hugging_face", "encoded")]
-)
+@pytest.mark.parametrize("keep", ["arrays", "encoded"])
+@pytest.mark.parametrize("source", MAKERS)
 def test_photograph_that_is_stored_turned_waits_for_a_word_and_is_turned_with_it(
     source: str, keep: str, tmp_path: Path
 ) -> None:

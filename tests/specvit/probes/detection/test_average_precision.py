@@ -4,8 +4,10 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from specvit.data.boxes import OwnBoxes
 from specvit.errors import DataError
-from specvit.probes.detection.average_precision import Detections, average_precision
+from specvit.probes import ProbeSplit
+from specvit.probes.detection.average_precision import Detections, average_precision, score_detections
 
 BOX, OTHER, AWAY = [2, 2, 12, 12], [20, 20, 30, 28], [40, 40, 45, 45]
 NO_OBJECT = [0, 0, 0, 0, -1]
@@ -126,3 +128,51 @@ def _summary(detections, truth, num_classes):
     evaluation.accumulate()
     evaluation.summarize()
     return tuple(evaluation.stats[:2])
+
+
+def _part(boxes, own=None, *, size):
+    own = {} if own is None else {"boxes": own}
+    tokens = torch.zeros(len(boxes), 1, 1)
+    return ProbeSplit(
+        cls=tokens[:, 0], patches=tokens, grid=(1, 1), labels=None, masks=None, boxes=boxes,
+        image_size=(size, size), own=own,
+    )  # fmt: skip
+
+
+def test_detections_are_scored_on_the_boxes_of_the_file_where_these_are_known():
+    # The square is 20 px in the file and 10 here: 2..12 x 2..12.9 is rounded to 1..6 x 1..6, which is found. In the
+    # file that overlaps by 100 of 109, which passes 0.50 to 0.90; a box that has no pixel here is an object there.
+    found, images = [_found([1, 1, 6, 6, 0.9, 0]), NOTHING], torch.arange(2)
+    boxes = _truth([[1, 1, 6, 6, 0]], [NO_OBJECT])
+    own = OwnBoxes.of([np.array([[2, 2, 12, 12.9, 0]]), np.empty((0, 5))], [20, 30])
+    tiny = OwnBoxes.of([own[0], np.array([[3, 3, 4, 4, 0]])], [20, 30])
+
+    assert score_detections(found, _part(boxes, size=10), images, num_classes=1).ap == pytest.approx(100)
+    assert score_detections(found, _part(boxes, own, size=10), images, num_classes=1).ap == pytest.approx(90)
+    # Of two objects one is found: 51 of 101 recalls, at nine thresholds of ten.
+    score = score_detections(found, _part(boxes, tiny, size=10), images, num_classes=1)
+    assert (score.ap, score.ap50) == pytest.approx((90 * 51 / 101, 100 * 51 / 101))
+
+
+def test_ap_at_the_size_of_the_files_equals_that_of_pycocotools_on_boxes_in_their_pixels(capsys):
+    rng = np.random.default_rng(0)
+    sides = rng.integers(200, 600, 20)
+    truth = np.empty((20, 4, 5))
+    truth[..., :2] = rng.uniform(0, 0.6, (20, 4, 2)) * sides[:, None, None]
+    truth[..., 2:4] = truth[..., :2] + rng.uniform(0.1, 0.4, (20, 4, 2)) * sides[:, None, None]
+    truth[..., 4] = rng.integers(3, size=(20, 4))
+    at_probe, at_file = [], []
+    for rows, side in zip(truth, sides, strict=True):
+        boxes = torch.from_numpy((rows[:, :4] + rng.normal(scale=0.02, size=(4, 4)) * side) * 32 / side).float()
+        boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 0.1)
+        scores, classes = torch.from_numpy(rng.permutation(4) / 8 + 0.1).float(), torch.from_numpy(rows[:, 4]).long()
+        at_probe.append(Detections(boxes, scores, classes))
+        at_file.append(Detections(boxes.double() * (side / 32), scores, classes))
+    images = torch.tensor([3, *range(5, 20)])
+    chosen = [at_probe[image] for image in images]
+
+    expected = _summary([at_file[image] for image in images], truth[images.numpy()], 3)
+    part = _part(torch.full((20, 1, 5), -1), OwnBoxes.of(list(truth), sides.tolist()), size=32)
+    score = score_detections(chosen, part, images, num_classes=3)
+    assert (score.ap / 100, score.ap50 / 100) == pytest.approx(expected, abs=1e-6)
+    assert 0.05 < expected[0] < expected[1] < 0.99

@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from specvit.data.boxes import OwnBoxes
 from specvit.data.sources.scenes import Scenes
 from specvit.errors import DataError, DivergenceError
 from specvit.models.patches import patchify
@@ -63,9 +65,8 @@ def test_tokens_that_hold_the_truth_are_read(boxes):
 
 
 def test_noise_detects_next_to_nothing(boxes):
-    train, val = (_noise(part, seed) for seed, part in enumerate(boxes))
-
-    probe = Detection(lrs=(0.01,), steps=50, batch_size=16)
+    train, val = (_noise(part[:100], seed) for seed, part in enumerate(boxes))
+    probe = Detection(lrs=(0.01,), steps=40, batch_size=8, width=16)
 
     assert probe.evaluate(train, val, num_classes=NUM_CLASSES, seed=0)["ap50"] < 5
 
@@ -131,6 +132,25 @@ def test_single_image_can_be_fitted(boxes):
     metrics = Detection(**QUICK).evaluate(train, val, num_classes=NUM_CLASSES, seed=0)
 
     assert all(0 <= value <= 100 for value in metrics.values())
+
+
+def test_boxes_at_the_size_of_files_are_scored_and_the_head_learns_those_of_the_square(boxes):
+    part = _truth(boxes[0][:16])
+    probe = Detection(lrs=(0.05,), steps=15, batch_size=8, width=8)
+
+    def at_own_size(*, away):
+        rows = [image[image[:, 4] >= 0].numpy() * np.array([4, 4, 4, 4, 1.0]) for image in part.boxes]
+        for row in rows:
+            row[:, :4] += away
+        return dataclasses.replace(part, own={"boxes": OwnBoxes.of(rows, [SIZE * 4] * len(rows))})
+
+    own, others = at_own_size(away=0), at_own_size(away=1000)
+    plain = probe.evaluate(part, part, num_classes=NUM_CLASSES, seed=0)
+    assert plain["ap50"] > 5
+    assert probe.evaluate(own, own, num_classes=NUM_CLASSES, seed=0) == pytest.approx(plain, abs=1e-9)
+    # Where no rate finds any of the file's objects, the first is taken.
+    choosing = dataclasses.replace(probe, lrs=(1e-9, 0.05))
+    assert (_chosen_lr(choosing, own), _chosen_lr(choosing, others)) == (0.05, 1e-9)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
