@@ -76,7 +76,8 @@ class FileSource(DataSource):
     """Where decoded images are kept: ``memory``, or ``disk`` for those that are larger; the numbers are the same."""
     cache_folder: str = "~/.cache/specsweep"
     """With ``cache: disk``, the folder that keeps them from run to run; on a cluster, one that all machines share. With
-    ``keep: encoded`` it holds an index of the files, so that a tree of many is not listed at every start."""
+    ``keep: encoded`` it holds an index of the files, so that a tree of many is not listed at every start, and what was
+    found in masks and depth maps of many, so that they are not decoded at every start."""
 
     orientation: Orientation = None
     """What is done about an EXIF orientation: ``stored``, nothing, or ``shown``, images are turned as

@@ -8,11 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from specvit.data.base import Dataset
+from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Storage
+from specvit.data.cache.found_targets import FoundTargets, found_path, read_found, write_found
+from specvit.data.encoded import EncodedImages
 from specvit.data.file_source import FileSource, Prepared
+from specvit.data.own_targets import OwnTargets
+from specvit.data.places import Places
 from specvit.data.reading.image_files import IMAGE_SUFFIXES, SPLITS, existing_folder, existing_root, list_images
 from specvit.data.reading.name_forms import check_forms, composed
+from specvit.data.reading.progress import LOGGER
 from specvit.errors import DataError
 from specvit.settings import settings
 
@@ -61,8 +66,42 @@ class PairSource(FileSource):
         """
 
     def _encoded(self, root: Path, pairs: Mapping[str, Pairs]) -> Dataset:
-        """Make both splits of images that stay encoded: for sources whose ``can_keep_encoded`` says so."""
-        return self._read(root, pairs, MemoryStorage())
+        """Make both splits of images that stay encoded, of what an earlier start found in them where one did."""
+        files = [path for split in SPLITS for pair in pairs[split] for path in pair]
+        path = found_path(self, files, cache_folder=self.cache_folder)
+        storage, num_images = MemoryStorage(keeps_encoded=True), {split: len(pairs[split]) for split in SPLITS}
+        found = None if path is None else read_found(path, num_images, storage)
+        if found is not None:
+            LOGGER.info("targets as of an earlier start: %s", path)
+            train, val = (
+                Split(images=self.encoded_pairs(pairs[split], found.bad[split]), **found.targets[split])
+                for split in SPLITS
+            )
+            return Dataset(
+                train=train, val=val, class_names=(), mask_names=found.mask_names, fingerprint=found.fingerprint
+            )
+        dataset = self._read(root, pairs, MemoryStorage(keeps_encoded=True))
+        if path is not None:
+            write_found(path, FoundTargets.of(dataset))
+        return dataset
+
+    def encoded_pairs(self, pairs: Pairs, bad: Mapping[int, str]) -> EncodedImages:
+        """Return the images of a split, which stay encoded, with their targets at their own size.
+
+        Args:
+            pairs: Images and targets.
+            bad: Why some cannot be used, by number.
+        """
+        images, targets = (Places.of_files([pair[number] for pair in pairs]) for number in (0, 1))
+        return self.encoded_images(images, self.own_targets(targets), bad)
+
+    def own_targets(self, places: Places) -> dict[str, OwnTargets]:
+        """Return targets at their own size, by name: for sources whose ``can_keep_encoded`` says so.
+
+        Args:
+            places: Their files.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def _read(self, root: Path, pairs: Mapping[str, Pairs], storage: Storage) -> Dataset:

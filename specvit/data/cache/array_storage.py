@@ -64,6 +64,17 @@ class Storage(ABC):
 class MemoryStorage(Storage):
     """Arrays in memory."""
 
+    def __init__(self, *, keeps_encoded: bool = False) -> None:
+        """Start with no arrays.
+
+        Args:
+            keeps_encoded: Whether they are targets alone, of images that stay encoded.
+        """
+        super().__init__()
+        self._what, self._advice = "the decoded images", "data.cache: disk"
+        if keeps_encoded:
+            self._what, self._advice = "the targets at the size of probes", "a smaller data.probe_size"
+
     def finish(self, rows: Rows, num_rows: int | None = None) -> NDArray[Any]:
         """Return the array."""
         assert isinstance(rows, np.ndarray)
@@ -73,8 +84,8 @@ class MemoryStorage(Storage):
         memory = usable_memory()
         if num_bytes > MEMORY_SHARE * memory:
             raise DataError(
-                f"the decoded images take {num_bytes / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of this machine's "
-                f"memory, {memory / 1e9:.1f} GB: set data.cache: disk"
+                f"{self._what} take {num_bytes / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of this machine's "
+                f"memory, {memory / 1e9:.1f} GB: set {self._advice}"
             )
 
     def _make(self, name: str, num_rows: int, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:  # noqa: ARG002

@@ -90,14 +90,32 @@ def _key(source: DataSource, files: Sequence[Path], version: str) -> str:
     settings = {name: value for name, value in fields.items() if name not in source.path_fields | _OF_ENCODED}
     # Pillow decodes and resizes; its versions may differ in a pixel's last bit.
     about = [CACHE_VERSION, PIL.__version__, type(source).__name__, settings, version]
+    return hash_files(about, files, state=_state_of)
+
+
+def hash_files(about: object, files: Sequence[Path], *, state: Callable[[Path], str]) -> str:
+    """Hash what decides the content of a cache.
+
+    Args:
+        about: What else decides it, beside files.
+        files: The files that do.
+        state: Returns what of a file changes when it is written to.
+
+    Returns:
+        16 hex digits.
+    """
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for file in files:
-        try:
-            status = file.stat()
-        except OSError as error:
-            raise DataError(f"cannot read {str(file)!r}: {error.strerror}") from error
-        digest.update(f"\n{file}\0{status.st_size}\0{status.st_mtime_ns}".encode(errors="surrogateescape"))
+        digest.update(f"\n{file}\0{state(file)}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _state_of(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {str(file)!r}: {error.strerror}") from error
+    return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
 def _open(folder: Path) -> Dataset | None:

@@ -132,6 +132,18 @@ class ImageReader:
         content = read_content(path)
         return self.decode(content, str(path), mask=mask), hashlib.sha256(content).digest()
 
+    def read_header(self, path: Path) -> tuple[Header, bytes]:
+        """Read one file, and decode no more of it than its header.
+
+        Returns:
+            What ``look`` returns, and the SHA-256 of the file.
+
+        Raises:
+            DataError: If the file cannot be read, or as ``look``.
+        """
+        content = read_content(path)
+        return self.look(content, str(path)), hashlib.sha256(content).digest()
+
     def decode(self, content: bytes, name: str, *, mask: bool = False) -> Image.Image:
         """Decode one image, turned as it is shown where the source says so.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from PIL import Image
+
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
-from specvit.data.own_targets import OwnDepth, central_square
+from specvit.data.own_targets import OwnDepth, OwnTargets, central_square
 from specvit.data.pair_source import Pairs, PairSource, match_by_name
 from specvit.data.places import Places
 from specvit.data.reading.depth_maps import measured, read_depth, squash_depth
@@ -71,6 +72,10 @@ class DepthMaps(PairSource):
         """
         return measured(depth, max_depth_m=self.max_depth_m)
 
+    def own_targets(self, places: Places) -> dict[str, OwnTargets]:
+        """Return the depth maps at their own size."""
+        return {"depth": OwnDepth(places.files, self.own_depth, self.max_pixels)}
+
     def own_depth(self, path: Path) -> NDArray[np.float32]:
         """Return what counts of a depth map, ``(H, W)`` metres, 0 = not measured.
 
@@ -104,10 +109,7 @@ class DepthMaps(PairSource):
         for split in SPLITS:
             arrays = {name: storage.finish(rows[split][name]) for name in shapes}
             if encoded:
-                maps = np.array([os.fsencode(depth) for _, depth in pairs[split]])
-                own = {"depth": OwnDepth(maps, self.own_depth, self.max_pixels)}
-                images = self.encoded_images(Places.of_files([image for image, _ in pairs[split]]), own, bad[split])
-                splits[split] = Split(images=images, depth=arrays["depth"])
+                splits[split] = Split(images=self.encoded_pairs(pairs[split], bad[split]), depth=arrays["depth"])
             else:
                 splits[split] = Split(**arrays)
             self._check_measured(root, split, arrays["depth"], pairs[split], bad[split])
@@ -141,11 +143,12 @@ class DepthMaps(PairSource):
         Where bad images are skipped, a pair that cannot be read is noted in ``bad`` and has no digest.
         """
         size = self.probed_size
+        read_image = reader.read_header if self.keep == "encoded" else reader.read
 
         def read(index: int) -> bytes:
             image_path, depth_path = pairs[index]
             try:
-                image, image_digest = reader.read(image_path)
+                image, image_digest = read_image(image_path)
                 depth, depth_digest = read_depth(depth_path, units_per_m=self.units_per_m, max_pixels=self.max_pixels)
             except DataError as error:
                 if self.on_bad_image == "fail":
@@ -157,10 +160,11 @@ class DepthMaps(PairSource):
                 image, str(image_path), target=f"the depth map {str(depth_path)!r}", size=(width, height)
             )
             depth = self.counted(depth, depth_path)
-            if self.keep == "encoded":
-                rows["depth"][index] = squash_depth(central_square(depth), size)
+            if isinstance(image, Image.Image):
+                rows["images"][index] = squash_to_square(image, size)
             else:
-                rows["images"][index], rows["depth"][index] = squash_to_square(image, size), squash_depth(depth, size)
+                depth = central_square(depth)
+            rows["depth"][index] = squash_depth(depth, size)
             return image_digest + depth_digest
 
         digests = reader.map(read, range(len(pairs)), what=f"images of {split}, with depth")

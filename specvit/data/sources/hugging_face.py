@@ -116,7 +116,7 @@ class HuggingFace(FileSource):
             files=opened.files,
             read=partial(self._read, opened.tables),
             version=opened.version,
-            encoded=partial(self._read, opened.tables, MemoryStorage()),
+            encoded=partial(self._read, opened.tables, MemoryStorage(keeps_encoded=True)),
         )
 
     def _read(self, tables: Mapping[str, Table], storage: Storage) -> Dataset:

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
-from specvit.data.own_targets import OwnMasks, central_square
+from specvit.data.own_targets import OwnMasks, OwnTargets, central_square
 from specvit.data.pair_source import Pairs, PairSource, match_by_name
 from specvit.data.places import Places
 from specvit.data.reading.image_decoding import orientation_of
@@ -79,9 +79,7 @@ class Masks(PairSource):
         for split in SPLITS:
             arrays = {name: storage.finish(rows[split][name]) for name in shapes}
             if encoded:
-                images, masks = (Places.of_files([pair[number] for pair in pairs[split]]) for number in (0, 1))
-                own = {"masks": OwnMasks(masks, self.orientation, self.max_pixels, self._lookup())}
-                splits[split] = Split(images=self.encoded_images(images, own, bad[split]), masks=arrays["masks"])
+                splits[split] = Split(images=self.encoded_pairs(pairs[split], bad[split]), masks=arrays["masks"])
             else:
                 splits[split] = Split(**arrays)
             if decoded[split][1] < 0:
@@ -97,6 +95,10 @@ class Masks(PairSource):
             mask_names=self.class_names or tuple(f"class {index}" for index in range(largest + 1)),
             fingerprint=fingerprint(root, [pair for hashes, _ in decoded.values() for pair in hashes]),
         )
+
+    def own_targets(self, places: Places) -> dict[str, OwnTargets]:
+        """Return the masks at their own size."""
+        return {"masks": OwnMasks(places, self.orientation, self.max_pixels, self._lookup())}
 
     def _lookup(self) -> NDArray[np.uint8] | None:
         """Return what the indices in files become, ``(256,)``; None = they stay."""
@@ -117,11 +119,12 @@ class Masks(PairSource):
         size = self.probed_size
         largest = np.full(len(pairs), -1)
         lookup = self._lookup()
+        read_image = reader.read_header if self.keep == "encoded" else reader.read
 
         def read(index: int) -> bytes:
             image_path, mask_path = pairs[index]
             try:
-                image, image_digest = reader.read(image_path)
+                image, image_digest = read_image(image_path)
                 mask, mask_digest = reader.read(mask_path, mask=True)
             except DataError as error:
                 if self.on_bad_image == "fail":
@@ -140,10 +143,11 @@ class Masks(PairSource):
             largest[index] = largest_class(
                 np.asarray(mask), self.class_names, name=f"the mask {str(mask_path)!r}", field="data.class_names"
             )
-            if self.keep == "encoded":
-                rows["masks"][index] = squash_mask(Image.fromarray(central_square(np.asarray(mask))), size)
+            if isinstance(image, Image.Image):
+                rows["images"][index] = squash_to_square(image, size)
             else:
-                rows["images"][index], rows["masks"][index] = squash_to_square(image, size), squash_mask(mask, size)
+                mask = Image.fromarray(central_square(np.asarray(mask)))
+            rows["masks"][index] = squash_mask(mask, size)
             return image_digest + mask_digest
 
         digests = reader.map(read, range(len(pairs)), what=f"images of {split}, with masks")

@@ -63,6 +63,9 @@ def test_images_that_exceed_half_of_the_memory_are_refused_before_they_are_decod
     rule = r"take 1\.8 GB, more than 50% of this machine's memory, 2\.0 GB: set data\.cache: disk"
     with pytest.raises(DataError, match=rule):
         made.rows("val_images", 900, (1000, 1000), np.uint8)
+    rule = r"^the targets at the size of probes take .* 2\.0 GB: set a smaller data\.probe_size$"
+    with pytest.raises(DataError, match=rule):
+        MemoryStorage(keeps_encoded=True).rows("val_masks", 1900, (1000, 1000), np.uint8)
 
 
 def test_images_that_exceed_the_free_disk_are_refused_before_they_are_decoded(tmp_path: Path) -> None:

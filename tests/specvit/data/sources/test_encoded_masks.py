@@ -109,6 +109,20 @@ def test_where_bad_images_are_skipped_a_pair_that_cannot_be_read_makes_room_for_
     assert data.fingerprint != whole.fingerprint
 
 
+def test_an_image_that_is_damaged_between_header_and_end_is_found_when_it_is_used(root: Path) -> None:
+    path = root / "images" / "val" / "5.jpg"
+    content = bytearray(encode(photograph(30, 48, seed=5), "PNG"))
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"cannot read the image '{path}'"):
+        load(root).val.read(slice(None))
+    val = load(root, on_bad_image="skip").val
+    assert isinstance(val.images, EncodedImages)
+    assert val.images.known_bad == {}
+    assert val.read(slice(None))[1].tolist() == [0, 2, 2, 3]
+    assert set(val.images.skipped) == {str(path)}
+
+
 def test_masks_and_images_of_more_pixels_than_allowed_are_refused(root: Path) -> None:
     with pytest.raises(DataError, match=r"8 images cannot be used:(\n.*more than 900 pixels.*){8}"):
         load(root, max_pixels=900)
