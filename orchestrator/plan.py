@@ -20,7 +20,7 @@ from orchestrator.scheduling.kept_trainings import Division, divide
 from orchestrator.scheduling.shared_floors import find_followers
 from orchestrator.storage.remote_folder import Location, RemoteFolder, is_url
 from orchestrator.storage.views import folder_of_view, sweep_view
-from orchestrator.sweep.grid import expand
+from orchestrator.sweep.grid import expand, start_order
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
@@ -157,7 +157,8 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
     view = sweep_view(results_root, sweep.name)
     history = _read_history(view)
     decided = _decided(sweep, trials, history)
-    pending = [trial for trial in trials if trial.trial_id not in history.with_result | decided]
+    known = history.with_result | decided
+    pending = start_order(sweep, (trial for trial in trials if trial.trial_id not in known))
     division = Division(to_train=tuple(pending))
     if view is not None and pending:
         with Ledger.read(view / LEDGER_NAME) as ledger:

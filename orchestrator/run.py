@@ -27,7 +27,7 @@ from orchestrator.storage.command_inbox import CommandInbox
 from orchestrator.storage.folder_lock import hold_lock
 from orchestrator.storage.ownership import check_computation, check_owner
 from orchestrator.storage.uncommitted import keep_patch
-from orchestrator.sweep.grid import expand
+from orchestrator.sweep.grid import expand, start_order
 from orchestrator.sweep.image_checks import check_images
 from orchestrator.sweep.pretrained import pin_checkpoints
 from orchestrator.sweep.resolved import Sweep
@@ -141,7 +141,7 @@ def prepare_run(
         remove_leftovers(folder)
         reject_symlink(folder / WEIGHTS_FOLDER)
         weights = remote.weights if remote else (folder / WEIGHTS_FOLDER).resolve()
-        pending = _pending(trials, ledger, select)
+        pending = start_order(sweep, _pending(trials, ledger, select))
         provenance = collect_provenance(sweep.path, sweep.parts)
         if pending and not accept_mixed:
             beside = {trial.trial_id for trial in trials} - {trial.trial_id for trial in pending}

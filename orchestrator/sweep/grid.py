@@ -9,7 +9,7 @@ come last. External backbones come with the first seed alone: they are not train
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -48,21 +48,29 @@ class _Row:
 
 
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
-    """Return the trials of a sweep in the order in which they start.
+    """Return the trials of a sweep in the order of its file, which is that of its tables.
 
     Args:
         sweep: A sweep as ``load_sweep`` returns it.
 
     Returns:
-        The trials: all of the first seed, then all of the second, ...; within a seed baselines, then controls, then
-        floors, then external backbones, then the arms that ``priority`` names, then the others, each kind by falling
-        number of parameters (long trials started last leave workers idle at the end), equals in the order of the file.
+        The trials: all of the first seed, then all of the second, ...; within a seed group by group.
     """
     arms: list[_Arm] = []
     for group, rows in _tables(sweep):
         arms += _arms(sweep, group, rows)
-    arms.sort(key=lambda arm: (*_urgency(sweep, arm.row), -arm.num_parameters))
     return tuple(arm.trial(seed) for seed in sweep.baseline_seeds for arm in arms if seed in arm.row.seeds(sweep))
+
+
+def start_order(sweep: Sweep, trials: Iterable[Trial]) -> list[Trial]:
+    """Return trials of a sweep in the order in which they start.
+
+    Seed by seed; within a seed baselines, then controls, then floors, then external backbones, then the arms that
+    ``priority`` names, then the others, each kind by falling number of parameters (long trials started last leave
+    workers idle at the end), equals in the order in which they are given.
+    """
+    seeds = {seed: number for number, seed in enumerate(sweep.baseline_seeds)}
+    return sorted(trials, key=lambda each: (seeds[each.seed], *_urgency(sweep, each), -each.num_parameters))
 
 
 def arm_texts(sweep: Sweep) -> tuple[str, ...]:
@@ -71,12 +79,12 @@ def arm_texts(sweep: Sweep) -> tuple[str, ...]:
     return tuple(dict.fromkeys(row.text for rows in distinct.values() for row in rows if row.role is Role.ARM))
 
 
-def _urgency(sweep: Sweep, row: _Row) -> tuple[bool, int]:
-    """Return what the rows of a seed are sorted by: arms last, those that ``priority`` names before the others."""
-    if row.role is not Role.ARM:
-        return False, row.role.rank
+def _urgency(sweep: Sweep, trial: Trial) -> tuple[bool, int]:
+    """Return what the trials of a seed are sorted by: arms last, those that ``priority`` names before the others."""
+    if trial.role is not Role.ARM:
+        return False, trial.role.rank
     priority = sweep.file.priority
-    return True, priority.index(row.text) if row.text in priority else len(priority)
+    return True, priority.index(trial.arm) if trial.arm in priority else len(priority)
 
 
 def count_trials(sweep: Sweep) -> int:

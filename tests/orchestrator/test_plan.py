@@ -221,14 +221,14 @@ def test_scales_occupy_the_cores_that_their_own_resources_say(
     assert plan.forecast.seconds == 10.0 + 10.0 + 10.0
 
 
-def test_groups_stand_apart_in_the_order_in_which_they_start(
+def test_groups_stand_apart_in_the_order_of_the_file(
     make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     plan = make_plan(make_sweep(vary={"model.scale": ["nano", "micro"]}), results_root=tmp_path)
     assert plan.num_groups == 2
     assert [(arm.group, arm.arm) for arm in plan.arms] == [
         (f"model.scale={scale}", arm)
-        for scale in ("micro", "nano")
+        for scale in ("nano", "micro")
         for arm in ("none", "norm@all", "random init", "raw pixels")
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.provenance import Provenance
 from orchestrator.run import describe
-from orchestrator.sweep.grid import expand
+from orchestrator.sweep.grid import expand, start_order
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Failed, Finished, Logged, Progressed, Pruned, Reported, Started
 from orchestrator.trials.records import Cause
@@ -46,7 +46,7 @@ def write_ledger(path: Path) -> None:
     file = path.with_name("pinned.yaml")
     file.write_text(json.dumps(SWEEP, indent=1))
     sweep = load_sweep(file)
-    trials = expand(sweep)
+    trials = start_order(sweep, expand(sweep))  # that was the order of tables, too
     with Ledger.open(path) as ledger:
         ledger.register(describe(sweep, trials, {}), trials, PROVENANCE)
         for number, trial in enumerate(trials):

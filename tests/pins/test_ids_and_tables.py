@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 
 from orchestrator.cli.app import main
-from orchestrator.sweep.grid import expand
+from orchestrator.sweep.grid import expand, start_order
 from orchestrator.sweep.loading import load_sweep
 
 from .pinned_ledger import write_ledger
@@ -27,10 +27,11 @@ FORMATS = {"text": "txt", "md": "md", "csv": "csv", "json": "json"}
 
 
 def shipped_ids() -> dict[str, dict[str, object]]:
-    """Return for each shipped sweep the number of its trials, the first id, and a digest of all ids in order."""
+    """Return for each shipped sweep the number of its trials, and of all ids, as they start, the first and a digest."""
     found: dict[str, dict[str, object]] = {}
     for path in sorted((ROOT / "sweeps").rglob("*.yaml")):
-        ids = [trial.trial_id for trial in expand(load_sweep(path))]
+        sweep = load_sweep(path)
+        ids = [trial.trial_id for trial in start_order(sweep, expand(sweep))]
         digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
         found[str(path.relative_to(ROOT))] = {"trials": len(ids), "first": ids[0], "digest": digest}
     return found

@@ -209,7 +209,7 @@ def test_groups_are_matched_by_their_text_or_the_only_one_by_its_configuration(
     third = fill("third", seeds=[0], model={"scale": "mini"})
     ended = command("compare", str(many), str(third))
     assert ended.returncode == 2
-    assert "many: has the groups model.scale=micro; model.scale=nano, and none of them is configured as" in ended.stderr
+    assert "many: has the groups model.scale=nano; model.scale=micro, and none of them is configured as" in ended.stderr
 
 
 def test_what_cannot_be_compared_is_refused_with_one_message(command: Command, fill: Fill, first: str) -> None:

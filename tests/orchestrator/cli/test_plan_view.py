@@ -19,11 +19,11 @@ def rendered(plan: Plan) -> str:
     return file.getvalue()
 
 
-def test_groups_are_tabulated_apart_in_the_order_in_which_they_start(
+def test_groups_are_tabulated_apart_in_the_order_of_the_file(
     make_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     text = rendered(make_plan(make_sweep(vary={"model.scale": ["nano", "micro"]}), results_root=tmp_path))
-    assert text.index("model.scale=micro") < text.index("model.scale=nano")
+    assert text.index("model.scale=nano") < text.index("model.scale=micro")
     # The raw pixels of a seed are run once for both scales.
     assert "2 groups, 8 arms with baseline and floors, 2 seeds, 16 trials, 14 to run" in text
 

@@ -37,7 +37,7 @@ def test_controls_have_every_seed_and_come_after_the_baseline_and_leave_all_othe
     plain, with_controls = make_sweep(seeds=[3, 5]), make_sweep(seeds=[3, 5], controls=BOTH)
     trials = expand(with_controls)
     assert [trial.label for trial in trials[:6]] == [
-        *("nano none seed 3", "nano placebo of norm@all seed 3", "nano repeat seed 3"),
+        *("nano none seed 3", "nano repeat seed 3", "nano placebo of norm@all seed 3"),
         *("nano random init seed 3", "nano raw pixels seed 3", "nano norm@all seed 3"),
     ]
     assert [trial.seed for trial in trials if trial.role is Role.CONTROL] == [3, 3, 5, 5]

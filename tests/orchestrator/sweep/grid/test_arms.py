@@ -67,7 +67,7 @@ def test_the_papers_arm_keeps_its_name_beside_its_places_and_with_modes_tokens_a
         BASE + "seeds: 1\nfloors: []\npriority: [paper (placebo)]\nablate:\n"
         "  specialize: [norm@all+qkv@first-third, paper]\n  modes: [full, gate]\n  tokens: [cls, placebo]\n"
     )
-    assert arms(trials) == ["none", "paper (placebo)", "paper(gate)", "paper(gate) (placebo)", "paper"]
+    assert arms(trials) == ["none", "paper", "paper (placebo)", "paper(gate)", "paper(gate) (placebo)"]
 
 
 def test_the_papers_arm_has_one_name_in_groups_with_and_without_layer_scales(trials_of: Expand) -> None:

@@ -1,20 +1,34 @@
-"""In which order the trials of a sweep come, and how they are named in its groups."""
+"""In which order the trials of a sweep come and start, and how they are named in its groups."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.sweep.grid import arm_texts, expand
+from orchestrator.sweep.grid import arm_texts, expand, start_order
+from orchestrator.sweep.resolved import Sweep
+from orchestrator.trials.trial import Trial
 
 from .grids import BASE, Expand, load_text
 
 
-def test_expand_order_is_seeds_then_roles_then_size_then_file(trials_of: Expand) -> None:
-    trials = trials_of(
-        BASE + "seeds: [3, 1]\nvary: {model.scale: [nano, micro]}\n"
-        "ablate: {specialize: [norm1@0:1, norm1@1:2, qkv@all]}\n"
-    )
-    labels = [trial.label for trial in trials]
+def started(sweep: Sweep) -> list[Trial]:
+    return start_order(sweep, expand(sweep))
+
+
+TWO_SCALES = (
+    BASE + "seeds: [3, 1]\nvary: {model.scale: [nano, micro]}\n"
+    "ablate: {specialize: [norm1@0:1, norm1@1:2, qkv@all]}\n"
+)
+
+
+def test_expand_order_is_seeds_then_groups_then_the_rows_of_the_file(trials_of: Expand) -> None:
+    labels = [trial.label for trial in trials_of(TWO_SCALES)]
+    rows = ("none", "random init", "raw pixels", "norm1@0:1", "norm1@1:2", "qkv@all")
+    assert labels == [f"{scale} {row} seed {seed}" for seed in (3, 1) for scale in ("nano", "micro") for row in rows]
+
+
+def test_trials_start_by_seed_then_role_then_size_then_file(scratch: Path) -> None:
+    labels = [trial.label for trial in started(load_text(scratch, TWO_SCALES))]
     assert labels[:13] == [
         "micro none seed 3",
         "nano none seed 3",
@@ -55,21 +69,23 @@ def test_expand_nothing_varied_has_no_group_text(trials_of: Expand) -> None:
 PRIORITIES = BASE + "seeds: 2\nablate: {components: [norm, qkv, mlp, norm+qkv], init: [copy, independent]}\n"
 
 
-def test_expand_arms_of_the_priority_come_first_within_a_seed_after_baseline_and_floors(trials_of: Expand) -> None:
-    plain = trials_of(PRIORITIES)
+def test_arms_of_the_priority_start_first_within_a_seed_after_baseline_and_floors(scratch: Path) -> None:
+    plain = started(load_text(scratch, PRIORITIES))
     texts = ["qkv@all (independent)", "norm@all"]
-    trials = trials_of(PRIORITIES, f"priority={texts}")
+    sweep = load_text(scratch, PRIORITIES, f"priority={texts}")
+    trials = started(sweep)
     assert sorted(t.trial_id for t in trials) == sorted(t.trial_id for t in plain)
     for seed in (0, 1):
         before = [t.arm for t in plain if t.seed == seed]
         expected = [*before[:3], *texts, *(arm for arm in before[3:] if arm not in texts)]
         assert [t.arm for t in trials if t.seed == seed] == expected
     assert [t.seed for t in trials] == [t.seed for t in plain]
+    assert expand(sweep) == expand(load_text(scratch, PRIORITIES))  # the rows of the tables stay where they are
 
 
-def test_expand_a_priority_holds_in_all_groups_before_the_others_of_any(trials_of: Expand) -> None:
+def test_a_priority_holds_in_all_groups_before_the_others_of_any(scratch: Path) -> None:
     text = BASE + "seeds: 1\nfloors: []\nvary: {model.scale: [nano, micro]}\nablate: {components: [norm, mlp]}\n"
-    trials = trials_of(text, "priority=[norm@all]")
+    trials = started(load_text(scratch, text, "priority=[norm@all]"))
     assert [(t.config.model.scale, t.arm) for t in trials] == [
         (scale, arm) for arm in ("none", "norm@all", "mlp@all") for scale in ("micro", "nano")
     ]
