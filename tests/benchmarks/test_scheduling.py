@@ -24,7 +24,7 @@ from orchestrator.run import describe
 from orchestrator.scheduling.allocation import Allocator
 from orchestrator.scheduling.durations import TrialDurations
 from orchestrator.scheduling.simulation import simulate
-from orchestrator.sweep.grid import expand
+from orchestrator.sweep.grid import expand, start_order
 from orchestrator.sweep.loading import load_sweep
 from orchestrator.trials.events import Finished
 from orchestrator.trials.trial import Trial
@@ -84,7 +84,7 @@ def test_makespan_on_a_thousand_slots_over_lower_bound(
 ) -> None:
     """With 1% of the attempts that fail, ratios to max(work / slots, longest trial): no schedule is shorter."""
     sweep = load_sweep(sweep_file(tmp_path, num_seeds))
-    trials = list(expand(sweep))
+    trials = start_order(sweep, expand(sweep))
     lengths = draw_lengths(trials, **SPREADS[spread])
     conditions = Conditions(failure_rate=0.01)
     lower_bound_s = max(sum(lengths.values()) / 1000, *lengths.values())
