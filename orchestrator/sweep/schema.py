@@ -36,8 +36,8 @@ SECTIONS: dict[str, Any] = {"model": ModelSettings, "data": AnyDataSource, "obje
 DISCRIMINATORS = {"data": "source", "objective": "recipe", "pruning": "pruner"}
 """The sections whose fields depend on one of them, and which one that is."""
 
-LISTED_PARTS = ("comparator", "tracker")
-"""The fields that tell the kind of a part which stands in a list."""
+INNER_KINDS = ("comparator", "tracker", "source")
+"""The fields that tell the kind of a part which is no section: it stands in a list, or is a probe's own data."""
 
 FORMS = {"seeds": ("growing", "fixed"), "vary": ("product", "joint")}
 """What pydantic calls the two forms of a field in the places of its errors: that of a mapping, then that of a list."""

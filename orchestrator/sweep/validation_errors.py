@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.sweep.problems import FieldPath, Problem, value_text
-from orchestrator.sweep.schema import DISCRIMINATORS, FORMS, LISTED_PARTS, SECTIONS, SweepFile
+from orchestrator.sweep.schema import DISCRIMINATORS, FORMS, INNER_KINDS, SECTIONS, SweepFile
 from specvit.messages import did_you_mean
 
 Details = Mapping[str, Any]
@@ -73,7 +73,7 @@ def _written_path(loc: FieldPath, raw: object, prefix: FieldPath) -> FieldPath:
             break  # it is the key that is wrong, not what stands behind it
         if index < len(prefix):
             path = (*path, part)
-        elif isinstance(value, Mapping) and part not in value and part in (value.get(each) for each in LISTED_PARTS):
+        elif isinstance(value, Mapping) and part not in value and part in (value.get(each) for each in INNER_KINDS):
             continue
         elif isinstance(value, Mapping) and part == "by_scale" and value.keys() & set(loc[index + 1 : index + 2]):
             continue  # the scale stands beside the other fields of ``resources``

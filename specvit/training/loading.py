@@ -20,10 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from specvit.data import IGNORE_INDEX, Split
 from specvit.data.encoded import EncodedImages
+from specvit.data.reading.image_files import squash_mask
 from specvit.device import Device
 from specvit.errors import DataError
 from specvit.training import collectives
@@ -102,7 +104,7 @@ class BatchLoader:
         labels = None if split.labels is None else split.labels[images]
         masks = None
         if split.masks is not None and "masks" in (*recipe.required_targets(), *self._learner.target_classes):
-            masks = split.masks[images]
+            masks = masks_to_learn(split, images)
         check_targets(
             {"labels": labels, "masks": masks},
             images,
@@ -210,6 +212,31 @@ def cut_crops(
         box = image[:, :, top : top + height, left : left + width]
         resized = F.interpolate(box, size=(crop.size, crop.size), mode="bicubic", antialias=True)
         target.copy_(resized[0])
+
+
+def masks_to_learn(split: Split, images: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the masks of some images at the size of what is trained on.
+
+    Masks of a split are as large as what probes see. Where that is another size, those of the files are resized, by
+    nearest neighbour as sources do.
+
+    Args:
+        split: A split with masks.
+        images: ``(B,)`` which images.
+
+    Returns:
+        ``(B, S, S)`` class indices, 255 = ignore.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+    size = split.image_size
+    assert split.masks is not None
+    if split.masks.shape[-1] == size:
+        return split.masks[images]
+    assert isinstance(split.images, EncodedImages)
+    own = split.images.own["masks"]
+    return np.stack([squash_mask(Image.fromarray(own[image]), size) for image in images.tolist()])
 
 
 def _stacked(draws: Sequence[CropDraws]) -> CropDraws:

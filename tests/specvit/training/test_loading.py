@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from specvit.data import Dataset, Split
 from specvit.data.encoded import Decoding, EncodedImages
+from specvit.data.own_targets import OwnMasks
 from specvit.data.places import Places
 from specvit.errors import DataError
 from specvit.models.config import VitConfig
@@ -57,7 +58,7 @@ def make_split(folder: Path, **decoding: Any) -> Split:
 
 
 def make_learner(recipe: Recipe, split: Split) -> Learner:
-    data = Dataset(train=split, val=split, class_names=tuple("abcd"), mask_names=(), fingerprint="")
+    data = Dataset(train=split, val=split, class_names=tuple("abcd"), mask_names=tuple("xyz"), fingerprint="")
     backbone = build_vit(VitConfig(SCALE, image_size=16, patch_size=4, cls_position=recipe.cls_position))
     return build_learner(recipe, backbone, data, seed=SEED)
 
@@ -251,3 +252,30 @@ def test_a_learner_that_names_no_crops_gets_squares(folder: Path) -> None:
         batch = loader.load(0, np.arange(8))
     torch.testing.assert_close(batch.images, torch.from_numpy(split.images[:8]) / 255)
     assert not batch.crops
+
+
+@pytest.mark.parametrize("probe_size", [None, 24], ids=["probes see that size", "probes see another one"])
+def test_masks_that_are_learnt_from_have_the_size_of_the_images_that_are(
+    folder: Path, tmp_path: Path, probe_size: int | None
+) -> None:
+    masks, paths = [], sorted(folder.iterdir())
+    for number, path in enumerate(paths):
+        with Image.open(path) as image:
+            shape, side = image.size[::-1], min(image.size)
+        mask = np.random.default_rng(number).integers(0, 3, shape, np.uint8)
+        (tmp_path / path.name).write_bytes(encode(Image.fromarray(mask), "PNG"))
+        top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+        masks.append(Image.fromarray(mask[top : top + side, left : left + side]))
+
+    def resized(size: int) -> np.ndarray[Any, Any]:
+        return np.stack([np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) for mask in masks])
+
+    own = {"masks": OwnMasks(Places.of_files([tmp_path / path.name for path in paths]))}
+    images = EncodedImages(Places.of_files(paths), 16, probe_size=probe_size, own=own)
+    split = Split(images=images, labels=np.arange(20) % 4, masks=resized(probe_size or 16))
+    recipe = dataclasses.replace(DEIT, dense_weight=0.5)
+    batch = load(recipe, split, step=1)
+    assert batch.images.shape == (recipe.batch_size, 3, 16, 16)
+    assert batch.masks is not None
+    drawn = next(batches(20, batch_size=recipe.batch_size, seed=SEED, start=1))
+    np.testing.assert_array_equal(batch.masks, resized(16)[drawn])

@@ -215,6 +215,15 @@ MALFORMED = {
         "      root: /x\n      image_size: 30\n",
         7, "probes.segmentation.data.image_size: must be a multiple of model.patch_size, 4", "not 30",
     ),
+    "probe_data_field": (
+        "objective: {recipe: dinov2_cpu}\nprobes:\n  depth:\n    data:\n      source: depth\n      root: /x\n      wrokers: 2\n",
+        7, "probes.depth.data.wrokers: unknown field; known: image_size", "did you mean 'workers'?",
+    ),
+    "probe_data_rule": (
+        "objective: {recipe: dinov2_cpu}\nprobes:\n  detection:\n    data:\n      source: coco\n      root: /x\n"
+        "      keep: encoded\n      probe_size: 40000\n",
+        8, "probes.detection.data.probe_size: must be at most 32767 for boxes", "not 40000",
+    ),
     "probe_data_unknown": (
         "objective: {recipe: dinov2_cpu}\nprobes:\n  knn:\n    data: {source: imagefolder}\n",
         4, "probes.knn.data", "imagefolder",
