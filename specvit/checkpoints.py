@@ -64,7 +64,7 @@ def load_model(
 ) -> VisionTransformer:
     """Build the model of a file that ``save_model`` wrote, on the CPU, in training mode as a newly built one.
 
-    The folder of a sweep's results serves as well: ``load_model("results/components", arm="norm@first-third", seed=20)``.
+    The folder of a sweep's results serves as well: ``load_model("results/components", arm="paper", seed=20)``.
 
     Args:
         path: The file, or the folder of a sweep's results that keeps weights.
