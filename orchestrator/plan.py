@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from orchestrator.sweep.resolved import Sweep
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.resources import ResourceFloor, ResourceRequest, gpus_in_vain, usable_cores, visible_gpus
 from orchestrator.trials.trial import Role, Trial
+from specvit.data import Counts, DataSource
 from specvit.footprint import Footprint, footprint
 from specvit.kept_weights import FOLDER_NAME
 from specvit.memory import GIB
@@ -51,7 +53,7 @@ class PlannedMemory:
     """What a process of a trial takes at most, by arithmetic, in GiB: the most of all trials of a scale.
 
     ``gpu_gib`` is 0 where trials compute on CPUs; what is not known, of a recipe of another package or of images that
-    are not counted before they are read, is None. ``features_gib`` is a part of ``machine_gib``. ``reserved_gib`` is
+    are not counted in a second or two, is None. ``features_gib`` is a part of ``machine_gib``. ``reserved_gib`` is
     what ``resources.memory_gib`` says; 0 = nothing is reserved.
     """
 
@@ -223,6 +225,11 @@ def _memory(trials: Sequence[Trial], allocator: Allocator) -> tuple[PlannedMemor
     """Compute what trials take, scale by scale; those of an arm differ by their seeds alone."""
     of_scale: dict[str, list[Footprint]] = {}
     reserved: dict[str, float] = {}
+
+    @cache  # arms have the same images
+    def counting(source: DataSource) -> Counts | None:
+        return source.count_images()
+
     for trial in {trial.arm_id: trial for trial in trials}.values():
         scale, share = trial.config.model.scale, allocator.request_for(trial)
         reserved[scale] = share.memory_gib
@@ -232,6 +239,7 @@ def _memory(trials: Sequence[Trial], allocator: Allocator) -> tuple[PlannedMemor
                 num_parameters=trial.num_parameters,
                 processes=share.processes,
                 gpus=share.gpus,
+                counting=counting,
             )
         )
     return tuple(

@@ -22,7 +22,7 @@ from specvit.data import DataSource
 from specvit.models.config import parse_high_norm
 from specvit.models.parameter_counts import count_block_parameters
 from specvit.models.scales import SCALES
-from specvit.probe_footprint import WIDE, probe_bytes
+from specvit.probe_footprint import WIDE, Counting, known_counts, probe_bytes
 from specvit.recipes.deit3.settings import DeiT3
 from specvit.recipes.dinov2.settings import DinoV2
 from specvit.recipes.mae.settings import Mae
@@ -223,7 +223,14 @@ def count_head_parameters(recipe: Recipe, *, width: int, patch: int) -> int:
     return 0
 
 
-def footprint(config: TrialConfig, *, num_parameters: int, processes: int = 1, gpus: float = 0.0) -> Footprint:
+def footprint(
+    config: TrialConfig,
+    *,
+    num_parameters: int,
+    processes: int = 1,
+    gpus: float = 0.0,
+    counting: Counting = known_counts,
+) -> Footprint:
     """Compute the memory that the main process of a trial takes, which alone has probes.
 
     Args:
@@ -231,13 +238,14 @@ def footprint(config: TrialConfig, *, num_parameters: int, processes: int = 1, g
         num_parameters: Of its backbone.
         processes: How many share its batch.
         gpus: GPUs of each.
+        counting: How many images a source has.
     """
     on_gpu = gpus > 0 and config.treatment.kind != "raw_pixels"
     if config.treatment.external is not None:  # its shape is known once its file was read
         return Footprint(None if on_gpu else 0, None, None, None)
     narrow = NARROW if on_gpu else WIDE
     training = training_memory(config, num_parameters=num_parameters, processes=processes, narrow=narrow)
-    features = probe_bytes(config)
+    features = probe_bytes(config, counting=counting)
     is_known = training is not None or not config.treatment.is_trained
     if not is_known:
         return Footprint(None if on_gpu else 0, None, features, None)
@@ -253,7 +261,7 @@ def footprint(config: TrialConfig, *, num_parameters: int, processes: int = 1, g
             pinned = 2 * recipe.batch_size // processes * sum(each.views * each.pixels for each in sizes)
         machine = None if features is None else LIBRARIES + max(pinned, features)
         return Footprint(max(trained, stays + extraction), machine, features, training)
-    probing = probe_bytes(config, extracting=extraction)
+    probing = probe_bytes(config, extracting=extraction, counting=counting)
     machine = None if probing is None else LIBRARIES + max(trained, stays + probing)
     return Footprint(0, machine, features, training)
 

@@ -139,6 +139,7 @@ class Probing:
             image_size=dataset.val.images.shape[-1],
             patch_size=self.config.model.patch_size,
             width=width,
+            num_classes=dataset.num_classes,
             target_bytes=sum(getattr(dataset.val, target)[:1].nbytes for target in dataset.val.targets),
         )
         _LOG.info(

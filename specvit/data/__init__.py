@@ -8,7 +8,7 @@ node, or ``encoded``, decoded when they are needed. Nothing here imports torch; 
 
 from __future__ import annotations
 
-from specvit.data.base import IGNORE_INDEX, Dataset, DataSource, Split
+from specvit.data.base import IGNORE_INDEX, Counts, Dataset, DataSource, Split
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.pair_source import PairSource
 from specvit.data.sources import DATA_SOURCES, AnyDataSource
@@ -17,6 +17,7 @@ __all__ = [
     "DATA_SOURCES",
     "IGNORE_INDEX",
     "AnyDataSource",
+    "Counts",
     "DataSource",
     "Dataset",
     "FileSource",

@@ -164,6 +164,21 @@ class Dataset:
         }
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What is known of a source before it is read.
+
+    Attributes:
+        train: Images to train on.
+        val: Images to report on.
+        classes: Classes of labels; None = not known.
+    """
+
+    train: int
+    val: int
+    classes: int | None = None
+
+
 @settings
 class DataSource(ABC):
     """The settings of a source of images. Each source is one file of ``sources``.
@@ -191,6 +206,22 @@ class DataSource(ABC):
     def split_sizes(self) -> tuple[int, int] | None:
         """Return how many images there are to train on and to report on, if that is known before they are read."""
         return None
+
+    @property
+    def num_labels(self) -> int | None:
+        """Return how many classes labels have, if that is known before they are read."""
+        return None
+
+    def known_counts(self) -> Counts | None:
+        """Return how many images there are, if that is known whatever lies on the disk."""
+        return None if self.split_sizes is None else Counts(*self.split_sizes, self.num_labels)
+
+    def count_images(self) -> Counts | None:
+        """Return how many images there are, also if it takes a second or two to list or to count them.
+
+        Nothing is decoded or fetched. What is not there, or takes longer, is not known.
+        """
+        return self.known_counts()
 
     def check_installed(self) -> None:
         """Check that what the source needs beyond the core is installed; nothing is imported or read.

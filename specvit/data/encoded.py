@@ -146,7 +146,7 @@ class EncodedImages:
                 return decode(self.places.read(tried), self.places.name(tried)), tried
             except DataError as error:
                 if not self.may_skip:
-                    raise DataError(f"{error} (data.on_bad_image: skip leaves such images out)") from error
+                    raise DataError(f"{error} (on_bad_image: skip leaves such images out)") from error
                 self._note(tried, error)
                 first = first or error
         raise DataError(f"{first}; so it is with the {min(MOST_SKIPPED, len(self))} images from there on")

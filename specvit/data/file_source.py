@@ -11,16 +11,18 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from specvit.data.base import Dataset, DataSource
+from specvit.data.base import Counts, Dataset, DataSource
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.decoded_cache import load_cached
 from specvit.data.encoded import BadImages, Decoding, EncodedImages
 from specvit.data.own_targets import OwnTargets
 from specvit.data.places import Places
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.image_decoding import MAX_PIXELS
 from specvit.data.reading.image_files import count_others
 from specvit.data.reading.image_reader import ImageReader, Orientation
 from specvit.data.reading.shared_images import Encoded, check_unshared
+from specvit.errors import DataError
 from specvit.settings import NonNegativeInt, PositiveInt, settings
 
 _QUICK_FILES = 2000
@@ -159,6 +161,26 @@ class FileSource(DataSource):
                 self, prepared.files, read, cache_folder=self.cache_folder, version=prepared.version
             )
         return replace(dataset, passed_over=count_others(prepared.folders))
+
+    def count_images(self) -> Counts | None:
+        """Return how many images there are, if that is known, or soon counted."""
+        known = self.known_counts()
+        if known is not None:
+            return known
+        try:
+            counts = self._count(Deadline())
+        except (OSError, DataError):
+            return None
+        return counts if counts is not None and counts.train and counts.val else None
+
+    def _count(self, deadline: Deadline) -> Counts | None:  # noqa: ARG002
+        """Count images; None where that takes long.
+
+        Raises:
+            OSError: If something cannot be read, or not in time.
+            DataError: Likewise.
+        """
+        return None
 
     @abstractmethod
     def prepare(self) -> Prepared:

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from specvit.data.base import Dataset, Split
+from specvit.data.base import Counts, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Storage
 from specvit.data.cache.found_targets import FoundTargets, found_path, read_found, write_found
 from specvit.data.encoded import EncodedImages
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.own_targets import OwnTargets
 from specvit.data.places import Places
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.image_files import IMAGE_SUFFIXES, SPLITS, existing_folder, existing_root, list_images
 from specvit.data.reading.name_forms import check_forms, composed
 from specvit.data.reading.progress import LOGGER
@@ -64,6 +65,12 @@ class PairSource(FileSource):
         Raises:
             DataError: If a folder is missing or empty, or an image lacks its target or a target its image.
         """
+
+    def _count(self, deadline: Deadline) -> Counts | None:
+        """Count the entries of ``images``, of a layout that has this folder."""
+        root = existing_root(self.root)
+        train, val = (deadline.count([root / "images" / split]) for split in SPLITS)
+        return Counts(train, val)
 
     def _encoded(self, root: Path, pairs: Mapping[str, Pairs]) -> Dataset:
         """Make both splits of images that stay encoded, of what an earlier start found in them where one did."""

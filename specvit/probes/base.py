@@ -139,7 +139,9 @@ class Probe(ABC):
         """Return what it reads of the patch tokens, which are not kept for a probe that reads none of them."""
         return "tokens"
 
-    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+    def num_copied(
+        self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int, num_classes: int | None  # noqa: ARG002
+    ) -> float:
         """Return how many float32 numbers it makes of the training features; parts of a constant size do not count.
 
         Args:
@@ -147,6 +149,7 @@ class Probe(ABC):
             num_patches: Of an image.
             cls_dim: Channels of [CLS].
             patch_dim: Channels of a patch token.
+            num_classes: Of the target that the probe needs; None = not known.
         """
         return 0.0
 

@@ -46,7 +46,9 @@ class Knn(Probe):
         """Return that it reads [CLS] alone."""
         return "none"
 
-    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+    def num_copied(
+        self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int, num_classes: int | None  # noqa: ARG002
+    ) -> float:
         """Return that nine tenths are taken while k is chosen, and brought to length 1."""
         return 1.8 * num_images * cls_dim
 

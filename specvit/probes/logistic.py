@@ -115,7 +115,7 @@ def fit_path(
     counts = labels.bincount(minlength=num_classes)
     classes = counts.nonzero().flatten()
     prior = counts[classes] / len(labels)
-    targets = (labels[:, None] == classes).to(features)
+    targets = (classes[:, None] == labels).to(features)
     curvature = features.square().mean(0) / len(classes)
     path: dict[float, Classifier] = {}
     weight, bias = features.new_zeros(features.shape[1], len(classes)), prior.to(features).log()
@@ -130,19 +130,22 @@ def fit_path(
 def _minimise(
     features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, *, decay: float, units: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Minimise mean cross-entropy + decay / 2 * squared norm; ``weight / units`` is what the solver moves."""
+    """Minimise mean cross-entropy + decay / 2 * squared norm; ``weight / units`` is what the solver moves.
+
+    ``targets`` are ``(K, N)``. Beside them no more than two arrays of that size are held at a time.
+    """
     import torch
 
     # Classes are rows here: products and softmax over a few long rows take a quarter of the time of those over
     # many short ones.
     point = torch.cat([(weight / units).T, bias[:, None]], dim=1)
-    scaled, units, targets = features * units.T, units.T, targets.T.contiguous()
+    scaled, units = features * units.T, units.T
 
     def loss_and_gradient() -> Tensor:
         log_shares = torch.addmm(point[:, -1:], point[:, :-1], scaled.T).log_softmax(0)
         weights = point[:, :-1] * units
         loss = decay / 2 * weights.square().sum() - (log_shares * targets).sum() / len(scaled)
-        residuals = (log_shares.exp_() - targets) / len(scaled)
+        residuals = log_shares.exp_().sub_(targets).div_(len(scaled))
         slope = residuals @ scaled + decay * weights * units
         point.grad = torch.cat([slope, residuals.sum(1, keepdim=True)], dim=1)
         return loss

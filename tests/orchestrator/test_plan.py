@@ -20,8 +20,6 @@ from orchestrator.trials.events import Failed, Finished, Pruned
 from orchestrator.trials.records import Cause
 from orchestrator.trials.trial import Trial
 from specvit.arithmetic import rough_seconds
-from specvit.footprint import footprint
-from specvit.memory import GIB
 
 NANO_PARAMETERS = (
     (3 * 4 * 4 * 64 + 64)  # patch embedding
@@ -318,32 +316,3 @@ def test_the_plan_as_json_says_the_same(sweep: Sweep, tmp_path: Path) -> None:
             "core_hours_to_find": None,
         },
     }
-
-
-def test_memory_is_that_of_the_largest_arm_of_each_scale_beside_what_is_reserved(
-    make_sweep: Callable[..., Sweep], tmp_path: Path
-) -> None:
-    sweep = make_sweep(vary={"model.scale": ["nano", "micro"]}, resources={"nano": {"memory_gib": 0.5}})
-    by_scale = {each.scale: each for each in make_plan(sweep, results_root=tmp_path).memory}
-    for trial in expand(sweep):
-        found = footprint(trial.config, num_parameters=trial.num_parameters)
-        assert found.machine is not None
-        assert found.machine / GIB <= (by_scale[trial.config.model.scale].machine_gib or 0)
-    # Libraries alone are 1 GiB.
-    assert (by_scale["nano"].reserved_gib, by_scale["nano"].exceeds) == (0.5, True)
-    assert (by_scale["micro"].reserved_gib, by_scale["micro"].exceeds) == (0, False)
-    assert by_scale["nano"].gpu_gib == 0
-
-
-def test_memory_of_a_gpu_follows_the_micro_batch(
-    make_sweep: Callable[..., Sweep], tmp_path: Path
-) -> None:
-    plain = make_plan(make_sweep(resources={"gpus": 1}), results_root=tmp_path).memory
-    cut = make_plan(
-        make_sweep(resources={"gpus": 1}, objective={"recipe": "deit3_cpu", "batch_size": 512}), results_root=tmp_path
-    ).memory
-    smaller = make_plan(
-        make_sweep(resources={"gpus": 1}, objective={"recipe": "deit3_cpu", "batch_size": 512, "micro_batch": 8}),
-        results_root=tmp_path,
-    ).memory
-    assert (cut[0].gpu_gib or 0) > max(plain[0].gpu_gib or 0, smaller[0].gpu_gib or 0)

@@ -207,9 +207,9 @@ IMAGENET = {"source": "imagenet", "root": "imagenet"}
     ("probes", "expected"),
     [
         # nano has 64 channels. ImageNet: [CLS] and labels; ADE20K at 128 px: (128 / 4)^2 patches, and masks. Beside
-        # them 1.8 copies by knn and 7 by linear of what these are fitted on.
+        # them 1.8 copies by knn of what it is fitted on, and 5 by linear with three arrays by 1,000 classes in float64.
         ({"knn": {"num_train": 1000}}, 51_000 * (64 * 4 + 8) + 1_800 * 64 * 4),
-        ({"linear": {"num_train": 1000}}, 51_000 * (2 * 64 * 4 + 8) + 7_000 * 2 * 64 * 4),
+        ({"linear": {"num_train": 1000}}, 51_000 * (2 * 64 * 4 + 8) + 1_000 * (5 * 2 * 64 + 6_000) * 4),
         ({"segmentation": {"data": ADE20K}}, 22_210 * (1025 * 64 * 4 + 128 * 128)),
         # Depth has 2 bytes a pixel; a map at its own size is read when it is scored, and none is kept.
         ({"depth": {"data": NYU}}, 24_885 * (1025 * 64 * 4 + 2 * 128 * 128)),
@@ -217,7 +217,7 @@ IMAGENET = {"source": "imagenet", "root": "imagenet"}
         # What is fitted on fewer images than another is, takes these out: of tokens their mean, or all.
         (
             {"knn": {"num_train": 1000}, "linear": {"num_train": 500}},
-            51_000 * (2 * 64 * 4 + 8) + 500 * (7 + 1) * 2 * 64 * 4 + 500 * 8,
+            51_000 * (2 * 64 * 4 + 8) + 500 * ((5 + 1) * 2 * 64 + 6_000) * 4 + 500 * 8,
         ),
         (
             {"segmentation": {"data": ADE20K}, "in_context": {"data": ADE20K, "num_train": 1000}},
@@ -253,35 +253,41 @@ def test_rungs_count_where_they_hold_more() -> None:
     assert probe_bytes(config) == 60 * (65 * 64 * 4 + 8 + 3 * 32 * 32) + int(1.8 * fitted * 64 * 4)
 
 
+SGD = {"protocol": "sgd", "epochs": 1, "lrs": (0.1,), "last_blocks": (1,)}
+
+
 @pytest.mark.parametrize(
-    ("name", "fields"),
+    ("name", "fields", "width", "num_classes"),
     [
-        ("knn", {}),
-        ("linear", {"cs": (1.0,)}),
-        ("linear", {"protocol": "sgd", "epochs": 1, "lrs": (0.1,), "last_blocks": (1,)}),
+        ("knn", {}, 192, 2),
+        ("linear", {"cs": (1.0,)}, 192, 2),
+        ("linear", {"cs": (1.0,)}, 16, 60),
+        ("linear", SGD, 192, 2),
+        ("linear", SGD, 16, 200),
     ],
 )
 def test_copies_that_probes_make_are_those_that_torch_allocates(
-    name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    name: str, fields: dict[str, Any], width: int, num_classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name_of_part, size in (("_MAX_SIMILARITIES", 1 << 16), ("_ROWS_AT_ONCE", 64)):
         monkeypatch.setattr(knn, name_of_part, size)  # parts of a constant size are no copies
     generator = torch.Generator().manual_seed(0)
 
     def split(number: int) -> ProbeSplit:
-        cls, means = torch.randn(2, number, 192, generator=generator)
-        labels = torch.arange(number) % 2
-        return ProbeSplit(cls, torch.zeros(number, 0, 192), (4, 4), labels, masks=None, patch_means=means)
+        cls, means = torch.randn(2, number, width, generator=generator)
+        labels = torch.arange(number) % num_classes
+        return ProbeSplit(cls, torch.zeros(number, 0, width), (4, 4), labels, masks=None, patch_means=means)
 
     probe, val, peaks = PROBES[name](**fields), split(100), []
     sizes = (2_000, 4_000)
     for number in sizes:
         train = split(number)
         with counted() as found:
-            probe.evaluate(train, val, num_classes=2, seed=0)
+            probe.evaluate(train, val, num_classes=num_classes, seed=0)
         peaks.append(found.peak)
-    more = probe.num_copied(sizes[1] - sizes[0], num_patches=16, cls_dim=192, patch_dim=192)
-    assert peaks[1] - peaks[0] == pytest.approx(4 * more, rel=WITHIN)
+    more = sizes[1] - sizes[0]
+    copied = probe.num_copied(more, num_patches=16, cls_dim=width, patch_dim=width, num_classes=num_classes)
+    assert peaks[1] - peaks[0] == pytest.approx(4 * copied, rel=WITHIN)
 
 
 def test_on_a_gpu_what_autocast_narrows_takes_half_and_features_stay_with_the_machine() -> None:

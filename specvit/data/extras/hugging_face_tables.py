@@ -18,6 +18,8 @@ import datasets
 from datasets.arrow_reader import ReadInstruction
 from datasets.exceptions import DatasetsError
 from datasets.features.features import require_decoding
+from datasets.packaged_modules.parquet.parquet import Parquet
+from pyarrow import parquet
 
 from specvit.data.extras.hugging_face_files import RowFiles, files_of_folder, files_of_hub
 from specvit.data.reading.name_forms import existing
@@ -139,6 +141,35 @@ def open_tables(
         for name, (split, limit) in wanted.items()
     }
     return Opened(tables=tables, files=() if folder is None else _files(folder), version=version)
+
+
+def count_rows(path: str, splits: Mapping[str, str], *, config: str | None) -> dict[str, int] | None:
+    """Count the rows of splits of a folder that is a saved data set, or holds Parquet files; None where it is another.
+
+    Args:
+        path: A folder, or a name on the hub, which is not looked up.
+        splits: Name of each split; None is known of a part of one, such as ``train[:10%]``.
+        config: Name of the configuration.
+
+    Raises:
+        DataError: If the folder cannot be read.
+    """
+    folder = _local_folder(path)
+    if folder is None:
+        return None
+    try:
+        if _was_saved(folder):
+            saved: Any = datasets.load_from_disk(str(folder))
+            return {name: len(_pick(saved, split, path)) for name, split in splits.items()}
+        builder = datasets.load_dataset_builder(str(folder), config)
+        files = builder.config.data_files or {}
+        if not isinstance(builder, Parquet) or not set(splits.values()) <= set(files):
+            return None
+        return {
+            name: sum(parquet.read_metadata(file).num_rows for file in files[split]) for name, split in splits.items()
+        }
+    except (*_ERRORS, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"data.path: cannot count the rows of {path!r}: {_reason(error)}") from error
 
 
 def read_encoded(value: object, name: str, files: RowFiles) -> bytes:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, model_validator
 
-from specvit.data.base import Dataset, Split
+from specvit.data.base import Counts, Dataset, Split
 from specvit.data.boxes import OwnBoxes, crop_boxes, pad_boxes, squash_boxes
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.places import Places
 from specvit.data.reading.coco_annotations import Annotations, read_annotations
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.image_files import (
     SPLITS,
     existing_folder,
@@ -133,6 +134,12 @@ class Coco(FileSource):
     @property
     def _size_field(self) -> str:
         return "image_size" if self.probe_size is None else "probe_size"
+
+    def _count(self, deadline: Deadline) -> Counts:
+        """Count the names of files in the annotations, which only their lists of images have."""
+        root = existing_root(self.root)
+        files = self.train_annotations, self.val_annotations
+        return Counts(*(deadline.count_text(existing(root / file), b'"file_name"') for file in files))
 
     def prepare(self) -> Prepared:
         """Read the annotations and find the images that they list.

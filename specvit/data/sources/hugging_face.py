@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from PIL import Image
 from pydantic import model_validator
 
-from specvit.data.base import IGNORE_INDEX, Dataset, Split
+from specvit.data.base import IGNORE_INDEX, Counts, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
 from specvit.data.encoded import EncodedImages
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.own_targets import OwnMasks, central_square
 from specvit.data.places import Places
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.image_decoding import Header, orientation_of
 from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
@@ -94,6 +95,18 @@ class HuggingFace(FileSource):
         """Return what the chosen columns hold."""
         columns = {"labels": self.label_column, "masks": self.mask_column}
         return frozenset(target for target, column in columns.items() if column is not None)
+
+    def _count(self, deadline: Deadline) -> Counts | None:  # noqa: ARG002
+        """Count the rows of a folder; of others it is only known how many are read at most."""
+        from specvit.data.extras.hugging_face_tables import count_rows
+
+        self.check_installed()
+        most = {"train": (self.train_split, self.num_train), "val": (self.val_split, self.num_val)}
+        rows = count_rows(self.path, {name: split for name, (split, _) in most.items()}, config=self.config)
+        if rows is None:
+            return None if self.num_train is None or self.num_val is None else Counts(self.num_train, self.num_val)
+        train, val = (min(rows[name], limit or rows[name]) for name, (_, limit) in most.items())
+        return Counts(train, val)
 
     def prepare(self) -> Prepared:
         """Open both splits.

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from specvit.data.base import Dataset, Split
+from specvit.data.base import Counts, Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.cache.folder_index import FolderIndex, index_path, read_index, write_index
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.places import Places
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.image_files import (
     IMAGE_SUFFIXES,
     SPLITS,
@@ -62,7 +63,7 @@ class ImageFolder(FileSource):
             DataError: As ``FileSource.load``.
         """
         root = existing_root(self.root)
-        path = index_path(self.cache_folder, self.name, str(root), self.max_shared)
+        path = self._index_path(root)
         if self.keep == "arrays" or path is None or not (root / SPLITS[0]).is_dir():
             return super().load()
         index = read_index(path)
@@ -83,6 +84,21 @@ class ImageFolder(FileSource):
             fingerprint=index.fingerprint,
             passed_over=index.passed_over,
         )
+
+    def _index_path(self, root: Path) -> Path | None:
+        return index_path(self.cache_folder, self.name, str(root), self.max_shared)
+
+    def _count(self, deadline: Deadline) -> Counts:
+        """Count the entries of the class folders, or of an index of them."""
+        root = existing_root(self.root)
+        path = self._index_path(root)
+        index = None if self.keep == "arrays" or path is None else read_index(path)
+        if index is not None:
+            train, val = (len(index.files[split]) for split in SPLITS)
+            return Counts(train, val, len(index.class_names))
+        classes = {split: deadline.folders(root / split) for split in SPLITS}
+        train, val = (deadline.count(classes[split]) for split in SPLITS)
+        return Counts(train, val, len(classes["train"]))
 
     def prepare(self) -> Prepared:
         """Find the classes and images of both splits.

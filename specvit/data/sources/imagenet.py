@@ -42,6 +42,11 @@ class ImageNet(ImageFolder):
         """Return the sizes of the published splits."""
         return 1_281_167, 50_000
 
+    @property
+    def num_labels(self) -> int | None:
+        """Return 1,000."""
+        return NUM_CLASSES
+
     def prepare(self) -> Prepared:
         """Find the classes and images of both splits; those in archives are found when they are read.
 

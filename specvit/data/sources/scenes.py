@@ -73,6 +73,11 @@ class Scenes(DataSource):
         """Return ``num_train`` and ``num_val``."""
         return self.num_train, self.num_val
 
+    @property
+    def num_labels(self) -> int | None:
+        """Return the number of categories."""
+        return len(CATEGORIES)
+
     def load(self) -> Dataset:
         """Draw both splits, each from its own stream of random numbers."""
         train_stream, val_stream = np.random.SeedSequence(self.seed).spawn(2)

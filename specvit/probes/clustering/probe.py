@@ -44,7 +44,9 @@ class Clustering(Probe):
     restarts: PositiveInt = 3
     """Number of k-means++ starts, of which the one with the least distances is taken."""
 
-    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+    def num_copied(
+        self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int, num_classes: int | None  # noqa: ARG002
+    ) -> float:
         """Return what the patches take that are clustered: as they are, at length 1, in float64, and distances."""
         return 5 * min(self.max_patches, num_images * num_patches) * patch_dim
 

@@ -38,7 +38,9 @@ class InContext(Probe):
     temperature: PositiveFloat = 0.02
     """A neighbour weighs exp(cosine / temperature)."""
 
-    def num_copied(self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int) -> float:  # noqa: ARG002
+    def num_copied(
+        self, num_images: int, *, num_patches: int, cls_dim: int, patch_dim: int, num_classes: int | None  # noqa: ARG002
+    ) -> float:
         """Return what the memory takes without its labels, and the tokens that it is made of."""
         return 2 * min(self.memory_size, num_images * num_patches) * patch_dim
 

@@ -108,7 +108,7 @@ def damaged(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_bad_image_ends_a_trial_with_its_name_or_is_counted_once(folder: Path, damaged: Path) -> None:
-    with pytest.raises(DataError, match=r"train/a/08.jpg.*data.on_bad_image: skip"):
+    with pytest.raises(DataError, match=r"train/a/08.jpg.*\(on_bad_image: skip"):
         run(damaged, keep="encoded")
     config = make_skipping(damaged, probes={"knn": {}})
     dataset = config.data.load()

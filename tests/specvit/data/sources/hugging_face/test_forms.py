@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specvit.data import Dataset
+from specvit.data import Counts, Dataset
 from specvit.data.encoded import EncodedImages
+from specvit.data.extras import hugging_face_tables
 from specvit.data.sources.hugging_face import HuggingFace
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
@@ -106,6 +107,27 @@ def test_masks_are_what_the_source_masks_makes_of_the_same_files(saved: Path, tm
     assert (named.class_names, named.train.targets) == ((), {"masks"})
     with pytest.raises(DataError, match=r"mask of split 'train' .*row \d+ must hold indices below 4.*data\.mask_names"):
         load(saved, mask_column="mask", mask_names=tuple("abcd"))
+
+
+def test_rows_of_a_folder_are_counted_before_they_are_read(
+    saved: Path, parquet: Path, image_folder: Path, tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hugging_face_tables.Table, "rows", None)
+
+    def counted(path: Path | str, **fields: Any) -> Counts | None:
+        return HuggingFace(path=str(path), image_size=SIZE, **fields).count_images()
+
+    for path in (saved, parquet):
+        assert counted(path) == Counts(COUNTS["train"], COUNTS["validation"])
+        assert counted(path, num_train=2, num_val=99) == Counts(2, COUNTS["validation"])
+        assert counted(path, val_split="test") is None
+        assert counted(path / "gone") is None
+    assert counted(parquet, val_split="validation[:2]") is None
+    assert counted(image_folder) is None
+    assert counted("owner/name") is None
+    assert counted("owner/name", streaming=True, num_train=7, num_val=3) == Counts(7, 3)
+    (parquet / "train-00000-of-00001.parquet").write_bytes(b"nothing")
+    assert counted(parquet) is None
 
 
 def test_targets_follow_from_the_columns() -> None:
