@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from specvit.data.base import Counts, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Storage
-from specvit.data.cache.found_targets import FoundTargets, found_path, read_found, write_found
+from specvit.data.cache.found_targets import found_path, read_found, write_found
 from specvit.data.encoded import EncodedImages
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.own_targets import OwnTargets
@@ -89,7 +89,7 @@ class PairSource(FileSource):
             )
         dataset = self._read(root, pairs, MemoryStorage(keeps_encoded=True))
         if path is not None:
-            write_found(path, FoundTargets.of(dataset))
+            write_found(path, dataset)
         return dataset
 
     def encoded_pairs(self, pairs: Pairs, bad: Mapping[int, str]) -> EncodedImages:

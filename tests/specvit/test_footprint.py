@@ -279,7 +279,7 @@ def test_copies_that_probes_make_are_those_that_torch_allocates(
         return ProbeSplit(cls, torch.zeros(number, 0, width), (4, 4), labels, masks=None, patch_means=means)
 
     probe, val, peaks = PROBES[name](**fields), split(100), []
-    sizes = (2_000, 4_000)
+    sizes = (1_500, 3_000)
     for number in sizes:
         train = split(number)
         with counted() as found:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 FOUND_VERSION = 1
 """Takes part in every name: raise it when something else is found in the same files."""
 
-_TARGETS = ("masks", "depth")
+_TARGETS = frozenset({"masks", "depth"})
+"""What may be kept: a number a pixel. A source of another package that has more than these finds all at every start."""
 _FASTEST = 1
 """Level of compression."""
 _DAMAGE = (
@@ -79,7 +80,7 @@ class FoundTargets:
             assert isinstance(split.images, EncodedImages)
             bad[name] = split.images.known_bad
         targets = {
-            name: {target: getattr(split, target) for target in _TARGETS if target in split.targets}
+            name: {target: getattr(split, target) for target in sorted(_TARGETS & split.targets)}
             for name, split in splits.items()
         }
         return cls(targets, bad, dataset.mask_names, dataset.fingerprint)
@@ -146,8 +147,16 @@ def read_found(path: Path, num_images: Mapping[str, int], storage: Storage) -> F
         return None
 
 
-def write_found(path: Path, found: FoundTargets) -> None:
-    """Keep what was found for the next start; where that cannot be, it finds it again."""
+def write_found(path: Path, dataset: Dataset) -> None:
+    """Keep what was found for the next start; where that cannot be, it finds it again.
+
+    Args:
+        path: Where.
+        dataset: What was found.
+    """
+    if not dataset.train.targets | dataset.val.targets <= _TARGETS:
+        return
+    found = FoundTargets.of(dataset)
     about = {
         "targets": {
             split: {name: (array.shape[1:], array.dtype.str) for name, array in targets.items()}

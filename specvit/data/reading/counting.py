@@ -31,6 +31,15 @@ class Deadline:
         """
         self._clock, self._ends_s = clock, clock() + within_s
 
+    def check(self, place: Path) -> None:
+        """Check that there is time left to look at a place.
+
+        Raises:
+            TimeoutError: If not.
+        """
+        if self._clock() > self._ends_s:
+            raise TimeoutError(f"counting what is in {place} takes too long")
+
     def entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         """Yield the visible entries of a folder.
 
@@ -40,7 +49,7 @@ class Deadline:
         with os.scandir(folder) as entries:
             for number, entry in enumerate(entries):
                 if number % _STEP == 0:
-                    self._check(folder)
+                    self.check(folder)
                 if not entry.name.startswith("."):
                     yield entry
 
@@ -60,12 +69,8 @@ class Deadline:
         found, before = 0, b""
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             while part := file.read(_PART_BYTES):
-                self._check(path)
+                self.check(path)
                 part = before + part
                 found += part.count(text)
                 before = part[1 - len(text) :]
         return found
-
-    def _check(self, path: Path) -> None:
-        if self._clock() > self._ends_s:
-            raise TimeoutError(f"reading {path} takes too long")

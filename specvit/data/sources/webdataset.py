@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from specvit.data.base import Dataset, Split
+from specvit.data.base import Counts, Dataset, Split
 from specvit.data.cache.array_storage import Storage
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.places import Places
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.image_files import (
     SPLITS,
     crop_to_square,
@@ -75,6 +76,20 @@ class WebDatasetShards(FileSource):
     def label_kind(self) -> str:
         """Return the kind of the entry that holds the class."""
         return "cls" if self.json_field is None else "json"
+
+    @property
+    def num_labels(self) -> int | None:
+        """Return the number of ``class_names``, where they are given."""
+        return len(self.class_names) or None
+
+    def _count(self, deadline: Deadline) -> Counts:
+        """Count the samples of the shards, shard by shard."""
+        root, found = existing_root(self.root), dict.fromkeys(SPLITS, 0)
+        for split in SPLITS:
+            for shard in expand_pattern(root, getattr(self, split), field=f"data.{split}"):
+                deadline.check(shard)
+                found[split] += len(index_shards([shard], kinds=frozenset(IMAGE_KINDS), what=split))
+        return Counts(found["train"], found["val"], self.num_labels)
 
     def prepare(self) -> Prepared:
         """Find the shards of both splits; their samples are found when they are read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,18 @@ def test_where_the_folder_cannot_be_written_nothing_is_kept(root: Path) -> None:
 def test_of_few_files_nothing_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(found_targets, "LEAST_FILES", 13)
     load(root)
+    assert kept(root) == []
+
+
+def test_targets_of_another_kind_are_not_kept_in_part(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(source: Masks, *rest: Any) -> Dataset:
+        found = _read(source, *rest)
+        return replace(found, train=replace(found.train, labels=np.zeros(3, np.int64)), class_names=("a",))
+
+    _read = Masks._read
+    monkeypatch.setattr(Masks, "_read", read)
+    for _ in range(2):
+        assert load(root).train.targets == {"masks", "labels"}
     assert kept(root) == []
 
 

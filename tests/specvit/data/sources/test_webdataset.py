@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from specvit.data import DATA_SOURCES
+from specvit.data import DATA_SOURCES, Counts, file_source
 from specvit.data.encoded import EncodedImages
+from specvit.data.reading.counting import Deadline
 from specvit.data.sources.image_folder import ImageFolder
 from specvit.data.sources.webdataset import IMAGE_KINDS, WebDatasetShards
 from specvit.errors import DataError
@@ -53,6 +55,17 @@ def root(tmp_path: Path) -> Path:
     write(folder / "train-000001.tar", {"webp": encode(2, "WEBP"), "cls": b"1"})
     write(folder / "val-000000.tar", {"png": encode(3), "cls": b"1"})
     return folder
+
+
+def test_samples_are_counted_before_they_are_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted(**fields: Any) -> Counts | None:
+        return WebDatasetShards(root=str(root), image_size=SIZE, **fields).count_images()
+
+    assert counted() == Counts(3, 1)
+    assert counted(class_names=("a", "b", "c")) == Counts(3, 1, 3)
+    assert counted(val="gone-*.tar") is None
+    monkeypatch.setattr(file_source, "Deadline", partial(Deadline, -1.0))
+    assert counted() is None
 
 
 def load(root: Path, **fields: Any) -> Any:

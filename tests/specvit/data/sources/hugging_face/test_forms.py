@@ -136,8 +136,10 @@ def test_targets_follow_from_the_columns() -> None:
     assert HuggingFace(path="x", mask_column="mask").targets == {"labels", "masks"}
 
 
-@pytest.mark.parametrize("tree", ["saved", "parquet", "image_folder"])
-@pytest.mark.parametrize("fields", [{}, {"streaming": True, "num_train": 5, "num_val": 9}], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("tree", "fields"),
+    [("saved", {}), ("parquet", {}), ("image_folder", {"streaming": True, "num_train": 5, "num_val": 9})],
+)
 def test_on_disk_it_is_what_it_is_in_memory(
     tree: str, fields: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
