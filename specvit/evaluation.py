@@ -7,7 +7,7 @@ later; a trial that trains (``specvit.trial``) ends with the same probes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from specvit.checkpoints import load_model
 from specvit.config import TrialConfig
 from specvit.data import Dataset, DataSource
+from specvit.data.encoded import SKIPPED_METRIC, EncodedImages
 from specvit.device import Device, select_device
 from specvit.diagnostics.diagnose import diagnose
 from specvit.diagnostics.measurement import Measurement
@@ -53,7 +54,8 @@ def evaluate_backbone(
         moved_on: Called after every extraction of features and every probe: a sign of life.
 
     Returns:
-        Value by name of each metric, and what was read off the backbone; empty unless the configuration asks for it.
+        Value by name of each metric, with ``skipped_images`` of what these probes have met; and what was read off the
+        backbone, empty unless the configuration asks for it.
 
     Raises:
         DataError: If the file is not there, is not the one that was kept, or is no model.
@@ -63,9 +65,26 @@ def evaluate_backbone(
     backbone = load_model(weights, sha256=sha256)
     backbone.to(device.torch_device)
     _LOG.info("probing kept weights on %s: %s", device.name, ", ".join(probe.name for probe in config.probes) or "-")
+    probed = [probe_datasets[probe.data] for probe in config.probes if probe.data is not None]
+    encoded = skipping_images((dataset, *probed))
     probing = Probing(config, dataset, probe_datasets, moved_on=moved_on)
     metrics = probing.backbone(backbone, device=device)
-    return metrics, measure(backbone, config, dataset, device=device)
+    diagnostics = measure(backbone, config, dataset, device=device)
+    return {**metrics, **num_skipped(encoded)}, diagnostics
+
+
+def skipping_images(datasets: Iterable[Dataset]) -> list[EncodedImages]:
+    """Return the images that stay encoded and of which bad ones may be skipped, as if none had been yet."""
+    splits = [split.images for dataset in datasets for split in (dataset.train, dataset.val)]
+    encoded = [images for images in splits if isinstance(images, EncodedImages) and images.may_skip]
+    for images in encoded:
+        images.skipped.clear()  # what another trial of this process has met
+    return encoded
+
+
+def num_skipped(encoded: Sequence[EncodedImages]) -> dict[str, float]:
+    """Return how many files were skipped, as a metric; none where none may be."""
+    return {SKIPPED_METRIC: float(len({name for images in encoded for name in images.skipped}))} if encoded else {}
 
 
 def measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from specvit.data.encoded import EncodedImages
 from specvit.device import Device, select_device
 from specvit.diagnostics.measurement import Measurement
 from specvit.errors import SpecsweepError
-from specvit.evaluation import measure
+from specvit.evaluation import measure, num_skipped, skipping_images
 from specvit.external import build_external
 from specvit.files.checksum import sha256_of
 from specvit.kept_weights import WeightsFile
@@ -120,9 +120,7 @@ def run_trial(
     """
     device = device or select_device()
     probed = [probe_datasets[probe.data] for probe in config.probes if probe.data is not None]
-    encoded = _encoded((dataset, *probed))
-    for images in encoded:
-        images.skipped.clear()  # what another trial of this process has met
+    encoded = skipping_images((dataset, *probed))
     train, trained_on = pretrained_on(config, dataset.train)
     num_images = len(train) if trained_on is None else len(trained_on)
     config = replace(config, objective=config.objective.for_images(num_images))
@@ -136,14 +134,15 @@ def run_trial(
     if config.treatment.kind == "raw_pixels":
         observer.progress(step=0, steps=0, images_per_s=0.0)
         _LOG.info("raw pixels: no backbone; probing")
-        return TrialResult({**probing.pixels(), **_num_skipped(encoded)})
+        return TrialResult({**probing.pixels(), **num_skipped(encoded)})
     backbone = _build_backbone(config, dataset)
     if not config.treatment.is_trained:
         backbone.to(device.torch_device)
         _LOG.info("%s: nothing to train; probing on %s", config.treatment.kind.replace("_", " "), device.name)
         observer.progress(step=0, steps=0, images_per_s=0.0)
-        metrics = {**probing.backbone(backbone, device=device), **_num_skipped(encoded)}
-        return TrialResult(metrics, diagnostics=measure(backbone, config, dataset, device=device))
+        metrics = probing.backbone(backbone, device=device)
+        diagnostics = measure(backbone, config, dataset, device=device)
+        return TrialResult({**metrics, **num_skipped(encoded)}, diagnostics=diagnostics)
 
     learner = build_learner(config.objective, backbone, dataset, seed=config.seed)
     comparator = config.treatment.comparator
@@ -191,19 +190,8 @@ def run_trial(
     learnt = terms.measure(step=last.step)
     metrics = probing.backbone(learner.eval_backbone, device=device)
     diagnostics = measure(learner.eval_backbone, config, dataset, device=device)
-    metrics = {**metrics, "loss": last.loss, **learnt, **_num_skipped(encoded)}
+    metrics = {**metrics, "loss": last.loss, **learnt, **num_skipped(encoded)}
     return TrialResult(metrics, diagnostics=diagnostics, cost=cost, weights=kept)
-
-
-def _encoded(datasets: Iterable[Dataset]) -> list[EncodedImages]:
-    """Return the images that stay encoded, and of which bad ones may be skipped."""
-    splits = [split.images for dataset in datasets for split in (dataset.train, dataset.val)]
-    return [images for images in splits if isinstance(images, EncodedImages) and images.may_skip]
-
-
-def _num_skipped(encoded: Sequence[EncodedImages]) -> dict[str, float]:
-    """Return how many files were skipped, as a metric; none where none may be."""
-    return {"skipped_images": float(len({name for images in encoded for name in images.skipped}))} if encoded else {}
 
 
 def _save_weights(learner: Learner, folder: Path) -> tuple[WeightsFile, ...]:

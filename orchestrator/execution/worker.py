@@ -36,6 +36,7 @@ from orchestrator.trials.events import (
 )
 from orchestrator.trials.records import Cause
 from specvit.data import Dataset, DataSource
+from specvit.data.encoded import SKIPPED_METRIC
 from specvit.errors import SpecsweepError
 from specvit.kept_weights import WeightsFile
 
@@ -241,9 +242,12 @@ class RunningJob:
         kept = self.job.kept
         if kept is None:
             return result
+        metrics = {**kept.metrics, **result.metrics}
+        if SKIPPED_METRIC in kept.metrics:  # which these were is not known any more: so many it was at least
+            metrics[SKIPPED_METRIC] = max(kept.metrics[SKIPPED_METRIC], result.metrics.get(SKIPPED_METRIC, 0.0))
         return replace(
             result,
-            metrics={**kept.metrics, **result.metrics},
+            metrics=metrics,
             diagnostics=result.diagnostics or kept.diagnostics,
             cost=kept.cost,
         )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.trials.identity import ADDED_LATER, evaluation_ids, trial_id
 from specvit.config import TrialConfig
 from specvit.data import DataSource
+from specvit.data.encoded import SKIPPED_METRIC
 from specvit.diagnostics.measurement import Measurement
 from specvit.kept_weights import WeightsFile
 from specvit.training.cost import TrainingCost
@@ -66,8 +67,8 @@ class StoredResult:
         return found
 
     def training_metrics(self) -> dict[str, float]:
-        """Return the metrics that no probe has measured: the loss, and what was learnt."""
-        of_probes = {metric.name for probe in self.config.probes for metric in probe.metrics}
+        """Return the metrics that no probe has a part in: the loss, and what was learnt."""
+        of_probes = {metric.name for probe in self.config.probes for metric in probe.metrics} | {SKIPPED_METRIC}
         return {name: value for name, value in self.metrics.items() if name not in of_probes}
 
 
@@ -155,7 +156,7 @@ def find_kept(
             families.setdefault(result.backbone if config.treatment.is_trained else "", []).append(result)
     best: KeptTraining | None = None
     for family in families.values():
-        known: dict[str, float] = dict(family[0].training_metrics())
+        known = family[0].training_metrics() | _most_skipped(config, family)
         missing = []
         for probe in config.probes:
             found = _evaluated(family, wanted[probe.name], print_of[probe.data or config.data])
@@ -185,6 +186,13 @@ def _evaluated(family: Sequence[StoredResult], wanted: str, fingerprint: str | N
             if evaluation == wanted and fingerprint in (None, data):
                 return metrics
     return None
+
+
+def _most_skipped(config: TrialConfig, family: Sequence[StoredResult]) -> dict[str, float]:
+    """Return how many bad files results have left out, at least: which these were is not known any more."""
+    may_skip = any(getattr(source, "on_bad_image", "fail") == "skip" for source in config.sources)
+    counts = [each.metrics[SKIPPED_METRIC] for each in family if SKIPPED_METRIC in each.metrics]
+    return {SKIPPED_METRIC: max(counts)} if may_skip and counts else {}
 
 
 def _worth(kept: KeptTraining) -> tuple[bool, bool, int]:

@@ -33,6 +33,9 @@ BadImages = Literal["fail", "skip"]
 MOST_SKIPPED = 100
 """Images in a row that may be bad; more are no accident."""
 
+SKIPPED_METRIC = "skipped_images"
+"""The metric of a trial that counts the files which were left out for others."""
+
 _LOG = logging.getLogger(__name__)
 
 

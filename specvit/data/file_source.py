@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from specvit.data.encoded import BadImages, Decoding, EncodedImages
 from specvit.data.own_targets import OwnTargets
 from specvit.data.places import Places
 from specvit.data.reading.counting import Deadline
-from specvit.data.reading.image_decoding import MAX_PIXELS
+from specvit.data.reading.image_decoding import MAX_PIXELS, limit_pixels
 from specvit.data.reading.image_files import count_others
 from specvit.data.reading.image_reader import ImageReader, Orientation
 from specvit.data.reading.shared_images import Encoded, check_unshared
@@ -125,6 +125,16 @@ class FileSource(DataSource):
         """Return what reads the images, as the fields say."""
         return ImageReader(orientation=self.orientation, max_pixels=self.max_pixels)
 
+    def check_unshared(self, train: Iterable[Encoded], val: Iterable[Encoded]) -> None:
+        """Check that images to report on are no training images; bad ones that are skipped are none.
+
+        Raises:
+            DataError: If more are than the fields allow.
+        """
+        decode = self.reader().decode if self.on_bad_image == "skip" else None
+        with limit_pixels(self.max_pixels):
+            check_unshared(train, val, most=self.max_shared, decode=decode)
+
     def load(self) -> Dataset:
         """Decode both splits, or with ``cache: disk`` find them decoded.
 
@@ -137,8 +147,7 @@ class FileSource(DataSource):
 
         def compare() -> None:
             if prepared.images:
-                train, val = (map(Encoded.of_file, prepared.images[split]) for split in ("train", "val"))
-                check_unshared(train, val, most=self.max_shared)
+                self.check_unshared(*(map(Encoded.of_file, prepared.images[split]) for split in ("train", "val")))
 
         def read(storage: Storage) -> Dataset:
             # Where decoding takes hours, what needs no decoding comes first; else what is wrong with single images.

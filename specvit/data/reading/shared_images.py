@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +47,21 @@ class Encoded:
 _Keyed = list[tuple[Encoded, Hashable]]
 
 
-def check_unshared(train: Iterable[Encoded], val: Iterable[Encoded], *, most: int) -> None:
+def check_unshared(
+    train: Iterable[Encoded],
+    val: Iterable[Encoded],
+    *,
+    most: int,
+    decode: Callable[[bytes, str], object] | None = None,
+) -> None:
     """Check that images to report on are no training images, byte for byte.
 
     Args:
         train: Images to train on.
         val: Images to report on.
         most: How many may be training images all the same, ``data.max_shared``.
+        decode: Where bad images are left out, what decodes one by its content and name: of what it refuses with a
+            ``DataError``, such as a page that says "not found", nothing is reported on. None = all count.
 
     Raises:
         DataError: If more are; the text counts them and names the first with the training image that it is.
@@ -65,6 +73,9 @@ def check_unshared(train: Iterable[Encoded], val: Iterable[Encoded], *, most: in
         for key in (_end, _whole):
             images = [[image for image, _ in split] for split in splits]
             splits = _in_both([list(zip(split, threads.map(key, split), strict=True)) for split in images])
+        if decode is not None:
+            are_used = threads.map(lambda shared: _is_used(shared[0], decode), splits[1])
+            splits[1] = [shared for shared, is_used in zip(splits[1], are_used, strict=True) if is_used]
     first = {key: image.name for image, key in reversed(splits[0])}
     report_shared({image.name: first[key] for image, key in splits[1]}, total=total, most=most)
 
@@ -107,10 +118,22 @@ def _whole(image: Encoded) -> Hashable:
 def _read(image: Encoded, offset: int, length: int) -> Hashable:
     """Return the hash of a part of a file; of one that cannot be read its name, for whoever decodes it tells why."""
     try:
-        descriptor = open_regular(image.path, os.O_RDONLY)
-        try:
-            return hashlib.sha256(os.pread(descriptor, length, offset)).digest()
-        finally:
-            os.close(descriptor)
+        return hashlib.sha256(_content(image, offset, length)).digest()
     except OSError:
         return image.name
+
+
+def _is_used(image: Encoded, decode: Callable[[bytes, str], object]) -> bool:
+    try:
+        decode(_content(image, image.offset, image.size), image.name)
+    except (OSError, DataError):
+        return False
+    return True
+
+
+def _content(image: Encoded, offset: int, length: int) -> bytes:
+    descriptor = open_regular(image.path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)

@@ -18,7 +18,7 @@ from specvit.data.file_source import FileSource, Prepared
 from specvit.data.own_targets import OwnMasks, central_square
 from specvit.data.places import Places
 from specvit.data.reading.counting import Deadline
-from specvit.data.reading.image_decoding import Header, orientation_of
+from specvit.data.reading.image_decoding import Header, limit_pixels, orientation_of
 from specvit.data.reading.image_files import crop_to_square, fingerprint_samples, squash_mask, squash_to_square
 from specvit.data.reading.image_reader import ImageReader
 from specvit.data.reading.label_names import check_names, encode_labels, largest_class
@@ -156,7 +156,7 @@ class HuggingFace(FileSource):
         shared = {
             f"{tables['val'].name}, row {row}": f"{tables['train'].name}, row {of_train[digest]}"
             for row, digest in val
-            if digest in of_train
+            if digest in of_train and read["val"].may_be_used(row)
         }
         report_shared(shared, total=len(read["val"].digests), most=self.max_shared)
         class_names: tuple[str, ...] = ()
@@ -207,6 +207,17 @@ class _Decoded:
     def largest_mask(self) -> int:
         """Return the largest class index in the masks; -1 = none."""
         return int(self._largest.max(initial=-1))
+
+    def may_be_used(self, row: int) -> bool:
+        """Return whether a row is reported on: not where its image turns out to be bad, and such are skipped."""
+        if self._source.on_bad_image == "fail":
+            return True
+        try:
+            with limit_pixels(self._source.max_pixels):
+                self._reader.decode(self._contents[row], "")
+        except DataError:
+            return False
+        return True
 
     def encoded(self, table: str) -> EncodedImages:
         """Return the images that were kept encoded, in memory, with their masks."""

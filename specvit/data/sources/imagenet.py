@@ -12,7 +12,6 @@ from specvit.data.file_source import Prepared
 from specvit.data.places import Places
 from specvit.data.reading.image_files import existing_folder, existing_root, fingerprint_samples, visible_entries
 from specvit.data.reading.imagenet_archives import KIT, TRAIN, VAL, has_archives, index_train, index_val
-from specvit.data.reading.shared_images import check_unshared
 from specvit.data.sources.image_folder import ImageFolder, check_same_classes, class_indices
 from specvit.errors import DataError
 from specvit.settings import PositiveInt, settings
@@ -83,7 +82,7 @@ class ImageNet(ImageFolder):
         if len(found["train"]) != NUM_CLASSES:
             raise DataError(f"{str(root / TRAIN)!r} must hold {NUM_CLASSES} classes, not {len(found['train'])}")
         images = {split: [image for one in classes.values() for image in one] for split, classes in found.items()}
-        check_unshared(images["train"], images["val"], most=self.max_shared)
+        self.check_unshared(images["train"], images["val"])
         train, val = (
             Split(images=self.encoded_images(Places.of_entries(images[split])), labels=class_indices(found[split]))
             for split in ("train", "val")

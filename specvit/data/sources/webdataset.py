@@ -25,7 +25,7 @@ from specvit.data.reading.image_files import (
 from specvit.data.reading.label_names import MAX_CLASSES, check_names, name_classes
 from specvit.data.reading.name_forms import composed
 from specvit.data.reading.paths import check_disjoint, is_inside
-from specvit.data.reading.shared_images import Encoded, check_unshared
+from specvit.data.reading.shared_images import Encoded
 from specvit.data.reading.tar_shards import Sample, expand_pattern, index_shards
 from specvit.errors import DataError
 from specvit.lazy_numpy import np
@@ -141,9 +141,7 @@ class WebDatasetShards(FileSource):
         for split in SPLITS:
             if not samples[split]:
                 raise DataError(f"data.{split}: no sample in {str(shards[split][0])!r}")
-        check_unshared(
-            *([_encoded(sample) for sample in samples[split]] for split in SPLITS), most=self.max_shared
-        )
+        self.check_unshared(*([_encoded(sample) for sample in samples[split]] for split in SPLITS))
         return samples
 
     def _encoded(self, shards: Mapping[str, Sequence[Path]]) -> Dataset:

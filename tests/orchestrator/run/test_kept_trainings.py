@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from orchestrator.ledger.ledger import LEDGER_NAME, Ledger
 from orchestrator.run import Outcome, prepare_run
@@ -69,6 +70,24 @@ def test_a_probe_that_is_added_looks_at_kept_weights_and_finds_what_it_would_hav
             *(before[label].reports, before[label].cost, before[label].weights),
         )
         assert (record.seconds or 0.0) > (before[label].seconds or 0.0)
+
+
+@pytest.mark.long
+def test_bad_images_that_a_later_probe_leaves_out_are_counted(
+    driver: Driver, small: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    root = tmp_path / "photographs"
+    for number in range(12):
+        folder = root / ("train" if number < 8 else "val") / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / f"{number}.png")
+    for name in ("train/a/2.png", "val/b/9.png"):
+        (root / name).write_bytes(b"nothing")
+    own = {"source": "image_folder", "root": str(root), "image_size": 16, "keep": "encoded", "on_bad_image": "skip"}
+    driver.run(small(probes={"clustering": {}}))
+    later = driver.run(small(probes={"clustering": {}, "knn": {"data": own}}))
+    assert [record.metrics["skipped_images"] for record in later.records] == [2.0] * 4
+    assert all(record.added_later == {"knn_top1", "skipped_images"} for record in later.records)
 
 
 @pytest.mark.long

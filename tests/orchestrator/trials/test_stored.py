@@ -18,6 +18,7 @@ from orchestrator.trials.identity import evaluation_ids, training_id
 from orchestrator.trials.stored import KeptTraining, StoredResult, find_kept, read_config
 from orchestrator.trials.trial import Trial
 from specvit.config import TrialConfig
+from specvit.data.sources.image_folder import ImageFolder
 from specvit.kept_weights import WeightsFile
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -133,6 +134,19 @@ def test_numbers_of_two_backbones_are_not_put_together(asked: Callable[..., Tria
     whole = found(asked("knn", "linear"), first, same)
     assert whole is not None
     assert (whole.missing, whole.metrics) == (None, {"knn_top1": 50.0, "loss": 1.0, "linear_top1": 60.0})
+
+
+def test_of_files_that_were_left_out_the_largest_number_is_known_where_data_may_have_such(
+    asked: Callable[..., TrialConfig],
+) -> None:
+    few = result_of(asked("knn"), "a", sha256="1", knn_top1=50.0, skipped_images=2.0)
+    more = result_of(asked("linear"), "b", sha256="1", linear_top1=60.0, skipped_images=5.0)
+    config = asked("knn", "linear")
+    data = ImageFolder(root="/x", keep="encoded", on_bad_image="skip")
+    for each, expected in ((config, {}), (replace(config, data=data), {"skipped_images": 5.0})):
+        kept = find_kept(each, [few, more], {})
+        assert kept is not None
+        assert {name: value for name, value in kept.metrics.items() if name == "skipped_images"} == expected
 
 
 def test_a_backbone_that_was_kept_comes_before_one_that_was_not(asked: Callable[..., TrialConfig]) -> None:

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specvit.checkpoints import save_model
 from specvit.config import TrialConfig
 from specvit.errors import DataError
+from specvit.evaluation import evaluate_backbone
+from specvit.files.checksum import sha256_of
+from specvit.models.config import VitConfig
+from specvit.models.vit import build_vit
 from specvit.training.loop import batches
 from specvit.trial import run_trial
 
 from ..data.reading.test_pixels import encode, photograph
 from ..data.sources import test_encoded_coco as coco
+from ..training.small_runs import SCALE
 from .small_trials import BATCH_SIZE, CPU, LEARNT, RECIPES, Watching, make_config, run_watched
 from .test_interruptions import Interrupted, make_checkpoint
 
@@ -124,6 +130,17 @@ def test_a_bad_image_ends_a_trial_with_its_name_or_is_counted_once(folder: Path,
 def test_a_floor_counts_the_bad_images_that_its_probes_meet(kind: str, damaged: Path) -> None:
     config = make_skipping(damaged, treatment={"kind": kind}, probes={"knn": {}})
     assert run_watched(config, config.data.load())[0].metrics["skipped_images"] == 2
+
+
+def test_probes_that_come_later_count_the_bad_images_that_they_meet(damaged: Path, tmp_path: Path) -> None:
+    config = make_skipping(damaged, probes={"knn": {}})
+    dataset = config.data.load()
+    weights = tmp_path / "backbone.safetensors"
+    save_model(build_vit(VitConfig(SCALE, image_size=16, patch_size=4), seed=0), weights)
+    for _ in range(2):
+        metrics, _ = evaluate_backbone(config, dataset, weights, sha256_of(weights), device=CPU)
+        assert metrics.keys() == {"knn_top1", "skipped_images"}
+        assert metrics["skipped_images"] == 2
 
 
 def test_a_trial_that_resumes_counts_the_bad_images_of_before(damaged: Path, tmp_path: Path) -> None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import tarfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from specvit.data.encoded import EncodedImages
 from specvit.data.reading import shared_images
+from specvit.data.reading.image_decoding import decode
 from specvit.data.reading.shared_images import Encoded, check_unshared
+from specvit.data.sources.image_folder import ImageFolder
+from specvit.data.sources.webdataset import WebDatasetShards
 from specvit.errors import DataError
+
+from .test_pixels import encode, photograph
 
 LONG = 3 * 4096
 
 
-def check(root: Path, most: int = 0) -> None:
+def check(root: Path, most: int = 0, **options: Any) -> None:
     train, val = ([Encoded.of_file(path) for path in sorted((root / split).iterdir())] for split in ("train", "val"))
-    check_unshared(train, val, most=most)
+    check_unshared(train, val, most=most, **options)
 
 
 @pytest.fixture
@@ -71,3 +81,37 @@ def test_only_files_of_one_length_are_opened(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(shared_images, "open_regular", spy)
     check(root)
     assert set(opened) == {"a", "b", "c"}
+
+
+def test_what_cannot_be_decoded_is_not_reported_on_where_bad_images_are_left_out(root: Path) -> None:
+    page, image = b"not found", encode(photograph())
+    for split in ("train", "val"):
+        (root / split / "page.jpg").write_bytes(page)
+        (root / split / "image.jpg").write_bytes(image)
+    with pytest.raises(DataError, match="2 of 5 images"):
+        check(root)
+    with pytest.raises(DataError, match=r"1 of 5 images .* the first '.*val/image\.jpg'"):
+        check(root, decode=decode)
+    check(root, most=1, decode=decode)
+
+
+def test_bad_images_that_are_skipped_may_be_in_both_splits_of_files_and_of_shards(tmp_path: Path) -> None:
+    contents = {"train": [b"not found", *(encode(photograph(seed=seed)) for seed in range(2))]}
+    contents["val"] = [b"not found", *(encode(photograph(seed=seed)) for seed in range(2, 4))]
+    for split, images in contents.items():
+        (tmp_path / split / "all").mkdir(parents=True)
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as shard:
+            for number, content in enumerate(images):
+                (tmp_path / split / "all" / f"{number}.jpg").write_bytes(content)
+                for ending, part in (("jpg", content), ("cls", b"0")):
+                    entry = tarfile.TarInfo(f"{number}.{ending}")
+                    entry.size = len(part)
+                    shard.addfile(entry, io.BytesIO(part))
+    keep = {"root": str(tmp_path), "keep": "encoded"}
+    for source in (ImageFolder(**keep), WebDatasetShards(train="train.tar", val="val.tar", **keep)):
+        with pytest.raises(DataError, match="1 of 3 images to report on are training images"):
+            source.load()
+        images = replace(source, on_bad_image="skip").load().val.images
+        assert isinstance(images, EncodedImages)
+        images[:]
+        assert len(images.skipped) == 1

@@ -125,6 +125,22 @@ def test_a_row_is_skipped_where_its_image_or_its_mask_cannot_be_read(hf: Any, ro
     assert (data.train.masks[[1, 4]] == 255).all()
 
 
+@pytest.mark.parametrize("mask_column", [None, "mask"])
+def test_bad_images_that_are_skipped_may_be_in_both_splits(
+    hf: Any, rows: Rows, mask_column: str | None, tmp_path: Path
+) -> None:
+    fields = {"keep": "encoded", "mask_column": mask_column, "on_bad_image": "skip"}
+    for pairs in rows.values():
+        pairs[1] = (b"not found", pairs[1][1])
+    images = load(write(hf, tmp_path / "rows", rows), **fields).val.images
+    assert isinstance(images, EncodedImages)
+    images[:]
+    assert len(images.skipped) == 1
+    rows["validation"][0] = rows["train"][0]
+    with pytest.raises(DataError, match=r"1 of 4 images .*row 0\", which is .*row 0\": "):
+        load(write(hf, tmp_path / "shared", rows), **fields)
+
+
 @pytest.mark.parametrize("policy", ["fail", "skip"])
 def test_masks_that_do_not_fit_are_refused_as_with_arrays(hf: Any, rows: Rows, policy: str, tmp_path: Path) -> None:
     rows["train"][3] = (rows["train"][3][0], mask_of("train", 3))
