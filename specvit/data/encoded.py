@@ -191,6 +191,16 @@ class EncodedImages:
             _LOG.warning("skipped, and the image that follows taken in its place: %s", error)
 
 
+def left_out(bad: Mapping[int, str], *, total: int) -> str:
+    """Return how a message ends on images that lack something: how many are left out, and why the first one is.
+
+    Args:
+        bad: Why some of them cannot be used; where it is empty, so is the text.
+        total: How many images there are.
+    """
+    return f"; {len(bad)} of {total} images left out: {next(iter(bad.values()))}" if bad else ""
+
+
 def usable_threads() -> int:
     """Return the threads that this process computes with: the CPUs of a trial, where one runs."""
     given = os.environ.get("OMP_NUM_THREADS", "")

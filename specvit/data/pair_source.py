@@ -45,12 +45,12 @@ class PairSource(FileSource):
         pairs = {split: self.pairs(root, split) for split in SPLITS}
         files = [path for split in SPLITS for pair in pairs[split] for path in pair]
         images = {split: [image for image, _ in pairs[split]] for split in SPLITS}
-        folders = {image.parent: IMAGE_SUFFIXES for image, _ in (pair for split in SPLITS for pair in pairs[split])}
+        parents = dict.fromkeys(image.parent for split in SPLITS for image, _ in pairs[split])
         return Prepared(
             files=files,
             read=partial(self._read, root, pairs),
             images=images,
-            folders=folders,
+            folders={parent: IMAGE_SUFFIXES for parent in parents if parent.is_dir()},  # all of one may be gone
             encoded=partial(self._encoded, root, pairs),
         )
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, model_validator
 from specvit.data.base import Counts, Dataset, Split
 from specvit.data.boxes import OwnBoxes, crop_boxes, pad_boxes, squash_boxes
 from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.encoded import EncodedImages, left_out
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.places import Places
 from specvit.data.reading.coco_annotations import Annotations, read_annotations
@@ -239,9 +240,11 @@ class Coco(FileSource):
             boxes = splits[split].boxes
             assert boxes is not None
             if not (boxes[..., 4] >= 0).any():
+                images = splits[split].images
+                bad = images.known_bad if isinstance(images, EncodedImages) else {}
                 raise DataError(
                     f"the annotations {str(found.file)!r} must hold at least 1 box that covers a pixel of {where}, "
-                    f"crowds aside, at data.{self._size_field} {self.probed_size}"
+                    f"crowds aside, at data.{self._size_field} {self.probed_size}{left_out(bad, total=len(boxes))}"
                 )
         return Dataset(
             train=splits["train"],

@@ -10,6 +10,7 @@ from PIL import Image
 
 from specvit.data.base import Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.encoded import left_out
 from specvit.data.own_targets import OwnDepth, OwnTargets, central_square
 from specvit.data.pair_source import Pairs, PairSource, match_by_name
 from specvit.data.places import Places
@@ -132,7 +133,7 @@ class DepthMaps(PairSource):
         where = f" in the centre of an image, as it is at {size}x{size}" if self.keep == "encoded" else ""
         raise DataError(
             f"the depth maps of {split} in {str(root)!r}, such as {str(pairs[0][1])!r}, must hold a measured "
-            f"pixel{where}; {self._rule()}"
+            f"pixel{where}; {self._rule()}{left_out(bad, total=len(pairs))}"
         )
 
     def _decode(

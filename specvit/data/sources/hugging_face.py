@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Counts, Dataset, Split
 from specvit.data.cache.array_storage import MemoryStorage, Rows, Storage
-from specvit.data.encoded import EncodedImages
+from specvit.data.encoded import EncodedImages, left_out
 from specvit.data.file_source import FileSource, Prepared
 from specvit.data.own_targets import OwnMasks, central_square
 from specvit.data.places import Places
@@ -178,7 +178,9 @@ class HuggingFace(FileSource):
         largest_mask = max(decoded.largest_mask for decoded in read.values())
         mask_names = self.mask_names or tuple(f"class {index}" for index in range(largest_mask + 1))
         if self.mask_column is not None and largest_mask < 0:
-            raise DataError(f"the masks of {self.path!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})")
+            bad, total = read["train"].bad, len(read["train"].digests)
+            rule = f"must hold a class; all pixels are ignored ({IGNORE_INDEX})"
+            raise DataError(f"the masks of {self.path!r} {rule}{left_out(bad, total=total)}")
         about = [json.dumps([class_names, *(labels[split].tolist() for split in labels)]).encode()]
         return Dataset(
             train=splits["train"],
@@ -201,7 +203,7 @@ class _Decoded:
         self._masks: list[bytes] = [b""] * num_rows
         self._largest = np.full(num_rows, -1)
         self.digests: list[bytes] = []
-        self._bad: dict[int, str] = {}
+        self.bad: dict[int, str] = {}
 
     @property
     def largest_mask(self) -> int:
@@ -226,7 +228,7 @@ class _Decoded:
         if source.mask_column is not None:
             masks = Places.of_contents(self._masks[: len(names)], [f"{name}, mask" for name in names])
             own["masks"] = OwnMasks(masks, source.orientation, source.max_pixels)
-        return source.encoded_images(Places.of_contents(self._contents[: len(names)], names), own, self._bad)
+        return source.encoded_images(Places.of_contents(self._contents[: len(names)], names), own, self.bad)
 
     def add(self, row: Row) -> bytes:
         """Decode one row and return what tells it from others."""
@@ -241,7 +243,7 @@ class _Decoded:
         except DataError as error:
             if source.on_bad_image == "fail":
                 raise
-            self._bad[row.index] = str(error)
+            self.bad[row.index] = str(error)
             if source.mask_column is not None:
                 self._rows["masks"][row.index] = np.full((size, size), IGNORE_INDEX, np.uint8)
             return hashlib.sha256(row.name.encode()).digest()

@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from specvit.data.base import IGNORE_INDEX, Dataset, Split
 from specvit.data.cache.array_storage import Rows, Storage
+from specvit.data.encoded import left_out
 from specvit.data.own_targets import OwnMasks, OwnTargets, central_square
 from specvit.data.pair_source import Pairs, PairSource, match_by_name
 from specvit.data.places import Places
@@ -86,6 +87,7 @@ class Masks(PairSource):
                 folder = pairs[split][0][1].parent
                 raise DataError(
                     f"the masks in {str(folder)!r} must hold a class; all pixels are ignored ({IGNORE_INDEX})"
+                    f"{left_out(bad[split], total=len(pairs[split]))}"
                 )
         largest = max(largest for _, largest in decoded.values())
         return Dataset(

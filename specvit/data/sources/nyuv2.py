@@ -60,7 +60,7 @@ class Nyuv2(DepthMaps):
         return 24_231, 654
 
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
-        """List the images of a split, each with its depth map."""
+        """List the images of a split, each with its depth map; where bad images are skipped, files may be gone."""
         names = _LISTS[split]
         listing = next((root / name for name in names if (root / name).is_file()), root / names[0])
         try:
@@ -81,7 +81,7 @@ class Nyuv2(DepthMaps):
                     )
             pair = existing(folder / image), existing(folder / depth)
             for path, kind in zip(pair, ("image", "depth map"), strict=True):
-                if not path.is_file():
+                if self.on_bad_image == "fail" and not path.is_file():
                     raise DataError(f"line {number} of {str(listing)!r} names no {kind} {str(path)!r}: {_LAYOUT}")
             found.append(pair)
         if not found:

@@ -35,7 +35,7 @@ class Voc(Masks):
         return 1_464, 1_449
 
     def pairs(self, root: Path, split: str) -> list[tuple[Path, Path]]:
-        """List the images of a split, each with its mask."""
+        """List the images of a split, each with its mask; where bad images are skipped, files may be gone."""
         images = existing_folder(root / "JPEGImages", rule=_LAYOUT)
         masks = existing_folder(root / "SegmentationClass", rule=_LAYOUT)
         listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -49,7 +49,7 @@ class Voc(Masks):
             if not is_inside(name):
                 raise DataError(f"{str(listing)!r} must name images within {str(images)!r}, not {name!r}")
         found = [(existing(images / f"{name}.jpg"), existing(masks / f"{name}.png")) for name in names]
-        for image, mask in found:
+        for image, mask in found if self.on_bad_image == "fail" else ():
             for path, kind in ((image, "image"), (mask, "mask")):
                 if not path.is_file():
                     raise DataError(f"{str(listing)!r} names {image.stem!r}, which has no {kind} {str(path)!r}")

@@ -204,6 +204,9 @@ def test_a_split_without_a_box_in_the_centres_is_refused(tmp_path: Path) -> None
         load(tmp_path)
     with pytest.raises(DataError, match=message + r" aside, at data\.image_size 16$"):
         load(tmp_path, probe_size=None)
+    (tmp_path / "train2017" / "0.jpg").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=message + r".*; 1 of 2 images left out: cannot .*0\.jpg': its content"):
+        load(tmp_path, on_bad_image="skip")
 
 
 def test_the_fingerprint_follows_annotations_and_the_names_and_sizes_of_images(root: Path) -> None:

@@ -191,6 +191,9 @@ def test_a_split_that_is_measured_nowhere_in_its_middles_is_refused(root: Path) 
     words = r"such as '.*val/4.npy', must hold a measured pixel in the centre of an image, as it is at 16x16; a "
     with pytest.raises(DataError, match=words):
         load(root)
+    (root / "images" / "val" / "5.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=words + r".*; 1 of 4 images left out: cannot .*val/5\.jpg'"):
+        load(root, on_bad_image="skip")
 
 
 def test_a_map_one_pixel_high_is_one_pixel(tmp_path: Path) -> None:

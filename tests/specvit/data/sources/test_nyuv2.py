@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from specvit.data import DATA_SOURCES
+from specvit.data.encoded import EncodedImages
 from specvit.data.sources.nyuv2 import Nyuv2
 from specvit.errors import DataError
 
@@ -52,6 +54,17 @@ def test_both_layouts_are_read_in_the_order_of_the_lists(as_bts: bool, tmp_path:
     upper, lower = [[0.0] * 8] * 4, [[0.0] + [2.0] * 7] * 4
     assert dataset.train.depth[0].tolist() == upper + lower
     assert dataset.train.depth[1].max() == 3.0
+
+
+def test_files_that_a_list_names_may_be_gone_where_bad_images_are_skipped(tmp_path: Path) -> None:
+    root = _make(tmp_path, as_bts=True)
+    shutil.rmtree(root / "sync" / "den_0001a")
+    with pytest.raises(DataError, match=r"line 2 of .*train_files_with_gt\.txt' names no image '.*den_0001a"):
+        Nyuv2(root=str(root), image_size=8, keep="encoded").load()
+    train = Nyuv2(root=str(root), image_size=8, keep="encoded", on_bad_image="skip").load().train
+    assert train.read(slice(None))[1].tolist() == [0, 0]
+    assert isinstance(train.images, EncodedImages)
+    assert list(train.images.skipped) == [str(root / "sync" / "den_0001a" / "rgb_00000.jpg")]
 
 
 def test_the_crop_is_that_of_eigen(tmp_path: Path) -> None:

@@ -119,6 +119,20 @@ def test_voc_lists_that_name_nothing_or_too_much_are_refused(voc: Path, names: s
         Voc(root=str(voc)).load()
 
 
+@pytest.mark.parametrize("gone", ["JPEGImages/2007_1.jpg", "SegmentationClass/2007_1.png"])
+def test_files_that_a_voc_list_names_may_be_gone_where_bad_images_are_skipped(voc: Path, gone: str) -> None:
+    (voc / gone).unlink()
+    with pytest.raises(DataError, match=r"train\.txt' names '2007_1', which has no (image|mask)"):
+        Voc(root=str(voc), keep="encoded").load()
+    images = Voc(root=str(voc), keep="encoded", on_bad_image="skip").load().train.images
+    assert isinstance(images, EncodedImages)
+    assert images.known_bad.keys() == {0}
+    assert gone in images.known_bad[0]
+    (voc / "SegmentationClass" / "2007_3.png").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"must hold a class; all .*; 2 of 2 images left out: cannot .*{gone}'"):
+        Voc(root=str(voc), keep="encoded", on_bad_image="skip").load()
+
+
 @pytest.mark.parametrize("name", ["../2007_1", "/2007_1", "x/../2007_1"])
 def test_voc_lists_that_leave_the_folders_are_refused(name: str, voc: Path) -> None:
     for folder, copied, ending in (("JPEGImages", "2007_1", "jpg"), ("SegmentationClass", "2007_1", "png")):
