@@ -15,12 +15,12 @@ from typing import Any
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import measured_metrics
-from orchestrator.reports.comparisons import Claims
+from orchestrator.reports.comparisons import BASELINE, Claims
 from orchestrator.reports.environment import environment_of, read_environment
-from orchestrator.reports.interactions import ERROR, Change, change_of
+from orchestrator.reports.interactions import ERROR, Change, change_of, changes_of_effects
 from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.run_differences import RunDifference, find_run_differences
-from orchestrator.statistics import differences_of_means, mean, sample_sd
+from orchestrator.statistics import Variances, differences_of_means, mean, sample_sd
 from orchestrator.trials.records import State, TrialRecord
 from orchestrator.trials.trial import Role
 from specvit.errors import SpecsweepError
@@ -72,6 +72,8 @@ class ComparedArm:
         change: Second - first; of controls and of what is not trained, or was pruned, without an interval.
         is_pruned: Whether a trial of it was pruned in one of the sweeps: survivors flatter.
         is_same: Whether it has the same values in both, to the last bit, at the seeds that both have.
+        effect: How much larger its difference to the baseline is in the second; None of all but arms, and where it was
+            pruned.
     """
 
     group: str
@@ -82,6 +84,7 @@ class ComparedArm:
     change: Change
     is_pruned: bool = False
     is_same: bool = False
+    effect: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class SweepComparison:
         only_second: Likewise.
         differences: In what else they differ.
         detectable: Change that would have been found with 80% probability, of groups the smallest; None if unknown.
+        detectable_effect: The same of a change of an arm's difference to the baseline.
     """
 
     metric: str
@@ -107,6 +111,7 @@ class SweepComparison:
     only_second: tuple[str, ...]
     differences: tuple[RunDifference, ...]
     detectable: float | None
+    detectable_effect: float | None
 
 
 def read_side(ledger: Ledger, target: str) -> Side:
@@ -146,13 +151,15 @@ def compare_sweeps(first: Side, second: Side, metric: str | None = None) -> Swee
     paired = alike and any(_values(one[each], metric).keys() & _values(other[each], metric).keys() for each in shared)
     cells = [_arm(place, one[place], other[place], metric, paired=paired) for place in shared]
     compared, detectable = _with_intervals(cells, one, other, metric, paired=paired)
+    moderates = any(Claims.of(side.info).comparison.variance == "moderated" for side in (first, second))
+    compared, seen = _with_effects(compared, one, other, metric, paired=paired, moderates=moderates)
     lists = [[_name(place) for place in of if place not in but] for of, but in ((one, other), (other, one))]
     records = tuple([record for place in shared for record in of[place]] for of in (one, other))
     differences = find_run_differences(
         (first.info, second.info), (records[0], records[1]), (first.environment, second.environment)
     )
     return SweepComparison(
-        metric, alike, paired, tuple(compared), tuple(lists[0]), tuple(lists[1]), differences, detectable
+        metric, alike, paired, tuple(compared), tuple(lists[0]), tuple(lists[1]), differences, detectable, seen
     )
 
 
@@ -297,6 +304,42 @@ def _with_intervals(
         if family.detectable is not None:
             seen.append(family.detectable)
     return [replace(arm, change=changes.get((arm.group, arm.arm), arm.change)) for arm in arms], min(seen, default=None)
+
+
+def _with_effects(
+    arms: Sequence[ComparedArm],
+    one: Mapping[Place, Sequence[TrialRecord]],
+    other: Mapping[Place, Sequence[TrialRecord]],
+    metric: str,
+    *,
+    paired: bool,
+    moderates: bool,
+) -> tuple[list[ComparedArm], float | None]:
+    """Give arms the change of their difference to the baseline, as between groups of one sweep; return as above.
+
+    In each sweep seeds are blocks, so that what other seeds alone do to all arms is in no change.
+    """
+    judged: dict[str, dict[str, ComparedArm]] = {}
+    for arm in arms:
+        if arm.role.is_ablated and not arm.is_pruned and arm.first.n and arm.second.n:
+            judged.setdefault(arm.group, {})[BASELINE if arm.role is Role.BASELINE else arm.arm] = arm
+    judged = {
+        group: of_group
+        for group, of_group in judged.items()
+        if BASELINE in of_group and len(of_group) > 1 and not all(arm.is_same for arm in of_group.values())
+    }
+    changes: dict[Place, Change] = {}
+    seen = []
+    for group, of_group in judged.items():
+        own, its = (
+            {name: _values(of[group, arm.arm], metric) for name, arm in of_group.items()} for of in (one, other)
+        )
+        variances: Variances = "moderated" if moderates else "pooled"
+        found, detectable = changes_of_effects(its, own, paired, variances, num_families=len(judged))
+        changes |= {(group, name): change for name, change in found.items() if change.mean is not None}
+        if detectable is not None:
+            seen.append(detectable)
+    return [replace(arm, effect=changes.get((arm.group, arm.arm))) for arm in arms], min(seen, default=None)
 
 
 def _name(place: Place) -> str:

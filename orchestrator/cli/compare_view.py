@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.compare import ComparedArm, Side, SideCell, SweepComparison
+from orchestrator.reports.interactions import Change
 from orchestrator.reports.rendering.formatting import column_title, decimals, describe, fold_arm
 from orchestrator.reports.rendering.interaction_text import interval_text
 from orchestrator.statistics import LEAST_SEEDS
@@ -49,6 +51,7 @@ def comparison_json(first: Side, second: Side, found: SweepComparison) -> dict[s
         "paired": found.paired,
         "says": says(found),
         "could_have_seen": found.detectable,
+        "could_have_seen_of_effects": found.detectable_effect,
         "arms": [
             {
                 "group": arm.group,
@@ -62,6 +65,12 @@ def comparison_json(first: Side, second: Side, found: SweepComparison) -> dict[s
                 "diff_p": arm.change.p_value,
                 "diff_n": arm.change.n,
                 "is_found": arm.change.is_found,
+                "effect_diff": None if arm.effect is None else arm.effect.mean,
+                "effect_diff_low": None if arm.effect is None else arm.effect.low,
+                "effect_diff_high": None if arm.effect is None else arm.effect.high,
+                "effect_diff_p": None if arm.effect is None else arm.effect.p_value,
+                "effect_diff_n": None if arm.effect is None else arm.effect.n,
+                "effect_is_found": arm.effect is not None and arm.effect.is_found,
                 "is_pruned": arm.is_pruned,
                 "is_same": arm.is_same,
             }
@@ -77,38 +86,71 @@ def comparison_json(first: Side, second: Side, found: SweepComparison) -> dict[s
 
 def says(found: SweepComparison) -> list[str]:
     """Return in sentences what is found, and how."""
-    title, digits = describe(found.metric).title, decimals(found.metric)
+    return [_of_arms(found), *_of_effects(found), _pairing(found)]
+
+
+def _pairing(found: SweepComparison) -> str:
+    if found.paired:
+        return "Paired by seed: the trainings are configured alike."
+    if found.alike:
+        return "Not paired: the trainings are configured alike, but have no seed in common."
+    how = {"configuration", "data"} & {each.kind for each in found.differences}
+    by = "" if how else " by defaults or the protocol of their versions"
+    return f"Not paired: the trainings are configured differently{by}, so that a seed does not mean the same."
+
+
+def _of_arms(found: SweepComparison) -> str:
+    """Return what is found of the arms themselves."""
+    title = describe(found.metric).title
     trained = [arm for arm in found.arms if arm.role.is_ablated]
     same = [arm for arm in trained if arm.is_same]
-    pairing = "Paired by seed: the trainings are configured alike."
-    if found.alike and not found.paired:
-        pairing = "Not paired: the trainings are configured alike, but have no seed in common."
-    elif not found.paired:
-        how = {"configuration", "data"} & {each.kind for each in found.differences}
-        by = "" if how else " by defaults or the protocol of their versions"
-        pairing = f"Not paired: the trainings are configured differently{by}, so that a seed does not mean the same."
     if trained and len(same) == len(trained):
-        return [f"All {len(trained)} arms have the same {title} to the last bit.", pairing]
+        return f"All {len(trained)} arms have the same {title} to the last bit."
     most = max((arm.change.n for arm in trained if not arm.is_same), default=0)
     if most < LEAST_SEEDS:
         have = "at most " * bool(most) + (str(most) if most else "none")
         which = "seeds that an arm has in both" if found.paired else "seeds of an arm on each side"
-        return [f"No verdict on {title}: it takes {LEAST_SEEDS} {which}; there are {have}.", pairing]
+        return f"No verdict on {title}: it takes {LEAST_SEEDS} {which}; there are {have}."
     judged = [arm for arm in trained if arm.change.low is not None]
-    seeds = sorted({arm.change.n for arm in judged}) or [0]
-    scope = f"{len(judged)} arm{'s' * (len(judged) != 1)}, "
+    arms = f"{len(judged)} arm{'s' * (len(judged) != 1)}"
     if same:
-        scope = f"{len(judged)} of {len(trained)} arms, the others are the same, "
-    scope += f"{seeds[0]}{f' to {seeds[-1]}' * (len(seeds) > 1)} seeds"
-    differing = [arm for arm in judged if arm.change.is_found]
+        arms = f"{len(judged)} of {len(trained)} arms, the others are the same"
+    scope = f"{arms}, {_seeds([arm.change for arm in judged])}"
+    differing = [(arm, arm.change) for arm in judged if arm.change.is_found]
     if differing:
-        texts = [f"{_name(arm)}: {interval_text(arm.change, found.metric)}" for arm in differing[:_MOST_NAMED]]
-        more = f" and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else ""
-        return [f"{title} differs (B - A) with {'; '.join(texts)}{more} ({scope}).", pairing]
-    unseen = ""
-    if found.detectable is not None:
-        unseen = f": differences under {found.detectable:.{digits}f} could not have been seen"
-    return [f"No arm is found to differ in {title} ({scope}){unseen}.", pairing]
+        return f"{title} differs (B - A) with {_listed(differing, found.metric)} ({scope})."
+    unseen = _unseen("differences", found.detectable, found.metric)
+    return f"No arm is found to differ in {title} ({scope}){unseen}."
+
+
+def _of_effects(found: SweepComparison) -> list[str]:
+    """Return what is found of the arms' differences to the baseline; nothing where there is no interval."""
+    judged = [(arm, arm.effect) for arm in found.arms if arm.effect is not None and arm.effect.n >= LEAST_SEEDS]
+    if not judged:
+        return []
+    title = describe(found.metric).title
+    scope = f"{len(judged)} arm{'s' * (len(judged) != 1)}, {_seeds([change for _, change in judged])}"
+    differing = [(arm, change) for arm, change in judged if change.is_found]
+    if differing:
+        text = _listed(differing, found.metric)
+        return [f"The effect on {title}, the difference to the baseline, differs with {text} ({scope})."]
+    unseen = _unseen("those", found.detectable_effect, found.metric)
+    return [f"No effect on {title}, the difference to the baseline, is found to differ ({scope}){unseen}."]
+
+
+def _seeds(changes: Sequence[Change]) -> str:
+    seeds = sorted({change.n for change in changes}) or [0]
+    return f"{seeds[0]}{f' to {seeds[-1]}' * (len(seeds) > 1)} seeds"
+
+
+def _listed(changes: Sequence[tuple[ComparedArm, Change]], metric: str) -> str:
+    texts = [f"{_name(arm)}: {interval_text(change, metric)}" for arm, change in changes[:_MOST_NAMED]]
+    more = f" and {len(changes) - _MOST_NAMED} more" if len(changes) > _MOST_NAMED else ""
+    return "; ".join(texts) + more
+
+
+def _unseen(what: str, detectable: float | None, metric: str) -> str:
+    return "" if detectable is None else f": {what} under {detectable:.{decimals(metric)}f} could not have been seen"
 
 
 def _name(arm: ComparedArm) -> str:
@@ -135,7 +177,8 @@ def _run_values(side: Side) -> dict[str, object]:
 def _table(metric: str, arms: list[ComparedArm]) -> Table:
     view = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
     view.add_column("arm", overflow="fold")
-    for title in ("A", "B", "B - A"):
+    has_effects = any(arm.effect is not None for arm in arms)
+    for title in ("A", "B", "B - A", *["effect: B - A"] * has_effects):
         view.add_column(f"{title}: {one_line(column_title(metric))}" if title == "A" else title, justify="right")
     for arm, following in zip(arms, [*arms[1:], None], strict=True):
         role = "" if arm.role is Role.ARM else f" ({arm.role})"
@@ -144,6 +187,7 @@ def _table(metric: str, arms: list[ComparedArm]) -> Table:
             _cell_text(metric, arm.first),
             _cell_text(metric, arm.second),
             Text(_change_text(metric, arm), style="bold" * arm.change.is_found),
+            *[_effect_text(metric, arm)] * has_effects,
             end_section=following is not None and following.role is not arm.role,
         )
     return view
@@ -164,12 +208,23 @@ def _change_text(metric: str, arm: ComparedArm) -> str:
     return _NOTHING if arm.change.mean is None else interval_text(arm.change, metric)
 
 
+def _effect_text(metric: str, arm: ComparedArm) -> Text:
+    if arm.effect is None:
+        return Text("")
+    return Text(interval_text(arm.effect, metric), style="bold" * arm.effect.is_found)
+
+
 def _notes(found: SweepComparison) -> list[str]:
     notes = [
         "B - A: with its 95% interval, simultaneous over all arms; "
         + ("Student's of the differences within seeds" if found.paired else "Welch's")
         + ", each variance pooled over the arms of a group. Bold: it excludes 0. Controls and floors have no interval.",
     ]
+    if any(arm.effect is not None for arm in found.arms):
+        notes.append(
+            "effect: B - A: how much larger the arm's difference to the baseline is in B, with its 95% interval, "
+            "simultaneous over the arms. Seeds are blocks, so that what other seeds do to all arms is not in it."
+        )
     if any(arm.is_same for arm in found.arms):
         notes.append("same: the values of the seeds that both have are equal to the last bit.")
     if found.paired and not all(arm.is_same for arm in found.arms):

@@ -14,6 +14,8 @@ from orchestrator.statistics import (
     LEAST_SEEDS,
     CombinedEffect,
     Contrast,
+    Variances,
+    by_own_variances,
     combine_effects,
     difference_of_differences,
     differences_of_means,
@@ -114,17 +116,21 @@ def compare_groups(tables: Mapping[str, AblationTable]) -> Interactions | None:
     if len(groups) < 2:
         return None
     first, *others = groups
+    variances = tables[first].declared.variance
     texts = dict.fromkeys(arm for values in groups.values() for arm in values if arm != BASELINE)
     shared = [arm for arm in texts if sum(arm in values for values in groups.values()) > 1]
     baselines, families, detectable = {}, {}, {}
     for group in others:
         baselines[group] = _change_of_baseline(groups[group], groups[first])
-        families[group], seen = _changes(groups[group], groups[first], num_families=len(others))
+        same_seeds = _has_same_seeds(groups[group], groups[first])
+        families[group], seen = changes_of_effects(
+            groups[group], groups[first], same_seeds, variances, num_families=len(others)
+        )
         if seen is not None:
             detectable[group] = seen
     name = next(row.arm for row in tables[first].rows if row.role is Role.BASELINE)
     rows = [ArmAcross(name, Role.BASELINE, baselines)]
-    effects = [_effects(values) for values in groups.values()]
+    effects = [_effects(values, variances) for values in groups.values()]
     for arm in shared:
         changes = {group: families[group][arm] for group in others if arm in families[group]}
         rows.append(ArmAcross(arm, Role.ARM, changes, _combined([each[arm] for each in effects if arm in each])))
@@ -136,15 +142,21 @@ def compare_groups(tables: Mapping[str, AblationTable]) -> Interactions | None:
     return Interactions(tables[first].primary, first, tuple(others), tuple(rows), detectable, is_grown, shown)
 
 
-def _changes(group: Values, first: Values, *, num_families: int) -> tuple[dict[str, Change], float | None]:
+def changes_of_effects(
+    group: Values, first: Values, same_seeds: bool, variances: Variances, *, num_families: int
+) -> tuple[dict[str, Change], float | None]:
     """Return by arm how its difference to the baseline changes from the first group, and what could have been seen.
 
-    Families of several groups share the error evenly (Bonferroni).
+    Args:
+        group: By arm, and of the baseline as ``BASELINE``, its value at each seed.
+        first: The same of the first group.
+        same_seeds: Whether a seed means the same in both.
+        variances: Whose they are, as in ``difference_of_differences``.
+        num_families: Groups that share the error evenly (Bonferroni).
     """
-    same_seeds = _has_same_seeds(group, first)
     confidence = 1 - ERROR / num_families
     family = difference_of_differences(
-        group, first, baseline=BASELINE, same_seeds=same_seeds, confidence=confidence
+        group, first, baseline=BASELINE, same_seeds=same_seeds, variances=variances, confidence=confidence
     )
     counts = {arm: _num_seeds(group, first, arm, same_seeds) for arm in group if arm in first and arm != BASELINE}
     changes = {arm: change_of(num, family.contrasts.get(arm), num_families) for arm, num in counts.items()}
@@ -177,8 +189,11 @@ def change_of(num_seeds: int, contrast: Contrast | None, num_families: int = 1) 
     return Change(num_seeds, contrast.estimate, contrast.low, contrast.high, p_value)
 
 
-def _effects(values: Values) -> dict[str, tuple[float, float]]:
+def _effects(values: Values, variances: Variances) -> dict[str, tuple[float, float]]:
     """Return by arm its difference to the baseline and the standard error; only of arms that have both."""
+    if variances != "pooled":
+        found = by_own_variances(values, baseline=BASELINE, moderate=variances == "moderated").contrasts
+        return {arm: (contrast.estimate, contrast.standard_error) for arm, contrast in found.items()}
     model = fit_group(values, baseline=BASELINE)
     if not model.variance > 0:
         return {}

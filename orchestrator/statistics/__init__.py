@@ -27,7 +27,13 @@ from orchestrator.statistics.power import contrast_power, seeds_for_difference, 
 from orchestrator.statistics.sign_flips import max_t_sign_flips
 from orchestrator.statistics.simultaneous import Contrast, Family, against_baseline, beside_family, simultaneous
 from orchestrator.statistics.spread import VarianceComponents, correlation, sd_interval, variance_components
-from orchestrator.statistics.variances import VarianceTest, by_own_variances, moderated_variances, unequal_variances
+from orchestrator.statistics.variances import (
+    Variances,
+    VarianceTest,
+    by_own_variances,
+    moderated_variances,
+    unequal_variances,
+)
 from orchestrator.statistics.verdicts import LEAST_SEEDS, Verdict, benjamini_hochberg, judge
 
 __all__ = [
@@ -48,6 +54,7 @@ __all__ = [
     "Pairing",
     "VarianceComponents",
     "VarianceTest",
+    "Variances",
     "Verdict",
     "against_baseline",
     "benjamini_hochberg",

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from orchestrator.statistics.design import Design, fewest
 from orchestrator.statistics.dunnett import critical_near, residual_df
 from orchestrator.statistics.model import GroupModel, Values, fit_group
 from orchestrator.statistics.pairing import Pairing, pairing
 from orchestrator.statistics.simultaneous import Contrast, Family, against_baseline
-from orchestrator.statistics.variances import VarianceTest, by_own_variances, unequal_variances
+from orchestrator.statistics.variances import Variances, VarianceTest, by_own_variances, unequal_variances
 from orchestrator.statistics.verdicts import LEAST_SEEDS, Verdict, judge
 
-Variances = Literal["pooled", "moderated", "own"]
 MOST_MORE_SEEDS = 1000
 """Seeds beyond which "how many more" is not said."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.statistics.model import Values, fit_group
 from orchestrator.statistics.simultaneous import Family, against_baseline, from_covariance
+from orchestrator.statistics.variances import Variances, by_own_variances, family_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,13 @@ class CombinedEffect:
 
 
 def difference_of_differences(
-    first: Values, second: Values, *, baseline: str, same_seeds: bool | None = None, confidence: float = 0.95
+    first: Values,
+    second: Values,
+    *,
+    baseline: str,
+    same_seeds: bool | None = None,
+    variances: Variances = "pooled",
+    confidence: float = 0.95,
 ) -> Family:
     """Estimate how much more each arm differs from the baseline in one group than in another: an interaction.
 
@@ -55,6 +62,8 @@ def difference_of_differences(
         second: The same in the other.
         baseline: The baseline of both.
         same_seeds: Whether a seed means the same in both; None: if the baselines have the same seeds.
+        variances: ``pooled``: one residual variance for all arms; ``own``: each arm's own; ``moderated``: these, pulled
+            towards each other.
         confidence: 1 minus the family-wise error over the arms, in (0, 1).
 
     Returns:
@@ -65,7 +74,7 @@ def difference_of_differences(
 
     Source:
         The interaction contrast of a split plot with seeds as blocks: Cochran and Cox 1957, Experimental Designs,
-        chapter 7. Satterthwaite 1946, Biometrics Bulletin 2.
+        chapter 7. Satterthwaite 1946, Biometrics Bulletin 2. Variances that are not pooled: ``by_own_variances``.
     """
     for values in (first, second):
         if baseline not in values:
@@ -78,7 +87,12 @@ def difference_of_differences(
             arm: {seed: first[arm][seed] - second[arm][seed] for seed in first[arm].keys() & second[arm].keys()}
             for arm in shared
         }
+        if variances != "pooled":
+            moderate = variances == "moderated"
+            return by_own_variances(table, baseline=baseline, moderate=moderate, confidence=confidence)
         return against_baseline(fit_group(table, baseline=baseline), confidence=confidence)
+    if variances != "pooled":
+        return _independent(first, second, shared, baseline, variances == "moderated", confidence)
     one, other = (fit_group({arm: values[arm] for arm in shared}, baseline=baseline) for values in (first, second))
     arms = tuple(arm for arm in one.arms[1:] if arm in other.arms)
     if not arms or one.df < 1 or other.df < 1:
@@ -92,6 +106,24 @@ def difference_of_differences(
     noise = sizes[0] ** 2 / one.df + sizes[1] ** 2 / other.df
     df = sum(sizes) ** 2 / noise if noise > 0 else float(one.df + other.df)
     return from_covariance(arms, estimates[0] - estimates[1], parts[0] + parts[1], df, confidence=confidence)
+
+
+def _independent(
+    first: Values, second: Values, shared: Sequence[str], baseline: str, moderate: bool, confidence: float
+) -> Family:
+    """Return the differences of differences of groups that share no seed, by the arms' own variances."""
+    one, other = (
+        by_own_variances({arm: values[arm] for arm in shared}, baseline=baseline, moderate=moderate).contrasts
+        for values in (first, second)
+    )
+    estimates = {}
+    for arm in one.keys() & other.keys():
+        squares = [contrast.standard_error**2 for contrast in (one[arm], other[arm])]
+        noise = squares[0] ** 2 / one[arm].df + squares[1] ** 2 / other[arm].df
+        estimate = one[arm].estimate - other[arm].estimate
+        estimates[arm] = (estimate, math.sqrt(sum(squares)), sum(squares) ** 2 / noise)
+    in_order = {arm: estimates[arm] for arm in shared if arm in estimates}
+    return family_of(in_order, moderate=moderate, confidence=confidence)
 
 
 def combine_effects(

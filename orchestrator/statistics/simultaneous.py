@@ -63,7 +63,10 @@ class Family:
         if self.critical is None or not contrasts:
             return None
         middle = contrasts[len(contrasts) // 2]
-        return detectable_shift(middle.df, self.critical) * middle.standard_error
+        if not middle.standard_error > 0:
+            return None
+        critical = (middle.high - middle.low) / (2 * middle.standard_error)  # where each has its own, not the largest
+        return detectable_shift(middle.df, critical) * middle.standard_error
 
 
 def against_baseline(model: GroupModel, *, confidence: float = 0.95) -> Family:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ from orchestrator.statistics.dunnett import LARGEST_DF, dunnett_coverage, dunnet
 from orchestrator.statistics.model import GroupModel, Values, can_be_compared
 from orchestrator.statistics.simultaneous import Contrast, Family
 
+Variances = Literal["pooled", "moderated", "own"]
 Array = NDArray[np.float64]
 
 LEAST_SEEDS_OF_TEST = 4
@@ -137,8 +140,6 @@ def by_own_variances(
         correlation of 1/4, k g / (1 + (k - 1) / 4), as differences to one baseline have; without moderation the
         statistics are taken for independent, which is Sidak's bound.
     """
-    from scipy.special import stdtr, stdtrit
-
     own = values[baseline]
     pairs = {
         arm: [of_arm[seed] - own[seed] for seed in of_arm.keys() & own.keys()]
@@ -153,9 +154,27 @@ def by_own_variances(
     if moderate:
         moderated, moderated_dfs = moderated_variances(variances, dfs)
         variances, dfs = moderated.tolist(), np.minimum(moderated_dfs, sum(dfs) / (1 + (num - 1) / 4)).tolist()
-    contrasts, largest = {}, 0.0
-    for (arm, differences), variance, df in zip(usable.items(), variances, dfs, strict=True):
-        estimate, error = float(differences.mean()), math.sqrt(variance / len(differences))
+    estimates = {
+        arm: (float(differences.mean()), math.sqrt(variance / len(differences)), df)
+        for (arm, differences), variance, df in zip(usable.items(), variances, dfs, strict=True)
+    }
+    return family_of(estimates, moderate=moderate, confidence=confidence)
+
+
+def family_of(
+    estimates: Mapping[str, tuple[float, float, float]], *, moderate: bool, confidence: float = 0.95
+) -> Family:
+    """Make a family of contrasts with one baseline that each have an error of their own.
+
+    Args:
+        estimates: By arm, its estimate, the standard error, above 0, and that one's degrees of freedom.
+        moderate: Whether the statistics are taken to correlate as differences to one baseline do; else for independent.
+        confidence: 1 minus the family-wise error, in (0, 1).
+    """
+    from scipy.special import stdtr, stdtrit
+
+    contrasts, largest, num = {}, 0.0, len(estimates)
+    for arm, (estimate, error, df) in estimates.items():
         t = abs(estimate) / error
         single = 2 * float(stdtr(df, -t))
         if moderate:
@@ -168,7 +187,7 @@ def by_own_variances(
         contrasts[arm] = Contrast(
             estimate, error, df, estimate - critical * error, estimate + critical * error, max(adjusted, single), single
         )
-    return Family(contrasts, largest, confidence)
+    return Family(contrasts, largest if contrasts else None, confidence)
 
 
 def _inverse_trigamma(values: Array) -> Array:

@@ -104,6 +104,8 @@ def test_two_runs_of_one_sweep_are_paired_by_seed(command: Command, first: str, 
     assert (base["is_same"], base["diff"], base["diff_low"]) == (True, 0.0, None)
     assert made["says"] == [
         "kNN top-1 differs (B - A) with norm@all: +1.5 [+0.4, +2.6] (1 of 2 arms, the others are the same, 4 seeds).",
+        "The effect on kNN top-1, the difference to the baseline, differs with norm@all: +1.5 [+0.4, +2.6] "
+        "(1 arm, 4 seeds).",
         "Paired by seed: the trainings are configured alike.",
     ]
     assert (arm(made, "random init")["role"], arm(made, "random init")["diff_low"]) == ("floor", None)
@@ -122,8 +124,13 @@ def test_trainings_that_are_configured_differently_have_welchs_interval(
     assert (base["diff"], base["is_found"], base["is_same"]) == (0.0, False, False)
     assert changed["diff"] == pytest.approx(1.5)
     assert changed["diff_low"] < 0 < changed["diff_high"]  # seeds are 3 apart
-    nothing, pairing = made["says"]
+    nothing, effect, pairing = made["says"]
     assert nothing.startswith("No arm is found to differ in kNN top-1 (2 arms, 4 seeds): differences under ")
+    # What a seed does to both arms is in no effect: Welch's interval of the differences within seeds.
+    expected = scipy.stats.ttest_ind(list(SHIFT.values()), [0.0] * 4, equal_var=False).confidence_interval()
+    assert (changed["effect_diff_low"], changed["effect_diff_high"]) == pytest.approx(tuple(expected))
+    assert (changed["effect_diff"], changed["effect_is_found"]) == (pytest.approx(1.5), True)
+    assert effect.startswith("The effect on kNN top-1, the difference to the baseline, differs with norm@all: +1.5 [")
     assert pairing == "Not paired: the trainings are configured differently, so that a seed does not mean the same."
 
 
@@ -133,7 +140,7 @@ def test_runs_of_other_seeds_have_welchs_interval(command: Command, fill: Fill, 
 
     made = compared(command, first, str(fill("later", later, seeds=[4, 5, 6, 7])))
     assert (made["paired"], [each["name"] for each in made["differences"]]) == (False, ["seeds"])
-    assert made["says"][1] == "Not paired: the trainings are configured alike, but have no seed in common."
+    assert made["says"][-1] == "Not paired: the trainings are configured alike, but have no seed in common."
     changed = arm(made, "norm@all")
     # Means of 4, 5, 6, 7 squared, and of 0, 1, 2, 3 times 3 with the noise, beside the length of the name.
     assert changed["diff"] == pytest.approx(90.0 + 126 / 4 - (50.0 + len("norm@all") + (18 + 0.1) / 4))

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,15 @@ import scipy.stats
 from rich.console import Console
 
 from orchestrator.reports.ablation_table import AblationTable, build_tables
+from orchestrator.reports.comparisons import Claims
 from orchestrator.reports.interactions import ArmAcross, Interactions, compare_groups
 from orchestrator.reports.per_trial.sweep_data import SweepData
 from orchestrator.reports.rendering.interaction_text import notes_across, sentences_across
 from orchestrator.reports.rendering.markdown_table import render_markdown
 from orchestrator.reports.rendering.terminal_table import render_rich
 from orchestrator.reports.result_files import render_json, write_tables
+from orchestrator.statistics import by_own_variances, combine_effects
+from orchestrator.sweep.declared.comparison import ComparisonSettings
 from orchestrator.trials.records import TrialRecord
 
 from .table_records import INFO, METRICS, RECORDS, make_records
@@ -65,6 +68,26 @@ def test_one_arms_change_is_students_interval_of_its_doubly_paired_values() -> N
     assert (change.n, change.mean, change.is_found) == (4, pytest.approx(2.75), True)
     assert (change.low, change.high) == pytest.approx(tuple(expected.confidence_interval()))
     assert change.p_value == pytest.approx(expected.pvalue)
+
+
+def test_arms_are_judged_across_groups_by_the_variance_that_the_sweep_declares() -> None:
+    more = {"c": ((1.0, 2.1, 2.9, 4.2), (6.0, 9.5, 5.5, 12.5)), "d": ((0.1, 1.0, 2.1, 3.0), (5.0, 5.1, 6.2, 8.0))}
+    values = [of | {arm: both[place] for arm, both in more.items()} for place, of in enumerate((OF_NANO, OF_MICRO))]
+    records = [record for name, of in zip((NANO, MICRO), values, strict=True) for record in group(name, of)]
+    claims = Claims(comparison=ComparisonSettings(variance="moderated"))
+    found = compare_groups(build_tables(records, METRICS, claims))
+    assert found is not None
+    gaps = {arm: {s: values[1][arm][s] - values[0][arm][s] for s in range(4)} for arm in values[0]}
+    expected = by_own_variances(gaps, baseline="none").contrasts
+    for arm, contrast in expected.items():
+        change = row(found, arm).changes[MICRO]
+        assert (change.mean, change.low, change.high) == pytest.approx((contrast.estimate, contrast.low, contrast.high))
+    effects = [by_own_variances({arm: dict(enumerate(of[arm])) for arm in of}, baseline="none") for of in values]
+    pairs = [(each.contrasts["c"].estimate, each.contrasts["c"].standard_error) for each in effects]
+    of_all, combined = row(found, "c").combined, combine_effects(*map(list, zip(*pairs, strict=True)))
+    assert of_all is not None
+    assert combined is not None
+    assert astuple(of_all) == pytest.approx(astuple(combined))
 
 
 def test_the_baselines_are_compared_seed_by_seed() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from orchestrator.statistics.dunnett import dunnett_critical
 from orchestrator.statistics.groups import combine_effects, difference_of_differences
+from orchestrator.statistics.variances import by_own_variances
 
 EFFECTS, ERRORS = [1.2, 0.3, 2.1, 0.8, -0.4], [0.4, 0.5, 0.6, 0.3, 0.5]
 
@@ -37,6 +40,42 @@ def test_with_other_seeds_one_arm_is_welchs_test_of_the_paired_values() -> None:
     assert contrast.df == pytest.approx(expected.df)
     assert contrast.p_value == pytest.approx(expected.pvalue)
     assert (contrast.low, contrast.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def several(num_seeds: int, seed: int, first_seed: int = 0) -> dict[str, dict[int, float]]:
+    """Return a baseline and four arms, which vary unlike each other."""
+    rng = np.random.default_rng(seed)
+    spreads = {"none": 0.1, "a": 0.2, "b": 1.0, "c": 2.0, "d": 3.0}
+    seeds = range(first_seed, first_seed + num_seeds)
+    return {arm: {s: float(rng.normal(1.0, spread)) for s in seeds} for arm, spread in spreads.items()}
+
+
+@pytest.mark.parametrize("variances", ["moderated", "own"])
+def test_by_own_variances_the_same_seeds_are_one_group_of_their_differences(
+    variances: Literal["moderated", "own"],
+) -> None:
+    first, second = several(6, 0), several(6, 1)
+    gaps = {arm: {s: first[arm][s] - second[arm][s] for s in range(6)} for arm in first}
+    expected = by_own_variances(gaps, baseline="none", moderate=variances == "moderated")
+    assert difference_of_differences(first, second, baseline="none", variances=variances) == expected
+
+
+@pytest.mark.parametrize("variances", ["moderated", "own"])
+def test_by_own_variances_groups_of_other_seeds_add_their_errors(variances: Literal["moderated", "own"]) -> None:
+    first, second = several(5, 0), several(8, 1, first_seed=50)
+    moderate = variances == "moderated"
+    one, other = (by_own_variances(g, baseline="none", moderate=moderate).contrasts for g in (first, second))
+    found = difference_of_differences(first, second, baseline="none", variances=variances).contrasts
+    assert list(found) == ["a", "b", "c", "d"]
+    for arm, contrast in found.items():
+        squares = one[arm].standard_error ** 2, other[arm].standard_error ** 2
+        df = sum(squares) ** 2 / (squares[0] ** 2 / one[arm].df + squares[1] ** 2 / other[arm].df)
+        assert contrast.estimate == pytest.approx(one[arm].estimate - other[arm].estimate)
+        assert (contrast.standard_error, contrast.df) == pytest.approx((math.sqrt(sum(squares)), df))
+        critical = dunnett_critical(4, df) if moderate else scipy.stats.t.ppf((1 + 0.95 ** (1 / 4)) / 2, df)
+        assert contrast.high - contrast.estimate == pytest.approx(critical * contrast.standard_error)
+    # The arm that varies least has the shortest interval, which one variance for all would not give it.
+    assert min(found, key=lambda arm: found[arm].high - found[arm].low) == "a"
 
 
 def test_only_arms_of_both_groups_are_compared() -> None:
