@@ -16,6 +16,7 @@ from specvit.data.file_source import FileSource, Prepared
 from specvit.data.own_targets import OwnTargets
 from specvit.data.places import Places
 from specvit.data.reading.counting import Deadline
+from specvit.data.reading.image_decoding import limit_pixels
 from specvit.data.reading.image_files import IMAGE_SUFFIXES, SPLITS, existing_folder, existing_root, list_images
 from specvit.data.reading.name_forms import check_forms, composed
 from specvit.data.reading.progress import LOGGER
@@ -78,7 +79,7 @@ class PairSource(FileSource):
         path = found_path(self, files, cache_folder=self.cache_folder)
         storage, num_images = MemoryStorage(keeps_encoded=True), {split: len(pairs[split]) for split in SPLITS}
         found = None if path is None else read_found(path, num_images, storage)
-        if found is not None:
+        if found is not None and all(self._are_still_bad(pairs[split], found.bad[split]) for split in SPLITS):
             LOGGER.info("targets as of an earlier start: %s", path)
             train, val = (
                 Split(images=self.encoded_pairs(pairs[split], found.bad[split]), **found.targets[split])
@@ -91,6 +92,20 @@ class PairSource(FileSource):
         if path is not None:
             write_found(path, dataset)
         return dataset
+
+    def _are_still_bad(self, pairs: Pairs, bad: Mapping[int, str]) -> bool:
+        """Return whether nothing of what could not be used can be: a file server may have been away for a moment."""
+        reader, tried = self.reader(), [pairs[number] for number in bad]
+        (targets,) = self.own_targets(Places.of_files([target for _, target in tried])).values()
+        with limit_pixels(self.max_pixels):
+            for number, (image, _) in enumerate(tried):
+                try:
+                    reader.read_header(image)
+                    targets[number]
+                except DataError:
+                    continue
+                return False
+        return True
 
     def encoded_pairs(self, pairs: Pairs, bad: Mapping[int, str]) -> EncodedImages:
         """Return the images of a split, which stay encoded, with their targets at their own size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from PIL import Image
 from specvit.data import Dataset, PairSource, Split
 from specvit.data.cache import found_targets
 from specvit.data.encoded import EncodedImages
-from specvit.data.reading import image_decoding, image_reader
+from specvit.data.reading import depth_maps, image_decoding, image_reader
 from specvit.data.reading.image_reader import ImageReader
 from specvit.data.sources.depth import DepthMaps
 from specvit.data.sources.masks import Masks
@@ -161,6 +162,27 @@ def test_what_cannot_be_used_is_known_at_a_second_start_until_it_can(root: Path)
     mended = load(root, on_bad_image="skip")
     assert mended.fingerprint == whole.fingerprint
     assert encoded(mended.train).known_bad == {}
+
+
+@pytest.mark.parametrize(("kind", "name"), [("masks", "0.jpg"), ("masks", "4.png"), ("depth", "4.npy")])
+def test_what_could_not_be_read_for_a_moment_is_found_again(
+    kind: str, name: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(root, kind)
+
+    def failing(path: Path) -> bytes:
+        if path.name == name:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return path.read_bytes()
+
+    with monkeypatch.context() as moment:
+        moment.setattr(image_decoding, "read_regular", failing)
+        moment.setattr(depth_maps, "read_regular", failing)
+        for _ in range(2):  # the second time it is known, and is so still
+            missing = load(root, kind, on_bad_image="skip")
+            assert sum(len(encoded(split).known_bad) for split in (missing.train, missing.val)) == 1
+            assert missing.fingerprint != whole.fingerprint
+    assert_same(load(root, kind, on_bad_image="skip"), whole, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
