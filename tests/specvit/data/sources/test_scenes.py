@@ -144,6 +144,7 @@ def test_noise_setting_is_the_standard_deviation_of_the_pixels() -> None:
     assert (noisy - clean)[inner].std() == pytest.approx(0.04 * 255, rel=0.02)
 
 
+@pytest.mark.long
 def test_raw_pixels_tell_little_of_the_class() -> None:
     data = Scenes(num_train=2000, num_val=500).load()
     train, val = (normalize(split.images.reshape(len(split), -1).astype(float)) for split in (data.train, data.val))

@@ -97,6 +97,7 @@ def test_same_seed_gives_identical_numbers(boxes):
     assert first != other
 
 
+@pytest.mark.long
 def test_padding_and_the_order_of_its_rows_change_nothing(boxes):
     train, val = (_noise(part, seed) for seed, part in enumerate(boxes))
     padding = torch.tensor([0, 0, 0, 0, -1], dtype=torch.int16)
