@@ -205,13 +205,18 @@ def _change_text(metric: str, arm: ComparedArm) -> str:
         return "pruned"
     if arm.is_same:
         return "same"
-    return _NOTHING if arm.change.mean is None else interval_text(arm.change, metric)
+    return _NOTHING if arm.change.mean is None else _two_lines(interval_text(arm.change, metric))
 
 
 def _effect_text(metric: str, arm: ComparedArm) -> Text:
     if arm.effect is None:
         return Text("")
-    return Text(interval_text(arm.effect, metric), style="bold" * arm.effect.is_found)
+    return Text(_two_lines(interval_text(arm.effect, metric)), style="bold" * arm.effect.is_found)
+
+
+def _two_lines(text: str) -> str:
+    """Put an interval below its estimate, so that it breaks nowhere else in a narrow terminal."""
+    return text.replace(" [", "\n[", 1)
 
 
 def _notes(found: SweepComparison) -> list[str]:
