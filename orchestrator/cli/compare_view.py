@@ -176,7 +176,7 @@ def _run_values(side: Side) -> dict[str, object]:
 
 def _table(metric: str, arms: list[ComparedArm]) -> Table:
     view = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-    view.add_column("arm", overflow="fold")
+    view.add_column("arm", overflow="fold", min_width=16)
     has_effects = any(arm.effect is not None for arm in arms)
     for title in ("A", "B", "B - A", *["effect: B - A"] * has_effects):
         view.add_column(f"{title}: {one_line(column_title(metric))}" if title == "A" else title, justify="right")
