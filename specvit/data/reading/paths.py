@@ -11,6 +11,10 @@ from specvit.errors import DataError
 
 def is_inside(path: str) -> bool:
     """Return whether a path, written with slashes, is relative and stays within the folder that it starts at."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # JSON may hold halves of characters, which no file is named by
+        return False
     parts = PurePosixPath(path).parts
     return bool(parts) and "\0" not in path and not path.startswith("/") and ".." not in parts
 

@@ -80,8 +80,8 @@ class Nyuv2(DepthMaps):
                         f"line {number} of {str(listing)!r} must name files within {str(folder)!r}, not {name!r}"
                     )
             pair = existing(folder / image), existing(folder / depth)
-            for path, kind in zip(pair, ("image", "depth map"), strict=True):
-                if self.on_bad_image == "fail" and not path.is_file():
+            for path, name, kind in zip(pair, (image, depth), ("image", "depth map"), strict=True):
+                if (self.on_bad_image == "fail" or not name) and not path.is_file():
                     raise DataError(f"line {number} of {str(listing)!r} names no {kind} {str(path)!r}: {_LAYOUT}")
             found.append(pair)
         if not found:

@@ -10,12 +10,12 @@ from specvit.data.reading.paths import check_disjoint, is_inside
 from specvit.errors import DataError
 
 
-@pytest.mark.parametrize("path", ["a", "a/b.png", "a..b", "...", "a/./b"])
+@pytest.mark.parametrize("path", ["a", "a/b.png", "a..b", "...", "a/./b", "\udcff.png"])
 def test_paths_that_stay_in_their_folder(path: str) -> None:
     assert is_inside(path)
 
 
-@pytest.mark.parametrize("path", ["", ".", "/a", "//a", "..", "a/../b", "a/..", "a\0b"])
+@pytest.mark.parametrize("path", ["", ".", "/a", "//a", "..", "a/../b", "a/..", "a\0b", "\ud800.png"])
 def test_paths_that_leave_their_folder(path: str) -> None:
     assert not is_inside(path)
 

@@ -65,6 +65,9 @@ def test_files_that_a_list_names_may_be_gone_where_bad_images_are_skipped(tmp_pa
     assert train.read(slice(None))[1].tolist() == [0, 0]
     assert isinstance(train.images, EncodedImages)
     assert list(train.images.skipped) == [str(root / "sync" / "den_0001a" / "rgb_00000.jpg")]
+    (root / "nyudepthv2_test_files_with_gt.txt").write_text("bathroom/rgb_00046.jpg\n")
+    with pytest.raises(DataError, match=r"line 1 of .*test_files_with_gt\.txt' names no depth map"):
+        Nyuv2(root=str(root), image_size=8, keep="encoded", on_bad_image="skip").load()
 
 
 def test_the_crop_is_that_of_eigen(tmp_path: Path) -> None:
