@@ -66,6 +66,8 @@ class Family:
         if not middle.standard_error > 0:
             return None
         critical = (middle.high - middle.low) / (2 * middle.standard_error)  # where each has its own, not the largest
+        if math.isclose(critical, self.critical, rel_tol=1e-9):  # rounding aside, it is that of all
+            critical = self.critical
         return detectable_shift(middle.df, critical) * middle.standard_error
 
 
