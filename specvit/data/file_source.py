@@ -70,8 +70,8 @@ class FileSource(DataSource):
     centre kept. None given = ``image_size``, whose position embeddings are resampled for any other."""
     on_bad_image: BadImages = "fail"
     """With ``keep: encoded``, what happens where an image turns out to be damaged or gone: ``fail``, or ``skip``: the
-    image that follows takes its place, with its targets, also where a mask or a depth map cannot be read at the start.
-    The log names what was skipped, ``skipped_images`` counts."""
+    image that follows takes its place, with its targets, also where a mask or a depth map cannot be read at the start;
+    of one that vanishes later, no pixel counts. The log names what was skipped, ``skipped_images`` counts."""
     workers: PositiveInt | None = None
     """With ``keep: encoded``, threads that decode; none given = as many as the trial has CPUs. No number changes."""
     cache: Literal["memory", "disk"] = "memory"
@@ -116,10 +116,12 @@ class FileSource(DataSource):
         places: Places,
         own: Mapping[str, OwnTargets] = MappingProxyType({}),
         known_bad: Mapping[int, str] = MappingProxyType({}),
+        skipped: dict[str, str] | None = None,
     ) -> EncodedImages:
         """Return images that stay encoded, to be decoded as the fields say."""
         decoding = Decoding(self.orientation, self.max_pixels, self.on_bad_image, self.workers)
-        return EncodedImages(places, self.image_size, decoding, self.probe_size, dict(own), dict(known_bad))
+        images = EncodedImages(places, self.image_size, decoding, self.probe_size, dict(own), dict(known_bad))
+        return images if skipped is None else replace(images, skipped=skipped)
 
     def reader(self) -> ImageReader:
         """Return what reads the images, as the fields say."""

@@ -115,13 +115,16 @@ class PairSource(FileSource):
             bad: Why some cannot be used, by number.
         """
         images, targets = (Places.of_files([pair[number] for pair in pairs]) for number in (0, 1))
-        return self.encoded_images(images, self.own_targets(targets), bad)
+        skipped: dict[str, str] = {}
+        own = self.own_targets(targets, skipped if self.on_bad_image == "skip" else None)
+        return self.encoded_images(images, own, bad, skipped)
 
-    def own_targets(self, places: Places) -> dict[str, OwnTargets]:
+    def own_targets(self, places: Places, skipped: dict[str, str] | None = None) -> dict[str, OwnTargets]:
         """Return targets at their own size, by name: for sources whose ``can_keep_encoded`` says so.
 
         Args:
             places: Their files.
+            skipped: Where it is noted, by name, why one cannot be read; None = that is an error.
         """
         raise NotImplementedError
 

@@ -73,9 +73,9 @@ class DepthMaps(PairSource):
         """
         return measured(depth, max_depth_m=self.max_depth_m)
 
-    def own_targets(self, places: Places) -> dict[str, OwnTargets]:
+    def own_targets(self, places: Places, skipped: dict[str, str] | None = None) -> dict[str, OwnTargets]:
         """Return the depth maps at their own size."""
-        return {"depth": OwnDepth(places.files, self.own_depth, self.max_pixels)}
+        return {"depth": OwnDepth(places.files, self.own_depth, self.max_pixels, skipped)}
 
     def own_depth(self, path: Path) -> NDArray[np.float32]:
         """Return what counts of a depth map, ``(H, W)`` metres, 0 = not measured.

@@ -98,9 +98,9 @@ class Masks(PairSource):
             fingerprint=fingerprint(root, [pair for hashes, _ in decoded.values() for pair in hashes]),
         )
 
-    def own_targets(self, places: Places) -> dict[str, OwnTargets]:
+    def own_targets(self, places: Places, skipped: dict[str, str] | None = None) -> dict[str, OwnTargets]:
         """Return the masks at their own size."""
-        return {"masks": OwnMasks(places, self.orientation, self.max_pixels, self._lookup())}
+        return {"masks": OwnMasks(places, self.orientation, self.max_pixels, self._lookup(), skipped)}
 
     def _lookup(self) -> NDArray[np.uint8] | None:
         """Return what the indices in files become, ``(256,)``; None = they stay."""

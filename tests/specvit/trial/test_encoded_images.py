@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,27 @@ def test_a_trial_is_probed_for_depth_at_the_size_of_its_files(depth_folder: Path
     metrics = run_depth(tmp_path, keep="encoded", probe_size=32, on_bad_image="skip")
     assert metrics["skipped_images"] == 1
     assert 0 < metrics["depth_rmse"] < 8  # as far as depths are apart
+
+
+def test_a_depth_map_that_vanishes_during_a_trial_ends_it_with_its_name_or_is_left_out(
+    depth_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(depth_folder, tmp_path, dirs_exist_ok=True)
+    data = {"source": "depth", "root": str(tmp_path), "image_size": 16, "keep": "encoded"}
+    configs = [
+        make_config(data=data | {"on_bad_image": policy}, treatment={"kind": "raw_pixels"}, probes={"depth": {}})
+        for policy in ("fail", "skip")
+    ]
+    before, after = (config.data.load() for config in configs)
+    whole = run_watched(configs[1], after)[0].metrics
+    path = tmp_path / "depth" / "val" / "30.npy"
+    path.unlink()
+    with pytest.raises(DataError, match=f"cannot read the depth map '{path}'"):
+        run_watched(configs[0], before)
+    metrics = run_watched(configs[1], pickle.loads(pickle.dumps(after)))[0].metrics  # noqa: S301
+    assert (whole["skipped_images"], metrics["skipped_images"]) == (0, 1)
+    assert metrics["depth_rmse"] == pytest.approx(whole["depth_rmse"], rel=0.5)
+    assert metrics["depth_rmse"] != whole["depth_rmse"]
 
 
 def test_depth_of_square_images_of_the_size_of_the_probe_is_scored_as_with_arrays(

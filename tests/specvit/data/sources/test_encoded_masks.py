@@ -83,6 +83,17 @@ def test_a_mask_that_is_gone_is_named(root: Path) -> None:
         images.own["masks"][1]
 
 
+def test_of_a_mask_that_is_gone_no_pixel_counts_where_bad_images_are_skipped(root: Path) -> None:
+    images = load(root, on_bad_image="skip").val.images
+    assert isinstance(images, EncodedImages)
+    path = root / "masks" / "val" / "5.png"
+    path.unlink()
+    own = images.take(np.array([3, 1])).own["masks"]
+    assert own[1].tolist() == [[255]]
+    assert list(images.skipped) == [str(path)]
+    assert own[0].shape == (20, 20)
+
+
 def test_where_bad_images_are_skipped_a_pair_that_cannot_be_read_makes_room_for_the_one_that_follows(
     root: Path,
 ) -> None:
