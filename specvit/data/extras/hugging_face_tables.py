@@ -22,11 +22,14 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from pyarrow import parquet
 
 from specvit.data.extras.hugging_face_files import RowFiles, files_of_folder, files_of_hub
+from specvit.data.reading.counting import Deadline
 from specvit.data.reading.name_forms import existing
 from specvit.errors import DataError
 
 FORMATS = ("parquet", "arrow", "imagefolder", "webdataset")
 """The builders of ``datasets`` that may read; that of WebDataset shards decodes without pickle there."""
+
+_MOST_FILES = 500
 
 _ERRORS = (DatasetsError, OSError, ValueError, RuntimeError, KeyError, NotImplementedError)
 """What ``datasets`` raises for data that do not exist, cannot be reached, or are not what they claim to be."""
@@ -143,16 +146,22 @@ def open_tables(
     return Opened(tables=tables, files=() if folder is None else _files(folder), version=version)
 
 
-def count_rows(path: str, splits: Mapping[str, str], *, config: str | None) -> dict[str, int] | None:
+def count_rows(
+    path: str, splits: Mapping[str, str], *, config: str | None, deadline: Deadline
+) -> dict[str, int] | None:
     """Count the rows of splits of a folder that is a saved data set, or holds Parquet files; None where it is another.
+
+    The package ``datasets`` takes a millisecond for each file of a folder to find out what it holds: folders of many
+    are not given to it.
 
     Args:
         path: A folder, or a name on the hub, which is not looked up.
         splits: Name of each split; None is known of a part of one, such as ``train[:10%]``.
         config: Name of the configuration.
+        deadline: When it must have ended.
 
     Raises:
-        DataError: If the folder cannot be read.
+        DataError: If the folder cannot be read, or not in time.
     """
     folder = _local_folder(path)
     if folder is None:
@@ -161,13 +170,18 @@ def count_rows(path: str, splits: Mapping[str, str], *, config: str | None) -> d
         if _was_saved(folder):
             saved: Any = datasets.load_from_disk(str(folder))
             return {name: len(_pick(saved, split, path)) for name, split in splits.items()}
+        if sum(1 for _ in islice(deadline.tree(folder), _MOST_FILES + 1)) > _MOST_FILES:
+            return None
         builder = datasets.load_dataset_builder(str(folder), config)
         files = builder.config.data_files or {}
         if not isinstance(builder, Parquet) or not set(splits.values()) <= set(files):
             return None
-        return {
-            name: sum(parquet.read_metadata(file).num_rows for file in files[split]) for name, split in splits.items()
-        }
+        rows = dict.fromkeys(splits, 0)
+        for name, split in splits.items():
+            for file in files[split]:
+                deadline.check(file)
+                rows[name] += parquet.read_metadata(file).num_rows
+        return rows
     except (*_ERRORS, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"data.path: cannot count the rows of {path!r}: {_reason(error)}") from error
 

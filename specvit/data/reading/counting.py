@@ -31,7 +31,7 @@ class Deadline:
         """
         self._clock, self._ends_s = clock, clock() + within_s
 
-    def check(self, place: Path) -> None:
+    def check(self, place: Path | str) -> None:
         """Check that there is time left to look at a place.
 
         Raises:
@@ -52,6 +52,14 @@ class Deadline:
                     self.check(folder)
                 if not entry.name.startswith("."):
                     yield entry
+
+    def tree(self, folder: Path) -> Iterator[Path]:
+        """Yield what is not hidden below a folder and is no folder, likewise; links to folders are not followed."""
+        for entry in self.entries(folder):
+            if entry.is_dir(follow_symlinks=False):
+                yield from self.tree(Path(entry.path))
+            else:
+                yield Path(entry.path)
 
     def folders(self, folder: Path) -> list[Path]:
         """List the folders in a folder, likewise."""

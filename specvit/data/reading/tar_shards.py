@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,7 @@ MAX_SHARDS = 100_000
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _BLOCK = 512
+_STEP = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,16 @@ def expand_pattern(root: Path, pattern: str, *, field: str) -> list[Path]:
     return shards
 
 
-def index_shards(shards: Sequence[Path], *, kinds: frozenset[str], what: str) -> list[Sample]:
+def index_shards(
+    shards: Sequence[Path], *, kinds: frozenset[str], what: str, check: Callable[[Path], None] | None = None
+) -> list[Sample]:
     """Find the samples of shards, in their order: the keys that have an entry of a wanted kind.
 
     Args:
         shards: The shards.
         kinds: The kinds of entries to keep, in lower case.
         what: What the shards are, for the log.
+        check: Called with a shard now and then while it is read; an ``OSError`` of it ends the reading.
 
     Raises:
         DataError: If a shard cannot be read, is compressed, cut off, holds an entry twice, or a sparse one.
@@ -100,7 +104,7 @@ def index_shards(shards: Sequence[Path], *, kinds: frozenset[str], what: str) ->
     progress = Progress(f"shards of {what}", len(shards))
     samples = []
     for number, shard in enumerate(shards, start=1):
-        samples += _index(shard, kinds)
+        samples += _index(shard, kinds, check)
         progress.update(number)
     return samples
 
@@ -120,12 +124,14 @@ def _expand_ranges(pattern: str, *, field: str) -> list[str]:
             for numbers in product(*ranges)]  # fmt: skip
 
 
-def _index(shard: Path, kinds: frozenset[str]) -> list[Sample]:
+def _index(shard: Path, kinds: frozenset[str], check: Callable[[Path], None] | None) -> list[Sample]:
     samples: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {}
     try:
         length = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
+            for number, member in enumerate(tar):
+                if check is not None and number % _STEP == 0:
+                    check(shard)
                 if member.issparse():
                     raise DataError(
                         f"the shard {str(shard)!r} must hold whole entries, not a sparse one, as {member.name!r} is"

@@ -96,13 +96,14 @@ class HuggingFace(FileSource):
         columns = {"labels": self.label_column, "masks": self.mask_column}
         return frozenset(target for target, column in columns.items() if column is not None)
 
-    def _count(self, deadline: Deadline) -> Counts | None:  # noqa: ARG002
+    def _count(self, deadline: Deadline) -> Counts | None:
         """Count the rows of a folder; of others it is only known how many are read at most."""
         from specvit.data.extras.hugging_face_tables import count_rows
 
         self.check_installed()
         most = {"train": (self.train_split, self.num_train), "val": (self.val_split, self.num_val)}
-        rows = count_rows(self.path, {name: split for name, (split, _) in most.items()}, config=self.config)
+        splits = {name: split for name, (split, _) in most.items()}
+        rows = count_rows(self.path, splits, config=self.config, deadline=deadline)
         if rows is None:
             return None if self.num_train is None or self.num_val is None else Counts(self.num_train, self.num_val)
         train, val = (min(rows[name], limit or rows[name]) for name, (_, limit) in most.items())

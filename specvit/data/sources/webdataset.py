@@ -83,12 +83,12 @@ class WebDatasetShards(FileSource):
         return len(self.class_names) or None
 
     def _count(self, deadline: Deadline) -> Counts:
-        """Count the samples of the shards, shard by shard."""
+        """Count the samples of the shards."""
         root, found = existing_root(self.root), dict.fromkeys(SPLITS, 0)
         for split in SPLITS:
             for shard in expand_pattern(root, getattr(self, split), field=f"data.{split}"):
-                deadline.check(shard)
-                found[split] += len(index_shards([shard], kinds=frozenset(IMAGE_KINDS), what=split))
+                samples = index_shards([shard], kinds=frozenset(IMAGE_KINDS), what=split, check=deadline.check)
+                found[split] += len(samples)
         return Counts(found["train"], found["val"], self.num_labels)
 
     def prepare(self) -> Prepared:

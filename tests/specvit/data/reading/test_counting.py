@@ -19,6 +19,9 @@ def test_names_of_images_are_counted(tmp_path: Path) -> None:
     assert {folder.name for folder in deadline.folders(tmp_path)} == {"a", "b"}
     assert deadline.count(deadline.folders(tmp_path)) == 3
     assert deadline.count([tmp_path / "a"], (".txt",)) == 1
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    found = sorted(str(path.relative_to(tmp_path)) for path in deadline.tree(tmp_path))
+    assert found == ["8.png", "a/1.jpg", "a/2.JPEG", "a/4.txt", "a/up", "b/5.webp", "b/below/6.png"]
 
 
 def test_texts_are_counted_where_parts_of_a_file_meet_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

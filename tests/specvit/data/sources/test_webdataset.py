@@ -9,6 +9,7 @@ import pickle
 import shutil
 import tarfile
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from specvit.data import DATA_SOURCES, Counts, file_source
 from specvit.data.encoded import EncodedImages
+from specvit.data.reading import tar_shards
 from specvit.data.reading.counting import Deadline
 from specvit.data.sources.image_folder import ImageFolder
 from specvit.data.sources.webdataset import IMAGE_KINDS, WebDatasetShards
@@ -66,6 +68,11 @@ def test_samples_are_counted_before_they_are_read(root: Path, monkeypatch: pytes
     assert counted(val="gone-*.tar") is None
     monkeypatch.setattr(file_source, "Deadline", partial(Deadline, -1.0))
     assert counted() is None
+    # A clock that goes on by a second at each look, of which there is one for each of eight entries.
+    monkeypatch.setattr(tar_shards, "_STEP", 1)
+    for within_s, known in ((8.0, True), (7.5, False), (1.5, False)):
+        monkeypatch.setattr(file_source, "Deadline", partial(Deadline, within_s, clock=count().__next__))
+        assert (counted() is not None) == known
 
 
 def load(root: Path, **fields: Any) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from specvit.data import Counts, Dataset
+from specvit.data import Counts, Dataset, file_source
 from specvit.data.encoded import EncodedImages
 from specvit.data.extras import hugging_face_tables
+from specvit.data.reading.counting import Deadline
 from specvit.data.sources.hugging_face import HuggingFace
 from specvit.data.sources.masks import Masks
 from specvit.errors import DataError
@@ -126,6 +128,13 @@ def test_rows_of_a_folder_are_counted_before_they_are_read(
     assert counted(image_folder) is None
     assert counted("owner/name") is None
     assert counted("owner/name", streaming=True, num_train=7, num_val=3) == Counts(7, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(file_source, "Deadline", partial(Deadline, -1.0))
+        assert counted(parquet) is None
+    with monkeypatch.context() as patch:  # of many files even their kinds are not asked for
+        patch.setattr(hugging_face_tables, "_MOST_FILES", 1)
+        patch.setattr(hugging_face_tables.datasets, "load_dataset_builder", None)
+        assert counted(parquet) is None
     (parquet / "train-00000-of-00001.parquet").write_bytes(b"nothing")
     assert counted(parquet) is None
 
