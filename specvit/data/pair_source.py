@@ -78,7 +78,7 @@ class PairSource(FileSource):
         files = [path for split in SPLITS for pair in pairs[split] for path in pair]
         path = found_path(self, files, cache_folder=self.cache_folder)
         storage, num_images = MemoryStorage(keeps_encoded=True), {split: len(pairs[split]) for split in SPLITS}
-        found = None if path is None else read_found(path, num_images, storage)
+        found = None if path is None else read_found(path, num_images, size=self.probed_size, storage=storage)
         if found is not None and all(self._are_still_bad(pairs[split], found.bad[split]) for split in SPLITS):
             LOGGER.info("targets as of an earlier start: %s", path)
             train, val = (

@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specvit.data.reading.progress import LOGGER
-from specvit.errors import SpecsweepError
-from specvit.files.atomic import replacing
-from specvit.lazy_numpy import np
+from specvit.data.cache.array_archive import DamagedError, read_archive, write_archive
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 INDEX_VERSION = 1
@@ -71,16 +68,12 @@ def index_path(cache_folder: str, *about: object) -> Path | None:
 def read_index(path: Path) -> FolderIndex | None:
     """Return an index, None if there is none or a folder has changed since."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
+        with read_archive(path) as (about, stored):
             if any(Path(folder).stat().st_mtime_ns != changed for folder, changed in about["folders"].items()):
                 return None
             files, labels = ({split: stored[f"{split}_{kind}"] for split in about["splits"]} for kind in _KINDS)
-        return FolderIndex(files, labels, tuple(about["class_names"]), about["fingerprint"], about["passed_over"])
-    except FileNotFoundError:
-        return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        LOGGER.info("the index %s is damaged (%s)", path, error)
+            return FolderIndex(files, labels, tuple(about["class_names"]), about["fingerprint"], about["passed_over"])
+    except DamagedError:
         return None
 
 
@@ -96,22 +89,20 @@ def write_index(path: Path, index: FolderIndex, folders: Iterable[Path]) -> None
         return
     try:
         changed = {str(folder): folder.stat().st_mtime_ns for folder in folders}
-        if max(changed.values()) > time.time_ns() - SETTLED_S * 1e9:
-            return
-        about = {
-            "folders": changed,
-            "splits": list(index.files),
-            "class_names": index.class_names,
-            "fingerprint": index.fingerprint,
-            "passed_over": dict(index.passed_over),
-        }
-        arrays: dict[str, Any] = {f"{split}_files": files for split, files in index.files.items()}
-        arrays |= {f"{split}_labels": labels for split, labels in index.labels.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("xb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
-    except (OSError, UnicodeError, SpecsweepError) as error:
-        LOGGER.info("the index %s cannot be written (%s)", path, error)
+    except OSError:  # one has gone
+        return
+    if max(changed.values()) > time.time_ns() - SETTLED_S * 1e9:
+        return
+    about = {
+        "folders": changed,
+        "splits": list(index.files),
+        "class_names": index.class_names,
+        "fingerprint": index.fingerprint,
+        "passed_over": dict(index.passed_over),
+    }
+    arrays: dict[str, Any] = {f"{split}_files": files for split, files in index.files.items()}
+    arrays |= {f"{split}_labels": labels for split, labels in index.labels.items()}
+    write_archive(path, about, arrays)
 
 
 _KINDS = ("files", "labels")

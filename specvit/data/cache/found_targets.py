@@ -1,17 +1,16 @@
 """What was found in images that stay encoded and in their targets, so that a second start decodes none of them.
 
 It is one ``.npz`` file, named by a hash of the source's settings and of its files' names, sizes and times, with the
-targets at the size of probes, each compressed, what cannot be used, and the fingerprint. It appears under its name when
-it is whole; two processes that start at once both make it. Nothing is ever deleted: what was found in data that have
-changed stays until its owner removes it.
+targets at the size of probes, each compressed, what cannot be used, and the fingerprint. Times are those of the content
+and of the file itself: who copies another file of the same size into its place may keep the first, but not the second.
+It appears under its name when it is whole; two processes that start at once both make it. Nothing is ever deleted: what
+was found in data that have changed stays until its owner removes it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,37 +21,23 @@ from typing import TYPE_CHECKING, Any
 import PIL
 
 from specvit.data.base import Dataset, DataSource, Split
+from specvit.data.cache.array_archive import DamagedError, read_archive, write_archive
 from specvit.data.cache.array_storage import Rows, Storage
 from specvit.data.cache.decoded_cache import hash_files
 from specvit.data.cache.folder_index import LEAST_FILES
 from specvit.data.encoded import EncodedImages
-from specvit.data.reading.progress import LOGGER
-from specvit.errors import SpecsweepError
-from specvit.files.atomic import replacing
 from specvit.lazy_numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FOUND_VERSION = 1
+FOUND_VERSION = 2
 """Takes part in every name: raise it when something else is found in the same files."""
 
-_TARGETS = frozenset({"masks", "depth"})
+_TARGETS = {"masks": "uint8", "depth": "float16"}
 """What may be kept: a number a pixel. A source of another package that has more than these finds all at every start."""
 _FASTEST = 1
 """Level of compression."""
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    RecursionError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ class FoundTargets:
             assert isinstance(split.images, EncodedImages)
             bad[name] = split.images.known_bad
         targets = {
-            name: {target: getattr(split, target) for target in sorted(_TARGETS & split.targets)}
+            name: {target: getattr(split, target) for target in sorted(_TARGETS.keys() & split.targets)}
             for name, split in splits.items()
         }
         return cls(targets, bad, dataset.mask_names, dataset.fingerprint)
@@ -104,7 +89,8 @@ def found_path(source: DataSource, files: Sequence[Path], *, cache_folder: str) 
     # Of images that are larger than allowed it is known that they are bad.
     passed = source.path_fields - {"max_pixels"} | {"image_size", "probe_size"}
     settings = {name: value for name, value in fields.items() if name not in passed}
-    about = ["found", FOUND_VERSION, PIL.__version__, type(source).__name__, settings, source.probed_size]
+    fixed = [type(source).__name__, getattr(source, "label_map", None)]
+    about = ["found", FOUND_VERSION, PIL.__version__, *fixed, settings, source.probed_size]
     # That a file is gone, or may not be read, is known too, until it is back, or may be.
     digest = hash_files(about, files, state=_state_of)
     return parent / f"targets-{source.name}-{source.probed_size}-{digest}.npz"
@@ -115,35 +101,34 @@ def _state_of(file: Path) -> str:
         status = file.stat()
     except OSError as error:
         return f"{error.errno}"
-    return f"{status.st_size}\0{status.st_mtime_ns}\0{os.access(file, os.R_OK):d}"
+    readable = os.access(file, os.R_OK)
+    return f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{readable:d}"
 
 
-def read_found(path: Path, num_images: Mapping[str, int], storage: Storage) -> FoundTargets | None:
+def read_found(path: Path, num_images: Mapping[str, int], *, size: int, storage: Storage) -> FoundTargets | None:
     """Return what an earlier start found, None if none did or it is not whole.
 
     Args:
         path: Where it is kept.
         num_images: By split.
+        size: Side of targets.
         storage: Where targets go.
 
     Raises:
         DataError: If there is not enough room.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
+        with read_archive(path) as (about, stored):
             targets: dict[str, dict[str, NDArray[Any]]] = {split: {} for split in num_images}
             for split, number in num_images.items():
-                for name, (shape, kind) in about["targets"][split].items():
-                    rows = storage.rows(f"{split}_{name}", number, tuple(shape), kind)
-                    _expand(stored[f"{split}_{name}"], stored[f"{split}_{name}_ends"], rows, shape, kind, number)
+                for name in about["targets"][split]:
+                    kind = np.dtype(_TARGETS[name])
+                    rows = storage.rows(f"{split}_{name}", number, (size, size), kind)
+                    _expand(stored[f"{split}_{name}"], stored[f"{split}_{name}_ends"], rows, (number, size, kind))
                     targets[split][name] = storage.finish(rows)
-        bad = {split: {int(image): str(why) for image, why in about["bad"][split].items()} for split in num_images}
-        return FoundTargets(targets, bad, tuple(map(str, about["mask_names"])), str(about["fingerprint"]))
-    except FileNotFoundError:
-        return None
-    except _DAMAGE as error:
-        LOGGER.info("what was found in images, %s, is damaged (%s)", path, error)
+            bad = {split: {int(image): str(why) for image, why in about["bad"][split].items()} for split in num_images}
+            return FoundTargets(targets, bad, tuple(map(str, about["mask_names"])), str(about["fingerprint"]))
+    except DamagedError:
         return None
 
 
@@ -154,28 +139,20 @@ def write_found(path: Path, dataset: Dataset) -> None:
         path: Where.
         dataset: What was found.
     """
-    if not dataset.train.targets | dataset.val.targets <= _TARGETS:
+    if not dataset.train.targets | dataset.val.targets <= _TARGETS.keys():
         return
     found = FoundTargets.of(dataset)
     about = {
-        "targets": {
-            split: {name: (array.shape[1:], array.dtype.str) for name, array in targets.items()}
-            for split, targets in found.targets.items()
-        },
+        "targets": {split: list(targets) for split, targets in found.targets.items()},
         "bad": {split: {str(image): why for image, why in bad.items()} for split, bad in found.bad.items()},
         "mask_names": found.mask_names,
         "fingerprint": found.fingerprint,
     }
-    arrays: dict[str, NDArray[Any]] = {"about": np.array(json.dumps(about))}
+    arrays: dict[str, NDArray[Any]] = {}
     for split, targets in found.targets.items():
         for name, array in targets.items():
             arrays[f"{split}_{name}"], arrays[f"{split}_{name}_ends"] = _compressed(array)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("xb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-    except (OSError, UnicodeError, SpecsweepError) as error:
-        LOGGER.info("what was found in images cannot be kept as %s (%s)", path, error)
+    write_archive(path, about, arrays)
 
 
 def _compressed(array: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -186,20 +163,27 @@ def _compressed(array: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int6
 
 
 def _expand(
-    content: NDArray[np.uint8], ends: NDArray[np.int64], rows: Rows, shape: Sequence[int], kind: str, number: int
+    content: NDArray[np.uint8], ends: NDArray[np.int64], rows: Rows, wanted: tuple[int, int, np.dtype[Any]]
 ) -> None:
-    """Set rows, each of a shape and a kind, from what they are compressed.
+    """Set rows, of which the number, the side and the kind are known, from what they are compressed.
 
     Raises:
         ValueError: If there are not so many, or others.
         zlib.error: If one is damaged.
     """
-    if ends.shape != (number,):
-        raise ValueError(f"there are {len(ends)} targets, not {number}")
+    number, size, kind = wanted
+    kinds = f"{content.dtype}{content.ndim} {ends.dtype}"
+    if ends.shape != (number,) or kinds != "uint81 int64":
+        raise ValueError(f"targets of {ends.shape} images are stored, not of {number}")
+    num_bytes = size * size * kind.itemsize
 
     def expand(row: int) -> None:
-        compressed = content[ends[row - 1] if row else 0 : ends[row]].tobytes()
-        rows[row] = np.frombuffer(zlib.decompress(compressed), kind).reshape(shape)
+        stream = zlib.decompressobj()
+        # One more than there should be, so that a row that is larger shows, but is not expanded.
+        expanded = stream.decompress(content[ends[row - 1] if row else 0 : ends[row]].tobytes(), num_bytes + 1)
+        if not stream.eof:
+            raise ValueError(f"target {row} is another")
+        rows[row] = np.frombuffer(expanded, kind).reshape(size, size)
 
     with _threads() as threads:
         for _ in threads.map(expand, range(number)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -115,6 +116,19 @@ def test_a_file_that_was_written_over_is_noticed(root: Path) -> None:
     assert load(root).fingerprint != first.fingerprint
 
 
+def test_another_file_of_the_same_size_and_time_is_noticed(root: Path) -> None:
+    first = load(root, "depth")
+    path = root / "depth" / "val" / "4.npy"
+    before = path.stat()
+    np.save(path, np.full((24, 15), 7, np.float32))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as "cp -p" does, and archives of one time for all
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = load(root, "depth")
+    assert second.val.depth is not None
+    assert second.val.depth[1].min() == second.val.depth[1].max() == 7
+    assert second.fingerprint != first.fingerprint
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -131,6 +145,15 @@ def test_settings_that_decide_what_is_found_are_told_apart(fields: dict[str, Any
     found = load(root, **fields)
     assert len(kept(root)) == 2
     assert_same(load(root, **fields), found)
+
+
+def test_another_map_of_labels_is_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(root)
+    monkeypatch.setattr(Masks, "label_map", {0: 1, 1: 0})
+    mapped = load(root).val.masks
+    assert mapped is not None
+    assert set(np.unique(mapped)) <= {0, 1, 255}
+    assert len(kept(root)) == 2
 
 
 def test_settings_that_refuse_what_was_found_are_heard(root: Path) -> None:
@@ -155,6 +178,8 @@ def test_what_cannot_be_used_is_known_at_a_second_start_until_it_can(root: Path)
     assert_same(second, first)
     assert list(encoded(second.train).known_bad) == [0]
     assert list(encoded(second.val).known_bad) == [2]
+    with pytest.raises(DataError, match="2 images cannot be used"):
+        load(root)
     mask.unlink()
     (root / "gone").rename(mask)
     assert encoded(load(root, on_bad_image="skip").val).known_bad == {}
@@ -185,13 +210,40 @@ def test_what_could_not_be_read_for_a_moment_is_found_again(
     assert_same(load(root, kind, on_bad_image="skip"), whole, kind)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train_masks": np.zeros(9, np.float32)},
+        {"train_masks": np.array(1, np.uint8)},
+        {"train_masks_ends": np.array([10, 20, 30], np.float64)},
+        {"train_masks_ends": np.array([-5, 99, 2**62])},
+        {"train_masks_ends": np.array([1, 2])},
+        {"train_masks": np.frombuffer(zlib.compress(bytes(10**6)), np.uint8), "train_masks_ends": np.full(3, 10**6)},
+        {"about": np.array('{"targets": {"train": {"masks": [[1000000, 1000000], "|u1"]}, "val": []}}')},
+        {"about": np.array('{"targets": {"train": ["labels"], "val": []}}')},
+        {"about": np.array("[]")},
+    ],
+)
+def test_what_is_not_as_it_was_written_is_found_again(changed: dict[str, Any], root: Path) -> None:
+    first = load(root)
+    (path,) = kept(root)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    assert changed.keys() <= arrays.keys()
+    np.savez(path, **(arrays | changed))
+    assert_same(load(root), first)
+    with np.load(path) as stored:
+        assert all(np.array_equal(stored[name], array) for name, array in arrays.items())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_damaged_is_found_again(kind: str, root: Path) -> None:
     first = load(root, kind)
     (path,) = kept(root)
     whole = path.read_bytes()
     middle = len(whole) // 2
-    cuts = [b"", b"nothing", whole[:middle], *(whole[:at] + b"\xaa" * 8 + whole[at + 8 :] for at in (100, middle))]
+    content = whole.index(zlib.compress(b"", 1)[:2])  # of the first target
+    cuts = [b"", b"nothing", whole[:middle], *(whole[:at] + b"\xaa" * 8 + whole[at + 8 :] for at in (100, content))]
     for damaged in cuts:
         path.write_bytes(damaged)
         assert_same(load(root, kind), first, kind)
