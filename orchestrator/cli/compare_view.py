@@ -12,10 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.compare import ComparedArm, Side, SideCell, SweepComparison
+from orchestrator.compare import Side, SweepComparison
 from orchestrator.reports.interactions import Change
 from orchestrator.reports.rendering.formatting import column_title, decimals, describe, fold_arm
 from orchestrator.reports.rendering.interaction_text import interval_text
+from orchestrator.reports.side_by_side import ComparedArm, SideCell
 from orchestrator.statistics import LEAST_SEEDS
 from orchestrator.trials.records import State
 from orchestrator.trials.trial import Role
