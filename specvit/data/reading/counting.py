@@ -29,7 +29,12 @@ class Deadline:
             within_s: Seconds.
             clock: Seconds, monotonic.
         """
-        self._clock, self._ends_s = clock, clock() + within_s
+        self._clock, self._within_s = clock, within_s
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the time anew, after what is no counting, such as the import of a package."""
+        self._ends_s = self._clock() + self._within_s
 
     def check(self, place: Path | str) -> None:
         """Check that there is time left to look at a place.

@@ -98,9 +98,10 @@ class HuggingFace(FileSource):
 
     def _count(self, deadline: Deadline) -> Counts | None:
         """Count the rows of a folder; of others it is only known how many are read at most."""
+        self.check_installed()
         from specvit.data.extras.hugging_face_tables import count_rows
 
-        self.check_installed()
+        deadline.restart()
         most = {"train": (self.train_split, self.num_train), "val": (self.val_split, self.num_val)}
         splits = {name: split for name, (split, _) in most.items()}
         rows = count_rows(self.path, splits, config=self.config, deadline=deadline)

@@ -36,6 +36,11 @@ def test_what_takes_too_long_is_not_counted(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     seconds = count()
     assert Deadline(1.0, clock=lambda: next(seconds)).count([tmp_path]) == 1
+    restarted = Deadline(1.5, clock=lambda: next(seconds))
+    for _ in range(3):  # seconds that are not counted
+        next(seconds)
+        restarted.restart()
+    assert restarted.count([tmp_path]) == 1
     for late in (Deadline(0.5, clock=lambda: next(seconds)), Deadline(-1.0)):
         with pytest.raises(TimeoutError):
             late.count([tmp_path])

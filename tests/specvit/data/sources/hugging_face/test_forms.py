@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,13 @@ def test_rows_of_a_folder_are_counted_before_they_are_read(
     assert counted(image_folder) is None
     assert counted("owner/name") is None
     assert counted("owner/name", streaming=True, num_train=7, num_val=3) == Counts(7, 3)
+    with monkeypatch.context() as patch:  # as if the package were not installed
+        patch.setattr(HuggingFace, "extra", ("no_such_package", "data"))
+        patch.setitem(sys.modules, hugging_face_tables.__name__, None)
+        assert counted(parquet) is None
+    with monkeypatch.context() as patch:  # an import takes what it takes
+        patch.setattr(file_source, "Deadline", partial(Deadline, 1.0, clock=chain([0.0], repeat(9.0)).__next__))
+        assert counted(parquet) == Counts(COUNTS["train"], COUNTS["validation"])
     with monkeypatch.context() as patch:
         patch.setattr(file_source, "Deadline", partial(Deadline, -1.0))
         assert counted(parquet) is None
