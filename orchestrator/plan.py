@@ -153,8 +153,9 @@ def make_plan(sweep: Sweep, *, results_root: str | Path, num_slots: int | None =
     Raises:
         SpecsweepError: If a checkpoint cannot be used, or a data source needs a package that is not installed.
     """
-    for group in sweep.groups:
-        group.data.check_installed()
+    for part in sweep.parts:
+        if isinstance(part, DataSource):
+            part.check_installed()
     trials = expand(pin_checkpoints(sweep))
     view = sweep_view(results_root, sweep.name)
     history = _read_history(view)

@@ -198,7 +198,7 @@ def left_out(bad: Mapping[int, str], *, total: int) -> str:
         bad: Why some of them cannot be used; where it is empty, so is the text.
         total: How many images there are.
     """
-    return f"; {len(bad)} of {total} images left out: {next(iter(bad.values()))}" if bad else ""
+    return f"; {len(bad)} of {total} images left out: {bad[min(bad)]}" if bad else ""
 
 
 def usable_threads() -> int:

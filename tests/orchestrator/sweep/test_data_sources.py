@@ -204,12 +204,14 @@ def test_workers_of_a_cluster_map_the_files_themselves(
         executor.close()
 
 
+@pytest.mark.parametrize("place", ["data", "probes.knn.data"])
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_a_package_that_is_missing_is_told_of_before_anything_is_done(
-    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, place: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("specvit.data.base.find_spec", lambda _: None)
-    code, out, err = run(command, {"source": "hugging_face", "path": str(tmp_path)})
+    source = f"{{source: hugging_face, path: {tmp_path}, image_size: 32}}"
+    code, out, err = run(command, {"source": "scenes"}, "--set", f"{place}={source}")
     assert code == 2
     assert err == (
         "specsweep: data.source 'hugging_face' needs the package 'datasets', which is not installed: "

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from specvit.data import Dataset, Split
-from specvit.data.encoded import Decoding, EncodedImages
+from specvit.data.encoded import Decoding, EncodedImages, left_out
 from specvit.data.places import Places
 from specvit.data.sources.image_folder import ImageFolder
 from specvit.errors import DataError
@@ -165,3 +165,8 @@ def test_the_number_of_threads_changes_no_bit(tree: Path, workers: int) -> None:
 def test_fields_that_contradict_keep_are_refused(fields: dict[str, object], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         ImageFolder(root=".", **{"keep": "encoded", **fields})  # type: ignore[arg-type]
+
+
+def test_the_first_image_that_is_left_out_is_named_in_whatever_order_they_were_found() -> None:
+    assert left_out({7: "b", 2: "a"}, total=9) == "; 2 of 9 images left out: a"
+    assert left_out({}, total=9) == ""
