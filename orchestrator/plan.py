@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,9 @@ from specvit.data import Counts, DataSource
 from specvit.footprint import Footprint, footprint
 from specvit.kept_weights import FOLDER_NAME
 from specvit.memory import GIB
+
+_SIZES = frozenset({"image_size", "probe_size"})
+"""Fields of data that say nothing of the number of images."""
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,14 @@ def _memory(trials: Sequence[Trial], allocator: Allocator) -> tuple[PlannedMemor
     of_scale: dict[str, list[Footprint]] = {}
     reserved: dict[str, float] = {}
 
-    @cache  # arms have the same images
+    counted: dict[object, Counts | None] = {}
+
     def counting(source: DataSource) -> Counts | None:
-        return source.count_images()
+        # Arms have the same images, and so have groups that differ in their size alone.
+        about = (type(source), *(getattr(source, each.name) for each in fields(source) if each.name not in _SIZES))
+        if about not in counted:
+            counted[about] = source.count_images()
+        return counted[about]
 
     for trial in {trial.arm_id: trial for trial in trials}.values():
         scale, share = trial.config.model.scale, allocator.request_for(trial)

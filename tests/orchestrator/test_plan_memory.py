@@ -54,6 +54,10 @@ def test_images_of_a_folder_are_counted_once_for_the_memory_of_all_arms(
     assert memory.features_gib == pytest.approx((600 * (3072 * 4 + 8) + 1.8 * 500 * 3072 * 4) / GIB)
     assert (memory.machine_gib or 0) > 1
     assert len(listed) == len(set(listed)) == 4
+    listed.clear()
+    sizes = make_sweep(data=data, probes={"knn": {}}, vary={"data.image_size": [32, 64]})
+    assert (make_plan(sizes, results_root=tmp_path).memory[0].features_gib or 0) > memory.features_gib
+    assert len(listed) == len(set(listed)) == 4
 
 
 def test_memory_of_a_gpu_follows_the_micro_batch(
