@@ -4,6 +4,7 @@
       ConfigError               specvit.specialization, models, settings of all rooms; orchestrator.diagnose
         SweepFileError          orchestrator.sweep: every problem of a sweep file, with its line
       DataError                 specvit.data, training.checkpoint, models (weights), probes (targets), checkpoints
+      DamagedError              specvit.data.cache: what a cache holds that is not as it was written, and is made anew
       DivergenceError           specvit.training.loop, probes: a loss or feature that is not finite
       PartError                 specvit.plugins, specialization, probing: a part that its table cannot take
       LedgerError               orchestrator.ledger: a ledger that cannot be used

@@ -6,6 +6,7 @@ import hashlib
 import io
 import tokenize
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -32,6 +33,10 @@ _NPY_ERRORS = (
     AttributeError,
     RecursionError,
 )
+
+_PARSING = Lock()
+"""NumPy parses the header as Python. Python 3.11 counts how deep it is in a text for all threads together, so that of
+two that parse at once one may raise SystemError (python/cpython#106905)."""
 
 
 def read_depth(
@@ -96,7 +101,8 @@ def _decode_png(content: bytes, path: Path, *, max_pixels: int) -> NDArray[np.fl
 
 def _decode_npy(content: bytes, path: Path) -> NDArray[np.float32]:
     try:
-        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        with _PARSING:
+            array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except _NPY_ERRORS as error:
         raise _unreadable(path, error) from error
     if array.dtype.kind != "f" or array.ndim != 2 or not array.size:

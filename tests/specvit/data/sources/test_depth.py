@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +119,25 @@ def test_nearest_neighbour_takes_the_pixel_under_the_centre(depth: np.ndarray) -
     height, width = depth.shape
     rows, columns = (((np.arange(5) + 0.5) * n / 5).astype(int) for n in (height, width))
     np.testing.assert_array_equal(squash_depth(depth, 5), depth[np.ix_(rows, columns)])
+
+
+def test_threads_read_arrays_beside_each_other(tmp_path: Path) -> None:
+    """Python 3.11 may parse wrongly where another thread parses, too, which a switch in the middle brings about."""
+    np.save(tmp_path / "a.npy", np.ones((2, 2), np.float32))
+
+    def switch(phase: str, info: object) -> None:
+        time.sleep(0)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(switch)
+    gc.set_threshold(5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda _: read_depth(tmp_path / "a.npy")[0].sum(), range(500)))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(switch)
+    assert found == [4.0] * 500
 
 
 def test_fingerprint_tells_files_apart_but_not_places(tree: Path, tmp_path: Path) -> None:
