@@ -16,6 +16,7 @@ from orchestrator.compare import Side, SweepComparison
 from orchestrator.reports.interactions import Change
 from orchestrator.reports.rendering.formatting import column_title, decimals, describe, fold_arm
 from orchestrator.reports.rendering.interaction_text import interval_text
+from orchestrator.reports.rendering.terminal_text import two_lines
 from orchestrator.reports.side_by_side import ComparedArm, SideCell
 from orchestrator.statistics import LEAST_SEEDS
 from orchestrator.trials.records import State
@@ -206,18 +207,13 @@ def _change_text(metric: str, arm: ComparedArm) -> str:
         return "pruned"
     if arm.is_same:
         return "same"
-    return _NOTHING if arm.change.mean is None else _two_lines(interval_text(arm.change, metric))
+    return _NOTHING if arm.change.mean is None else two_lines(interval_text(arm.change, metric))
 
 
 def _effect_text(metric: str, arm: ComparedArm) -> Text:
     if arm.effect is None:
         return Text("")
-    return Text(_two_lines(interval_text(arm.effect, metric)), style="bold" * arm.effect.is_found)
-
-
-def _two_lines(text: str) -> str:
-    """Put an interval below its estimate, so that it breaks nowhere else in a narrow terminal."""
-    return text.replace(" [", "\n[", 1)
+    return Text(two_lines(interval_text(arm.effect, metric)), style="bold" * arm.effect.is_found)
 
 
 def _notes(found: SweepComparison) -> list[str]:

@@ -36,7 +36,7 @@ from orchestrator.reports.rendering.interaction_text import (
     sentences_across,
 )
 from orchestrator.reports.rendering.terminal_group import GroupView
-from orchestrator.reports.rendering.terminal_text import headed_table, plain
+from orchestrator.reports.rendering.terminal_text import headed_table, plain, two_lines
 from orchestrator.reports.rendering.verdict_marks import ASCII_MARKS, MARKS, STYLES
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.statistics import Verdict
@@ -99,9 +99,9 @@ def _across_groups(found: Interactions, *, width: int, is_ascii: bool) -> Iterat
     for number, title in enumerate(columns(found)):
         view.add_column(Text(title), justify="right" if number else "left", overflow="fold")
     for row in found.shown_rows:
-        cells = [Text(_two_lines(text), style="bold" * is_found) for text, is_found in change_texts(found, row)]
+        cells = [Text(two_lines(text), style="bold" * is_found) for text, is_found in change_texts(found, row)]
         arm = Text.assemble(names.short[row.arm], (label(row), "dim"))
-        view.add_row(arm, *cells, *(Text(_two_lines(text)) for text in combined_texts(found, row)))
+        view.add_row(arm, *cells, *(Text(two_lines(text)) for text in combined_texts(found, row)))
     yield Text()
     yield Text(heading(found), style="italic")
     yield from map(Text, sentences_across(found))
@@ -113,9 +113,6 @@ def _across_groups(found: Interactions, *, width: int, is_ascii: bool) -> Iterat
 def _names(arms: Sequence[str], *, width: int, is_ascii: bool) -> ArmNames:
     return whole_names(arms) if width >= _WIDE else short_names(arms, _NAME_WIDTH, is_ascii=is_ascii)
 
-
-def _two_lines(text: str) -> str:
-    return text.replace(" [", "\n[", 1)
 
 
 def _effect_table(table: AblationTable, reading: FactorialReading, *, is_ascii: bool) -> Table:

@@ -25,3 +25,8 @@ def headed_table(*, is_ascii: bool) -> Table:
 def table_width(widths: list[int]) -> int:
     """Return how wide a ``headed_table`` is whose columns are so wide."""
     return sum(widths) + 2 * (len(widths) - 1)
+
+
+def two_lines(text: str) -> str:
+    """Put an interval below its estimate, so that it breaks nowhere else in a narrow terminal."""
+    return text.replace(" [", "\n[", 1)
