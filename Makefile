@@ -53,8 +53,8 @@ resample: $(VENV)/installed  ## Judge a study's verdicts by sweeps drawn from it
 CLAIMS := components blocks layerscale high_norm scales recipes comparators probes
 study: $(VENV)/installed  ## Run the study of the paper's claims: hours, and it goes on where it was ended; DATA=FOLDER
 	set -e; for name in $(CLAIMS); do $(BIN)/specsweep run sweeps/claims/$$name.yaml; done
-	test -z "$(DATA)" || { set -e; for name in cifar10 camvid; do \
-		$(BIN)/specsweep run sweeps/claims/$$name.yaml --set data.root=$(DATA)/$$name; done; }
+	test -z "$(DATA)" || { set -e; for name in cifar10 cifar10_learnt camvid; do \
+		$(BIN)/specsweep run sweeps/claims/$$name.yaml --set data.root=$(DATA)/$${name%_learnt}; done; }
 
 smoke: $(VENV)/installed  ## Run a sweep of sweeps/paper to its table on miniature data sets: ARGS="blocks modes .."
 	$(BIN)/python -m tests.smoke $(ARGS)
