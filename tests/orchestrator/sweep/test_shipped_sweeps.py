@@ -23,7 +23,7 @@ NUM_TRIALS = {
     "claims/blocks": (11 + 1 + 2) * 8,
     "claims/camvid": (4 + 1 + 2) * 8,
     "claims/cifar10": (4 + 1 + 2) * 8,
-    "claims/cifar10_learnt": (4 + 1 + 2) * 8,
+    "claims/cifar10_learnt": (2 + 1 + 2) * 8,
     "claims/comparators": (6 + 1 + 2) * 8,
     "claims/components": (11 + 2 + 2) * 8,
     "claims/high_norm": (3 + 3 + 5 + 3 * (1 + 2)) * 8,
