@@ -69,3 +69,4 @@ def test_sweep_file_opens_with_its_baseline_trials_cost_and_command(name: str) -
     for word in ("components" if name in ("camvid", "cifar10") else "?", "Baseline:", "Trials:", "Cost:"):
         assert word in head
     assert f"specsweep run sweeps/{name}.yaml" in head
+    assert f" {NUM_TRIALS[name]}." in head or "(specsweep plan says how many)" in head
