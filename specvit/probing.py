@@ -40,7 +40,6 @@ class Extract(Protocol):
         """Compute [CLS], also of so many of the last blocks, and of the patches what probes read."""
 
 
-
 class Probing:
     """The probes of a trial, each on the images of its own source, or on those of the pretraining."""
 

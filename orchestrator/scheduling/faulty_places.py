@@ -17,6 +17,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 Failure = tuple[str, int]
 """A trial, and the number of its attempt."""
 
+
 @dataclass
 class _Streak:
     """The failures on a slot or node since a trial ended well there.

@@ -136,7 +136,6 @@ class WilcoxonPruning(Pruner):
     """Seeds by which an arm must have been compared before it is judged; below 2 it counts as 2."""
 
 
-
 def _default_pruner(value: object) -> object:
     """Read ``true``, and settings that name no pruner, as those of the default one, and ``false`` as none."""
     if isinstance(value, bool):

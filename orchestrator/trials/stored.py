@@ -105,8 +105,6 @@ def _with_added(settings: Any, stored: Any) -> Any:
     return dataclasses.replace(settings, **changed) if changed else settings
 
 
-
-
 @dataclass(frozen=True)
 class KeptTraining:
     """What a trial need not compute, since another one of the same training has: its part of the result.

@@ -35,7 +35,6 @@ AGENTS_GONE_AFTER_S = 120.0
 """Ray's agents that were starting when their cluster was lost look for its control service for 60 s, then end."""
 
 
-
 class Command:
     """Run a sweep by the command, in a folder of results that carries the sweep's name."""
 

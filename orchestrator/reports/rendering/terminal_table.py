@@ -114,7 +114,6 @@ def _names(arms: Sequence[str], *, width: int, is_ascii: bool) -> ArmNames:
     return whole_names(arms) if width >= _WIDE else short_names(arms, _NAME_WIDTH, is_ascii=is_ascii)
 
 
-
 def _effect_table(table: AblationTable, reading: FactorialReading, *, is_ascii: bool) -> Table:
     """Return the effects of a factorial: below each in every metric its interval, with the mark of its verdict."""
     metrics = factorial_metrics(table, reading)

@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SPLITS = ("train", "val")
 """Names of the two splits' folders."""
 
+
 def existing_root(root: str) -> Path:
     """Resolve the ``root`` field of a source: expand ``~``, and start relative paths at the current folder.
 

@@ -25,6 +25,7 @@ BASES = {
 }
 """The sweep files that users run, by name; those that extend another one written out."""
 
+
 @dataclass(frozen=True)
 class Case:
     """Hold what a plan is asked for.

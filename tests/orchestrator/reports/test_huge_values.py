@@ -29,6 +29,7 @@ CLAIMS = {
     "confirm": Claims("miou", EFFECTS, GrowingSeeds(start=4, most=8, method="confirm")),
 }
 
+
 @pytest.mark.parametrize("size", [1e59, 1e61, 1e155, -1e200, 1.7e308])
 def test_a_metric_of_any_size_makes_every_table(size: float) -> None:
     records = [

@@ -1,7 +1,6 @@
 """Masks of rectangles with tokens that hint at them, and scikit-learn's fit to their pixels."""
 
 
-
 import numpy as np
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge

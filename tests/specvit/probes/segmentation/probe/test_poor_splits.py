@@ -1,7 +1,6 @@
 """Splits of which little can be learnt: few classes, constant features, one image, no labels, NaN."""
 
 
-
 import numpy as np
 import pytest
 import torch

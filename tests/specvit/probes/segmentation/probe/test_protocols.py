@@ -1,7 +1,6 @@
 """What holds for every protocol beside ridge."""
 
 
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,6 @@
 """The ridge readout against scikit-learn and torchmetrics, pixel by pixel."""
 
 
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,6 @@
 """Settings of the probe: those of its protocol and no others."""
 
 
-
 import dataclasses
 
 import numpy as np
