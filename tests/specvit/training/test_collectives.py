@@ -22,6 +22,8 @@ from specvit.trial import run_trial
 from ...waiting import run_to_end
 from .cases import CASES, CPU, LOSS_TOLERANCE, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial, measure
 
+pytestmark = pytest.mark.long  # two processes that train every recipe take as long as a thousand other tests
+
 COUNT = 2
 ROWS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 """What the processes share in the test of the losses: 4 and 2 rows, or 3 and 3."""
