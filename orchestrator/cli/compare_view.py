@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.compare import Side, SweepComparison
 from orchestrator.reports.interactions import Change
-from orchestrator.reports.rendering.formatting import column_title, decimals, describe, fold_arm
+from orchestrator.reports.rendering.formatting import column_title, decimals, describe, fold_arm, format_size
 from orchestrator.reports.rendering.interaction_text import interval_text
 from orchestrator.reports.rendering.terminal_text import two_lines
 from orchestrator.reports.side_by_side import ComparedArm, SideCell
@@ -152,7 +152,7 @@ def _listed(changes: Sequence[tuple[ComparedArm, Change]], metric: str) -> str:
 
 
 def _unseen(what: str, detectable: float | None, metric: str) -> str:
-    return "" if detectable is None else f": {what} under {detectable:.{decimals(metric)}f} could not have been seen"
+    return "" if detectable is None else f": {what} under {format_size(metric, detectable)} could not have been seen"
 
 
 def _name(arm: ComparedArm) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group as RichGroup
 from rich.console import RenderableType
@@ -9,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.power import GroupPower, SweepPower
-from orchestrator.reports.rendering.formatting import column_title, decimals, describe, list_texts
+from orchestrator.reports.rendering.formatting import column_title, decimals, describe, format_size, list_texts
 from specvit.messages import one_line
 
 _UNKNOWN = "before two seeds of it are measured, or of a sweep like it under the same results folder"
@@ -41,7 +44,7 @@ def power_lines(power: SweepPower) -> list[str]:
             f"could see: not known {_UNKNOWN}; 'specsweep power' takes the noise by --sd METRIC=SD",
             *_cost_lines(power),
         ]
-    arms = _span([group.num_arms for group in power.groups], 0)
+    arms = _span([group.num_arms for group in power.groups])
     scope = f"{arms} arm{'s' * (arms != '1')}, {power.num_seeds} seed{'s' * (power.num_seeds != 1)}"
     titles = {each.metric: describe(each.metric).title for group in power.groups for each in group.metrics}
     others = " as if all were run at once"
@@ -60,7 +63,7 @@ def power_lines(power: SweepPower) -> list[str]:
             for each in group.metrics
             if each.metric == metric and each.detectable is not None
         ]
-        texts.append(f"{title} {_span(seen, decimals(metric))}")
+        texts.append(f"{title} {_span(seen, partial(format_size, metric))}")
     sources = list(dict.fromkeys(each.source for group in power.groups for each in group.metrics))
     origin = list_texts(sources[:2]) + (" and others" if len(sources) > 2 else "")
     lines = [
@@ -80,7 +83,7 @@ def _find_lines(power: SweepPower) -> list[str]:
     for metric, difference in wanted.items():
         counts = [each.seeds_to_find for group in power.groups for each in group.metrics if each.metric == metric]
         known = [count for count in counts if count is not None]
-        takes = "more than 10,000" if len(known) < len(counts) else _span(known, 0)
+        takes = "more than 10,000" if len(known) < len(counts) else _span(known)
         lines.append(f"a difference of {difference:g} in {describe(metric).title} takes {takes} seeds")
     return [*lines, *_cost_lines(power)]
 
@@ -110,7 +113,7 @@ def _table(power: SweepPower, group: GroupPower) -> Table:
         digits = decimals(each.metric)
         cells = [column_title(each.metric) + " (primary)" * (each.metric == power.primary)]
         cells += [f"{each.sd:.{digits + 1}f}", "" if each.df is None else str(each.df)]
-        cells.append("" if each.detectable is None else f"{each.detectable:.{digits}f}")
+        cells.append("" if each.detectable is None else format_size(each.metric, each.detectable))
         if has_wanted:
             seeds = "> 10,000" if each.seeds_to_find is None else str(each.seeds_to_find)
             cells += ["", ""] if each.wanted is None else [f"{each.wanted:g}", seeds]
@@ -118,9 +121,9 @@ def _table(power: SweepPower, group: GroupPower) -> Table:
     return view
 
 
-def _span(numbers: list[float] | list[int], digits: int) -> str:
+def _span(numbers: list[float] | list[int], write: Callable[[float], str] = str) -> str:
     """Return a number, or the least and the largest of several."""
-    low, high = f"{min(numbers):.{digits}f}", f"{max(numbers):.{digits}f}"
+    low, high = write(min(numbers)), write(max(numbers))
     return low if low == high else f"{low} to {high}"
 
 

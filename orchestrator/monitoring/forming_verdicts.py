@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from orchestrator.ledger.registration import SweepInfo
 from orchestrator.reports.ablation_table import AblationTable, build_tables
 from orchestrator.reports.comparisons import Claims
-from orchestrator.reports.rendering.formatting import decimals, describe
+from orchestrator.reports.rendering.formatting import describe, format_size
 from orchestrator.reports.rendering.verdict_marks import verdict_of
 from orchestrator.reports.rendering.verdict_text import sentences_of
 from orchestrator.scheduling.protocols import SweepCallback
@@ -231,8 +231,7 @@ def _sentences(table: AblationTable, num_complete: int, num_seeds: int, *, num_b
     elif num_complete < LEAST_SEEDS or (table.growth is not None and not table.growth.look):
         first = LEAST_SEEDS if table.growth is None else table.growth.next_look
         unseen = _detectable_with(num_seeds, num_baseline, table, comparison) if num_seeds >= LEAST_SEEDS else None
-        is_seen = unseen is not None and round(unseen, decimals(table.primary)) > 0
-        more = f"; {_unseen(table, unseen, _planned(num_seeds))}" if unseen is not None and is_seen else ""
+        more = "" if unseen is None else f"; {_unseen(table, unseen, _planned(num_seeds))}"
         yield f"{start}: no verdict before {first}{more}."
     else:
         so_far = "" if num_complete == num_seeds else ", so far"
@@ -253,8 +252,8 @@ def _detectable_with(
 
 
 def _unseen(table: AblationTable, unseen: float, planned: str) -> str:
-    title, digits = describe(table.primary).title, decimals(table.primary)
-    return f"differences of {title} under {unseen:.{digits}f} could not be seen with {planned}"
+    title, size = describe(table.primary).title, format_size(table.primary, unseen)
+    return f"differences of {title} under {size} could not be seen with {planned}"
 
 
 def _planned(num_seeds: int) -> str:

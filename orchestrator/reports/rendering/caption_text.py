@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.mixed import mixture_note
 from orchestrator.reports.rendering.cell_text import FALSE_DISCOVERIES, NOTEWORTHY, control_note, external_note
-from orchestrator.reports.rendering.formatting import decimals, describe
+from orchestrator.reports.rendering.formatting import describe, format_size
 from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.skipped_images import skipped_note
 from orchestrator.reports.unlearnt import learning_note
@@ -74,7 +74,8 @@ def _claims(table: AblationTable) -> list[str]:
     if table.smallest_effect is not None:
         texts.append(f"differences under {table.smallest_effect:g} are equivalent")
     if comparison.detectable is not None and table.growth is None:
-        texts.append(f"differences under {comparison.detectable:.{decimals(table.primary)}f} could not have been seen")
+        seen = format_size(table.primary, comparison.detectable)
+        texts.append(f"differences under {seen} could not have been seen")
     others = [name for name in table.metrics if name != table.primary and name in table.comparisons]
     marked = f" ({NOTEWORTHY}: p below {FALSE_DISCOVERIES:g} after Benjamini and Hochberg)"
     return [f"{'; '.join(texts)}.", *([f"Other metrics are exploratory{marked}."] if others else [])]

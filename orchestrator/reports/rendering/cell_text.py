@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.mixed import MARK, mixture_note
-from orchestrator.reports.rendering.formatting import decimals, describe, format_change
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change, format_size
 from orchestrator.reports.rendering.table_view import view_notes
 from orchestrator.reports.skipped_images import skipped_note
 from orchestrator.reports.unlearnt import learning_note
@@ -248,7 +248,7 @@ def _statistics_notes(table: AblationTable) -> list[str]:
     notes.append(f"{text}.")
     notes += _growth_notes(table)
     seen = [
-        f"{_title(name)} {each.detectable:.{decimals(name)}f}"
+        f"{_title(name)} {format_size(name, each.detectable)}"
         for name, each in found.items()
         if each.detectable is not None and not (table.growth is not None and name == table.primary)
     ]

@@ -39,6 +39,17 @@ def format_metric(name: str, value: float, *, digits: int = 1) -> str:
     return f"{name} {value:.{decimals(name) if has_own_unit else digits}f}"
 
 
+def format_size(name: str, size: float) -> str:
+    """Return the size of a difference in a metric; one that would read 0.0 has its first digit: ``2.7``, ``0.004``.
+
+    Args:
+        name: The metric.
+        size: At least 0.
+    """
+    text = f"{size:.{decimals(name)}f}"
+    return text if float(text) or not size else f"{size:.1g}"
+
+
 def format_change(mean: float, low: float | None, high: float | None, digits: int, *, sign: str = "+") -> str:
     """Return a change with its interval, if it has one: ``+2.4 [+0.03, +4.7]``.
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from orchestrator.reports.interactions import ArmAcross, Change, Interactions
-from orchestrator.reports.rendering.formatting import decimals, describe, format_change
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change, format_size
 from orchestrator.statistics import LEAST_SEEDS, CombinedEffect
 from orchestrator.trials.trial import Role
 from specvit.messages import one_line
@@ -160,8 +160,7 @@ def _axes(found: Interactions) -> str:
 def _unseen(found: Interactions) -> str:
     if not found.detectable:
         return ""
-    digits = decimals(found.metric)
-    low, high = (f"{pick(found.detectable.values()):.{digits}f}" for pick in (min, max))
+    low, high = (format_size(found.metric, pick(found.detectable.values())) for pick in (min, max))
     return f"under {low if low == high else f'{low} to {high}'} could not have been seen"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orchestrator.reports.ablation_table import AblationTable, ArmRow
 from orchestrator.reports.comparisons import Difference
 from orchestrator.reports.rendering.factorial_text import factorial_sentences
-from orchestrator.reports.rendering.formatting import decimals, describe, format_change, list_texts
+from orchestrator.reports.rendering.formatting import decimals, describe, format_change, format_size, list_texts
 from orchestrator.statistics import LEAST_SEEDS, Verdict
 from orchestrator.trials.trial import REPEAT, Role
 from specvit.messages import one_line
@@ -67,7 +67,7 @@ def _sentences_on_arms(table: AblationTable) -> list[str]:
             who = f"No arm is found to differ from the baseline in {name}"
         seen = ""
         if comparison.detectable is not None and table.growth is None:
-            seen = f": differences under {comparison.detectable:.{digits}f} could not have been seen"
+            seen = f": differences under {format_size(table.primary, comparison.detectable)} could not have been seen"
         sentences.append(f"{who} ({scope}){seen}.{_more_seeds(undecided)}")
     return sentences
 

@@ -9,6 +9,7 @@ from orchestrator.reports.rendering.formatting import (
     format_change,
     format_metric,
     format_seconds,
+    format_size,
 )
 
 
@@ -36,6 +37,22 @@ def test_brief_shows_metres_to_the_millimetre_and_percent_as_asked() -> None:
     assert format_metric("depth_rmse", 0.87654, digits=2) == "depth_rmse 0.877"
     assert format_metric("miou", 33.333) == "miou 33.3"
     assert format_metric("loss", 9.876, digits=2) == "loss 9.88"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "text"),
+    [
+        ("miou", 2.649, "2.6"),
+        ("miou", 0.051, "0.1"),
+        ("miou", 0.0449, "0.04"),
+        ("miou", 0.00036, "0.0004"),
+        ("miou", 0.0, "0.0"),
+        ("depth_rmse", 0.00074, "0.001"),
+        ("depth_rmse", 0.00042, "0.0004"),
+    ],
+)
+def test_the_size_of_a_difference_never_reads_zero_where_it_is_not(name: str, size: float, text: str) -> None:
+    assert format_size(name, size) == text
 
 
 def test_describe_knows_the_direction_and_goes_by_the_name_otherwise() -> None:
