@@ -22,7 +22,7 @@ from specvit.trial import run_trial
 from ...waiting import run_to_end
 from .cases import CASES, CPU, LOSS_TOLERANCE, SHARED_CASES, STEPS, Heard, learn, make_learner, make_trial, measure
 
-pytestmark = pytest.mark.long  # two processes that train every recipe take as long as a thousand other tests
+pytestmark = pytest.mark.long  # two processes train every recipe: as long as 300 other tests take
 
 COUNT = 2
 ROWS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
